@@ -1,0 +1,129 @@
+// Package digest is the only hasher of defx. A digest is named: it covers the
+// name of what is hashed and the RFC 8785 form of its value, so that two kinds
+// of thing with equal content never share one.
+//
+// It knows bytes and canonical JSON. It refuses to know which fields belong in
+// a digest; their owners decide that.
+package digest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/gowebpki/jcs"
+)
+
+// Digest is "sha256:" and 64 lower-case hexadecimal digits.
+type Digest string
+
+const prefix = "sha256:"
+
+// Parse reads a digest strictly.
+func Parse(s string) (Digest, error) {
+	if len(s) == len(prefix)+64 && s[:len(prefix)] == prefix {
+		ok := true
+		for _, c := range s[len(prefix):] {
+			ok = ok && (c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
+		}
+		if ok {
+			return Digest(s), nil
+		}
+	}
+	return "", fmt.Errorf("%q is not a digest (sha256: and 64 hexadecimal digits)", s)
+}
+
+// Hex is the digest without its algorithm.
+func (d Digest) Hex() string {
+	if len(d) <= len(prefix) {
+		return ""
+	}
+	return string(d[len(prefix):])
+}
+
+// Short is the first 12 digits: what names carry.
+func (d Digest) Short() string { return d.cut(12) }
+
+// Brief is the first 8 digits: what people read.
+func (d Digest) Brief() string { return d.cut(8) }
+
+func (d Digest) cut(n int) string {
+	h := d.Hex()
+	return h[:min(n, len(h))]
+}
+
+// Of is the digest of the canonical JSON of v under a name such as "unit/1".
+// The number is the version of the encoding: raise it when the meaning of the
+// value changes.
+func Of(name string, v any) (Digest, error) {
+	c, err := Canonical(v)
+	if err != nil {
+		return "", fmt.Errorf("digest of %s: %w", name, err)
+	}
+	return Named(name, c), nil
+}
+
+// Named is the digest of bytes that are canonical already, under a name.
+func Named(name string, canonical []byte) Digest {
+	h := New()
+	io.WriteString(h, "defx "+name+"\n")
+	h.Write(canonical)
+	d := h.Digest()
+	explain(name, d, canonical)
+	return d
+}
+
+// Canonical is the RFC 8785 form of v.
+func Canonical(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return jcs.Transform(raw)
+}
+
+// Bytes is the plain digest of content, the one sha256sum prints.
+func Bytes(b []byte) Digest {
+	s := sha256.Sum256(b)
+	return Digest(prefix + hex.EncodeToString(s[:]))
+}
+
+// Hash collects bytes for a digest.
+type Hash struct{ hash.Hash }
+
+// New starts a plain digest.
+func New() Hash { return Hash{sha256.New()} }
+
+// Digest is the digest of what was written.
+func (h Hash) Digest() Digest { return Digest(prefix + hex.EncodeToString(h.Sum(nil))) }
+
+// Reader is the plain digest of all that r gives, and its length in bytes.
+func Reader(r io.Reader) (Digest, int64, error) {
+	h := New()
+	n, err := io.Copy(h, r)
+	return h.Digest(), n, err
+}
+
+var explainMu sync.Mutex
+
+// explain appends every input of a named digest to the file that DEFX_DEBUG_DIGEST
+// names, one JSON object a line. No secret is ever hashed, so none is written.
+func explain(name string, d Digest, in []byte) {
+	path := os.Getenv("DEFX_DEBUG_DIGEST")
+	if path == "" {
+		return
+	}
+	explainMu.Lock()
+	defer explainMu.Unlock()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	json.NewEncoder(f).Encode(map[string]string{"name": name, "digest": string(d), "input": string(in)})
+}

@@ -1,0 +1,66 @@
+// Package lang turns an entry file into evaluated values, with what was read
+// and errors with positions.
+//
+// It knows Jsonnet, files and bounds. It refuses to know what a value means:
+// decoding is the business of compile. Invariant: evaluation sees no
+// environment, no clock and no network, and its imports stay below the root
+// and the declared library paths.
+package lang
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Config says what to evaluate and within which bounds.
+type Config struct {
+	Root    string            // absolute path of the folder that imports may not leave
+	Entry   string            // entry file, relative to Root, with forward slashes
+	JPath   []string          // absolute library folders (-J), the right-most wins; Root/vendor is searched last
+	Env     string            // value of the parameter env, passed only if declared; "" = its literal default, else "default"
+	TLAStr  map[string]string // top-level arguments as strings
+	TLACode map[string]string // top-level arguments as Jsonnet
+	Limits  Limits
+	Command []string // how a child is started; default: this executable with the verb that Child serves
+}
+
+// Limits bound one child process. Zero fields mean the defaults.
+type Limits struct {
+	Time   time.Duration // wall clock
+	Memory int64         // bytes of data segment
+	Stack  int           // bytes of one goroutine's stack
+}
+
+// Result is what an entry file evaluates to.
+type Result struct {
+	Environment string
+	Deployment  json.RawMessage // the entry's value without libs and overrides, tokens inside strings
+	Libraries   []Library       // sorted by name
+	Overrides   []string        // the names that overrides holds, sorted
+	Reads       []Read          // sorted by path
+}
+
+// Library is the outcome of one entry of libs.
+type Library struct {
+	Name            string
+	Err             *diag.Error     // the library as a whole did not evaluate
+	Functionalities []Functionality // sorted by name; empty if Err is set
+}
+
+// Functionality is the outcome of one field of a library, overrides applied.
+type Functionality struct {
+	Name  string
+	Value json.RawMessage
+	Base  json.RawMessage // the value before its override; nil if it has none
+	Err   *diag.Error     // this functionality did not evaluate; Value is nil
+}
+
+// Read is a file that evaluation read, or a candidate that it found absent.
+type Read struct {
+	Path   string // relative to Root if below it, else absolute
+	Digest digest.Digest
+	Absent bool
+}

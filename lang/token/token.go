@@ -1,0 +1,289 @@
+// Package token carries values that evaluation cannot know through ordinary
+// Jsonnet strings.
+//
+// A token is written into a string as private-use characters: U+E000, the
+// payload with every byte b as U+E100+b, U+E001. The payload is the length
+// and CRC-32 of a JSON text, then that text. So a token survives %, +, upper
+// and lower case, split and replace, and a torn one is recognized.
+//
+// Once split out of its string a token is data and never text again. The
+// package knows the encoding; it refuses to know what a token resolves to.
+package token
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	open  = '\ue000'
+	close = '\ue001'
+	base  = 0xe100
+)
+
+// Kind is one of the four kinds of value that evaluation cannot know.
+type Kind string
+
+const (
+	Ref      Kind = "ref"      // a value of another (or this) functionality
+	Secret   Kind = "secret"   // known on the machine, at start
+	Lookup   Kind = "lookup"   // known on the machine, at run time
+	Artifact Kind = "artifact" // the digest of a file's content, at plan time
+)
+
+// Token is one such value. Fields that a kind does not use are empty.
+type Token struct {
+	Kind Kind `json:"kind"`
+	// Of says how Name is read in a ref: "dep" (an alias of requires or connects), "me" (the
+	// functionality itself; Name empty), "name" (a functionality's or resource's name), and once
+	// resolved "set" (Name is the full name of a functionality; all its replicas are meant).
+	Of string `json:"of,omitempty"`
+	// Name is the alias or name of a ref, the name of a secret, the key of a lookup, or the
+	// path of an artifact, relative to the deployment's root.
+	Name string `json:"name,omitempty"`
+	// Field is what is read of a ref: host, port, output, name, index, machine, label, dir.
+	Field string `json:"field,omitempty"`
+	// Arg is the port's, output's, label's or dir's name.
+	Arg string `json:"arg,omitempty"`
+	// Digest is the content digest of an artifact, once known.
+	Digest string `json:"digest,omitempty"`
+	// Version is the version of a secret, once known.
+	Version string `json:"version,omitempty"`
+}
+
+// String names the token for people: "db.port(sql)".
+func (t Token) String() string {
+	switch t.Kind {
+	case Ref:
+		who := t.Name
+		if t.Of == "me" {
+			who = "me"
+		}
+		if t.Arg != "" {
+			return fmt.Sprintf("%s.%s(%s)", who, t.Field, t.Arg)
+		}
+		return who + "." + t.Field
+	default:
+		return fmt.Sprintf("%s(%s)", t.Kind, t.Name)
+	}
+}
+
+// Encode writes t as a string that Jsonnet can carry.
+func Encode(t Token) string {
+	body, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // a struct of strings always encodes
+	}
+	payload := fmt.Sprintf("%d,%08x,%s", len(body), crc32.ChecksumIEEE(body), body)
+	var b strings.Builder
+	b.WriteRune(open)
+	for i := range len(payload) {
+		b.WriteRune(rune(base + int(payload[i])))
+	}
+	b.WriteRune(close)
+	return b.String()
+}
+
+// Reserved tells whether s holds any character of the encoding.
+func Reserved(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r == open || r == close || r >= base && r <= base+0xff })
+}
+
+// Segment is literal text or, if Token is not nil, a token.
+type Segment struct {
+	Lit   string
+	Token *Token
+}
+
+// Text is a string of which some parts are not known yet. Its JSON form is the
+// string itself when all is known, else {"$text": [...]} with a string for a
+// literal and an object for a token.
+type Text []Segment
+
+// Lit is a text without tokens.
+func Lit(s string) Text {
+	if s == "" {
+		return Text{}
+	}
+	return Text{{Lit: s}}
+}
+
+// Split parses a string that may carry tokens. A broken token is an error.
+func Split(s string) (Text, error) {
+	if !Reserved(s) {
+		return Lit(s), nil
+	}
+	var out Text
+	for s != "" {
+		i := strings.IndexFunc(s, func(r rune) bool { return r == open || r == close || r >= base && r <= base+0xff })
+		if i < 0 {
+			return append(out, Segment{Lit: s}), nil
+		}
+		if i > 0 {
+			out, s = append(out, Segment{Lit: s[:i]}), s[i:]
+		}
+		r, n := utf8.DecodeRuneInString(s)
+		if r != open {
+			return nil, fmt.Errorf("a broken token: its beginning was cut off")
+		}
+		end := strings.IndexRune(s, close)
+		if end < 0 {
+			return nil, fmt.Errorf("a broken token: its end was cut off")
+		}
+		t, err := decode(s[n:end])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Segment{Token: &t})
+		s = s[end+utf8.RuneLen(close):]
+	}
+	return out, nil
+}
+
+func decode(s string) (Token, error) {
+	var payload []byte
+	for _, r := range s {
+		if r < base || r > base+0xff {
+			return Token{}, fmt.Errorf("a broken token: it was cut or changed")
+		}
+		payload = append(payload, byte(r-base))
+	}
+	parts := strings.SplitN(string(payload), ",", 3)
+	if len(parts) != 3 || parts[0] != fmt.Sprint(len(parts[2])) ||
+		parts[1] != fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(parts[2]))) {
+		return Token{}, fmt.Errorf("a broken token: it was cut or changed")
+	}
+	dec := json.NewDecoder(strings.NewReader(parts[2]))
+	dec.DisallowUnknownFields()
+	var t Token
+	if err := dec.Decode(&t); err != nil {
+		return Token{}, fmt.Errorf("a broken token: %w", err)
+	}
+	switch t.Kind {
+	case Ref, Secret, Lookup, Artifact:
+		return t, nil
+	}
+	return Token{}, fmt.Errorf("a broken token: kind %q is unknown", t.Kind)
+}
+
+// Literal gives the text as a string if no part of it is a token.
+func (t Text) Literal() (string, bool) {
+	var b strings.Builder
+	for _, s := range t {
+		if s.Token != nil {
+			return "", false
+		}
+		b.WriteString(s.Lit)
+	}
+	return b.String(), true
+}
+
+// Tokens lists the tokens in order.
+func (t Text) Tokens() []Token {
+	var out []Token
+	for _, s := range t {
+		if s.Token != nil {
+			out = append(out, *s.Token)
+		}
+	}
+	return out
+}
+
+// Map replaces every token by what f makes of it.
+func (t Text) Map(f func(Token) (Text, error)) (Text, error) {
+	out := Text{}
+	for _, s := range t {
+		if s.Token == nil {
+			out = append(out, s)
+			continue
+		}
+		m, err := f(*s.Token)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m...)
+	}
+	return out.join(), nil
+}
+
+// join merges neighbouring literals, so that equal texts have one form.
+func (t Text) join() Text {
+	out := Text{}
+	for _, s := range t {
+		switch n := len(out); {
+		case s.Token == nil && s.Lit == "":
+		case s.Token == nil && n > 0 && out[n-1].Token == nil:
+			out[n-1].Lit += s.Lit
+		default:
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// Shown is the text for people: tokens as ${name}.
+func (t Text) Shown() string {
+	var b strings.Builder
+	for _, s := range t {
+		if s.Token != nil {
+			b.WriteString("${" + s.Token.String() + "}")
+		} else {
+			b.WriteString(s.Lit)
+		}
+	}
+	return b.String()
+}
+
+// MarshalJSON writes the form that Text documents.
+func (t Text) MarshalJSON() ([]byte, error) {
+	if s, ok := t.Literal(); ok {
+		return json.Marshal(s)
+	}
+	parts := make([]any, 0, len(t))
+	for _, s := range t.join() {
+		if s.Token != nil {
+			parts = append(parts, s.Token)
+		} else {
+			parts = append(parts, s.Lit)
+		}
+	}
+	return json.Marshal(map[string]any{"$text": parts})
+}
+
+// UnmarshalJSON reads the form that Text documents.
+func (t *Text) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err == nil {
+		*t = Lit(s)
+		return nil
+	}
+	var doc struct {
+		Text []json.RawMessage `json:"$text"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return err
+	}
+	if doc.Text == nil {
+		return fmt.Errorf("neither a string nor a text with tokens")
+	}
+	out := Text{}
+	for _, raw := range doc.Text {
+		if raw[0] == '"' {
+			if err := json.Unmarshal(raw, &s); err != nil {
+				return err
+			}
+			out = append(out, Segment{Lit: s})
+			continue
+		}
+		var tok Token
+		if err := json.Unmarshal(raw, &tok); err != nil {
+			return err
+		}
+		out = append(out, Segment{Token: &tok})
+	}
+	*t = out.join()
+	return nil
+}
