@@ -1,0 +1,71 @@
+// Package backends is the contract between the graph and what runs it.
+//
+// A backend's Render and Realize are pure: no clock, no files, no environment.
+// The package knows the shapes that pass; it refuses to know any backend.
+package backends
+
+import (
+	"io/fs"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// StorePath is where content lies on every machine, by digest: StorePath + "/" + hex.
+const StorePath = "/var/lib/defx/store"
+
+// Input is one placed service and what its rendering may see.
+type Input struct {
+	Deployment  string
+	Environment string
+	Service     *graph.Service
+	// Local lists the services of requires and after that run on the same machine, sorted:
+	// what a boot without defx must order by itself.
+	Local []graph.Address
+	// Artifact gives the digest and kind ("tree" or "tar") of an artifact token's content.
+	// The content lies at StorePath/hex; the single file of a tree made of one file keeps its name there.
+	Artifact func(token.Token) (plan.Artifact, bool)
+}
+
+// Backend makes units of services.
+type Backend interface {
+	// Name is the word of the Jsonnet field backend, and of the namespace that only it reads.
+	Name() string
+	// Encoding is the version of its payloads. It rises when equal payloads would give other bytes on a machine.
+	Encoding() int
+	// Render makes the payload of a service. All tokens of the payload that are refs stay symbols
+	// inside token.Text values. Errors carry the path of the field below the service's SpecPath or Path.
+	Render(Input) (plan.Payload, diag.List)
+	// Realize turns a payload into what should stand on the machine. version is Version().Short()
+	// of the unit; value gives the value of a ref. An unbound ref is an error.
+	Realize(p plan.Payload, version string, value func(token.Token) (string, bool)) (Layout, error)
+}
+
+// Layout is what a unit is on a machine.
+type Layout struct {
+	// Name is the stable name of what runs, Unit the name of this version of it.
+	Name, Unit string
+	// Objects go into the store before any file is written.
+	Objects []Object
+	// Files in the order in which they are written: what makes the new version reachable comes last.
+	Files []File
+}
+
+// Object is content for the store.
+type Object struct {
+	Digest  digest.Digest // digest.Bytes of Content
+	Content []byte
+	Mode    fs.FileMode // permission bits
+}
+
+// File is one path that a unit owns on a machine.
+type File struct {
+	Path    string      // absolute, clean, as the machine sees it
+	Content []byte      // of a regular file
+	Link    string      // target of a symbolic link; then Content is nil
+	Mode    fs.FileMode // permission bits of a regular file
+	Shared  bool        // other units may own it too, with the same content; it goes with the last
+}

@@ -1,0 +1,85 @@
+package graph
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Address names a unit: [lib/]name[/member][#replica]. The machine is not part
+// of it, so that history, stickiness and protection survive a move.
+type Address struct {
+	Lib     string // empty for what the central file itself defines
+	Name    string
+	Member  string // of a group; else empty
+	Replica string // "0", "1", …; empty if the functionality does not declare replicas
+}
+
+// String gives the written form.
+func (a Address) String() string {
+	s := a.Set()
+	if a.Replica != "" {
+		s += "#" + a.Replica
+	}
+	return s
+}
+
+// Set is the address without the replica: the name of the set of all replicas.
+func (a Address) Set() string {
+	s := a.Name
+	if a.Lib != "" {
+		s = a.Lib + "/" + s
+	}
+	if a.Member != "" {
+		s += "/" + a.Member
+	}
+	return s
+}
+
+// Functionality is lib/name: what libraries define and overrides name.
+func (a Address) Functionality() string { return Address{Lib: a.Lib, Name: a.Name}.Set() }
+
+// MarshalText writes the form of String.
+func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads the form of String.
+func (a *Address) UnmarshalText(b []byte) (err error) {
+	*a, err = ParseAddress(string(b))
+	return err
+}
+
+// Compare orders by library, name, member, then replica (numbers by size).
+func (a Address) Compare(b Address) int {
+	return cmp.Or(strings.Compare(a.Lib, b.Lib), strings.Compare(a.Name, b.Name), strings.Compare(a.Member, b.Member),
+		cmp.Compare(len(a.Replica), len(b.Replica)), strings.Compare(a.Replica, b.Replica))
+}
+
+var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$`)
+
+// ValidName tells whether s may name a library, functionality, member, replica, machine or environment.
+func ValidName(s string) bool { return nameRE.MatchString(s) }
+
+// ParseAddress reads the form of String. One or two parts before # are name and
+// lib/name; three are lib/name/member.
+func ParseAddress(s string) (Address, error) {
+	rest, replica, has := strings.Cut(s, "#")
+	parts := strings.Split(rest, "/")
+	bad := len(parts) > 3 || has && !ValidName(replica)
+	for _, p := range parts {
+		bad = bad || !ValidName(p)
+	}
+	if bad {
+		return Address{}, fmt.Errorf("%q is not an address ([lib/]name[/member][#replica])", s)
+	}
+	a := Address{Replica: replica}
+	switch len(parts) {
+	case 1:
+		a.Name = parts[0]
+	case 2:
+		a.Lib, a.Name = parts[0], parts[1]
+	case 3:
+		a.Lib, a.Name, a.Member = parts[0], parts[1], parts[2]
+	}
+	return a, nil
+}

@@ -1,0 +1,185 @@
+// Package graph holds the nouns of a normalized deployment: defaults filled
+// in, names resolved, edges explicit, order decided.
+//
+// It knows shapes and order. It refuses to know how a library writes them
+// (compile), where a service runs best (place) and what a backend makes of it.
+// Invariants of a finished Graph: slices are sorted by address or name; every
+// edge ends at a service of the graph; requires and after hold no cycle; the
+// same deployment always gives the same bytes.
+package graph
+
+import (
+	"encoding/json"
+
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Graph is one deployment for one environment.
+type Graph struct {
+	Name        string
+	Environment string
+	Services    []*Service // sorted by address
+	Machines    []*Machine // sorted by name
+}
+
+// Service is one replica of one service, with everything that is known of it
+// before a backend renders it.
+type Service struct {
+	Address  Address
+	Backend  string
+	Machine  string // chosen by place; empty before
+	Spec     Spec
+	Options  json.RawMessage // the namespace of its backend, canonical; nil if none
+	FQDN     string
+	Requires []Edge // order, address, values
+	Connects []Edge // reachability only
+	After    []Edge // order only
+	Place    Place
+	Index    int      // among the replicas of its set
+	Path     []string // where its functionality stands in the entry's value
+	SpecPath []string // where its spec stands; below Path
+	Held     bool     // its library or functionality did not evaluate: the last good one stands here
+}
+
+// Edge leads from a service to a set of replicas.
+type Edge struct {
+	Alias string // how the source calls it
+	Set   string // address without replica
+	To    []Address
+}
+
+// Machine is a place that runs units.
+type Machine struct {
+	Name     string            `json:"name"`
+	Connect  string            `json:"connect"`            // local, dir:PATH or ssh://user@host:port
+	Address  string            `json:"address,omitempty"`  // what .host gives to readers elsewhere
+	HostKey  string            `json:"hostKey,omitempty"`  // pinned public key, authorized_keys form
+	Via      string            `json:"via,omitempty"`      // ssh hop
+	Pool     string            `json:"pool,omitempty"`     // the set it belongs to
+	Roles    []string          `json:"roles,omitempty"`    // sorted
+	Labels   map[string]string `json:"labels,omitempty"`   //
+	Location string            `json:"location,omitempty"` // free text: a region, a rack
+	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
+}
+
+// Place says where a functionality may run.
+type Place struct {
+	Machine  string            `json:"machine,omitempty"`  // this one and no other
+	Pool     string            `json:"pool,omitempty"`     // only machines of this pool
+	Roles    []string          `json:"roles,omitempty"`    // only machines that have all of these
+	Labels   map[string]string `json:"labels,omitempty"`   // only machines that carry all of these
+	Location string            `json:"location,omitempty"` // only machines there
+	Except   []string          `json:"except,omitempty"`   // never these machines
+	Spread   string            `json:"spread,omitempty" enum:"machine"`
+	Replicas *int              `json:"replicas,omitempty" min:"0" max:"10000"` // nil: one, without a replica in its address
+}
+
+// Spec is what a service is, whatever runs it. Text fields may carry tokens.
+// The comment of each field says where it goes: "run" is in the digest and in
+// the version (a change restarts), "meta" is in the digest only (a change is
+// taken over without a restart), "none" is in neither.
+type Spec struct {
+	Command     []token.Text          `json:"command,omitempty"`                                                  // run: program and first arguments; a relative program is looked up in Package
+	Args        []token.Text          `json:"args,omitempty"`                                                     // run: appended to Command
+	Image       string                `json:"image,omitempty"`                                                    // run: OCI image, with its digest
+	Package     token.Text            `json:"package,omitempty"`                                                  // run: one artifact token
+	Env         map[string]token.Text `json:"env,omitempty"`                                                      // run
+	Secrets     map[string]token.Text `json:"secrets,omitempty"`                                                  // run: each one secret token; $NAME_FILE holds its path
+	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if Reload is set: absolute path → content
+	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run
+	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta: what it listens on; what reads one through a token changes with it
+	User        string                `json:"user,omitempty"`                                                     // run: empty = a dynamic user of its own
+	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but Notify is run
+	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta: idempotent command before the first start
+	Migrate     []token.Text          `json:"migrate,omitempty"`                                                  // run: command before the first start of each version
+	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta: runs on time instead of always
+	Sockets     map[string]Socket     `json:"sockets,omitempty"`                                                  // run: listeners that the machine holds for it
+	Limits      *Limits               `json:"limits,omitempty"`                                                   // run
+	Restart     string                `json:"restart,omitempty" enum:"always,on-failure,no" default:"on-failure"` // run
+	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta
+	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run
+	Protect     bool                  `json:"protect,omitempty"`                                                  // none: not deleted because its lines vanished
+	Links       []Link                `json:"links,omitempty"`                                                    // none
+	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves; what reads one through a token changes with it
+}
+
+// File is content that the service, and nothing else, sees at a path.
+type File struct {
+	Text  token.Text `json:"text"`
+	Mode  string     `json:"mode,omitempty" default:"0444"` // octal
+	Owner string     `json:"owner,omitempty"`
+}
+
+// Dirs are directories that the machine keeps for the service: a name below the
+// customary place of each kind (/var/lib, /var/cache, /var/log, /run).
+type Dirs struct {
+	State   string `json:"state,omitempty"` // protects the service from deletion
+	Cache   string `json:"cache,omitempty"`
+	Logs    string `json:"logs,omitempty"`
+	Runtime string `json:"runtime,omitempty"`
+}
+
+// IsZero tells whether no directory is asked for.
+func (d Dirs) IsZero() bool { return d == Dirs{} }
+
+// Port is a number that a service listens on.
+type Port struct {
+	Port     int    `json:"port" min:"1" max:"65535"`
+	Protocol string `json:"protocol,omitempty" enum:"tcp,udp" default:"tcp"`
+}
+
+// Ready says how to see that a service serves.
+type Ready struct {
+	HTTP     string       `json:"http,omitempty"`   // path on Port that answers 2xx or 3xx
+	TCP      bool         `json:"tcp,omitempty"`    // Port accepts connections
+	Exec     []token.Text `json:"exec,omitempty"`   // a command that exits 0
+	Notify   bool         `json:"notify,omitempty"` // the service tells by sd_notify
+	Port     string       `json:"port,omitempty"`   // name in ports
+	Interval string       `json:"interval,omitempty" format:"duration" default:"1s"`
+	Timeout  string       `json:"timeout,omitempty" format:"duration" default:"30s"`
+	Retries  int          `json:"retries,omitempty" min:"0"`
+	Count    int          `json:"count,omitempty" min:"0"` // replicas that suffice for dependents; 0 = all
+}
+
+// Schedule says when a service runs. Exactly one of Cron and Every is set.
+type Schedule struct {
+	Cron     string `json:"cron,omitempty" format:"cron"` // five fields
+	Every    string `json:"every,omitempty" format:"duration"`
+	Timezone string `json:"timezone,omitempty"` // IANA name; empty = UTC
+	Jitter   string `json:"jitter,omitempty" format:"duration"`
+	Missed   string `json:"missed,omitempty" enum:"run,skip" default:"skip"` // a run that was due while the machine was off
+}
+
+// Socket is a listener held by the machine: a port's name or an absolute path.
+type Socket struct {
+	Port string `json:"port,omitempty"`
+	Path string `json:"path,omitempty"`
+	Mode string `json:"mode,omitempty"` // octal, of a path
+}
+
+// Limits bound what a service may use.
+type Limits struct {
+	CPU       string `json:"cpu,omitempty"`                  // cores, "0.5"
+	Memory    string `json:"memory,omitempty" format:"size"` // "512Mi"
+	Tasks     int    `json:"tasks,omitempty" min:"1"`        // processes and threads
+	OpenFiles int    `json:"openFiles,omitempty" min:"1"`    // descriptors
+}
+
+// Reload says how a service takes over changed files without a restart.
+type Reload struct {
+	Signal  string       `json:"signal,omitempty"`
+	Command []token.Text `json:"command,omitempty"`
+}
+
+// Stop says how a service ends.
+type Stop struct {
+	Signal  string       `json:"signal,omitempty"`
+	Command []token.Text `json:"command,omitempty"`
+	Timeout string       `json:"timeout,omitempty" format:"duration"`
+}
+
+// Link points from a service to something about it.
+type Link struct {
+	Rel  string `json:"rel" required:"true"`
+	Href string `json:"href" required:"true"`
+}

@@ -1,0 +1,74 @@
+// Package plan holds what should be (Plan), what stands (Record) and what lies
+// between (ChangeSet).
+//
+// It knows digests and set subtraction. It refuses to know what a backend
+// puts into a payload. Invariants: everything here has one canonical encoding;
+// no secret value can be in it, because none ever reaches this side.
+package plan
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Payload is what a backend makes of one service, with tokens in place. Each
+// part is canonical JSON of the backend's own shape.
+type Payload struct {
+	Run    json.RawMessage `json:"run"`              // a change restarts
+	Reload json.RawMessage `json:"reload,omitempty"` // a change alone reloads; nil unless the service can reload
+	Meta   json.RawMessage `json:"meta,omitempty"`   // a change alone is taken over without touching the process
+}
+
+// Artifact is content that must lie in a machine's store before a unit starts.
+type Artifact struct {
+	Digest digest.Digest `json:"digest"`
+	Path   string        `json:"path"` // where it is now, relative to the root; not in any digest
+	Kind   string        `json:"kind"` // "tree": the file or folder itself; "tar": unpacked there
+}
+
+// Unit is what one backend makes of one service on one machine: the grain of change.
+type Unit struct {
+	Address   string          `json:"address"`
+	Backend   string          `json:"backend"`            // in the digest
+	Encoding  int             `json:"encoding"`           // in the digest: version of the backend's payload
+	Payload   Payload         `json:"payload"`            // in the digest
+	Reads     []token.Token   `json:"reads,omitempty"`    // the refs in the payload, sorted, each once
+	Requires  []string        `json:"requires,omitempty"` // addresses that must be ready first; sorted
+	After     []string        `json:"after,omitempty"`    // addresses that go first if they change too; sorted
+	Artifacts []Artifact      `json:"artifacts,omitempty"`
+	Protect   bool            `json:"protect,omitempty"`
+	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
+	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
+}
+
+// Digest covers everything that would change what runs.
+func (u *Unit) Digest() (digest.Digest, error) {
+	return digest.Of("unit/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "payload": u.Payload})
+}
+
+// Version is the digest of what a restart is needed for: it is in the unit's name on the machine.
+func (u *Unit) Version() (digest.Digest, error) {
+	return digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": u.Payload.Run})
+}
+
+// Values are what the refs of a unit stand for, keyed by Key.
+type Values map[string]string
+
+// Key is the one name of a resolved ref: "hydra/hydra-db.port(sql)".
+func Key(t token.Token) string {
+	if t.Kind != token.Ref {
+		panic(fmt.Sprintf("a %s has no value at this side", t.Kind))
+	}
+	return t.String()
+}
+
+// Digest covers the values that refs really had. It is empty for no values.
+func (v Values) Digest() (digest.Digest, error) {
+	if len(v) == 0 {
+		return "", nil
+	}
+	return digest.Of("inputs/1", v)
+}
