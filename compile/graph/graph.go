@@ -159,7 +159,7 @@ type Socket struct {
 
 // Limits bound what a service may use.
 type Limits struct {
-	CPU       string `json:"cpu,omitempty"`                  // cores, "0.5"
+	CPU       string `json:"cpu,omitempty" format:"cpu"`     // cores, "0.5"
 	Memory    string `json:"memory,omitempty" format:"size"` // "512Mi"
 	Tasks     int    `json:"tasks,omitempty" min:"1"`        // processes and threads
 	OpenFiles int    `json:"openFiles,omitempty" min:"1"`    // descriptors

@@ -7,8 +7,12 @@
 package plan
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
@@ -52,6 +56,82 @@ func (u *Unit) Digest() (digest.Digest, error) {
 // Version is the digest of what a restart is needed for: it is in the unit's name on the machine.
 func (u *Unit) Version() (digest.Digest, error) {
 	return digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": u.Payload.Run})
+}
+
+// Instance is the short name of a version with the values it runs with: the
+// same name on a machine always stands for the same bytes. Values that only
+// reloadable files read do not count.
+func (u *Unit) Instance(v Values) (string, error) {
+	version, err := u.Version()
+	if err != nil {
+		return "", err
+	}
+	used := Values{}
+	for key := range tokensIn(u.Payload.Run) {
+		if value, ok := v[key]; ok {
+			used[key] = value
+		}
+	}
+	if len(used) == 0 {
+		return version.Short(), nil
+	}
+	d, err := digest.Of("instance/1", map[string]any{"version": version, "values": used})
+	return d.Short(), err
+}
+
+// Reads lists the refs in a payload, sorted, each once.
+func (p Payload) Reads() []token.Token {
+	all := map[string]token.Token{}
+	for _, part := range []json.RawMessage{p.Run, p.Reload, p.Meta} {
+		maps.Copy(all, tokensIn(part))
+	}
+	var out []token.Token
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, all[key])
+	}
+	return out
+}
+
+// tokensIn finds the refs in canonical JSON, by key.
+func tokensIn(raw json.RawMessage) map[string]token.Token {
+	out := map[string]token.Token{}
+	if !bytes.Contains(raw, []byte(`"$text"`)) {
+		return out
+	}
+	var v any
+	if json.Unmarshal(raw, &v) != nil {
+		return out
+	}
+	walkTexts(v, nil, func(_ []string, t token.Text) {
+		for _, tok := range t.Tokens() {
+			if tok.Kind == token.Ref {
+				out[Key(tok)] = tok
+			}
+		}
+	})
+	return out
+}
+
+// walkTexts calls f for every text with tokens in a JSON value.
+func walkTexts(v any, path []string, f func(path []string, t token.Text)) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, ok := v["$text"]; ok && len(v) == 1 {
+			raw, _ := json.Marshal(v)
+			var t token.Text
+			if json.Unmarshal(raw, &t) == nil {
+				f(path, t)
+				return
+			}
+		}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			walkTexts(v[k], append(slices.Clone(path), k), f)
+		}
+	case []any:
+		for i, x := range v {
+			walkTexts(x, append(slices.Clone(path), strconv.Itoa(i)), f)
+		}
+	}
 }
 
 // Values are what the refs of a unit stand for, keyed by Key.

@@ -1,0 +1,341 @@
+package compile
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// decoder fills Go values from evaluated JSON, strictly: an unknown field, a
+// wrong type or a broken token is an error at its path, and all errors are
+// collected. null is absence everywhere, and fields whose names start with #
+// are documentation.
+//
+// The Go types are the schema: json names a field, default fills it, required,
+// enum, min, max and format check it. What walks the types (the reference, the
+// random-edit oracle) therefore cannot forget a field.
+type decoder struct {
+	subject string
+	errs    diag.List
+}
+
+// selfDecoder is a type with a shape of its own, such as a number or an object.
+type selfDecoder interface {
+	decodeValue(d *decoder, v any, path []string)
+}
+
+var textType = reflect.TypeFor[token.Text]()
+
+func (d *decoder) errorf(path []string, format string, args ...any) *diag.Error {
+	e := diag.Errorf(d.subject, format, args...).At(path...)
+	d.errs = append(d.errs, e)
+	return e
+}
+
+// decodeJSON decodes raw into out, which must be a pointer.
+func (d *decoder) decodeJSON(raw json.RawMessage, out any, path []string) {
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		d.errorf(path, "not valid JSON: %v", err)
+		return
+	}
+	d.decode(v, reflect.ValueOf(out).Elem(), path, "")
+}
+
+func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.StructTag) {
+	if s, ok := out.Addr().Interface().(selfDecoder); ok {
+		s.decodeValue(d, v, path)
+		return
+	}
+	if out.Type() == textType {
+		out.Set(reflect.ValueOf(d.text(v, path)))
+		return
+	}
+	if sh, ok := shorthands[out.Type()]; ok && sh.ok(v) {
+		v = map[string]any{sh.field: v}
+	}
+	switch out.Kind() {
+	case reflect.Pointer:
+		p := reflect.New(out.Type().Elem())
+		d.decode(v, p.Elem(), path, tag)
+		out.Set(p)
+	case reflect.Struct:
+		d.object(v, out, path)
+	case reflect.Map:
+		m, ok := v.(map[string]any)
+		if !ok {
+			d.wrong(path, "an object", v)
+			return
+		}
+		res := reflect.MakeMapWithSize(out.Type(), len(m))
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if m[k] == nil || strings.HasPrefix(k, "#") {
+				continue
+			}
+			if token.Reserved(k) {
+				d.errorf(path, "a token cannot be the name of a field").WithHint("use the token in a value")
+				continue
+			}
+			e := reflect.New(out.Type().Elem()).Elem()
+			d.decode(m[k], e, append(slices.Clone(path), k), "")
+			res.SetMapIndex(reflect.ValueOf(k), e)
+		}
+		if res.Len() > 0 {
+			out.Set(res)
+		}
+	case reflect.Slice:
+		l, ok := v.([]any)
+		if !ok {
+			d.wrong(path, "a list", v)
+			return
+		}
+		for i, x := range l {
+			p := append(slices.Clone(path), strconv.Itoa(i))
+			e := reflect.New(out.Type().Elem()).Elem()
+			if x == nil {
+				d.errorf(p, "null inside a list")
+				continue
+			}
+			d.decode(x, e, p, "")
+			out.Set(reflect.Append(out, e))
+		}
+	case reflect.String:
+		s, ok := d.str(v, path)
+		if ok {
+			d.checkString(s, path, tag)
+			out.SetString(s)
+		}
+	case reflect.Bool:
+		b, ok := v.(bool)
+		if !ok {
+			d.wrong(path, "true or false", v)
+			return
+		}
+		out.SetBool(b)
+	case reflect.Int:
+		if n, ok := d.integer(v, path); ok {
+			d.checkInt(n, path, tag)
+			out.SetInt(n)
+		}
+	case reflect.Interface:
+		d.plain(v, path)
+		out.Set(reflect.ValueOf(v))
+	default:
+		panic("decode: no rule for " + out.Type().String())
+	}
+}
+
+func (d *decoder) object(v any, out reflect.Value, path []string) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.wrong(path, "an object", v)
+		return
+	}
+	known := map[string]int{}
+	for i := range out.NumField() {
+		name, _, _ := strings.Cut(out.Type().Field(i).Tag.Get("json"), ",")
+		if name != "" && name != "-" {
+			known[name] = i
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if strings.HasPrefix(k, "#") {
+			continue
+		}
+		i, ok := known[k]
+		if !ok {
+			names := slices.Sorted(maps.Keys(known))
+			hint := diag.Suggest(k, names)
+			if hint == "" {
+				hint = "known here: " + strings.Join(names, ", ")
+			}
+			d.errorf(append(slices.Clone(path), k), "unknown field %q", shown(k)).WithHint("%s", hint)
+			continue
+		}
+		if m[k] == nil {
+			continue
+		}
+		d.decode(m[k], out.Field(i), append(slices.Clone(path), k), out.Type().Field(i).Tag)
+	}
+	for name, i := range known {
+		f := out.Type().Field(i)
+		if m[name] != nil {
+			continue
+		}
+		if f.Tag.Get("required") == "true" {
+			d.errorf(path, "%q is missing", name)
+		}
+		if def := f.Tag.Get("default"); def != "" && out.Field(i).Kind() == reflect.String {
+			out.Field(i).SetString(def)
+		}
+	}
+}
+
+func shown(s string) string {
+	if t, err := token.Split(s); err == nil {
+		return t.Shown()
+	}
+	return s
+}
+
+func (d *decoder) wrong(path []string, want string, got any) {
+	hint := ""
+	switch g := got.(type) {
+	case float64:
+		if strings.Contains(want, "string") {
+			hint = fmt.Sprintf("write it as text: '%v'", g)
+		}
+	case map[string]any:
+		if strings.Contains(want, "string") {
+			hint = "std.manifestJson(…) makes text of an object"
+		}
+	}
+	d.errorf(path, "%s is needed here, not %s", want, describe(got)).WithHint("%s", hint)
+}
+
+func describe(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return fmt.Sprint(v)
+	case float64:
+		return "the number " + strconv.FormatFloat(v, 'g', -1, 64)
+	case string:
+		s := shown(v)
+		if r := []rune(s); len(r) > 40 {
+			s = string(r[:40]) + "…"
+		}
+		return "the string " + strconv.Quote(s)
+	case []any:
+		return "a list"
+	default:
+		return "an object"
+	}
+}
+
+// text is a string that may carry tokens.
+func (d *decoder) text(v any, path []string) token.Text {
+	s, ok := v.(string)
+	if !ok {
+		d.wrong(path, "a string", v)
+		return token.Text{}
+	}
+	t, err := token.Split(s)
+	if err != nil {
+		d.errorf(path, "%v", err).WithHint("a token may be joined with + and %%, but not cut, measured or changed")
+		return token.Text{}
+	}
+	return t
+}
+
+// str is a string without tokens.
+func (d *decoder) str(v any, path []string) (string, bool) {
+	s, ok := v.(string)
+	if !ok {
+		d.wrong(path, "a string", v)
+		return "", false
+	}
+	if token.Reserved(s) {
+		d.errorf(path, "a value that is only known later (%s) cannot stand here", shown(s))
+		return "", false
+	}
+	return s, true
+}
+
+// plain refuses tokens anywhere in a value that a backend reads.
+func (d *decoder) plain(v any, path []string) {
+	switch v := v.(type) {
+	case string:
+		d.str(v, path)
+	case []any:
+		for i, x := range v {
+			d.plain(x, append(slices.Clone(path), strconv.Itoa(i)))
+		}
+	case map[string]any:
+		for k, x := range v {
+			if token.Reserved(k) {
+				d.errorf(path, "a token cannot be the name of a field")
+			}
+			d.plain(x, append(slices.Clone(path), k))
+		}
+	}
+}
+
+const maxInteger = 1<<53 - 1
+
+func (d *decoder) integer(v any, path []string) (int64, bool) {
+	f, ok := v.(float64)
+	if !ok {
+		if s, isText := v.(string); isText && token.Reserved(s) {
+			d.str(v, path)
+			return 0, false
+		}
+		d.wrong(path, "a whole number", v)
+		return 0, false
+	}
+	if f != math.Trunc(f) {
+		d.wrong(path, "a whole number", v)
+		return 0, false
+	}
+	if math.Abs(f) > maxInteger {
+		d.errorf(path, "%.0f is beyond ±(2^53−1) and lost digits already", f).WithHint("write large numbers as text")
+		return 0, false
+	}
+	return int64(f), true
+}
+
+func (d *decoder) checkInt(n int64, path []string, tag reflect.StructTag) {
+	lo, hasLo := tag.Lookup("min")
+	hi, hasHi := tag.Lookup("max")
+	l, _ := strconv.ParseInt(lo, 10, 64)
+	h, _ := strconv.ParseInt(hi, 10, 64)
+	switch {
+	case hasLo && hasHi && (n < l || n > h):
+		d.errorf(path, "%d is not between %s and %s", n, lo, hi)
+	case hasLo && n < l:
+		d.errorf(path, "%d is less than %s", n, lo)
+	}
+}
+
+var (
+	sizeRE = regexp.MustCompile(`^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
+	cpuRE  = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,3})?$`)
+)
+
+func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
+	if enum := tag.Get("enum"); enum != "" {
+		words := strings.Split(enum, ",")
+		if !slices.Contains(words, s) {
+			hint := diag.Suggest(s, words)
+			if hint == "" {
+				hint = "one of " + strings.Join(words, ", ")
+			}
+			d.errorf(path, "%q is not known here", s).WithHint("%s", hint)
+		}
+	}
+	switch tag.Get("format") {
+	case "duration":
+		if t, err := time.ParseDuration(s); err != nil || t <= 0 {
+			d.errorf(path, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
+		}
+	case "size":
+		if !sizeRE.MatchString(s) {
+			d.errorf(path, "%q is not a size", s).WithHint("a number of bytes with Ki, Mi, Gi, Ti, k, M, G or T: 512Mi")
+		}
+	case "cpu":
+		if !cpuRE.MatchString(s) {
+			d.errorf(path, "%q is not a number of cores", s).WithHint("for example '0.5' or '2'")
+		}
+	}
+}

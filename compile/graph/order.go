@@ -1,0 +1,110 @@
+package graph
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"gonum.org/v1/gonum/graph/simple"
+	"gonum.org/v1/gonum/graph/topo"
+)
+
+// Sort puts services and machines in their order.
+func (g *Graph) Sort() {
+	slices.SortFunc(g.Services, func(a, b *Service) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(g.Machines, func(a, b *Machine) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// Find gives the service at an address, or nil.
+func (g *Graph) Find(a Address) *Service {
+	i, ok := slices.BinarySearchFunc(g.Services, a, func(s *Service, a Address) int { return s.Address.Compare(a) })
+	if !ok {
+		return nil
+	}
+	return g.Services[i]
+}
+
+// Machine gives the machine of a name, or nil.
+func (g *Graph) Machine(name string) *Machine {
+	i, ok := slices.BinarySearchFunc(g.Machines, name, func(m *Machine, n string) int { return strings.Compare(m.Name, n) })
+	if !ok {
+		return nil
+	}
+	return g.Machines[i]
+}
+
+// CheckOrder refuses a cycle over requires and after with a *diag.Error that
+// names one shortest way around, and where it begins.
+func (g *Graph) CheckOrder() error {
+	ids, names := map[string]int64{}, []string{}
+	path := map[string][]string{}
+	next := map[string][]string{}  // set → sets it waits for
+	for _, s := range g.Services { // sorted, so ids are stable
+		set := s.Address.Set()
+		if _, ok := ids[set]; !ok {
+			ids[set] = int64(len(names))
+			names = append(names, set)
+			path[set] = s.Path
+		}
+	}
+	dg := simple.NewDirectedGraph()
+	for i := range names {
+		dg.AddNode(simple.Node(i))
+	}
+	for _, s := range g.Services {
+		from := s.Address.Set()
+		for _, e := range slices.Concat(s.Requires, s.After) {
+			for _, to := range e.To {
+				if to := to.Set(); to != from && !slices.Contains(next[from], to) {
+					next[from] = append(next[from], to)
+					dg.SetEdge(dg.NewEdge(simple.Node(ids[from]), simple.Node(ids[to])))
+				}
+			}
+		}
+	}
+	_, err := topo.SortStabilized(dg, nil)
+	var bad topo.Unorderable
+	if !errors.As(err, &bad) {
+		return nil
+	}
+	first := ""
+	for _, component := range bad {
+		for _, n := range component {
+			if name := names[n.ID()]; first == "" || name < first {
+				first = name
+			}
+		}
+	}
+	way := around(first, next)
+	field := "requires"
+	return diag.Errorf(first, "a cycle of requires and after: %s", strings.Join(way, " → ")).
+		At(append(slices.Clone(path[first]), field)...).
+		WithHint("use connects where only reachability is meant: it has no order")
+}
+
+// around finds a shortest way from start back to itself.
+func around(start string, next map[string][]string) []string {
+	from := map[string]string{}
+	queue := []string{start}
+	for len(queue) > 0 {
+		at := queue[0]
+		queue = queue[1:]
+		for _, to := range next[at] {
+			if to == start {
+				way := []string{start}
+				for x := at; x != start; x = from[x] {
+					way = append(way, x)
+				}
+				way = append(way, start)
+				slices.Reverse(way)
+				return way
+			}
+			if _, seen := from[to]; !seen {
+				from[to] = at
+				queue = append(queue, to)
+			}
+		}
+	}
+	return []string{start}
+}

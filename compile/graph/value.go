@@ -1,0 +1,73 @@
+package graph
+
+import (
+	"strconv"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Value is what a resolved ref stands for as reader must see it: on the same
+// machine the loopback address, across machines the other machine's address.
+func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
+	target := reader
+	if t.Of != "me" {
+		a, err := ParseAddress(t.Name)
+		if err != nil {
+			return "", diag.Errorf(reader.Address.String(), "%v", err)
+		}
+		if target = g.one(a); target == nil {
+			return "", diag.Errorf(reader.Address.String(), "reads %s, of which there is none", t.Name).At(reader.SpecPath...)
+		}
+	}
+	switch t.Field {
+	case "host":
+		if target.Machine == reader.Machine {
+			return "127.0.0.1", nil
+		}
+		m := g.Machine(target.Machine)
+		if m == nil || m.Address == "" {
+			return "", diag.Errorf("machine "+target.Machine, "%s on %s reads its address, and it has none",
+				reader.Address, reader.Machine).At("machines", target.Machine).WithHint("add address: '…' to the machine")
+		}
+		return m.Address, nil
+	case "port":
+		return strconv.Itoa(target.Spec.Ports[t.Arg].Port), nil
+	case "machine":
+		return target.Machine, nil
+	case "name":
+		if target.Address.Replica != "" {
+			return target.Address.Name + "-" + target.Address.Replica, nil
+		}
+		return target.Address.Name, nil
+	case "index":
+		return strconv.Itoa(target.Index), nil
+	case "label":
+		return target.Spec.Labels[t.Arg], nil
+	case "dir":
+		d := target.Spec.Dirs
+		return map[string]string{"state": "/var/lib/" + d.State, "cache": "/var/cache/" + d.Cache,
+			"logs": "/var/log/" + d.Logs, "runtime": "/run/" + d.Runtime}[t.Arg], nil
+	}
+	return "", diag.Errorf(reader.Address.String(), "nothing to read by .%s", t.Field).At(reader.SpecPath...)
+}
+
+// one finds the single service of a set; of a group it gives a member, since
+// all members of one replica stand on one machine.
+func (g *Graph) one(set Address) *Service {
+	for _, replica := range []string{"", "0"} {
+		a := set
+		a.Replica = replica
+		if s := g.Find(a); s != nil {
+			return s
+		}
+	}
+	if set.Member == "" {
+		for _, s := range g.Services {
+			if s.Address.Lib == set.Lib && s.Address.Name == set.Name {
+				return s
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+// Package place chooses a machine for every service.
+//
+// It is a pure function of services, machines and the previous assignment. It
+// knows constraints and counts; it refuses to know what a service does.
+// Invariants: a service stays where it was as long as it may; no two replicas
+// that ask for spread share a machine, and no two services share a port; the
+// same input gives the same choice, each with its reason.
+package place
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// Previous is where each address was before.
+type Previous map[string]string
+
+// Reasons tell for each address why it is where it is.
+type Reasons map[string]string
+
+// Place sets Machine of every service of g. Members of a group replica stay
+// together. Services that fit nowhere are errors that name every machine and
+// the rule that excludes it; held services stay where they were.
+func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
+	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}}
+	blocks := p.blocks()
+	// What is bound to its machine goes first, so that what is free fills in around it.
+	blocks = p.each(blocks, func(b block) bool {
+		if b[0].Held {
+			p.put(b, p.stays(b), "held: stays as it is")
+		}
+		return b[0].Held
+	})
+	blocks = p.each(blocks, func(b block) bool {
+		if b[0].Place.Machine != "" {
+			p.named(b)
+		}
+		return b[0].Place.Machine != ""
+	})
+	blocks = p.each(blocks, func(b block) bool {
+		machine := p.stays(b)
+		kept := machine != "" && p.refuse(b, g.Machine(machine)) == ""
+		if kept {
+			p.put(b, machine, p.why(b)+"; "+machine+" kept")
+		}
+		return kept
+	})
+	p.each(blocks, func(b block) bool { p.choose(b); return true })
+	return p.reasons, p.errs
+}
+
+// block is what must stand on one machine: a service, or the members of one group replica.
+type block []*graph.Service
+
+type placer struct {
+	g       *graph.Graph
+	prev    Previous
+	reasons Reasons
+	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
+	sets    map[string]map[string]int           // machine → functionality → replicas there
+	load    map[string]int                      // machine → services there
+	errs    diag.List
+}
+
+func (p *placer) blocks() []block {
+	var out []block
+	at := map[string]int{}
+	for _, s := range p.g.Services {
+		key := graph.Address{Lib: s.Address.Lib, Name: s.Address.Name, Replica: s.Address.Replica}.String()
+		if i, ok := at[key]; ok {
+			out[i] = append(out[i], s)
+			continue
+		}
+		at[key] = len(out)
+		out = append(out, block{s})
+	}
+	return out
+}
+
+// each gives the blocks that f did not settle.
+func (p *placer) each(blocks []block, f func(block) bool) []block {
+	var left []block
+	for _, b := range blocks {
+		if !f(b) {
+			left = append(left, b)
+		}
+	}
+	return left
+}
+
+// stays is the machine where the block was, if it still exists.
+func (p *placer) stays(b block) string {
+	for _, s := range b {
+		if m := p.prev[s.Address.String()]; m != "" && p.g.Machine(m) != nil {
+			return m
+		}
+	}
+	return ""
+}
+
+func (p *placer) named(b block) {
+	s := b[0]
+	m := p.g.Machine(s.Place.Machine)
+	if m == nil {
+		names := p.names()
+		hint := diag.Suggest(s.Place.Machine, names)
+		if hint == "" {
+			hint = "there is " + strings.Join(names, ", ")
+		}
+		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "there is no machine %q", s.Place.Machine).
+			At(append(slices.Clone(s.Path), "place", "machine")...).WithHint("%s", hint))
+		return
+	}
+	if why := p.refuse(b, m); why != "" {
+		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "cannot run on machine %q: %s", m.Name, why).
+			At(p.where(b)...))
+		return
+	}
+	p.put(b, m.Name, "place.machine names it")
+}
+
+// choose takes the machine with the fewest of its kind, then the fewest of all, then the first by name.
+func (p *placer) choose(b block) {
+	s := b[0]
+	var fit []*graph.Machine
+	var refused []string
+	for _, m := range p.g.Machines {
+		if why := p.refuse(b, m); why != "" {
+			refused = append(refused, m.Name+": "+why)
+		} else {
+			fit = append(fit, m)
+		}
+	}
+	if len(fit) == 0 {
+		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.where(b)...)
+		if len(refused) == 0 {
+			e.WithHint("declare a machine: machines: { box: { connect: 'dir:./box' } }")
+		} else {
+			e.WithHint("%s", strings.Join(refused, "; "))
+		}
+		p.errs = append(p.errs, e)
+		return
+	}
+	f := s.Address.Functionality()
+	best := slices.MinFunc(fit, func(a, b *graph.Machine) int {
+		return cmp.Or(cmp.Compare(p.sets[a.Name][f], p.sets[b.Name][f]), cmp.Compare(p.load[a.Name], p.load[b.Name]), strings.Compare(a.Name, b.Name))
+	})
+	why := p.why(b)
+	if len(fit) > 1 {
+		why += fmt.Sprintf("; of %d machines %s runs the fewest", len(fit), best.Name)
+	} else {
+		why += "; only " + best.Name + " fits"
+	}
+	if old := p.prev[s.Address.String()]; old != "" && old != best.Name {
+		gone := "machine " + old + " is gone"
+		if m := p.g.Machine(old); m != nil {
+			gone = "was on " + old + ", which " + p.refuse(b, m)
+		}
+		why += "; " + gone
+	}
+	p.put(b, best.Name, why)
+}
+
+func (p *placer) where(b block) []string { return append(slices.Clone(b[0].Path), "place") }
+
+func (p *placer) names() []string {
+	var out []string
+	for _, m := range p.g.Machines {
+		out = append(out, m.Name)
+	}
+	return out
+}
+
+// refuse gives the rule that keeps a block from a machine, or "".
+func (p *placer) refuse(b block, m *graph.Machine) string {
+	pl := b[0].Place
+	switch {
+	case pl.Pool != "" && m.Pool != pl.Pool:
+		return fmt.Sprintf("is not in pool %q", pl.Pool)
+	case pl.Location != "" && m.Location != pl.Location:
+		return fmt.Sprintf("is not in location %q", pl.Location)
+	case slices.Contains(pl.Except, m.Name):
+		return "is excepted"
+	case pl.Spread == "machine" && p.sets[m.Name][b[0].Address.Functionality()] > 0:
+		return "has another replica already (spread: machine)"
+	}
+	for _, r := range pl.Roles {
+		if !slices.Contains(m.Roles, r) {
+			return fmt.Sprintf("lacks role %q", r)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(pl.Labels)) {
+		if m.Labels[k] != pl.Labels[k] {
+			return fmt.Sprintf("lacks label %s=%q", k, pl.Labels[k])
+		}
+	}
+	own := map[string]graph.Address{}
+	for _, s := range b {
+		for _, port := range portKeys(s) {
+			if other, taken := p.ports[m.Name][port]; taken {
+				return fmt.Sprintf("has port %s taken by %s", port, other)
+			}
+			if other, taken := own[port]; taken {
+				return fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
+			}
+			own[port] = s.Address
+		}
+	}
+	return ""
+}
+
+func portKeys(s *graph.Service) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
+		out = append(out, fmt.Sprintf("%s/%d", s.Spec.Ports[name].Protocol, s.Spec.Ports[name].Port))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// why says what was asked for.
+func (p *placer) why(b block) string {
+	pl := b[0].Place
+	var parts []string
+	if pl.Pool != "" {
+		parts = append(parts, "pool "+pl.Pool)
+	}
+	for _, r := range pl.Roles {
+		parts = append(parts, "role "+r)
+	}
+	for _, k := range slices.Sorted(maps.Keys(pl.Labels)) {
+		parts = append(parts, k+"="+pl.Labels[k])
+	}
+	if pl.Location != "" {
+		parts = append(parts, "location "+pl.Location)
+	}
+	if pl.Spread != "" {
+		parts = append(parts, "spread over machines")
+	}
+	if len(parts) == 0 {
+		return "any machine will do"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (p *placer) put(b block, machine, why string) {
+	for _, s := range b {
+		s.Machine = machine
+		p.reasons[s.Address.String()] = why
+		if p.ports[machine] == nil {
+			p.ports[machine], p.sets[machine] = map[string]graph.Address{}, map[string]int{}
+		}
+		for _, port := range portKeys(s) {
+			p.ports[machine][port] = s.Address
+		}
+		p.load[machine]++
+	}
+	p.sets[machine][b[0].Address.Functionality()]++
+}

@@ -1,0 +1,284 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// DiffInput is what Diff subtracts from what.
+type DiffInput struct {
+	Plan        *Plan
+	Records     []Record                           // what stands
+	Base        int                                // generation of the records
+	Unit        func(digest.Digest) (*Unit, error) // a unit by its object's digest
+	AllowDelete map[string]bool                    // protected addresses that may go
+	AllowMove   map[string]bool                    // stateful addresses that may change machines
+}
+
+// Diff is set subtraction on address, place, digest and values. The result is
+// not sealed: what is held is the caller's to add.
+func Diff(in DiffInput) (*ChangeSet, error) {
+	cs := &ChangeSet{APIVersion: APIVersion, Kind: "ChangeSet", Deployment: in.Plan.Deployment, Environment: in.Plan.Environment,
+		Base: in.Base, Actions: []Action{}, Held: []HeldItem{}, Protected: []Protected{}}
+	var err error
+	if cs.Plan, err = in.Plan.Digest(); err != nil {
+		return nil, err
+	}
+	records := map[string]*Record{}
+	for i := range in.Records {
+		records[in.Records[i].Address] = &in.Records[i]
+	}
+	for i := range in.Plan.Units {
+		u := &in.Plan.Units[i]
+		if err := cs.compare(in, u, records[u.Address]); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range in.Records {
+		if in.Plan.Find(r.Address) != nil {
+			continue
+		}
+		if why := protection(r); why != "" && !in.AllowDelete[r.Address] {
+			cs.Protected = append(cs.Protected, Protected{r.Address, r.Machine, why})
+			cs.Summary.Protected++
+			continue
+		}
+		cs.Summary.Delete++
+		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
+			Before: r.Digest, Certain: true, Reason: "no longer defined", Changes: []Change{}})
+	}
+	sortActions(cs.Actions)
+	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
+	cs.order(in.Plan, records)
+	return cs, nil
+}
+
+func protection(r Record) string {
+	switch {
+	case r.Stateful:
+		return "it keeps data of its own"
+	case r.Protect:
+		return "it was deployed with protect"
+	}
+	return ""
+}
+
+func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
+	a := Action{Op: Create, Address: u.Address, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
+		Reason: "new", Changes: []Change{}}
+	if r == nil {
+		cs.Summary.Create++
+		cs.Actions = append(cs.Actions, a)
+		return nil
+	}
+	a.Before = r.Digest
+	values := maps.Equal(r.Values, u.Values)
+	switch {
+	case r.Backend != u.Backend:
+		a.Op, a.From, a.Reason = Replace, r.Machine, fmt.Sprintf("backend %s → %s", r.Backend, u.Backend)
+		cs.Summary.Replace++
+	case r.Machine != u.Machine:
+		if r.Stateful && !in.AllowMove[u.Address] {
+			return fmt.Errorf("%s keeps data of its own on %s and would move to %s without it\n    hint: pin it by place: { machine: '%s' }, or allow it by --allow-move %s",
+				u.Address, r.Machine, u.Machine, r.Machine, u.Address)
+		}
+		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
+		cs.Summary.Move++
+	case r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		cs.Summary.Unchanged++
+		return nil
+	case r.Digest == u.Digest && values:
+		a.Op, a.Certain, a.Reason = Update, false, "if "+strings.Join(u.Unknown, ", ")+" changes"
+		cs.Summary.Uncertain++
+	default:
+		a.Op = Update
+		cs.Summary.Update++
+	}
+	after, err := in.Unit(u.Object)
+	if err != nil {
+		return err
+	}
+	var before *Unit
+	if r.Digest == "" {
+		a.Verb = Restart
+		a.Reason = "an interrupted apply left it in an unknown state"
+	} else if before, err = in.Unit(r.Object); err != nil {
+		return err
+	}
+	if before != nil {
+		a.Changes = append(changes(before.Spec, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
+		if a.Op == Update && a.Certain {
+			a.Verb = verb(before, after, r.Values, u.Values)
+			a.Reason = reason(a.Changes, before, after)
+		}
+	}
+	cs.Actions = append(cs.Actions, a)
+	return nil
+}
+
+func reason(l []Change, before, after *Unit) string {
+	if len(l) > 0 {
+		names := make([]string, len(l))
+		for i, c := range l {
+			names[i] = strings.ReplaceAll(strings.TrimPrefix(c.Path, "/"), "/", ".")
+		}
+		return strings.Join(names, ", ") + " changed"
+	}
+	if before.Encoding != after.Encoding {
+		return fmt.Sprintf("encoding %d → %d of backend %s", before.Encoding, after.Encoding, after.Backend)
+	}
+	return "rendered differently"
+}
+
+// verb tells how far an update must reach.
+func verb(before, after *Unit, had, has Values) Verb {
+	if !bytes.Equal(before.Payload.Run, after.Payload.Run) || touched(after.Payload.Run, had, has) {
+		return Restart
+	}
+	if !bytes.Equal(before.Payload.Reload, after.Payload.Reload) || touched(after.Payload.Reload, had, has) {
+		return Reload
+	}
+	return Exchange
+}
+
+func touched(part json.RawMessage, had, has Values) bool {
+	for key := range tokensIn(part) {
+		if had[key] != has[key] {
+			return true
+		}
+	}
+	return false
+}
+
+// changes lists the fields that differ between two normalized services, keyed
+// by name in objects and by index in lists, in the order of their paths.
+func changes(before, after json.RawMessage) []Change {
+	var b, a any
+	if json.Unmarshal(before, &b) != nil || json.Unmarshal(after, &a) != nil {
+		return []Change{}
+	}
+	out := []Change{}
+	compareValues(b, a, nil, &out)
+	return out
+}
+
+func compareValues(b, a any, path []string, out *[]Change) {
+	bm, bo := b.(map[string]any)
+	am, ao := a.(map[string]any)
+	if bo && ao && bm["$text"] == nil && am["$text"] == nil {
+		keys := map[string]bool{}
+		for k := range bm {
+			keys[k] = true
+		}
+		for k := range am {
+			keys[k] = true
+		}
+		for _, k := range slices.Sorted(maps.Keys(keys)) {
+			compareValues(bm[k], am[k], append(slices.Clone(path), k), out)
+		}
+		return
+	}
+	// A whole object that comes or goes is told field by field, so that each has its line.
+	if bo && bm["$text"] == nil && a == nil && len(bm) > 0 {
+		compareValues(b, map[string]any{}, path, out)
+		return
+	}
+	if ao && am["$text"] == nil && b == nil && len(am) > 0 {
+		compareValues(map[string]any{}, a, path, out)
+		return
+	}
+	bl, bo := b.([]any)
+	al, ao := a.([]any)
+	if bo && ao && len(bl) == len(al) {
+		for i := range bl {
+			compareValues(bl[i], al[i], append(slices.Clone(path), strconv.Itoa(i)), out)
+		}
+		return
+	}
+	if rb, ra := mustJSON(b), mustJSON(a); !bytes.Equal(rb, ra) {
+		*out = append(*out, Change{Path: Pointer(path), Before: b, After: a, Source: path})
+	}
+}
+
+func mustJSON(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // it came from JSON
+	}
+	return raw
+}
+
+// Pointer writes a path as a JSON pointer (RFC 6901).
+func Pointer(path []string) string {
+	var b strings.Builder
+	for _, p := range path {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(p))
+	}
+	return b.String()
+}
+
+// valueChanges tells which values differ, at the first field that reads each.
+func valueChanges(had, has Values, spec json.RawMessage) []Change {
+	var out []Change
+	var v any
+	json.Unmarshal(spec, &v)
+	for _, key := range slices.Sorted(maps.Keys(has)) {
+		old, ok := had[key]
+		if old == has[key] || !ok {
+			continue
+		}
+		c := Change{Path: Pointer([]string{"reads", key}), Before: old, After: has[key]}
+		walkTexts(v, nil, func(path []string, t token.Text) {
+			for _, tok := range t.Tokens() {
+				if c.Source == nil && tok.Kind == "ref" && Key(tok) == key {
+					c.Source = path
+				}
+			}
+		})
+		out = append(out, c)
+	}
+	return out
+}
+
+// order fills Waits: along requires and after of what should be, and against
+// them, as the records keep them, for what goes.
+func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
+	acting := map[string]*Action{}
+	for i := range cs.Actions {
+		acting[cs.Actions[i].Address] = &cs.Actions[i]
+	}
+	wait := func(a *Action, on string) {
+		if acting[on] != nil && on != a.Address {
+			a.Waits = append(a.Waits, on)
+		}
+	}
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		if u := p.Find(a.Address); u != nil {
+			for _, on := range slices.Concat(u.Requires, u.After) {
+				if o := acting[on]; o != nil && o.Op != Delete {
+					wait(a, on)
+				}
+			}
+		}
+	}
+	for address, r := range records { // whoever used a thing that goes is changed or gone first
+		for _, on := range slices.Concat(r.Requires, r.After) {
+			if a := acting[on]; a != nil && a.Op == Delete {
+				wait(a, address)
+			}
+		}
+	}
+	for i := range cs.Actions {
+		slices.Sort(cs.Actions[i].Waits)
+		cs.Actions[i].Waits = slices.Compact(cs.Actions[i].Waits)
+	}
+}
