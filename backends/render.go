@@ -1,0 +1,182 @@
+package backends
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Set is the backends there are, by name.
+type Set map[string]Backend
+
+// NewSet makes a Set. Two backends of one name are a mistake of the program.
+func NewSet(list ...Backend) Set {
+	s := Set{}
+	for _, b := range list {
+		if s[b.Name()] != nil {
+			panic("two backends named " + b.Name())
+		}
+		s[b.Name()] = b
+	}
+	return s
+}
+
+// Names lists the backends, sorted.
+func (s Set) Names() []string { return slices.Sorted(maps.Keys(s)) }
+
+// Rendered is a plan with its units.
+type Rendered struct {
+	Plan    *plan.Plan
+	Units   map[string]*plan.Unit    // by address; without what is held
+	Objects map[digest.Digest][]byte // canonical bytes of each unit
+}
+
+// Failure is a functionality that a backend, or a value it reads, refuses.
+type Failure struct {
+	Functionality string
+	Errors        diag.List
+}
+
+// Render makes the plan of a placed graph. Held services take the place that
+// deployed gives them; one that was never deployed is left out.
+func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool)) (*Rendered, []Failure) {
+	out := &Rendered{Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
+		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
+	failures := map[string]diag.List{}
+	for _, svc := range g.Services {
+		if svc.Held {
+			if p, ok := deployed(svc.Address.String()); ok {
+				out.Plan.Units = append(out.Plan.Units, p)
+			}
+			continue
+		}
+		if errs := s.one(g, svc, artifact, out); len(errs) > 0 {
+			f := svc.Address.Functionality()
+			failures[f] = append(failures[f], errs...)
+		}
+	}
+	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	var list []Failure
+	for _, name := range slices.Sorted(maps.Keys(failures)) {
+		list = append(list, Failure{name, failures[name].Sort()})
+	}
+	return out, list
+}
+
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), out *Rendered) diag.List {
+	address := svc.Address.String()
+	b := s[svc.Backend]
+	if b == nil {
+		return diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+	}
+	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
+	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
+	local := map[graph.Address]bool{}
+	for _, e := range svc.Requires {
+		for _, to := range e.To {
+			u.Requires = append(u.Requires, to.String())
+			local[to] = true
+		}
+	}
+	for _, e := range svc.After {
+		for _, to := range e.To {
+			u.After = append(u.After, to.String())
+			local[to] = true
+		}
+	}
+	for _, to := range slices.SortedFunc(maps.Keys(local), graph.Address.Compare) {
+		if t := g.Find(to); t != nil && t.Machine == svc.Machine {
+			in.Local = append(in.Local, to)
+		}
+	}
+	slices.Sort(u.Requires)
+	slices.Sort(u.After)
+	u.Requires, u.After = slices.Compact(u.Requires), slices.Compact(u.After)
+
+	payload, errs := b.Render(in)
+	for _, e := range errs {
+		e.Subject = address
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	u.Payload, u.Reads = payload, payload.Reads()
+	values := plan.Values{}
+	for _, t := range u.Reads {
+		v, err := g.Value(svc, t)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		values[plan.Key(t)] = v
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	u.Artifacts = artifactsOf(svc, artifact)
+	u.Spec = shown(svc, in.Local)
+	d, err := u.Digest()
+	if err != nil {
+		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+	}
+	raw, err := digest.Canonical(u)
+	if err != nil {
+		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+	}
+	object := digest.Bytes(raw)
+	if len(values) == 0 {
+		values = nil
+	}
+	out.Units[address], out.Objects[object] = u, raw
+	out.Plan.Units = append(out.Plan.Units, plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
+		Values: values, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful})
+	return nil
+}
+
+func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {
+	seen := map[digest.Digest]plan.Artifact{}
+	svc.Spec.Texts(func(t token.Text) {
+		for _, tok := range t.Tokens() {
+			if tok.Kind == token.Artifact {
+				if a, ok := artifact(tok); ok {
+					seen[a.Digest] = a
+				}
+			}
+		}
+	})
+	var out []plan.Artifact
+	for _, d := range slices.Sorted(maps.Keys(seen)) {
+		out = append(out, seen[d])
+	}
+	return out
+}
+
+// shown is the normalized service that differences are shown of: its spec, its
+// backend's namespace, and what a boot orders it after.
+func shown(svc *graph.Service, local []graph.Address) json.RawMessage {
+	raw, err := json.Marshal(svc.Spec)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
+	}
+	var m map[string]any
+	json.Unmarshal(raw, &m)
+	if svc.Options != nil {
+		m[svc.Backend] = svc.Options
+	}
+	if len(local) > 0 {
+		m["startsAfter"] = local
+	}
+	out, err := digest.Canonical(m)
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", svc.Address, err))
+	}
+	return out
+}
