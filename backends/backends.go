@@ -5,7 +5,9 @@
 package backends
 
 import (
+	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -25,8 +27,8 @@ type Input struct {
 	// Local lists the services of requires and after that run on the same machine, sorted:
 	// what a boot without defx must order by itself.
 	Local []graph.Address
-	// Artifact gives the digest and kind ("tree" or "tar") of an artifact token's content.
-	// The content lies at StorePath/hex; the single file of a tree made of one file keeps its name there.
+	// Artifact gives the digest and kind of an artifact token's content. The content of a "tree" (a folder)
+	// and of a "tar" (unpacked) lies at StorePath/hex; a "file" keeps its name, StorePath/hex/name.
 	Artifact func(token.Token) (plan.Artifact, bool)
 }
 
@@ -48,14 +50,18 @@ type Backend interface {
 type Layout struct {
 	// Name is the stable name of what runs, Unit the name of this version of it.
 	Name, Unit string
+	// Start names what brings the unit to life, in order: Unit itself for a service, its timer or
+	// socket if that starts it. Stopping goes the other way round and ends with Unit.
+	Start []string
 	// Objects go into the store before any file is written.
 	Objects []Object
 	// Files in the order in which they are written: what makes the new version reachable comes last.
 	Files []File
 }
 
-// Object is content for the store.
+// Object is content for the store. It lies at StorePath + "/" + Name.
 type Object struct {
+	Name    string        // one path element: the digest's hex and what else tells it from others
 	Digest  digest.Digest // digest.Bytes of Content
 	Content []byte
 	Mode    fs.FileMode // permission bits
@@ -67,5 +73,31 @@ type File struct {
 	Content []byte      // of a regular file
 	Link    string      // target of a symbolic link; then Content is nil
 	Mode    fs.FileMode // permission bits of a regular file
+	InPlace bool        // rewritten where it is: a running process holds it in a bind mount
 	Shared  bool        // other units may own it too, with the same content; it goes with the last
+}
+
+// ObjectName is the customary name of a file in the store: equal content with
+// other permissions is another object.
+func ObjectName(d digest.Digest, mode fs.FileMode) string {
+	return fmt.Sprintf("%s-%04o", d.Hex(), mode.Perm())
+}
+
+// SecretsPath is where the values of secrets lie on every machine: root alone may look.
+const SecretsPath = "/var/lib/defx/secrets"
+
+// SecretPath is the file that holds a secret's value on a machine. The secret's
+// name is one path element there: every byte but a-z, A-Z, 0-9, "-" and "." is
+// written as "_" and two hexadecimal digits, a leading "." too.
+func SecretPath(environment, deployment, name string) string {
+	var b strings.Builder
+	for i := range len(name) {
+		c := name[i]
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' && i > 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "_%02x", c)
+		}
+	}
+	return SecretsPath + "/" + environment + "/" + deployment + "/" + b.String()
 }

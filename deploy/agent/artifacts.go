@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// An artifact of kind "file" or "tree" travels as a tar whose entries are
+// sorted and carry nothing but names, kinds, rights to execute and content; its
+// digest is that of TreeDigest. One of kind "tar" travels as it is; its digest
+// is the plain digest of its bytes.
+
+// maxUnpacked bounds what one artifact may unpack to, in bytes.
+const maxUnpacked = 16 << 30
+
+// Missing tells which artifacts are not in the store.
+func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []digest.Digest
+	for _, d := range digests {
+		if _, err := os.Lstat(filepath.Join(h.path, storePath, d.Hex())); errors.Is(err, fs.ErrNotExist) {
+			out = append(out, d)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// PutArtifact unpacks an artifact into the store, under its digest only when all of it is
+// there and has that digest.
+func (h *Host) PutArtifact(a plan.Artifact, r io.Reader) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.open(); err != nil {
+		return err
+	}
+	final, tmp := path.Join(storePath, a.Digest.Hex()), path.Join(storePath, a.Digest.Hex()+temporary)
+	if _, err := h.root.Lstat(final); err == nil {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	}
+	if err := h.root.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := h.root.Mkdir(tmp, 0o755); err != nil {
+		return err
+	}
+	err := h.unpackArtifact(a, r, tmp)
+	if err == nil {
+		err = h.root.Rename(tmp, final)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("artifact %s: %w", a.Path, err), h.root.RemoveAll(tmp))
+	}
+	return h.syncDir(storePath)
+}
+
+func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
+	dir, err := h.root.OpenRoot(tmp)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if a.Kind == "tar" {
+		sum := digest.New()
+		in := io.TeeReader(r, sum)
+		if err := unpack(dir, in); err != nil {
+			return err
+		}
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		if got := sum.Digest(); got != a.Digest {
+			return fmt.Errorf("what arrived has digest %s, not %s", got.Short(), a.Digest.Short())
+		}
+		return nil
+	}
+	if err := unpack(dir, r); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	got, err := TreeDigest(dir.FS())
+	if err == nil && got != a.Digest {
+		err = fmt.Errorf("what arrived has digest %s, not %s", got.Short(), a.Digest.Short())
+	}
+	return err
+}
+
+// unpack writes a tar, plain or compressed by gzip, below dir. Names that lead
+// out of it, devices and the like are refused.
+func unpack(dir *os.Root, r io.Reader) error {
+	br := &peeker{r: r}
+	if magic, _ := br.peek(2); string(magic) == "\x1f\x8b" {
+		z, err := gzip.NewReader(br)
+		if err != nil {
+			return err
+		}
+		return untar(dir, tar.NewReader(z))
+	}
+	return untar(dir, tar.NewReader(br))
+}
+
+type peeker struct {
+	r    io.Reader
+	head []byte
+}
+
+func (p *peeker) peek(n int) ([]byte, error) {
+	p.head = make([]byte, n)
+	got, err := io.ReadFull(p.r, p.head)
+	p.head = p.head[:got]
+	return p.head, err
+}
+
+func (p *peeker) Read(b []byte) (int, error) {
+	if len(p.head) > 0 {
+		n := copy(b, p.head)
+		p.head = p.head[n:]
+		return n, nil
+	}
+	return p.r.Read(b)
+}
+
+func untar(dir *os.Root, t *tar.Reader) error {
+	left := int64(maxUnpacked)
+	for {
+		head, err := t.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("not a tar archive: %w", err)
+		}
+		name := path.Clean(strings.TrimPrefix(head.Name, "./"))
+		if name == "." {
+			continue
+		}
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("%q leads out of the archive", head.Name)
+		}
+		if left -= head.Size; left < 0 {
+			return fmt.Errorf("unpacks to more than %d bytes", int64(maxUnpacked))
+		}
+		if err := dir.MkdirAll(path.Dir(name), 0o755); err != nil {
+			return err
+		}
+		switch head.Typeflag {
+		case tar.TypeDir:
+			err = dir.MkdirAll(name, 0o755)
+		case tar.TypeReg:
+			mode := fs.FileMode(0o444)
+			if head.Mode&0o111 != 0 {
+				mode = 0o555
+			}
+			err = writeContent(dir, name, t, mode)
+		case tar.TypeSymlink:
+			err = dir.Symlink(head.Linkname, name)
+		case tar.TypeLink:
+			err = dir.Link(path.Clean(head.Linkname), name)
+		case tar.TypeXGlobalHeader:
+		default:
+			err = fmt.Errorf("%q is neither a file, a folder nor a link", head.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func writeContent(dir *os.Root, name string, r io.Reader, mode fs.FileMode) error {
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+}
+
+// TreeDigest covers names, kinds, rights to execute, content and targets of links of a
+// folder, and nothing else that a file system keeps.
+func TreeDigest(tree fs.FS) (digest.Digest, error) {
+	type entry struct {
+		Name string `json:"name"`
+		Exec bool   `json:"exec,omitempty"`
+		Link string `json:"link,omitempty"`
+		Sum  string `json:"sum,omitempty"`
+	}
+	var list []entry
+	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		e := entry{Name: p}
+		switch {
+		case d.IsDir():
+			e.Name += "/"
+		case info.Mode()&fs.ModeSymlink != 0:
+			if e.Link, err = fs.ReadLink(tree, p); err != nil {
+				return err
+			}
+		case info.Mode().IsRegular():
+			f, err := tree.Open(p)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			sum, _, err := digest.Reader(f)
+			if err != nil {
+				return err
+			}
+			e.Sum, e.Exec = sum.Hex(), info.Mode().Perm()&0o111 != 0
+		default:
+			return fmt.Errorf("%s is neither a file, a folder nor a link", p)
+		}
+		list = append(list, e)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
+	return digest.Of("tree/1", list)
+}
+
+// PackTree writes a folder as the tar that PutArtifact takes.
+func PackTree(w io.Writer, tree fs.FS) error {
+	t := tar.NewWriter(w)
+	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		head := &tar.Header{Name: p, Mode: 0o444, Format: tar.FormatPAX}
+		switch {
+		case d.IsDir():
+			head.Typeflag, head.Name, head.Mode = tar.TypeDir, p+"/", 0o755
+			return t.WriteHeader(head)
+		case info.Mode()&fs.ModeSymlink != 0:
+			head.Typeflag = tar.TypeSymlink
+			if head.Linkname, err = fs.ReadLink(tree, p); err != nil {
+				return err
+			}
+			return t.WriteHeader(head)
+		}
+		if info.Mode().Perm()&0o111 != 0 {
+			head.Mode = 0o555
+		}
+		f, err := tree.Open(p)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		head.Typeflag, head.Size = tar.TypeReg, info.Size()
+		if err := t.WriteHeader(head); err != nil {
+			return err
+		}
+		_, err = io.Copy(t, f)
+		return err
+	})
+	return errors.Join(err, t.Close())
+}

@@ -1,0 +1,155 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Client asks an agent over a connection. Its methods may be called at once
+// from many goroutines.
+type Client struct {
+	rw      io.ReadWriteCloser
+	c       *conn
+	sending sync.Mutex
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan *Message
+	broken  error
+}
+
+// NewClient greets the agent at the other end.
+func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
+	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}}
+	go c.receive()
+	if _, err := c.ask(ctx, &Message{Kind: "hello", Protocol: Protocol}, nil); err != nil {
+		rw.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close hangs up; requests under way fail.
+func (c *Client) Close() error { return c.rw.Close() }
+
+func (c *Client) receive() {
+	for {
+		m, err := c.c.receive()
+		c.mu.Lock()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the agent hung up")
+			}
+			c.broken = err
+			for _, w := range c.waiting {
+				close(w)
+			}
+			c.waiting = nil
+			c.mu.Unlock()
+			return
+		}
+		if w := c.waiting[m.ID]; w != nil {
+			delete(c.waiting, m.ID)
+			w <- m
+		}
+		c.mu.Unlock()
+	}
+}
+
+// ask sends a request, and content if there is any, and waits for the answer.
+func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
+	c.mu.Lock()
+	if c.broken != nil {
+		defer c.mu.Unlock()
+		return nil, c.broken
+	}
+	c.next++
+	m.ID = c.next
+	w := make(chan *Message, 1)
+	c.waiting[m.ID] = w
+	c.mu.Unlock()
+
+	c.sending.Lock()
+	err := c.c.send(m)
+	if err == nil && in != nil {
+		err = c.c.sendContent(in)
+	}
+	c.sending.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-ctx.Done():
+		c.mu.Lock()
+		delete(c.waiting, m.ID)
+		c.mu.Unlock()
+		return nil, ctx.Err()
+	case out, ok := <-w:
+		if !ok {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return nil, c.broken
+		}
+		switch {
+		case out.Fenced != 0:
+			return out, &Fenced{Address: out.Address, Token: out.Fenced}
+		case out.Error != "":
+			return out, errors.New(out.Error)
+		}
+		return out, nil
+	}
+}
+
+// Units asks what stands of a scope.
+func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, error) {
+	out, err := c.ask(ctx, &Message{Kind: "manifest", Scope: scope}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return out.Units, nil
+}
+
+// Fence announces a lease.
+func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string) error {
+	_, err := c.ask(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses}, nil)
+	return err
+}
+
+// Missing asks which artifacts are to be sent.
+func (c *Client) Missing(ctx context.Context, digests []digest.Digest) ([]digest.Digest, error) {
+	out, err := c.ask(ctx, &Message{Kind: "missing", Digests: digests}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return out.Digests, nil
+}
+
+// Put sends an artifact's content.
+func (c *Client) Put(ctx context.Context, a plan.Artifact, in io.Reader) error {
+	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a}, in)
+	return err
+}
+
+// Do makes a unit what it should be, or deletes it if unit is nil. The entry
+// is what stands afterwards, even when there is an error; known tells whether
+// the agent said so.
+func (c *Client) Do(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
+	out, err := c.ask(ctx, &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}, nil)
+	if out == nil {
+		return nil, false, fmt.Errorf("no answer from the agent: %w", err)
+	}
+	return out.Entry, true, err
+}
+
+// Settle ends an apply on the machine: its manifest becomes whole.
+func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
+	_, err := c.ask(ctx, &Message{Kind: "settle", Scope: scope, Number: generation}, nil)
+	return err
+}

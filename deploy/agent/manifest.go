@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Entry is what stands of one unit on this machine.
+type Entry struct {
+	Backend  string        `json:"backend"`
+	Digest   digest.Digest `json:"digest"` // of the unit; empty: an action was interrupted
+	Object   digest.Digest `json:"object"` // of the unit's canonical bytes, in the store
+	Instance string        `json:"instance"`
+	Values   plan.Values   `json:"values,omitempty"`
+	Files    []string      `json:"files"`             // owned paths, sorted
+	Objects  []string      `json:"objects,omitempty"` // names in the store that the files lead to, sorted
+}
+
+// manifest is the content of manifest.json. It holds nothing that depends on
+// when or how often something was done, so that equal machines have equal bytes.
+type manifest struct {
+	APIVersion string                       `json:"apiVersion"`
+	Kind       string                       `json:"kind"` // "Manifest"
+	Scopes     map[string]map[string]*Entry `json:"scopes"`
+	Dirs       []string                     `json:"dirs,omitempty"` // folders that were made for owned files, sorted
+}
+
+// fence is the content of fence.json: for each scope the generation and the
+// highest token seen, for all units and for single ones.
+type fence struct {
+	Scopes map[string]*scopeFence `json:"scopes"`
+}
+
+type scopeFence struct {
+	Generation int              `json:"generation"`
+	All        int64            `json:"all"`
+	Units      map[string]int64 `json:"units,omitempty"`
+}
+
+// note is one line of the machine's journal. A begun action without its end
+// leaves an entry of unknown digest that owns the files of both versions.
+type note struct {
+	Scope   string   `json:"scope"`
+	Address string   `json:"address"`
+	Begin   *begun   `json:"begin,omitempty"`
+	End     *Entry   `json:"end,omitempty"`  // what stands now
+	Gone    bool     `json:"gone,omitempty"` // ended: nothing stands
+	Dirs    []string `json:"dirs,omitempty"` // end: folders that were ours and are gone
+}
+
+type begun struct {
+	Files []string `json:"files,omitempty"` // that will be owned
+	Dirs  []string `json:"dirs,omitempty"`  // that will be made
+}
+
+const (
+	base         = "var/lib/defx"
+	manifestPath = base + "/manifest.json"
+	fencePath    = base + "/fence.json"
+	journalPath  = base + "/journal"
+	storePath    = base + "/store"
+)
+
+func (m *manifest) scope(name string) map[string]*Entry {
+	if m.Scopes[name] == nil {
+		m.Scopes[name] = map[string]*Entry{}
+	}
+	return m.Scopes[name]
+}
+
+// apply takes one note into the manifest.
+func (m *manifest) apply(n note) {
+	units := m.scope(n.Scope)
+	switch {
+	case n.Begin != nil:
+		e := &Entry{}
+		if old := units[n.Address]; old != nil {
+			*e = *old
+			e.Files = slices.Clone(old.Files)
+		}
+		e.Digest, e.Object, e.Values, e.Instance = "", "", nil, ""
+		e.Files = merged(e.Files, n.Begin.Files)
+		units[n.Address] = e
+		m.Dirs = merged(m.Dirs, n.Begin.Dirs)
+	case n.Gone:
+		delete(units, n.Address)
+	case n.End != nil:
+		units[n.Address] = n.End
+	}
+	if n.Begin == nil {
+		m.Dirs = slices.DeleteFunc(m.Dirs, func(d string) bool { return slices.Contains(n.Dirs, d) })
+	}
+	if len(units) == 0 {
+		delete(m.Scopes, n.Scope)
+	}
+}
+
+func merged(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// readManifest reads what stands: manifest.json and the notes since.
+func readManifest(root *os.Root) (*manifest, error) {
+	m := &manifest{APIVersion: plan.APIVersion, Kind: "Manifest", Scopes: map[string]map[string]*Entry{}}
+	if err := readRootJSON(root, manifestPath, m); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if m.Scopes == nil {
+		m.Scopes = map[string]map[string]*Entry{}
+	}
+	raw, err := readRoot(root, journalPath)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range bytes.Lines(raw) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // torn by a crash: never acknowledged
+		}
+		var n note
+		if err := json.Unmarshal(line, &n); err != nil {
+			return nil, fmt.Errorf("/%s is damaged: %w", journalPath, err)
+		}
+		m.apply(n)
+	}
+	return m, nil
+}
+
+func readRoot(root *os.Root, path string) ([]byte, error) {
+	f, err := root.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+func readRootJSON(root *os.Root, path string, v any) error {
+	raw, err := readRoot(root, path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return fmt.Errorf("/%s is damaged: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Serve answers requests on rw until the other side hangs up. Requests that
+// carry content are answered in turn; the others may overtake each other.
+func Serve(rw io.ReadWriter, h *Host) error {
+	c := newConn(rw)
+	var sending sync.Mutex
+	var running sync.WaitGroup
+	defer func() { running.Wait(); h.Close() }()
+	answer := func(m *Message, err error) error {
+		if err != nil {
+			m.Error = err.Error()
+			if f, ok := errors.AsType[*Fenced](err); ok {
+				m.Fenced, m.Address = f.Token, f.Address
+			}
+		}
+		sending.Lock()
+		defer sending.Unlock()
+		return c.send(m)
+	}
+	for {
+		m, err := c.receive()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if m.Kind == "put" {
+			in := &content{c: c}
+			err := h.PutArtifact(*m.Artifact, in)
+			if _, rest := io.Copy(io.Discard, in); rest != nil { // what a failed put left unread
+				return rest
+			}
+			if err := answer(&Message{Kind: m.Kind, ID: m.ID}, err); err != nil {
+				return err
+			}
+			continue
+		}
+		running.Go(func() {
+			out, err := h.handle(m)
+			out.Kind, out.ID = m.Kind, m.ID
+			answer(out, err) // if the other side is gone, receive says so
+		})
+	}
+}
+
+func (h *Host) handle(m *Message) (*Message, error) {
+	out := &Message{}
+	var err error
+	switch m.Kind {
+	case "hello":
+		out.Protocol = Protocol
+		if m.Protocol != Protocol {
+			err = fmt.Errorf("the agent speaks protocol %d, defx %d: use the same version on both sides", Protocol, m.Protocol)
+		}
+	case "manifest":
+		out.Units, err = h.Units(m.Scope)
+	case "fence":
+		err = h.Fence(m.Scope, m.Token, m.Addresses)
+	case "missing":
+		out.Digests, err = h.Missing(m.Digests)
+	case "do":
+		out.Entry, err = h.Do(m.Scope, m.Address, m.Token, m.Unit, m.Values)
+	case "settle":
+		err = h.Settle(m.Scope, m.Number)
+	default:
+		err = fmt.Errorf("the agent knows no request %q", m.Kind)
+	}
+	return out, err
+}
