@@ -83,6 +83,12 @@ func ObjectName(d digest.Digest, mode fs.FileMode) string {
 	return fmt.Sprintf("%s-%04o", d.Hex(), mode.Perm())
 }
 
+// NewObject makes content an object of the store under its customary name.
+func NewObject(content []byte, mode fs.FileMode) Object {
+	d := digest.Bytes(content)
+	return Object{Name: ObjectName(d, mode), Digest: d, Content: content, Mode: mode.Perm()}
+}
+
 // SecretsPath is where the values of secrets lie on every machine: root alone may look.
 const SecretsPath = "/var/lib/defx/secrets"
 

@@ -1,0 +1,144 @@
+package systemd
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// options are the namespace "systemd" of a functionality.
+type options struct {
+	Hardening *hardening        `json:"hardening,omitempty"`
+	Unit      map[string]values `json:"unit,omitempty"`    // further directives of the version's [Unit]
+	Service   map[string]values `json:"service,omitempty"` // and of [Service], of its scripts too
+}
+
+// IsZero tells whether nothing is set.
+func (o options) IsZero() bool { return o.Hardening == nil && len(o.Unit) == 0 && len(o.Service) == 0 }
+
+// values is one value of a directive, or several.
+type values []string
+
+// UnmarshalJSON reads a string, a boolean, a number or a list of strings.
+func (v *values) UnmarshalJSON(raw []byte) error {
+	var one any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	if err := dec.Decode(&one); err != nil {
+		return err
+	}
+	switch x := one.(type) {
+	case string:
+		*v = values{x}
+	case bool:
+		*v = values{map[bool]string{true: "yes", false: "no"}[x]}
+	case json.Number:
+		*v = values{x.String()}
+	default:
+		return json.Unmarshal(raw, (*[]string)(v))
+	}
+	return nil
+}
+
+var directiveRE = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
+
+// owned are the directives that fields of the service write, with the field.
+var owned = map[string]string{
+	"BusName": "", "CacheDirectory": "dirs.cache", "CPUQuota": "limits.cpu", "Description": "",
+	"DynamicUser": "user", "Environment": "env", "EnvironmentFile": "env", "ExecCondition": "initializer", "ExecReload": "reload",
+	"ExecStart": "command", "ExecStartPost": "initializer", "ExecStartPre": "initializer", "ExecStop": "stop.command",
+	"ExecStopPost": "stop.command", "KillSignal": "stop.signal", "LimitNOFILE": "limits.openFiles", "LoadCredential": "secrets",
+	"LoadCredentialEncrypted": "secrets", "LogsDirectory": "dirs.logs", "MemoryMax": "limits.memory", "PassEnvironment": "env",
+	"PartOf": "", "RemainAfterExit": "", "Restart": "restart", "RuntimeDirectory": "dirs.runtime", "RuntimeDirectoryPreserve": "dirs.runtime",
+	"SetCredential": "secrets", "SetCredentialEncrypted": "secrets", "Slice": "", "Sockets": "sockets",
+	"StateDirectory": "dirs.state", "SyslogIdentifier": "", "TasksMax": "limits.tasks", "TimeoutStopSec": "stop.timeout",
+	"Type": "ready.notify", "UnsetEnvironment": "env", "User": "user",
+}
+
+// options decodes the namespace strictly.
+func (r *renderer) options(out *options) {
+	raw := r.in.Service.Options
+	if len(raw) == 0 || string(raw) == "null" {
+		return
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		r.fail([]string{"systemd"}, "is not an object")
+		return
+	}
+	known := []string{"hardening", "unit", "service"}
+	for _, k := range sortedKeys(fields) {
+		where, v := []string{"systemd", k}, fields[k]
+		switch {
+		case !slices.Contains(known, k):
+			hint := diag.Suggest(k, known)
+			if hint == "" {
+				hint = "one of " + strings.Join(known, ", ")
+			}
+			r.fail(where, "%q is not known here", k).WithHint("%s", hint)
+		case string(v) == "null":
+		case k == "hardening":
+			out.Hardening = r.hardening(where, v)
+		case k == "unit":
+			out.Unit = r.directives(where, v)
+		case k == "service":
+			out.Service = r.directives(where, v)
+		}
+	}
+}
+
+func (r *renderer) directives(where []string, raw json.RawMessage) map[string]values {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		r.fail(where, "is not an object of directives").WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
+		return nil
+	}
+	out := map[string]values{}
+	for _, k := range sortedKeys(fields) {
+		at := append(slices.Clone(where), k)
+		if string(fields[k]) == "null" || !r.directive(at, k) {
+			continue
+		}
+		var v values
+		if err := json.Unmarshal(fields[k], &v); err != nil {
+			r.fail(at, "%s is neither a string nor a list of strings", k)
+			continue
+		}
+		for _, s := range v {
+			if _, err := extra(s); err != nil {
+				r.fail(at, "%s %v", k, err)
+			}
+		}
+		out[k] = v
+	}
+	return out
+}
+
+// directive tells whether a user may write a directive.
+func (r *renderer) directive(at []string, name string) bool {
+	field, is := owned[name]
+	switch {
+	case !directiveRE.MatchString(name):
+		r.fail(at, "%q is not the name of a directive", name)
+	case is && field == "":
+		r.fail(at, "%s is written by defx", name)
+	case is:
+		r.fail(at, "%s is written by defx", name).WithHint("set the service's field %s", field)
+	default:
+		return true
+	}
+	return false
+}
+
+// extras writes a user's directives after those of defx, so that they win.
+func (b *builder) extras(u *unitText, _ string, m map[string]values) {
+	for _, k := range sortedKeys(m) {
+		for _, v := range m[k] {
+			u.set(k, v)
+		}
+	}
+}

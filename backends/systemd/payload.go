@@ -1,0 +1,92 @@
+package systemd
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// payload is what a unit is before its refs are bound: structured and not
+// encoded, so that a ref can stand anywhere in a text. Artifacts are paths in
+// the store already; their digest is in the path.
+type payload struct {
+	Run    runPart
+	Reload *reloadPart
+	Meta   metaPart
+}
+
+// runPart is what a restart is needed for. Its digest is the version.
+type runPart struct {
+	Deployment  string                `json:"deployment"`
+	Environment string                `json:"environment"`
+	Address     graph.Address         `json:"address"`
+	Command     []token.Text          `json:"command"`           // program and arguments; the program is an absolute path
+	Package     string                `json:"package,omitempty"` // folder it runs in
+	Env         map[string]token.Text `json:"env,omitempty"`
+	Secrets     map[string]secret     `json:"secrets,omitempty"`
+	Files       map[string]file       `json:"files,omitempty"` // without reload
+	Bound       []string              `json:"bound,omitempty"` // with reload: the paths alone, for a new mount needs a new process
+	Dirs        graph.Dirs            `json:"dirs,omitzero"`
+	User        string                `json:"user,omitempty"`
+	Initializer bool                  `json:"initializer,omitempty"` // there is one
+	Migrate     []token.Text          `json:"migrate,omitempty"`
+	Scheduled   bool                  `json:"scheduled,omitempty"`
+	Sockets     []listener            `json:"sockets,omitempty"` // by name
+	Notify      bool                  `json:"notify,omitempty"`
+	LowPort     bool                  `json:"lowPort,omitempty"` // it binds a port below 1024 itself
+	Limits      *graph.Limits         `json:"limits,omitempty"`
+	Restart     string                `json:"restart,omitempty"`
+	Stop        *graph.Stop           `json:"stop,omitempty"`
+	Options     options               `json:"options,omitzero"`
+}
+
+// reloadPart is what a running process takes over when told to.
+type reloadPart struct {
+	Files map[string]file `json:"files"`
+}
+
+// metaPart is what changes without touching the process.
+type metaPart struct {
+	After       []graph.Address       `json:"after,omitempty"` // on the same machine, ordered before it
+	Wants       []graph.Address       `json:"wants,omitempty"` // of those, the ones it requires
+	Ports       map[string]graph.Port `json:"ports,omitempty"`
+	Ready       *graph.Ready          `json:"ready,omitempty"`
+	Initializer []token.Text          `json:"initializer,omitempty"`
+	Schedule    *graph.Schedule       `json:"schedule,omitempty"`
+	Reload      *graph.Reload         `json:"reload,omitempty"`
+}
+
+type file struct {
+	Text token.Text `json:"text"`
+	Mode string     `json:"mode"` // four octal digits
+}
+
+type secret struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+}
+
+// listener is a socket with the port's number in place of its name.
+type listener struct {
+	Name     string `json:"name"`
+	Port     int    `json:"port,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	Path     string `json:"path,omitempty"`
+	Mode     string `json:"mode,omitempty"`
+}
+
+func strict(raw []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return fmt.Errorf("data after the end")
+	}
+	return nil
+}

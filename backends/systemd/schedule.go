@@ -1,0 +1,69 @@
+package systemd
+
+import (
+	"regexp"
+	"time"
+)
+
+var zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
+
+// timerUnit writes the times. Wherever the calendar can say it, the calendar
+// does: it is exact, it stays the same over restarts, and it remembers a run
+// that was missed.
+func (b *builder) timerUnit() []byte {
+	var u unitText
+	u.section("Unit")
+	u.set("Description", "defx schedule of "+b.Run.Environment+"/"+b.Run.Deployment+" "+b.subject)
+	u.set("PartOf", b.target)
+	u.section("Timer")
+	u.set("Unit", b.unit())
+	s := b.Meta.Schedule
+	if s == nil || (s.Cron == "") == (s.Every == "") {
+		b.fail(at("schedule"), "needs either cron or every")
+		return u.bytes()
+	}
+	zone := s.Timezone
+	if zone == "" {
+		zone = "UTC"
+	}
+	if !zoneRE.MatchString(zone) {
+		b.fail(at("schedule", "timezone"), "%q is not the name of a time zone", zone).WithHint("for example Europe/Berlin")
+	}
+	calendar := true
+	if s.Cron != "" {
+		times, err := cronCalendar(s.Cron)
+		if err != nil {
+			b.fail(at("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
+		}
+		for _, t := range times {
+			u.set("OnCalendar", t+" "+zone)
+		}
+	} else {
+		every, err := time.ParseDuration(s.Every)
+		if err != nil || every < time.Second {
+			b.fail(at("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
+			return u.bytes()
+		}
+		if t, ok := everyCalendar(every); ok {
+			u.set("OnCalendar", t+" "+zone)
+		} else {
+			calendar = false
+			u.set("OnActiveSec", span(every))
+			u.set("OnUnitActiveSec", span(every))
+		}
+	}
+	u.set("AccuracySec", "1s")
+	if s.Jitter != "" {
+		u.set("RandomizedDelaySec", b.duration(at("schedule", "jitter"), s.Jitter))
+	}
+	switch {
+	case s.Missed != "run":
+	case calendar:
+		u.set("Persistent", "true")
+	default:
+		b.fail(at("schedule", "missed"), "a run every %s cannot be made up for: it has no fixed times", s.Every).
+			WithHint("use cron, or a duration that divides an hour or a day evenly")
+	}
+	b.foot(&u)
+	return u.bytes()
+}

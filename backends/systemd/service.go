@@ -1,0 +1,240 @@
+package systemd
+
+import (
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// service writes the unit of a version.
+func (b *builder) service(mounts []string) []byte {
+	var u unitText
+	b.head(&u, "")
+	if b.Run.Initializer {
+		u.set("Requires", b.init())
+		u.set("After", b.init())
+	}
+	if len(b.Run.Migrate) > 0 {
+		u.set("Requires", b.migrate())
+		u.set("After", b.migrate())
+	}
+	if !b.Run.Scheduled {
+		// What it depends on may come back later than a few tries.
+		u.set("StartLimitIntervalSec", "0")
+	}
+	b.extras(&u, "unit", b.Run.Options.Unit)
+
+	u.section("Service")
+	switch {
+	case b.Run.Scheduled:
+		u.set("Type", "oneshot")
+	case b.Run.Notify:
+		u.set("Type", "notify")
+		if r := b.Meta.Ready; r != nil && r.Timeout != "" {
+			u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), r.Timeout))
+		}
+	default:
+		// exec, not simple: a start that succeeded has a running program.
+		u.set("Type", "exec")
+	}
+	u.set("ExecStart", b.exec("command", b.Run.Command))
+	b.reload(&u)
+	b.stop(&u)
+	b.restart(&u)
+	if len(b.Run.Sockets) > 0 {
+		u.set("Sockets", b.socket())
+	}
+	b.body(&u, mounts)
+	b.limits(&u)
+	b.extras(&u, "service", b.Run.Options.Service)
+	b.foot(&u)
+	return u.bytes()
+}
+
+type onceKind struct {
+	field, what string
+	command     func(*builder) []token.Text
+	done        func(names) string
+}
+
+var (
+	onceInit = onceKind{"initializer", "initializer",
+		func(b *builder) []token.Text { return b.Meta.Initializer }, names.initDone}
+	onceMigrate = onceKind{"migrate", "migration",
+		func(b *builder) []token.Text { return b.Run.Migrate }, names.migrateDone}
+)
+
+// once writes the unit of a script that runs until it succeeded once. A file
+// remembers that, so it holds over reboots and without an agent; the unit does
+// not stay active, so the scripts of old versions leave nothing behind. The
+// script sees what the service sees.
+func (b *builder) once(k onceKind, mounts []string) []byte {
+	var u unitText
+	b.head(&u, k.what+" of ")
+	if k.field == "migrate" && b.Run.Initializer {
+		u.set("Requires", b.init())
+		u.set("After", b.init())
+	}
+	u.set("ConditionPathExists", "!"+k.done(b.names))
+	u.section("Service")
+	u.set("Type", "oneshot")
+	u.set("ExecStart", b.exec(k.field, k.command(b)))
+	u.set("ExecStartPost", "+mkdir -p "+doneDir)
+	u.set("ExecStartPost", "+touch "+k.done(b.names))
+	b.body(&u, mounts)
+	b.extras(&u, "service", b.Run.Options.Service)
+	b.foot(&u)
+	return u.bytes()
+}
+
+// head writes what the service and its scripts share of [Unit].
+func (b *builder) head(u *unitText, prefix string) {
+	u.section("Unit")
+	u.set("Description", "defx "+prefix+b.Run.Environment+"/"+b.Run.Deployment+" "+b.subject)
+	u.set("PartOf", b.target)
+	u.set("Wants", "network-online.target")
+	u.set("After", "network-online.target")
+	if user := b.Run.User; user != "" && user != "root" {
+		u.set("Requires", userUnit(user))
+		u.set("After", userUnit(user))
+	}
+	alias := func(a graph.Address) string {
+		return namesOf(b.Run.Environment, b.Run.Deployment, a, "").alias()
+	}
+	for _, a := range b.Meta.Wants {
+		u.set("Wants", alias(a))
+	}
+	for _, a := range b.Meta.After {
+		u.set("After", alias(a))
+	}
+}
+
+func (b *builder) foot(u *unitText) {
+	u.section("X-Defx")
+	u.set("Address", b.subject)
+}
+
+// body writes what the service and its scripts share of [Service]: who they
+// are, what they see and what they may do.
+func (b *builder) body(u *unitText, mounts []string) {
+	u.set("SyslogIdentifier", b.base)
+	u.set("Slice", b.slice)
+	switch b.Run.User {
+	case "":
+		u.set("DynamicUser", "yes")
+		u.set("User", b.dynamicUser(b.Run.Address))
+	case "root":
+	default:
+		u.set("User", b.Run.User)
+	}
+	if b.Run.Package != "" {
+		u.set("WorkingDirectory", b.take(at("package"))(wholePath(b.Run.Package)))
+	}
+	for _, k := range sortedKeys(b.Run.Env) {
+		where := at("env", k)
+		u.set("Environment", b.take(where)(variable(k, b.bind(where, b.Run.Env[k]))))
+	}
+	for _, k := range sortedKeys(b.Run.Secrets) {
+		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
+		u.set("LoadCredential", k+":"+b.take(at("secrets", k))(wholePath(file)))
+		// The one "%" that is meant: systemd's own word for the folder of credentials.
+		u.set("Environment", k+"_FILE=%d/"+k)
+	}
+	for _, m := range mounts {
+		u.set("BindReadOnlyPaths", m)
+	}
+	b.dirs(u)
+	if b.Run.LowPort {
+		u.set("AmbientCapabilities", "CAP_NET_BIND_SERVICE")
+	}
+	b.hardening(u)
+}
+
+func (b *builder) dirs(u *unitText) {
+	for _, d := range []struct{ field, directive, name string }{
+		{"state", "StateDirectory", b.Run.Dirs.State},
+		{"cache", "CacheDirectory", b.Run.Dirs.Cache},
+		{"logs", "LogsDirectory", b.Run.Dirs.Logs},
+		{"runtime", "RuntimeDirectory", b.Run.Dirs.Runtime},
+	} {
+		if d.name == "" {
+			continue
+		}
+		where := at("dirs", d.field)
+		if !dirRE.MatchString(d.name) {
+			b.fail(where, "%q is not a name of a directory", d.name).
+				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; it lies below the customary place")
+		}
+		if first, _, _ := strings.Cut(d.name, "/"); first == "private" || first == "defx" {
+			b.fail(where, "%q is taken by systemd or defx", first)
+		}
+		u.set(d.directive, d.name)
+		if d.field == "runtime" {
+			// Otherwise the end of an old version, or of a script, would take it from the new one.
+			u.set("RuntimeDirectoryPreserve", "yes")
+		}
+	}
+}
+
+func (b *builder) reload(u *unitText) {
+	r := b.Meta.Reload
+	switch {
+	case r == nil:
+	case len(r.Command) > 0 && r.Signal != "":
+		b.fail(at("reload"), "has both signal and command")
+	case len(r.Command) > 0:
+		u.set("ExecReload", b.exec("reload", r.Command))
+	case r.Signal != "":
+		// The shell's own kill: the program of that name is not on every machine.
+		sig := b.signal(at("reload", "signal"), r.Signal)
+		u.set("ExecReload", `:/bin/sh -c 'kill -s `+strings.TrimPrefix(sig, "SIG")+` "$MAINPID"'`)
+	default:
+		b.fail(at("reload"), "needs signal or command")
+	}
+}
+
+func (b *builder) stop(u *unitText) {
+	s := b.Run.Stop
+	if s == nil {
+		return
+	}
+	if len(s.Command) > 0 {
+		u.set("ExecStop", b.exec("stop", s.Command))
+	}
+	if s.Signal != "" {
+		u.set("KillSignal", b.signal(at("stop", "signal"), s.Signal))
+	}
+	if s.Timeout != "" {
+		u.set("TimeoutStopSec", b.duration(at("stop", "timeout"), s.Timeout))
+	}
+}
+
+// restart writes the policy. A job that failed waits for its next time.
+func (b *builder) restart(u *unitText) {
+	switch r := b.Run.Restart; {
+	case b.Run.Scheduled && r == "always":
+		b.fail(at("restart"), "a service that runs on time cannot always be restarted")
+	case b.Run.Scheduled || r == "no":
+		u.set("Restart", "no")
+	case r == "" || r == "on-failure" || r == "always":
+		if r == "" {
+			r = "on-failure"
+		}
+		u.set("Restart", r)
+		u.set("RestartSec", "1s")
+	default:
+		b.fail(at("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
+	}
+}
+
+// duration writes a Go duration as microseconds would read, without loss.
+func (b *builder) duration(where []string, s string) string {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Microsecond {
+		b.fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
+	}
+	return span(d)
+}

@@ -1,0 +1,133 @@
+// Package systemd renders services to unit files.
+//
+// A version of a service is a unit of its own, BASE:VERSION.service, behind
+// the stable alias BASE.service; other units know the alias only, so that a new
+// version changes nothing but itself. Timer and socket keep their names over
+// versions: a stamp and a listener survive. Files reach a service read-only by
+// bind mounts from the store, or, if it can reload, from copies of its own that
+// are rewritten in place. Secrets reach it as credentials. What runs once
+// before it (initializer, migrate) is a unit too, so that an image baked from
+// a layout boots without any agent.
+//
+// The package knows unit files and the bytes that each directive can carry. It
+// refuses to know how files get to a machine and who starts what. Invariants:
+// every value passes one function of encode.go; what a directive cannot carry
+// is refused with the place of its field, never altered.
+package systemd
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+const (
+	unitDir  = "/etc/systemd/system"
+	unitsDir = "/var/lib/defx/units" // copies of reloadable files, a folder a unit
+	doneDir  = "/var/lib/defx/done"  // one empty file for each script that succeeded
+)
+
+type backend struct{}
+
+// New gives the backend.
+func New() backends.Backend { return backend{} }
+
+// Name is the word of the field backend and of the namespace.
+func (backend) Name() string { return "systemd" }
+
+// Encoding rises when equal payloads would give other unit files.
+func (backend) Encoding() int { return 1 }
+
+// Render makes the payload of a service. It also builds its units with a
+// stand-in for every ref, so that what no unit can carry is refused here,
+// where the field is known.
+func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
+	r := renderer{in: in, subject: in.Service.Address.String()}
+	p := r.payload()
+	if len(r.errs) == 0 {
+		standIn := func(token.Token) (string, bool) { return "0", true }
+		_, errs := build(p, "000000000000", standIn)
+		r.errs = append(r.errs, errs...)
+	}
+	if len(r.errs) > 0 {
+		for _, e := range r.errs {
+			e.Path = r.absolute(e.Path)
+		}
+		return plan.Payload{}, r.errs.Sort()
+	}
+	out, err := p.encode()
+	if err != nil {
+		return plan.Payload{}, diag.List{diag.Errorf(r.subject, "%v", err).At(in.Service.SpecPath...)}
+	}
+	return out, nil
+}
+
+// absolute turns a path below the spec ("service") or the namespace ("systemd")
+// into one in the entry's value.
+func (r *renderer) absolute(path []string) []string {
+	if len(path) > 0 && path[0] == "systemd" {
+		return slices.Concat(r.in.Service.Path, path)
+	}
+	if len(path) > 0 && path[0] == "service" {
+		path = path[1:]
+	}
+	return slices.Concat(r.in.Service.SpecPath, path)
+}
+
+// Realize makes the files of a payload once the values of its refs are known.
+func (backend) Realize(pl plan.Payload, version string, value func(token.Token) (string, bool)) (backends.Layout, error) {
+	p, err := decodePayload(pl)
+	if err != nil {
+		return backends.Layout{}, err
+	}
+	if !versionRE.MatchString(version) {
+		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
+	}
+	l, errs := build(p, version, value)
+	if err := errs.Err(); err != nil {
+		return backends.Layout{}, err
+	}
+	return l, nil
+}
+
+func (p payload) encode() (plan.Payload, error) {
+	var out plan.Payload
+	var err error
+	if out.Run, err = digest.Canonical(p.Run); err != nil {
+		return out, err
+	}
+	if out.Meta, err = digest.Canonical(p.Meta); err != nil {
+		return out, err
+	}
+	if p.Reload != nil {
+		out.Reload, err = digest.Canonical(p.Reload)
+	}
+	return out, err
+}
+
+func decodePayload(pl plan.Payload) (payload, error) {
+	var p payload
+	if err := strict(pl.Run, &p.Run); err != nil {
+		return p, fmt.Errorf("the run part of a systemd payload: %w", err)
+	}
+	if len(pl.Meta) > 0 {
+		if err := strict(pl.Meta, &p.Meta); err != nil {
+			return p, fmt.Errorf("the meta part of a systemd payload: %w", err)
+		}
+	}
+	if len(pl.Reload) > 0 {
+		p.Reload = new(reloadPart)
+		if err := strict(pl.Reload, p.Reload); err != nil {
+			return p, fmt.Errorf("the reload part of a systemd payload: %w", err)
+		}
+	}
+	return p, nil
+}
+
+var _ json.Marshaler = token.Text(nil)

@@ -1,0 +1,31 @@
+package systemd
+
+import "github.com/defx-dev/defx/backends"
+
+// A named user is made by sysusers. The file and the unit that applies it are
+// shared by all services that run as the user, of any deployment, so both say
+// the same whoever writes them. The unit runs at every boot: systemd's own
+// looks at these files only after an update of /usr, which a baked image never
+// sees.
+
+func sysusersPath(user string) string { return "/etc/sysusers.d/defx-" + user + ".conf" }
+
+func sysusers(user string) backends.File {
+	return backends.File{Path: sysusersPath(user), Content: []byte("u " + user + " - \"defx service user\"\n"),
+		Mode: 0o644, Shared: true}
+}
+
+func userService(user string) []byte {
+	var u unitText
+	u.section("Unit")
+	u.set("Description", "defx user "+user)
+	u.set("DefaultDependencies", "no")
+	u.set("After", "systemd-remount-fs.service systemd-sysusers.service")
+	u.set("Before", "shutdown.target")
+	u.set("Conflicts", "shutdown.target")
+	u.section("Service")
+	u.set("Type", "oneshot")
+	u.set("RemainAfterExit", "yes")
+	u.set("ExecStart", "systemd-sysusers "+sysusersPath(user))
+	return u.bytes()
+}
