@@ -10,16 +10,16 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
 // An artifact of kind "file" or "tree" travels as a tar whose entries are
 // sorted and carry nothing but names, kinds, rights to execute and content; its
-// digest is that of TreeDigest. One of kind "tar" travels as it is; its digest
+// digest is that of artifact.Digest. One of kind "tar" travels as it is; its digest
 // is the plain digest of its bytes.
 
 // maxUnpacked bounds what one artifact may unpack to, in bytes.
@@ -95,7 +95,7 @@ func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return err
 	}
-	got, err := TreeDigest(dir.FS())
+	got, err := artifact.Digest(dir.FS())
 	if err == nil && got != a.Digest {
 		err = fmt.Errorf("what arrived has digest %s, not %s", got.Short(), a.Digest.Short())
 	}
@@ -190,95 +190,4 @@ func writeContent(dir *os.Root, name string, r io.Reader, mode fs.FileMode) erro
 	}
 	_, err = io.Copy(f, r)
 	return errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-}
-
-// TreeDigest covers names, kinds, rights to execute, content and targets of links of a
-// folder, and nothing else that a file system keeps.
-func TreeDigest(tree fs.FS) (digest.Digest, error) {
-	type entry struct {
-		Name string `json:"name"`
-		Exec bool   `json:"exec,omitempty"`
-		Link string `json:"link,omitempty"`
-		Sum  string `json:"sum,omitempty"`
-	}
-	var list []entry
-	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		e := entry{Name: p}
-		switch {
-		case d.IsDir():
-			e.Name += "/"
-		case info.Mode()&fs.ModeSymlink != 0:
-			if e.Link, err = fs.ReadLink(tree, p); err != nil {
-				return err
-			}
-		case info.Mode().IsRegular():
-			f, err := tree.Open(p)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			sum, _, err := digest.Reader(f)
-			if err != nil {
-				return err
-			}
-			e.Sum, e.Exec = sum.Hex(), info.Mode().Perm()&0o111 != 0
-		default:
-			return fmt.Errorf("%s is neither a file, a folder nor a link", p)
-		}
-		list = append(list, e)
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return digest.Of("tree/1", list)
-}
-
-// PackTree writes a folder as the tar that PutArtifact takes.
-func PackTree(w io.Writer, tree fs.FS) error {
-	t := tar.NewWriter(w)
-	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		head := &tar.Header{Name: p, Mode: 0o444, Format: tar.FormatPAX}
-		switch {
-		case d.IsDir():
-			head.Typeflag, head.Name, head.Mode = tar.TypeDir, p+"/", 0o755
-			return t.WriteHeader(head)
-		case info.Mode()&fs.ModeSymlink != 0:
-			head.Typeflag = tar.TypeSymlink
-			if head.Linkname, err = fs.ReadLink(tree, p); err != nil {
-				return err
-			}
-			return t.WriteHeader(head)
-		}
-		if info.Mode().Perm()&0o111 != 0 {
-			head.Mode = 0o555
-		}
-		f, err := tree.Open(p)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		head.Typeflag, head.Size = tar.TypeReg, info.Size()
-		if err := t.WriteHeader(head); err != nil {
-			return err
-		}
-		_, err = io.Copy(t, f)
-		return err
-	})
-	return errors.Join(err, t.Close())
 }

@@ -26,21 +26,22 @@ const (
 
 // Message is one request or its answer. Which fields count depends on Kind.
 type Message struct {
-	Kind     string            `json:"kind"`
-	ID       uint64            `json:"id"`                 // of the request, repeated in the answer
-	Error    string            `json:"error,omitempty"`    // of an answer
-	Fenced   int64             `json:"fenced,omitempty"`   // of an answer: the higher token that refused the request
-	Protocol int               `json:"protocol,omitempty"` // hello
-	Scope    string            `json:"scope,omitempty"`    // ENVIRONMENT/DEPLOYMENT
-	Token    int64             `json:"token,omitempty"`    // fencing token
-	Address  string            `json:"address,omitempty"`
-	Unit     json.RawMessage   `json:"unit,omitempty"`   // do: canonical bytes of the plan.Unit; absent = delete
-	Values   plan.Values       `json:"values,omitempty"` // do: what its refs stand for
-	Digests  []digest.Digest   `json:"digests,omitempty"`
-	Artifact *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
-	Number   int               `json:"number,omitempty"`   // settle: the generation
-	Units    map[string]*Entry `json:"units,omitempty"`    // answer of manifest
-	Entry    *Entry            `json:"entry,omitempty"`    // answer of do
+	Kind      string            `json:"kind"`
+	ID        uint64            `json:"id"`                 // of the request, repeated in the answer
+	Error     string            `json:"error,omitempty"`    // of an answer
+	Fenced    int64             `json:"fenced,omitempty"`   // of an answer: the higher token that refused the request
+	Protocol  int               `json:"protocol,omitempty"` // hello
+	Scope     string            `json:"scope,omitempty"`    // ENVIRONMENT/DEPLOYMENT
+	Token     int64             `json:"token,omitempty"`    // fencing token
+	Address   string            `json:"address,omitempty"`
+	Addresses []string          `json:"addresses,omitempty"` // fence: of the lease; none = all
+	Unit      json.RawMessage   `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
+	Values    plan.Values       `json:"values,omitempty"`    // do: what its refs stand for
+	Digests   []digest.Digest   `json:"digests,omitempty"`
+	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
+	Number    int               `json:"number,omitempty"`   // settle: the generation
+	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
+	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
 }
 
 // conn reads and writes frames.

@@ -1,0 +1,462 @@
+// Package apply makes a plan true: it takes the lease, keeps the journal, walks
+// the actions in parallel along their order, and writes the generation.
+//
+// It is the only one that asks agents to do. It refuses to know what a unit
+// is. Invariants: nothing is done that the journal does not hold first; the
+// head moves only after every machine settled; after a crash at any point the
+// same call finishes the work.
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Work is a plan to be made true.
+type Work struct {
+	Store    state.Store
+	Dir      string // folder of the journal
+	Plan     *plan.Plan
+	Objects  map[digest.Digest][]byte              // units that the state may not have yet
+	Good     map[string]map[string]json.RawMessage // last good functionalities of each library
+	Held     int                                   // units that stay because they did not evaluate
+	Machines []*graph.Machine                      // how to reach them; those of the state are added
+	Verb     string                                // apply, rollback, destroy
+	Revision string                                // commit of the deployment's folder, if known
+	Keep     map[string]bool                       // unused libraries' records to keep; nil = none
+
+	AllowDelete, AllowMove map[string]bool
+	Approved               digest.Digest // change set that a person agreed to; empty = whatever it is
+
+	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
+	Artifact func(plan.Artifact) (io.ReadCloser, error)
+	Tell     func(Event) // may be nil; called from one goroutine at a time
+
+	Parallel  int           // actions at once; 0 = 10
+	Deadline  time.Duration // of one action; 0 = 10 minutes
+	LeaseTime time.Duration // 0 = 30 seconds
+	LeaseWait time.Duration // how long to wait for somebody else's lease
+}
+
+// Outcome of one action.
+type Outcome string
+
+const (
+	Started Outcome = "started"
+	Done    Outcome = "done"
+	Failed  Outcome = "failed"
+	Skipped Outcome = "skipped"
+	Waiting Outcome = "waiting" // for somebody else's lease; the action is zero
+)
+
+// Event tells of one action.
+type Event struct {
+	Outcome Outcome
+	Action  plan.Action
+	Err     error
+	Took    time.Duration
+}
+
+// Result is what an apply came to.
+type Result struct {
+	Generation int             // the newest; the old one if nothing was written
+	Changes    *plan.ChangeSet // what was done, as seen under the lease
+	Counts     state.Counts
+	Failed     []string // addresses, sorted
+	Skipped    []string // addresses, sorted
+	Wrote      bool     // a generation was written
+	Stopped    bool     // the caller's context ended before all was begun
+}
+
+// ErrChanged means that what would be done is not what was agreed to.
+var ErrChanged = errors.New("meanwhile the state changed, and with it what would be done")
+
+// Diff is what Run would do, as far as can be told without touching a machine.
+func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
+	gen, head, err := state.Current(ctx, w.Store)
+	if err != nil {
+		return nil, err
+	}
+	unfinished, err := ReadUnfinished(w.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var records []plan.Record
+	if gen != nil {
+		records = slices.Clone(gen.Records)
+	}
+	if unfinished != nil {
+		records = doubt(records, unfinished)
+	}
+	return w.diff(ctx, records, head.Generation)
+}
+
+// doubt marks what an interrupted apply touched as unknown.
+func doubt(records []plan.Record, u *Unfinished) []plan.Record {
+	for i := range records {
+		if u.Units[records[i].Address] != nil {
+			records[i].Digest = ""
+		}
+	}
+	return records
+}
+
+func (w *Work) diff(ctx context.Context, records []plan.Record, base int) (*plan.ChangeSet, error) {
+	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
+		Unit: func(d digest.Digest) (*plan.Unit, error) {
+			raw, err := w.object(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			u := &plan.Unit{}
+			return u, json.Unmarshal(raw, u)
+		}})
+	if err != nil {
+		return nil, err
+	}
+	cs.Summary.Held = w.Held
+	cs.Summary.Unchanged -= min(w.Held, cs.Summary.Unchanged)
+	return cs, cs.Seal()
+}
+
+func (w *Work) object(ctx context.Context, d digest.Digest) ([]byte, error) {
+	if raw, ok := w.Objects[d]; ok {
+		return raw, nil
+	}
+	return w.Store.Get(ctx, d)
+}
+
+// Run makes the plan true. An error means that it could not be tried, or that
+// its end could not be recorded; failed units are in the Result. When ctx ends,
+// what is under way is finished and recorded, and nothing more is begun.
+func Run(ctx context.Context, w *Work) (*Result, error) {
+	unfinished, err := ReadUnfinished(w.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cs, err := Diff(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	if cs.Empty() && unfinished == nil {
+		return nothing(cs), nil
+	}
+	if w.Approved != "" && cs.ChangeSet != w.Approved {
+		return nil, ErrChanged
+	}
+	lasting := context.WithoutCancel(ctx) // what must be written down is written down
+	lease, err := w.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Store.Release(lasting, lease)
+	held, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go w.renew(held, lease, lost)
+
+	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell}
+	if r.tell == nil {
+		r.tell = func(Event) {}
+	}
+	defer r.hangUp()
+	return r.run(held, lasting)
+}
+
+func nothing(cs *plan.ChangeSet) *Result {
+	return &Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged, Held: cs.Summary.Held}}
+}
+
+func (w *Work) leaseTime() time.Duration {
+	if w.LeaseTime > 0 {
+		return w.LeaseTime
+	}
+	return 30 * time.Second
+}
+
+// acquire takes the lease of the whole environment, waiting as long as allowed.
+func (w *Work) acquire(ctx context.Context) (state.Lease, error) {
+	begun, told := time.Now(), false
+	for {
+		l, err := w.Store.Acquire(ctx, nil, state.Self(w.Verb), w.leaseTime())
+		busy, is := errors.AsType[*state.Busy](err)
+		if !is || time.Since(begun) > w.LeaseWait {
+			return l, err
+		}
+		if !told && w.Tell != nil {
+			told = true
+			w.Tell(Event{Outcome: Waiting, Err: busy})
+		}
+		select {
+		case <-ctx.Done():
+			return l, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// renew keeps the lease alive. When that fails nothing more is begun: the
+// fencing token keeps what is under way from doing harm.
+func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCauseFunc) {
+	every := time.NewTicker(w.leaseTime() / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			if err := w.Store.Renew(ctx, l, w.leaseTime()); err != nil && ctx.Err() == nil {
+				lost(err)
+				return
+			}
+		}
+	}
+}
+
+// run is one apply under its lease.
+type run struct {
+	w        *Work
+	lease    state.Lease
+	machines map[string]*machine
+	j        *journal
+	tell     func(Event)
+}
+
+// scope names deployment and environment on machines.
+func (r *run) scope() string { return r.w.Plan.Environment + "/" + r.w.Plan.Deployment }
+
+func (r *run) run(ctx, lasting context.Context) (*Result, error) {
+	gen, head, err := state.Current(lasting, r.w.Store)
+	if err != nil {
+		return nil, err
+	}
+	var records []plan.Record
+	if gen != nil {
+		records = slices.Clone(gen.Records)
+		r.know(gen.Machines)
+	}
+	unfinished, err := ReadUnfinished(r.w.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if unfinished != nil {
+		r.know(unfinished.Machines)
+	}
+	r.know(r.w.Machines)
+	if unfinished != nil {
+		if records, err = r.observe(lasting, records, unfinished); err != nil {
+			return nil, err
+		}
+	}
+	cs, err := r.w.diff(lasting, records, head.Generation)
+	if err != nil {
+		return nil, err
+	}
+	if r.w.Approved != "" && cs.ChangeSet != r.w.Approved && unfinished == nil {
+		return nil, ErrChanged
+	}
+	objects := slices.Collect(maps.Values(r.w.Objects))
+	planRaw, planObject, err := state.Object(r.w.Plan)
+	if err != nil {
+		return nil, err
+	}
+	good := map[string]digest.Digest{}
+	for lib, funcs := range r.w.Good {
+		raw, d, err := state.Object(funcs)
+		if err != nil {
+			return nil, err
+		}
+		good[lib] = d
+		objects = append(objects, raw)
+	}
+	if err := r.w.Store.Put(lasting, append(objects, planRaw)...); err != nil {
+		return nil, err
+	}
+	if r.j, err = openJournal(r.w.Dir); err != nil {
+		return nil, err
+	}
+	ended := false
+	defer func() { r.j.finish(ended) }()
+	all := make([]*graph.Machine, 0, len(r.machines))
+	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
+		all = append(all, r.machines[name].m)
+	}
+	if err := r.j.write(line{Start: &start{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
+		return nil, err
+	}
+	res, now, err := r.walk(ctx, lasting, cs, records)
+	if err != nil {
+		return nil, err
+	}
+	res.Generation = head.Generation
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
+		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
+		Records: now, Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
+	same := gen != nil && equalRecords(gen.Records, now)
+	if !same {
+		res.Generation = next.Number
+	}
+	if err := r.settle(lasting, res.Generation); err != nil {
+		return res, err
+	}
+	if !same && (gen != nil || len(now) > 0) {
+		raw, object, err := state.Object(next)
+		if err != nil {
+			return res, err
+		}
+		if err := r.w.Store.Put(lasting, raw); err != nil {
+			return res, err
+		}
+		if err := r.w.Store.Swap(lasting, head, state.Head{Generation: next.Number, Object: object}); err != nil {
+			return res, err
+		}
+		res.Wrote = true
+	} else {
+		res.Generation = head.Generation
+	}
+	ended = true
+	return res, nil
+}
+
+// equalRecords compares by canonical bytes: empty and absent are the same there.
+func equalRecords(a, b []plan.Record) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	x, _, errX := state.Object(a)
+	y, _, errY := state.Object(b)
+	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+// know adds machines; later ones replace earlier ones of the same name.
+func (r *run) know(list []*graph.Machine) {
+	for _, m := range list {
+		r.machines[m.Name] = &machine{m: m}
+	}
+}
+
+// remembered is how to reach the machines on which something stands.
+func (r *run) remembered(records []plan.Record) []*graph.Machine {
+	used := map[string]bool{}
+	for _, rec := range records {
+		used[rec.Machine] = true
+	}
+	out := []*graph.Machine{}
+	for _, name := range slices.Sorted(maps.Keys(used)) {
+		if m := r.machines[name]; m != nil {
+			out = append(out, m.m)
+		}
+	}
+	return out
+}
+
+// observe asks the machines what an interrupted apply left of the units that
+// it touched.
+func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished) ([]plan.Record, error) {
+	by := map[string]plan.Record{}
+	for _, rec := range records {
+		by[rec.Address] = rec
+	}
+	stands := map[string]map[string]*agent.Entry{} // machine → address → entry
+	for _, address := range slices.Sorted(maps.Keys(u.Units)) {
+		old, had := by[address]
+		delete(by, address)
+		found := map[string]*agent.Entry{}
+		for _, name := range slices.Sorted(maps.Keys(u.Units[address])) {
+			if _, asked := stands[name]; !asked {
+				units, err := r.units(ctx, name)
+				if err != nil {
+					return nil, fmt.Errorf("an interrupted apply touched machine %s, which must be asked first: %w", name, err)
+				}
+				stands[name] = units
+			}
+			if e := stands[name][address]; e != nil {
+				found[name] = e
+			}
+		}
+		// In the middle of a move both machines have it: it counts as not moved yet, so that the move is done again to its end.
+		names := slices.Sorted(maps.Keys(found))
+		if len(names) == 0 {
+			continue
+		}
+		at := names[0]
+		if _, still := found[old.Machine]; had && still {
+			at = old.Machine
+		}
+		rec, err := r.record(ctx, address, at, found[at], old)
+		if err != nil {
+			return nil, err
+		}
+		by[address] = rec
+	}
+	return sorted(by), nil
+}
+
+func sorted(by map[string]plan.Record) []plan.Record {
+	out := make([]plan.Record, 0, len(by))
+	for _, a := range slices.Sorted(maps.Keys(by)) {
+		out = append(out, by[a])
+	}
+	return out
+}
+
+// record is what the state keeps of an entry on a machine.
+func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
+	rec := old
+	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
+	rec.Digest, rec.Object, rec.Values = e.Digest, e.Object, e.Values
+	if e.Digest == "" {
+		if rec.Backend == "" {
+			if u := r.w.Plan.Find(address); u != nil {
+				rec.Backend = u.Backend
+			}
+		}
+		return rec, nil
+	}
+	raw, err := r.w.object(ctx, e.Object)
+	if err != nil {
+		return rec, fmt.Errorf("%s on machine %s: %w", address, machine, err)
+	}
+	var u plan.Unit
+	if err := json.Unmarshal(raw, &u); err != nil {
+		return rec, err
+	}
+	rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+	return rec, nil
+}
+
+// Summary says in one line what an apply came to.
+func (r *Result) Summary() string {
+	var parts []string
+	add := func(n int, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	c := r.Counts
+	add(c.Created, "created")
+	add(c.Updated, "updated")
+	add(c.Replaced, "replaced")
+	add(c.Moved, "moved")
+	add(c.Deleted, "deleted")
+	add(c.Failed, "failed")
+	add(c.Skipped, "skipped")
+	add(c.Held, "held")
+	if len(parts) == 0 {
+		parts = []string{"nothing changed"}
+	}
+	return strings.Join(parts, ", ") + fmt.Sprintf("; %d unchanged", c.Unchanged)
+}

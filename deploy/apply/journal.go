@@ -1,0 +1,164 @@
+package apply
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// journal is the controller's memory of an apply under way: one JSON line when
+// it starts, one before and one after every action, each durable before the
+// next step. Lines of actions that run at once share an fsync.
+type journal struct {
+	f     *os.File
+	mu    sync.Mutex
+	queue []byte
+	done  []chan error
+	busy  bool
+}
+
+// line is one entry of the journal.
+type line struct {
+	Start *start       `json:"start,omitempty"`
+	Begin *step        `json:"begin,omitempty"`
+	End   *step        `json:"end,omitempty"`
+	Stand *plan.Record `json:"stand,omitempty"` // of an end: what stands; nil = nothing
+}
+
+type start struct {
+	Token    int64            `json:"token"`
+	Base     int              `json:"base"`
+	Plan     digest.Digest    `json:"plan"`
+	Machines []*graph.Machine `json:"machines"`
+}
+
+type step struct {
+	Op      plan.Op `json:"op"`
+	Address string  `json:"address"`
+	Machine string  `json:"machine"`
+	From    string  `json:"from,omitempty"`
+	Failed  string  `json:"failed,omitempty"`
+}
+
+const journalName = "journal.jsonl"
+
+// Unfinished is what the journal of an interrupted apply tells: which units
+// must be looked at before anything is believed about them.
+type Unfinished struct {
+	Units    map[string]map[string]bool // address → machines where it was touched
+	Machines []*graph.Machine
+}
+
+// ReadUnfinished reads the journal below the state's folder; nil if the last apply ended.
+func ReadUnfinished(dir string) (*Unfinished, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, journalName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	u := &Unfinished{Units: map[string]map[string]bool{}}
+	n := 0
+	for text := range bytes.Lines(raw) {
+		n++
+		if !bytes.HasSuffix(text, []byte("\n")) {
+			break // torn by a crash: the step it announces did not begin
+		}
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			return nil, fmt.Errorf("%s, line %d is damaged: %w", filepath.Join(dir, journalName), n, err)
+		}
+		if l.Start != nil {
+			u.Machines = append(u.Machines, l.Start.Machines...)
+		}
+		if s := l.Begin; s != nil {
+			if u.Units[s.Address] == nil {
+				u.Units[s.Address] = map[string]bool{}
+			}
+			u.Units[s.Address][s.Machine] = true
+			if s.From != "" {
+				u.Units[s.Address][s.From] = true
+			}
+		}
+	}
+	return u, nil
+}
+
+// openJournal appends to the journal of the state's folder.
+func openJournal(dir string) (*journal, error) {
+	path := filepath.Join(dir, journalName)
+	raw, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	whole := int64(bytes.LastIndexByte(raw, '\n') + 1) // a torn line would swallow the next
+	if err := f.Truncate(whole); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	if _, err := f.Seek(whole, 0); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &journal{f: f}, nil
+}
+
+// write appends a line and returns when it is on the disk.
+func (j *journal) write(l line) error {
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	mine := make(chan error, 1)
+	j.mu.Lock()
+	j.queue = append(append(j.queue, text...), '\n')
+	j.done = append(j.done, mine)
+	if !j.busy {
+		j.busy = true
+		go j.flush()
+	}
+	j.mu.Unlock()
+	return <-mine
+}
+
+func (j *journal) flush() {
+	for {
+		j.mu.Lock()
+		text, waiting := j.queue, j.done
+		j.queue, j.done = nil, nil
+		if len(waiting) == 0 {
+			j.busy = false
+			j.mu.Unlock()
+			return
+		}
+		j.mu.Unlock()
+		_, err := j.f.Write(text)
+		if err == nil {
+			err = j.f.Sync()
+		}
+		for _, w := range waiting {
+			w <- err
+		}
+	}
+}
+
+// finish closes the journal, and removes it if the apply came to its end.
+func (j *journal) finish(ended bool) error {
+	err := j.f.Close()
+	if ended {
+		err = errors.Join(err, os.Remove(j.f.Name()))
+	}
+	return err
+}

@@ -1,0 +1,282 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// machine is a machine and the conversation with its agent, once begun.
+type machine struct {
+	m *graph.Machine
+
+	mu     sync.Mutex
+	client *agent.Client
+	err    error // it could not be reached: not tried again in this apply
+	fenced bool
+	sent   map[digest.Digest]bool // artifacts known to be there
+}
+
+// reach dials a machine once.
+func (r *run) reach(ctx context.Context, name string) (*machine, error) {
+	m := r.machines[name]
+	if m == nil {
+		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not say how it was reached", name)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.client == nil && m.err == nil {
+		m.client, m.err = r.w.Dial(ctx, m.m)
+	}
+	return m, m.err
+}
+
+// units asks what stands on a machine.
+func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
+	m, err := r.reach(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return m.client.Units(ctx, r.scope())
+}
+
+// write reaches a machine for a change: the lease is announced first.
+func (r *run) write(ctx context.Context, name string) (*machine, error) {
+	m, err := r.reach(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.fenced {
+		if err := m.client.Fence(ctx, r.scope(), r.lease.Token, r.lease.Addresses); err != nil {
+			return nil, err
+		}
+		m.fenced = true
+	}
+	return m, nil
+}
+
+// settle makes the manifests of the machines that were changed whole.
+func (r *run) settle(ctx context.Context, generation int) error {
+	var errs []error
+	for _, m := range r.machines {
+		if m.client != nil && (m.fenced || r.j != nil) {
+			if err := m.client.Settle(ctx, r.scope(), generation); err != nil {
+				errs = append(errs, fmt.Errorf("machine %s: %w", m.m.Name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *run) hangUp() {
+	for _, m := range r.machines {
+		if m.client != nil {
+			m.client.Close()
+		}
+	}
+}
+
+// finished is what became of one action.
+type finished struct {
+	a      *plan.Action
+	stands *plan.Record // nil: nothing
+	err    error
+	took   time.Duration
+}
+
+// walk does the actions, each when those that it waits for are done, and gives
+// what stands afterwards.
+func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
+	res := &Result{Changes: cs}
+	res.Counts.Held = cs.Summary.Held
+	res.Counts.Unchanged = cs.Summary.Unchanged + cs.Summary.Protected
+	by := map[string]plan.Record{}
+	for _, rec := range records {
+		by[rec.Address] = rec
+	}
+	left, followers, ready := map[string]int{}, map[string][]*plan.Action{}, []*plan.Action{}
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		left[a.Address] = len(a.Waits)
+		for _, on := range a.Waits {
+			followers[on] = append(followers[on], a)
+		}
+		if len(a.Waits) == 0 {
+			ready = append(ready, a)
+		}
+	}
+	limit := r.w.Parallel
+	if limit <= 0 {
+		limit = 10
+	}
+	over := make(chan finished)
+	running := 0
+	doomed := map[string]string{} // address → the failed one that it waits for
+	for len(ready) > 0 || running > 0 {
+		for len(ready) > 0 && running < limit && ctx.Err() == nil {
+			a := ready[0]
+			ready = ready[1:]
+			running++
+			r.tell(Event{Outcome: Started, Action: *a})
+			had, stood := by[a.Address]
+			go func() {
+				begun := time.Now()
+				stands, err := r.act(lasting, a, had, stood)
+				over <- finished{a, stands, err, time.Since(begun)}
+			}()
+		}
+		if running == 0 { // stopped: what is ready is not begun any more
+			res.Stopped = true
+			break
+		}
+		f := <-over
+		running--
+		if f.stands != nil {
+			by[f.a.Address] = *f.stands
+		} else {
+			delete(by, f.a.Address)
+		}
+		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
+		if f.err != nil {
+			out.Outcome = Failed
+			res.Failed = append(res.Failed, f.a.Address)
+			r.doom(f.a.Address, f.a.Address, followers, doomed)
+		} else {
+			count(&res.Counts, f.a.Op)
+		}
+		r.tell(out)
+		for _, next := range followers[f.a.Address] {
+			left[next.Address]--
+			if left[next.Address] == 0 && doomed[next.Address] == "" {
+				ready = append(ready, next)
+			}
+		}
+	}
+	done := map[string]bool{}
+	for _, a := range res.Failed {
+		done[a] = true
+	}
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		if by := doomed[a.Address]; by != "" && !done[a.Address] {
+			res.Skipped = append(res.Skipped, a.Address)
+			r.tell(Event{Outcome: Skipped, Action: *a, Err: fmt.Errorf("it needs %s, which failed", by)})
+		}
+	}
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return nil, nil, err // the lease was lost
+	}
+	slices.Sort(res.Failed)
+	slices.Sort(res.Skipped)
+	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
+	return res, sorted(by), nil
+}
+
+// doom marks all that waits for a failed action, directly or not.
+func (r *run) doom(address, because string, followers map[string][]*plan.Action, doomed map[string]string) {
+	for _, f := range followers[address] {
+		if doomed[f.Address] == "" {
+			doomed[f.Address] = because
+			r.doom(f.Address, because, followers, doomed)
+		}
+	}
+}
+
+// act journals and does one action, and gives what stands afterwards.
+func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bool) (*plan.Record, error) {
+	old := &had
+	if !stood {
+		old = nil
+	}
+	s := &step{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From}
+	if err := r.j.write(line{Begin: s}); err != nil {
+		return old, err
+	}
+	deadline := r.w.Deadline
+	if deadline == 0 {
+		deadline = 10 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	stands, err := r.do(ctx, a, old)
+	if err != nil {
+		s.Failed = err.Error()
+	}
+	if jerr := r.j.write(line{End: s, Stand: stands}); jerr != nil {
+		err = errors.Join(err, jerr)
+	}
+	return stands, err
+}
+
+func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
+	if a.Op == plan.Delete {
+		return r.change(ctx, a.Address, a.Machine, nil, old)
+	}
+	u := r.w.Plan.Find(a.Address)
+	if len(u.Unknown) > 0 {
+		return old, fmt.Errorf("the value of %s is not known", u.Unknown[0])
+	}
+	if a.Op == plan.Replace && a.From == a.Machine {
+		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
+		if err != nil {
+			return stands, err
+		}
+		old = stands
+	}
+	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
+	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
+		if _, err = r.change(ctx, a.Address, a.From, nil, old); err != nil {
+			return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
+		}
+	}
+	return stands, err
+}
+
+// change asks one machine to make a unit what it should be; u nil deletes it.
+func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	m, err := r.write(ctx, name)
+	if err != nil {
+		return old, err
+	}
+	var raw []byte
+	var values plan.Values
+	if u != nil {
+		if raw, err = r.w.object(ctx, u.Object); err != nil {
+			return old, err
+		}
+		if err := r.artifacts(ctx, m, raw); err != nil {
+			return old, err
+		}
+		values = u.Values
+	}
+	e, known, err := m.client.Do(ctx, r.scope(), address, r.lease.Token, raw, values)
+	if !known { // the connection broke: nobody knows what stands
+		rec := plan.Record{Address: address, Machine: name}
+		if old != nil {
+			rec = *old
+		} else if u != nil {
+			rec.Backend = u.Backend
+		}
+		rec.Digest = ""
+		return &rec, err
+	}
+	if e == nil {
+		return nil, err
+	}
+	var was plan.Record
+	if old != nil {
+		was = *old
+	}
+	rec, rerr := r.record(ctx, address, name, e, was)
+	return &rec, errors.Join(err, rerr)
+}

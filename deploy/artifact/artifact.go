@@ -1,0 +1,263 @@
+// Package artifact knows the content that services are made of: files, folders
+// and tars below the deployment's root, or below a declared library path.
+//
+// It digests and packs them. It refuses to know what they are for. Invariant:
+// the digest covers what runs and nothing else that a file system keeps: no
+// time, no owner, no right but the one to execute.
+package artifact
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Kinds of artifacts.
+const (
+	File = "file" // one file, which keeps its name
+	Tree = "tree" // a folder
+	Tar  = "tar"  // an archive, plain or compressed by gzip, that is unpacked on the machine
+)
+
+// Source is where artifacts come from. Each path is digested once.
+type Source struct {
+	root string
+	also []string // absolute folders of -J
+	seen map[string]described
+}
+
+type described struct {
+	a   plan.Artifact
+	err error
+}
+
+// NewSource is the artifacts below root and below the library folders also.
+func NewSource(root string, also []string) *Source {
+	return &Source{root: root, also: also, seen: map[string]described{}}
+}
+
+// Describe gives digest and kind of what lies at a path: relative to the root,
+// or absolute and below a library folder.
+func (s *Source) Describe(name string) (plan.Artifact, error) {
+	if d, ok := s.seen[name]; ok {
+		return d.a, d.err
+	}
+	a, err := s.describe(name)
+	s.seen[name] = described{a, err}
+	return a, err
+}
+
+func (s *Source) describe(name string) (plan.Artifact, error) {
+	a := plan.Artifact{Path: name}
+	root, rel, err := s.open(name)
+	if err != nil {
+		return a, err
+	}
+	defer root.Close()
+	info, err := root.Stat(rel)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a, errors.New("there is no such file")
+	}
+	if err != nil {
+		return a, err
+	}
+	switch {
+	case info.IsDir():
+		a.Kind = Tree
+		a.Digest, err = Digest(subtree(root, rel))
+	case !info.Mode().IsRegular():
+		return a, errors.New("is neither a file nor a folder")
+	case isTar(rel):
+		a.Kind = Tar
+		var f *os.File
+		if f, err = root.Open(rel); err != nil {
+			return a, err
+		}
+		defer f.Close()
+		a.Digest, _, err = digest.Reader(f)
+	default:
+		a.Kind = File
+		a.Digest, err = Digest(single{root.FS(), path.Dir(rel), path.Base(rel)})
+	}
+	return a, err
+}
+
+func isTar(name string) bool {
+	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
+}
+
+// open finds the folder that a path may be read below.
+func (s *Source) open(name string) (*os.Root, string, error) {
+	if !filepath.IsAbs(name) {
+		root, err := os.OpenRoot(s.root)
+		return root, path.Clean(name), err
+	}
+	for _, dir := range s.also {
+		if rel, err := filepath.Rel(dir, name); err == nil && filepath.IsLocal(rel) {
+			root, err := os.OpenRoot(dir)
+			return root, filepath.ToSlash(rel), err
+		}
+	}
+	return nil, "", errors.New("lies neither below the deployment's folder nor below a library path")
+}
+
+// Stream gives the content in the form in which it travels: a tar.
+func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
+	root, rel, err := s.open(a.Path)
+	if err != nil {
+		return nil, err
+	}
+	if a.Kind == Tar {
+		f, err := root.Open(rel)
+		root.Close()
+		return f, err
+	}
+	tree := subtree(root, rel)
+	if a.Kind == File {
+		tree = single{root.FS(), path.Dir(rel), path.Base(rel)}
+	}
+	r, w := io.Pipe()
+	go func() {
+		defer root.Close()
+		w.CloseWithError(Pack(w, tree))
+	}()
+	return r, nil
+}
+
+func subtree(root *os.Root, rel string) fs.FS {
+	tree, err := fs.Sub(root.FS(), rel)
+	if err != nil {
+		panic(err) // rel is clean
+	}
+	return linked{tree, root.FS(), rel}
+}
+
+// linked adds the reading of links, which fs.Sub of an os.Root loses.
+type linked struct {
+	fs.FS
+	whole fs.FS
+	at    string
+}
+
+func (l linked) ReadLink(name string) (string, error) {
+	return fs.ReadLink(l.whole, path.Join(l.at, name))
+}
+func (l linked) Lstat(name string) (fs.FileInfo, error) {
+	return fs.Lstat(l.whole, path.Join(l.at, name))
+}
+
+// single is a folder of which only one file is seen.
+type single struct {
+	fs.FS
+	dir, name string
+}
+
+func (s single) Open(name string) (fs.File, error) { return s.FS.Open(path.Join(s.dir, name)) }
+func (s single) ReadDir(string) ([]fs.DirEntry, error) {
+	info, err := fs.Stat(s.FS, path.Join(s.dir, s.name))
+	if err != nil {
+		return nil, err
+	}
+	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
+}
+
+// Digest covers names, kinds, rights to execute, content and targets of links of a
+// folder, and nothing else that a file system keeps.
+func Digest(tree fs.FS) (digest.Digest, error) {
+	type entry struct {
+		Name string `json:"name"`
+		Exec bool   `json:"exec,omitempty"`
+		Link string `json:"link,omitempty"`
+		Sum  string `json:"sum,omitempty"`
+	}
+	var list []entry
+	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		e := entry{Name: p}
+		switch {
+		case d.IsDir():
+			e.Name += "/"
+		case info.Mode()&fs.ModeSymlink != 0:
+			if e.Link, err = fs.ReadLink(tree, p); err != nil {
+				return err
+			}
+		case info.Mode().IsRegular():
+			f, err := tree.Open(p)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			sum, _, err := digest.Reader(f)
+			if err != nil {
+				return err
+			}
+			e.Sum, e.Exec = sum.Hex(), info.Mode().Perm()&0o111 != 0
+		default:
+			return fmt.Errorf("%s is neither a file, a folder nor a link", p)
+		}
+		list = append(list, e)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
+	return digest.Of("tree/1", list)
+}
+
+// Pack writes a folder as the tar that an agent takes.
+func Pack(w io.Writer, tree fs.FS) error {
+	t := tar.NewWriter(w)
+	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || p == "." {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		head := &tar.Header{Name: p, Mode: 0o444, Format: tar.FormatPAX}
+		switch {
+		case d.IsDir():
+			head.Typeflag, head.Name, head.Mode = tar.TypeDir, p+"/", 0o755
+			return t.WriteHeader(head)
+		case info.Mode()&fs.ModeSymlink != 0:
+			head.Typeflag = tar.TypeSymlink
+			if head.Linkname, err = fs.ReadLink(tree, p); err != nil {
+				return err
+			}
+			return t.WriteHeader(head)
+		}
+		if info.Mode().Perm()&0o111 != 0 {
+			head.Mode = 0o555
+		}
+		f, err := tree.Open(p)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		head.Typeflag, head.Size = tar.TypeReg, info.Size()
+		if err := t.WriteHeader(head); err != nil {
+			return err
+		}
+		_, err = io.Copy(t, f)
+		return err
+	})
+	return errors.Join(err, t.Close())
+}
