@@ -40,6 +40,7 @@ type Input struct {
 	Backends []string                                 // names of the backends there are
 	Artifact func(path string) (plan.Artifact, error) // content of an artifact, path relative to the root
 	Secrets  map[string]string                        // name → version
+	Failed   map[string]*diag.Error                   // functionalities that a later stage refused, by full name
 }
 
 // Held is something that did not evaluate and is left as it is.
@@ -184,6 +185,9 @@ func (c *compiler) libraries() {
 				continue
 			}
 			err := f.Err
+			if err == nil {
+				err = c.in.Failed[lib.Name+"/"+f.Name]
+			}
 			if err == nil {
 				var fn *function
 				if fn, err = c.decode(lib.Name, f.Name, f.Value); err == nil {

@@ -1,0 +1,434 @@
+// Package project walks the road for one folder with an entry file: evaluate,
+// compile, place, render, and compare with the state.
+//
+// It knows the order of the stages and what each hands to the next. It refuses
+// to decide anything that a stage decides. Invariant: everything up to the
+// plan is a pure function of what was read and the baseline.
+package project
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/place"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/artifact"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/transport"
+	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Project is one entry file in one environment.
+type Project struct {
+	Config   lang.Config
+	StateDir string // folder that holds the state of all environments
+	Backends backends.Set
+
+	artifacts *artifact.Source
+}
+
+// Open finds the entry file below dir.
+func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, error) {
+	entry := file
+	if !filepath.IsAbs(entry) {
+		entry = filepath.Join(dir, file)
+	}
+	entry, err := filepath.Abs(entry)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(entry); err != nil || info.IsDir() {
+		return nil, diag.Errorf("", "there is no deployment here: %s is not a file", entry).
+			WithHint("defx init makes one; -C DIR or -f FILE says where it is")
+	}
+	root := filepath.Dir(entry)
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, err
+	}
+	c.Root, c.Entry = root, filepath.Base(entry)
+	if stateDir == "" {
+		stateDir = filepath.Join(root, ".defx")
+	}
+	if stateDir, err = filepath.Abs(stateDir); err != nil {
+		return nil, err
+	}
+	return &Project{Config: c, StateDir: stateDir, Backends: b, artifacts: artifact.NewSource(root, c.JPath)}, nil
+}
+
+// Store is the state of one environment of one deployment.
+func (p *Project) Store(deployment, environment string) *state.Dir {
+	return state.OpenDir(filepath.Join(p.StateDir, deployment, environment))
+}
+
+// Dialer reaches the machines of this project.
+func (p *Project) Dialer() transport.Dialer {
+	return transport.Dialer{Root: p.Config.Root, Backends: p.Backends}
+}
+
+// Desired is what the entry file asks for, held against the newest generation.
+type Desired struct {
+	Name        string
+	Environment string
+	Graph       *graph.Graph
+	Reasons     place.Reasons
+	Rendered    *backends.Rendered
+	Held        []compile.Held
+	HeldUnits   []string // addresses in the plan that stay because of Held
+	Good        compile.Good
+	Libraries   int
+	Generation  *state.Generation // nil: nothing was ever applied
+	Baseline    digest.Digest
+	Reads       []lang.Read
+}
+
+// Evaluate walks the road up to the plan. The error is a diag.List with
+// positions, or what reading the state met with.
+func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
+	res, err := lang.Evaluate(ctx, p.Config)
+	if err != nil {
+		return nil, err
+	}
+	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads}
+	var head struct {
+		Name string `json:"name"`
+	}
+	json.Unmarshal(res.Deployment, &head) // compile says what is wrong with it
+	d.Name = head.Name
+	base := compile.Baseline{}
+	old := &plan.Plan{}
+	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
+		if base, old, err = p.baseline(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Secrets: p.secretVersions()}
+	if err := p.settle(d, in, old); err != nil {
+		var list diag.List
+		if errors.As(err, &list) {
+			p.locate(ctx, list)
+			return nil, list.Sort()
+		}
+		return nil, err
+	}
+	for _, h := range d.Held {
+		p.locate(ctx, compile.All(h.Err))
+	}
+	return d, nil
+}
+
+// settle compiles, places and renders until nothing more has to be held: what
+// cannot be placed or rendered is held like what does not evaluate.
+func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
+	failed := map[string]*diag.Error{}
+	for {
+		in.Failed = failed
+		out, err := compile.Compile(in)
+		if err != nil {
+			return err
+		}
+		more := map[string]*diag.Error{}
+		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
+		for _, e := range bad {
+			a, _ := graph.ParseAddress(e.Subject)
+			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+		}
+		if len(more) == 0 {
+			rendered, bad := p.Backends.Render(out.Graph, deployedIn(old), p.artifact)
+			for _, f := range bad {
+				more[f.Functionality] = join(more[f.Functionality], f.Errors)
+			}
+			d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = out.Graph, reasons, rendered, out.Held, out.Good
+		}
+		again := false
+		for name, e := range more {
+			if failed[name] == nil {
+				failed[name], again = e, true
+			}
+		}
+		if !again {
+			break
+		}
+	}
+	d.keepHeld(old)
+	return nil
+}
+
+func join(e *diag.Error, l diag.List) *diag.Error {
+	if e == nil {
+		e, l = l[0], l[1:]
+	}
+	if len(l) > 0 {
+		rest, _ := e.Cause.(diag.List)
+		e.Cause = append(rest, l...)
+	}
+	return e
+}
+
+func deployedIn(old *plan.Plan) func(string) (plan.Placed, bool) {
+	return func(address string) (plan.Placed, bool) {
+		u := old.Find(address)
+		if u == nil {
+			return plan.Placed{}, false
+		}
+		held := *u
+		held.Held = true
+		return held, true
+	}
+}
+
+// keepHeld keeps every deployed unit of what is held in the plan: absence by
+// error is never deletion.
+func (d *Desired) keepHeld(old *plan.Plan) {
+	held := map[string]bool{}
+	for _, h := range d.Held {
+		held[h.Name] = true
+	}
+	for _, u := range old.Units {
+		a, err := graph.ParseAddress(u.Address)
+		if err != nil || !held[a.Functionality()] && !held[a.Lib] {
+			continue
+		}
+		if d.Rendered.Plan.Find(u.Address) == nil {
+			u.Held = true
+			d.Rendered.Plan.Units = append(d.Rendered.Plan.Units, u)
+			slices.SortFunc(d.Rendered.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+		}
+	}
+	for _, u := range d.Rendered.Plan.Units {
+		if u.Held {
+			d.HeldUnits = append(d.HeldUnits, u.Address)
+		}
+	}
+}
+
+func (p *Project) artifact(t token.Token) (plan.Artifact, bool) {
+	a, err := p.artifacts.Describe(t.Name)
+	return a, err == nil
+}
+
+// secretVersions reads secrets/index.json: name → version, in clear.
+func (p *Project) secretVersions() map[string]string {
+	out := map[string]string{}
+	raw, err := os.ReadFile(filepath.Join(p.Config.Root, "secrets", "index.json"))
+	if err == nil {
+		json.Unmarshal(raw, &out)
+	}
+	return out
+}
+
+// baseline reads what the newest generation may tell the pure stages, and what
+// stands as a plan.
+func (p *Project) baseline(ctx context.Context, d *Desired) (compile.Baseline, *plan.Plan, error) {
+	base := compile.Baseline{Machines: map[string]string{}, Good: compile.Good{}}
+	stands := &plan.Plan{}
+	store := p.Store(d.Name, d.Environment)
+	gen, _, err := state.Current(ctx, store)
+	if err != nil || gen == nil {
+		d.Baseline = digest.Named("baseline/1", nil)
+		return base, stands, err
+	}
+	d.Generation, base.Generation = gen, gen.Number
+	for _, r := range gen.Records {
+		base.Machines[r.Address] = r.Machine
+		if r.Digest == "" {
+			continue // nobody knows what stands there
+		}
+		stands.Units = append(stands.Units, plan.Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest,
+			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful})
+	}
+	for lib, object := range gen.Good {
+		funcs := map[string]json.RawMessage{}
+		if err := state.Load(ctx, store, object, &funcs); err != nil {
+			return base, nil, fmt.Errorf("last good version of library %s: %w", lib, err)
+		}
+		base.Good[lib] = funcs
+	}
+	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
+	return base, stands, err
+}
+
+// Work is the apply of what is desired.
+func (p *Project) Work(d *Desired) *apply.Work {
+	store := p.Store(d.Name, d.Environment)
+	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
+		Held: len(d.HeldUnits), Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
+		Dial: p.Dialer().Dial, Artifact: p.artifacts.Stream}
+}
+
+// Changes is what an apply of w would do, with what is held and where each
+// changed field stands.
+func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
+	cs, err := apply.Diff(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	p.Describe(ctx, d, cs)
+	return cs, nil
+}
+
+// Describe adds to a change set what is held and where changes come from.
+func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) {
+	cs.Baseline = d.Baseline
+	var paths [][]string
+	for i := range cs.Actions {
+		for range cs.Actions[i].Changes {
+			paths = append(paths, nil)
+		}
+	}
+	n := 0
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		svc := d.find(a.Address)
+		for j := range a.Changes {
+			if svc != nil {
+				paths[n] = source(svc, a.Changes[j].Source)
+			}
+			n++
+		}
+	}
+	positions := p.positions(ctx, paths)
+	n = 0
+	for i := range cs.Actions {
+		for j := range cs.Actions[i].Changes {
+			cs.Actions[i].Changes[j].Position = positions[n]
+			n++
+		}
+	}
+	cs.Held = []plan.HeldItem{}
+	seen := map[string]bool{}
+	for _, h := range d.Held {
+		item := plan.HeldItem{Address: h.Name, Error: h.Err.Msg, Position: h.Err.Pos}
+		any := false
+		for _, address := range d.HeldUnits {
+			a, _ := graph.ParseAddress(address)
+			if (a.Functionality() == h.Name || a.Lib == h.Name) && !seen[address] {
+				seen[address], any = true, true
+				item.Address = address
+				cs.Held = append(cs.Held, item)
+			}
+		}
+		if !any {
+			cs.Held = append(cs.Held, item)
+		}
+	}
+	cs.Summary.Held = len(cs.Held)
+}
+
+func (d *Desired) find(address string) *graph.Service {
+	if d == nil || d.Graph == nil {
+		return nil
+	}
+	a, err := graph.ParseAddress(address)
+	if err != nil {
+		return nil
+	}
+	return d.Graph.Find(a)
+}
+
+// source leads from a field of the normalized service to the entry's value.
+func source(svc *graph.Service, field []string) []string {
+	if len(field) == 0 {
+		return svc.Path
+	}
+	switch field[0] {
+	case svc.Backend:
+		return append(slices.Clone(svc.Path), field...)
+	case "startsAfter":
+		return append(slices.Clone(svc.Path), "requires")
+	}
+	return append(slices.Clone(svc.SpecPath), field...)
+}
+
+// locate finds the positions of errors that know only their path.
+func (p *Project) locate(ctx context.Context, list diag.List) {
+	var paths [][]string
+	var which []*diag.Error
+	for _, e := range list {
+		if !e.Pos.Known() && e.Path != nil {
+			paths, which = append(paths, e.Path), append(which, e)
+		}
+	}
+	for i, pos := range p.positions(ctx, paths) {
+		which[i].Pos = pos
+	}
+}
+
+// Positions finds where fields of the entry's value are written. What cannot
+// be found has no position; that is never an error.
+func (p *Project) Positions(ctx context.Context, paths [][]string) []diag.Position {
+	return p.positions(ctx, paths)
+}
+
+func (p *Project) positions(ctx context.Context, paths [][]string) []diag.Position {
+	out := make([]diag.Position, len(paths))
+	var ask [][]string
+	at := map[string]int{}
+	for _, path := range paths {
+		key := strings.Join(path, "\x00")
+		if _, known := at[key]; !known && path != nil {
+			at[key] = len(ask)
+			ask = append(ask, path)
+		}
+	}
+	if len(ask) == 0 {
+		return out
+	}
+	found, err := lang.Locate(ctx, p.Config, ask)
+	if err != nil || len(found) != len(ask) {
+		return out
+	}
+	for i, path := range paths {
+		if path != nil {
+			out[i] = found[at[strings.Join(path, "\x00")]]
+		}
+	}
+	return out
+}
+
+// Revision is the commit of the folder, with + if files differ; "" without git.
+func (p *Project) Revision() string {
+	git := func(args ...string) (string, error) {
+		cmd := exec.Command("git", append([]string{"-C", p.Config.Root, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
+		cmd.Env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
+		out, err := cmd.Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	rev, err := git("rev-parse", "--short=12", "HEAD")
+	if err != nil {
+		return ""
+	}
+	if changed, err := git("status", "--porcelain", "--untracked-files=no", "."); err == nil && changed != "" {
+		rev += "+"
+	}
+	return rev
+}
+
+// Deployments lists what the state folder holds: deployment → environments, both sorted.
+func (p *Project) Deployments() map[string][]string {
+	out := map[string][]string{}
+	names, _ := filepath.Glob(filepath.Join(p.StateDir, "*", "*", "head.json"))
+	for _, n := range names {
+		env := filepath.Dir(n)
+		d := filepath.Base(filepath.Dir(env))
+		out[d] = append(out[d], filepath.Base(env))
+	}
+	for _, d := range slices.Collect(maps.Keys(out)) {
+		slices.Sort(out[d])
+	}
+	return out
+}
