@@ -14,7 +14,8 @@ import (
 // given, or an error. What systemd takes was found by trying (version 252):
 //
 //   - A line is UTF-8 without noncharacters, or it is ignored as a whole.
-//   - "%" is doubled, except in places that this package writes itself.
+//   - "%" is doubled. Specifiers are not even used by this package: one that names the unit
+//     gives the alias if the unit was first read by its alias.
 //   - "$" stands for itself, because every command has the prefix ":".
 //   - An argument is C-quoted: any byte but NUL can be given.
 //   - A program's path can hold neither quotes nor backslashes nor control characters.

@@ -47,7 +47,7 @@ func (b *builder) service(mounts []string) []byte {
 	if len(b.Run.Sockets) > 0 {
 		u.set("Sockets", b.socket())
 	}
-	b.body(&u, mounts)
+	b.body(&u, b.unit(), mounts)
 	b.limits(&u)
 	b.extras(&u, "service", b.Run.Options.Service)
 	b.foot(&u)
@@ -57,14 +57,14 @@ func (b *builder) service(mounts []string) []byte {
 type onceKind struct {
 	field, what string
 	command     func(*builder) []token.Text
-	done        func(names) string
+	unit, done  func(names) string
 }
 
 var (
 	onceInit = onceKind{"initializer", "initializer",
-		func(b *builder) []token.Text { return b.Meta.Initializer }, names.initDone}
+		func(b *builder) []token.Text { return b.Meta.Initializer }, names.init, names.initDone}
 	onceMigrate = onceKind{"migrate", "migration",
-		func(b *builder) []token.Text { return b.Run.Migrate }, names.migrateDone}
+		func(b *builder) []token.Text { return b.Run.Migrate }, names.migrate, names.migrateDone}
 )
 
 // once writes the unit of a script that runs until it succeeded once. A file
@@ -84,7 +84,7 @@ func (b *builder) once(k onceKind, mounts []string) []byte {
 	u.set("ExecStart", b.exec(k.field, k.command(b)))
 	u.set("ExecStartPost", "+mkdir -p "+doneDir)
 	u.set("ExecStartPost", "+touch "+k.done(b.names))
-	b.body(&u, mounts)
+	b.body(&u, k.unit(b.names), mounts)
 	b.extras(&u, "service", b.Run.Options.Service)
 	b.foot(&u)
 	return u.bytes()
@@ -118,8 +118,8 @@ func (b *builder) foot(u *unitText) {
 }
 
 // body writes what the service and its scripts share of [Service]: who they
-// are, what they see and what they may do.
-func (b *builder) body(u *unitText, mounts []string) {
+// are, what they see and what they may do. self is the unit's name.
+func (b *builder) body(u *unitText, self string, mounts []string) {
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
 	switch b.Run.User {
@@ -140,8 +140,9 @@ func (b *builder) body(u *unitText, mounts []string) {
 	for _, k := range sortedKeys(b.Run.Secrets) {
 		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
 		u.set("LoadCredential", k+":"+b.take(at("secrets", k))(wholePath(file)))
-		// The one "%" that is meant: systemd's own word for the folder of credentials.
-		u.set("Environment", k+"_FILE=%d/"+k)
+		// Not "%d": that is expanded while the unit is read, and if it is read by way of its
+		// alias, with the alias's name, where there are no credentials.
+		u.set("Environment", b.take(at("secrets", k))(variable(k+"_FILE", "/run/credentials/"+self+"/"+k)))
 	}
 	for _, m := range mounts {
 		u.set("BindReadOnlyPaths", m)

@@ -1,0 +1,122 @@
+package systemd
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+const version = "0123456789ab"
+
+func lit(words ...string) []token.Text {
+	out := make([]token.Text, len(words))
+	for i, w := range words {
+		out[i] = token.Lit(w)
+	}
+	return out
+}
+
+func tok(t token.Token) token.Text { return token.Text{{Token: &t}} }
+
+func secretTok(name, version string) token.Text {
+	return tok(token.Token{Kind: token.Secret, Name: name, Version: version})
+}
+
+func refTok(name, field, arg string) token.Text {
+	return tok(token.Token{Kind: token.Ref, Of: "set", Name: name, Field: field, Arg: arg})
+}
+
+func artifactTok(path string) token.Text {
+	return tok(token.Token{Kind: token.Artifact, Name: path})
+}
+
+// artifacts knows every path: *.tar is an archive, *.bin a single file, the rest a folder.
+func artifacts(t token.Token) (plan.Artifact, bool) {
+	a := plan.Artifact{Digest: digest.Bytes([]byte(t.Name)), Path: t.Name, Kind: "tree"}
+	switch {
+	case len(t.Name) > 4 && t.Name[len(t.Name)-4:] == ".tar":
+		a.Kind = "tar"
+	case len(t.Name) > 4 && t.Name[len(t.Name)-4:] == ".bin":
+		a.Kind = "file"
+	}
+	return a, true
+}
+
+func input(name string, spec graph.Spec) backends.Input {
+	path := []string{"libs", "hydra", name}
+	return backends.Input{
+		Deployment: "zalora", Environment: "dev", Artifact: artifacts,
+		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name}, Backend: "systemd", Spec: spec,
+			Path: path, SpecPath: append(slices.Clone(path), "service")},
+	}
+}
+
+// full is a service that uses every field that can stand beside the others.
+func full() backends.Input {
+	db := graph.Address{Lib: "hydra", Name: "hydra-db"}
+	in := input("hydra-web", graph.Spec{
+		Command:     lit("bin/server", "--port", "80"),
+		Args:        []token.Text{append(token.Lit("--db="), refTok("hydra/hydra-db", "host", "")...)},
+		Package:     artifactTok("dist/hydra.tar"),
+		Env:         map[string]token.Text{"LOG": token.Lit("info"), "DB": refTok("hydra/hydra-db", "port", "sql")},
+		Secrets:     map[string]token.Text{"PASSWORD": secretTok("hydra/db-password", "v1")},
+		Files:       map[string]graph.File{"/etc/hydra/hydra.conf": {Text: token.Lit("a=b\n"), Mode: "0444"}},
+		Dirs:        graph.Dirs{State: "hydra", Cache: "hydra", Logs: "hydra/web", Runtime: "hydra"},
+		Ports:       map[string]graph.Port{"http": {Port: 80, Protocol: "tcp"}},
+		Ready:       &graph.Ready{HTTP: "/health", Port: "http", Interval: "1s", Timeout: "30s"},
+		Initializer: lit("bin/init"),
+		Migrate:     lit("bin/migrate", "--all"),
+		Limits:      &graph.Limits{CPU: "0.5", Memory: "512Mi", Tasks: 100, OpenFiles: 4096},
+		Restart:     "on-failure",
+		Stop:        &graph.Stop{Signal: "SIGINT", Timeout: "10s"},
+		Labels:      map[string]string{"team": "web"},
+	})
+	in.Service.Address.Replica = "0"
+	in.Service.Requires = []graph.Edge{{Alias: "db", Set: "hydra/hydra-db", To: []graph.Address{db}}}
+	in.Local = []graph.Address{db}
+	return in
+}
+
+func valueOf(t token.Token) (string, bool) {
+	switch t.Field {
+	case "host":
+		return "db1.internal", true
+	case "port":
+		return "5432", true
+	}
+	return "", false
+}
+
+func render(t *testing.T, in backends.Input) plan.Payload {
+	t.Helper()
+	p, errs := New().Render(in)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return p
+}
+
+func realize(t *testing.T, in backends.Input) backends.Layout {
+	t.Helper()
+	l, err := New().Realize(render(t, in), version, valueOf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// versionOf is the version a plan would give the payload.
+func versionOf(t *testing.T, p plan.Payload) string {
+	t.Helper()
+	u := plan.Unit{Backend: "systemd", Encoding: New().Encoding(), Payload: p}
+	v, err := u.Version()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Short()
+}
