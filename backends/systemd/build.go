@@ -1,10 +1,12 @@
 package systemd
 
 import (
+	"cmp"
 	"io/fs"
 	"path"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -23,6 +25,12 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		l.Files = append(l.Files, backends.File{Path: unitDir + "/" + name, Link: target, Shared: shared})
 	}
 
+	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
+		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
+		if !graph.ValidName(name) {
+			b.fail(at(), "%q is not a name", name)
+		}
+	}
 	mounts := b.files(&l)
 	if u := p.Run.User; u != "" && u != "root" {
 		if userRE.MatchString(u) {
@@ -81,14 +89,14 @@ func (b *builder) files(l *backends.Layout) []string {
 		target := b.take(where)(bindPath(p))
 		for _, above := range parents(p) {
 			if seen[above] {
-				b.fail(where, "files.%s lies below %q, which is a file itself", p, above)
+				b.fail(where, "%s lies below %q, which is a file itself", field(where), above)
 			}
 		}
 		seen[p] = true
 		mode := b.mode(where, f.Mode)
 		data := []byte(b.bind(where, f.Text))
 		if err := text(string(data)); err != nil {
-			b.fail(where, "files.%s: %v", p, err)
+			b.fail(where, "%s %v", field(where), err)
 		}
 		var source string
 		if copies {

@@ -94,16 +94,6 @@ func bindPath(s string) (string, error) {
 	return `"` + strings.ReplaceAll(s, "%", "%%") + `"`, nil
 }
 
-var wordRE = regexp.MustCompile(`^[A-Za-z0-9_.:@/+~*,-]+$`)
-
-// word passes a value that is made of plain characters by its nature.
-func word(s string) (string, error) {
-	if !wordRE.MatchString(s) {
-		return "", fmt.Errorf("%q holds characters that cannot stand here", s)
-	}
-	return s, nil
-}
-
 // extra passes a value of a user's own directive: quoting and "%" are the
 // user's, but it must stay one line.
 func extra(s string) (string, error) {

@@ -4,6 +4,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
@@ -226,7 +227,9 @@ func (r *renderer) secrets(s graph.Spec) map[string]secret {
 		case !envRE.MatchString(k):
 			r.fail(at("secrets", k), "%q is not the name of a variable", k).WithHint("letters, digits and _, no digit first")
 		case len(s.Secrets[k]) != 1 || len(tokens) != 1 || tokens[0].Kind != token.Secret || tokens[0].Name == "":
-			r.fail(at("secrets", k), "is not one secret").WithHint("%s: defx.secret('name')", k)
+			r.fail(at("secrets", k), "secrets.%s is not one secret", k).WithHint("%s: defx.secret('name')", k)
+		case !utf8.ValidString(tokens[0].Name + tokens[0].Version):
+			r.fail(at("secrets", k), "the name of secrets.%s is not valid UTF-8", k)
 		case taken:
 			r.fail(at("env", k+"_FILE"), "env sets %s_FILE, which the secret %s sets to the path of its file", k, k)
 		default:
@@ -257,12 +260,14 @@ func (r *renderer) sockets(s graph.Spec) []listener {
 		sock := s.Sockets[name]
 		port, known := s.Ports[sock.Port]
 		switch {
+		case !graph.ValidName(name):
+			r.fail(at("sockets", name), "%q is not a name", name)
 		case (sock.Port == "") == (sock.Path == ""):
-			r.fail(at("sockets", name), "needs either port or path")
+			r.fail(at("sockets", name), "sockets.%s needs either port or path", name)
 		case sock.Path != "":
 			out = append(out, listener{Name: name, Path: sock.Path, Mode: sock.Mode})
 		case sock.Mode != "":
-			r.fail(at("sockets", name, "mode"), "a port has no mode")
+			r.fail(at("sockets", name, "mode"), "sockets.%s is a port, which has no mode", name)
 		case !known:
 			r.fail(at("sockets", name, "port"), "%q is not in ports", sock.Port).
 				WithHint("%s", diag.Suggest(sock.Port, sortedKeys(s.Ports)))

@@ -17,7 +17,7 @@ func (b *builder) socketUnit() []byte {
 		switch {
 		case l.Path != "":
 			if len(l.Path) > 107 {
-				b.fail(where, "sockets.%s: the path has %d bytes, but a socket's can have 107", l.Name, len(l.Path))
+				b.fail(where, "%s has %d bytes, but the path of a socket can have 107", field(where), len(l.Path))
 			}
 			u.set("ListenStream", b.take(where)(wholePath(l.Path)))
 		case l.Protocol == "udp":
@@ -40,7 +40,7 @@ func (b *builder) socketUnit() []byte {
 		u.set("SocketMode", mode)
 	}
 	if len(b.Run.Sockets) == 1 {
-		u.set("FileDescriptorName", b.take(at("sockets", b.Run.Sockets[0].Name))(word(b.Run.Sockets[0].Name)))
+		u.set("FileDescriptorName", b.Run.Sockets[0].Name)
 	}
 	u.set("Service", b.unit())
 	b.foot(&u)

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/lang/diag"
@@ -45,7 +46,7 @@ func (b *builder) fail(at []string, format string, args ...any) *diag.Error {
 func (b *builder) take(at []string) func(string, error) string {
 	return func(s string, err error) string {
 		if err != nil {
-			b.fail(at, "%s: %v", strings.Join(at[1:], "."), err)
+			b.fail(at, "%s %v", field(at), err)
 		}
 		return s
 	}
@@ -64,11 +65,23 @@ func (b *builder) bind(at []string, t token.Text) string {
 			v, ok = b.value(*s.Token)
 		}
 		if !ok {
-			b.fail(at, "%s: %s has no value yet", strings.Join(at[1:], "."), s.Token)
+			b.fail(at, "%s reads %s, which has no value yet", field(at), s.Token)
 		}
 		out.WriteString(v)
 	}
 	return out.String()
+}
+
+// field names a path for people: files."/etc/a b".
+func field(at []string) string {
+	parts := make([]string, 0, len(at))
+	for _, p := range at[1:] {
+		if !plainRE.MatchString(p) {
+			p = strconv.Quote(p)
+		}
+		parts = append(parts, p)
+	}
+	return strings.Join(parts, ".")
 }
 
 // at is a path below the spec.
