@@ -68,7 +68,7 @@ type Error struct {
 	Msg     string   // lower case, values quoted, no full stop
 	Hint    string   // what to do next; may be empty
 	Trace   []Frame  // innermost first
-	Cause   error    // may be nil
+	Cause   error    `json:"-"` // may be nil
 }
 
 // Errorf makes an Error about subject.

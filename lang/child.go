@@ -1,0 +1,73 @@
+package lang
+
+import (
+	"encoding/json"
+	"io"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// Evaluation happens in a child process, because nothing else can stop a
+// Jsonnet program: go-jsonnet cannot be cancelled, and a Go program that runs
+// out of stack or memory dies whole. The child bounds itself, reads one request
+// and writes one answer. If it dies, its parent asks again in smaller pieces,
+// until the piece that kills is alone.
+
+// request is what a child is asked. Exactly one of the parts is set.
+type request struct {
+	Config Config
+	Whole  *wholeRequest `json:",omitempty"`
+	Locate [][]string    `json:",omitempty"`
+	File   *EvalConfig   `json:",omitempty"`
+}
+
+// wholeRequest asks for libraries. Only, if set, is the one to evaluate, and
+// OnlyFunc the one functionality of it; Names asks for the names of the
+// functionalities instead of their values.
+type wholeRequest struct {
+	Entry    bool   // the deployment without its libraries
+	All      bool   // every library
+	Only     string `json:",omitempty"`
+	OnlyFunc string `json:",omitempty"`
+	Names    bool   `json:",omitempty"`
+}
+
+// answer is what a child says.
+type answer struct {
+	Errors    diag.List
+	Result    *Result         `json:",omitempty"`
+	Names     []string        `json:",omitempty"` // of libraries, or of functionalities
+	Positions []diag.Position `json:",omitempty"`
+	Output    string          `json:",omitempty"`
+}
+
+// Child serves one request of a parent process: it is what the hidden verb of
+// the program runs. It gives the exit code.
+func Child(in io.Reader, out io.Writer) int {
+	var r request
+	if err := json.NewDecoder(in).Decode(&r); err != nil {
+		return 1
+	}
+	l := r.Config.Limits.withDefaults()
+	debug.SetMaxStack(l.Stack)
+	debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound
+	// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
+	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory), Max: uint64(l.Memory)}); err != nil {
+		return 1
+	}
+	a := &answer{}
+	switch {
+	case r.File != nil:
+		a.Output, a.Errors = evalFile(*r.File)
+	case r.Locate != nil:
+		a.Positions = locate(r.Config, r.Locate)
+	case r.Whole != nil:
+		whole(r.Config, *r.Whole, a)
+	}
+	if err := json.NewEncoder(out).Encode(a); err != nil {
+		return 1
+	}
+	return 0
+}

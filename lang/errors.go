@@ -1,0 +1,119 @@
+package lang
+
+import (
+	"errors"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/google/go-jsonnet"
+	"github.com/google/go-jsonnet/ast"
+)
+
+// located is an error of ours on its way through go-jsonnet, which keeps its
+// text alone: the text carries the position in go-jsonnet's own form.
+type located struct{ e *diag.Error }
+
+func (l *located) Error() string {
+	s := l.e.Pos.String() + " " + l.e.Msg
+	if l.e.Hint != "" {
+		s += hintMark + l.e.Hint
+	}
+	return s
+}
+
+const (
+	hintMark = "\n\thint: "
+	driver   = "<deployment>" // the snippet that selects what to evaluate
+	maxTrace = 5
+)
+
+// user tells whether a place is a file that somebody can mend.
+func user(place string) bool { return place != "" && !strings.HasPrefix(place, "<") }
+
+// staticRE matches the position that go-jsonnet writes before a syntax error.
+var staticRE = regexp.MustCompile(`(?s)^(?:couldn't open import "[^"]*": )?([^\n:]+):(?:(\d+):(\d+)(?:-\d+)?|\((\d+):(\d+)\)-\(\d+:\d+\)) (.*)$`)
+
+// explain makes an error of ours of one of go-jsonnet's: the innermost place in
+// a user's file, and the road there.
+func explain(err error) *diag.Error {
+	var runtime jsonnet.RuntimeError
+	if !errors.As(err, &runtime) {
+		var static interface{ Loc() ast.LocationRange }
+		if errors.As(err, &static) && !strings.HasPrefix(err.Error(), "RUNTIME") {
+			loc := static.Loc()
+			msg := strings.TrimSpace(strings.TrimPrefix(err.Error(), loc.String()))
+			return improve(diag.Errorf("", "%s", msg).In(position(loc)))
+		}
+		return improve(static2(strings.TrimPrefix(err.Error(), "RUNTIME ERROR: ")))
+	}
+	e := static2(runtime.Msg)
+	var last diag.Position
+	for _, f := range runtime.StackTrace {
+		p := position(f.Loc)
+		if !user(p.File) || !p.Known() || p == last {
+			continue
+		}
+		last = p
+		if !e.Pos.Known() {
+			e.Pos = p
+			continue
+		}
+		if p == e.Pos || len(e.Trace) >= maxTrace {
+			continue
+		}
+		what, from := "called from", e.Pos
+		if n := len(e.Trace); n > 0 {
+			from = e.Trace[n-1].Pos
+		}
+		if from.File != p.File {
+			what = "imported from"
+		}
+		e.Trace = append(e.Trace, diag.Frame{What: what, Pos: p})
+	}
+	return improve(e)
+}
+
+// static2 reads the position in front of a message, if there is one.
+func static2(msg string) *diag.Error {
+	msg, hint, _ := strings.Cut(msg, hintMark)
+	e := diag.Errorf("", "%s", msg).WithHint("%s", hint)
+	if m := staticRE.FindStringSubmatch(msg); m != nil && user(m[1]) {
+		line, col := m[2]+m[4], m[3]+m[5]
+		e.Pos.File, e.Msg = m[1], m[6]
+		e.Pos.Line, _ = strconv.Atoi(line)
+		e.Pos.Col, _ = strconv.Atoi(col)
+	}
+	return e
+}
+
+func position(l ast.LocationRange) diag.Position {
+	if l.File == nil {
+		return diag.Position{}
+	}
+	return diag.Position{File: string(l.File.DiagnosticFileName), Line: l.Begin.Line, Col: l.Begin.Column}
+}
+
+var unknownVar = regexp.MustCompile(`^Unknown variable: (\S+)`)
+
+// improve puts a message into our form and adds what to do.
+func improve(e *diag.Error) *diag.Error {
+	if r := []rune(e.Msg); len(r) > 0 && r[0] >= 'A' && r[0] <= 'Z' && (len(r) < 2 || r[1] < 'A' || r[1] > 'Z') {
+		e.Msg = strings.ToLower(string(r[0])) + string(r[1:])
+	}
+	if e.Hint != "" {
+		return e
+	}
+	switch {
+	case strings.HasPrefix(e.Msg, "max stack frames exceeded"):
+		e.Hint = "something calls itself without an end"
+	case strings.HasPrefix(e.Msg, "field does not exist"):
+		e.Hint = "the field is read here; a library may have renamed it"
+	case strings.HasPrefix(e.Msg, "couldn't open import"):
+		e.Hint = "paths start at the importing file, then at -J folders, then at vendor/"
+	case unknownVar.MatchString("U" + strings.TrimPrefix(e.Msg, "u")):
+		e.Hint = "declare it with local, or import the library that has it"
+	}
+	return e
+}

@@ -1,0 +1,224 @@
+package lang
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"golang.org/x/sync/errgroup"
+)
+
+// ChildVerb is the word with which this executable is started as a child.
+const ChildVerb = "__evaluate"
+
+func (l Limits) withDefaults() Limits {
+	if l.Time == 0 {
+		l.Time = 30 * time.Second
+	}
+	if l.Memory == 0 {
+		l.Memory = 512 << 20
+	}
+	if l.Stack == 0 {
+		l.Stack = 64 << 20
+	}
+	return l
+}
+
+// dead tells which bound a child ran into.
+type dead struct{ why, hint string }
+
+func (d *dead) Error() string { return d.why }
+
+// spawn asks a child. Its death is a *dead.
+func spawn(ctx context.Context, r request) (*answer, error) {
+	l := r.Config.Limits.withDefaults()
+	command := r.Config.Command
+	if len(command) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		command = []string{self, ChildVerb}
+	}
+	in, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	limited, cancel := context.WithTimeout(ctx, l.Time)
+	defer cancel()
+	cmd := exec.CommandContext(limited, command[0], command[1:]...)
+	cmd.Env = []string{"DEFX_CHILD=1"} // evaluation sees no environment
+	cmd.Stdin = bytes.NewReader(in)
+	var out bytes.Buffer
+	last := &tail{}
+	cmd.Stdout, cmd.Stderr = &out, last
+	cmd.WaitDelay = time.Second
+	dieWithParent(cmd)
+	err = cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case limited.Err() != nil:
+		return nil, &dead{fmt.Sprintf("evaluation took longer than %s", l.Time), "look for a recursion or a list that grows without an end"}
+	case err != nil:
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			return nil, fmt.Errorf("starting the evaluation: %w", err)
+		}
+		said := string(last.head)
+		switch {
+		case strings.Contains(said, "stack overflow") || strings.Contains(said, "stack exceeds"):
+			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of stack", l.Stack>>20), "look for a value that contains itself, or nesting without an end"}
+		case strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate"):
+			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without an end"}
+		}
+		return nil, &dead{fmt.Sprintf("evaluation died: %v: %s", err, firstLine(said)), ""}
+	}
+	a := &answer{}
+	if err := json.Unmarshal(out.Bytes(), a); err != nil {
+		return nil, fmt.Errorf("the evaluation's answer is not readable: %w", err)
+	}
+	return a, nil
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	return s
+}
+
+// tail keeps the beginning of what a dying child says; a crash can be long.
+type tail struct{ head []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	if room := 8192 - len(t.head); room > 0 {
+		t.head = append(t.head, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}
+
+// Evaluate evaluates an entry file: each library by itself, so that one that
+// fails does not stop the others. The error is a diag.List if the entry file
+// itself is at fault.
+func Evaluate(ctx context.Context, c Config) (*Result, error) {
+	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{All: true}})
+	if err == nil {
+		if len(a.Errors) > 0 {
+			return nil, a.Errors.Sort()
+		}
+		return a.Result, nil
+	}
+	if _, is := errors.AsType[*dead](err); !is {
+		return nil, err
+	}
+	return piecewise(ctx, c)
+}
+
+// piecewise evaluates the entry and each library in a child of its own, and
+// each functionality of a library that kills its child.
+func piecewise(ctx context.Context, c Config) (*Result, error) {
+	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Entry: true}})
+	if d, is := errors.AsType[*dead](err); is {
+		return nil, diag.List{diag.Errorf("", "%s", d.why).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Errors) > 0 {
+		return nil, a.Errors.Sort()
+	}
+	res := a.Result
+	res.Libraries = make([]Library, len(a.Names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for i, name := range a.Names {
+		g.Go(func() (err error) {
+			res.Libraries[i], err = alone(gctx, c, name)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	place(ctx, c, res)
+	return res, nil
+}
+
+func alone(ctx context.Context, c Config, name string) (Library, error) {
+	out := Library{Name: name}
+	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name}})
+	d, died := errors.AsType[*dead](err)
+	if !died {
+		if err != nil {
+			return out, err
+		}
+		if len(a.Errors) > 0 {
+			out.Err = a.Errors[0]
+			return out, nil
+		}
+		return a.Result.Libraries[0], nil
+	}
+	names, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, Names: true}})
+	if _, is := errors.AsType[*dead](err); is {
+		out.Err = d.about("library "+name, "libs", name)
+		return out, nil
+	}
+	if err != nil {
+		return out, err
+	}
+	if len(names.Errors) > 0 {
+		out.Err = names.Errors[0]
+		return out, nil
+	}
+	for _, f := range names.Names {
+		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, OnlyFunc: f}})
+		switch d, is := errors.AsType[*dead](err); {
+		case is:
+			out.Functionalities = append(out.Functionalities, Functionality{Name: f, Err: d.about(name+"/"+f, "libs", name, f)})
+		case err != nil:
+			return out, err
+		case len(a.Errors) > 0:
+			out.Functionalities = append(out.Functionalities, Functionality{Name: f, Err: a.Errors[0]})
+		default:
+			out.Functionalities = append(out.Functionalities, a.Result.Libraries[0].Functionalities...)
+		}
+	}
+	return out, nil
+}
+
+func (d *dead) about(subject string, path ...string) *diag.Error {
+	return diag.Errorf(subject, "%s", d.why).At(path...).WithHint("%s", d.hint)
+}
+
+// place gives errors without a position the one of their field.
+func place(ctx context.Context, c Config, r *Result) {
+	var without []*diag.Error
+	for _, l := range r.Libraries {
+		if l.Err != nil && !l.Err.Pos.Known() {
+			without = append(without, l.Err)
+		}
+		for _, f := range l.Functionalities {
+			if f.Err != nil && !f.Err.Pos.Known() {
+				without = append(without, f.Err)
+			}
+		}
+	}
+	paths := make([][]string, len(without))
+	for i, e := range without {
+		paths[i] = e.Path
+	}
+	if len(paths) == 0 {
+		return
+	}
+	if found, err := Locate(ctx, c, paths); err == nil {
+		for i, e := range without {
+			e.Pos = found[i]
+		}
+	}
+}

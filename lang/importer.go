@@ -1,0 +1,199 @@
+package lang
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lib"
+	"github.com/google/go-jsonnet"
+)
+
+// maxSource is the size of a file that may be imported, in bytes.
+const maxSource = 16 << 20
+
+// embedded begins the place of the embedded library as a given folder sees it:
+// "<defx>/FOLDER/v1.libsonnet". So the library knows who imported it, and a
+// relative path in it means what it means there.
+const embedded = "<defx>/"
+
+// importer reads below the root and the library folders and nowhere else, and
+// remembers what it read and what it looked for in vain. A place is a path
+// relative to the root, so that a moved checkout evaluates to the same bytes.
+// It is safe for many VMs at once.
+type importer struct {
+	mu    sync.Mutex
+	roots []importRoot // the deployment's root first, then library folders, the first wins
+	seen  map[string]*imported
+	reads map[string]Read
+}
+
+type importRoot struct {
+	dir  *os.Root
+	abs  string
+	name string // relative to the deployment's root, or absolute
+}
+
+type imported struct {
+	contents jsonnet.Contents
+	err      error
+	absent   bool
+}
+
+func newImporter(root string, jpath []string) (*importer, error) {
+	i := &importer{seen: map[string]*imported{}, reads: map[string]Read{}}
+	dirs := []string{root}
+	for _, j := range slices.Backward(jpath) { // the right-most wins
+		dirs = append(dirs, j)
+	}
+	dirs = append(dirs, filepath.Join(root, "vendor"))
+	for n, dir := range dirs {
+		r, err := os.OpenRoot(dir)
+		if err != nil {
+			if n > 0 && errors.Is(err, fs.ErrNotExist) {
+				i.absent(relative(root, dir))
+				continue
+			}
+			return nil, err
+		}
+		i.roots = append(i.roots, importRoot{r, dir, relative(root, dir)})
+	}
+	return i, nil
+}
+
+func relative(root, dir string) string {
+	if rel, err := filepath.Rel(root, dir); err == nil {
+		return filepath.ToSlash(rel)
+	}
+	return filepath.ToSlash(dir)
+}
+
+func (i *importer) absent(place string) { i.reads[place] = Read{Path: place, Absent: true} }
+
+// Import finds a path as the file importedFrom means it.
+func (i *importer) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	none := jsonnet.Contents{}
+	if strings.HasPrefix(importedPath, lib.Prefix) {
+		raw, ok := lib.Read(importedPath)
+		if !ok {
+			return none, "", fmt.Errorf("couldn't open import %q: the embedded library has %s", importedPath, strings.Join(lib.Names(), ", "))
+		}
+		place := embedded + path.Join(path.Dir(importedFrom), strings.TrimPrefix(importedPath, lib.Prefix))
+		if i.seen[place] == nil {
+			i.seen[place] = &imported{contents: jsonnet.MakeContentsRaw(raw)}
+		}
+		return i.seen[place].contents, place, nil
+	}
+	if path.IsAbs(importedPath) {
+		return none, "", fmt.Errorf("couldn't open import %q: absolute paths are not imported; use a path relative to this file, or a library folder (-J)", importedPath)
+	}
+	var tried []string
+	candidates := []string{path.Join(path.Dir(importedFrom), importedPath)}
+	for _, r := range i.roots[1:] {
+		candidates = append(candidates, path.Join(r.name, importedPath))
+	}
+	for _, place := range candidates {
+		if slices.Contains(tried, place) {
+			continue
+		}
+		tried = append(tried, place)
+		f := i.read(place)
+		if f.absent {
+			continue
+		}
+		if f.err != nil {
+			return none, "", fmt.Errorf("couldn't open import %q: %w", importedPath, f.err)
+		}
+		return f.contents, place, nil
+	}
+	return none, "", fmt.Errorf("couldn't open import %q: looked for %s", importedPath, strings.Join(tried, ", "))
+}
+
+// read reads a place once.
+func (i *importer) read(place string) *imported {
+	if f := i.seen[place]; f != nil {
+		return f
+	}
+	f := &imported{}
+	i.seen[place] = f
+	raw, err := i.open(place)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.absent = true
+		i.absent(place)
+	case err != nil:
+		f.err = err
+	default:
+		i.reads[place] = Read{Path: place, Digest: digest.Bytes(raw)}
+		f.contents = jsonnet.MakeContentsRaw(raw)
+		if bad := scan(place, string(raw)); bad != nil && isCode(place) {
+			f.err = &located{bad}
+		}
+	}
+	return f
+}
+
+func isCode(place string) bool {
+	return strings.HasSuffix(place, ".jsonnet") || strings.HasSuffix(place, ".libsonnet")
+}
+
+// open reads a regular file below the first root that holds the place.
+func (i *importer) open(place string) ([]byte, error) {
+	abs := filepath.FromSlash(place)
+	if !filepath.IsAbs(abs) {
+		abs = filepath.Join(i.roots[0].abs, abs)
+	}
+	for _, r := range i.roots {
+		rel, err := filepath.Rel(r.abs, abs)
+		if err != nil || !filepath.IsLocal(rel) {
+			continue
+		}
+		// A FIFO would block at open, a device might never end.
+		f, err := r.dir.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			if strings.Contains(err.Error(), "escapes") {
+				return nil, fmt.Errorf("%s leads out of %s through a symbolic link", place, r.name)
+			}
+			return nil, err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		switch {
+		case err != nil:
+			return nil, err
+		case !info.Mode().IsRegular():
+			return nil, fmt.Errorf("%s is not a regular file", place)
+		case info.Size() > maxSource:
+			return nil, fmt.Errorf("%s has %d bytes, more than the %d allowed", place, info.Size(), maxSource)
+		}
+		raw, err := io.ReadAll(io.LimitReader(f, maxSource+1))
+		if err == nil && len(raw) > maxSource {
+			err = fmt.Errorf("%s has more than the %d bytes allowed", place, maxSource)
+		}
+		return raw, err
+	}
+	return nil, fmt.Errorf("%s is outside the deployment's folder and the library folders", place)
+}
+
+// list gives what was read and looked for, sorted by path.
+func (i *importer) list() []Read {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var out []Read
+	for _, p := range slices.Sorted(maps.Keys(i.reads)) {
+		out = append(out, i.reads[p])
+	}
+	return out
+}

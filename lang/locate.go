@@ -1,0 +1,228 @@
+package lang
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/google/go-jsonnet"
+	"github.com/google/go-jsonnet/ast"
+	"github.com/google/go-jsonnet/toolutils"
+)
+
+// Where a value is written is found only when somebody asks: the bodies of all
+// fields of its name are replaced by errors that each bear a number, the value
+// is evaluated, and the number that comes out tells which field it was. So
+// overlays, functions and comprehensions need no rule of their own: evaluation
+// itself decides.
+
+// Locate finds where paths into the entry's value are written, overrides
+// applied. What does not exist is placed at the nearest field around it, at
+// last at the beginning of the entry file.
+func Locate(ctx context.Context, c Config, paths [][]string) ([]diag.Position, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	a, err := spawn(ctx, request{Config: c, Locate: paths})
+	if err != nil {
+		return nil, err
+	}
+	return a.Positions, nil
+}
+
+func locate(c Config, paths [][]string) []diag.Position {
+	out := make([]diag.Position, len(paths))
+	for i := range out {
+		out[i] = diag.Position{File: c.Entry, Line: 1, Col: 1}
+	}
+	imp, err := newImporter(c.Root, c.JPath)
+	if err != nil {
+		return out
+	}
+	e, bad := newEvaluator(c, imp)
+	if bad != nil {
+		return out
+	}
+	l := &locator{e: e, fields: map[string][]*field{}}
+	l.collect("", c.Entry, map[string]bool{})
+	// Each round asks for the paths left, grouped by their last name, and shortens what was not found.
+	left := map[int][]string{}
+	for i, p := range paths {
+		left[i] = p
+	}
+	for len(left) > 0 {
+		groups := map[string][]int{}
+		for i, p := range left {
+			if len(p) == 0 {
+				delete(left, i)
+				continue
+			}
+			groups[p[len(p)-1]] = append(groups[p[len(p)-1]], i)
+		}
+		for _, name := range sortedKeys(groups) {
+			group := groups[name]
+			slices.Sort(group)
+			for _, i := range group {
+				p := left[i]
+				if pos, ok := l.find(p, l.fields[name]); ok {
+					out[i] = pos
+					delete(left, i)
+				} else if pos, ok := l.find(p, l.computed); ok {
+					out[i] = pos
+					delete(left, i)
+				} else {
+					left[i] = p[:len(p)-1]
+				}
+			}
+		}
+	}
+	return out
+}
+
+func sortedKeys(m map[string][]int) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// field is one field of an object in some file.
+type field struct {
+	at   *ast.DesugaredObjectField
+	body ast.Node
+	pos  diag.Position
+}
+
+type locator struct {
+	e        *evaluator
+	fields   map[string][]*field
+	computed []*field
+}
+
+// collect finds the fields of a file and of all that it imports.
+func (l *locator) collect(from, file string, seen map[string]bool) {
+	node, place, err := l.e.vm.ImportAST(from, file)
+	if err != nil || seen[place] || !user(place) {
+		return
+	}
+	seen[place] = true
+	var walk func(ast.Node)
+	walk = func(n ast.Node) {
+		switch n := n.(type) {
+		case nil:
+			return
+		case *ast.Import:
+			l.collect(place, n.File.Value, seen)
+		case *ast.DesugaredObject:
+			for i := range n.Fields {
+				l.add(&n.Fields[i])
+			}
+		}
+		for _, child := range toolutils.Children(n) {
+			walk(child)
+		}
+	}
+	walk(node)
+}
+
+func (l *locator) add(at *ast.DesugaredObjectField) {
+	f := &field{at: at, body: at.Body, pos: position(at.LocRange)}
+	if !f.pos.Known() {
+		if loc := at.Body.Loc(); loc != nil {
+			f.pos = position(*loc)
+		}
+	}
+	if !f.pos.Known() || !user(f.pos.File) {
+		return
+	}
+	if name, ok := at.Name.(*ast.LiteralString); ok {
+		l.fields[name.Value] = append(l.fields[name.Value], f)
+	} else {
+		l.computed = append(l.computed, f)
+	}
+}
+
+var firedRE = regexp.MustCompile(`^defx-position-(\d+)$`)
+
+// find evaluates a path with marks in the given fields. A mark that a shorter
+// path meets belongs to something on the way, and is taken away.
+func (l *locator) find(path []string, marks []*field) (diag.Position, bool) {
+	if len(marks) == 0 {
+		return diag.Position{}, false
+	}
+	for i, f := range marks {
+		f.at.Body = &ast.Error{Expr: &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i)}, NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
+	}
+	defer func() {
+		for _, f := range marks {
+			f.at.Body = f.body
+		}
+	}()
+	for range len(marks) + 1 {
+		if n, fired := l.fires(path[:len(path)-1]); fired {
+			if marks[n].at.Body == marks[n].body {
+				return diag.Position{}, false
+			}
+			marks[n].at.Body = marks[n].body
+			continue
+		}
+		n, fired := l.fires(path)
+		if !fired {
+			return diag.Position{}, false
+		}
+		return marks[n].pos, true
+	}
+	return diag.Position{}, false
+}
+
+// fires evaluates a path as far as its type, and gives the mark that it met.
+func (l *locator) fires(path []string) (int, bool) {
+	l.e.vm.ExtCode("defx-flush", "null") // what was evaluated before knows nothing of the marks
+	expr := "d"
+	switch {
+	case len(path) > 2 && path[0] == "libs":
+		expr = fmt.Sprintf("f(%s, %s)", quote(path[1]), quote(path[2]))
+		path = path[3:]
+	case len(path) > 1 && path[0] == "libs":
+		expr = "lib(" + quote(path[1]) + ")"
+		path = path[2:]
+	}
+	var b strings.Builder
+	b.WriteString("local at(v, k, i) = if std.isArray(v) then v[i] else v[k];\nstd.type(")
+	for range path {
+		b.WriteString("at(")
+	}
+	b.WriteString(expr)
+	for _, k := range path {
+		i, err := strconv.Atoi(k)
+		if err != nil {
+			i = 0
+		}
+		fmt.Fprintf(&b, ", %s, %d)", quote(k), i)
+	}
+	b.WriteString(")")
+	node, err := jsonnet.SnippetToAST(driver, l.e.head+b.String())
+	if err != nil {
+		return 0, false
+	}
+	_, err = l.e.vm.Evaluate(node)
+	if err == nil {
+		return 0, false
+	}
+	runtime, ok := err.(jsonnet.RuntimeError)
+	if !ok {
+		return 0, false
+	}
+	m := firedRE.FindStringSubmatch(runtime.Msg)
+	if m == nil {
+		return 0, false
+	}
+	n, _ := strconv.Atoi(m[1])
+	return n, true
+}
