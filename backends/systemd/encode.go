@@ -140,6 +140,8 @@ func cleanPath(s string) error {
 	switch {
 	case !strings.HasPrefix(s, "/"):
 		return fmt.Errorf("%q is not an absolute path", s)
+	case s == "/":
+		return errors.New("is the root itself")
 	case path.Clean(s) != s:
 		return fmt.Errorf("%q is not a clean path, %q is", s, path.Clean(s))
 	}

@@ -109,7 +109,7 @@ func (b *builder) limits(u *unitText) {
 	}
 }
 
-var units = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
+var sizeUnits = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
 	"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 // size reads a number of bytes. It refuses what does not fit.
@@ -119,7 +119,7 @@ func size(s string) (uint64, error) {
 		return 0, fmt.Errorf("%q is not a size", s)
 	}
 	n, err := strconv.ParseUint(m[1], 10, 64)
-	hi, lo := bits.Mul64(n, units[m[2]])
+	hi, lo := bits.Mul64(n, sizeUnits[m[2]])
 	if err != nil || hi != 0 || lo == 0 || lo > 1<<62 {
 		return 0, fmt.Errorf("%q is not a possible size", s)
 	}

@@ -1,0 +1,196 @@
+package systemd
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// change is one change of one field, and the parts of the payload that move with it.
+type change struct {
+	base  func(*graph.Spec) // before both
+	apply func(*graph.Spec)
+	parts string // of "run reload meta"
+}
+
+func reloadable(s *graph.Spec) { s.Reload = &graph.Reload{Signal: "HUP"} }
+func scheduled(s *graph.Spec)  { s.Schedule = &graph.Schedule{Every: "1h"} }
+func listening(s *graph.Spec) {
+	s.Sockets = map[string]graph.Socket{"ctl": {Path: "/run/a.sock", Mode: "0600"}}
+}
+
+// changes has an entry for each field of graph.Spec and of the structs in it.
+var changes = map[string][]change{
+	"Command":           {{nil, func(s *graph.Spec) { s.Command = lit("bin/other") }, "run"}},
+	"Args":              {{nil, func(s *graph.Spec) { s.Args = lit("x") }, "run"}},
+	"Image":             nil,                                                                                    // refused
+	"Package":           {{nil, func(s *graph.Spec) { s.Package = artifactTok("dist/other.tar") }, "run meta"}}, // the initializer is in it
+	"Env":               {{nil, func(s *graph.Spec) { s.Env["LOG"] = token.Lit("debug") }, "run"}},
+	"Secrets":           {{nil, func(s *graph.Spec) { s.Secrets["PASSWORD"] = secretTok("hydra/db-password", "v2") }, "run"}},
+	"Dirs.State":        {{nil, func(s *graph.Spec) { s.Dirs.State = "other" }, "run"}},
+	"Dirs.Cache":        {{nil, func(s *graph.Spec) { s.Dirs.Cache = "other" }, "run"}},
+	"Dirs.Logs":         {{nil, func(s *graph.Spec) { s.Dirs.Logs = "other" }, "run"}},
+	"Dirs.Runtime":      {{nil, func(s *graph.Spec) { s.Dirs.Runtime = "other" }, "run"}},
+	"User":              {{nil, func(s *graph.Spec) { s.User = "git" }, "run"}},
+	"Ready.HTTP":        {{nil, func(s *graph.Spec) { s.Ready.HTTP = "/" }, "meta"}},
+	"Ready.TCP":         {{nil, func(s *graph.Spec) { s.Ready.TCP = true }, "meta"}},
+	"Ready.Exec":        {{nil, func(s *graph.Spec) { s.Ready.Exec = lit("bin/check") }, "meta"}},
+	"Ready.Notify":      {{nil, func(s *graph.Spec) { s.Ready.Notify = true }, "run meta"}},
+	"Ready.Port":        {{nil, func(s *graph.Spec) { s.Ready.Port = "" }, "meta"}},
+	"Ready.Interval":    {{nil, func(s *graph.Spec) { s.Ready.Interval = "2s" }, "meta"}},
+	"Ready.Timeout":     {{nil, func(s *graph.Spec) { s.Ready.Timeout = "2s" }, "meta"}},
+	"Ready.Retries":     {{nil, func(s *graph.Spec) { s.Ready.Retries = 2 }, "meta"}},
+	"Ready.Count":       {{nil, func(s *graph.Spec) { s.Ready.Count = 2 }, "meta"}},
+	"Migrate":           {{nil, func(s *graph.Spec) { s.Migrate = lit("bin/migrate") }, "run"}},
+	"Limits.CPU":        {{nil, func(s *graph.Spec) { s.Limits.CPU = "2" }, "run"}},
+	"Limits.Memory":     {{nil, func(s *graph.Spec) { s.Limits.Memory = "1Gi" }, "run"}},
+	"Limits.Tasks":      {{nil, func(s *graph.Spec) { s.Limits.Tasks = 2 }, "run"}},
+	"Limits.OpenFiles":  {{nil, func(s *graph.Spec) { s.Limits.OpenFiles = 2 }, "run"}},
+	"Restart":           {{nil, func(s *graph.Spec) { s.Restart = "always" }, "run"}},
+	"Stop.Signal":       {{nil, func(s *graph.Spec) { s.Stop.Signal = "SIGQUIT" }, "run"}},
+	"Stop.Command":      {{nil, func(s *graph.Spec) { s.Stop.Command = lit("bin/stop") }, "run"}},
+	"Stop.Timeout":      {{nil, func(s *graph.Spec) { s.Stop.Timeout = "1s" }, "run"}},
+	"Protect":           {{nil, func(s *graph.Spec) { s.Protect = true }, ""}},
+	"Links":             {{nil, func(s *graph.Spec) { s.Links = []graph.Link{{Rel: "a", Href: "b"}} }, ""}},
+	"Labels":            {{nil, func(s *graph.Spec) { s.Labels = map[string]string{"a": "b"} }, ""}},
+	"Reload.Signal":     {{reloadable, func(s *graph.Spec) { s.Reload.Signal = "USR1" }, "meta"}},
+	"Reload.Command":    {{reloadable, func(s *graph.Spec) { s.Reload = &graph.Reload{Command: lit("bin/reload")} }, "meta"}},
+	"Schedule.Cron":     {{scheduled, func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "@daily"} }, "meta"}},
+	"Schedule.Every":    {{scheduled, func(s *graph.Spec) { s.Schedule.Every = "2h" }, "meta"}},
+	"Schedule.Timezone": {{scheduled, func(s *graph.Spec) { s.Schedule.Timezone = "Europe/Berlin" }, "meta"}},
+	"Schedule.Jitter":   {{scheduled, func(s *graph.Spec) { s.Schedule.Jitter = "1m" }, "meta"}},
+	"Schedule.Missed":   {{scheduled, func(s *graph.Spec) { s.Schedule.Missed = "run" }, "meta"}},
+	"Schedule":          {{nil, scheduled, "run meta"}}, // to run on time is another kind of unit
+	"Initializer": {
+		{nil, func(s *graph.Spec) { s.Initializer = lit("bin/other") }, "meta"},
+		{nil, func(s *graph.Spec) { s.Initializer = nil }, "run meta"},
+	},
+	"Ports.Port": {
+		{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 81, Protocol: "tcp"} }, "meta"},
+		{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 8080, Protocol: "tcp"} }, "run meta"}, // no right to bind it is needed
+		{func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"http": {Port: "http"}} },
+			func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 81, Protocol: "tcp"} }, "run meta"},
+	},
+	"Ports.Protocol": {{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 80, Protocol: "udp"} }, "meta"}},
+	"Sockets.Port":   {{nil, func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"http": {Port: "http"}} }, "run"}},
+	"Sockets.Path":   {{listening, func(s *graph.Spec) { s.Sockets["ctl"] = graph.Socket{Path: "/run/b.sock", Mode: "0600"} }, "run"}},
+	"Sockets.Mode":   {{listening, func(s *graph.Spec) { s.Sockets["ctl"] = graph.Socket{Path: "/run/a.sock", Mode: "0660"} }, "run"}},
+	"Files.Text": {
+		{nil, func(s *graph.Spec) { s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("x")} }, "run"},
+		{reloadable, func(s *graph.Spec) { s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("x")} }, "reload"},
+		{reloadable, func(s *graph.Spec) { s.Files["/etc/hydra/more.conf"] = graph.File{Text: token.Lit("x")} }, "run reload"}, // a mount
+	},
+	"Files.Mode": {
+		{nil, func(s *graph.Spec) {
+			s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("a=b\n"), Mode: "0555"}
+		}, "run"},
+		{reloadable, func(s *graph.Spec) {
+			s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("a=b\n"), Mode: "0555"}
+		}, "reload"},
+	},
+	"Files.Owner": nil, // refused, but for root, which it is anyway
+}
+
+// TestParts checks that every field moves the parts of the payload that
+// graph.Spec promises, and no other.
+func TestParts(t *testing.T) {
+	for _, name := range leaves(reflect.TypeFor[graph.Spec](), "") {
+		if _, known := changes[name]; !known {
+			t.Errorf("nothing says what a change of %s moves", name)
+		}
+	}
+	for name, list := range changes {
+		for _, c := range list {
+			before, after := full(), full()
+			if c.base != nil {
+				c.base(&before.Service.Spec)
+				c.base(&after.Service.Spec)
+			}
+			c.apply(&after.Service.Spec)
+			if got := moved(render(t, before), render(t, after)); got != c.parts {
+				t.Errorf("%s moves %q, not %q", name, got, c.parts)
+			}
+		}
+	}
+}
+
+// leaves names the fields of a struct, and of the structs below it.
+func leaves(typ reflect.Type, prefix string) []string {
+	var out []string
+	for f := range fields(typ) {
+		inner := f.Type
+		if k := inner.Kind(); k == reflect.Pointer || k == reflect.Map {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
+			out = append(out, leaves(inner, prefix+f.Name+".")...)
+		} else {
+			out = append(out, prefix+f.Name)
+		}
+	}
+	return out
+}
+
+func fields(typ reflect.Type) func(func(reflect.StructField) bool) {
+	return func(yield func(reflect.StructField) bool) {
+		for i := range typ.NumField() {
+			if !yield(typ.Field(i)) {
+				return
+			}
+		}
+	}
+}
+
+func moved(a, b plan.Payload) string {
+	var parts []string
+	for _, p := range []struct {
+		name string
+		a, b []byte
+	}{{"run", a.Run, b.Run}, {"reload", a.Reload, b.Reload}, {"meta", a.Meta, b.Meta}} {
+		if string(p.a) != string(p.b) {
+			parts = append(parts, p.name)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// TestOthersMove: what is not of the spec moves its part too, or none.
+func TestOthersMove(t *testing.T) {
+	for name, c := range map[string]struct {
+		apply func(*backends.Input)
+		parts string
+	}{
+		"namespace":   {func(in *backends.Input) { in.Service.Options = []byte(`{"hardening":false}`) }, "run"},
+		"neighbour":   {func(in *backends.Input) { in.Local = nil }, "meta"},
+		"fqdn":        {func(in *backends.Input) { in.Service.FQDN = "a.example.com" }, ""},
+		"machine":     {func(in *backends.Input) { in.Service.Machine = "m2" }, ""},
+		"connects":    {func(in *backends.Input) { in.Service.Connects = []graph.Edge{{Alias: "x"}} }, ""},
+		"place":       {func(in *backends.Input) { in.Service.Path = []string{"elsewhere"} }, ""},
+		"environment": {func(in *backends.Input) { in.Environment = "prod" }, "run"},
+	} {
+		in := full()
+		c.apply(&in)
+		if got := moved(render(t, full()), render(t, in)); got != c.parts {
+			t.Errorf("%s moves %q, not %q", name, got, c.parts)
+		}
+	}
+}
+
+// TestMetaLeavesTheVersion: another initializer is another script, but the unit
+// of the version keeps its bytes.
+func TestMetaLeavesTheVersion(t *testing.T) {
+	in := full()
+	in.Service.Spec.Initializer = lit("bin/other")
+	a, b := realize(t, full()), realize(t, in)
+	for i := range a.Files {
+		same := string(a.Files[i].Content) == string(b.Files[i].Content)
+		if strings.HasSuffix(a.Files[i].Path, ":init.service") == same {
+			t.Errorf("%s: same is %v", a.Files[i].Path, same)
+		}
+	}
+}
