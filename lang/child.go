@@ -18,9 +18,15 @@ import (
 // request is what a child is asked. Exactly one of the parts is set.
 type request struct {
 	Config Config
-	Whole  *wholeRequest `json:",omitempty"`
-	Locate [][]string    `json:",omitempty"`
-	File   *EvalConfig   `json:",omitempty"`
+	Whole  *wholeRequest  `json:",omitempty"`
+	Locate *locateRequest `json:",omitempty"`
+	File   *EvalConfig    `json:",omitempty"`
+}
+
+// locateRequest asks where paths are written. Shallow reads no file but the entry.
+type locateRequest struct {
+	Paths   [][]string
+	Shallow bool
 }
 
 // wholeRequest asks for libraries. Only, if set, is the one to evaluate, and
@@ -62,7 +68,7 @@ func Child(in io.Reader, out io.Writer) int {
 	case r.File != nil:
 		a.Output, a.Errors = evalFile(*r.File)
 	case r.Locate != nil:
-		a.Positions = locate(r.Config, r.Locate)
+		a.Positions = locate(r.Config, *r.Locate)
 	case r.Whole != nil:
 		whole(r.Config, *r.Whole, a)
 	}

@@ -2,6 +2,7 @@ package lang
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -27,18 +28,30 @@ func Locate(ctx context.Context, c Config, paths [][]string) ([]diag.Position, e
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	a, err := spawn(ctx, request{Config: c, Locate: paths})
+	a, err := spawn(ctx, request{Config: c, Locate: &locateRequest{Paths: paths}})
+	if _, died := errors.AsType[*dead](err); died { // some import kills whoever reads it: stay in the entry file
+		a, err = spawn(ctx, request{Config: c, Locate: &locateRequest{Paths: paths, Shallow: true}})
+	}
+	if _, died := errors.AsType[*dead](err); died {
+		return beginnings(c, paths), nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	return a.Positions, nil
 }
 
-func locate(c Config, paths [][]string) []diag.Position {
+func beginnings(c Config, paths [][]string) []diag.Position {
 	out := make([]diag.Position, len(paths))
 	for i := range out {
 		out[i] = diag.Position{File: c.Entry, Line: 1, Col: 1}
 	}
+	return out
+}
+
+func locate(c Config, r locateRequest) []diag.Position {
+	paths := r.Paths
+	out := beginnings(c, paths)
 	imp, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		return out
@@ -47,11 +60,14 @@ func locate(c Config, paths [][]string) []diag.Position {
 	if bad != nil {
 		return out
 	}
-	l := &locator{e: e, fields: map[string][]*field{}}
+	l := &locator{e: e, fields: map[string][]*field{}, shallow: r.Shallow}
 	l.collect("", c.Entry, map[string]bool{})
 	// Each round asks for the paths left, grouped by their last name, and shortens what was not found.
 	left := map[int][]string{}
 	for i, p := range paths {
+		if l.shallow {
+			p = p[:min(len(p), 2)] // what lies deeper would read the library
+		}
 		left[i] = p
 	}
 	for len(left) > 0 {
@@ -103,6 +119,7 @@ type locator struct {
 	e        *evaluator
 	fields   map[string][]*field
 	computed []*field
+	shallow  bool
 }
 
 // collect finds the fields of a file and of all that it imports.
@@ -118,6 +135,9 @@ func (l *locator) collect(from, file string, seen map[string]bool) {
 		case nil:
 			return
 		case *ast.Import:
+			if l.shallow {
+				return
+			}
 			l.collect(place, n.File.Value, seen)
 		case *ast.DesugaredObject:
 			for i := range n.Fields {

@@ -20,9 +20,18 @@ func scan(file, src string) *diag.Error {
 		return diag.Errorf("", "a character of the private range that defx uses for tokens").In(at(file, src, i)).
 			WithHint("remove it, or write it as \\u escape in a value that does not reach a deployment")
 	}
-	depth := 0
+	depth, signs := 0, 0
 	for i := 0; i < len(src); {
-		switch c := src[i]; {
+		c := src[i]
+		if c == '!' || c == '~' || c == '-' || c == '+' {
+			if signs++; signs > maxNesting {
+				return diag.Errorf("", "more than %d operators follow each other", maxNesting).In(at(file, src, i)).
+					WithHint("two of them cancel each other out")
+			}
+		} else if c != ' ' && c != '\n' {
+			signs = 0
+		}
+		switch {
 		case c == '#' || strings.HasPrefix(src[i:], "//"):
 			i = after(src, i, "\n")
 		case strings.HasPrefix(src[i:], "/*"):

@@ -20,13 +20,14 @@ local reference(of, name) = {
   machine:: token('ref', of, name, 'machine'),
   port(port):: token('ref', of, name, 'port', text('dep(…).port', port)),
   output(output):: token('ref', of, name, 'output', text('dep(…).output', output)),
-  assert error 'defx.%s: read something of it, such as .host or .port(name)' % [if of == 'dep' then 'dep(%s)' % name else 'ref(%s)' % name] : true,
+  // Met only when the whole is used as a value: then something was forgotten.
+  reference: error 'defx.%s(%s) is no value: read something of it, such as .host or .port(name)' % [if of == 'dep' then 'dep' else 'ref', name],
 };
 
 {
   '#':: {
     help: 'The words with which a library speaks of values that evaluation cannot know.',
-    import: 'defx/v1.libsonnet',
+    'import': 'defx/v1.libsonnet',
   },
 
   '#dep':: {
