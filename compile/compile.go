@@ -119,6 +119,7 @@ type compiler struct {
 	e        Entry
 	funcs    map[string]*function // by full name
 	heldLibs []Held
+	libHeld  map[string]bool // libraries that did not evaluate at all
 	errs     diag.List
 }
 
@@ -163,7 +164,7 @@ func (c *compiler) checkBackend(d *decoder, name string, p []string) {
 // libraries decodes what each library exports, putting the last good value in
 // the place of what failed.
 func (c *compiler) libraries() {
-	libHeld := map[string]bool{}
+	c.libHeld = map[string]bool{}
 	for _, lib := range c.in.Result.Libraries {
 		good := c.in.Baseline.Good[lib.Name]
 		if !graph.ValidName(lib.Name) {
@@ -171,7 +172,7 @@ func (c *compiler) libraries() {
 			continue
 		}
 		if lib.Err != nil {
-			libHeld[lib.Name] = true
+			c.libHeld[lib.Name] = true
 			if len(good) == 0 {
 				c.heldLibs = append(c.heldLibs, Held{Name: lib.Name, Err: lib.Err})
 			}
@@ -202,7 +203,7 @@ func (c *compiler) libraries() {
 	names := slices.Sorted(maps.Keys(c.funcs))
 	for _, o := range c.in.Result.Overrides {
 		lib, _, _ := strings.Cut(o, "/")
-		if c.funcs[o] == nil && !libHeld[lib] && !c.isNull(o) {
+		if c.funcs[o] == nil && !c.libHeld[lib] && !c.isNull(o) {
 			c.errs = append(c.errs, diag.Errorf("", "overrides: no library defines %q", o).
 				At("overrides", o).WithHint("%s", diag.Suggest(o, names)))
 		}

@@ -175,8 +175,18 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 		if f.Tag.Get("required") == "true" {
 			d.errorf(path, "%q is missing", name)
 		}
-		if def := f.Tag.Get("default"); def != "" && out.Field(i).Kind() == reflect.String {
-			out.Field(i).SetString(def)
+		fillDefault(out.Field(i), f.Tag)
+	}
+}
+
+// fillDefault gives an absent field its default; in an absent object, each of its fields.
+func fillDefault(v reflect.Value, tag reflect.StructTag) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(tag.Get("default"))
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fillDefault(v.Field(i), v.Type().Field(i).Tag)
 		}
 	}
 }

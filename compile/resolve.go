@@ -161,6 +161,10 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 			return found(full, parts[2])
 		}
 	}
+	if len(parts) > 1 && c.libHeld[parts[0]] {
+		_, e := fail("and library %s did not evaluate and has no last good version", parts[0])
+		return "", e.WithHint("mend library %s first", parts[0])
+	}
 	var known []string
 	for full, g := range c.funcs {
 		known = append(known, full)

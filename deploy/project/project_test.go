@@ -1,0 +1,280 @@
+package project_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
+		os.Exit(lang.Child(os.Stdin, os.Stdout))
+	}
+	os.Exit(m.Run())
+}
+
+const start = `
+-- defx.jsonnet --
+function(env='dev') {
+  name: 'shop',
+  libs: { data: import 'data.libsonnet', web: import 'web.libsonnet', misc: import 'misc.libsonnet' },
+  machines: { box: { connect: 'dir:./box' } },
+}
+-- data.libsonnet --
+{
+  db: {
+    service: {
+      command: ['/usr/bin/postgres', '-D', '/var/lib/db'],
+      user: 'postgres',
+      dirs: { state: 'db' },
+      ports: { sql: 5432 },
+    },
+  },
+}
+-- web.libsonnet --
+local defx = import 'defx/v1.libsonnet';
+{
+  web: {
+    requires: { db: 'data/db' },
+    service: {
+      command: ['/usr/bin/web'],
+      env: { LOG: 'info', DB: 'postgres://%s:%s/x' % [defx.dep('db').host, defx.dep('db').port('sql')] },
+      ports: { http: 8080 },
+    },
+  },
+  worker: { service: { command: ['/usr/bin/worker'] } },
+}
+-- misc.libsonnet --
+{
+  tick: { service: { command: ['/bin/true'], schedule: { every: '1m' } } },
+}
+`
+
+// world is a deployment's folder.
+type world struct {
+	t   *testing.T
+	dir string
+}
+
+func newWorld(t *testing.T, archive string) *world {
+	w := &world{t, t.TempDir()}
+	for _, f := range txtar.Parse([]byte(archive)).Files {
+		w.write(f.Name, string(f.Data))
+	}
+	return w
+}
+
+func (w *world) write(name, text string) {
+	w.t.Helper()
+	name = filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) edit(name, old, new string) {
+	w.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(w.dir, name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if !strings.Contains(string(raw), old) {
+		w.t.Fatalf("%s does not hold %q", name, old)
+	}
+	w.write(name, strings.ReplaceAll(string(raw), old, new))
+}
+
+func (w *world) open() *project.Project {
+	w.t.Helper()
+	p, err := project.Open(w.dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) plan() (*project.Desired, *plan.ChangeSet) {
+	w.t.Helper()
+	p := w.open()
+	d, err := p.Evaluate(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	cs, err := p.Changes(context.Background(), d, p.Work(d))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d, cs
+}
+
+func (w *world) apply() *apply.Result {
+	w.t.Helper()
+	p := w.open()
+	d, err := p.Evaluate(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	work := p.Work(d)
+	work.Tell = func(e apply.Event) {
+		if e.Err != nil {
+			w.t.Logf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
+		}
+	}
+	res, err := apply.Run(context.Background(), work)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res
+}
+
+func ops(cs *plan.ChangeSet) string {
+	var out []string
+	for _, a := range cs.Actions {
+		out = append(out, string(a.Op)+" "+a.Address)
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestTheFirstApplyDeploysAllAndTheSecondNothing(t *testing.T) {
+	w := newWorld(t, start)
+	if _, cs := w.plan(); ops(cs) != "create data/db, create misc/tick, create web/web, create web/worker" {
+		t.Errorf("plan: %s", ops(cs))
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, ".defx")); err == nil {
+		t.Error("a plan left a trace")
+	}
+	res := w.apply()
+	if res.Generation != 1 || res.Counts.Created != 4 || len(res.Failed) > 0 {
+		t.Fatalf("first apply: %+v", res)
+	}
+	before := tree(t, w.dir)
+	res = w.apply()
+	if res.Wrote || res.Counts.Unchanged != 4 || !res.Changes.Empty() {
+		t.Errorf("second apply: %+v", res)
+	}
+	if after := tree(t, w.dir); after != before {
+		t.Errorf("the second apply wrote something:\n%s", after)
+	}
+}
+
+func TestOneEditChangesOneService(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.edit("web.libsonnet", "LOG: 'info'", "LOG: 'debug'")
+	_, cs := w.plan()
+	if ops(cs) != "update web/web" {
+		t.Fatalf("plan: %s", ops(cs))
+	}
+	a := cs.Actions[0]
+	if len(a.Changes) != 1 || a.Verb != plan.Restart {
+		t.Fatalf("%+v", a)
+	}
+	c := a.Changes[0]
+	if c.Path != "/env/LOG" || c.Before != "info" || c.After != "debug" || c.Position.String() != "web.libsonnet:7:14" {
+		t.Errorf("change: %+v at %s", c, c.Position)
+	}
+	if res := w.apply(); res.Generation != 2 || res.Counts.Updated != 1 || res.Counts.Unchanged != 3 {
+		t.Errorf("apply: %+v", res)
+	}
+}
+
+func TestAChangedPortReachesExactlyItsReaders(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.edit("data.libsonnet", "5432", "5433")
+	_, cs := w.plan()
+	if ops(cs) != "update data/db, update web/web" {
+		t.Fatalf("plan: %s", ops(cs))
+	}
+	if a := cs.Actions[0]; a.Verb != plan.Exchange {
+		t.Errorf("the database itself: verb %s, want exchange", a.Verb)
+	}
+	if a := cs.Actions[1]; a.Verb != plan.Restart || len(a.Changes) != 1 || a.Changes[0].Path != "/reads/data~1db.port(sql)" ||
+		a.Changes[0].Position.String() != "web.libsonnet:7:27" {
+		t.Errorf("the reader: %+v", a)
+	}
+}
+
+func TestABrokenLibraryIsHeldAndTheOthersDeployed(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.edit("data.libsonnet", "service: {", "service: { {")
+	w.edit("web.libsonnet", "'/usr/bin/worker'", "'/usr/bin/worker2'")
+	d, cs := w.plan()
+	if ops(cs) != "update web/worker" || cs.Summary.Held != 1 || cs.Held[0].Address != "data/db" || cs.Held[0].Position.File != "data.libsonnet" {
+		t.Fatalf("plan: %s, held %+v", ops(cs), cs.Held)
+	}
+	if len(d.HeldUnits) != 1 {
+		t.Errorf("held units: %v", d.HeldUnits)
+	}
+	if res := w.apply(); res.Counts.Updated != 1 || res.Counts.Held != 1 {
+		t.Errorf("apply: %+v", res)
+	}
+	w.edit("data.libsonnet", "service: { {", "service: {")
+	if _, cs := w.plan(); !cs.Empty() {
+		t.Errorf("after mending: %s", ops(cs))
+	}
+}
+
+func TestABrokenFunctionalityThatWasNeverGoodHoldsWhatRequiresIt(t *testing.T) {
+	w := newWorld(t, start)
+	w.edit("data.libsonnet", "user: 'postgres'", "usr: 'postgres'")
+	_, cs := w.plan()
+	if ops(cs) != "create misc/tick, create web/worker" || len(cs.Held) != 2 {
+		t.Fatalf("plan: %s, held %+v", ops(cs), cs.Held)
+	}
+	if h := cs.Held[0]; h.Address != "data/db" || h.Position.String() != "data.libsonnet:5:7" {
+		t.Errorf("held: %+v", h)
+	}
+}
+
+func TestWhatKeepsDataIsNotDeletedBecauseItsLinesVanished(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.write("data.libsonnet", "{}")
+	w.write("web.libsonnet", "{}")
+	_, cs := w.plan()
+	if ops(cs) != "delete web/web, delete web/worker" || len(cs.Protected) != 1 || cs.Protected[0].Address != "data/db" {
+		t.Fatalf("plan: %s, protected %+v", ops(cs), cs.Protected)
+	}
+}
+
+func TestRollbackGivesTheSameMachine(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	first := machine(t, filepath.Join(w.dir, "box"))
+	w.edit("web.libsonnet", "LOG: 'info'", "LOG: 'debug'")
+	w.edit("misc.libsonnet", "}\n", "  more: { service: { command: ['/bin/more'], user: 'more', reload: { signal: 'HUP' }, files: { '/etc/more.conf': 'x' } } },\n}\n")
+	w.apply()
+	p := w.open()
+	store := p.Store("shop", "dev")
+	history, err := state.History(context.Background(), store, 0)
+	if err != nil || len(history) != 2 {
+		t.Fatalf("history: %v, %v", history, err)
+	}
+	old := &plan.Plan{}
+	if err := state.Load(context.Background(), store, history[1].PlanObject, old); err != nil {
+		t.Fatal(err)
+	}
+	res, err := apply.Run(context.Background(), &apply.Work{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
+	if err != nil || len(res.Failed) > 0 {
+		t.Fatalf("rollback: %+v, %v", res, err)
+	}
+	if now := machine(t, filepath.Join(w.dir, "box")); now != first {
+		t.Errorf("the machine differs:\n%s\nfirst:\n%s", now, first)
+	}
+}
