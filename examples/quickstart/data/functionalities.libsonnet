@@ -1,0 +1,21 @@
+local defx = import 'defx/v1.libsonnet';
+{
+  // Keeps data of its own (dirs.state): removing these lines does not remove it.
+  db: {
+    service: {
+      command: ['/usr/lib/postgresql/15/bin/postgres', '-D', '/var/lib/quickstart-db', '-p', defx.me.port('sql')],
+      user: 'postgres',
+      dirs: { state: 'quickstart-db' },
+      ports: { sql: 5432 },
+      ready: { tcp: true },
+    },
+  },
+  cache: {
+    service: {
+      command: ['/usr/bin/redis-server', '--port', defx.me.port('redis'), '--save', ''],
+      ports: { redis: 6379 },
+      ready: { tcp: true },
+      limits: { memory: '256Mi' },
+    },
+  },
+}

@@ -1,0 +1,26 @@
+local defx = import 'defx/v1.libsonnet';
+{
+  gitolite: {
+    place: { location: 'singapore' },
+    fqdn: 'git.zalora.example',
+    // Hydra calls back when it has built; who may talk to whom has no order.
+    connects: ['hydra/hydra-web'],
+    service: {
+      command: ['/usr/bin/git', 'daemon', '--reuseaddr', '--base-path=' + defx.me.dir('state'), '--port=' + defx.me.port('git')],
+      user: 'gitolite3',
+      dirs: { state: 'gitolite3' },
+      ports: { git: 9418 },
+      ready: { tcp: true },
+      initializer: ['/usr/bin/gitolite', 'setup', '-a', 'admin'],
+    },
+  },
+  // Runs every minute and pushes what is new.
+  mirror: {
+    requires: { git: 'gitolite' },
+    service: {
+      command: ['/usr/bin/git', 'remote', 'update'],
+      env: { ORIGIN: 'git://%s:%s/' % [defx.dep('git').host, defx.dep('git').port('git')] },
+      schedule: { every: '1m', jitter: '5s' },
+    },
+  },
+}
