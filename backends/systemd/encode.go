@@ -83,6 +83,22 @@ func wholePath(s string) (string, error) {
 	return strings.ReplaceAll(s, "%", "%%"), nil
 }
 
+// socketPath encodes the path of a listener. What looks odd there systemd
+// escapes when it notes its open descriptors, and does not recognize when it
+// reads them back: the listener would be lost at the next daemon-reload.
+func socketPath(s string) (string, error) {
+	if err := cleanPath(s); err != nil {
+		return "", err
+	}
+	if len(s) > 107 {
+		return "", fmt.Errorf("has %d bytes, but the path of a socket can have 107", len(s))
+	}
+	if !plainRE.MatchString(s) {
+		return "", errors.New("holds characters other than letters, digits and _./:=@,+-, with which systemd would lose the listener when it reloads")
+	}
+	return s, nil
+}
+
 // bindPath encodes one side of a bind mount.
 func bindPath(s string) (string, error) {
 	if err := cleanPath(s); err != nil {

@@ -138,7 +138,7 @@ func TestRealLife(t *testing.T) {
 	m.deploy("", input("never", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "note", "tick"),
 		Dirs: graph.Dirs{State: "never"}, Schedule: &graph.Schedule{Cron: "0 0 1 1 *"}}))
 	sock := graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"), Env: map[string]token.Text{"WHO": token.Lit("one")},
-		Dirs: graph.Dirs{State: "sock"}, Sockets: map[string]graph.Socket{"talk": {Path: "/run/talk 50% é.sock", Mode: "0666"}}}
+		Dirs: graph.Dirs{State: "sock"}, Sockets: map[string]graph.Socket{"talk": {Path: "/run/x/talk-5:a@b,c=d+E_f.sock", Mode: "0666"}}}
 	sockL := m.deploy("", input("sock", sock))
 	sock.Env = map[string]token.Text{"WHO": token.Lit("two")}
 	sockL2 := m.deploy("/next", input("sock", sock))
@@ -160,7 +160,7 @@ show cpu WEB CPUQuotaPerSecUSec
 show memory WEB MemoryMax
 printf two > COPY
 systemctl reload WEB && sleep 0.3 && echo reloaded
-PROBE dial unix '/run/talk 50% é.sock'
+PROBE dial unix '/run/x/talk-5:a@b,c=d+E_f.sock'
 PROBE dial tcp 127.0.0.1:82
 show tcp TCP
 cp -a /next/etc /next/var / && systemctl daemon-reload
@@ -168,8 +168,8 @@ show old-after-switch WEB1
 show alias-after-switch WEB Id
 show new-before-start WEB2
 show old-sock SOCK1
-PROBE dial unix '/run/talk 50% é.sock'
-systemctl start SOCK2 && systemctl stop SOCK1 && PROBE dial unix '/run/talk 50% é.sock'
+PROBE dial unix '/run/x/talk-5:a@b,c=d+E_f.sock'
+systemctl start SOCK2 && systemctl stop SOCK1 && PROBE dial unix '/run/x/talk-5:a@b,c=d+E_f.sock'
 systemctl stop WEB1 && systemctl start WEB2 && sleep 0.3
 show old-after-start WEB1
 show new-after-start WEB2

@@ -21,10 +21,6 @@ func (b *builder) service(mounts []string) []byte {
 		u.set("Requires", b.migrate())
 		u.set("After", b.migrate())
 	}
-	if !b.Run.Scheduled {
-		// What it depends on may come back later than a few tries.
-		u.set("StartLimitIntervalSec", "0")
-	}
 	b.extras(&u, "unit", b.Run.Options.Unit)
 
 	u.section("Service")
@@ -97,6 +93,9 @@ func (b *builder) head(u *unitText, prefix string) {
 	u.set("PartOf", b.target)
 	u.set("Wants", "network-online.target")
 	u.set("After", "network-online.target")
+	// What a service depends on may come back later than after a few tries, each of which
+	// asks for its scripts too; and a job may be due every second.
+	u.set("StartLimitIntervalSec", "0")
 	if user := b.Run.User; user != "" && user != "root" {
 		u.set("Requires", userUnit(user))
 		u.set("After", userUnit(user))

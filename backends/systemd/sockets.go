@@ -16,10 +16,7 @@ func (b *builder) socketUnit() []byte {
 		where := at("sockets", l.Name)
 		switch {
 		case l.Path != "":
-			if len(l.Path) > 107 {
-				b.fail(where, "%s has %d bytes, but the path of a socket can have 107", field(where), len(l.Path))
-			}
-			u.set("ListenStream", b.take(where)(wholePath(l.Path)))
+			u.set("ListenStream", b.take(where)(socketPath(l.Path)))
 		case l.Protocol == "udp":
 			u.set("ListenDatagram", strconv.Itoa(l.Port))
 		default:

@@ -1,0 +1,65 @@
+package systemd
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// TestRealServers runs well-known servers under the hardening that every
+// service gets. The tree must have nginx-light, redis-server, postgresql and curl.
+func TestRealServers(t *testing.T) {
+	m := newMachine(t)
+	for _, p := range []string{"/usr/sbin/nginx", "/usr/bin/redis-server", "/usr/lib/postgresql/15/bin/postgres", "/usr/bin/curl"} {
+		if _, err := os.Stat(m.root + p); err != nil {
+			t.Skipf("the tree has no %s", p)
+		}
+	}
+	conf := `user www-data;
+pid /run/front/nginx.pid;
+error_log stderr;
+events {}
+http {
+	access_log /var/log/front/access.log;
+	client_body_temp_path /var/cache/front/body;
+	proxy_temp_path /var/cache/front/proxy;
+	fastcgi_temp_path /var/cache/front/fastcgi;
+	uwsgi_temp_path /var/cache/front/uwsgi;
+	scgi_temp_path /var/cache/front/scgi;
+	server { listen 80; location / { return 200 "WORD\n"; } }
+}
+`
+	file := func(word string) map[string]graph.File {
+		return map[string]graph.File{"/etc/front/nginx.conf": {Text: token.Lit(strings.Replace(conf, "WORD", word, 1))}}
+	}
+	nginx := m.deploy("", input("front", graph.Spec{User: "root", Files: file("one"), Reload: &graph.Reload{Signal: "HUP"},
+		Command: lit("/usr/sbin/nginx", "-c", "/etc/front/nginx.conf", "-g", "daemon off;"),
+		Ports:   map[string]graph.Port{"http": {Port: 80}}, Dirs: graph.Dirs{Runtime: "front", Logs: "front", Cache: "front"}}))
+	redis := m.deploy("", input("kv", graph.Spec{Command: lit("/usr/bin/redis-server", "--dir", "/var/lib/kv", "--supervised", "systemd", "--appendonly", "yes"),
+		Dirs: graph.Dirs{State: "kv"}, Ready: &graph.Ready{Notify: true, Timeout: "20s"}}))
+	db := m.deploy("", input("db", graph.Spec{User: "postgres", Dirs: graph.Dirs{State: "db", Runtime: "db"},
+		Initializer: lit("/usr/lib/postgresql/15/bin/initdb", "-D", "/var/lib/db/data"),
+		Command:     lit("/usr/lib/postgresql/15/bin/postgres", "-D", "/var/lib/db/data", "-k", "/run/db"),
+		Stop:        &graph.Stop{Signal: "INT"}}))
+	out := m.boot(strings.NewReplacer("NGINX", nginx.Name, "REDIS", redis.Name, "DB", db.Name, "COPY",
+		unitsDir+"/"+strings.TrimSuffix(nginx.Name, ".service")+"/files/etc/front/nginx.conf").Replace(`
+for i in $(seq 100); do [ -S /run/db/.s.PGSQL.5432 ] && break; sleep 0.1; done; sleep 0.5
+curl -sS http://127.0.0.1/
+sed 's/"one/"two/' COPY > /tmp/new; cat /tmp/new > COPY; systemctl reload NGINX; sleep 0.5
+curl -sS http://127.0.0.1/
+redis-cli set a redis-works >/dev/null; systemctl restart REDIS; redis-cli get a
+su postgres -c "psql -h /run/db -tAc \"select 'postgres-' || 'works'\""
+systemctl restart DB; sleep 1
+su postgres -c "psql -h /run/db -tAc \"select 'postgres-' || 'again'\""
+systemctl is-active NGINX REDIS DB | sort | uniq -c
+`))
+	t.Logf("%s", out)
+	for _, want := range []string{"one\n", "two\n", "redis-works", "postgres-works", "postgres-again", "3 active"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+}
