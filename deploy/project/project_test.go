@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
 		os.Exit(lang.Child(os.Stdin, os.Stdout))
 	}
+	if len(os.Args) > 2 && os.Args[1] == applyVerb {
+		os.Exit(applyAsProcess(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 

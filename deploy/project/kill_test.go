@@ -1,0 +1,151 @@
+package project_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang"
+)
+
+// applyVerb makes this test binary apply the deployment of a folder, as a
+// process that can be killed.
+const applyVerb = "__apply"
+
+func applyAsProcess(dir string) int {
+	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New()))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	d, err := p.Evaluate(context.Background())
+	if err == nil {
+		var res *apply.Result
+		if res, err = apply.Run(context.Background(), p.Work(d)); err == nil && len(res.Failed) > 0 {
+			err = fmt.Errorf("failed: %v", res.Failed)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// fleet writes a deployment of n services, of which each version changes some,
+// drops some and adds some, with reloads, timers, sockets and users.
+func fleet(w *world, n, version int) {
+	w.write("defx.jsonnet", fmt.Sprintf(`
+local defx = import 'defx/v1.libsonnet';
+local v = %d;
+{
+  name: 'fleet',
+  libs: {
+    a: {
+      ['s%%d' %% i]: {
+        requires: if i %% 5 == 1 then ['s0'] else [],
+        service: {
+          command: ['/bin/run', '%%d' %% i],
+          env: { V: '%%d' %% (if i %% 3 == 0 then v else 0) },
+          ports: { p: 1000 + i },
+        } + (if i %% 7 == 0 then { schedule: { every: '1m' } } else {})
+          + (if i %% 7 == 1 then { user: 'u%%d' %% i } else {})
+          + (if i %% 7 == 2 then { reload: { signal: 'HUP' }, files: { '/etc/f.conf': 'v%%d' %% v } } else {})
+          + (if i %% 7 == 3 then { files: { '/etc/f.conf': 'v%%d' %% v } } else {})
+          + (if i %% 7 == 4 then { package: defx.artifact('pkg') } else {}),
+      }
+      for i in std.range(0, %d)
+      if (i + v) %% 11 != 0 || i == 0
+    },
+  },
+  machines: { m1: { connect: 'dir:./m1', address: '10.0.0.1' }, m2: { connect: 'dir:./m2', address: '10.0.0.2' } },
+}
+`, version, n))
+	w.write("pkg/run", fmt.Sprintf("version %d", version))
+}
+
+func both(t *testing.T, w *world) string {
+	return machine(t, filepath.Join(w.dir, "m1")) + machine(t, filepath.Join(w.dir, "m2"))
+}
+
+func copyWorld(t *testing.T, from *world) *world {
+	t.Helper()
+	to := &world{t, filepath.Join(t.TempDir(), "w")}
+	if out, err := exec.Command("cp", "-a", from.dir, to.dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return to
+}
+
+func TestAKilledApplyIsFinishedByTheNext(t *testing.T) {
+	kills := 100
+	if s := os.Getenv("DEFX_TEST_KILLS"); s != "" {
+		kills, _ = strconv.Atoi(s)
+	}
+	before := newWorld(t, "")
+	fleet(before, 60, 1)
+	before.apply()
+
+	undisturbed := copyWorld(t, before)
+	fleet(undisturbed, 60, 2)
+	begun := time.Now()
+	if out, err := exec.Command(os.Args[0], applyVerb, undisturbed.dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	took := time.Since(begun)
+	want := both(t, undisturbed)
+
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("DEFX_TEST_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("seed %d, %d kills within %s", seed, kills, took)
+	r := rand.New(rand.NewPCG(seed, 0))
+	killed := 0
+	for n := range kills {
+		w := copyWorld(t, before)
+		fleet(w, 60, 2)
+		cmd := exec.Command(os.Args[0], applyVerb, w.dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wait := time.Duration(r.Int64N(int64(took)))
+		time.AfterFunc(wait, func() { cmd.Process.Kill() })
+		if cmd.Wait() != nil {
+			killed++
+		}
+		if out, err := exec.Command(os.Args[0], applyVerb, w.dir).CombinedOutput(); err != nil {
+			t.Fatalf("kill %d after %s: the next apply failed: %v\n%s", n, wait, err, out)
+		}
+		if got := both(t, w); got != want {
+			t.Fatalf("kill %d after %s: the machines differ:\n%s", n, wait, firstDifference(got, want))
+		}
+		res := w.apply()
+		if res.Wrote || !res.Changes.Empty() {
+			t.Fatalf("kill %d after %s: a third apply still found work: %+v", n, wait, res.Changes.Actions)
+		}
+		os.RemoveAll(w.dir)
+	}
+	if killed < kills/2 {
+		t.Errorf("only %d of %d applies were killed before their end", killed, kills)
+	}
+}
+
+func firstDifference(a, b string) string {
+	i := 0
+	for i < min(len(a), len(b)) && a[i] == b[i] {
+		i++
+	}
+	cut := func(s string) string { return s[max(0, i-200):min(len(s), i+200)] }
+	return "got …" + cut(a) + "…\nwant …" + cut(b) + "…"
+}
