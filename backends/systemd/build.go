@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"io/fs"
 	"path"
+	"strings"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
@@ -93,6 +94,11 @@ func (b *builder) files(l *backends.Layout) []string {
 			}
 		}
 		seen[p] = true
+		for _, no := range []string{"/proc", "/sys", "/run/credentials", path.Dir(backends.StorePath)} {
+			if p == no || strings.HasPrefix(p, no+"/") {
+				b.fail(where, "%s lies below %s, where no file can be shown", field(where), no)
+			}
+		}
 		mode := b.mode(where, f.Mode)
 		data := []byte(b.bind(where, f.Text))
 		if err := text(string(data)); err != nil {
