@@ -13,10 +13,12 @@
 // refuses to know how files get to a machine and who starts what. Invariants:
 // every value passes one function of encode.go; what a directive cannot carry
 // is refused with the place of its field, never altered.
+//
+// It is larger than most packages because systemd has a notation of its own for
+// each thing: one file a notation.
 package systemd
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -129,5 +131,3 @@ func decodePayload(pl plan.Payload) (payload, error) {
 	}
 	return p, nil
 }
-
-var _ json.Marshaler = token.Text(nil)
