@@ -43,7 +43,7 @@ func (c *compiler) resolve(f *function) *diag.Error {
 	r := &resolver{c: c, f: f, d: &decoder{subject: f.full()}}
 	for _, p := range f.parts {
 		m := f.fn.Group[p.member]
-		r.p, r.sets = p, map[string]string{}
+		r.p, r.broken = p, map[string]bool{}
 		r.requires, r.connects, r.after = map[string]string{}, map[string]string{}, map[string]string{}
 		r.aliases(f.fn.Requires, "requires", f.path(), r.requires)
 		r.aliases(m.Requires, "requires", p.path, r.requires)
@@ -70,7 +70,7 @@ type resolver struct {
 	f                         *function
 	p                         *part
 	d                         *decoder
-	sets                      map[string]string
+	broken                    map[string]bool   // aliases that were told to be wrong already
 	requires, connects, after map[string]string // alias → set
 }
 
@@ -80,6 +80,7 @@ func (r *resolver) aliases(a Aliases, field string, at []string, into map[string
 		set, err := r.c.lookup(r.f, r.p, a[alias])
 		if err != nil {
 			r.d.errorf(p, "%s %v", field, err.Msg).WithHint("%s", err.Hint)
+			r.broken[alias] = true
 			continue
 		}
 		if set == r.set() && field == "requires" {
@@ -229,6 +230,9 @@ func (r *resolver) ref(path []string, t token.Token) token.Token {
 		}
 		return t
 	case "dep":
+		if r.broken[t.Name] {
+			return t
+		}
 		var ok bool
 		if set, ok = r.requires[t.Name]; !ok {
 			if set, ok = r.connects[t.Name]; !ok {
