@@ -93,7 +93,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		}
 	}
 	for _, to := range slices.SortedFunc(maps.Keys(local), graph.Address.Compare) {
-		if t := g.Find(to); t != nil && t.Machine == svc.Machine {
+		if t := g.Find(to); t != nil && t.Machine == svc.Machine && t.Spec.Schedule == nil { // what runs on time is not started by others
 			in.Local = append(in.Local, to)
 		}
 	}

@@ -30,7 +30,7 @@ type Payload struct {
 type Artifact struct {
 	Digest digest.Digest `json:"digest"`
 	Path   string        `json:"path"` // where it is now, relative to the root; not in any digest
-	Kind   string        `json:"kind"` // "tree": the file or folder itself; "tar": unpacked there
+	Kind   string        `json:"kind"` // "file": one file, which keeps its name; "tree": a folder; "tar": unpacked there
 }
 
 // Unit is what one backend makes of one service on one machine: the grain of change.

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -94,6 +95,7 @@ type Desired struct {
 	Generation  *state.Generation // nil: nothing was ever applied
 	Baseline    digest.Digest
 	Reads       []lang.Read
+	Overrides   []string // functionalities that the entry overrides, sorted
 }
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
@@ -103,7 +105,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads}
+	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides}
 	var head struct {
 		Name string `json:"name"`
 	}
@@ -431,4 +433,9 @@ func (p *Project) Deployments() map[string][]string {
 		slices.Sort(out[d])
 	}
 	return out
+}
+
+// ArtifactStream gives the content of an artifact as it travels to a machine.
+func (p *Project) ArtifactStream(a plan.Artifact) (io.ReadCloser, error) {
+	return p.artifacts.Stream(a)
 }

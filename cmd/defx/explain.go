@@ -1,0 +1,198 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+	"github.com/spf13/cobra"
+)
+
+// explanation is all that defx knows of one unit.
+type explanation struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"` // "Explanation"
+	Address    string         `json:"address"`
+	Machine    string         `json:"machine"`
+	Backend    string         `json:"backend"`
+	Unit       string         `json:"unit"` // its name on the machine
+	Defined    diag.Position  `json:"defined"`
+	Overridden *diag.Position `json:"overridden,omitempty"`
+	Because    string         `json:"because"` // why it is on this machine
+	Digest     digest.Digest  `json:"digest"`
+	Deployed   digest.Digest  `json:"deployed"`   // empty: not deployed
+	Generation int            `json:"generation"` // that holds what is deployed
+	Action     *plan.Action   `json:"action"`     // what apply would do; null = nothing
+	Reads      plan.Values    `json:"reads"`
+	ReadBy     []string       `json:"readBy"`
+}
+
+func explainCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain ADDRESS",
+		Short: "Tell why a unit is where and what it is",
+		Long: `Tell where a unit is defined, why it is on its machine, how its digest came to differ
+from the deployed one, and which values it reads.
+
+` + exitCodes,
+		Example: "  defx explain shop/web\n  defx explain hydra/hydra-web#0 --json",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, d, w, err := o.desired(cmd.Context(), &consent{})
+			if err != nil {
+				return err
+			}
+			svc, err := findService(d, args[0])
+			if err != nil {
+				return err
+			}
+			address := svc.Address.String()
+			placed, u := d.Rendered.Plan.Find(address), d.Rendered.Units[address]
+			if placed == nil || u == nil {
+				return diag.Errorf(address, "it is held: what stands is left as it is").WithHint("mend the error told above")
+			}
+			cs, err := p.Changes(cmd.Context(), d, w)
+			if err != nil {
+				return err
+			}
+			e := explanation{APIVersion: plan.APIVersion, Kind: "Explanation", Address: address, Machine: svc.Machine, Backend: svc.Backend,
+				Because: d.Reasons[address], Digest: placed.Digest, Reads: placed.Values, ReadBy: readers(d, svc)}
+			if e.Reads == nil {
+				e.Reads = plan.Values{}
+			}
+			instance, err := u.Instance(placed.Values)
+			if err != nil {
+				return err
+			}
+			layout, err := all[svc.Backend].Realize(u.Payload, instance, func(t token.Token) (string, bool) { v, ok := placed.Values[plan.Key(t)]; return v, ok })
+			if err != nil {
+				return err
+			}
+			e.Unit = layout.Unit
+			at := p.Positions(cmd.Context(), [][]string{svc.Path, {"overrides", svc.Address.Functionality()}})
+			e.Defined = at[0]
+			if slices.Contains(d.Overrides, svc.Address.Functionality()) {
+				e.Overridden = &at[1]
+			}
+			if g := d.Generation; g != nil {
+				for _, r := range g.Records {
+					if r.Address == address {
+						e.Deployed, e.Generation = r.Digest, g.Number
+					}
+				}
+			}
+			for i := range cs.Actions {
+				if cs.Actions[i].Address == address {
+					e.Action = &cs.Actions[i]
+				}
+			}
+			if o.json {
+				return printJSON(os.Stdout, e)
+			}
+			e.print()
+			return nil
+		},
+	}
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		p, err := o.open()
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		d, err := p.Evaluate(cmd.Context())
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return addresses(d), cobra.ShellCompDirectiveNoFileComp
+	}
+	return cmd
+}
+
+func addresses(d *project.Desired) []string {
+	var out []string
+	for _, s := range d.Graph.Services {
+		out = append(out, s.Address.String())
+	}
+	return out
+}
+
+// findService takes an address, or the end of one if that is unique.
+func findService(d *project.Desired, name string) (*graph.Service, error) {
+	var found []*graph.Service
+	for _, s := range d.Graph.Services {
+		if a := s.Address.String(); a == name {
+			return s, nil
+		} else if strings.HasSuffix(a, "/"+name) {
+			found = append(found, s)
+		}
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	hint := diag.Suggest(name, addresses(d))
+	if hint == "" {
+		hint = "defx graph lists the addresses"
+	}
+	return nil, diag.Errorf("", "there is no unit %q", name).WithHint("%s", hint)
+}
+
+func readers(d *project.Desired, svc *graph.Service) []string {
+	out := []string{}
+	for address, u := range d.Rendered.Units {
+		for _, t := range u.Reads {
+			if t.Of != "me" && (t.Name == svc.Address.Set() || t.Name == svc.Address.Functionality()) && address != svc.Address.String() {
+				out = append(out, address)
+				break
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (e *explanation) print() {
+	s := styleFor(os.Stdout, colorFlag)
+	line := func(name, text string) { fmt.Printf("  %s %s\n", pad(name, 13), clean(text)) }
+	fmt.Printf("%s on %s (%s), unit %s\n", s.bold(e.Address), e.Machine, e.Backend, e.Unit)
+	defined := e.Defined.String()
+	if e.Overridden != nil {
+		defined += ", overridden " + e.Overridden.String()
+	}
+	line("defined", defined)
+	line("here because", e.Because)
+	switch {
+	case e.Deployed == "":
+		line("digest", e.Digest.Brief()+" now, not deployed")
+	case e.Deployed == e.Digest:
+		line("digest", fmt.Sprintf("%s, as deployed (generation %d)", e.Digest.Brief(), e.Generation))
+	default:
+		line("digest", fmt.Sprintf("%s now, %s deployed (generation %d)", e.Digest.Brief(), e.Deployed.Brief(), e.Generation))
+	}
+	if e.Action != nil {
+		line("apply would", does(*e.Action))
+		for _, c := range e.Action.Changes {
+			s.printChange(os.Stdout, c, true)
+		}
+	}
+	reads := "nothing"
+	if len(e.Reads) > 0 {
+		var parts []string
+		for _, k := range slices.Sorted(maps.Keys(e.Reads)) {
+			parts = append(parts, k+" = "+e.Reads[k])
+		}
+		reads = strings.Join(parts, ", ")
+	}
+	line("reads", reads)
+	by := "nobody"
+	if len(e.ReadBy) > 0 {
+		by = strings.Join(e.ReadBy, ", ")
+	}
+	line("read by", by)
+}

@@ -1,0 +1,106 @@
+// Command defx turns Jsonnet into running services: it evaluates a deployment,
+// plans it against its state, and applies the difference.
+//
+// This package is flags, wiring and printing, one file a verb. It knows people
+// and terminals; what a plan or an apply is, the packages to its left know.
+// Invariant: results go to stdout, everything else to stderr; os.Exit is called
+// in main alone.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// all is the list of backends that this program has.
+var all = backends.NewSet(systemd.New())
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitError   = 1
+	exitChanges = 2   // changes pending, with --exit-code
+	exitPartly  = 3   // held or failed units
+	exitStopped = 130 // Ctrl-C
+)
+
+// exit ends a verb with a code other than 1. Its error, if any, is still to be told.
+type exit struct {
+	code int
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
+		return lang.Child(os.Stdin, os.Stdout)
+	}
+	ctx, stop := stoppable()
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	code := exitError
+	if e, ok := errors.AsType[*exit](err); ok {
+		code, err = e.code, e.err
+	} else if errors.Is(err, context.Canceled) {
+		code, err = exitStopped, errors.New("stopped")
+	}
+	if err != nil {
+		tell(os.Stderr, err)
+	}
+	return code
+}
+
+// stoppable ends its context at the first Ctrl-C or SIGTERM, and the process at the second.
+func stoppable() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; once more stops at once")
+		cancel()
+		<-signals
+		signal.Reset()
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}()
+	return ctx, cancel
+}
+
+// tell writes an error in the one shape that all have.
+func tell(w *os.File, err error) {
+	var list diag.List
+	var one *diag.Error
+	s := styleFor(w, colorFlag)
+	switch {
+	case errors.As(err, &list):
+		for _, e := range list {
+			fmt.Fprintln(w, s.problem(e))
+		}
+	case errors.As(err, &one):
+		fmt.Fprintln(w, s.problem(one))
+	default:
+		fmt.Fprintln(w, s.red("error:"), err)
+	}
+}

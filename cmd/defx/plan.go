@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// consent is what a plan or apply may do beyond the usual.
+type consent struct {
+	strict                 bool
+	allowDelete, allowMove []string
+}
+
+func (c *consent) flags(f *pflag.FlagSet) {
+	f.BoolVar(&c.strict, "strict", false, "fail if anything is held")
+	f.StringArrayVar(&c.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; may be given again")
+	f.StringArrayVar(&c.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data of its own that may change machines")
+}
+
+func (c *consent) give(w *apply.Work) {
+	w.AllowDelete, w.AllowMove = set(c.allowDelete), set(c.allowMove)
+}
+
+func set(list []string) map[string]bool {
+	out := map[string]bool{}
+	for _, a := range list {
+		out[a] = true
+	}
+	return out
+}
+
+// desired evaluates, tells what is held, and prepares the work.
+func (o *options) desired(ctx context.Context, c *consent) (*project.Project, *project.Desired, *apply.Work, error) {
+	p, err := o.open()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	d, err := p.Evaluate(ctx)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	printHeld(d)
+	if c.strict && len(d.Held) > 0 {
+		return nil, nil, nil, fmt.Errorf("%d held, and --strict allows none", len(d.Held))
+	}
+	w := p.Work(d)
+	c.give(w)
+	return p, d, w, nil
+}
+
+// knows refuses --allow-delete and --allow-move of addresses that nobody has.
+func (c *consent) knows(d *project.Desired) error {
+	known := map[string]bool{}
+	var names []string
+	add := func(a string) { known[a] = true; names = append(names, a) }
+	if d.Generation != nil {
+		for _, r := range d.Generation.Records {
+			add(r.Address)
+		}
+	}
+	for _, u := range d.Rendered.Plan.Units {
+		add(u.Address)
+	}
+	for flag, list := range map[string][]string{"--allow-delete": c.allowDelete, "--allow-move": c.allowMove} {
+		for _, a := range list {
+			if !known[a] {
+				return diag.Errorf("", "%s %s: there is no such unit", flag, a).WithHint("%s", diag.Suggest(a, names))
+			}
+		}
+	}
+	return nil
+}
+
+func planCommand(o *options) *cobra.Command {
+	var c consent
+	var exitCode bool
+	var out string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what apply would do",
+		Long: `Evaluate the deployment and show how what should be differs from what stands.
+Nothing is written, and no machine is asked.
+
+Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays protected.
+
+` + exitCodes,
+		Example:           "  defx plan\n  defx plan -e prod --json --exit-code",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: noFiles,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, d, w, err := o.desired(cmd.Context(), &c)
+			if err != nil {
+				return err
+			}
+			if err := c.knows(d); err != nil {
+				return err
+			}
+			cs, err := p.Changes(cmd.Context(), d, w)
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				raw, err := digest.Canonical(cs)
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(out, append(raw, '\n'), 0o644); err != nil {
+					return err
+				}
+			}
+			if o.json {
+				if err := printJSON(os.Stdout, cs); err != nil {
+					return err
+				}
+			} else {
+				o.show(d, cs)
+			}
+			switch {
+			case len(d.Held) > 0:
+				return &exit{code: exitPartly}
+			case exitCode && !cs.Empty():
+				return &exit{code: exitChanges}
+			}
+			return nil
+		},
+	}
+	c.flags(cmd.Flags())
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if changes are pending")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "save the change set to `FILE`, for apply FILE")
+	return cmd
+}
+
+// show writes a change set for people, or the one line that says there is none.
+func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
+	s := styleFor(os.Stdout, colorFlag)
+	if cs.Empty() && len(cs.Protected) == 0 {
+		fmt.Println(nothing(cs))
+		return
+	}
+	fmt.Printf("%s\n\n", header(d, cs))
+	s.printChanges(os.Stdout, cs, o.verbose)
+	if cs.Empty() {
+		fmt.Println(nothing(cs))
+		return
+	}
+	fmt.Println(s.summary(cs))
+}

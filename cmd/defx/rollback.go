@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/spf13/cobra"
+)
+
+// which finds deployment and environment without evaluating anything that may
+// be broken: from the entry if it evaluates, else from what the state holds.
+func (o *options) which(ctx context.Context, p *project.Project) (name, env string, machines []*graph.Machine, err error) {
+	d, err := p.Evaluate(ctx)
+	if err == nil {
+		return d.Name, d.Environment, d.Graph.Machines, nil
+	}
+	known := p.Deployments()
+	if len(known) != 1 {
+		return "", "", nil, err
+	}
+	name = slices.Collect(maps.Keys(known))[0]
+	env = o.env
+	if env == "" && len(known[name]) == 1 {
+		env = known[name][0]
+	}
+	if !slices.Contains(known[name], env) {
+		return "", "", nil, fmt.Errorf("%w\n    hint: the state knows the environments %v of %s: say which with -e", err, known[name], name)
+	}
+	fmt.Fprintf(os.Stderr, "the entry file does not evaluate; going by the state of %s (%s)\n", name, env)
+	return name, env, nil, nil
+}
+
+// history reads the generations, of which there must be one.
+func (o *options) history(ctx context.Context, p *project.Project, name, env string, limit int) (*state.Dir, []*state.Generation, error) {
+	store := p.Store(name, env)
+	list, err := state.History(ctx, store, limit)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s (%s) was never applied\n    hint: defx apply", name, env)
+	}
+	return store, list, err
+}
+
+func rollbackCommand(o *options) *cobra.Command {
+	var c consent
+	var pc pace
+	var to int
+	cmd := &cobra.Command{
+		Use:   "rollback",
+		Short: "Make what stands what an earlier generation was",
+		Long: `Apply the plan of an earlier generation: by default of the newest whose plan differs
+from what stands. It is an apply like any other, and makes a new generation.
+
+` + exitCodes,
+		Example:           "  defx rollback\n  defx rollback --to 12 --yes",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: noFiles,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			p, err := o.open()
+			if err != nil {
+				return err
+			}
+			name, env, machines, err := o.which(ctx, p)
+			if err != nil {
+				return err
+			}
+			store, list, err := o.history(ctx, p, name, env, 0)
+			if err != nil {
+				return err
+			}
+			target := list[0]
+			for _, g := range list {
+				if to == g.Number || to == 0 && g.Plan != list[0].Plan {
+					target = g
+					break
+				}
+			}
+			if to != 0 && target.Number != to || to == 0 && target == list[0] {
+				return fmt.Errorf("there is no generation to roll back to\n    hint: defx history lists them: %d to %d", list[len(list)-1].Number, list[0].Number)
+			}
+			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: machines, Revision: target.Revision,
+				Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Good: map[string]map[string]json.RawMessage{}}
+			for _, m := range target.Machines {
+				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
+					w.Machines = append(w.Machines, m)
+				}
+			}
+			c.give(w)
+			if err := state.Load(ctx, store, target.PlanObject, w.Plan); err != nil {
+				return fmt.Errorf("plan of generation %d: %w", target.Number, err)
+			}
+			for lib, object := range target.Good {
+				funcs := map[string]json.RawMessage{}
+				if err := state.Load(ctx, store, object, &funcs); err != nil {
+					return err
+				}
+				w.Good[lib] = funcs
+			}
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", name, env, target.Number), "Roll back?", "y")
+		},
+	}
+	c.flags(cmd.Flags())
+	pc.flags(cmd.Flags())
+	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to")
+	return cmd
+}
+
+// without shows and does work that comes from the state and not from the entry file.
+func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, question, word string) error {
+	cs, err := apply.Diff(ctx, w)
+	if err != nil {
+		return err
+	}
+	unfinished, err := apply.ReadUnfinished(w.Dir)
+	if err != nil {
+		return err
+	}
+	if cs.Empty() && unfinished == nil {
+		if !o.json {
+			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, o.verbose)
+			fmt.Println(nothing(cs))
+		}
+		return o.finish(&apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
+	}
+	if !o.json {
+		s := styleFor(os.Stdout, colorFlag)
+		fmt.Printf("%s\n\n", title)
+		s.printChanges(os.Stdout, cs, o.verbose)
+		fmt.Println(s.summary(cs))
+	}
+	if err := p.ask(question, word); err != nil {
+		return err
+	}
+	w.Approved = cs.ChangeSet
+	return o.work(ctx, w, p, false)
+}
+
+func counts(cs *plan.ChangeSet) state.Counts {
+	return state.Counts{Unchanged: cs.Summary.Unchanged + cs.Summary.Protected, Held: cs.Summary.Held}
+}
+
+func destroyCommand(o *options) *cobra.Command {
+	var c consent
+	var pc pace
+	var confirm string
+	cmd := &cobra.Command{
+		Use:   "destroy",
+		Short: "Remove all that was deployed in an environment",
+		Long: `Delete every unit of the environment, in reverse order. What keeps data of its own or
+was deployed with protect stays, and is listed. The history stays.
+
+` + exitCodes,
+		Example:           "  defx destroy -e dev\n  defx destroy -e dev --confirm dev",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: noFiles,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			p, err := o.open()
+			if err != nil {
+				return err
+			}
+			name, env, machines, err := o.which(ctx, p)
+			if err != nil {
+				return err
+			}
+			store, _, err := o.history(ctx, p, name, env, 1)
+			if err != nil {
+				return err
+			}
+			if confirm != "" && confirm != env {
+				return fmt.Errorf("--confirm %s is not the environment, which is %s", confirm, env)
+			}
+			if confirm == "" && pc.yes {
+				return errors.New("--yes is not enough to destroy\n    hint: --confirm " + env)
+			}
+			pc.yes = confirm == env
+			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: machines, Dial: p.Dialer().Dial, Artifact: p.ArtifactStream,
+				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: name, Environment: env, Units: []plan.Placed{}},
+				Objects: map[digest.Digest][]byte{}}
+			c.give(w)
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", name, env), "Destroy? Type the environment's name:", env)
+		},
+	}
+	c.flags(cmd.Flags())
+	pc.flags(cmd.Flags())
+	cmd.Flags().StringVar(&confirm, "confirm", "", "`ENVIRONMENT` to destroy, instead of being asked")
+	return cmd
+}

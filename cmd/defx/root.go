@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// colorFlag is where tell, outside of any verb, finds --color.
+var colorFlag = "auto"
+
+// options are the flags that all verbs share.
+type options struct {
+	dir, file, env, state string
+	json, verbose         bool
+	jpath                 []string
+	tlaStr, tlaCode       []string
+}
+
+const exitCodes = `Exit codes: 0 done or nothing to do; 1 error; 2 changes pending (only with --exit-code);
+3 partly done (something is held or failed); 130 stopped by Ctrl-C.`
+
+func rootCommand() *cobra.Command {
+	o := &options{}
+	root := &cobra.Command{
+		Use:   "defx",
+		Short: "Deploy services from functional descriptions in Jsonnet",
+		Long: `defx evaluates libraries of functionalities in Jsonnet, plans them against what
+stands, and changes only the services whose digest changed.
+
+` + exitCodes,
+		Example:       "  defx init shop && cd shop\n  defx plan\n  defx apply",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return fromEnvironment(cmd.Flags())
+		},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&o.dir, "directory", "C", ".", "work as if started in `DIR`")
+	f.StringVarP(&o.file, "file", "f", "defx.jsonnet", "entry `FILE` of the deployment")
+	f.StringVarP(&o.env, "env", "e", "", "`NAME` of the environment; passed as the parameter env")
+	f.StringVar(&o.state, "state", "", "`DIR` of the state (default .defx beside the entry file)")
+	f.StringArrayVarP(&o.jpath, "jpath", "J", nil, "library `DIR`; may be given again, the right-most wins")
+	f.StringArrayVarP(&o.tlaStr, "tla-str", "A", nil, "`NAME=VALUE` passed to the entry as a string")
+	f.StringArrayVar(&o.tlaCode, "tla-code", nil, "`NAME=CODE` passed to the entry as Jsonnet")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.StringVar(&colorFlag, "color", "auto", "`WHEN` to use colour: auto, always or never")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell more")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w\n    hint: %s --help lists the flags", err, cmd.CommandPath())
+	})
+	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
+		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), versionCommand(o))
+	root.CompletionOptions.HiddenDefaultCmd = false
+	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	return root
+}
+
+// fromEnvironment gives flags that were not set the value of DEFX_NAME.
+func fromEnvironment(f *pflag.FlagSet) error {
+	var errs []error
+	f.VisitAll(func(fl *pflag.Flag) {
+		name := "DEFX_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok && !fl.Changed && fl.Name != "help" {
+			if err := f.Set(fl.Name, v); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	})
+	if colorFlag != "auto" && colorFlag != "always" && colorFlag != "never" {
+		errs = append(errs, fmt.Errorf("--color %q is neither auto, always nor never", colorFlag))
+	}
+	return errors.Join(errs...)
+}
+
+// pairs reads NAME=VALUE; without = the value comes from the environment, as go-jsonnet's command has it.
+func pairs(flag string, list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, p := range list {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				return nil, fmt.Errorf("--%s %s: no value, and no variable %s in the environment\n    hint: --%s %s=VALUE", flag, p, name, flag, name)
+			}
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// config is what evaluation is told.
+func (o *options) config() (lang.Config, error) {
+	c := lang.Config{Env: o.env}
+	for _, j := range o.jpath {
+		abs, err := filepath.Abs(filepath.Join(o.base(j), j))
+		if err != nil {
+			return c, err
+		}
+		if abs, err = filepath.EvalSymlinks(abs); err != nil {
+			return c, fmt.Errorf("-J %s: %w", j, err)
+		}
+		c.JPath = append(c.JPath, abs)
+	}
+	var err error
+	if c.TLAStr, err = pairs("tla-str", o.tlaStr); err != nil {
+		return c, err
+	}
+	c.TLACode, err = pairs("tla-code", o.tlaCode)
+	return c, err
+}
+
+// base is the folder that a relative path on the command line starts from.
+func (o *options) base(p string) string {
+	if filepath.IsAbs(p) {
+		return ""
+	}
+	return o.dir
+}
+
+// open finds the deployment.
+func (o *options) open() (*project.Project, error) {
+	c, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	state := o.state
+	if state != "" {
+		state = filepath.Join(o.base(state), state)
+	}
+	return project.Open(o.dir, o.file, state, c, all)
+}
+
+// noFiles keeps shells from offering files where none is wanted.
+func noFiles(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
