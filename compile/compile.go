@@ -435,8 +435,7 @@ func (c *compiler) checkLost(f *function, lf lang.Functionality) {
 	if json.Unmarshal(lf.Base, &base) != nil || json.Unmarshal(lf.Value, &now) != nil {
 		return
 	}
-	var check func(where []string)
-	check = func(where []string) {
+	check := func(where []string) {
 		b, _ := dig(base, where).(map[string]any)
 		n, ok := dig(now, where).(map[string]any)
 		if b == nil || !ok {

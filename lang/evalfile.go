@@ -41,7 +41,7 @@ func evalFile(c EvalConfig) (string, diag.List) {
 	if err != nil {
 		return "", diag.List{diag.Errorf("", "%v", err)}
 	}
-	if bad := scan(c.File, string(raw)); bad != nil && bad.Msg[0] == 'b' { // nesting; private characters are the user's own here
+	if bad := scan(c.File, string(raw)); bad != nil && bad.Hint == nestingHint { // private characters and strange bytes are the user's own here
 		return "", diag.List{bad}
 	}
 	vm := newVM(&freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}})

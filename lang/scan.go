@@ -13,12 +13,17 @@ import (
 // refused before it sees it, with the position of the bracket too much.
 const maxNesting = 1000
 
+const nestingHint = "build deep values by functions instead of writing them out"
+
 // scan refuses a source file that nests too deeply, or that holds characters
 // that only tokens may have.
 func scan(file, src string) *diag.Error {
 	if i := strings.IndexFunc(src, func(r rune) bool { return r >= 0xe000 && r <= 0xe1ff && token.Reserved(string(r)) }); i >= 0 {
 		return diag.Errorf("", "a character of the private range that defx uses for tokens").In(at(file, src, i)).
 			WithHint("remove it, or write it as \\u escape in a value that does not reach a deployment")
+	}
+	if i := firstInvalid(src); i >= 0 {
+		return diag.Errorf("", "a byte that is not UTF-8").In(at(file, src, i)).WithHint("save the file as UTF-8")
 	}
 	depth, signs := 0, 0
 	for i := 0; i < len(src); {
@@ -45,7 +50,7 @@ func scan(file, src string) *diag.Error {
 		case c == '(' || c == '[' || c == '{':
 			if depth++; depth > maxNesting {
 				return diag.Errorf("", "brackets are nested more than %d deep", maxNesting).In(at(file, src, i)).
-					WithHint("build deep values by functions instead of writing them out")
+					WithHint(nestingHint)
 			}
 			i++
 		case c == ')' || c == ']' || c == '}':
@@ -124,5 +129,15 @@ func textBlock(src string, i int) int {
 	return len(src)
 }
 
-// validText tells whether src is UTF-8: the parser would replace what is not.
-func validText(src string) bool { return utf8.ValidString(src) }
+// firstInvalid is the place of the first byte that is not UTF-8, or -1. The
+// parser would replace it without a word.
+func firstInvalid(src string) int {
+	for i, r := range src {
+		if r == utf8.RuneError {
+			if _, n := utf8.DecodeRuneInString(src[i:]); n == 1 {
+				return i
+			}
+		}
+	}
+	return -1
+}

@@ -60,8 +60,9 @@ func realize(t *testing.T, b backends.Backend, p plan.Payload) backends.Layout {
 }
 
 func identity(t *testing.T, b backends.Backend) {
-	if b.Name() == "" || b.Name() != b.Name() || b.Encoding() < 1 || b.Encoding() != b.Encoding() {
-		t.Errorf("name %q and encoding %d must be constants", b.Name(), b.Encoding())
+	name, encoding := b.Name(), b.Encoding()
+	if name == "" || b.Name() != name || encoding < 1 || b.Encoding() != encoding {
+		t.Errorf("name %q and encoding %d must be constants", name, encoding)
 	}
 }
 

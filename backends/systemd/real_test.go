@@ -45,7 +45,6 @@ func TestRealBytes(t *testing.T) {
 		all []string
 	}
 	var wants []want
-	var start []string
 	for i := range 8 {
 		dir := fmt.Sprintf("bytes%d", i)
 		w := want{dir: dir}
@@ -77,14 +76,12 @@ func TestRealBytes(t *testing.T) {
 			w.all = append(w.all, "F"+p+"="+content)
 		}
 		wants = append(wants, w)
-		l := m.deploy("", input(dir, spec))
-		start = append(start, l.Name)
+		m.deploy("", input(dir, spec))
 	}
 	// One more, whose program's path is the difficult thing.
 	hard := "/srv/a b%n/$HOME/é;x/" + path.Base(probePath())
 	m.write(hard, m.read(probePath()), 0o555)
-	l := m.deploy("", input("path", graph.Spec{Command: lit(hard, "note", "ran"), Dirs: graph.Dirs{State: "path"}, Restart: "no"}))
-	start = append(start, l.Name)
+	m.deploy("", input("path", graph.Spec{Command: lit(hard, "note", "ran"), Dirs: graph.Dirs{State: "path"}, Restart: "no"}))
 
 	out := m.boot("for i in $(seq 100); do systemctl list-jobs | grep -q defx || break; sleep 0.1; done; sleep 1; systemctl list-units --failed --no-legend 'defx-*'\n")
 	if strings.Contains(out, "defx-") {

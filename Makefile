@@ -1,0 +1,37 @@
+# Two commands do all: `make demo` shows defx at work, `make test` passes the tests.
+
+BIN := bin/defx
+export CGO_ENABLED ?= 0
+
+.PHONY: demo test build check torture bench fmt clean
+
+build:
+	@go build -trimpath -o $(BIN) ./cmd/defx
+
+# Deploys examples/quickstart into a folder-as-machine, edits one field, and applies again.
+demo: build
+	@./examples/demo.sh $(BIN)
+
+test:
+	go vet ./...
+	go test ./...
+
+# What CI runs besides: the race detector and staticcheck.
+check: test
+	CGO_ENABLED=1 go test -race ./...
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+# Full sizes: more kills, more edits, an hour of fuzzing in all.
+torture:
+	DEFX_TEST_KILLS=1000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project
+	./tools/fuzz.sh 5m
+
+bench: build
+	go test -run '^$$' -bench . -benchtime 3x ./deploy/project
+
+fmt:
+	gofmt -l -w .
+	$(BIN) fmt -C examples
+
+clean:
+	rm -rf bin
