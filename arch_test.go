@@ -23,7 +23,7 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/defx"},
 	"github.com/gowebpki/jcs":             {"lang/digest"},
 	"github.com/gofrs/flock":              {"deploy/agent", "deploy/state"},
-	"github.com/google/renameio/v2":       {"deploy/state"},
+	"github.com/google/renameio/v2":       {"deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":     {"cmd/defx"},
 	"golang.org/x/sync":                   {"lang"},
 	"golang.org/x/sys":                    {"lang", "deploy/agent", "deploy/transport"},
