@@ -229,14 +229,14 @@ func nothing(cs *plan.ChangeSet) string {
 	if cs.Summary.Held > 0 {
 		return fmt.Sprintf("Nothing to do for the other %s.", plural(cs.Summary.Unchanged, "service"))
 	}
-	return fmt.Sprintf("Nothing to do: %s as they should be.", isAre(cs.Summary.Unchanged+cs.Summary.Protected))
+	return fmt.Sprintf("Nothing to do: %s.", isAre(cs.Summary.Unchanged+cs.Summary.Protected))
 }
 
 func isAre(n int) string {
 	if n == 1 {
-		return "1 service is"
+		return "1 service is as it should be"
 	}
-	return fmt.Sprintf("%d services are", n)
+	return fmt.Sprintf("%d services are as they should be", n)
 }
 
 // printHeld tells on stderr what did not evaluate and what stays because of it.

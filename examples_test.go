@@ -1,0 +1,157 @@
+package defx_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// build makes the program once for all tests of this package.
+func build(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "defx")
+	cmd := exec.Command("go", "build", "-o", bin, "./cmd/defx")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+var console = regexp.MustCompile("(?s)```console\n(.*?)```")
+
+// block is the console blocks of a page, one after the other.
+func blocks(t *testing.T, page string) []string {
+	t.Helper()
+	raw, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range console.FindAllStringSubmatch(string(raw), -1) {
+		out = append(out, m[1])
+	}
+	if len(out) == 0 {
+		t.Fatalf("%s shows nothing to run", page)
+	}
+	return out
+}
+
+// replay runs the lines of a block that begin with $ in a folder and looks for
+// the others in what they print, spaces aside.
+func replay(t *testing.T, bin, dir, block string) string {
+	t.Helper()
+	var all strings.Builder
+	var said string
+	for _, line := range strings.Split(strings.TrimSpace(block), "\n") {
+		command, run := strings.CutPrefix(line, "$ ")
+		if !run {
+			if want := strings.Join(strings.Fields(line), " "); want != "" && !strings.Contains(said, want) {
+				t.Errorf("%q is not in what was printed:\n%s", want, said)
+			}
+			continue
+		}
+		if to, ok := strings.CutPrefix(command, "cd "); ok {
+			dir = filepath.Join(dir, to)
+			continue
+		}
+		cmd := exec.Command("sh", "-ec", command)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("$ %s: %v\n%s", command, err, out)
+		}
+		all.Write(out)
+		said = strings.Join(strings.Fields(string(out)), " ")
+	}
+	return all.String()
+}
+
+func TestTheTranscriptOfTheReadmeIsTrue(t *testing.T) {
+	bin := build(t)
+	for _, b := range blocks(t, "README.md") {
+		if strings.Contains(b, "defx init") {
+			replay(t, bin, t.TempDir(), b)
+			return
+		}
+	}
+	t.Error("the README shows no transcript")
+}
+
+// TestTheStepsOfEveryExampleWork runs each README's steps as written, in a copy
+// whose path has a space, and lets systemd read the units that came of it.
+func TestTheStepsOfEveryExampleWork(t *testing.T) {
+	bin := build(t)
+	pages, err := filepath.Glob("examples/*/README.md")
+	if err != nil || len(pages) < 3 {
+		t.Fatalf("%v, %v", pages, err)
+	}
+	for _, page := range pages {
+		name := filepath.Base(filepath.Dir(page))
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "a copy of", name)
+			if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("cp", "-R", filepath.Dir(page), dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, f := range []string{"go.mod", "go.sum"} { // the example's own program is built there
+				raw, err := os.ReadFile(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(filepath.Join(filepath.Dir(dir), f), raw, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, b := range blocks(t, page) {
+				replay(t, bin, dir, b)
+			}
+			boxes, _ := filepath.Glob(filepath.Join(dir, "machines", "*"))
+			for _, box := range append(boxes, filepath.Join(dir, "box")) {
+				if _, err := os.Stat(box); err == nil {
+					verify(t, box)
+				}
+			}
+		})
+	}
+}
+
+// verify lets systemd-analyze read every unit of a folder-as-machine. Programs
+// that this machine lacks are all that it may complain of.
+func verify(t *testing.T, box string) {
+	t.Helper()
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		if os.Getenv("DEFX_REQUIRE_SYSTEMD") == "1" {
+			t.Fatal("systemd-analyze is required, but it is not here")
+		}
+		t.Log("systemd-analyze is not here: the units are not read by it")
+		return
+	}
+	units := filepath.Join(box, "etc/systemd/system")
+	// What is not an alias has a colon in its name, which the tool would read otherwise: the aliases lead to it.
+	entries, err := os.ReadDir(units)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"verify", "--man=no", "--recursive-errors=yes"}
+	for _, e := range entries {
+		if !e.IsDir() && !strings.Contains(e.Name(), ":") {
+			args = append(args, e.Name())
+		}
+	}
+	cmd := exec.Command(tool, args...)
+	cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+units+":", "SYSTEMD_LOG_COLOR=0")
+	out, _ := cmd.CombinedOutput()
+	for line := range bytes.Lines(out) {
+		if !bytes.Contains(line, []byte("is not executable: No such file")) {
+			t.Errorf("systemd-analyze: %s", line)
+		}
+	}
+}
