@@ -256,28 +256,90 @@ func TestWhatKeepsDataIsNotDeletedBecauseItsLinesVanished(t *testing.T) {
 	}
 }
 
-func TestRollbackGivesTheSameMachine(t *testing.T) {
+// back rolls a world back to a generation.
+func (w *world) back(deployment, env string, to int) {
+	w.t.Helper()
+	p := w.open()
+	store := p.Store(deployment, env)
+	history, err := state.History(context.Background(), store, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, g := range history {
+		if g.Number != to {
+			continue
+		}
+		old := &plan.Plan{}
+		if err := state.Load(context.Background(), store, g.PlanObject, old); err != nil {
+			w.t.Fatal(err)
+		}
+		res, err := apply.Run(context.Background(), &apply.Work{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
+		if err != nil || len(res.Failed) > 0 {
+			w.t.Fatalf("rollback to %d: %+v, %v", to, res, err)
+		}
+		return
+	}
+	w.t.Fatalf("no generation %d among %d", to, len(history))
+}
+
+func TestRollbackToEachGenerationGivesItsMachines(t *testing.T) {
+	w := newWorld(t, "")
+	const generations = 5
+	want := map[int]string{}
+	for n := 1; n <= generations; n++ {
+		fleet(w, 30, n)
+		w.apply()
+		want[n] = both(t, w)
+	}
+	for _, n := range []int{1, 4, 2, 5, 3, 1} {
+		w.back("fleet", "default", n)
+		if got := both(t, w); got != want[n] {
+			t.Errorf("back to generation %d: %s", n, firstDifference(got, want[n]))
+		}
+	}
+}
+
+func TestWhatWasAddedSinceGoesWithARollback(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	first := machine(t, filepath.Join(w.dir, "box"))
-	w.edit("web.libsonnet", "LOG: 'info'", "LOG: 'debug'")
 	w.edit("misc.libsonnet", "}\n", "  more: { service: { command: ['/bin/more'], user: 'more', reload: { signal: 'HUP' }, files: { '/etc/more.conf': 'x' } } },\n}\n")
 	w.apply()
-	p := w.open()
-	store := p.Store("shop", "dev")
-	history, err := state.History(context.Background(), store, 0)
-	if err != nil || len(history) != 2 {
-		t.Fatalf("history: %v, %v", history, err)
+	w.back("shop", "dev", 1)
+	if now := machine(t, filepath.Join(w.dir, "box")); now != first {
+		t.Errorf("the machine differs: %s", firstDifference(now, first))
 	}
-	old := &plan.Plan{}
-	if err := state.Load(context.Background(), store, history[1].PlanObject, old); err != nil {
+}
+
+func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
+	w := newWorld(t, `
+-- defx.jsonnet --
+{
+  name: 'moving',
+  libs: { a: { s: { place: { pool: 'p' }, service: { command: ['/bin/s'] } }, kept: { place: { pool: 'p' }, service: { command: ['/bin/k'], dirs: { state: 'k' } } } } },
+  machines: { m1: { connect: 'dir:./m1', pool: 'p' } },
+}
+`)
+	w.apply()
+	w.edit("defx.jsonnet", "machines: { m1: { connect: 'dir:./m1', pool: 'p' } }", "machines: { m1: { connect: 'dir:./m1', pool: 'q' }, m2: { connect: 'dir:./m2', pool: 'p' } }")
+	p := w.open()
+	d, err := p.Evaluate(context.Background())
+	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := apply.Run(context.Background(), &apply.Work{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
-	if err != nil || len(res.Failed) > 0 {
-		t.Fatalf("rollback: %+v, %v", res, err)
+	work := p.Work(d)
+	if _, err := apply.Run(context.Background(), work); err == nil || !strings.Contains(err.Error(), "--allow-move a/kept") {
+		t.Errorf("a unit with data of its own moved: %v", err)
 	}
-	if now := machine(t, filepath.Join(w.dir, "box")); now != first {
-		t.Errorf("the machine differs:\n%s\nfirst:\n%s", now, first)
+	work.AllowMove = map[string]bool{"a/kept": true}
+	res, err := apply.Run(context.Background(), work)
+	if err != nil || res.Counts.Moved != 2 || len(res.Failed) > 0 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(w.dir, "m1/etc/systemd/system/defx*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if there, _ := filepath.Glob(filepath.Join(w.dir, "m2/etc/systemd/system/defx*.service")); len(there) != 4 {
+		t.Errorf("there is %v", there)
 	}
 }

@@ -1,0 +1,154 @@
+// Package statetest is the suite that every store of states passes.
+package statetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Run tests a kind of store. open gives a store on the same place each time it is called in
+// one test, as another process would open it; fresh makes a new place.
+func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
+	ctx := context.Background()
+	head := func(n int) state.Head {
+		return state.Head{Generation: n, Object: digest.Bytes(fmt.Append(nil, n))}
+	}
+	me := state.Owner{Who: "me@here", Verb: "apply", Host: "elsewhere", PID: 1}
+
+	t.Run("an empty store has no head and no objects", func(t *testing.T) {
+		s := fresh(t)()
+		if h, err := s.Head(ctx); err != nil || h != (state.Head{}) {
+			t.Errorf("%+v, %v", h, err)
+		}
+		if _, err := s.Get(ctx, digest.Bytes([]byte("x"))); !errors.Is(err, state.ErrAbsent) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("objects come back, from another process too", func(t *testing.T) {
+		open := fresh(t)
+		s := open()
+		for n := range 200 {
+			a, b := fmt.Appendf(nil, "a%d", n), fmt.Appendf(nil, "b%d", n)
+			if err := s.Put(ctx, a, b, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := open()
+		for n := range 200 {
+			for _, s := range []state.Store{s, other} {
+				want := fmt.Sprintf("b%d", n)
+				if got, err := s.Get(ctx, digest.Bytes([]byte(want))); err != nil || string(got) != want {
+					t.Fatalf("%q, %v", got, err)
+				}
+			}
+		}
+	})
+	t.Run("an empty object is an object", func(t *testing.T) {
+		s := fresh(t)()
+		if err := s.Put(ctx, []byte{}, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Get(ctx, digest.Bytes(nil)); err != nil || len(got) != 0 {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
+	t.Run("the head moves by compare and swap", func(t *testing.T) {
+		open := fresh(t)
+		s := open()
+		if err := s.Swap(ctx, state.Head{}, head(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Swap(ctx, state.Head{}, head(1)); !errors.Is(err, state.ErrMoved) {
+			t.Errorf("%v", err)
+		}
+		if h, err := open().Head(ctx); err != nil || h != head(1) {
+			t.Errorf("%+v, %v", h, err)
+		}
+	})
+	t.Run("of many who swap at once one wins each time", func(t *testing.T) {
+		open := fresh(t)
+		for round := range 20 {
+			old := state.Head{}
+			if round > 0 {
+				old = head(round)
+			}
+			var won sync.Map
+			var wg sync.WaitGroup
+			for i := range 8 {
+				s := open()
+				wg.Go(func() {
+					if err := s.Swap(ctx, old, head(round+1)); err == nil {
+						won.Store(i, true)
+					} else if !errors.Is(err, state.ErrMoved) {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			n := 0
+			won.Range(func(any, any) bool { n++; return true })
+			if n != 1 {
+				t.Fatalf("round %d: %d won", round, n)
+			}
+		}
+	})
+	t.Run("a lease keeps others out until it is released", func(t *testing.T) {
+		open := fresh(t)
+		a, err := open().Acquire(ctx, nil, me, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var busy *state.Busy
+		if _, err := open().Acquire(ctx, nil, me, time.Minute); !errors.As(err, &busy) || busy.Holder.Token != a.Token {
+			t.Fatalf("%v", err)
+		}
+		if err := open().Release(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+		b, err := open().Acquire(ctx, nil, me, time.Minute)
+		if err != nil || b.Token <= a.Token {
+			t.Errorf("token %d after %d, %v", b.Token, a.Token, err)
+		}
+		if err := open().Release(ctx, a); err != nil {
+			t.Errorf("releasing what is gone: %v", err)
+		}
+	})
+	t.Run("a lease ends by itself, and cannot be renewed then", func(t *testing.T) {
+		open := fresh(t)
+		a, err := open().Acquire(ctx, nil, me, -time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := open().Acquire(ctx, nil, me, time.Minute)
+		if err != nil || b.Token <= a.Token {
+			t.Fatalf("%+v, %v", b, err)
+		}
+		if err := open().Renew(ctx, a, time.Minute); err == nil {
+			t.Error("a lost lease was renewed")
+		}
+		if err := open().Renew(ctx, b, time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("leases of different units live side by side", func(t *testing.T) {
+		open := fresh(t)
+		if _, err := open().Acquire(ctx, []string{"a/x", "a/y"}, me, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := open().Acquire(ctx, []string{"b/x"}, me, time.Minute); err != nil {
+			t.Errorf("disjoint: %v", err)
+		}
+		for _, overlapping := range [][]string{{"a/y"}, {"c/z", "b/x"}, nil} {
+			if _, err := open().Acquire(ctx, overlapping, me, time.Minute); err == nil {
+				t.Errorf("%v was given twice", overlapping)
+			}
+		}
+	})
+}
