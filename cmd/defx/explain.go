@@ -177,9 +177,7 @@ func (e *explanation) print() {
 	}
 	if e.Action != nil {
 		line("apply would", does(*e.Action))
-		for _, c := range e.Action.Changes {
-			s.printChange(os.Stdout, c, true)
-		}
+		s.printFields(os.Stdout, e.Action.Changes, true)
 	}
 	reads := "nothing"
 	if len(e.Reads) > 0 {

@@ -10,11 +10,10 @@ import (
 	"unicode/utf8"
 
 	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
-	"github.com/rogpeppe/go-internal/diff"
+	"github.com/defx-dev/defx/lang/diag"
 )
 
 // printJSON writes one object on one line.
@@ -68,12 +67,16 @@ func header(d *project.Desired, cs *plan.ChangeSet) string {
 
 // printChanges writes a change set for people. More than manyAlike actions with
 // the same changes are told once, unless all is true.
-func (s style) printChanges(w *os.File, cs *plan.ChangeSet, all bool) {
+func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, all bool) {
 	address, machine, backend := 0, 0, 0
 	for _, a := range cs.Actions {
 		address = max(address, utf8.RuneCountInString(a.Address))
 		machine = max(machine, utf8.RuneCountInString(a.Machine))
 		backend = max(backend, utf8.RuneCountInString(a.Backend))
+	}
+	for _, p := range cs.Protected {
+		address = max(address, utf8.RuneCountInString(p.Address))
+		machine = max(machine, utf8.RuneCountInString(p.Machine))
 	}
 	address, machine = min(address, 44), min(machine, 20)
 	for _, g := range groups(cs.Actions, all) {
@@ -83,12 +86,10 @@ func (s style) printChanges(w *os.File, cs *plan.ChangeSet, all bool) {
 		if g.more > 0 {
 			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… and %d more alike (-v shows all)", g.more)))
 		}
-		for _, c := range g.shown[0].Changes {
-			s.printChange(w, c, all)
-		}
+		s.printFields(w, g.shown[0].Changes, all)
 	}
 	for _, p := range cs.Protected {
-		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), p.Address, p.Machine, p.Reason)
+		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), pad(p.Address, address), pad(p.Machine, machine), p.Reason)
 		fmt.Fprintf(w, "      to remove it: defx apply --allow-delete %s\n", p.Address)
 	}
 	if len(cs.Actions)+len(cs.Protected) > 0 {
@@ -96,106 +97,44 @@ func (s style) printChanges(w *os.File, cs *plan.ChangeSet, all bool) {
 	}
 }
 
-const manyAlike = 10
+// manyAlike is how many actions with the same changes are told one by one.
+const manyAlike = 20
 
+// group is actions that differ in their address alone.
 type group struct {
 	shown []plan.Action
-	more  int
+	more  int // not shown
 }
 
+// groups puts actions together of which there are more than manyAlike alike. If
+// all is true, every action stands for itself.
 func groups(actions []plan.Action, all bool) []group {
+	keys, count := make([]string, len(actions)), map[string]int{}
+	for i, a := range actions {
+		key := symbol(a) + a.Backend + does(a)
+		for _, c := range a.Changes {
+			key += fmt.Sprint("\x00", c.Path, "\x00", shownValue(c.Before), "\x00", shownValue(c.After), "\x00", c.Position)
+		}
+		keys[i] = key
+		count[key]++
+	}
 	var out []group
 	at := map[string]int{}
-	for _, a := range actions {
-		key := fmt.Sprint(a.Op, a.Certain, does(a))
-		for _, c := range a.Changes {
-			key += fmt.Sprint("\x00", c.Path, shownValue(c.Before), shownValue(c.After), c.Position)
-		}
-		i, ok := at[key]
+	for i, a := range actions {
+		g, begun := at[keys[i]]
 		switch {
-		case all || !ok || len(a.Changes) > 0 && len(out[i].shown) < 3 && i == len(out)-1 && false:
-			at[key] = len(out)
+		case all || count[keys[i]] <= manyAlike:
 			out = append(out, group{shown: []plan.Action{a}})
-		case len(out[i].shown) < manyAlike:
-			out[i].shown = append(out[i].shown, a)
+		case !begun:
+			at[keys[i]] = len(out)
+			out = append(out, group{shown: []plan.Action{a}})
+		case len(out[g].shown) < manyAlike/2:
+			out[g].shown = append(out[g].shown, a)
 		default:
-			out[i].more++
+			out[g].more++
 		}
 	}
 	return out
-}
-
-func (s style) printChange(w *os.File, c plan.Change, all bool) {
-	name := field(c.Path)
-	before, after := shownValue(c.Before), shownValue(c.After)
-	if strings.Contains(before, "\n") || strings.Contains(after, "\n") {
-		fmt.Fprintf(w, "      %s  %s\n", pad(name, 18), s.faint(c.Position.String()))
-		lines := strings.Split(strings.TrimSpace(string(diff.Diff("before", []byte(before), "after", []byte(after)))), "\n")
-		for i, l := range lines[min(3, len(lines)):] {
-			if i > 12 && !all {
-				fmt.Fprintln(w, "        …")
-				break
-			}
-			fmt.Fprintln(w, "        "+clean(l))
-		}
-		return
-	}
-	room := max(12, (s.width-50)/2)
-	text := fmt.Sprintf("%s → %s", quoteValue(c.Before, cut(before, room)), quoteValue(c.After, cut(after, room)))
-	fmt.Fprintf(w, "      %s %s  %s\n", pad(name, 18), pad(clean(text), 30), s.faint(c.Position.String()))
-}
-
-// field writes a JSON pointer as people write fields.
-func field(pointer string) string {
-	parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
-	for i, p := range parts {
-		parts[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(p)
-	}
-	if parts[0] == "reads" && len(parts) > 1 {
-		return parts[1]
-	}
-	return strings.Join(parts, ".")
-}
-
-// shownValue writes a value of a change: texts with their tokens named.
-func shownValue(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "(none)"
-	case string:
-		return v
-	case map[string]any:
-		if parts, ok := v["$text"].([]any); ok && len(v) == 1 {
-			var b strings.Builder
-			for _, p := range parts {
-				switch p := p.(type) {
-				case string:
-					b.WriteString(p)
-				case map[string]any:
-					raw, _ := json.Marshal(p)
-					var t token.Token
-					json.Unmarshal(raw, &t)
-					b.WriteString("${" + t.String() + "}")
-					if t.Digest != "" {
-						b.WriteString(" " + digest.Digest(t.Digest).Brief())
-					}
-					if t.Version != "" {
-						b.WriteString(" v" + t.Version)
-					}
-				}
-			}
-			return b.String()
-		}
-	}
-	raw, _ := json.Marshal(v)
-	return string(raw)
-}
-
-func quoteValue(v any, text string) string {
-	if _, ok := v.(string); ok {
-		return fmt.Sprintf("%q", text)
-	}
-	return text
 }
 
 func (s style) summary(cs *plan.ChangeSet) string {
@@ -242,38 +181,62 @@ func isAre(n int) string {
 // printHeld tells on stderr what did not evaluate and what stays because of it.
 func printHeld(d *project.Desired) {
 	s := styleFor(os.Stderr, colorFlag)
-	told := map[string]bool{}
+	type cause struct {
+		err   *diag.Error
+		names []string // functionalities, or one library
+		units int
+	}
+	var causes []*cause
+	at := map[*diag.Error]*cause{}
 	for _, h := range d.Held {
-		for _, e := range compile.All(h.Err) {
+		c := at[h.Err]
+		if c == nil {
+			c = &cause{err: h.Err}
+			at[h.Err] = c
+			causes = append(causes, c)
+		}
+		c.names = append(c.names, h.Name)
+		for _, u := range d.HeldUnits {
+			if a, err := graph.ParseAddress(u); err == nil && a.Functionality() == h.Name {
+				c.units++
+			}
+		}
+	}
+	told := map[string]bool{}
+	for _, c := range causes {
+		for _, e := range compile.All(c.err) {
 			if text := s.problem(e); !told[text] {
 				told[text] = true
 				fmt.Fprintln(os.Stderr, text)
 			}
 		}
+		fmt.Fprintf(os.Stderr, "  %s %s\n", s.yellow("held:"), heldText(c.names, c.units, generation(d)))
 	}
-	if len(d.Held) == 0 {
-		return
-	}
-	stays := fmt.Sprintf("as generation %d left them", generation(d))
-	if len(d.HeldUnits) == 0 {
-		stays = "out: it was never deployed"
-		if len(d.Held) > 1 {
-			stays = "out: they were never deployed"
+}
+
+// heldText says what is held and what becomes of it.
+func heldText(names []string, units, generation int) string {
+	what, it := names[0], "it"
+	lib, _, _ := strings.Cut(names[0], "/")
+	switch {
+	case lib == names[0]:
+		what = "library " + lib
+	case len(names) > 1 && len(names) <= 3:
+		what, it = strings.Join(names, ", "), "them"
+	case len(names) > 3:
+		what = "library " + lib
+		if slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, lib+"/") }) {
+			what, it = strings.Join(names[:3], ", ")+fmt.Sprintf(" and %d more", len(names)-3), "them"
 		}
 	}
-	names := make([]string, len(d.Held))
-	for i, h := range d.Held {
-		names[i] = h.Name
-	}
-	slices.Sort(names)
 	verb := "stays"
-	if len(d.Held) > 1 {
+	if it == "them" {
 		verb = "stay"
 	}
-	if len(names) > 6 {
-		names = append(names[:6], fmt.Sprintf("and %d more", len(names)-6))
+	if units == 0 {
+		return fmt.Sprintf("%s %s out: nothing of %s was ever deployed", what, verb, it)
 	}
-	fmt.Fprintf(os.Stderr, "  %s %s (%s) %s %s\n", s.yellow("held:"), strings.Join(names, ", "), plural(len(d.HeldUnits), "service"), verb, stays)
+	return fmt.Sprintf("%s (%s) %s as generation %d left %s", what, plural(units, "service"), verb, generation, it)
 }
 
 func generation(d *project.Desired) int {

@@ -17,29 +17,32 @@ import (
 //   - a symbol or word says what colour says too;
 //   - when nothing happened, one line says so and nothing else;
 //   - every failure ends with what to do next;
-//   - progress is rewritten in place on a terminal and absent elsewhere.
+//   - progress is rewritten in place on a terminal and absent elsewhere;
+//   - --color always and never are obeyed; else NO_COLOR turns colour off, then
+//     CLICOLOR_FORCE turns it on, then a terminal that is not dumb has it;
+//   - control characters of other people's texts never reach a terminal.
 
 // style writes for one stream.
 type style struct {
 	colour   bool
-	terminal bool
-	width    int
+	terminal bool // lines can be rewritten in place
+	width    int  // columns
 }
 
 func styleFor(f *os.File, when string) style {
-	s := style{terminal: term.IsTerminal(int(f.Fd())), width: 80}
-	if s.terminal {
+	s := style{terminal: term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb", width: 120}
+	if term.IsTerminal(int(f.Fd())) {
+		s.width = 80
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
 			s.width = w
 		}
-	} else {
-		s.width = 120
 	}
 	switch when {
 	case "always":
 		s.colour = true
 	case "auto":
-		s.colour = s.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" || os.Getenv("CLICOLOR_FORCE") != ""
+		force := os.Getenv("CLICOLOR_FORCE")
+		s.colour = os.Getenv("NO_COLOR") == "" && (s.terminal || force != "" && force != "0")
 	}
 	return s
 }
@@ -57,9 +60,13 @@ func (s style) yellow(t string) string { return s.paint("33", t) }
 func (s style) faint(t string) string  { return s.paint("2", t) }
 func (s style) bold(t string) string   { return s.paint("1", t) }
 
-// problem is an error with its first line coloured.
+// problem is an error with its first line coloured. One that names neither a
+// place nor a subject is called an error, so that it cannot be taken for a result.
 func (s style) problem(e *diag.Error) string {
 	head, rest, more := strings.Cut(clean(e.Error()), "\n")
+	if e.Pos.String() == "" && e.Subject == "" {
+		head = "error: " + head
+	}
 	head = s.red(head)
 	if more {
 		return head + "\n" + rest
@@ -85,6 +92,39 @@ func cut(t string, width int) string {
 	}
 	head := (width - 1) / 2
 	return string(r[:head]) + "…" + string(r[len(r)-(width-1-head):])
+}
+
+// cutAlike shortens two texts to a width so that what differs stays in sight:
+// the ends that they share go first.
+func cutAlike(a, b string, width int) (string, string) {
+	x, y := []rune(a), []rune(b)
+	if len(x) <= width && len(y) <= width {
+		return a, b
+	}
+	head, shorter := 0, min(len(x), len(y))
+	for head < shorter && x[head] == y[head] {
+		head++
+	}
+	tail := 0
+	for tail < shorter-head && x[len(x)-1-tail] == y[len(y)-1-tail] {
+		tail++
+	}
+	spare := max(0, width-2-(max(len(x), len(y))-head-tail)) // for what surrounds the difference
+	right := min(tail, spare/2)
+	left := min(head, spare-right)
+	right = min(tail, spare-left)
+	shorten := func(r []rune) string {
+		from, to := head-left, len(r)-tail+right
+		t := string(r[from:to])
+		if from > 0 {
+			t = "…" + t
+		}
+		if to < len(r) {
+			t += "…"
+		}
+		return cut(t, width)
+	}
+	return shorten(x), shorten(y)
 }
 
 // pad fills a text to a width.
