@@ -36,28 +36,28 @@ for a machine. Nothing is overwritten.
 			if err != nil {
 				return err
 			}
-			names := map[string]string{"init/defx.jsonnet": "defx.jsonnet", "init/hello.libsonnet": "hello/functionalities.libsonnet", "init/gitignore": ".gitignore"}
-			for _, name := range names {
-				if _, err := os.Lstat(filepath.Join(abs, name)); err == nil {
-					return fmt.Errorf("%s exists already\n    hint: name another folder: defx init DIR", filepath.Join(dir, name))
+			files := []struct{ from, to string }{{"init/defx.jsonnet", "defx.jsonnet"}, {"init/hello.libsonnet", "hello/functionalities.libsonnet"}, {"init/gitignore", ".gitignore"}}
+			for _, f := range files {
+				if _, err := os.Lstat(filepath.Join(abs, f.to)); err == nil {
+					return fmt.Errorf("%s exists already\n    hint: name another folder: defx init DIR", filepath.Join(dir, f.to))
 				} else if !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
 			}
 			written := []string{}
-			for _, from := range []string{"init/defx.jsonnet", "init/hello.libsonnet", "init/gitignore"} {
-				raw, err := beginnings.ReadFile(from)
+			for _, f := range files {
+				raw, err := beginnings.ReadFile(f.from)
 				if err != nil {
 					return err
 				}
-				to := filepath.Join(abs, names[from])
+				to := filepath.Join(abs, f.to)
 				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 					return err
 				}
 				if err := os.WriteFile(to, []byte(strings.ReplaceAll(string(raw), "NAME", nameOf(abs))), 0o644); err != nil {
 					return err
 				}
-				written = append(written, filepath.Join(dir, names[from]))
+				written = append(written, filepath.Join(dir, f.to))
 			}
 			if o.json {
 				return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "Initialized", "files": written})
@@ -67,12 +67,22 @@ for a machine. Nothing is overwritten.
 			}
 			at := ""
 			if len(args) == 1 {
-				at = "cd " + args[0] + " && "
+				at = "cd " + shellWord(dir) + " && "
 			}
 			fmt.Fprintf(os.Stderr, "Next: %sdefx plan, then defx apply.\n", at)
 			return nil
 		},
 	}
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
+
+// shellWord quotes a word that a person may paste into a shell.
+func shellWord(w string) string {
+	if plainWord.MatchString(w) {
+		return w
+	}
+	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
 
 var unnameable = regexp.MustCompile(`[^a-z0-9]+`)
