@@ -1,0 +1,275 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/backendtest"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// unit renders a service of the fake backend into the bytes of its unit.
+func unit(t *testing.T, f *backendtest.Fake, address, command string) json.RawMessage {
+	t.Helper()
+	a, err := graph.ParseAddress(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, errs := f.Render(backends.Input{Service: &graph.Service{Address: a, Spec: graph.Spec{Command: []token.Text{token.Lit(command)}}}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	raw, err := digest.Canonical(&plan.Unit{Address: address, Backend: f.Name(), Encoding: f.Encoding(), Payload: p, Spec: json.RawMessage("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+const scope = "dev/test"
+
+func host(t *testing.T, f *backendtest.Fake) (*agent.Host, string) {
+	dir := t.TempDir()
+	h := agent.OpenHost(dir, backends.NewSet(f))
+	t.Cleanup(func() { h.Close() })
+	return h, dir
+}
+
+func read(t *testing.T, parts ...string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func TestALowerTokenChangesNothing(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, dir := host(t, f)
+	if err := h.Fence(scope, 7, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Do(scope, "a/b", 7, unit(t, f, "a/b", "new"), nil); err != nil {
+		t.Fatal(err)
+	}
+	var fenced *agent.Fenced
+	if _, err := h.Do(scope, "a/b", 6, unit(t, f, "a/b", "old"), nil); !errors.As(err, &fenced) || fenced.Token != 7 {
+		t.Errorf("%v", err)
+	}
+	if err := h.Fence(scope, 6, nil); !errors.As(err, &fenced) {
+		t.Errorf("%v", err)
+	}
+	h.Close()
+	again := agent.OpenHost(dir, backends.NewSet(f)) // after a restart of the agent too
+	defer again.Close()
+	if err := again.Fence(scope, 6, []string{"a/b"}); !errors.As(err, &fenced) {
+		t.Errorf("%v", err)
+	}
+	if got := read(t, dir, "etc/defx-test/a/b"); !strings.Contains(got, "new") {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestTokensOfSingleUnitsAreKeptApart(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, _ := host(t, f)
+	for _, step := range []struct {
+		token     int64
+		addresses []string
+		refused   bool
+	}{{3, []string{"a/x"}, false}, {2, []string{"a/y"}, false}, {2, []string{"a/x"}, true}, {2, nil, true}, {4, nil, false}, {3, []string{"a/z"}, true}} {
+		if err := h.Fence(scope, step.token, step.addresses); (err != nil) != step.refused {
+			t.Errorf("token %d for %v: %v", step.token, step.addresses, err)
+		}
+	}
+}
+
+func TestAForeignFileIsNeverOverwritten(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, dir := host(t, f)
+	foreign := filepath.Join(dir, "etc/defx-test/a/b")
+	if err := os.MkdirAll(filepath.Dir(foreign), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(foreign, []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "x"), nil); err == nil || !strings.Contains(err.Error(), "is not defx's") {
+		t.Errorf("%v", err)
+	}
+	if got := read(t, foreign); got != "mine" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestAFailureLeavesWhatStoodBefore(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, dir := host(t, f)
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	before, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "good"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.OnRealize = func(string) error { return errors.New("refused") }
+	after, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil)
+	if err == nil || after.Digest != before.Digest {
+		t.Errorf("%+v, %v", after, err)
+	}
+	if got := read(t, dir, "etc/defx-test/a/b"); !strings.Contains(got, "good") {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, dir := host(t, f)
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "one"), nil); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	// What a crash leaves: a beginning without an end, and a torn line behind it.
+	journal := filepath.Join(dir, "var/lib/defx/journal")
+	was := read(t, journal)
+	if err := os.WriteFile(journal, []byte(was+`{"scope":"dev/test","address":"a/b","begin":{"files":["/etc/defx-test/leftover"]}}`+"\n"+`{"scope":"de`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/defx-test/leftover"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h = agent.OpenHost(dir, backends.NewSet(f))
+	defer h.Close()
+	units, err := h.Units(scope)
+	if err != nil || units["a/b"] == nil || units["a/b"].Digest != "" {
+		t.Fatalf("%+v, %v", units, err)
+	}
+	if err := h.Fence(scope, 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := h.Do(scope, "a/b", 2, unit(t, f, "a/b", "two"), nil); err != nil || e.Digest == "" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if err := h.Settle(scope, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "etc/defx-test/leftover")); err == nil {
+		t.Error("what the interrupted action left is still there")
+	}
+	if got := read(t, journal); got != "" {
+		t.Errorf("the journal holds %q after settling", got)
+	}
+}
+
+func TestADeletedUnitLeavesNoFolder(t *testing.T) {
+	f := &backendtest.Fake{}
+	h, dir := host(t, f)
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, raw := range []json.RawMessage{unit(t, f, "a/b", "x"), nil} {
+		if _, err := h.Do(scope, "a/b", 1, raw, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "etc")); err == nil {
+		t.Error("etc, which was made for the unit, is still there")
+	}
+}
+
+// cutter is a connection that breaks after so many bytes.
+type cutter struct {
+	net.Conn
+	left int
+}
+
+func (c *cutter) Write(p []byte) (int, error) {
+	if c.left < len(p) {
+		n, _ := c.Conn.Write(p[:c.left])
+		c.left = 0
+		c.Conn.Close()
+		return n, errors.New("cut")
+	}
+	c.left -= len(p)
+	return c.Conn.Write(p)
+}
+
+func TestAConnectionCutAnywhereHangsNobody(t *testing.T) {
+	f := &backendtest.Fake{}
+	raw := unit(t, f, "a/b", "x")
+	for cut := 0; cut < 2500; cut += 37 {
+		dir := t.TempDir()
+		here, there := net.Pipe()
+		served := make(chan error, 1)
+		go func() {
+			served <- agent.Serve(there, agent.OpenHost(dir, backends.NewSet(f)))
+			there.Close()
+		}()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		err := talk(ctx, &cutter{here, cut}, raw)
+		cancel()
+		here.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("cut after %d bytes: it hangs", cut)
+		}
+		select {
+		case <-served:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("cut after %d bytes: the agent hangs", cut)
+		}
+	}
+}
+
+func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
+	client, err := agent.NewClient(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Fence(ctx, scope, 1, nil); err != nil {
+		return err
+	}
+	if _, _, err := client.Do(ctx, scope, "a/b", 1, raw, nil); err != nil {
+		return err
+	}
+	return client.Settle(ctx, scope, 1)
+}
+
+func TestAnotherProtocolIsRefusedWithBothVersions(t *testing.T) {
+	here, there := net.Pipe()
+	go agent.Serve(there, agent.OpenHost(t.TempDir(), nil))
+	defer here.Close()
+	body := `{"kind":"hello","id":1,"protocol":99}`
+	go fmt.Fprintf(here, "\x00\x00\x00%c%s", len(body), body)
+	buf := make([]byte, 4096)
+	here.SetReadDeadline(time.Now().Add(10 * time.Second))
+	n, err := here.Read(buf)
+	if n <= 4 && err == nil {
+		var more int
+		more, err = here.Read(buf[n:])
+		n += more
+	}
+	if err != nil || !strings.Contains(string(buf[:n]), "protocol 1, defx 99") {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+}

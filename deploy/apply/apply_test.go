@@ -1,0 +1,212 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/backendtest"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// site is a state and machines that are folders.
+type site struct {
+	t    *testing.T
+	dir  string
+	fake *backendtest.Fake
+
+	mu   sync.Mutex
+	told []string
+}
+
+func newSite(t *testing.T) *site { return &site{t: t, dir: t.TempDir(), fake: &backendtest.Fake{}} }
+
+// work makes a plan of services: "name command needs…", all on machine m.
+func (s *site) work(services ...string) *apply.Work {
+	s.t.Helper()
+	g := &graph.Graph{Name: "test", Environment: "dev", Machines: []*graph.Machine{{Name: "m", Connect: "dir:m"}}}
+	for _, text := range services {
+		parts := strings.Fields(text)
+		svc := &graph.Service{Address: graph.Address{Lib: "l", Name: parts[0]}, Backend: "test", Machine: "m", Spec: graph.Spec{Command: []token.Text{token.Lit(parts[1])}}}
+		for _, n := range parts[2:] {
+			svc.Requires = append(svc.Requires, graph.Edge{Alias: n, Set: "l/" + n, To: []graph.Address{{Lib: "l", Name: n}}})
+		}
+		g.Services = append(g.Services, svc)
+	}
+	g.Sort()
+	set := backends.NewSet(s.fake)
+	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil)
+	if bad != nil {
+		s.t.Fatal(bad)
+	}
+	store := state.OpenDir(filepath.Join(s.dir, "state"))
+	return &apply.Work{Store: store, Dir: store.Path(), Plan: r.Plan, Objects: r.Objects, Machines: g.Machines, Verb: "apply",
+		Dial: func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+			here, there := net.Pipe()
+			go func() {
+				defer there.Close()
+				agent.Serve(there, agent.OpenHost(filepath.Join(s.dir, m.Name), set))
+			}()
+			return agent.NewClient(ctx, here)
+		},
+		Tell: func(e apply.Event) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if e.Outcome != apply.Started {
+				s.told = append(s.told, string(e.Outcome)+" "+e.Action.Address)
+			}
+		}}
+}
+
+func (s *site) run(w *apply.Work) *apply.Result {
+	s.t.Helper()
+	res, err := apply.Run(context.Background(), w)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res
+}
+
+func TestWhatNeedsAFailedUnitIsSkippedAndTheRestGoesOn(t *testing.T) {
+	s := newSite(t)
+	s.fake.OnRealize = func(a string) error {
+		if a == "l/db" {
+			return errors.New("no room")
+		}
+		return nil
+	}
+	res := s.run(s.work("db x", "web x db", "proxy x web", "other x"))
+	if !slices.Equal(res.Failed, []string{"l/db"}) || !slices.Equal(res.Skipped, []string{"l/proxy", "l/web"}) || res.Counts.Created != 1 {
+		t.Fatalf("%+v", res)
+	}
+	s.fake.OnRealize = nil
+	if res := s.run(s.work("db x", "web x db", "proxy x web", "other x")); res.Counts.Created != 3 || res.Counts.Unchanged != 1 || res.Generation != 2 {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestRequirementsComeFirstAndGoLast(t *testing.T) {
+	s := newSite(t)
+	s.run(s.work("c x b", "b x a", "a x"))
+	if want := []string{"done l/a", "done l/b", "done l/c"}; !slices.Equal(s.told, want) {
+		t.Errorf("%v", s.told)
+	}
+	s.told = nil
+	s.run(s.work())
+	if want := []string{"done l/c", "done l/b", "done l/a"}; !slices.Equal(s.told, want) {
+		t.Errorf("%v", s.told)
+	}
+	if left, _ := filepath.Glob(filepath.Join(s.dir, "m", "etc", "*")); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestAFailedUpdateKeepsItsOldVersionInTheState(t *testing.T) {
+	s := newSite(t)
+	s.run(s.work("a one", "b one"))
+	s.fake.OnRealize = func(a string) error {
+		if a == "l/a" {
+			return errors.New("broken")
+		}
+		return nil
+	}
+	res := s.run(s.work("a two", "b two"))
+	if res.Counts.Updated != 1 || res.Counts.Failed != 1 {
+		t.Fatalf("%+v", res)
+	}
+	raw, err := os.ReadFile(filepath.Join(s.dir, "m/etc/defx-test/l/a"))
+	if err != nil || !strings.Contains(string(raw), "one") {
+		t.Errorf("%s, %v", raw, err)
+	}
+	s.fake.OnRealize = nil
+	if cs, err := apply.Diff(context.Background(), s.work("a two", "b two")); err != nil || len(cs.Actions) != 1 || cs.Actions[0].Address != "l/a" {
+		t.Errorf("%+v, %v", cs, err)
+	}
+}
+
+func TestNothingIsDoneTwice(t *testing.T) {
+	s := newSite(t)
+	s.run(s.work("a x", "b x a"))
+	n := s.fake.Realizes.Load()
+	if res := s.run(s.work("a x", "b x a")); res.Wrote || s.fake.Realizes.Load() != n {
+		t.Errorf("%+v after %d realizations more", res, s.fake.Realizes.Load()-n)
+	}
+}
+
+func TestWhatIsNotWhatWasAgreedToIsNotDone(t *testing.T) {
+	s := newSite(t)
+	w := s.work("a x")
+	cs, err := apply.Diff(context.Background(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run(s.work("b x"))
+	w.Approved = cs.ChangeSet
+	if _, err := apply.Run(context.Background(), w); !errors.Is(err, apply.ErrChanged) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestStoppingFinishesWhatIsUnderWayAndRecordsIt(t *testing.T) {
+	s := newSite(t)
+	w := s.work("a x", "b x a", "c x b")
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	s.fake.OnRealize = func(string) error { stop(); return nil }
+	res, err := apply.Run(ctx, w)
+	if err != nil || !res.Stopped || res.Counts.Created != 1 || res.Generation != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	s.fake.OnRealize = nil
+	if res := s.run(s.work("a x", "b x a", "c x b")); res.Counts.Created != 2 || res.Counts.Unchanged != 1 {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestAMachineThatCannotBeReachedFailsOnlyItsUnits(t *testing.T) {
+	s := newSite(t)
+	w := s.work("a x", "b x")
+	w.Plan.Units[1].Machine = "gone"
+	w.Machines = append(w.Machines, &graph.Machine{Name: "gone"})
+	dial := w.Dial
+	w.Dial = func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+		if m.Name == "gone" {
+			return nil, errors.New("no route")
+		}
+		return dial(ctx, m)
+	}
+	if res := s.run(w); !slices.Equal(res.Failed, []string{"l/b"}) || res.Counts.Created != 1 {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestOfTwoAppliesAtOnceOneWaits(t *testing.T) {
+	s := newSite(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		w := s.work("a x", "b x", "c x")
+		w.LeaseWait = 1 << 40
+		wg.Go(func() {
+			if res, err := apply.Run(context.Background(), w); err != nil || len(res.Failed) > 0 {
+				t.Errorf("%+v, %v", res, err)
+			}
+		})
+	}
+	wg.Wait()
+	store := state.OpenDir(filepath.Join(s.dir, "state"))
+	if g, _, err := state.Current(context.Background(), store); err != nil || g.Number != 1 || len(g.Records) != 3 {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
