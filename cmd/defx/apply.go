@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -43,31 +47,25 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 
 ` + exitCodes,
 		Example: "  defx apply\n  defx apply --yes -e prod",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			var saved *plan.ChangeSet
 			var approved digest.Digest
 			if len(args) == 1 {
-				var saved plan.ChangeSet
-				raw, err := os.ReadFile(args[0])
-				if err == nil {
-					err = json.Unmarshal(raw, &saved)
-				}
-				if err == nil && (saved.Kind != "ChangeSet" || saved.APIVersion != plan.APIVersion) {
-					err = errors.New("not a change set of this version of defx")
-				}
-				if err != nil {
-					return fmt.Errorf("%s: %w", args[0], err)
-				}
-				was := saved.ChangeSet
-				if err := saved.Seal(); err != nil || saved.ChangeSet != was {
-					return fmt.Errorf("%s: the change set does not have the digest that it names: it was altered", args[0])
+				var err error
+				if saved, err = savedChanges(o.path(args[0])); err != nil {
+					return fmt.Errorf("%s: %w\n    hint: defx plan -o %s makes one", args[0], err, shellWord(args[0]))
 				}
 				approved = saved.ChangeSet
+				c.agreed(saved)
 			}
 			prj, d, w, err := o.desired(ctx, &c)
 			if err != nil {
 				return err
+			}
+			if saved != nil && (saved.Deployment != d.Name || saved.Environment != d.Environment) {
+				return fmt.Errorf("%s is for %s (%s), and this is %s (%s)\n    hint: -e says which environment", args[0], saved.Deployment, saved.Environment, d.Name, d.Environment)
 			}
 			if err := c.knows(d); err != nil {
 				return err
@@ -76,8 +74,8 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 			if err != nil {
 				return err
 			}
-			if approved != "" && cs.ChangeSet != approved {
-				return fmt.Errorf("%s is not what would be done now: the deployment or its state has changed since\n    hint: make a new one with defx plan -o %s", args[0], args[0])
+			if saved != nil && cs.ChangeSet != approved {
+				return fmt.Errorf("%s is not what would be done now: %s\n    hint: make a new one with defx plan -o %s", args[0], moved(saved, cs), shellWord(args[0]))
 			}
 			unfinished, err := apply.ReadUnfinished(w.Dir)
 			if err != nil {
@@ -87,16 +85,16 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				o.show(d, cs)
 			}
 			if !cs.Empty() && approved == "" {
-				if err := p.ask("Apply these changes?", "y"); err != nil {
+				if err := o.ask(ctx, &p, "Apply these changes? [y/N] ", "y"); err != nil {
 					return err
 				}
 				approved = cs.ChangeSet
 			}
 			if cs.Empty() && unfinished == nil {
-				return o.finish(&apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
+				return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
 			}
 			w.Approved = approved
-			return o.work(ctx, w, &p, len(d.Held) > 0)
+			return o.work(ctx, w, cs, &p, len(d.Held) > 0)
 		},
 	}
 	c.flags(cmd.Flags())
@@ -104,116 +102,140 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 	return cmd
 }
 
+// savedChanges reads a change set that plan -o wrote, and checks that it is whole.
+func savedChanges(file string) (*plan.ChangeSet, error) {
+	raw, err := os.ReadFile(file)
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, p.Err
+	} else if err != nil {
+		return nil, err
+	}
+	var cs plan.ChangeSet
+	if json.Unmarshal(raw, &cs) != nil || cs.Kind != "ChangeSet" || cs.APIVersion != plan.APIVersion {
+		return nil, errors.New("not a change set of this version of defx")
+	}
+	was := cs.ChangeSet
+	if err := cs.Seal(); err != nil || cs.ChangeSet != was {
+		return nil, errors.New("the change set does not have the digest that it names: it was altered")
+	}
+	return &cs, nil
+}
+
+// agreed takes what a saved change set deletes and moves as allowed: its digest
+// covers them, and a person chose the file.
+func (c *consent) agreed(cs *plan.ChangeSet) {
+	for _, a := range cs.Actions {
+		switch a.Op {
+		case plan.Delete:
+			c.allowDelete = append(c.allowDelete, a.Address)
+		case plan.Move:
+			c.allowMove = append(c.allowMove, a.Address)
+		}
+	}
+}
+
+// moved says what makes a saved change set another one than that of now.
+func moved(saved, now *plan.ChangeSet) string {
+	switch {
+	case saved.Base != now.Base:
+		return fmt.Sprintf("it was made for generation %d, and the state is at %d", saved.Base, now.Base)
+	case saved.Plan != now.Plan:
+		return "the deployment has changed since"
+	}
+	return "the state has changed since"
+}
+
 // ask wants consent on a terminal, and --yes elsewhere.
-func (p *pace) ask(question, word string) error {
+func (o *options) ask(ctx context.Context, p *pace, question, word string) error {
 	if p.yes {
 		return nil
 	}
+	hint := "--yes agrees beforehand"
+	if word != "y" {
+		hint = "--confirm " + word + " agrees beforehand"
+	}
+	if o.json {
+		return errors.New("with --json nobody is asked\n    hint: " + hint)
+	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) || os.Getenv("CI") != "" {
-		return errors.New("nobody is here to be asked\n    hint: --yes agrees beforehand")
+		return errors.New("nobody is here to be asked\n    hint: " + hint)
 	}
-	fmt.Fprintf(os.Stderr, "%s [%s/N] ", question, word)
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil || !strings.EqualFold(strings.TrimSpace(answer), word) && !(word == "y" && strings.EqualFold(strings.TrimSpace(answer), "yes")) {
-		return errors.New("nothing was done")
+	fmt.Fprint(os.Stderr, question)
+	answer := make(chan string, 1)
+	go func() { // a read from a terminal cannot be broken off
+		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+		answer <- strings.TrimSpace(line)
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stderr)
+		return ctx.Err()
+	case a := <-answer:
+		if a == word || word == "y" && (strings.EqualFold(a, "y") || strings.EqualFold(a, "yes")) {
+			return nil
+		}
 	}
-	return nil
+	return errors.New("nothing was done, because nobody agreed")
 }
 
 // work runs an apply and tells of it.
-func (o *options) work(ctx context.Context, w *apply.Work, p *pace, held bool) error {
+func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p *pace, held bool) error {
+	if p.parallel < 1 {
+		return fmt.Errorf("--parallel %d is less than one", p.parallel)
+	}
+	// What is under way is finished and recorded, whether somebody still reads of it or not.
+	signal.Ignore(syscall.SIGPIPE)
 	w.Parallel, w.LeaseWait = p.parallel, p.lockWait
-	t := &teller{o: o, s: styleFor(os.Stdout, colorFlag), bar: styleFor(os.Stderr, colorFlag).terminal && !o.json}
+	t := newTeller(o, cs)
 	w.Tell = t.tell
+	quiet := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; Ctrl-C once more stops at once")
+	})
 	begun := time.Now()
 	res, err := apply.Run(ctx, w)
+	quiet()
 	t.clear()
-	if err != nil {
-		if errors.Is(err, apply.ErrChanged) {
-			return fmt.Errorf("%w\n    hint: look at defx plan again", err)
-		}
-		return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
+	busy, isBusy := errors.AsType[*state.Busy](err)
+	switch {
+	case err == nil:
+		return o.finish(ctx, res, held, time.Since(begun))
+	case ctx.Err() != nil && (isBusy || errors.Is(err, context.Canceled)):
+		return context.Canceled // nothing was begun
+	case isBusy:
+		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
+	case errors.Is(err, apply.ErrChanged):
+		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
 	}
-	return o.finish(res, held, time.Since(begun))
+	return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
 }
 
 // finish tells what an apply came to and gives the exit code.
-func (o *options) finish(res *apply.Result, held bool, took time.Duration) error {
+func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took time.Duration) error {
 	if o.json {
-		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts}); err != nil {
+		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts,
+			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...)}); err != nil {
 			return err
 		}
 	} else if took > 0 {
-		fmt.Printf("\nGeneration %d: %s; %.1f s.\n", res.Generation, res.Summary(), took.Seconds())
+		stays := ""
+		if !res.Wrote {
+			stays = " stays"
+		}
+		fmt.Printf("\nGeneration %d%s: %s; %s.\n", res.Generation, stays, res.Summary(), duration(took))
 	}
 	switch {
 	case res.Stopped:
 		return &exit{exitStopped, errors.New("stopped before the end\n    hint: apply again to finish")}
 	case len(res.Failed) > 0:
 		names := strings.Join(res.Failed[:min(len(res.Failed), 10)], ", ")
+		if more := len(res.Failed) - 10; more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
 		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: mend the cause told above and apply again", plural(len(res.Failed), "unit"), names)}
+	case ctx.Err() != nil:
+		return &exit{code: exitStopped} // all was under way already, and is done
 	case held:
 		return &exit{code: exitPartly}
 	}
 	return nil
-}
-
-// teller writes events as they come.
-type teller struct {
-	o          *options
-	s          style
-	bar        bool
-	done, open int
-	width      int
-}
-
-func (t *teller) tell(e apply.Event) {
-	if t.o.json {
-		m := map[string]any{"apiVersion": plan.APIVersion, "kind": "Event", "outcome": e.Outcome, "op": e.Action.Op, "address": e.Action.Address, "machine": e.Action.Machine}
-		if e.Err != nil {
-			m["error"] = e.Err.Error()
-		}
-		if e.Took > 0 {
-			m["seconds"] = e.Took.Seconds()
-		}
-		printJSON(os.Stdout, m)
-		return
-	}
-	t.clear()
-	a := e.Action
-	switch e.Outcome {
-	case apply.Waiting:
-		fmt.Fprintf(os.Stderr, "waiting: %v\n", e.Err)
-	case apply.Started:
-		t.open++
-	case apply.Done:
-		t.open, t.done = t.open-1, t.done+1
-		fmt.Printf("  %s %s  %s  %s in %s\n", t.s.green("✓"), a.Address, a.Machine, past[a.Op], duration(e.Took))
-	case apply.Failed:
-		t.open--
-		fmt.Printf("  %s %s  %s  %s\n", t.s.red("✗"), a.Address, a.Machine, clean(e.Err.Error()))
-	case apply.Skipped:
-		fmt.Printf("  %s %s  %s  skipped: %v\n", t.s.yellow("·"), a.Address, a.Machine, e.Err)
-	}
-	if t.bar && t.open > 0 {
-		line := fmt.Sprintf("%d done, %d under way: %s", t.done, t.open, a.Address)
-		t.width = len(line)
-		fmt.Fprint(os.Stderr, line+"\r")
-	}
-}
-
-func (t *teller) clear() {
-	if t.width > 0 {
-		fmt.Fprint(os.Stderr, "\r"+strings.Repeat(" ", t.width)+"\r")
-		t.width = 0
-	}
-}
-
-var past = map[plan.Op]string{plan.Create: "created", plan.Update: "updated", plan.Replace: "replaced", plan.Move: "moved", plan.Delete: "deleted"}
-
-func duration(d time.Duration) string {
-	if d < time.Second {
-		return fmt.Sprintf("%d ms", d.Milliseconds())
-	}
-	return fmt.Sprintf("%.1f s", d.Seconds())
 }

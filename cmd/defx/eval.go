@@ -23,7 +23,7 @@ it, each functionality with its overrides.
 
 ` + exitCodes,
 		Example: "  defx eval\n  defx eval -S -A who=me greeting.jsonnet",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.config()
 			if err != nil {

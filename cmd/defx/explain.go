@@ -44,7 +44,7 @@ from the deployed one, and which values it reads.
 
 ` + exitCodes,
 		Example: "  defx explain shop/web\n  defx explain hydra/hydra-web#0 --json",
-		Args:    cobra.ExactArgs(1),
+		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, d, w, err := o.desired(cmd.Context(), &consent{})
 			if err != nil {

@@ -48,7 +48,7 @@ JSON (also by --json), for Graphviz (dot) or as Mermaid.
 
 ` + exitCodes,
 		Example:           "  defx graph\n  defx graph --output mermaid",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, d, _, err := o.desired(cmd.Context(), &consent{})

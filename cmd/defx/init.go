@@ -26,7 +26,7 @@ for a machine. Nothing is overwritten.
 
 ` + exitCodes,
 		Example: "  defx init\n  defx init shop",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			dir := o.dir
 			if len(args) == 1 {

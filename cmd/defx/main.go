@@ -56,7 +56,8 @@ func run() int {
 	}
 	ctx, stop := stoppable()
 	defer stop()
-	err := rootCommand().ExecuteContext(ctx)
+	root := rootCommand()
+	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
 	}
@@ -64,10 +65,13 @@ func run() int {
 	if e, ok := errors.AsType[*exit](err); ok {
 		code, err = e.code, e.err
 	} else if errors.Is(err, context.Canceled) {
-		code, err = exitStopped, errors.New("stopped")
+		err = errors.New("stopped")
+	}
+	if ctx.Err() != nil {
+		code = exitStopped
 	}
 	if err != nil {
-		tell(os.Stderr, err)
+		tell(os.Stderr, usage(root, err))
 	}
 	return code
 }
@@ -79,28 +83,26 @@ func stoppable() (context.Context, context.CancelFunc) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
-		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; once more stops at once")
 		cancel()
 		<-signals
 		signal.Reset()
-		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		syscall.Kill(os.Getpid(), syscall.SIGINT) // shells show it as 130
 	}()
 	return ctx, cancel
 }
 
-// tell writes an error in the one shape that all have.
+// tell writes an error in the one shape that all have. What wraps errors with
+// positions says more than they do, and is written as it is.
 func tell(w *os.File, err error) {
-	var list diag.List
-	var one *diag.Error
 	s := styleFor(w, colorFlag)
-	switch {
-	case errors.As(err, &list):
-		for _, e := range list {
-			fmt.Fprintln(w, s.problem(e))
+	switch e := err.(type) {
+	case diag.List:
+		for _, one := range e {
+			fmt.Fprintln(w, s.problem(one))
 		}
-	case errors.As(err, &one):
-		fmt.Fprintln(w, s.problem(one))
+	case *diag.Error:
+		fmt.Fprintln(w, s.problem(e))
 	default:
-		fmt.Fprintln(w, s.red("error:"), err)
+		fmt.Fprintln(w, s.red("error:"), clean(err.Error()))
 	}
 }

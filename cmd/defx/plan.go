@@ -94,7 +94,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 
 ` + exitCodes,
 		Example:           "  defx plan\n  defx plan -e prod --json --exit-code",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, d, w, err := o.desired(cmd.Context(), &c)
@@ -113,7 +113,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 				if err != nil {
 					return err
 				}
-				if err := os.WriteFile(out, append(raw, '\n'), 0o644); err != nil {
+				if err := os.WriteFile(o.path(out), append(raw, '\n'), 0o644); err != nil {
 					return err
 				}
 			}

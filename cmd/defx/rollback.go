@@ -63,7 +63,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 
 ` + exitCodes,
 		Example:           "  defx rollback\n  defx rollback --to 12 --yes",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -107,7 +107,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				w.Good[lib] = funcs
 			}
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", name, env, target.Number), "Roll back?", "y")
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", name, env, target.Number), "Roll back? [y/N] ", "y")
 		},
 	}
 	c.flags(cmd.Flags())
@@ -131,7 +131,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, o.verbose)
 			fmt.Println(nothing(cs))
 		}
-		return o.finish(&apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
+		return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
 	}
 	if !o.json {
 		s := styleFor(os.Stdout, colorFlag)
@@ -139,11 +139,11 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 		s.printChanges(os.Stdout, cs, o.verbose)
 		fmt.Println(s.summary(cs))
 	}
-	if err := p.ask(question, word); err != nil {
+	if err := o.ask(ctx, p, question, word); err != nil {
 		return err
 	}
 	w.Approved = cs.ChangeSet
-	return o.work(ctx, w, p, false)
+	return o.work(ctx, w, cs, p, false)
 }
 
 func counts(cs *plan.ChangeSet) state.Counts {
@@ -162,7 +162,7 @@ was deployed with protect stays, and is listed. The history stays.
 
 ` + exitCodes,
 		Example:           "  defx destroy -e dev\n  defx destroy -e dev --confirm dev",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -189,7 +189,7 @@ was deployed with protect stays, and is listed. The history stays.
 				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: name, Environment: env, Units: []plan.Placed{}},
 				Objects: map[digest.Digest][]byte{}}
 			c.give(w)
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", name, env), "Destroy? Type the environment's name:", env)
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", name, env), fmt.Sprintf("Type the environment's name, %s, to destroy it: ", env), env)
 		},
 	}
 	c.flags(cmd.Flags())

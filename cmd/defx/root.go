@@ -69,16 +69,66 @@ func fromEnvironment(f *pflag.FlagSet) error {
 	var errs []error
 	f.VisitAll(func(fl *pflag.Flag) {
 		name := "DEFX_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
-		if v, ok := os.LookupEnv(name); ok && !fl.Changed && fl.Name != "help" {
+		v, ok := os.LookupEnv(name)
+		if !ok || fl.Changed || fl.Name == "help" {
+			return
+		}
+		for _, v := range environmentValues(fl, v) {
 			if err := f.Set(fl.Name, v); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", name, err))
 			}
 		}
 	})
 	if colorFlag != "auto" && colorFlag != "always" && colorFlag != "never" {
-		errs = append(errs, fmt.Errorf("--color %q is neither auto, always nor never", colorFlag))
+		errs = append(errs, fmt.Errorf("--color %q is not known\n    hint: auto, always or never", colorFlag))
 	}
 	return errors.Join(errs...)
+}
+
+// environmentValues is what a variable says for a flag: folders that may be
+// given again stand in a list like PATH, other such values on lines of their own.
+func environmentValues(f *pflag.Flag, v string) []string {
+	switch {
+	case f.Value.Type() != "stringArray":
+		return []string{v}
+	case v == "":
+		return nil
+	case f.Name == "jpath":
+		return filepath.SplitList(v)
+	}
+	return strings.Split(strings.TrimSuffix(v, "\n"), "\n")
+}
+
+// usage gives cobra's own complaints the shape and the hint that all errors have.
+func usage(root *cobra.Command, err error) error {
+	text, _, suggested := strings.Cut(err.Error(), "\n\nDid you mean this?\n\t")
+	word, ok := strings.CutPrefix(text, "unknown command ")
+	if !ok {
+		return err
+	}
+	word, path, _ := strings.Cut(word, " for ")
+	hint := "defx --help lists the verbs"
+	if path != `"`+root.Name()+`"` {
+		return fmt.Errorf("%s takes no argument %s\n    hint: %s --help shows what it takes", strings.Trim(path, `"`), word, strings.Trim(path, `"`))
+	}
+	if _, names, found := strings.Cut(err.Error(), "\n\t"); suggested && found {
+		hint = fmt.Sprintf("did you mean %q?", strings.Fields(names)[0])
+	}
+	return fmt.Errorf("there is no verb %s\n    hint: %s", word, hint)
+}
+
+// arguments takes from least to most of them.
+func arguments(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		hint := fmt.Sprintf("\n    hint: %s", cmd.UseLine())
+		switch {
+		case len(args) < least:
+			return fmt.Errorf("%s wants an argument"+hint, cmd.CommandPath())
+		case len(args) > most:
+			return fmt.Errorf("%s takes no argument %q"+hint, cmd.CommandPath(), args[most])
+		}
+		return nil
+	}
 }
 
 // pairs reads NAME=VALUE; without = the value comes from the environment, as go-jsonnet's command has it.
@@ -116,6 +166,9 @@ func (o *options) config() (lang.Config, error) {
 	c.TLACode, err = pairs("tla-code", o.tlaCode)
 	return c, err
 }
+
+// path is a path on the command line, seen from -C.
+func (o *options) path(p string) string { return filepath.Join(o.base(p), p) }
 
 // base is the folder that a relative path on the command line starts from.
 func (o *options) base(p string) string {

@@ -32,7 +32,7 @@ func statusCommand(o *options) *cobra.Command {
 
 ` + exitCodes,
 		Example:           "  defx status\n  defx status -e prod --json",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := o.open()
@@ -127,7 +127,7 @@ func historyCommand(o *options) *cobra.Command {
 		Short:             "List the generations of an environment",
 		Long:              "List what each apply, rollback and destroy left behind, the newest first.\n\n" + exitCodes,
 		Example:           "  defx history\n  defx history -n 5 --json",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p, err := o.open()

@@ -18,7 +18,7 @@ func versionCommand(o *options) *cobra.Command {
 		Short:             "Print the version",
 		Long:              "Print the version of defx and of the Go that built it.\n\n" + exitCodes,
 		Example:           "  defx version\n  defx version --json",
-		Args:              cobra.NoArgs,
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(*cobra.Command, []string) error {
 			v := version

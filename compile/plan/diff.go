@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -87,8 +88,8 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		cs.Summary.Replace++
 	case r.Machine != u.Machine:
 		if r.Stateful && !in.AllowMove[u.Address] {
-			return fmt.Errorf("%s keeps data of its own on %s and would move to %s without it\n    hint: pin it by place: { machine: '%s' }, or allow it by --allow-move %s",
-				u.Address, r.Machine, u.Machine, r.Machine, u.Address)
+			return diag.Errorf(u.Address, "it keeps data of its own on %s and would move to %s without it", r.Machine, u.Machine).
+				WithHint("pin it by place: { machine: '%s' }, or allow it by --allow-move %s", r.Machine, u.Address)
 		}
 		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
 		cs.Summary.Move++

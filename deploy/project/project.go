@@ -276,6 +276,12 @@ func (p *Project) Work(d *Desired) *apply.Work {
 // changed field stands.
 func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
 	cs, err := apply.Diff(ctx, w)
+	if e, ok := errors.AsType[*diag.Error](err); ok {
+		if svc := d.find(e.Subject); svc != nil && e.Path == nil {
+			e.At(append(slices.Clone(svc.Path), "place")...)
+		}
+		p.locate(ctx, diag.List{e})
+	}
 	if err != nil {
 		return nil, err
 	}
