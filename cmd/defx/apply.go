@@ -58,7 +58,6 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 					return fmt.Errorf("%s: %w\n    hint: defx plan -o %s makes one", args[0], err, shellWord(args[0]))
 				}
 				approved = saved.ChangeSet
-				c.agreed(saved)
 			}
 			prj, d, w, err := o.desired(ctx, &c)
 			if err != nil {
@@ -69,6 +68,10 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 			}
 			if err := c.knows(d); err != nil {
 				return err
+			}
+			if saved != nil {
+				c.agreed(saved)
+				c.give(w)
 			}
 			cs, err := prj.Changes(ctx, d, w)
 			if err != nil {

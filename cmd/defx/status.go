@@ -138,6 +138,9 @@ func historyCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if n < 0 {
+				return fmt.Errorf("--number %d is less than nothing\n    hint: 0 shows all", n)
+			}
 			_, list, err := o.history(cmd.Context(), p, name, env, n)
 			if err != nil {
 				return err
