@@ -152,20 +152,9 @@ func piecewise(ctx context.Context, c Config) (*Result, error) {
 
 func alone(ctx context.Context, c Config, name string) (Library, error) {
 	out := Library{Name: name}
-	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name}})
-	d, died := errors.AsType[*dead](err)
-	if !died {
-		if err != nil {
-			return out, err
-		}
-		if len(a.Errors) > 0 {
-			out.Err = a.Errors[0]
-			return out, nil
-		}
-		return a.Result.Libraries[0], nil
-	}
+	// The names first: a library that kills whoever reads it does so here, once.
 	names, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, Names: true}})
-	if _, is := errors.AsType[*dead](err); is {
+	if d, is := errors.AsType[*dead](err); is {
 		out.Err = d.about("library "+name, "libs", name)
 		return out, nil
 	}
@@ -175,6 +164,17 @@ func alone(ctx context.Context, c Config, name string) (Library, error) {
 	if len(names.Errors) > 0 {
 		out.Err = names.Errors[0]
 		return out, nil
+	}
+	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name}})
+	if _, died := errors.AsType[*dead](err); !died {
+		if err != nil {
+			return out, err
+		}
+		if len(a.Errors) > 0 {
+			out.Err = a.Errors[0]
+			return out, nil
+		}
+		return a.Result.Libraries[0], nil
 	}
 	for _, f := range names.Names {
 		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, OnlyFunc: f}})
@@ -196,29 +196,35 @@ func (d *dead) about(subject string, path ...string) *diag.Error {
 	return diag.Errorf(subject, "%s", d.why).At(path...).WithHint("%s", d.hint)
 }
 
-// place gives errors without a position the one of their field.
+// place gives errors without a position the one of their field. Of a library
+// that cannot even be read only the entry file is asked.
 func place(ctx context.Context, c Config, r *Result) {
-	var without []*diag.Error
+	var libs, funcs []*diag.Error
 	for _, l := range r.Libraries {
 		if l.Err != nil && !l.Err.Pos.Known() {
-			without = append(without, l.Err)
+			libs = append(libs, l.Err)
 		}
 		for _, f := range l.Functionalities {
 			if f.Err != nil && !f.Err.Pos.Known() {
-				without = append(without, f.Err)
+				funcs = append(funcs, f.Err)
 			}
 		}
 	}
-	paths := make([][]string, len(without))
-	for i, e := range without {
-		paths[i] = e.Path
-	}
-	if len(paths) == 0 {
-		return
-	}
-	if found, err := Locate(ctx, c, paths); err == nil {
-		for i, e := range without {
-			e.Pos = found[i]
+	for _, group := range []struct {
+		errs    []*diag.Error
+		shallow bool
+	}{{libs, true}, {funcs, len(libs) > 0}} {
+		if len(group.errs) == 0 {
+			continue
+		}
+		paths := make([][]string, len(group.errs))
+		for i, e := range group.errs {
+			paths[i] = e.Path
+		}
+		if found, err := find(ctx, c, locateRequest{Paths: paths, Shallow: group.shallow}); err == nil {
+			for i, e := range group.errs {
+				e.Pos = found[i]
+			}
 		}
 	}
 }

@@ -28,13 +28,18 @@ func Locate(ctx context.Context, c Config, paths [][]string) ([]diag.Position, e
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	a, err := spawn(ctx, request{Config: c, Locate: &locateRequest{Paths: paths}})
+	found, err := find(ctx, c, locateRequest{Paths: paths})
 	if _, died := errors.AsType[*dead](err); died { // some import kills whoever reads it: stay in the entry file
-		a, err = spawn(ctx, request{Config: c, Locate: &locateRequest{Paths: paths, Shallow: true}})
+		found, err = find(ctx, c, locateRequest{Paths: paths, Shallow: true})
 	}
 	if _, died := errors.AsType[*dead](err); died {
 		return beginnings(c, paths), nil
 	}
+	return found, err
+}
+
+func find(ctx context.Context, c Config, r locateRequest) ([]diag.Position, error) {
+	a, err := spawn(ctx, request{Config: c, Locate: &r})
 	if err != nil {
 		return nil, err
 	}

@@ -250,7 +250,8 @@ func (e *evaluator) library(l string) Library {
 	}
 	values := map[string]json.RawMessage{}
 	q := quote(l)
-	if bad := e.askInto("{ [k]: f("+q+", k) for k in std.objectFields(lib("+q+")) if !std.startsWith(k, '#') }", &values); bad == nil {
+	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
+	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if std.objectHas(o, p + k) then x[k] + o[p + k] else x[k] for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: values[n]})
 		}

@@ -165,8 +165,14 @@ func (s style) summary(cs *plan.ChangeSet) string {
 
 // nothing is the one line of a plan without a change.
 func nothing(cs *plan.ChangeSet) string {
+	if cs.Summary.Unchanged+cs.Summary.Held+cs.Summary.Protected == 0 {
+		return "Nothing to do: nothing stands, and nothing should."
+	}
 	if cs.Summary.Held > 0 {
 		return fmt.Sprintf("Nothing to do for the other %s.", plural(cs.Summary.Unchanged, "service"))
+	}
+	if cs.Summary.Unchanged == 0 {
+		return "Nothing to do: what is protected stays."
 	}
 	return fmt.Sprintf("Nothing to do: %s.", isAre(cs.Summary.Unchanged+cs.Summary.Protected))
 }

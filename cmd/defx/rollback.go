@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -18,37 +19,42 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// which finds deployment and environment without evaluating anything that may
-// be broken: from the entry if it evaluates, else from what the state holds.
-func (o *options) which(ctx context.Context, p *project.Project) (name, env string, machines []*graph.Machine, err error) {
-	d, err := p.Evaluate(ctx)
-	if err == nil {
-		return d.Name, d.Environment, d.Graph.Machines, nil
-	}
-	known := p.Deployments()
-	if len(known) != 1 {
-		return "", "", nil, err
-	}
-	name = slices.Collect(maps.Keys(known))[0]
-	env = o.env
-	if env == "" && len(known[name]) == 1 {
-		env = known[name][0]
-	}
-	if !slices.Contains(known[name], env) {
-		return "", "", nil, fmt.Errorf("%w\n    hint: the state knows the environments %v of %s: say which with -e", err, known[name], name)
-	}
-	fmt.Fprintf(os.Stderr, "the entry file does not evaluate; going by the state of %s (%s)\n", name, env)
-	return name, env, nil, nil
+// place is a deployment in one environment.
+type place struct {
+	name, env string
+	desired   *project.Desired // nil: the entry does not evaluate
 }
 
-// history reads the generations, of which there must be one.
-func (o *options) history(ctx context.Context, p *project.Project, name, env string, limit int) (*state.Dir, []*state.Generation, error) {
-	store := p.Store(name, env)
-	list, err := state.History(ctx, store, limit)
-	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%s (%s) was never applied\n    hint: defx apply", name, env)
+// machines is how the entry says that they are reached; nil if it does not evaluate.
+func (p place) machines() []*graph.Machine {
+	if p.desired == nil {
+		return nil
 	}
-	return store, list, err
+	return p.desired.Graph.Machines
+}
+
+// which finds deployment and environment even if the entry is broken: from the
+// entry if it evaluates, else from what the state holds.
+func (o *options) which(ctx context.Context, p *project.Project) (place, error) {
+	d, err := p.Evaluate(ctx)
+	if err == nil {
+		return place{d.Name, d.Environment, d}, nil
+	}
+	known := p.Deployments()
+	if ctx.Err() != nil || len(known) != 1 {
+		return place{}, err
+	}
+	name := slices.Collect(maps.Keys(known))[0]
+	at := place{name: name, env: o.env}
+	if at.env == "" && len(known[name]) == 1 {
+		at.env = known[name][0]
+	}
+	tell(os.Stderr, err)
+	if !slices.Contains(known[name], at.env) {
+		return place{}, fmt.Errorf("the entry file does not evaluate, and the state of %s knows the environments %s\n    hint: -e says which", name, strings.Join(known[name], ", "))
+	}
+	fmt.Fprintf(os.Stderr, "  going by the state of %s (%s) alone\n", name, at.env)
+	return at, nil
 }
 
 func rollbackCommand(o *options) *cobra.Command {
@@ -71,13 +77,17 @@ from what stands. It is an apply like any other, and makes a new generation.
 			if err != nil {
 				return err
 			}
-			name, env, machines, err := o.which(ctx, p)
+			at, err := o.which(ctx, p)
 			if err != nil {
 				return err
 			}
-			store, list, err := o.history(ctx, p, name, env, 0)
+			store := p.Store(at.name, at.env)
+			list, err := state.History(ctx, store, 0)
 			if err != nil {
 				return err
+			}
+			if len(list) == 0 {
+				return fmt.Errorf("%s (%s) was never applied\n    hint: defx apply", at.name, at.env)
 			}
 			target := list[0]
 			for _, g := range list {
@@ -87,9 +97,12 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 			}
 			if to != 0 && target.Number != to || to == 0 && target == list[0] {
-				return fmt.Errorf("there is no generation to roll back to\n    hint: defx history lists them: %d to %d", list[len(list)-1].Number, list[0].Number)
+				if to == 0 {
+					return errors.New("no earlier generation differs from what stands\n    hint: defx history lists them")
+				}
+				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
-			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: machines, Revision: target.Revision,
+			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision,
 				Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Good: map[string]map[string]json.RawMessage{}}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
@@ -107,7 +120,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				w.Good[lib] = funcs
 			}
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", name, env, target.Number), "Roll back? [y/N] ", "y")
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", at.name, at.env, target.Number), "Roll back? [y/N] ", "y")
 		},
 	}
 	c.flags(cmd.Flags())
@@ -170,26 +183,23 @@ was deployed with protect stays, and is listed. The history stays.
 			if err != nil {
 				return err
 			}
-			name, env, machines, err := o.which(ctx, p)
+			at, err := o.which(ctx, p)
 			if err != nil {
 				return err
 			}
-			store, _, err := o.history(ctx, p, name, env, 1)
-			if err != nil {
-				return err
-			}
-			if confirm != "" && confirm != env {
-				return fmt.Errorf("--confirm %s is not the environment, which is %s", confirm, env)
+			if confirm != "" && confirm != at.env {
+				return fmt.Errorf("--confirm %s is not the environment, which is %s\n    hint: -e says which", confirm, at.env)
 			}
 			if confirm == "" && pc.yes {
-				return errors.New("--yes is not enough to destroy\n    hint: --confirm " + env)
+				return errors.New("--yes is not enough to destroy\n    hint: --confirm " + at.env)
 			}
-			pc.yes = confirm == env
-			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: machines, Dial: p.Dialer().Dial, Artifact: p.ArtifactStream,
-				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: name, Environment: env, Units: []plan.Placed{}},
+			pc.yes = confirm == at.env
+			store := p.Store(at.name, at.env) // maybe without a generation: an apply may have been killed in its first one
+			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: at.machines(), Dial: p.Dialer().Dial, Artifact: p.ArtifactStream,
+				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: at.name, Environment: at.env, Units: []plan.Placed{}},
 				Objects: map[digest.Digest][]byte{}}
 			c.give(w)
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", name, env), fmt.Sprintf("Type the environment's name, %s, to destroy it: ", env), env)
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", at.name, at.env), fmt.Sprintf("Type the environment's name, %s, to destroy it: ", at.env), at.env)
 		},
 	}
 	c.flags(cmd.Flags())

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
@@ -18,7 +19,7 @@ type stands struct {
 	Machine    string        `json:"machine"`
 	Backend    string        `json:"backend"`
 	Digest     digest.Digest `json:"digest"`
-	State      string        `json:"state"` // deployed, or unknown after an interrupted apply
+	State      string        `json:"state"` // deployed, held, failed (it is what it was before), or unknown after an interrupted apply
 	Generation int           `json:"generation"`
 	Since      time.Time     `json:"since"`
 	Protected  bool          `json:"protected,omitempty"`
@@ -39,11 +40,12 @@ func statusCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name, env, _, err := o.which(cmd.Context(), p)
+			at, err := o.which(cmd.Context(), p)
 			if err != nil {
 				return err
 			}
-			store, list, err := o.history(cmd.Context(), p, name, env, 0)
+			store := p.Store(at.name, at.env)
+			list, err := state.History(cmd.Context(), store, 0)
 			if err != nil {
 				return err
 			}
@@ -51,38 +53,61 @@ func statusCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			g := &state.Generation{} // what an environment without any looks like
+			if len(list) > 0 {
+				g = list[0]
+			}
 			units := []stands{}
-			for _, r := range list[0].Records {
+			for _, r := range g.Records {
 				since := sinceWhen(r, list)
 				u := stands{r.Address, r.Machine, r.Backend, r.Digest, "deployed", since.Number, since.Applied, r.Protect || r.Stateful}
-				if r.Digest == "" || unfinished != nil && unfinished.Units[r.Address] != nil {
+				switch {
+				case r.Digest == "" || unfinished != nil && unfinished.Units[r.Address] != nil:
 					u.State = "unknown"
+				case slices.Contains(g.Failed, r.Address):
+					u.State = "failed"
+				case at.desired != nil && slices.Contains(at.desired.HeldUnits, r.Address):
+					u.State = "held"
 				}
 				units = append(units, u)
 			}
 			if o.json {
-				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Status", "deployment": name, "environment": env,
-					"generation": list[0].Number, "applied": list[0].Applied, "by": list[0].By, "revision": list[0].Revision,
-					"interrupted": unfinished != nil, "units": units})
+				doc := map[string]any{"apiVersion": plan.APIVersion, "kind": "Status", "deployment": at.name, "environment": at.env,
+					"generation": g.Number, "by": g.By, "revision": g.Revision, "interrupted": unfinished != nil, "units": units}
+				if g.Number > 0 {
+					doc["applied"] = g.Applied
+				}
+				return printJSON(os.Stdout, doc)
 			}
-			g := list[0]
+			if unfinished != nil {
+				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
+			}
+			if g.Number == 0 {
+				fmt.Printf("%s (%s) · nothing was applied yet\n", at.name, at.env)
+				return nil
+			}
 			from := ""
 			if g.Revision != "" {
 				from = " from " + g.Revision
 			}
-			fmt.Printf("%s (%s) · generation %d, applied %s ago by %s%s\n", name, env, g.Number, age(g.Applied), g.By, from)
+			done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed"}[g.Verb]
+			fmt.Printf("%s (%s) · generation %d, %s %s ago by %s%s\n", at.name, at.env, g.Number, done, age(g.Applied), g.By, from)
+			if len(units) == 0 {
+				fmt.Println("Nothing stands.")
+				return nil
+			}
 			rows := [][]string{{"ADDRESS", "MACHINE", "BACKEND", "VERSION", "STATE", "SINCE"}}
 			for _, u := range units {
-				st := u.State
+				st := map[string]string{"unknown": "unknown (interrupted)", "failed": "failed, as it was before"}[u.State]
+				if st == "" {
+					st = u.State
+				}
 				if u.Protected {
 					st += ", protected"
 				}
 				rows = append(rows, []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), st, age(u.Since)})
 			}
 			table(os.Stdout, rows)
-			if unfinished != nil {
-				fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
-			}
 			return nil
 		},
 	}
@@ -134,14 +159,14 @@ func historyCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			name, env, _, err := o.which(cmd.Context(), p)
+			at, err := o.which(cmd.Context(), p)
 			if err != nil {
 				return err
 			}
 			if n < 0 {
 				return fmt.Errorf("--number %d is less than nothing\n    hint: 0 shows all", n)
 			}
-			_, list, err := o.history(cmd.Context(), p, name, env, n)
+			list, err := state.History(cmd.Context(), p.Store(at.name, at.env), n)
 			if err != nil {
 				return err
 			}
@@ -160,7 +185,11 @@ func historyCommand(o *options) *cobra.Command {
 				for _, g := range list {
 					out = append(out, entry{g.Number, g.Applied, g.By, g.Verb, g.Revision, g.Plan, g.Summary, append([]string{}, g.Failed...)})
 				}
-				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "History", "deployment": name, "environment": env, "generations": out})
+				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "History", "deployment": at.name, "environment": at.env, "generations": out})
+			}
+			if len(list) == 0 {
+				fmt.Printf("%s (%s) · nothing was applied yet\n", at.name, at.env)
+				return nil
 			}
 			rows := [][]string{{"GENERATION", "WHEN", "BY", "VERB", "REVISION", "SUMMARY"}}
 			for _, g := range list {
