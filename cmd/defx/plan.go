@@ -147,7 +147,7 @@ func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
 		return
 	}
 	fmt.Printf("%s\n\n", header(d, cs))
-	s.printChanges(os.Stdout, cs, o.verbose)
+	s.printChanges(os.Stdout, cs, "apply", o.verbose)
 	if cs.Empty() {
 		fmt.Println(nothing(cs))
 		return

@@ -66,8 +66,9 @@ func header(d *project.Desired, cs *plan.ChangeSet) string {
 }
 
 // printChanges writes a change set for people. More than manyAlike actions with
-// the same changes are told once, unless all is true.
-func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, all bool) {
+// the same changes are told once, unless all is true. verb is what would remove
+// what is protected.
+func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bool) {
 	address, machine, backend := 0, 0, 0
 	for _, a := range cs.Actions {
 		address = max(address, utf8.RuneCountInString(a.Address))
@@ -90,7 +91,7 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, all bool) {
 	}
 	for _, p := range cs.Protected {
 		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), pad(p.Address, address), pad(p.Machine, machine), p.Reason)
-		fmt.Fprintf(w, "      to remove it: defx apply --allow-delete %s\n", p.Address)
+		fmt.Fprintf(w, "      to remove it: defx %s --allow-delete %s\n", verb, p.Address)
 	}
 	if len(cs.Actions)+len(cs.Protected) > 0 {
 		fmt.Fprintln(w)
@@ -167,6 +168,9 @@ func (s style) summary(cs *plan.ChangeSet) string {
 func nothing(cs *plan.ChangeSet) string {
 	if cs.Summary.Unchanged+cs.Summary.Held+cs.Summary.Protected == 0 {
 		return "Nothing to do: nothing stands, and nothing should."
+	}
+	if cs.Summary.Held > 0 && cs.Summary.Unchanged == 0 {
+		return "Nothing to do."
 	}
 	if cs.Summary.Held > 0 {
 		return fmt.Sprintf("Nothing to do for the other %s.", plural(cs.Summary.Unchanged, "service"))
