@@ -64,13 +64,13 @@ stands, and changes only the services whose digest changed.
 	return root
 }
 
-// fromEnvironment gives flags that were not set the value of DEFX_NAME.
+// fromEnvironment gives flags that were not set the value of DEFX_NAME; an empty one counts as absent.
 func fromEnvironment(f *pflag.FlagSet) error {
 	var errs []error
 	f.VisitAll(func(fl *pflag.Flag) {
 		name := "DEFX_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
-		v, ok := os.LookupEnv(name)
-		if !ok || fl.Changed || fl.Name == "help" {
+		v := os.Getenv(name)
+		if v == "" || fl.Changed || fl.Name == "help" {
 			return
 		}
 		for _, v := range environmentValues(fl, v) {
