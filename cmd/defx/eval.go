@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/token"
 	"github.com/spf13/cobra"
 )
 
@@ -25,18 +27,24 @@ it, each functionality with its overrides.
 		Example: "  defx eval\n  defx eval -S -A who=me greeting.jsonnet",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.config()
-			if err != nil {
-				return err
-			}
 			if len(args) == 0 {
 				return o.evalEntry(cmd)
 			}
-			e := lang.EvalConfig{File: filepath.Join(o.base(args[0]), args[0]), TLAStr: c.TLAStr, TLACode: c.TLACode, StringOutput: raw}
+			// Folders stay as they were written: a file may show where it was found (std.thisFile).
+			e := lang.EvalConfig{File: o.path(args[0]), StringOutput: raw}
 			// Of JSONNET_PATH the left-most wins, of -J the right-most, and -J wins over both.
 			e.JPath = filepath.SplitList(os.Getenv("JSONNET_PATH"))
 			slices.Reverse(e.JPath)
-			e.JPath = append(e.JPath, c.JPath...)
+			for _, j := range o.jpath {
+				e.JPath = append(e.JPath, o.path(j))
+			}
+			var err error
+			if e.TLAStr, err = pairs("tla-str", o.tlaStr); err != nil {
+				return err
+			}
+			if e.TLACode, err = pairs("tla-code", o.tlaCode); err != nil {
+				return err
+			}
 			if e.ExtStr, err = pairs("ext-str", extStr); err != nil {
 				return err
 			}
@@ -67,15 +75,16 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	doc := map[string]any{}
-	if err := json.Unmarshal(res.Deployment, &doc); err != nil {
+	deployment, err := legible(res.Deployment)
+	if err != nil {
 		return err
 	}
-	libs := map[string]map[string]json.RawMessage{}
+	doc, _ := deployment.(map[string]any)
+	libs := map[string]map[string]any{}
 	held := 0
 	s := styleFor(os.Stderr, colorFlag)
 	for _, l := range res.Libraries {
-		libs[l.Name] = map[string]json.RawMessage{}
+		libs[l.Name] = map[string]any{}
 		if l.Err != nil {
 			held++
 			fmt.Fprintln(os.Stderr, s.problem(l.Err))
@@ -86,7 +95,9 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 				fmt.Fprintln(os.Stderr, s.problem(f.Err))
 				continue
 			}
-			libs[l.Name][f.Name] = f.Value
+			if libs[l.Name][f.Name], err = legible(f.Value); err != nil {
+				return err
+			}
 		}
 	}
 	doc["libs"] = libs
@@ -100,4 +111,34 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 		return &exit{code: exitPartly}
 	}
 	return nil
+}
+
+// legible decodes a value; texts with tokens get the form that they have in all
+// documents, {"$text": [...]}. A torn token stays the text that it is.
+func legible(raw json.RawMessage) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
+	}
+	return withTexts(v), nil
+}
+
+func withTexts(v any) any {
+	switch v := v.(type) {
+	case string:
+		if t, err := token.Split(v); err == nil && len(t.Tokens()) > 0 {
+			return t
+		}
+	case []any:
+		for i := range v {
+			v[i] = withTexts(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = withTexts(v[k])
+		}
+	}
+	return v
 }
