@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -33,6 +34,7 @@ type explanation struct {
 	Action     *plan.Action   `json:"action"`     // what apply would do; null = nothing
 	Reads      plan.Values    `json:"reads"`
 	ReadBy     []string       `json:"readBy"`
+	Protected  string         `json:"protected,omitempty"` // why it stays though nothing defines it any more
 }
 
 func explainCommand(o *options) *cobra.Command {
@@ -50,50 +52,15 @@ from the deployed one, and which values it reads.
 			if err != nil {
 				return err
 			}
-			svc, err := findService(d, args[0])
-			if err != nil {
-				return err
-			}
-			address := svc.Address.String()
-			placed, u := d.Rendered.Plan.Find(address), d.Rendered.Units[address]
-			if placed == nil || u == nil {
-				return diag.Errorf(address, "it is held: what stands is left as it is").WithHint("mend the error told above")
-			}
 			cs, err := p.Changes(cmd.Context(), d, w)
 			if err != nil {
 				return err
 			}
-			e := explanation{APIVersion: plan.APIVersion, Kind: "Explanation", Address: address, Machine: svc.Machine, Backend: svc.Backend,
-				Because: d.Reasons[address], Digest: placed.Digest, Reads: placed.Values, ReadBy: readers(d, svc)}
-			if e.Reads == nil {
-				e.Reads = plan.Values{}
-			}
-			instance, err := u.Instance(placed.Values)
+			e, err := explain(cmd.Context(), p, d, args[0])
 			if err != nil {
 				return err
 			}
-			layout, err := all[svc.Backend].Realize(u.Payload, instance, func(t token.Token) (string, bool) { v, ok := placed.Values[plan.Key(t)]; return v, ok })
-			if err != nil {
-				return err
-			}
-			e.Unit = layout.Unit
-			at := p.Positions(cmd.Context(), [][]string{svc.Path, {"overrides", svc.Address.Functionality()}})
-			e.Defined = at[0]
-			if slices.Contains(d.Overrides, svc.Address.Functionality()) {
-				e.Overridden = &at[1]
-			}
-			if g := d.Generation; g != nil {
-				for _, r := range g.Records {
-					if r.Address == address {
-						e.Deployed, e.Generation = r.Digest, g.Number
-					}
-				}
-			}
-			for i := range cs.Actions {
-				if cs.Actions[i].Address == address {
-					e.Action = &cs.Actions[i]
-				}
-			}
+			e.stands(d, cs)
 			if o.json {
 				return printJSON(os.Stdout, e)
 			}
@@ -113,6 +80,72 @@ from the deployed one, and which values it reads.
 		return addresses(d), cobra.ShellCompDirectiveNoFileComp
 	}
 	return cmd
+}
+
+// explain tells what the deployment knows of a unit. One that only the state
+// knows has nothing but its address and place.
+func explain(ctx context.Context, p *project.Project, d *project.Desired, name string) (*explanation, error) {
+	e := &explanation{APIVersion: plan.APIVersion, Kind: "Explanation", Reads: plan.Values{}, ReadBy: []string{}}
+	if g := d.Generation; g != nil && d.Rendered.Plan.Find(name) == nil {
+		for _, r := range g.Records {
+			if r.Address == name {
+				e.Address, e.Machine, e.Backend, e.Because = r.Address, r.Machine, r.Backend, "it was deployed there"
+				return e, nil
+			}
+		}
+	}
+	svc, err := findService(d, name)
+	if err != nil {
+		return nil, err
+	}
+	e.Address = svc.Address.String()
+	placed, u := d.Rendered.Plan.Find(e.Address), d.Rendered.Units[e.Address]
+	if placed == nil || u == nil {
+		return nil, diag.Errorf(e.Address, "it is held: what stands is left as it is").WithHint("mend the error told above")
+	}
+	e.Machine, e.Backend, e.Because = svc.Machine, svc.Backend, d.Reasons[e.Address]
+	e.Digest, e.ReadBy = placed.Digest, readers(d, svc)
+	if placed.Values != nil {
+		e.Reads = placed.Values
+	}
+	if len(placed.Unknown) == 0 { // else its name is known at apply only
+		instance, err := u.Instance(placed.Values)
+		if err != nil {
+			return nil, err
+		}
+		layout, err := all[svc.Backend].Realize(u.Payload, instance, func(t token.Token) (string, bool) { v, ok := placed.Values[plan.Key(t)]; return v, ok })
+		if err != nil {
+			return nil, err
+		}
+		e.Unit = layout.Unit
+	}
+	at := p.Positions(ctx, [][]string{svc.Path, {"overrides", svc.Address.Functionality()}})
+	e.Defined = at[0]
+	if slices.Contains(d.Overrides, svc.Address.Functionality()) {
+		e.Overridden = &at[1]
+	}
+	return e, nil
+}
+
+// stands adds what is deployed, and what apply would make of it.
+func (e *explanation) stands(d *project.Desired, cs *plan.ChangeSet) {
+	if g := d.Generation; g != nil {
+		for _, r := range g.Records {
+			if r.Address == e.Address {
+				e.Deployed, e.Generation = r.Digest, g.Number
+			}
+		}
+	}
+	for i := range cs.Actions {
+		if cs.Actions[i].Address == e.Address {
+			e.Action = &cs.Actions[i]
+		}
+	}
+	for _, p := range cs.Protected {
+		if p.Address == e.Address {
+			e.Protected = p.Reason
+		}
+	}
 }
 
 func addresses(d *project.Desired) []string {
@@ -160,14 +193,25 @@ func readers(d *project.Desired, svc *graph.Service) []string {
 func (e *explanation) print() {
 	s := styleFor(os.Stdout, colorFlag)
 	line := func(name, text string) { fmt.Printf("  %s %s\n", pad(name, 13), clean(text)) }
-	fmt.Printf("%s on %s (%s), unit %s\n", s.bold(e.Address), e.Machine, e.Backend, e.Unit)
+	unit := ""
+	if e.Unit != "" {
+		unit = ", unit " + e.Unit
+	}
+	fmt.Printf("%s on %s (%s)%s\n", s.bold(e.Address), e.Machine, e.Backend, unit)
 	defined := e.Defined.String()
+	if e.Digest == "" {
+		defined = "no longer"
+	}
 	if e.Overridden != nil {
 		defined += ", overridden " + e.Overridden.String()
 	}
 	line("defined", defined)
 	line("here because", e.Because)
 	switch {
+	case e.Digest == "" && e.Deployed != "":
+		line("digest", fmt.Sprintf("%s deployed (generation %d)", e.Deployed.Brief(), e.Generation))
+	case e.Deployed == "" && e.Generation > 0:
+		line("digest", "what stands is not known: an apply was interrupted")
 	case e.Deployed == "":
 		line("digest", e.Digest.Brief()+" now, not deployed")
 	case e.Deployed == e.Digest:
@@ -175,9 +219,15 @@ func (e *explanation) print() {
 	default:
 		line("digest", fmt.Sprintf("%s now, %s deployed (generation %d)", e.Digest.Brief(), e.Deployed.Brief(), e.Generation))
 	}
+	if e.Protected != "" {
+		line("stays because", e.Protected)
+	}
 	if e.Action != nil {
 		line("apply would", does(*e.Action))
 		s.printFields(os.Stdout, e.Action.Changes, true)
+	}
+	if e.Digest == "" {
+		return
 	}
 	reads := "nothing"
 	if len(e.Reads) > 0 {

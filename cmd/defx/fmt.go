@@ -23,25 +23,27 @@ below the folder, except vendor/ and what begins with a dot. Names of changed fi
 ` + exitCodes,
 		Example: "  defx fmt\n  defx fmt --check defx.jsonnet",
 		RunE: func(_ *cobra.Command, args []string) error {
-			files := args
-			for i, f := range files {
-				files[i] = filepath.Join(o.base(f), f)
+			var files []string
+			for _, f := range args {
+				files = append(files, o.path(f))
 			}
-			if len(files) == 0 {
+			if len(args) == 0 {
 				var err error
-				if files, err = jsonnetFiles(o.dir); err != nil {
+				if files, err = jsonnetFiles(filepath.Dir(o.path(o.file))); err != nil {
 					return err
 				}
 			}
-			changed := []string{}
+			changed, bad := []string{}, 0
 			for _, f := range files {
 				raw, err := os.ReadFile(f)
 				if err != nil {
 					return err
 				}
 				out, err := lang.Format(f, string(raw))
-				if err != nil {
-					return err
+				if err != nil { // the others are formatted nevertheless
+					tell(os.Stderr, err)
+					bad++
+					continue
 				}
 				if out == string(raw) {
 					continue
@@ -66,6 +68,9 @@ below the folder, except vendor/ and what begins with a dot. Names of changed fi
 				for _, f := range changed {
 					fmt.Println(f)
 				}
+			}
+			if bad > 0 {
+				return fmt.Errorf("%s cannot be read as Jsonnet\n    hint: mend what is told above", plural(bad, "file"))
 			}
 			if check && len(changed) > 0 {
 				return fmt.Errorf("%s not in the customary form\n    hint: defx fmt writes it", plural(len(changed), "file"))
