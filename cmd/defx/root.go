@@ -60,8 +60,29 @@ stands, and changes only the services whose digest changed.
 	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
 		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), versionCommand(o))
 	root.CompletionOptions.HiddenDefaultCmd = false
+	completion(root)
 	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	return root
+}
+
+// completion makes cobra's own verb speak like the others.
+func completion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd("completion") // with no argument at all it would not be made
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Use, c.Short = "completion SHELL", "Print what makes a shell complete verbs, flags and addresses"
+		c.Long = "Print a script for bash, zsh, fish or powershell. The help of each tells where it goes.\n\n" + exitCodes
+		c.Example = "  defx completion bash > /etc/bash_completion.d/defx\n  defx completion zsh > \"${fpath[1]}/_defx\""
+		c.RunE = func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("defx completion wants a shell\n    hint: bash, zsh, fish or powershell")
+			}
+			return fmt.Errorf("there is no completion for %q\n    hint: bash, zsh, fish or powershell", args[0])
+		}
+		c.Args = cobra.ArbitraryArgs
+	}
 }
 
 // fromEnvironment gives flags that were not set the value of DEFX_NAME; an empty one counts as absent.
