@@ -94,7 +94,8 @@ const temporary = ".defx-new"
 // replace puts content at a path: a temporary file beside it, fsync, rename.
 func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 	tmp := p + temporary
-	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	h.root.Remove(tmp) // one that a crash left may be read-only
+	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,13 @@ func applyAsProcess(dir string) int {
 	d, err := p.Evaluate(context.Background())
 	if err == nil {
 		var res *apply.Result
-		if res, err = apply.Run(context.Background(), p.Work(d)); err == nil && len(res.Failed) > 0 {
+		w := p.Work(d)
+		w.Tell = func(e apply.Event) {
+			if e.Err != nil {
+				fmt.Fprintln(os.Stderr, e.Outcome, e.Action.Address, e.Err)
+			}
+		}
+		if res, err = apply.Run(context.Background(), w); err == nil && len(res.Failed) > 0 {
 			err = fmt.Errorf("failed: %v", res.Failed)
 		}
 	}
