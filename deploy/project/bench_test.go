@@ -39,13 +39,13 @@ local defx = import 'defx/v1.libsonnet';
 }
 `
 
-func benchWorld(b *testing.B) string {
+func benchWorld(b testing.TB) string {
 	dir := b.TempDir()
 	writeThousand(b, dir, "info")
 	return dir
 }
 
-func writeThousand(b *testing.B, dir, log string) {
+func writeThousand(b testing.TB, dir, log string) {
 	if err := os.WriteFile(filepath.Join(dir, "defx.jsonnet"), fmt.Appendf(nil, thousand, log), 0o644); err != nil {
 		b.Fatal(err)
 	}

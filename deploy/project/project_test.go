@@ -343,3 +343,21 @@ func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
 		t.Errorf("there is %v", there)
 	}
 }
+
+func TestOneEditAmongAThousandChangesOne(t *testing.T) {
+	w := &world{t, benchWorld(t)}
+	if res := w.apply(); res.Counts.Created != 1000 {
+		t.Fatalf("%+v", res)
+	}
+	writeThousand(t, w.dir, "debug")
+	_, cs := w.plan()
+	if ops(cs) != "update l3/s7" || cs.Summary.Unchanged != 999 || len(cs.Actions[0].Changes) != 1 {
+		t.Fatalf("%s, %+v", ops(cs), cs.Summary)
+	}
+	if c := cs.Actions[0].Changes[0]; c.Path != "/env/LOG" || c.Before != "info" || c.After != "debug" || c.Position.String() != "defx.jsonnet:11:18" {
+		t.Errorf("%+v at %s", c, c.Position)
+	}
+	if res := w.apply(); res.Counts.Updated != 1 || res.Counts.Unchanged != 999 {
+		t.Errorf("%+v", res)
+	}
+}
