@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestTheFirstCtrlCFinishesWhatIsUnderWay stops an apply whose reader does not
+// read: it can do no more than what the pipe takes, so it cannot be done yet.
+func TestTheFirstCtrlCFinishesWhatIsUnderWay(t *testing.T) {
+	const services = 500 // more than the pipe takes events of
+	dir := t.TempDir()
+	entry := fmt.Sprintf("{ name: 'many', machines: { box: { connect: 'dir:./box' } },\n  libs: { a: { ['s%%d' %% i]: { service: { command: ['/bin/a'] } } for i in std.range(1, %d) } } }\n", services)
+	if err := os.WriteFile(filepath.Join(dir, "defx.jsonnet"), []byte(entry), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("defx", "apply", "--yes", "--json", "--parallel", "1")
+	cmd.Dir = dir
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReaderSize(out, 16)
+	if first, err := lines.ReadString('\n'); err != nil || !strings.Contains(first, `"kind":"Action"`) {
+		t.Fatalf("%q, %v\n%s", first, err, said.String())
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitStopped {
+		t.Errorf("exit code %d, want %d\n%s", code, exitStopped, said.String())
+	}
+	for _, want := range []string{"stopping: what is under way is finished", "error: stopped before the end\n    hint: apply again to finish"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("%q is not in\n%s", want, said.String())
+		}
+	}
+	started, done := strings.Count(string(rest), `"started"`)+1, strings.Count(string(rest), `"done"`)
+	if started != done || done == services {
+		t.Errorf("%d were begun and %d of %d done", started, done, services)
+	}
+	again := exec.Command("defx", "apply", "--yes")
+	again.Dir = dir
+	last, err := again.CombinedOutput()
+	if want := fmt.Sprintf("Generation 2: %d created; %d unchanged; ", services-done, done); err != nil || !strings.Contains(string(last), want) {
+		t.Errorf("%q is not in %q, %v", want, last[max(0, len(last)-200):], err)
+	}
+}
