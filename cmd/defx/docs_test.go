@@ -18,8 +18,7 @@ func TestTheReferenceOfTheVerbsIsTheirHelp(t *testing.T) {
 	root := rootCommand()
 	fmt.Fprintf(&b, "# The verbs\n\nWhat `defx VERB --help` says, in one page. Every flag can also be set by a variable: `DEFX_ENV` for `--env`.\n\n## Flags of all verbs\n\n```\n%s```\n\n%s\n",
 		root.PersistentFlags().FlagUsages(), exitCodes)
-	var section func(*cobra.Command)
-	section = func(c *cobra.Command) {
+	section := func(c *cobra.Command) {
 		if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
 			return
 		}
