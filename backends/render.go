@@ -122,7 +122,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		return errs
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
-	u.Spec = shown(svc, in.Local)
+	u.Spec = shown(svc, u)
 	d, err := u.Digest()
 	if err != nil {
 		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
@@ -160,8 +160,8 @@ func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, 
 }
 
 // shown is the normalized service that differences are shown of: its spec, its
-// backend's namespace, and what a boot orders it after.
-func shown(svc *graph.Service, local []graph.Address) json.RawMessage {
+// backend's namespace, and what goes before it.
+func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	raw, err := json.Marshal(svc.Spec)
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
@@ -171,8 +171,10 @@ func shown(svc *graph.Service, local []graph.Address) json.RawMessage {
 	if svc.Options != nil {
 		m[svc.Backend] = svc.Options
 	}
-	if len(local) > 0 {
-		m["startsAfter"] = local
+	for name, list := range map[string][]string{"requires": u.Requires, "after": u.After} {
+		if len(list) > 0 {
+			m[name] = list
+		}
 	}
 	out, err := digest.Canonical(m)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
+	_ "time/tzdata" // the same zones everywhere
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -31,6 +33,7 @@ type Baseline struct {
 	Generation int
 	Machines   map[string]string // address → machine it was placed on
 	Good       Good
+	Former     []*graph.Machine // machines on which something stands
 }
 
 // Input is what a graph is made of.
@@ -133,6 +136,7 @@ func (c *compiler) entry() {
 	if !graph.ValidName(c.in.Result.Environment) {
 		d.errorf(nil, "environment %q is not a name", c.in.Result.Environment).WithHint(nameHint)
 	}
+	seen := map[string]string{} // folder → machine
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		p := []string{"machines", name}
 		if !graph.ValidName(name) {
@@ -142,6 +146,15 @@ func (c *compiler) entry() {
 		if k, _, _ := strings.Cut(m.Connect, ":"); m.Connect != "" && m.Connect != "local" && k != "ssh" && k != "dir" {
 			d.errorf(append(p, "connect"), "%q leads nowhere", m.Connect).
 				WithHint("local, dir:FOLDER or ssh://user@host:port")
+		}
+		if dir, ok := strings.CutPrefix(m.Connect, "dir:"); ok {
+			if dir == "" || strings.HasPrefix(dir, "//") || strings.HasPrefix(dir, "~") {
+				d.errorf(append(p, "connect"), "%q names no folder", m.Connect).WithHint("dir:./box is relative to the entry file, dir:/srv/box is absolute")
+			}
+			if other := seen[path.Clean(dir)]; other != "" {
+				d.errorf(append(p, "connect"), "machine %q is the same folder", other).WithHint("two names for one machine would undo each other's work")
+			}
+			seen[path.Clean(dir)] = name
 		}
 	}
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
@@ -397,7 +410,15 @@ func (c *compiler) part(d *decoder, f *function, member string, s *graph.Spec, p
 				d.errorf(at("ready"), "\"port\" is missing: which of its %d ports?", len(s.Ports))
 			}
 		}
+		if r.HTTP != "" && !strings.HasPrefix(r.HTTP, "/") {
+			d.errorf(at("ready", "http"), "%q is not a path", r.HTTP).WithHint("it begins with /")
+		}
 		wantPort(r.Port, "ready", "port")
+	}
+	if sc := s.Schedule; sc != nil && sc.Timezone != "" {
+		if _, err := time.LoadLocation(sc.Timezone); err != nil || sc.Timezone == "Local" {
+			d.errorf(at("schedule", "timezone"), "there is no time zone %q", sc.Timezone).WithHint("an IANA name: Europe/Berlin, Asia/Singapore, UTC")
+		}
 	}
 	if sc := s.Schedule; sc != nil && (sc.Cron == "") == (sc.Every == "") {
 		d.errorf(at("schedule"), "exactly one of cron and every is needed")

@@ -11,7 +11,7 @@ import (
 
 // expand makes a service of every replica of every part, and fills the edges.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment}
+	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		g.Machines = append(g.Machines, machine(name, c.e.Machines[name]))
 	}

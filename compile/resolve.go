@@ -96,7 +96,9 @@ func (r *resolver) names(after []string, at []string) {
 		set, err := r.c.lookup(r.f, r.p, name)
 		if err != nil {
 			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after %s", err.Msg).WithHint("%s", err.Hint)
-		} else if set != r.set() {
+		} else if set == r.set() {
+			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself")
+		} else {
 			r.after[name] = set
 		}
 	}
@@ -195,6 +197,11 @@ func (f *function) replicas() (int, bool) {
 
 // text resolves the tokens of one text and adds the edges that they mean.
 func (r *resolver) text(path []string, t token.Text) token.Text {
+	for i := 1; i < len(t); i++ {
+		if before := t[i-1].Token; before != nil && before.Field == "port" && t[i].Token == nil && t[i].Lit != "" && t[i].Lit[0] >= '0' && t[i].Lit[0] <= '9' {
+			r.d.errorf(path, "a digit follows %s, and would make another port of it", before).WithHint("put something between them")
+		}
+	}
 	out, _ := t.Map(func(t token.Token) (token.Text, error) {
 		switch t.Kind {
 		case token.Ref:

@@ -87,16 +87,17 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 			if !o.json {
 				o.show(d, cs)
 			}
-			if !cs.Empty() && approved == "" {
+			if !cs.Empty() && saved == nil {
 				if err := o.ask(ctx, &p, "Apply these changes? [y/N] ", "y"); err != nil {
 					return err
 				}
-				approved = cs.ChangeSet
 			}
 			if cs.Empty() && unfinished == nil {
 				return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
 			}
-			w.Approved = approved
+			if saved != nil || !p.yes { // --yes agrees to whatever it is by then
+				w.Agreed = cs
+			}
 			return o.work(ctx, w, cs, &p, len(d.Held) > 0)
 		},
 	}
@@ -226,6 +227,9 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 		}
 		fmt.Printf("\nGeneration %d%s: %s; %s.\n", res.Generation, stays, res.Summary(), duration(took))
 	}
+	for _, u := range res.Unsettled {
+		fmt.Fprintln(os.Stderr, "not settled:", clean(u))
+	}
 	switch {
 	case res.Stopped:
 		return &exit{exitStopped, errors.New("stopped before the end\n    hint: apply again to finish")}
@@ -237,6 +241,8 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: mend the cause told above and apply again", plural(len(res.Failed), "unit"), names)}
 	case ctx.Err() != nil:
 		return &exit{code: exitStopped} // all was under way already, and is done
+	case len(res.Unsettled) > 0:
+		return &exit{exitPartly, errors.New("what was done is recorded, but not every machine took note\n    hint: mend the cause told above; the next change there finishes it")}
 	case held:
 		return &exit{code: exitPartly}
 	}

@@ -220,7 +220,7 @@ func printHeld(d *project.Desired) {
 				fmt.Fprintln(os.Stderr, text)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "  %s %s\n", s.yellow("held:"), heldText(c.names, c.units, generation(d)))
+		fmt.Fprintf(os.Stderr, "  %s %s\n", s.yellow("held:"), clean(heldText(c.names, c.units, generation(d))))
 	}
 }
 

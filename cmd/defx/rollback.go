@@ -155,7 +155,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	if err := o.ask(ctx, p, question, word); err != nil {
 		return err
 	}
-	w.Approved = cs.ChangeSet
+	w.Agreed = cs
 	return o.work(ctx, w, cs, p, false)
 }
 

@@ -205,6 +205,12 @@ func (o *options) open() (*project.Project, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The environment names the state and the units: an argument must not make another of it.
+	_, str := c.TLAStr["env"]
+	_, code := c.TLACode["env"]
+	if str || code {
+		return nil, errors.New("the environment is no ordinary argument\n    hint: -e NAME passes it as the parameter env")
+	}
 	state := o.state
 	if state != "" {
 		state = filepath.Join(o.base(state), state)

@@ -20,6 +20,7 @@ type Graph struct {
 	Environment string
 	Services    []*Service // sorted by address
 	Machines    []*Machine // sorted by name
+	Former      []*Machine // known from earlier state: what is held may still stand there
 }
 
 // Service is one replica of one service, with everything that is known of it

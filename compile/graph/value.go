@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/defx-dev/defx/lang/diag"
@@ -26,6 +27,9 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 			return "127.0.0.1", nil
 		}
 		m := g.Machine(target.Machine)
+		if i := slices.IndexFunc(g.Former, func(f *Machine) bool { return f.Name == target.Machine }); m == nil && i >= 0 {
+			m = g.Former[i]
+		}
 		if m == nil || m.Address == "" {
 			return "", diag.Errorf("machine "+target.Machine, "%s on %s reads its address, and it has none",
 				reader.Address, reader.Machine).At("machines", target.Machine).WithHint("add address: '…' to the machine")

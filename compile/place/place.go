@@ -33,7 +33,7 @@ func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
 	// What is bound to its machine goes first, so that what is free fills in around it.
 	blocks = p.each(blocks, func(b block) bool {
 		if b[0].Held {
-			p.put(b, p.stays(b), "held: stays as it is")
+			p.put(b, p.prev[b[0].Address.String()], "held: stays as it is")
 		}
 		return b[0].Held
 	})

@@ -22,6 +22,8 @@ type DiffInput struct {
 	Unit        func(digest.Digest) (*Unit, error) // a unit by its object's digest
 	AllowDelete map[string]bool                    // protected addresses that may go
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
+	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
+	Doubt       map[string]bool                    // an interrupted apply touched them: what stands is not certain
 }
 
 // Diff is set subtraction on address, place, digest and values. The result is
@@ -37,29 +39,55 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	for i := range in.Records {
 		records[in.Records[i].Address] = &in.Records[i]
 	}
+	if in.Held == nil {
+		in.Held = func(string) bool { return false }
+	}
+	needed := map[string]string{} // what held units require stays with them
+	for _, r := range in.Records {
+		if in.Held(r.Address) {
+			for _, on := range r.Requires {
+				needed[on] = r.Address
+			}
+		}
+	}
 	for i := range in.Plan.Units {
 		u := &in.Plan.Units[i]
+		if in.Held(u.Address) {
+			cs.Summary.Unchanged++
+			continue
+		}
 		if err := cs.compare(in, u, records[u.Address]); err != nil {
 			return nil, err
 		}
 	}
 	for _, r := range in.Records {
-		if in.Plan.Find(r.Address) != nil {
+		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {
 			continue
 		}
-		if why := protection(r); why != "" && !in.AllowDelete[r.Address] {
+		why := protection(r)
+		if by := needed[r.Address]; by != "" && why == "" {
+			why = "held " + by + " requires it"
+		}
+		if why != "" && !in.AllowDelete[r.Address] {
 			cs.Protected = append(cs.Protected, Protected{r.Address, r.Machine, why})
 			cs.Summary.Protected++
 			continue
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: true, Reason: "no longer defined", Changes: []Change{}})
+			Before: r.Digest, Certain: !in.Doubt[r.Address], Reason: gone(in.Doubt[r.Address]), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
 	cs.order(in.Plan, records)
 	return cs, nil
+}
+
+func gone(doubt bool) string {
+	if doubt {
+		return "no longer defined, and an interrupted apply may have left it"
+	}
+	return "no longer defined"
 }
 
 func protection(r Record) string {
@@ -70,6 +98,11 @@ func protection(r Record) string {
 		return "it was deployed with protect"
 	}
 	return ""
+}
+
+// same tells whether the record keeps what the unit says about order and protection.
+func (r *Record) same(u *Placed) bool {
+	return r.Protect == u.Protect && r.Stateful == u.Stateful && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
 }
 
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
@@ -93,9 +126,15 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		}
 		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
 		cs.Summary.Move++
-	case r.Digest == u.Digest && values && len(u.Unknown) == 0:
+	case in.Doubt[u.Address]:
+		a.Op, a.Certain, a.Reason = Update, false, "unless the interrupted apply finished it"
+		cs.Summary.Uncertain++
+	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.same(u):
 		cs.Summary.Unchanged++
 		return nil
+	case r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		a.Op = Update // only what the record keeps beside the digest
+		cs.Summary.Update++
 	case r.Digest == u.Digest && values:
 		a.Op, a.Certain, a.Reason = Update, false, "if "+strings.Join(u.Unknown, ", ")+" changes"
 		cs.Summary.Uncertain++
@@ -108,7 +147,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" {
+	if r.Digest == "" || in.Doubt[u.Address] {
+		if !a.Certain {
+			cs.Actions = append(cs.Actions, a)
+			return nil
+		}
 		a.Verb = Restart
 		a.Reason = "an interrupted apply left it in an unknown state"
 	} else if before, err = in.Unit(r.Object); err != nil {

@@ -119,6 +119,13 @@ func readManifest(root *os.Root) (*manifest, error) {
 	if m.Scopes == nil {
 		m.Scopes = map[string]map[string]*Entry{}
 	}
+	for scope, units := range m.Scopes {
+		for address, e := range units {
+			if e == nil {
+				return nil, fmt.Errorf("/%s is damaged: nothing stands for %s of %s", manifestPath, address, scope)
+			}
+		}
+	}
 	raw, err := readRoot(root, journalPath)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

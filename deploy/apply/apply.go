@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
@@ -32,14 +34,13 @@ type Work struct {
 	Plan     *plan.Plan
 	Objects  map[digest.Digest][]byte              // units that the state may not have yet
 	Good     map[string]map[string]json.RawMessage // last good functionalities of each library
-	Held     int                                   // units that stay because they did not evaluate
+	Held     func(address string) bool             // what stays because it did not evaluate; nil = nothing
 	Machines []*graph.Machine                      // how to reach them; those of the state are added
 	Verb     string                                // apply, rollback, destroy
 	Revision string                                // commit of the deployment's folder, if known
-	Keep     map[string]bool                       // unused libraries' records to keep; nil = none
 
 	AllowDelete, AllowMove map[string]bool
-	Approved               digest.Digest // change set that a person agreed to; empty = whatever it is
+	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
 	Artifact func(plan.Artifact) (io.ReadCloser, error)
@@ -79,6 +80,7 @@ type Result struct {
 	Skipped    []string // addresses, sorted
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
+	Unsettled  []string // machines whose manifest could not be made whole, and why
 }
 
 // ErrChanged means that what would be done is not what was agreed to.
@@ -98,24 +100,35 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = slices.Clone(gen.Records)
 	}
-	if unfinished != nil {
-		records = doubt(records, unfinished)
+	if gen != nil {
+		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	return w.diff(ctx, records, head.Generation)
+	var uncertain map[string]bool
+	if unfinished != nil {
+		records, uncertain = doubt(records, unfinished)
+	}
+	return w.diff(ctx, records, uncertain, head.Generation)
 }
 
-// doubt marks what an interrupted apply touched as unknown.
-func doubt(records []plan.Record, u *Unfinished) []plan.Record {
-	for i := range records {
-		if u.Units[records[i].Address] != nil {
-			records[i].Digest = ""
+// doubt lists what an interrupted apply touched. What it began to create, and
+// the state does not know, gets a record of its own: it may stand.
+func doubt(records []plan.Record, u *Unfinished) ([]plan.Record, map[string]bool) {
+	uncertain, by := map[string]bool{}, map[string]plan.Record{}
+	for _, r := range records {
+		by[r.Address] = r
+	}
+	for address, machines := range u.Units {
+		uncertain[address] = true
+		if _, known := by[address]; !known {
+			by[address] = plan.Record{Address: address, Machine: slices.Sorted(maps.Keys(machines))[0]}
 		}
 	}
-	return records
+	return sorted(by), uncertain
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, base int) (*plan.ChangeSet, error) {
+func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]bool, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
+		Held: w.Held, Doubt: uncertain,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {
@@ -127,9 +140,34 @@ func (w *Work) diff(ctx context.Context, records []plan.Record, base int) (*plan
 	if err != nil {
 		return nil, err
 	}
-	cs.Summary.Held = w.Held
-	cs.Summary.Unchanged -= min(w.Held, cs.Summary.Unchanged)
+	if w.Held != nil {
+		for _, r := range records {
+			if w.Held(r.Address) {
+				cs.Summary.Held++
+			}
+		}
+		cs.Summary.Unchanged -= min(cs.Summary.Held, cs.Summary.Unchanged)
+	}
 	return cs, cs.Seal()
+}
+
+// agrees tells whether all that would be done was agreed to: the same, or less
+// of it because an interrupted or another apply did the rest.
+func (w *Work) agrees(cs *plan.ChangeSet) bool {
+	if w.Agreed == nil || w.Agreed.ChangeSet == cs.ChangeSet {
+		return true
+	}
+	agreed := map[string]plan.Action{}
+	for _, a := range w.Agreed.Actions {
+		agreed[a.Address] = a
+	}
+	for _, a := range cs.Actions {
+		was, ok := agreed[a.Address]
+		if !ok || was.Digest != a.Digest || was.Machine != a.Machine || was.Certain && was.Op != a.Op {
+			return false
+		}
+	}
+	return true
 }
 
 func (w *Work) object(ctx context.Context, d digest.Digest) ([]byte, error) {
@@ -154,7 +192,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	if cs.Empty() && unfinished == nil {
 		return nothing(cs), nil
 	}
-	if w.Approved != "" && cs.ChangeSet != w.Approved {
+	if !w.agrees(cs) {
 		return nil, ErrChanged
 	}
 	lasting := context.WithoutCancel(ctx) // what must be written down is written down
@@ -256,16 +294,25 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	r.know(r.w.Machines)
 	if unfinished != nil {
-		if records, err = r.observe(lasting, records, unfinished); err != nil {
-			return nil, err
-		}
+		records = r.observe(lasting, records, unfinished)
 	}
-	cs, err := r.w.diff(lasting, records, head.Generation)
+	records = r.renamed(records, gen)
+	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
 	}
-	if r.w.Approved != "" && cs.ChangeSet != r.w.Approved && unfinished == nil {
+	r.completePlan(records)
+	if cs.Plan, err = r.w.Plan.Digest(); err != nil {
+		return nil, err
+	}
+	if err := r.checkLost(lasting, cs, records); err != nil {
+		return nil, err
+	}
+	if !r.w.agrees(cs) {
 		return nil, ErrChanged
+	}
+	if cs.Empty() && unfinished == nil { // somebody else did it meanwhile
+		return nothing(cs), nil
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
 	planRaw, planObject, err := state.Object(r.w.Plan)
@@ -309,9 +356,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !same {
 		res.Generation = next.Number
 	}
-	if err := r.settle(lasting, res.Generation); err != nil {
-		return res, err
-	}
+	res.Unsettled = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
 		raw, object, err := state.Object(next)
 		if err != nil {
@@ -364,45 +409,130 @@ func (r *run) remembered(records []plan.Record) []*graph.Machine {
 }
 
 // observe asks the machines what an interrupted apply left of the units that
-// it touched.
-func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished) ([]plan.Record, error) {
+// it touched. Of a machine that does not answer nobody knows, and its units
+// stay in doubt: they hold up nobody else.
+func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished) []plan.Record {
 	by := map[string]plan.Record{}
 	for _, rec := range records {
 		by[rec.Address] = rec
 	}
-	stands := map[string]map[string]*agent.Entry{} // machine → address → entry
+	stands, silent := map[string]map[string]*agent.Entry{}, map[string]bool{}
 	for _, address := range slices.Sorted(maps.Keys(u.Units)) {
 		old, had := by[address]
-		delete(by, address)
-		found := map[string]*agent.Entry{}
+		found := map[string]plan.Record{}
 		for _, name := range slices.Sorted(maps.Keys(u.Units[address])) {
 			if _, asked := stands[name]; !asked {
 				units, err := r.units(ctx, name)
+				stands[name], silent[name] = units, err != nil
+			}
+			if silent[name] {
+				rec := old
+				rec.Address, rec.Machine, rec.Digest = address, name, ""
+				found[name] = rec
+			} else if e := stands[name][address]; e != nil {
+				rec, err := r.record(ctx, address, name, e, old)
 				if err != nil {
-					return nil, fmt.Errorf("an interrupted apply touched machine %s, which must be asked first: %w", name, err)
+					rec.Digest = ""
 				}
-				stands[name] = units
-			}
-			if e := stands[name][address]; e != nil {
-				found[name] = e
+				found[name] = rec
 			}
 		}
-		// In the middle of a move both machines have it: it counts as not moved yet, so that the move is done again to its end.
-		names := slices.Sorted(maps.Keys(found))
-		if len(names) == 0 {
-			continue
+		delete(by, address)
+		if names := slices.Sorted(maps.Keys(found)); len(names) > 0 {
+			by[address] = found[names[0]]
+			// In the middle of a move both machines have it: it counts as not moved yet, so that the move is done again to its end.
+			if rec, still := found[old.Machine]; had && still {
+				by[address] = rec
+			}
 		}
-		at := names[0]
-		if _, still := found[old.Machine]; had && still {
-			at = old.Machine
-		}
-		rec, err := r.record(ctx, address, at, found[at], old)
-		if err != nil {
-			return nil, err
-		}
-		by[address] = rec
 	}
-	return sorted(by), nil
+	return sorted(by)
+}
+
+// renamed lets records follow a machine that is reached as before under another name.
+func (r *run) renamed(records []plan.Record, gen *state.Generation) []plan.Record {
+	if gen == nil {
+		return records
+	}
+	return RenameMachines(records, gen.Machines, r.w.Machines)
+}
+
+// RenameMachines gives records of a machine that is not declared any more the
+// name under which the same place is declared now.
+func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.Record {
+	declared, at := map[string]bool{}, map[string]string{}
+	for _, m := range now {
+		declared[m.Name] = true
+		at[place(m.Connect)] = m.Name
+	}
+	names := map[string]string{}
+	for _, m := range before {
+		if name := at[place(m.Connect)]; !declared[m.Name] && name != "" {
+			names[m.Name] = name
+		}
+	}
+	out := slices.Clone(records)
+	for i, rec := range out {
+		if name := names[rec.Machine]; name != "" {
+			out[i].Machine = name
+		}
+	}
+	return out
+}
+
+// place is where connect leads, in one form.
+func place(connect string) string {
+	if dir, ok := strings.CutPrefix(connect, "dir:"); ok {
+		return "dir:" + path.Clean(dir)
+	}
+	return connect
+}
+
+// completePlan puts what is held and stands into the plan: an earlier apply may
+// have deployed it without living to tell, and a later rollback must know it.
+func (r *run) completePlan(records []plan.Record) {
+	if r.w.Held == nil {
+		return
+	}
+	whole := *r.w.Plan
+	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.w.Held(u.Address) })
+	for _, rec := range records {
+		if r.w.Held(rec.Address) && rec.Digest != "" {
+			whole.Units = append(whole.Units, plan.Placed{Address: rec.Address, Machine: rec.Machine, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object,
+				Values: rec.Values, Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful, Held: true})
+		}
+	}
+	slices.SortFunc(whole.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	r.w.Plan = &whole
+}
+
+// checkLost stops an apply whose state does not know what a machine's manifest
+// holds: then the state was lost, or is another's.
+func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+	known := map[string]bool{}
+	for _, rec := range records {
+		known[rec.Address] = true
+	}
+	asked := map[string]bool{}
+	for _, a := range cs.Actions {
+		for _, name := range []string{a.Machine, a.From} {
+			if name == "" || asked[name] {
+				continue
+			}
+			asked[name] = true
+			units, err := r.units(ctx, name)
+			if err != nil {
+				continue // its actions will fail and say so
+			}
+			for _, address := range slices.Sorted(maps.Keys(units)) {
+				if !known[address] && units[address].Digest != "" {
+					return diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
+						WithHint("bring back the state folder of %s; nothing was done", r.scope())
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func sorted(by map[string]plan.Record) []plan.Record {

@@ -153,7 +153,7 @@ func TestWhatIsNotWhatWasAgreedToIsNotDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(s.work("b x"))
-	w.Approved = cs.ChangeSet
+	w.Agreed = cs
 	if _, err := apply.Run(context.Background(), w); !errors.Is(err, apply.ErrChanged) {
 		t.Errorf("%v", err)
 	}

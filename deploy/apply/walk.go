@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type machine struct {
 	client *agent.Client
 	err    error // it could not be reached: not tried again in this apply
 	fenced bool
+	asked  bool                   // what an interrupted apply left was read: it is settled too
 	sent   map[digest.Digest]bool // artifacts known to be there
 }
 
@@ -45,7 +47,9 @@ func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, 
 	if err != nil {
 		return nil, err
 	}
-	return m.client.Units(ctx, r.scope())
+	units, err := m.client.Units(ctx, r.scope())
+	m.asked = err == nil
+	return units, err
 }
 
 // write reaches a machine for a change: the lease is announced first.
@@ -65,17 +69,20 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	return m, nil
 }
 
-// settle makes the manifests of the machines that were changed whole.
-func (r *run) settle(ctx context.Context, generation int) error {
-	var errs []error
-	for _, m := range r.machines {
-		if m.client != nil && (m.fenced || r.j != nil) {
-			if err := m.client.Settle(ctx, r.scope(), generation); err != nil {
-				errs = append(errs, fmt.Errorf("machine %s: %w", m.m.Name, err))
-			}
+// settle makes the manifests of the machines that were reached whole, and says
+// of which it could not. What is not whole is in the machine's own journal.
+func (r *run) settle(ctx context.Context, generation int) []string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
+		m := r.machines[name]
+		if m.client == nil || !m.fenced && !m.asked {
+			continue
+		}
+		if err := m.client.Settle(ctx, r.scope(), generation); err != nil {
+			out = append(out, fmt.Sprintf("machine %s: %v", name, err))
 		}
 	}
-	return errors.Join(errs...)
+	return out
 }
 
 func (r *run) hangUp() {
@@ -122,22 +129,38 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	over := make(chan finished)
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
-	for len(ready) > 0 || running > 0 {
+	begun := map[string]bool{}
+	for {
+		if len(ready) == 0 && running == 0 {
+			// Records of different times may make deletions wait for each other: then the first goes first.
+			next := stuck(cs.Actions, begun, doomed)
+			if next == nil {
+				break
+			}
+			ready = append(ready, next)
+		}
 		for len(ready) > 0 && running < limit && ctx.Err() == nil {
 			a := ready[0]
 			ready = ready[1:]
+			if begun[a.Address] {
+				continue
+			}
+			begun[a.Address] = true
 			running++
 			r.tell(Event{Outcome: Started, Action: *a})
 			had, stood := by[a.Address]
 			go func() {
-				begun := time.Now()
+				at := time.Now()
 				stands, err := r.act(lasting, a, had, stood)
-				over <- finished{a, stands, err, time.Since(begun)}
+				over <- finished{a, stands, err, time.Since(at)}
 			}()
 		}
-		if running == 0 { // stopped: what is ready is not begun any more
+		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
 			res.Stopped = true
 			break
+		}
+		if running == 0 {
+			continue
 		}
 		f := <-over
 		running--
@@ -180,6 +203,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
 	return res, sorted(by), nil
+}
+
+// stuck is the first action that was neither begun nor given up.
+func stuck(actions []plan.Action, begun map[string]bool, doomed map[string]string) *plan.Action {
+	for i := range actions {
+		if a := &actions[i]; !begun[a.Address] && doomed[a.Address] == "" {
+			return a
+		}
+	}
+	return nil
 }
 
 // doom marks all that waits for a failed action, directly or not.

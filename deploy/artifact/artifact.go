@@ -98,9 +98,12 @@ func isTar(name string) bool {
 
 // open finds the folder that a path may be read below.
 func (s *Source) open(name string) (*os.Root, string, error) {
-	if !filepath.IsAbs(name) {
+	if filepath.IsLocal(name) {
 		root, err := os.OpenRoot(s.root)
 		return root, path.Clean(name), err
+	}
+	if !filepath.IsAbs(name) { // a library folder beside the root
+		name = filepath.Join(s.root, name)
 	}
 	for _, dir := range s.also {
 		if rel, err := filepath.Rel(dir, name); err == nil && filepath.IsLocal(rel) {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +146,46 @@ func TestAKilledApplyIsFinishedByTheNext(t *testing.T) {
 	if killed < kills/2 {
 		t.Errorf("only %d of %d applies were killed before their end", killed, kills)
 	}
+}
+
+// TestAfterAKillWhatBreaksIsLeftAsItIs: absence by error is never deletion,
+// even of what an apply deployed without living to tell.
+func TestAfterAKillWhatBreaksIsLeftAsItIs(t *testing.T) {
+	for _, wait := range []time.Duration{60, 90, 120, 150} {
+		w := newWorld(t, "")
+		fleet(w, 60, 1)
+		cmd := exec.Command(os.Args[0], applyVerb, w.dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(wait*time.Millisecond, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		stands := both(t, &world{t, mkdirs(t, w.dir, "m1", "m2")})
+		w.edit("defx.jsonnet", "service: {", "service: { {")
+		w.write("a.libsonnet", "{ {")
+		w.write("defx.jsonnet", "{ name: 'fleet', libs: { a: import 'a.libsonnet' }, machines: { m1: { connect: 'dir:./m1', address: '10.0.0.1' }, m2: { connect: 'dir:./m2', address: '10.0.0.2' } } }")
+		res := w.apply()
+		if res.Counts.Deleted+res.Counts.Updated+res.Counts.Created != 0 {
+			t.Errorf("killed after %d ms: %+v", wait, res.Counts)
+		}
+		units := func(s string) int { return strings.Count(s, ".service") }
+		if now := both(t, w); units(now) < units(stands) {
+			t.Errorf("killed after %d ms: units went", wait)
+		}
+		fleet(w, 60, 1)
+		if res := w.apply(); len(res.Failed) > 0 {
+			t.Errorf("killed after %d ms, mended: %+v", wait, res)
+		}
+	}
+}
+
+func mkdirs(t *testing.T, dir string, names ...string) string {
+	for _, n := range names {
+		if err := os.MkdirAll(filepath.Join(dir, n), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 func firstDifference(a, b string) string {

@@ -151,7 +151,7 @@ var oracleRows = []oracleRow{
 	one("Stop.timeout", "full.stopTimeout", v("10s", "20s"), "a/full"),
 	one("Stop.command", "full.stopCommand", v("a", "b"), "a/full"),
 	one("Spec.stop", "full.stopCommand", v("a", "b"), "a/full"),
-	one("Spec.protect", "full.protect", v("true", "false")),
+	one("Spec.protect", "full.protect", v("true", "false"), "a/full"), // the process does not notice, the state must
 	one("Link.rel", "full.rel", v("docs", "code")),
 	one("Link.href", "full.href", v("https://a", "https://b")),
 	one("Spec.links", "full.href", v("https://a", "https://b")),

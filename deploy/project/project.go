@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -107,18 +108,28 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	}
 	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides}
 	var head struct {
-		Name string `json:"name"`
+		Name     string `json:"name"`
+		Machines map[string]struct {
+			Connect string `json:"connect"`
+		} `json:"machines"`
 	}
 	json.Unmarshal(res.Deployment, &head) // compile says what is wrong with it
 	d.Name = head.Name
+	var now []*graph.Machine
+	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
+		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
+	}
 	base := compile.Baseline{}
 	old := &plan.Plan{}
 	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
-		if base, old, err = p.baseline(ctx, d); err != nil {
+		if base, old, err = p.baseline(ctx, d, now); err != nil {
 			return nil, err
 		}
 	}
-	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Secrets: p.secretVersions()}
+	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Secrets: map[string]string{}}
+	if err := p.secretVersions(in.Secrets); err != nil {
+		return nil, err
+	}
 	if err := p.settle(d, in, old); err != nil {
 		var list diag.List
 		if errors.As(err, &list) {
@@ -196,13 +207,12 @@ func deployedIn(old *plan.Plan) func(string) (plan.Placed, bool) {
 // keepHeld keeps every deployed unit of what is held in the plan: absence by
 // error is never deletion.
 func (d *Desired) keepHeld(old *plan.Plan) {
-	held := map[string]bool{}
-	for _, h := range d.Held {
-		held[h.Name] = true
+	held := d.holds()
+	if held == nil {
+		return
 	}
 	for _, u := range old.Units {
-		a, err := graph.ParseAddress(u.Address)
-		if err != nil || !held[a.Functionality()] && !held[a.Lib] {
+		if !held(u.Address) {
 			continue
 		}
 		if d.Rendered.Plan.Find(u.Address) == nil {
@@ -218,24 +228,47 @@ func (d *Desired) keepHeld(old *plan.Plan) {
 	}
 }
 
+// holds tells which addresses are left as they are.
+func (d *Desired) holds() func(string) bool {
+	if len(d.Held) == 0 {
+		return nil
+	}
+	held := map[string]bool{}
+	for _, h := range d.Held {
+		held[h.Name] = true
+	}
+	return func(address string) bool {
+		a, err := graph.ParseAddress(address)
+		return err == nil && (held[a.Functionality()] || held[a.Lib])
+	}
+}
+
 func (p *Project) artifact(t token.Token) (plan.Artifact, bool) {
 	a, err := p.artifacts.Describe(t.Name)
 	return a, err == nil
 }
 
-// secretVersions reads secrets/index.json: name → version, in clear.
-func (p *Project) secretVersions() map[string]string {
-	out := map[string]string{}
-	raw, err := os.ReadFile(filepath.Join(p.Config.Root, "secrets", "index.json"))
-	if err == nil {
-		json.Unmarshal(raw, &out)
+// secretVersions reads secrets/index.json: name → version, in clear. A damaged
+// one is an error: taken for empty, it would restart whoever uses a secret.
+func (p *Project) secretVersions(into map[string]string) error {
+	const name = "secrets/index.json"
+	raw, err := os.ReadFile(filepath.Join(p.Config.Root, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return out
+	if err == nil {
+		err = json.Unmarshal(raw, &into)
+	}
+	if err != nil {
+		return diag.Errorf("", "the versions of secrets cannot be read: %v", err).In(diag.Position{File: name}).
+			WithHint("an object of texts: { \"hydra/db-password\": \"3\" }")
+	}
+	return nil
 }
 
 // baseline reads what the newest generation may tell the pure stages, and what
 // stands as a plan.
-func (p *Project) baseline(ctx context.Context, d *Desired) (compile.Baseline, *plan.Plan, error) {
+func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine) (compile.Baseline, *plan.Plan, error) {
 	base := compile.Baseline{Machines: map[string]string{}, Good: compile.Good{}}
 	stands := &plan.Plan{}
 	store := p.Store(d.Name, d.Environment)
@@ -245,7 +278,8 @@ func (p *Project) baseline(ctx context.Context, d *Desired) (compile.Baseline, *
 		return base, stands, err
 	}
 	d.Generation, base.Generation = gen, gen.Number
-	for _, r := range gen.Records {
+	base.Former = gen.Machines
+	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
 		base.Machines[r.Address] = r.Machine
 		if r.Digest == "" {
 			continue // nobody knows what stands there
@@ -268,7 +302,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired) (compile.Baseline, *
 func (p *Project) Work(d *Desired) *apply.Work {
 	store := p.Store(d.Name, d.Environment)
 	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
-		Held: len(d.HeldUnits), Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
+		Held: d.holds(), Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
 		Dial: p.Dialer().Dial, Artifact: p.artifacts.Stream}
 }
 
@@ -356,8 +390,8 @@ func source(svc *graph.Service, field []string) []string {
 	switch field[0] {
 	case svc.Backend:
 		return append(slices.Clone(svc.Path), field...)
-	case "startsAfter":
-		return append(slices.Clone(svc.Path), "requires")
+	case "requires", "after":
+		return append(slices.Clone(svc.Path), field[0])
 	}
 	return append(slices.Clone(svc.SpecPath), field...)
 }

@@ -361,3 +361,95 @@ func TestOneEditAmongAThousandChangesOne(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 }
+
+func TestProtectionThatComesLaterCounts(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.edit("web.libsonnet", "command: ['/usr/bin/worker']", "command: ['/usr/bin/worker'], protect: true")
+	_, cs := w.plan()
+	if ops(cs) != "update web/worker" || cs.Actions[0].Verb != plan.Exchange {
+		t.Fatalf("%s %+v", ops(cs), cs.Actions)
+	}
+	w.apply()
+	w.edit("web.libsonnet", "  worker: { service: { command: ['/usr/bin/worker'], protect: true } },\n", "")
+	if _, cs := w.plan(); len(cs.Actions) != 0 || len(cs.Protected) != 1 {
+		t.Errorf("%s, protected %v", ops(cs), cs.Protected)
+	}
+}
+
+func TestOrderThatChangedAcrossMachinesDoesNotStickADestroy(t *testing.T) {
+	text := `
+-- defx.jsonnet --
+{
+  name: 'swap',
+  libs: { a: { x: { requires: ['y'], place: { machine: 'm1' }, service: { command: ['/x'] } }, y: { place: { machine: 'm2' }, service: { command: ['/y'] } } } },
+  machines: { m1: { connect: 'dir:m1', address: '10.0.0.1' }, m2: { connect: 'dir:m2', address: '10.0.0.2' } },
+}
+`
+	w := newWorld(t, text)
+	w.apply()
+	w.edit("defx.jsonnet", "x: { requires: ['y'], place", "x: { place")
+	w.edit("defx.jsonnet", "y: { place", "y: { requires: ['x'], place")
+	w.apply()
+	w.edit("defx.jsonnet", "libs: { a: {", "libs: { a: {}, b:: {")
+	if res := w.apply(); res.Counts.Deleted != 2 || len(res.Failed) > 0 {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestARenamedMachineMovesNothing(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	w.edit("defx.jsonnet", "box: { connect: 'dir:./box' }", "web1: { connect: 'dir:box' }")
+	if _, cs := w.plan(); !cs.Empty() {
+		t.Errorf("%s", ops(cs))
+	}
+}
+
+func TestALostStateStopsAnApply(t *testing.T) {
+	w := newWorld(t, start)
+	w.apply()
+	if err := os.RemoveAll(filepath.Join(w.dir, ".defx")); err != nil {
+		t.Fatal(err)
+	}
+	p := w.open()
+	d, err := p.Evaluate(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := machine(t, filepath.Join(w.dir, "box"))
+	if _, err := apply.Run(context.Background(), p.Work(d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
+		t.Errorf("%v", err)
+	}
+	if machine(t, filepath.Join(w.dir, "box")) != before {
+		t.Error("the machine was changed")
+	}
+}
+
+func TestADeadMachineHoldsUpNobodyElse(t *testing.T) {
+	w := newWorld(t, `
+-- defx.jsonnet --
+{
+  name: 'two',
+  libs: { a: { x: { place: { machine: 'm1' }, service: { command: ['/x'], env: { V: '1' } } }, y: { place: { machine: 'm2' }, service: { command: ['/y'], env: { V: '1' } } } } },
+  machines: { m1: { connect: 'dir:m1' }, m2: { connect: 'dir:m2' } },
+}
+`)
+	w.apply()
+	manifest := filepath.Join(w.dir, "m2/var/lib/defx/manifest.json")
+	good, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("m2/var/lib/defx/manifest.json", "bad")
+	for n, v := range []string{"2", "3"} {
+		w.edit("defx.jsonnet", "V: '"+string(rune('1'+n))+"'", "V: '"+v+"'")
+		if res := w.apply(); res.Counts.Updated != 1 || len(res.Failed) != 1 || !res.Wrote {
+			t.Fatalf("%+v", res)
+		}
+	}
+	w.write("m2/var/lib/defx/manifest.json", string(good))
+	if res := w.apply(); res.Counts.Updated != 1 || len(res.Failed) != 0 {
+		t.Errorf("%+v", res)
+	}
+}

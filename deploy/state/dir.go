@@ -257,9 +257,17 @@ func readIndex(path string) ([]packEntry, error) {
 	if err := dec.Decode(&index); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", path, err)
 	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
 	base := dec.InputOffset() + 1
 	for i := range index {
-		index[i].Offset += base
+		e := &index[i]
+		e.Offset += base
+		if e.Size < 0 || e.Offset < base || e.Size > info.Size() || e.Offset > info.Size()-e.Size {
+			return nil, fmt.Errorf("%s is damaged: its index leads out of it", path)
+		}
 	}
 	return index, nil
 }
