@@ -3,6 +3,7 @@ package lang
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,7 +51,7 @@ func explain(err error) *diag.Error {
 	}
 	e := static2(runtime.Msg)
 	var last diag.Position
-	for _, f := range runtime.StackTrace {
+	for _, f := range slices.Backward(runtime.StackTrace) { // the innermost comes last there
 		p := position(f.Loc)
 		if !user(p.File) || !p.Known() || p == last {
 			continue

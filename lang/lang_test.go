@@ -369,6 +369,60 @@ local make(i) = {
 	}
 }
 
+func TestTheRoadToAnErrorBeginsWhereItIs(t *testing.T) {
+	dir := folder(t, `
+-- defx.jsonnet --
+{ name: 'r', libs: { a: import 'lib/b.libsonnet' } }
+-- lib/b.libsonnet --
+{ f: import 'c.libsonnet' }
+-- lib/c.libsonnet --
+
+  error 'top'
+`)
+	f := find(t, evaluate(t, lang.Config{Root: dir}), "a", "f")
+	if f.Err == nil || f.Err.Pos.String() != "lib/c.libsonnet:2:3" || len(f.Err.Trace) == 0 || f.Err.Trace[0].Pos.String() != "lib/b.libsonnet:1:6" {
+		t.Errorf("%v", f.Err)
+	}
+}
+
+func TestAnOverrideOfNullRemoves(t *testing.T) {
+	dir := folder(t, "-- defx.jsonnet --\n{ name: 'n', libs: { a: { x: { service: {} }, y: { service: {} } } }, overrides: { 'a/x': null } }\n")
+	res := evaluate(t, lang.Config{Root: dir})
+	if f := find(t, res, "a", "x"); f.Err != nil || string(f.Value) != "null" {
+		t.Errorf("%s, %v", f.Value, f.Err)
+	}
+}
+
+func TestManyPositionsAtOnce(t *testing.T) {
+	dir := folder(t, `
+-- defx.jsonnet --
+{
+  name: 'm',
+  libs: {
+    a: {
+      ['s%d' % i]: { service: { env: { LOG: 'x', ['N%d' % i]: i, env: 'y' } } }
+      for i in std.range(0, 299)
+    },
+  },
+  overrides: { 'a/s7': { service+: { env+: { LOG: 'z' } } } },
+}
+`)
+	var paths [][]string
+	for i := range 300 {
+		s := fmt.Sprintf("s%d", i)
+		paths = append(paths, []string{"libs", "a", s, "service", "env", "LOG"}, []string{"libs", "a", s, "service", "env", fmt.Sprintf("N%d", i)}, []string{"libs", "a", s, "service", "env", "env"})
+	}
+	got, err := lang.Locate(context.Background(), lang.Config{Root: dir, Entry: "defx.jsonnet"}, paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]string{0: "defx.jsonnet:5:40", 1: "defx.jsonnet:5:50", 2: "defx.jsonnet:5:66", 21: "defx.jsonnet:9:46", 899: "defx.jsonnet:5:66", 897: "defx.jsonnet:5:40"} {
+		if got[n].String() != want {
+			t.Errorf("%v: %s, want %s", paths[n], got[n], want)
+		}
+	}
+}
+
 func TestErrorsOfTheEntryFailTheRun(t *testing.T) {
 	for text, want := range map[string]string{
 		"{ name: 'x', libs: [] }":                    "libs: an object name -> library is needed",

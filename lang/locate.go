@@ -85,23 +85,38 @@ func locate(c Config, r locateRequest) []diag.Position {
 			groups[p[len(p)-1]] = append(groups[p[len(p)-1]], i)
 		}
 		for _, name := range sortedKeys(groups) {
-			group := groups[name]
-			slices.Sort(group)
-			for _, i := range group {
-				p := left[i]
-				if pos, ok := l.find(p, l.fields[name]); ok {
-					out[i] = pos
-					delete(left, i)
-				} else if pos, ok := l.find(p, l.computed); ok {
-					out[i] = pos
-					delete(left, i)
-				} else {
-					left[i] = p[:len(p)-1]
-				}
-			}
+			l.place(groups[name], left, l.fields[name], out)
+		}
+		rest := make([]int, 0, len(left))
+		for i := range left {
+			rest = append(rest, i)
+		}
+		l.place(rest, left, l.computed, out)
+		for i, p := range left {
+			left[i] = p[:len(p)-1]
 		}
 	}
 	return out
+}
+
+// maxRounds bounds how often a group of paths is asked for: what is not found by
+// then is placed at the field around it.
+const maxRounds = 12
+
+// place finds paths among marks and takes them off left. Paths of one shape are
+// found together: the first shows which marks stand on its way, the others are
+// asked for at once without these.
+func (l *locator) place(group []int, left map[int][]string, marks []*field, out []diag.Position) {
+	slices.Sort(group)
+	for round := 0; len(group) > 0 && len(marks) > 0 && round < maxRounds; round++ {
+		first := group[0]
+		pos, onTheWay, ok := l.find(left[first], marks)
+		if ok {
+			out[first] = pos
+			delete(left, first)
+		}
+		group = l.together(group[1:], left, marks, onTheWay, out)
+	}
 }
 
 func sortedKeys(m map[string][]int) []string {
@@ -173,14 +188,93 @@ func (l *locator) add(at *ast.DesugaredObjectField) {
 	}
 }
 
+// together asks for many paths at once: marks are values here, and one
+// evaluation gives them all. The paths that it could not place are given back.
+func (l *locator) together(group []int, left map[int][]string, marks []*field, without map[int]bool, out []diag.Position) []int {
+	if len(group) == 0 {
+		return nil
+	}
+	for i, f := range marks {
+		if without[i] {
+			continue
+		}
+		f.at.Body = &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i), NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
+	}
+	defer func() {
+		for _, f := range marks {
+			f.at.Body = f.body
+		}
+	}()
+	l.e.vm.ExtCode("defx-flush", "null")
+	var b strings.Builder
+	b.WriteString(atFunction + "local s(v) = if std.isString(v) then v else '';\n")
+	libs := map[string]bool{}
+	for _, i := range group {
+		if p := left[i]; len(p) > 1 && p[0] == "libs" && !libs[p[1]] {
+			libs[p[1]] = true
+			fmt.Fprintf(&b, "local lib%d = lib(%s);\n", len(libs), quote(p[1]))
+		}
+	}
+	number := map[string]int{}
+	b.WriteString("[")
+	for _, i := range group {
+		p := left[i]
+		expr, rest := "d", p
+		if len(p) > 2 && p[0] == "libs" {
+			if number[p[1]] == 0 {
+				number[p[1]] = len(number) + 1
+			}
+			expr = fmt.Sprintf("(local k = %s, x = at(lib%d, %s, 0); if std.objectHas(o, k) then x + o[k] else x)",
+				quote(p[1]+"/"+p[2]), number[p[1]], quote(p[2]))
+			rest = p[3:]
+		}
+		b.WriteString("s(" + along(expr, rest) + "),\n")
+	}
+	b.WriteString("]")
+	var found []string
+	if l.e.askInto(b.String(), &found) != nil || len(found) != len(group) {
+		return group
+	}
+	var missing []int
+	for n, i := range group {
+		m := markRE.FindStringSubmatch(found[n])
+		if m == nil {
+			missing = append(missing, i)
+			continue
+		}
+		k, _ := strconv.Atoi(m[1])
+		out[i] = marks[k].pos
+		delete(left, i)
+	}
+	return missing
+}
+
+// markRE finds a mark at the end: a field with +: appends it to what it extends.
+var markRE = regexp.MustCompile(`defx-position-(\d+)$`)
+
+const atFunction = "local at(v, k, i) = if std.isArray(v) then (if i < std.length(v) then v[i]) else if std.isObject(v) && std.objectHasAll(v, k) then v[k];\n"
+
+// along writes the way from an expression through fields and elements.
+func along(expr string, path []string) string {
+	var b strings.Builder
+	b.WriteString(strings.Repeat("at(", len(path)))
+	b.WriteString(expr)
+	for _, k := range path {
+		i, err := strconv.Atoi(k)
+		if err != nil {
+			i = 0
+		}
+		fmt.Fprintf(&b, ", %s, %d)", quote(k), i)
+	}
+	return b.String()
+}
+
 var firedRE = regexp.MustCompile(`^defx-position-(\d+)$`)
 
 // find evaluates a path with marks in the given fields. A mark that a shorter
 // path meets belongs to something on the way, and is taken away.
-func (l *locator) find(path []string, marks []*field) (diag.Position, bool) {
-	if len(marks) == 0 {
-		return diag.Position{}, false
-	}
+func (l *locator) find(path []string, marks []*field) (pos diag.Position, onTheWay map[int]bool, ok bool) {
+	onTheWay = map[int]bool{}
 	for i, f := range marks {
 		f.at.Body = &ast.Error{Expr: &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i)}, NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
 	}
@@ -191,19 +285,20 @@ func (l *locator) find(path []string, marks []*field) (diag.Position, bool) {
 	}()
 	for range len(marks) + 1 {
 		if n, fired := l.fires(path[:len(path)-1]); fired {
-			if marks[n].at.Body == marks[n].body {
-				return diag.Position{}, false
+			if onTheWay[n] {
+				return pos, onTheWay, false
 			}
+			onTheWay[n] = true
 			marks[n].at.Body = marks[n].body
 			continue
 		}
 		n, fired := l.fires(path)
 		if !fired {
-			return diag.Position{}, false
+			return pos, onTheWay, false
 		}
-		return marks[n].pos, true
+		return marks[n].pos, onTheWay, true
 	}
-	return diag.Position{}, false
+	return pos, onTheWay, false
 }
 
 // fires evaluates a path as far as its type, and gives the mark that it met.
@@ -218,21 +313,7 @@ func (l *locator) fires(path []string) (int, bool) {
 		expr = "lib(" + quote(path[1]) + ")"
 		path = path[2:]
 	}
-	var b strings.Builder
-	b.WriteString("local at(v, k, i) = if std.isArray(v) then v[i] else v[k];\nstd.type(")
-	for range path {
-		b.WriteString("at(")
-	}
-	b.WriteString(expr)
-	for _, k := range path {
-		i, err := strconv.Atoi(k)
-		if err != nil {
-			i = 0
-		}
-		fmt.Fprintf(&b, ", %s, %d)", quote(k), i)
-	}
-	b.WriteString(")")
-	node, err := jsonnet.SnippetToAST(driver, l.e.head+b.String())
+	node, err := jsonnet.SnippetToAST(driver, l.e.head+atFunction+"std.type("+along(expr, path)+")")
 	if err != nil {
 		return 0, false
 	}

@@ -78,7 +78,7 @@ func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
 	e.head = "local d = (import " + quote(c.Entry) + ")" + call + ";\n" +
 		"local o = if std.objectHasAll(d, 'overrides') then d.overrides else {};\n" +
 		"local lib(l) = local x = d.libs[l]; if std.isFunction(x) then x() else x;\n" +
-		"local f(l, n) = local k = l + '/' + n; if std.objectHas(o, k) then lib(l)[n] + o[k] else lib(l)[n];\n"
+		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n"
 	return e, nil
 }
 
@@ -251,7 +251,7 @@ func (e *evaluator) library(l string) Library {
 	values := map[string]json.RawMessage{}
 	q := quote(l)
 	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if std.objectHas(o, p + k) then x[k] + o[p + k] else x[k] for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
+	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if !std.objectHas(o, p + k) then x[k] else if o[p + k] == null then null else x[k] + o[p + k] for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: values[n]})
 		}
