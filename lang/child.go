@@ -49,6 +49,10 @@ type answer struct {
 	Output    string          `json:",omitempty"`
 }
 
+// code is what the program itself needs beside its data, in bytes: with it the
+// whole child stays within the bound.
+const code = 32 << 20
+
 // Child serves one request of a parent process: it is what the hidden verb of
 // the program runs. It gives the exit code.
 func Child(in io.Reader, out io.Writer) int {
@@ -58,9 +62,10 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(l.Memory * 7 / 8) // collect before the hard bound, but do not crawl along it
 	// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
-	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory), Max: uint64(l.Memory)}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
 		return 1
 	}
 	a := &answer{}
