@@ -255,7 +255,7 @@ func (c *compiler) decode(lib, name string, value json.RawMessage) (*function, *
 	}
 	d.decodeJSON(value, f.fn, f.path())
 	if (f.fn.Service == nil) == (len(f.fn.Group) == 0) && len(d.errs) == 0 {
-		d.errorf(f.path(), "exactly one of \"service\" and \"group\" is needed")
+		d.errorf(f.path(), "exactly one of \"service\" and \"group\" is needed").WithHint("service: { command: ['/usr/bin/program'] }")
 	}
 	c.checkBackend(d, f.fn.Backend, append(f.path(), "backend"))
 	f.fn.Place = c.defaultPlace(f.fn.Place)
@@ -346,8 +346,8 @@ func (c *compiler) part(d *decoder, f *function, member string, s *graph.Spec, p
 	if o := opts[f.fn.Backend]; len(o) > 0 {
 		out.options, _ = json.Marshal(o)
 	}
-	if len(s.Command) == 0 && s.Image == "" {
-		d.errorf(sp, "\"command\" is missing")
+	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already
+		d.errorf(sp, "\"command\" is missing").WithHint("command: ['/usr/bin/program', 'argument']")
 	}
 	if len(s.Package) > 0 {
 		if t := s.Package.Tokens(); len(s.Package) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {
