@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/defx-dev/defx/backends"
@@ -50,7 +51,13 @@ func (e *exit) Unwrap() error { return e.err }
 
 func main() { os.Exit(run()) }
 
-func run() int {
+func run() (code int) {
+	defer func() { // a crash must not be taken for pending changes, whose code is 2
+		if r := recover(); r != nil {
+			fmt.Fprintf(os.Stderr, "error: a fault of defx itself: %v\n%s", r, debug.Stack())
+			code = exitError
+		}
+	}()
 	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
 		return lang.Child(os.Stdin, os.Stdout)
 	}
@@ -61,7 +68,7 @@ func run() int {
 	if err == nil {
 		return exitDone
 	}
-	code := exitError
+	code = exitError
 	if e, ok := errors.AsType[*exit](err); ok {
 		code, err = e.code, e.err
 	} else if errors.Is(err, context.Canceled) {
