@@ -55,6 +55,9 @@ func spawn(ctx context.Context, r request) (*answer, error) {
 	defer cancel()
 	cmd := exec.CommandContext(limited, command[0], command[1:]...)
 	cmd.Env = []string{"DEFX_CHILD=1"} // evaluation sees no environment
+	if race := os.Getenv("GORACE"); race != "" {
+		cmd.Env = append(cmd.Env, "GORACE="+race) // for the race detector of Go itself
+	}
 	cmd.Stdin = bytes.NewReader(in)
 	var out bytes.Buffer
 	last := &tail{}
