@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,6 +137,7 @@ func TestBombsEndInErrorsAndTheRestLivesOn(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "bomb.libsonnet"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			most := watchChildren()
 			res := evaluate(t, lang.Config{Root: dir}) // how long it takes stands in docs/reliability.md
 			if f := find(t, res, "good", "web"); f.Err != nil {
 				t.Errorf("good/web: %v", f.Err)
@@ -152,10 +154,8 @@ func TestBombsEndInErrorsAndTheRestLivesOn(t *testing.T) {
 					t.Errorf("bomb: %v, want an error with position and hint", e)
 				}
 			}
-			var use syscall.Rusage
-			syscall.Getrusage(syscall.RUSAGE_CHILDREN, &use)
-			if use.Maxrss > 560<<10 {
-				t.Errorf("a child used %d KiB", use.Maxrss)
+			if kib := most(); kib > 560<<10 || name == "string" && kib < 100<<10 {
+				t.Errorf("a child used %d KiB", kib)
 			}
 		})
 	}
@@ -171,10 +171,48 @@ func TestABombInTheEntryIsAnErrorOfTheEntry(t *testing.T) {
 
 func TestAnEndlessLoopEndsWithItsTime(t *testing.T) {
 	dir := folder(t, "-- defx.jsonnet --\n{ name: 'x', libs: { a: { f: std.foldl(function(a, i) std.foldl(function(b, j) b + j, std.range(1, 10000), a), std.range(1, 100000), 0) } } }\n")
-	res := evaluate(t, lang.Config{Root: dir, Limits: lang.Limits{Time: time.Second}})
-	if f := find(t, res, "a", "f"); f.Err == nil || !strings.Contains(f.Err.Msg, "longer than 1s") {
-		t.Errorf("got %v", f.Err)
+	res := evaluate(t, lang.Config{Root: dir, Limits: lang.Limits{Time: 2 * time.Second}})
+	err := res.Libraries[0].Err // on a busy machine even the names may take that long
+	if err == nil {
+		err = find(t, res, "a", "f").Err
 	}
+	if err == nil || !strings.Contains(err.Msg, "longer than 2s") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// watchChildren follows the resident memory of the processes that this one starts, and returns a
+// function that ends it and tells the most of any, in KiB. The kernel's own figure for ended
+// children is of no use: it begins with what the parent held when it started them.
+func watchChildren() func() int {
+	most, stop, done := 0, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+			lists, _ := filepath.Glob("/proc/self/task/*/children")
+			for _, list := range lists {
+				pids, _ := os.ReadFile(list)
+				for _, pid := range strings.Fields(string(pids)) {
+					// Until it has become our evaluator, a new process shares the memory of this one.
+					args, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+					if !strings.Contains(string(args), lang.ChildVerb) {
+						continue
+					}
+					status, _ := os.ReadFile("/proc/" + pid + "/status")
+					if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
+						kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+						most = max(most, kib)
+					}
+				}
+			}
+		}
+	}()
+	return func() int { close(stop); <-done; return most }
 }
 
 func TestImportsStayInside(t *testing.T) {
