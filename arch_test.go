@@ -29,6 +29,8 @@ var owners = map[string][]string{
 	"golang.org/x/sys":                    {"lang", "deploy/agent", "deploy/transport"},
 	"golang.org/x/term":                   {"cmd/defx"},
 	"github.com/coreos/go-systemd/v22":    {"backends/systemd"},
+	"github.com/BurntSushi/toml":          {"backends/document"},
+	"go.yaml.in/yaml/v3":                  {"backends/document"},
 }
 
 type listed struct {
@@ -91,7 +93,7 @@ func backend(name string) string {
 		return ""
 	}
 	b, _, _ = strings.Cut(b, "/")
-	if b == "backendtest" {
+	if b == "backendtest" || b == "document" {
 		return ""
 	}
 	return b

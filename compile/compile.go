@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"maps"
 	"path"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // the same zones everywhere
@@ -57,6 +59,8 @@ type Output struct {
 	Graph *graph.Graph
 	Held  []Held // sorted by name
 	Good  Good   // what the next baseline should hold
+
+	exports map[string]map[string]token.Text
 }
 
 // Compile makes the graph. The error is a diag.List: faults that stop the run.
@@ -77,7 +81,7 @@ func Compile(in Input) (*Output, error) {
 	if len(c.errs) > 0 {
 		return nil, c.errs.Err()
 	}
-	out := &Output{Graph: g, Good: Good{}}
+	out := &Output{Graph: g, Good: Good{}, exports: c.outputs()}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
 		f := c.funcs[name]
 		if f.err != nil {
@@ -98,10 +102,36 @@ func Compile(in Input) (*Output, error) {
 // function is one functionality on its way through the compiler.
 type function struct {
 	lib, name string
-	value     json.RawMessage // what it was decoded from: the new value or the last good one
-	fn        *Functionality  // nil: gone (held without a last good value)
-	err       *diag.Error     // why it is held
-	parts     []*part         // its service, or the members of its group
+	value     json.RawMessage     // what it was decoded from: the new value or the last good one
+	fn        *Functionality      // nil: gone (held without a last good value)
+	err       *diag.Error         // why it is held
+	parts     []*part             // its service, or the members of its group
+	variants  map[string]*variant // replicas that have a patch, by name
+	exports   map[string]*export  // resolved when they are read
+}
+
+// variant is a replica with a patch.
+type variant struct {
+	fn     *Functionality
+	parts  []*part
+	differ [][]string // fields that the patch sets, below the functionality
+}
+
+// shapes gives the functionality and each of its variants.
+func (f *function) shapes() []variant {
+	out := []variant{{fn: f.fn, parts: f.parts}}
+	for _, name := range slices.Sorted(maps.Keys(f.variants)) {
+		out = append(out, *f.variants[name])
+	}
+	return out
+}
+
+// of gives the shape of one replica.
+func (f *function) of(replica string) variant {
+	if v := f.variants[replica]; v != nil {
+		return *v
+	}
+	return variant{fn: f.fn, parts: f.parts}
 }
 
 // part is a service of a functionality before replicas are made of it.
@@ -110,6 +140,7 @@ type part struct {
 	decoded                   graph.Spec // as the library wrote it
 	spec                      graph.Spec // tokens resolved
 	options                   json.RawMessage
+	with                      string       // the set that it must share its machine with
 	requires, connects, after []graph.Edge // To is filled by expand
 	path                      []string     // of the functionality or member
 }
@@ -157,6 +188,11 @@ func (c *compiler) entry() {
 			seen[path.Clean(dir)] = name
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
+		if !graph.ValidName(name) {
+			d.errorf([]string{"resources", name}, "%q is not a name", name).WithHint(nameHint)
+		}
+	}
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
 	c.errs = append(c.errs, d.errs...)
 }
@@ -182,6 +218,11 @@ func (c *compiler) libraries() {
 		good := c.in.Baseline.Good[lib.Name]
 		if !graph.ValidName(lib.Name) {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
+			continue
+		}
+		if lib.Name == graph.HostLib {
+			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).
+				WithHint("facts of machines have addresses that begin so"))
 			continue
 		}
 		if lib.Err != nil {
@@ -239,42 +280,134 @@ func (c *compiler) fallBack(lib, name string, good json.RawMessage, err *diag.Er
 	f := &function{lib: lib, name: name, err: err}
 	if good != nil {
 		if old, bad := c.decode(lib, name, good); bad == nil {
-			f.fn, f.parts, f.value = old.fn, old.parts, good
+			f.fn, f.parts, f.variants, f.value = old.fn, old.parts, old.variants, good
 		}
 	}
 	c.funcs[f.full()] = f
 }
 
+// unpack parts a value from those of its patched replicas: {"$value", "$replicas"}.
+func unpack(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage) {
+	var packed struct {
+		Value    json.RawMessage            `json:"$value"`
+		Replicas map[string]json.RawMessage `json:"$replicas"`
+	}
+	if json.Unmarshal(raw, &packed) != nil || packed.Value == nil {
+		return raw, nil
+	}
+	return packed.Value, packed.Replicas
+}
+
 // decode makes a function of a value. Several mistakes come as one error whose
 // cause lists them all.
 func (c *compiler) decode(lib, name string, value json.RawMessage) (*function, *diag.Error) {
-	f := &function{lib: lib, name: name, value: value, fn: &Functionality{}}
+	f := &function{lib: lib, name: name, value: value, exports: map[string]*export{}}
 	d := &decoder{subject: f.full()}
 	if !graph.ValidName(name) {
 		d.errorf(f.path(), "%q is not a name", name).WithHint(nameHint)
 	}
-	d.decodeJSON(value, f.fn, f.path())
-	if (f.fn.Service == nil) == (len(f.fn.Group) == 0) && len(d.errs) == 0 {
-		d.errorf(f.path(), "exactly one of \"service\" and \"group\" is needed").WithHint("service: { command: ['/usr/bin/program'] }")
+	base, replicas := unpack(value)
+	f.fn, f.parts = c.shape(d, f, base)
+	for _, r := range slices.Sorted(maps.Keys(replicas)) {
+		vd := &decoder{subject: f.full() + "#" + r}
+		v := &variant{}
+		v.fn, v.parts = c.shape(vd, f, replicas[r])
+		at := append(f.path(), "place", "replicas", r)
+		v.differ = differences(base, replicas[r])
+		for _, e := range vd.errs {
+			rest := e.Path[min(len(e.Path), len(f.path())):]
+			if slices.ContainsFunc(v.differ, func(p []string) bool { return overlap(p, rest) }) { // else it was told already
+				e.Path = append(slices.Clone(at), rest...)
+				d.errs = append(d.errs, e)
+			}
+		}
+		lost(base, replicas[r], func(where []string, key string) {
+			d.errorf(append(slices.Clone(at), where...), "the patch of replica %q drops %q, which the functionality sets", r, strings.Join(append(slices.Clone(where), key), ".")).
+				WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], key)
+		})
+		if f.variants == nil {
+			f.variants = map[string]*variant{}
+		}
+		f.variants[r] = v
 	}
-	c.checkBackend(d, f.fn.Backend, append(f.path(), "backend"))
-	f.fn.Place = c.defaultPlace(f.fn.Place)
-	if f.fn.Backend == "" {
-		f.fn.Backend = c.e.Defaults.Backend
+	return f, together(d.errs)
+}
+
+// shape decodes one value of a functionality: its own, or that of a replica.
+func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Functionality, []*part) {
+	fn := &Functionality{}
+	d.decodeJSON(value, fn, f.path())
+	kinds := 0
+	for _, is := range []bool{fn.Service != nil, len(fn.Group) > 0, fn.External != nil, fn.Resource != nil} {
+		if is {
+			kinds++
+		}
 	}
-	if f.fn.Service != nil {
-		f.parts = append(f.parts, c.part(d, f, "", f.fn.Service, f.path()))
+	if kinds != 1 && len(d.errs) == 0 {
+		d.errorf(f.path(), "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("service: { command: ['/usr/bin/program'] }")
 	}
-	for _, member := range slices.Sorted(maps.Keys(f.fn.Group)) {
+	if len(fn.Group) == 0 && fn.Service == nil && kinds == 1 {
+		for field, set := range map[string]bool{"place": !reflect.ValueOf(fn.Place).IsZero(), "requires": len(fn.Requires) > 0, "connects": len(fn.Connects) > 0,
+			"after": len(fn.After) > 0, "host": fn.Host != nil, "backend": fn.Backend != ""} {
+			if set && (field != "backend" || fn.External != nil) {
+				d.errorf(append(f.path(), field), "%q says nothing of what runs on no machine", field).WithHint("leave it out")
+			}
+		}
+	}
+	c.checkBackend(d, fn.Backend, append(f.path(), "backend"))
+	fn.Place = c.defaultPlace(fn.Place)
+	if fn.Backend == "" {
+		fn.Backend = c.e.Defaults.Backend
+	}
+	if pl := fn.Place; pl.Every != "" && (pl.Machine != "" || pl.Replicas != nil || pl.Spread != "") {
+		d.errorf(append(f.path(), "place", "every"), "one for every machine leaves machine, replicas and spread nothing to say").WithHint("leave them out")
+	}
+	c.checkHost(d, f, fn)
+	var parts []*part
+	if fn.Service != nil {
+		parts = append(parts, c.part(d, f, fn, "", fn.Service, f.path()))
+	}
+	for _, member := range slices.Sorted(maps.Keys(fn.Group)) {
 		p := append(f.path(), "group", member)
 		if !graph.ValidName(member) {
 			d.errorf(p, "%q is not a name", member).WithHint(nameHint)
 		}
-		if s := f.fn.Group[member].Service; s != nil {
-			f.parts = append(f.parts, c.part(d, f, member, s, p))
+		if s := fn.Group[member].Service; s != nil {
+			parts = append(parts, c.part(d, f, fn, member, s, p))
 		}
 	}
-	return f, together(d.errs)
+	return fn, parts
+}
+
+// checkHost checks the names of facts.
+func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
+	if fn.Host == nil {
+		return
+	}
+	bad := func(kind, key, at string) {
+		if !graph.ValidKey(key) {
+			d.errorf(append(f.path(), "host", kind, at), "%q is no name of this kind", key)
+		}
+	}
+	for i, k := range fn.Host.Packages {
+		name, _, _ := strings.Cut(k, "=")
+		bad("packages", name, strconv.Itoa(i))
+	}
+	for i, k := range fn.Host.Modules {
+		bad("modules", k, strconv.Itoa(i))
+	}
+	for _, k := range slices.Sorted(maps.Keys(fn.Host.Sysctl)) {
+		bad("sysctl", k, k)
+	}
+	for _, k := range slices.Sorted(maps.Keys(fn.Host.Users)) {
+		bad("users", k, k)
+		u := fn.Host.Users[k]
+		for field, dir := range map[string]string{"home": u.Home, "shell": u.Shell} {
+			if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || strings.ContainsAny(dir, " \t\n:\"")) {
+				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir)
+			}
+		}
+	}
 }
 
 // together makes one error of several: the first in order, the others behind it.
@@ -300,10 +433,10 @@ func All(e *diag.Error) diag.List {
 
 func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 	d := c.e.Defaults.Place
-	if p.Machine != "" {
+	if p.Machine != "" || p.With != "" && p.Pool == "" { // it has its place, or takes that of another
 		return p
 	}
-	if p.Machine == "" && p.Pool == "" && len(p.Roles) == 0 && len(p.Labels) == 0 && p.Location == "" {
+	if p.Every == "" && p.With == "" && p.Pool == "" && len(p.Roles) == 0 && len(p.Labels) == 0 && p.Location == "" {
 		p.Machine = d.Machine
 	}
 	if p.Machine == "" && p.Pool == "" {
@@ -321,6 +454,9 @@ func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 	if p.Except == nil {
 		p.Except = d.Except
 	}
+	if p.Every != "" {
+		return p
+	}
 	if p.Spread == "" {
 		p.Spread = d.Spread
 	}
@@ -331,19 +467,19 @@ func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 }
 
 // part checks one service by itself and fills what needs no other service.
-func (c *compiler) part(d *decoder, f *function, member string, s *graph.Spec, p []string) *part {
+func (c *compiler) part(d *decoder, f *function, fn *Functionality, member string, s *graph.Spec, p []string) *part {
 	out := &part{member: member, decoded: *s, path: p}
 	sp := append(slices.Clone(p), "service")
 	at := func(more ...string) []string { return append(slices.Clone(sp), more...) }
-	opts := map[string]map[string]any{"systemd": f.fn.Systemd, "docker": f.fn.Docker, "ec2": f.fn.EC2}
-	if m, ok := f.fn.Group[member]; ok && member != "" {
+	opts := map[string]map[string]any{"systemd": fn.Systemd, "docker": fn.Docker, "ec2": fn.EC2}
+	if m, ok := fn.Group[member]; ok && member != "" {
 		for k, v := range map[string]map[string]any{"systemd": m.Systemd, "docker": m.Docker, "ec2": m.EC2} {
 			if v != nil {
 				opts[k] = v
 			}
 		}
 	}
-	if o := opts[f.fn.Backend]; len(o) > 0 {
+	if o := opts[fn.Backend]; len(o) > 0 {
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already
@@ -371,9 +507,14 @@ func (c *compiler) part(d *decoder, f *function, member string, s *graph.Spec, p
 			d.errorf(at("env", name+"_FILE"), "%q is taken by the secret %q", name+"_FILE", name)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.Files)) {
-		if !strings.HasPrefix(name, "/") || path.Clean(name) != name || name == "/" {
-			d.errorf(at("files", name), "%q is not a clean absolute path", name)
+	for field, files := range map[string]map[string]graph.File{"files": s.Files, "hostFiles": s.HostFiles} {
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			checkFile(d, files[name], name, at(field, name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.HostFiles)) {
+		if _, both := s.Files[name]; both {
+			d.errorf(at("hostFiles", name), "%q is in files too", name).WithHint("files are seen by the service alone, hostFiles by all: choose one")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Ports)) {
@@ -446,17 +587,58 @@ func validEnv(s string) bool {
 	return s != ""
 }
 
+func checkFile(d *decoder, f graph.File, name string, at []string) {
+	if !strings.HasPrefix(name, "/") || path.Clean(name) != name || name == "/" {
+		d.errorf(at, "%q is not a clean absolute path", name)
+	}
+	if kinds := f.Kinds(); len(kinds) != 1 {
+		e := d.errorf(at, "exactly one of text, json, yaml, toml, ini, env and from is needed")
+		if len(kinds) > 1 {
+			e.WithHint("there are %s", strings.Join(kinds, " and "))
+		}
+	}
+	if len(f.From) > 0 {
+		if t := f.From.Tokens(); len(f.From) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {
+			d.errorf(append(slices.Clone(at), "from"), "a file comes from one artifact").WithHint("from: defx.artifact('./file')")
+		}
+	}
+	for kind, doc := range map[string]*token.Doc{"toml": f.TOML, "ini": f.INI} {
+		if doc == nil {
+			continue
+		}
+		if _, ok := doc.V.(map[string]any); !ok {
+			d.errorf(append(slices.Clone(at), kind), "an object is needed here")
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(f.Env)) {
+		if !validEnv(k) {
+			d.errorf(append(slices.Clone(at), "env", k), "%q cannot name an environment variable", k).WithHint("letters, digits and _, no digit first")
+		}
+	}
+}
+
 // checkLost refuses an override that drops keys without saying so: what a map
 // of the library held and the overridden one lacks (null says so).
 func (c *compiler) checkLost(f *function, lf lang.Functionality) {
 	if lf.Base == nil {
 		return
 	}
+	base, _ := unpack(lf.Base)
+	now, _ := unpack(lf.Value)
+	lost(base, now, func(where []string, key string) {
+		c.errs = append(c.errs, diag.Errorf(f.full(), "the override drops %q, which the library sets", strings.Join(append(slices.Clone(where), key), ".")).
+			At(append([]string{"overrides", f.full()}, where...)...).
+			WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], key))
+	})
+}
+
+// lost tells which keys of the maps in which users write names are in one value and not in the other.
+func lost(before, after json.RawMessage, tell func(where []string, key string)) {
 	var base, now map[string]any
-	if json.Unmarshal(lf.Base, &base) != nil || json.Unmarshal(lf.Value, &now) != nil {
+	if json.Unmarshal(before, &base) != nil || json.Unmarshal(after, &now) != nil {
 		return
 	}
-	check := func(where []string) {
+	check := func(where ...string) {
 		b, _ := dig(base, where).(map[string]any)
 		n, ok := dig(now, where).(map[string]any)
 		if b == nil || !ok {
@@ -464,18 +646,55 @@ func (c *compiler) checkLost(f *function, lf lang.Functionality) {
 		}
 		for _, k := range slices.Sorted(maps.Keys(b)) {
 			if _, kept := n[k]; !kept && b[k] != nil {
-				c.errs = append(c.errs, diag.Errorf(f.full(), "the override drops %q, which the library sets", strings.Join(append(where, k), ".")).
-					At(append([]string{"overrides", f.full()}, where...)...).
-					WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], k))
+				tell(where, k)
 			}
 		}
 	}
-	check([]string{"service"})
-	for _, k := range []string{"env", "secrets", "files", "ports", "dirs"} {
-		check([]string{"service", k})
+	service := func(at ...string) {
+		check(append(at, "service")...)
+		for _, k := range []string{"env", "secrets", "files", "hostFiles", "ports", "dirs", "labels"} {
+			check(append(slices.Clone(at), "service", k)...)
+		}
 	}
-	check([]string{"requires"})
-	check([]string{"connects"})
+	service()
+	group, _ := base["group"].(map[string]any)
+	check("group")
+	for _, member := range slices.Sorted(maps.Keys(group)) {
+		service("group", member)
+	}
+	check("requires")
+	check("connects")
+	check("exports")
+}
+
+// differences lists the fields in which two values differ.
+func differences(a, b json.RawMessage) [][]string {
+	var before, after any
+	json.Unmarshal(a, &before)
+	json.Unmarshal(b, &after)
+	var out [][]string
+	var walk func(a, b any, path []string)
+	walk = func(a, b any, path []string) {
+		am, aok := a.(map[string]any)
+		bm, bok := b.(map[string]any)
+		if aok && bok {
+			for _, k := range slices.Sorted(maps.Keys(bm)) {
+				walk(am[k], bm[k], append(slices.Clone(path), k))
+			}
+			return
+		}
+		if !reflect.DeepEqual(a, b) {
+			out = append(out, path)
+		}
+	}
+	walk(before, after, nil)
+	return out
+}
+
+// overlap tells whether one path leads through the other.
+func overlap(a, b []string) bool {
+	n := min(len(a), len(b))
+	return slices.Equal(a[:n], b[:n])
 }
 
 func dig(v any, where []string) any {

@@ -57,6 +57,10 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 		s.decodeValue(d, v, path)
 		return
 	}
+	if f := foreign[out.Type()]; f != nil {
+		out.Set(reflect.ValueOf(f(d, v, path)))
+		return
+	}
 	if out.Type() == textType {
 		out.Set(reflect.ValueOf(d.text(v, path)))
 		return

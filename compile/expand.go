@@ -4,55 +4,100 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 )
 
 // expand makes a service of every replica of every part, and fills the edges.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former}
+	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		g.Machines = append(g.Machines, machine(name, c.e.Machines[name]))
 	}
-	sets := map[string][]graph.Address{}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
 		f := c.funcs[name]
-		if f.fn == nil {
-			continue
+		switch {
+		case f.fn == nil:
+		case f.fn.External != nil:
+			g.Externals[name] = f.fn.External
+		case f.fn.Resource != nil:
+			g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Lib: f.lib, Name: f.name},
+				Type: f.fn.Resource.Type, Fields: f.fn.Resource.Fields, Path: f.path(), Held: f.err != nil})
+		default:
+			c.replicas(g, f)
 		}
-		n, counted := f.replicas()
-		for _, p := range f.parts {
-			for i := range n {
-				a := graph.Address{Lib: f.lib, Name: f.name, Member: p.member}
-				if counted {
-					a.Replica = strconv.Itoa(i)
-				}
-				g.Services = append(g.Services, &graph.Service{
-					Address: a, Backend: f.fn.Backend, Spec: p.spec, Options: p.options, FQDN: f.fn.FQDN, Place: f.fn.Place, Index: i,
-					Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
-					Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil,
-				})
-				sets[a.Set()] = append(sets[a.Set()], a)
-				if a.Member != "" {
-					sets[a.Functionality()] = append(sets[a.Functionality()], a)
-				}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
+		r := c.e.Resources[name]
+		g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Name: name}, Type: r.Type, Fields: r.Fields, Path: []string{"resources", name}})
+	}
+	g.Sort()
+	fillEdges(g)
+	return g
+}
+
+// replicas makes the services of one functionality.
+func (c *compiler) replicas(g *graph.Graph, f *function) {
+	names := f.fn.Place.Replicas.List()
+	if f.fn.Place.Every != "" {
+		names = nil
+		for _, m := range g.Machines {
+			if f.fn.Place.Excludes(m) == "" {
+				names = append(names, m.Name)
 			}
+		}
+	}
+	for i, name := range names {
+		shape := f.of(name)
+		pl := shape.fn.Place
+		if pl.Every != "" {
+			pl.Machine = name
+		}
+		var patch []string
+		if f.variants[name] != nil {
+			patch = append(f.path(), "place", "replicas", name)
+		}
+		for _, p := range shape.parts {
+			pl.With = p.with
+			g.Services = append(g.Services, &graph.Service{
+				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
+				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
+				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
+				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch,
+			})
+		}
+	}
+}
+
+// fillEdges finds the services at which each edge ends.
+func fillEdges(g *graph.Graph) {
+	sets := map[string][]graph.Address{}
+	for _, s := range g.Services {
+		a := s.Address
+		sets[a.Set()] = append(sets[a.Set()], a)
+		if a.Member != "" {
+			sets[a.Functionality()] = append(sets[a.Functionality()], a)
 		}
 	}
 	fill := func(edges []graph.Edge, self graph.Address) []graph.Edge {
 		for i := range edges {
-			to := slices.DeleteFunc(slices.Clone(sets[edges[i].Set]), func(a graph.Address) bool { return a == self })
-			slices.SortFunc(to, graph.Address.Compare)
-			edges[i].To = to
+			if name, ok := strings.CutPrefix(edges[i].Set, allPrefix); ok && sets[edges[i].Set] == nil {
+				sets[edges[i].Set] = []graph.Address{}
+				for _, s := range g.Services {
+					if selection(name).Selects(s) {
+						sets[edges[i].Set] = append(sets[edges[i].Set], s.Address)
+					}
+				}
+			}
+			edges[i].To = slices.DeleteFunc(slices.Clone(sets[edges[i].Set]), func(a graph.Address) bool { return a == self })
+			slices.SortFunc(edges[i].To, graph.Address.Compare)
 		}
 		return edges
 	}
 	for _, s := range g.Services {
 		s.Requires, s.Connects, s.After = fill(s.Requires, s.Address), fill(s.Connects, s.Address), fill(s.After, s.Address)
 	}
-	g.Sort()
-	return g
 }
 
 func machine(name string, m Machine) *graph.Machine {

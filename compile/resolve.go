@@ -1,9 +1,9 @@
 package compile
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +20,9 @@ func (c *compiler) resolveAll() {
 	names := slices.Sorted(maps.Keys(c.funcs))
 	for again := true; again; {
 		again = false
+		for _, name := range names {
+			c.funcs[name].exports = map[string]*export{} // what they read may have fallen
+		}
 		for _, name := range names {
 			f := c.funcs[name]
 			if f.err != nil {
@@ -40,21 +43,63 @@ func (c *compiler) resolveAll() {
 
 // resolve fills the edges and tokens of a functionality from its decoded form.
 func (c *compiler) resolve(f *function) *diag.Error {
-	r := &resolver{c: c, f: f, d: &decoder{subject: f.full()}}
-	for _, p := range f.parts {
-		m := f.fn.Group[p.member]
-		r.p, r.broken = p, map[string]bool{}
-		r.requires, r.connects, r.after = map[string]string{}, map[string]string{}, map[string]string{}
-		r.aliases(f.fn.Requires, "requires", f.path(), r.requires)
-		r.aliases(m.Requires, "requires", p.path, r.requires)
-		r.aliases(f.fn.Connects, "connects", f.path(), r.connects)
-		r.aliases(m.Connects, "connects", p.path, r.connects)
-		r.names(f.fn.After, f.path())
-		r.names(m.After, p.path)
-		p.spec = mapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.text)
-		p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
+	d := &decoder{subject: f.full()}
+	for _, shape := range f.shapes() {
+		for _, p := range shape.parts {
+			r := c.resolver(f, shape.fn, p, d)
+			r.place(shape.fn.Place)
+			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.text)
+			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
+		}
 	}
-	return together(r.d.errs)
+	for _, name := range slices.Sorted(maps.Keys(f.fn.Exports)) {
+		if e := c.export(f, name); e.err != nil {
+			d.errs = append(d.errs, e.err)
+		}
+	}
+	return together(dedupe(d.errs))
+}
+
+// dedupe drops what the variants of one functionality say alike.
+func dedupe(l diag.List) diag.List {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(l, func(e *diag.Error) bool {
+		key := strings.Join(e.Path, "\x00") + "\x00" + e.Msg
+		defer func() { seen[key] = true }()
+		return seen[key]
+	})
+}
+
+// resolver is what reads the names and tokens of one part.
+func (c *compiler) resolver(f *function, fn *Functionality, p *part, d *decoder) *resolver {
+	r := &resolver{c: c, f: f, p: p, d: d, broken: map[string]bool{},
+		requires: map[string]string{}, connects: map[string]string{}, after: map[string]string{}}
+	m := fn.Group[p.member]
+	r.aliases(fn.Requires, "requires", f.path(), r.requires)
+	r.aliases(m.Requires, "requires", p.path, r.requires)
+	r.aliases(fn.Connects, "connects", f.path(), r.connects)
+	r.aliases(m.Connects, "connects", p.path, r.connects)
+	r.names(fn.After, f.path())
+	r.names(m.After, p.path)
+	return r
+}
+
+// place checks the name that place.with says.
+func (r *resolver) place(pl graph.Place) {
+	r.p.with = ""
+	if pl.With == "" {
+		return
+	}
+	at := append(r.f.path(), "place", "with")
+	set, err := r.c.lookup(r.f, r.p, pl.With)
+	switch {
+	case err != nil:
+		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint)
+	case set == r.f.full():
+		r.d.errorf(at, "runs with itself")
+	default:
+		r.p.with = set
+	}
 }
 
 func edges(m map[string]string) []graph.Edge {
@@ -77,7 +122,11 @@ type resolver struct {
 func (r *resolver) aliases(a Aliases, field string, at []string, into map[string]string) {
 	for _, alias := range slices.Sorted(maps.Keys(a)) {
 		p := append(slices.Clone(at), field, alias)
-		set, err := r.c.lookup(r.f, r.p, a[alias])
+		if sel := a[alias].All; sel != nil {
+			into[alias] = allPrefix + sel.Name()
+			continue
+		}
+		set, err := r.c.lookup(r.f, r.p, a[alias].Name)
 		if err != nil {
 			r.d.errorf(p, "%s %v", field, err.Msg).WithHint("%s", err.Hint)
 			r.broken[alias] = true
@@ -90,6 +139,9 @@ func (r *resolver) aliases(a Aliases, field string, at []string, into map[string
 		into[alias] = set
 	}
 }
+
+// allPrefix begins the name of a set that is a selection.
+const allPrefix = "all "
 
 func (r *resolver) names(after []string, at []string) {
 	for i, name := range after {
@@ -187,25 +239,41 @@ func (f *function) has(member string) bool {
 	return ok
 }
 
-// replicas is how many there are, and whether the functionality says so.
-func (f *function) replicas() (int, bool) {
-	if r := f.fn.Place.Replicas; r != nil {
-		return *r, true
+// single tells whether a functionality has exactly one replica, and how many it has in words.
+func (f *function) single() (bool, string) {
+	pl := f.fn.Place
+	if pl.Every != "" {
+		return false, "one replica for every machine"
 	}
-	return 1, false
+	n := len(pl.Replicas.List())
+	return n == 1, fmt.Sprintf("%d replicas", n)
 }
 
 // text resolves the tokens of one text and adds the edges that they mean.
-func (r *resolver) text(path []string, t token.Text) token.Text {
-	for i := 1; i < len(t); i++ {
-		if before := t[i-1].Token; before != nil && before.Field == "port" && t[i].Token == nil && t[i].Lit != "" && t[i].Lit[0] >= '0' && t[i].Lit[0] <= '9' {
-			r.d.errorf(path, "a digit follows %s, and would make another port of it", before).WithHint("put something between them")
+func (r *resolver) text(path []string, t token.Text, inList bool) []any {
+	return []any{r.resolveText(path, t, inList, nil)}
+}
+
+// resolveText resolves the tokens of a text; inside says of which set its replica is, if it is a body.
+func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside map[string][]string) token.Text {
+	for i := range t {
+		tok := t[i].Token
+		if tok == nil {
+			if before := max(i, 1) - 1; i > 0 && t[before].Token != nil && t[before].Token.Field == "port" && t[i].Lit != "" && t[i].Lit[0] >= '0' && t[i].Lit[0] <= '9' {
+				r.d.errorf(path, "a digit follows %s, and would make another port of it", t[before].Token).WithHint("put something between them")
+			}
+			continue
+		}
+		if tok.Field == "each" && (!inList || len(t) > 1) {
+			r.d.errorf(path, "%s is a list, and stands where one text is needed", tok).
+				WithHint("put it into a list alone, or use join(separator, function(r) …)")
+			return t
 		}
 	}
 	out, _ := t.Map(func(t token.Token) (token.Text, error) {
 		switch t.Kind {
 		case token.Ref:
-			t = r.ref(path, t)
+			return r.ref(path, t, inside), nil
 		case token.Secret:
 			t.Version = r.c.in.Secrets[t.Name]
 		case token.Artifact:
@@ -220,28 +288,91 @@ func (r *resolver) text(path []string, t token.Text) token.Text {
 	return out
 }
 
-func (r *resolver) ref(path []string, t token.Token) token.Token {
-	var set string
+func just(t token.Token) token.Text { return token.Text{{Token: &t}} }
+
+// ref resolves one ref. inside leads from the id of each set around it to the addresses that it means.
+func (r *resolver) ref(path []string, t token.Token, inside map[string][]string) token.Text {
 	switch t.Of {
 	case "me":
-		if t.Field == "port" {
-			r.port(path, "me", r.p.spec.Ports, t.Arg)
+		r.own(path, t)
+		return just(t)
+	case "each":
+		sets, ok := inside[t.Name]
+		if !ok {
+			r.d.errorf(path, "a replica is read outside of the function that it was given to").WithHint("use r inside each(function(r) …) or join(sep, function(r) …) only")
+			return just(t)
 		}
-		if t.Field == "label" {
-			r.choose(path, "label", r.p.spec.Labels[t.Arg] != "", t.Arg, slices.Sorted(maps.Keys(r.p.spec.Labels)))
+		for _, set := range sets {
+			r.readable(path, set, t)
 		}
-		if t.Field == "dir" {
-			d := r.p.spec.Dirs
-			has := map[string]bool{"state": d.State != "", "cache": d.Cache != "", "logs": d.Logs != "", "runtime": d.Runtime != ""}
-			r.choose(path, "directory", has[t.Arg], t.Arg, []string{"state", "cache", "logs", "runtime"})
+		return just(t)
+	}
+	set, ok := r.target(path, t)
+	if !ok {
+		return just(t)
+	}
+	if t.Set() {
+		return r.body(path, t, set, inside)
+	}
+	if strings.HasPrefix(set, allPrefix) {
+		r.d.errorf(path, ".%s of a selection, which may be any number of services", t.Field).WithHint("each(function(r) …) or join(separator, function(r) …) reads all of them")
+		return just(t)
+	}
+	a, _ := graph.ParseAddress(set)
+	f := r.c.funcs[a.Functionality()]
+	if t.Field == "output" {
+		return r.output(path, f, set, t)
+	}
+	if one, many := f.single(); !one && !t.Here {
+		r.d.errorf(path, ".%s of %s, which has %s", t.Field, set, many).
+			WithHint("each(function(r) …) or join(sep, function(r) …) reads all of them, here.%s the one on the same machine; or give it an fqdn that leads to all, and write that", t.Field)
+		return just(t)
+	}
+	r.readable(path, set, t)
+	if t.Field == "port" {
+		set = portSet(f, a, t.Arg)
+	}
+	return just(token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here})
+}
+
+// own checks what a service reads of itself.
+func (r *resolver) own(path []string, t token.Token) {
+	switch t.Field {
+	case "port":
+		r.port(path, "me", r.p.decoded.Ports, t.Arg)
+	case "label":
+		_, ok := r.p.decoded.Labels[t.Arg]
+		r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(r.p.decoded.Labels)))
+	case "dir":
+		r.dir(path, r.p.decoded.Dirs, t.Arg)
+	case "output":
+		r.d.errorf(path, "reads an export of its own").WithHint("use what it is made of")
+	}
+}
+
+func (r *resolver) dir(path []string, d graph.Dirs, kind string, who ...string) {
+	has := map[string]bool{"state": d.State != "", "cache": d.Cache != "", "logs": d.Logs != "", "runtime": d.Runtime != ""}
+	r.choose(path, "directory", has[kind], kind, []string{"state", "cache", "logs", "runtime"}, who...)
+}
+
+// target finds the set that a ref names, and requires what is read by its name.
+func (r *resolver) target(path []string, t token.Token) (string, bool) {
+	switch t.Of {
+	case "peers":
+		return r.set(), true
+	case "all":
+		var sel graph.Selection
+		if json.Unmarshal([]byte(t.Name), &sel) != nil || !sel.Valid() {
+			r.d.errorf(path, "exactly one of port and label selects, and each is a text").WithHint("defx.all({ port: 'metrics' })")
+			return "", false
 		}
-		return t
+		return allPrefix + sel.Name(), true
 	case "dep":
 		if r.broken[t.Name] {
-			return t
+			return "", false
 		}
-		var ok bool
-		if set, ok = r.requires[t.Name]; !ok {
+		set, ok := r.requires[t.Name]
+		if !ok {
 			if set, ok = r.connects[t.Name]; !ok {
 				aliases := slices.Concat(slices.Collect(maps.Keys(r.requires)), slices.Collect(maps.Keys(r.connects)))
 				hint := diag.Suggest(t.Name, aliases)
@@ -249,66 +380,163 @@ func (r *resolver) ref(path []string, t token.Token) token.Token {
 					hint = fmt.Sprintf("add requires: { %s: 'NAME' }", t.Name)
 				}
 				r.d.errorf(path, "reads %q, which is neither in requires nor in connects", t.Name).WithHint("%s", hint)
-				return t
 			}
 		}
+		return set, ok
 	case "name":
-		var err *diag.Error
-		if set, err = r.c.lookup(r.f, r.p, t.Name); err != nil {
+		set, err := r.c.lookup(r.f, r.p, t.Name)
+		if err != nil {
 			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint)
-			return t
+			return "", false
 		}
 		if set == r.set() {
-			r.d.errorf(path, "reads itself by name").WithHint("defx.me reads its own values")
-			return t
+			r.d.errorf(path, "reads itself by name").WithHint("defx.me reads its own values, defx.peers those of all its replicas")
+			return "", false
 		}
 		if !slices.Contains(slices.Collect(maps.Values(r.requires)), set) && !slices.Contains(slices.Collect(maps.Values(r.connects)), set) {
 			r.requires[t.Name] = set
 		}
-	default:
-		r.d.errorf(path, "a reference of an unknown form %q", t.Of)
-		return t
+		return set, true
+	}
+	r.d.errorf(path, "a reference of an unknown form %q", t.Of)
+	return "", false
+}
+
+// body resolves what each and join say of a replica.
+func (r *resolver) body(path []string, t token.Token, set string, inside map[string][]string) token.Text {
+	doc, err := t.BodyDoc()
+	if err != nil {
+		r.d.errorf(path, "a broken token: %v", err)
+		return just(t)
+	}
+	id := token.SetID(t.Of, t.Name)
+	if _, again := inside[id]; again {
+		r.d.errorf(path, "reads a set inside a function of one of its own replicas")
+		return just(t)
+	}
+	deeper := maps.Clone(inside)
+	if deeper == nil {
+		deeper = map[string][]string{}
+	}
+	deeper[id] = []string{set}
+	before := len(r.d.errs)
+	doc = doc.Map(path, func(_ []string, text token.Text, inList bool) []any {
+		return []any{r.resolveText(path, text, inList, deeper)} // one place is written, whatever is inside
+	})
+	if len(r.d.errs) > before {
+		r.d.errs = r.d.errs[:before+1]
+	}
+	out := token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here}
+	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
+		out.Of, out.Name = "all", sel
+	}
+	// Inside, the replica is known by the name of the resolved set.
+	rename := func(_ []string, text token.Text, _ bool) []any {
+		m, _ := text.Map(func(tok token.Token) (token.Text, error) {
+			if tok.Of == "each" && tok.Name == id {
+				tok.Name = token.SetID(out.Of, out.Name)
+			}
+			return just(tok), nil
+		})
+		return []any{m}
+	}
+	return just(out.WithBody(doc.Map(nil, rename)))
+}
+
+// readable checks that a field can be read of every replica of a set.
+func (r *resolver) readable(path []string, set string, t token.Token) {
+	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
+		if t.Field == "output" {
+			r.d.errorf(path, "a selection has no outputs in common").WithHint("read .host, .port(name), .name, .label(name)")
+		}
+		_ = sel // which services it selects, and what they have, shows when all are known
+		return
 	}
 	a, _ := graph.ParseAddress(set)
 	f := r.c.funcs[a.Functionality()]
-	if n, _ := f.replicas(); n != 1 {
-		r.d.errorf(path, ".%s of %s, which has %d replicas", t.Field, set, n).
-			WithHint("one address stands for exactly one replica: give it replicas: 1, or read a name that leads to all")
-		return t
+	if e := f.fn.External; e != nil {
+		switch t.Field {
+		case "port":
+			r.choose(path, "port", e.Ports[t.Arg].Port != 0, t.Arg, slices.Sorted(maps.Keys(e.Ports)), set+" has")
+		case "label":
+			_, ok := e.Labels[t.Arg]
+			r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(e.Labels)), set+" has")
+		case "machine", "dir":
+			r.d.errorf(path, "%s stands without defx: it has no %s", set, t.Field)
+		}
+		return
 	}
-	switch t.Field {
-	case "port":
-		set = r.targetPort(path, f, a, set, t)
-	case "output":
-		r.d.errorf(path, "%s exports no %q", set, t.Arg)
-	case "host", "machine":
-	default:
-		r.d.errorf(path, "nothing to read by .%s of another functionality", t.Field)
+	if res := f.fn.Resource; res != nil {
+		if t.Field != "output" && t.Field != "name" {
+			r.d.errorf(path, "%s is a resource: it has no %s", set, t.Field).WithHint("read .output(name)")
+		}
+		return
 	}
-	return token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg}
+	for _, shape := range f.shapes() {
+		if len(f.variants) > 0 && shape.fn == f.fn {
+			continue // every replica has a shape of its own
+		}
+		switch t.Field {
+		case "port":
+			r.targetPort(path, shape, a, set, t)
+		case "label", "dir":
+			if len(shape.parts) != 1 && a.Member == "" {
+				r.d.errorf(path, "%s is a group: whose %s?", set, t.Field).WithHint("name the member: %s/MEMBER", set)
+				return
+			}
+			for _, p := range shape.parts {
+				if a.Member != "" && p.member != a.Member {
+					continue
+				}
+				if t.Field == "dir" {
+					r.dir(path, p.decoded.Dirs, t.Arg, set+" has")
+				} else {
+					_, ok := p.decoded.Labels[t.Arg]
+					r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.decoded.Labels)), set+" has")
+				}
+			}
+		case "output":
+			e := r.c.export(f, t.Arg)
+			if e == nil {
+				r.choose(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set+" has")
+			}
+			return
+		case "host", "machine", "name", "index":
+		default:
+			r.d.errorf(path, "nothing to read by .%s of another functionality", t.Field)
+		}
+	}
 }
 
-// targetPort finds which part of the target has the port.
-func (r *resolver) targetPort(path []string, f *function, a graph.Address, set string, t token.Token) string {
+// targetPort checks that exactly one part of the target has the port.
+func (r *resolver) targetPort(path []string, f variant, a graph.Address, set string, t token.Token) {
 	var having, ports []string
 	for _, p := range f.parts {
 		if a.Member != "" && p.member != a.Member {
 			continue
 		}
-		ports = append(ports, slices.Sorted(maps.Keys(p.spec.Ports))...)
-		if _, ok := p.spec.Ports[t.Arg]; ok {
+		ports = append(ports, slices.Sorted(maps.Keys(p.decoded.Ports))...)
+		if _, ok := p.decoded.Ports[t.Arg]; ok {
 			having = append(having, graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set())
 		}
 	}
 	switch len(having) {
 	case 1:
-		return having[0]
 	case 0:
 		r.choose(path, "port", false, t.Arg, ports, set+" has")
 	default:
 		r.d.errorf(path, "%d members of %s have a port %q", len(having), set, t.Arg).WithHint("require the member itself: %s", list(having))
 	}
-	return set
+}
+
+// portSet is the set of the part that has a port.
+func portSet(f *function, a graph.Address, port string) string {
+	for _, p := range f.parts {
+		if _, ok := p.decoded.Ports[port]; ok && (a.Member == "" || p.member == a.Member) {
+			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set()
+		}
+	}
+	return a.Set()
 }
 
 func (r *resolver) port(path []string, who string, ports map[string]graph.Port, name string) {
@@ -329,56 +557,4 @@ func (r *resolver) choose(path []string, what string, ok bool, name string, know
 		hint = "there is " + list(known)
 	}
 	r.d.errorf(path, "%s no %s %q", subject, what, name).WithHint("%s", hint)
-}
-
-// mapTexts copies v with every token.Text replaced by what f makes of it. The
-// walk is in the order of fields and keys.
-func mapTexts[T any](v T, path []string, f func(path []string, t token.Text) token.Text) T {
-	return mapValue(reflect.ValueOf(v), path, f).Interface().(T)
-}
-
-func mapValue(v reflect.Value, path []string, f func([]string, token.Text) token.Text) reflect.Value {
-	if v.Type() == textType {
-		if v.IsNil() {
-			return v
-		}
-		return reflect.ValueOf(f(path, v.Interface().(token.Text)))
-	}
-	switch v.Kind() {
-	case reflect.Pointer:
-		if v.IsNil() {
-			return v
-		}
-		out := reflect.New(v.Type().Elem())
-		out.Elem().Set(mapValue(v.Elem(), path, f))
-		return out
-	case reflect.Struct:
-		out := reflect.New(v.Type()).Elem()
-		for i := range v.NumField() {
-			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			out.Field(i).Set(mapValue(v.Field(i), append(slices.Clone(path), name), f))
-		}
-		return out
-	case reflect.Map:
-		if v.IsNil() {
-			return v
-		}
-		out := reflect.MakeMapWithSize(v.Type(), v.Len())
-		keys := v.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
-		for _, k := range keys {
-			out.SetMapIndex(k, mapValue(v.MapIndex(k), append(slices.Clone(path), k.String()), f))
-		}
-		return out
-	case reflect.Slice:
-		if v.IsNil() {
-			return v
-		}
-		out := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
-		for i := range v.Len() {
-			out.Index(i).Set(mapValue(v.Index(i), append(slices.Clone(path), strconv.Itoa(i)), f))
-		}
-		return out
-	}
-	return v
 }

@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -10,11 +12,13 @@ import (
 	"github.com/defx-dev/defx/lang/token"
 )
 
-// Entry is what the central file says, libraries and overrides apart.
+// Entry is what the central file says, libraries, overrides and transforms apart.
 type Entry struct {
-	Name     string             `json:"name" required:"true"`
-	Machines map[string]Machine `json:"machines"`
-	Defaults Defaults           `json:"defaults"`
+	Name      string              `json:"name" required:"true"` // of the deployment
+	Machines  map[string]Machine  `json:"machines"`             // name → where units may run
+	Resources map[string]Resource `json:"resources"`            // name → infrastructure of no library
+	Defaults  Defaults            `json:"defaults"`             // what functionalities leave open
+	Moved     map[string]string   `json:"moved"`                // old address → new one: renamed, not deleted and created
 }
 
 // Defaults fill what a functionality leaves open.
@@ -36,19 +40,50 @@ type Machine struct {
 	Location string            `json:"location"`
 }
 
-// Functionality is one field of a library. It holds exactly one of service and group.
+// Functionality is one field of a library. It holds exactly one of service, group, external and resource.
 type Functionality struct {
-	Service  *graph.Spec       `json:"service"`
-	Group    map[string]Member `json:"group"`
-	Requires Aliases           `json:"requires"`
-	Connects Aliases           `json:"connects"`
-	After    []string          `json:"after"`
-	Place    graph.Place       `json:"place"`
-	Backend  string            `json:"backend"`
-	FQDN     string            `json:"fqdn"`
-	Systemd  map[string]any    `json:"systemd"`
-	Docker   map[string]any    `json:"docker"`
-	EC2      map[string]any    `json:"ec2"`
+	Service  *graph.Spec           `json:"service"`  // a process
+	Group    map[string]Member     `json:"group"`    // name → a service of several that run as one
+	External *graph.External       `json:"external"` // what stands already, without defx
+	Resource *Resource             `json:"resource"` // infrastructure that is not a process
+	Requires Aliases               `json:"requires"` // alias → name: order, addresses and values
+	Connects Aliases               `json:"connects"` // alias → name or selection: reachability only
+	After    []string              `json:"after"`    // order only
+	Exports  map[string]token.Text `json:"exports"`  // name → what others read by .output(name)
+	Host     *graph.Host           `json:"host"`     // what its machines must have
+	Place    graph.Place           `json:"place"`    // where it may run, and how often
+	Backend  string                `json:"backend"`  // what runs it; none: that of defaults
+	FQDN     string                `json:"fqdn"`     // the name under which it is known to the world
+	Systemd  map[string]any        `json:"systemd"`  // read by the backend systemd alone
+	Docker   map[string]any        `json:"docker"`   // read by the backend docker alone
+	EC2      map[string]any        `json:"ec2"`      // read by the backend ec2 alone
+}
+
+// Resource is infrastructure that is not a process: its type, and the fields of that type.
+type Resource struct {
+	Type   string         // "aws.s3"
+	Fields map[string]any // without the type
+}
+
+func (r *Resource) decodeValue(d *decoder, v any, path []string) {
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.wrong(path, "an object", v)
+		return
+	}
+	r.Fields = map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		switch p := append(slices.Clone(path), k); {
+		case m[k] == nil || strings.HasPrefix(k, "#"):
+		case k == "type":
+			r.Type, _ = d.str(m[k], p)
+		default:
+			r.Fields[k] = token.NewDoc(m[k], p, func(at []string, err error) { d.errorf(at, "%v", err) }).V
+		}
+	}
+	if m["type"] == nil {
+		d.errorf(path, "%q is missing", "type").WithHint("type: 'aws.s3'")
+	}
 }
 
 // Member is one service of a group: placed with the others, changed alone.
@@ -63,8 +98,14 @@ type Member struct {
 }
 
 // Aliases names other functionalities: a list of names, or alias → name. In a
-// list the last part of a name is its alias.
-type Aliases map[string]string
+// list the last part of a name is its alias. A selection has no name.
+type Aliases map[string]Target
+
+// Target is what an alias stands for: a name, or, in connects, a selection.
+type Target struct {
+	Name string
+	All  *graph.Selection
+}
 
 func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 	out := Aliases{}
@@ -77,15 +118,16 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 				continue
 			}
 			alias := s[strings.LastIndexByte(s, '/')+1:]
-			if before, twice := out[alias]; twice && before != s {
-				d.errorf(p, "%q and %q have the same alias %q", before, s, alias).
+			if before, twice := out[alias]; twice && before.Name != s {
+				d.errorf(p, "%q and %q have the same alias %q", before.Name, s, alias).
 					WithHint("write alias: name in an object")
 				continue
 			}
-			out[alias] = s
+			out[alias] = Target{Name: s}
 		}
 	case map[string]any:
-		for alias, x := range v {
+		for _, alias := range slices.Sorted(maps.Keys(v)) {
+			x, p := v[alias], append(slices.Clone(path), alias)
 			if x == nil || strings.HasPrefix(alias, "#") {
 				continue
 			}
@@ -93,14 +135,103 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 				d.errorf(path, "a token cannot be the name of a field")
 				continue
 			}
-			if s, ok := d.str(x, append(slices.Clone(path), alias)); ok {
-				out[alias] = s
+			if m, isObject := x.(map[string]any); isObject {
+				if path[len(path)-1] != "connects" {
+					d.errorf(p, "a selection orders nothing").WithHint("name it in connects, or require a name")
+					continue
+				}
+				var sel struct {
+					All *graph.Selection `json:"all" required:"true"`
+				}
+				before := len(d.errs)
+				d.decode(m, reflect.ValueOf(&sel).Elem(), p, "")
+				if len(d.errs) == before && !sel.All.Valid() {
+					d.errorf(p, "exactly one of port and label selects")
+				}
+				out[alias] = Target{All: sel.All}
+				continue
+			}
+			if s, ok := d.str(x, p); ok {
+				out[alias] = Target{Name: s}
 			}
 		}
 	default:
 		d.wrong(path, "a list of names or an object alias: name", v)
 	}
 	*a = out
+}
+
+// foreign decodes types of other packages that have a shape of their own.
+var foreign = map[reflect.Type]func(d *decoder, v any, path []string) any{
+	reflect.TypeFor[token.Doc]():      decodeDoc,
+	reflect.TypeFor[graph.Replicas](): decodeReplicas,
+	reflect.TypeFor[graph.Setting]():  decodeSetting,
+}
+
+func decodeDoc(d *decoder, v any, path []string) any {
+	d.numbers(v, path)
+	return token.NewDoc(v, path, func(at []string, err error) {
+		d.errorf(at, "%v", err).WithHint("a token may be joined with + and %%, but not cut, measured or changed")
+	})
+}
+
+// numbers refuses integers that lost digits.
+func (d *decoder) numbers(v any, path []string) {
+	switch v := v.(type) {
+	case float64:
+		if v == math.Trunc(v) {
+			d.integer(v, path)
+		}
+	case []any:
+		for i, x := range v {
+			d.numbers(x, append(slices.Clone(path), strconv.Itoa(i)))
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			d.numbers(v[k], append(slices.Clone(path), k))
+		}
+	}
+}
+
+// maxReplicas bounds a slip of the finger.
+const maxReplicas = 10000
+
+func decodeReplicas(d *decoder, v any, path []string) any {
+	var out graph.Replicas
+	m, ok := v.(map[string]any)
+	if !ok {
+		n, ok := d.integer(v, path)
+		if ok && (n < 0 || n > maxReplicas) {
+			d.errorf(path, "%d is not between 0 and %d", n, maxReplicas)
+		}
+		out.Count = int(n)
+		return out
+	}
+	out.Names = []string{}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if m[k] == nil || strings.HasPrefix(k, "#") {
+			continue
+		}
+		if !graph.ValidName(k) {
+			d.errorf(append(slices.Clone(path), k), "%q is not a name", shown(k)).WithHint(nameHint)
+			continue
+		}
+		out.Names = append(out.Names, k)
+	}
+	return out
+}
+
+// decodeSetting reads the value of a kernel setting, which many write as a number.
+func decodeSetting(d *decoder, v any, path []string) any {
+	if _, isNumber := v.(float64); isNumber {
+		n, _ := d.integer(v, path)
+		return graph.Setting(strconv.FormatInt(n, 10))
+	}
+	s, ok := d.str(v, path)
+	if ok && (s == "" || strings.ContainsAny(s, "\n\r\x00")) {
+		d.errorf(path, "%q is not the value of a kernel setting", s).WithHint("one line")
+	}
+	return graph.Setting(s)
 }
 
 // shorthand lets a scalar stand for an object with one field of it.

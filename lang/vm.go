@@ -16,7 +16,7 @@ func newVM(i jsonnet.Importer) *jsonnet.VM {
 	vm := jsonnet.MakeVM()
 	vm.Importer(i)
 	vm.NativeFunction(&jsonnet.NativeFunction{
-		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg"}, Func: nativeToken,
+		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg", "here", "body"}, Func: nativeToken,
 	})
 	vm.NativeFunction(&jsonnet.NativeFunction{
 		Name: "defx.artifact", Params: ast.Identifiers{"from", "path"}, Func: nativeArtifact,
@@ -40,11 +40,26 @@ func texts(args []any) ([]string, error) {
 }
 
 func nativeToken(args []any) (any, error) {
-	a, err := texts(args)
+	a, err := texts(args[:5])
 	if err != nil {
 		return nil, err
 	}
-	return token.Encode(token.Token{Kind: token.Kind(a[0]), Of: a[1], Name: a[2], Field: a[3], Arg: a[4]}), nil
+	t := token.Token{Kind: token.Kind(a[0]), Of: a[1], Name: a[2], Field: a[3], Arg: a[4]}
+	t.Here, _ = args[5].(bool)
+	if body := args[6]; body != nil {
+		if _, isText := body.(string); t.Field == "join" && !isText {
+			return nil, errors.New("join: the function must give a text; each takes any value")
+		}
+		var bad error
+		doc := token.NewDoc(body, nil, func(path []string, err error) { bad = err })
+		if bad != nil {
+			return nil, bad
+		}
+		t = t.WithBody(doc)
+	} else if t.Set() {
+		return nil, fmt.Errorf("%s: the function gave null", t.Field)
+	}
+	return token.Encode(t), nil
 }
 
 // nativeArtifact makes a path that is relative to the file that names it

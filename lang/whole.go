@@ -78,6 +78,10 @@ func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
 	e.head = "local d = (import " + quote(c.Entry) + ")" + call + ";\n" +
 		"local o = if std.objectHasAll(d, 'overrides') then d.overrides else {};\n" +
 		"local lib(l) = local x = d.libs[l]; if std.isFunction(x) then x() else x;\n" +
+		// A functionality with patched replicas is given with the value of each: patches are applied here, with +.
+		"local reps(x) = if std.isObject(x) && std.objectHas(x, 'place') && std.isObject(x.place) && std.objectHas(x.place, 'replicas') && std.isObject(x.place.replicas) then x.place.replicas else null;\n" +
+		"local live(r) = [k for k in std.objectFields(r) if !std.startsWith(k, '#') && r[k] != null];\n" +
+		"local pack(x) = local r = reps(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in live(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in live(r) } };\n" +
 		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n"
 	return e, nil
 }
@@ -200,11 +204,11 @@ func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 	if bad := e.askInto("if std.isObject(o) then [k for k in std.objectFields(o) if !std.startsWith(k, '#')] else error 'overrides: an object lib/name -> patch is needed, not a value of type ' + std.type(o)", &r.Overrides); bad != nil {
 		errs = append(errs, whereIs(bad.At("overrides"))...)
 	}
-	if bad := e.askInto("[k for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && !std.startsWith(k, '#')]", &fields); bad != nil {
+	if bad := e.askInto("[k for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#')]", &fields); bad != nil {
 		return nil, whereIs(bad)
 	}
 	all := map[string]json.RawMessage{}
-	if raw, bad := e.ask("{ [k]: d[k] for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && !std.startsWith(k, '#') }"); bad == nil {
+	if raw, bad := e.ask("{ [k]: d[k] for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#') }"); bad == nil {
 		r.Deployment = raw
 		return libs, errs
 	}
@@ -233,7 +237,7 @@ func (e *evaluator) functionalities(l string) ([]string, *diag.Error) {
 func (e *evaluator) functionality(l, n string) Functionality {
 	f := Functionality{Name: n}
 	var bad *diag.Error
-	if f.Value, bad = e.ask(fmt.Sprintf("f(%s, %s)", quote(l), quote(n))); bad != nil {
+	if f.Value, bad = e.ask(fmt.Sprintf("pack(f(%s, %s))", quote(l), quote(n))); bad != nil {
 		f.Err = bad.At("libs", l, n)
 		f.Err.Subject = l + "/" + n
 	}
@@ -251,7 +255,7 @@ func (e *evaluator) library(l string) Library {
 	values := map[string]json.RawMessage{}
 	q := quote(l)
 	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if !std.objectHas(o, p + k) then x[k] else if o[p + k] == null then null else x[k] + o[p + k] for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
+	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: values[n]})
 		}
@@ -265,7 +269,7 @@ func (e *evaluator) library(l string) Library {
 	for i, f := range out.Functionalities {
 		if f.Err == nil && slices.Contains(overridden, l+"/"+f.Name) {
 			// A base that fails alone may be right with its override: then there is nothing to compare.
-			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("lib(%s)[%s]", q, quote(f.Name)))
+			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("pack(lib(%s)[%s])", q, quote(f.Name)))
 		}
 	}
 	return out

@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"io/fs"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/document"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/token"
@@ -16,6 +19,9 @@ import (
 // writing: copies and units first, then what names the version (timer, socket,
 // alias), last the link by which a boot finds it.
 func build(p payload, version string, value func(token.Token) (string, bool)) (backends.Layout, diag.List) {
+	if p.Fact != nil {
+		return p.Fact.build()
+	}
 	b := &builder{payload: p, value: value, subject: p.Run.Address.String(),
 		names: namesOf(p.Run.Environment, p.Run.Deployment, p.Run.Address, version)}
 	l := backends.Layout{Name: b.alias(), Unit: b.unit(), Start: []string{b.unit()}}
@@ -33,6 +39,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	mounts := b.files(&l)
+	b.hostFiles(&l)
 	if u := p.Run.User; u != "" && u != "root" {
 		if userRE.MatchString(u) {
 			l.Files = append(l.Files, sysusers(u))
@@ -99,17 +106,18 @@ func (b *builder) files(l *backends.Layout) []string {
 				b.fail(where, "%s lies below %s, where no file can be shown", field(where), no)
 			}
 		}
-		mode := b.mode(where, f.Mode)
-		data := []byte(b.bind(where, f.Text))
-		if err := text(string(data)); err != nil {
-			b.fail(where, "%s %v", field(where), err)
-		}
+		mode := b.mode(where, f)
+		data := b.content(where, f)
 		var source string
-		if copies {
+		switch {
+		case f.Store != "":
+			source = b.take(where)(bindPath(f.Store))
+		case copies || f.Owner != "":
 			source = unitsDir + "/" + b.base + "/files" + p
-			l.Files = append(l.Files, backends.File{Path: source, Content: data, Mode: mode, InPlace: true})
+			l.Files = append(l.Files, backends.File{Path: source, Content: data, Mode: mode, InPlace: copies})
+			b.own(source, f.Owner)
 			source = b.take(where)(bindPath(source))
-		} else {
+		default:
 			o := backends.NewObject(data, mode)
 			l.Objects = appendObject(l.Objects, o)
 			source = backends.StorePath + "/" + o.Name
@@ -136,18 +144,80 @@ func parents(p string) []string {
 	return out
 }
 
-// mode reads the permissions of a file. All that run as somebody must be able
-// to read it: the file belongs to root, in the store and in the service's eyes.
-func (b *builder) mode(where []string, s string) fs.FileMode {
-	m, ok := octal(s)
+// content is what a file holds once the values of its refs are known.
+func (b *builder) content(where []string, f file) []byte {
+	if f.Doc == nil {
+		data := []byte(b.bind(where, f.Text))
+		if err := text(string(data)); err != nil {
+			b.fail(where, "%s %v", field(where), err)
+		}
+		return data
+	}
+	filled := f.Doc.Map(where, func(_ []string, t token.Text, _ bool) []any {
+		s := b.bind(where, t)
+		if len(t) == 1 && t[0].Token != nil && t[0].Token.Field == "port" {
+			if n, err := strconv.Atoi(s); err == nil {
+				return []any{float64(n)} // a port alone is a number where there are numbers
+			}
+		}
+		return []any{s}
+	})
+	data, err := document.Encode(f.Kind, filled.V)
+	if err != nil {
+		b.fail(append(slices.Clone(where), f.Kind), "%s: %v", field(where), err)
+	}
+	return data
+}
+
+// own gives a file to a user before the service starts: not even an image baked
+// by somebody who is not root can carry owners.
+func (b *builder) own(file, owner string) {
+	if owner != "" {
+		b.owned = append(b.owned, ownedFile{file, owner})
+	}
+}
+
+type ownedFile struct{ path, owner string }
+
+// hostFiles are written where they say, for all to see.
+func (b *builder) hostFiles(l *backends.Layout) {
+	content, inPlace := b.Run.HostFiles, false
+	if b.Reload != nil {
+		content, inPlace = b.Reload.HostFiles, true
+	}
+	for _, p := range sortedKeys(content) {
+		f, where := content[p], at("hostFiles", p)
+		b.take(where)(wholePath(p))
+		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
+			if p == no || strings.HasPrefix(p, no+"/") {
+				b.fail(where, "%s lies below %s, where defx writes no files of users", field(where), no)
+			}
+		}
+		if f.Store != "" {
+			l.Files = append(l.Files, backends.File{Path: p, Link: f.Store})
+			continue
+		}
+		m, ok := octal(f.Mode)
+		if !ok || m > 0o777 {
+			b.fail(where, "mode %q is not three or four octal digits", f.Mode)
+		}
+		l.Files = append(l.Files, backends.File{Path: p, Content: b.content(where, f), Mode: m, InPlace: inPlace})
+		b.own(p, f.Owner)
+	}
+}
+
+// mode reads the permissions of a file that the service sees. It must be able
+// to read it, and the file belongs to root if it names no owner.
+func (b *builder) mode(where []string, f file) fs.FileMode {
+	m, ok := octal(f.Mode)
 	switch {
 	case !ok || m > 0o777:
-		b.fail(where, "mode %q is not three or four octal digits", s)
+		b.fail(where, "mode %q is not three or four octal digits", f.Mode)
 	case m&0o222 != 0:
-		b.fail(where, "mode %q would let the service write a file that it sees read-only", s).WithHint("mode: '0444' or '0555'")
-	case m&0o004 == 0 && b.Run.User != "root":
-		b.fail(where, "mode %q keeps the file, which belongs to root, from the service", s).
-			WithHint("mode: '0444'; what nobody else may read belongs into secrets")
+		b.fail(where, "mode %q would let the service write a file that it sees read-only", f.Mode).WithHint("mode: '0444' or '0555'")
+	case m&0o004 == 0 && b.Run.User != "root" && (f.Owner == "" || f.Owner != b.Run.User):
+		b.fail(where, "mode %q keeps the file from the service", f.Mode).
+			WithHint("mode: '0444', or owner: the service's user; what nobody else may read belongs into secrets")
 	}
 	return m
 }

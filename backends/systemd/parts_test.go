@@ -93,8 +93,78 @@ var changes = map[string][]change{
 			s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("a=b\n"), Mode: "0555"}
 		}, "reload"},
 	},
-	"Files.Owner": nil, // refused, but for root, which it is anyway
+	"Files.JSON.V": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{JSON: &token.Doc{V: map[string]any{"a": token.Lit("b")}}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{JSON: &token.Doc{V: map[string]any{"a": token.Lit("b")}}}) }, "reload"},
+	},
+	"Files.YAML.V": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{YAML: &token.Doc{V: true}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{YAML: &token.Doc{V: true}}) }, "reload"},
+	},
+	"Files.TOML.V": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{TOML: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{TOML: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "reload"},
+	},
+	"Files.INI.V": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{INI: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{INI: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "reload"},
+	},
+	"Files.Env": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{Env: map[string]token.Text{"A": token.Lit("b")}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{Env: map[string]token.Text{"A": token.Lit("b")}}) }, "reload"},
+	},
+	"Files.From": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{From: artifactTok("dist/one.bin")}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{From: artifactTok("dist/one.bin")}) }, "reload"},
+	},
+	"HostFiles.JSON.V": {
+		{nil, func(s *graph.Spec) {
+			setHostFiles(s, graph.File{JSON: &token.Doc{V: map[string]any{"a": token.Lit("b")}}})
+		}, "run"},
+		{reloadable, func(s *graph.Spec) {
+			setHostFiles(s, graph.File{JSON: &token.Doc{V: map[string]any{"a": token.Lit("b")}}})
+		}, "reload"},
+	},
+	"HostFiles.YAML.V": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{YAML: &token.Doc{V: true}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{YAML: &token.Doc{V: true}}) }, "reload"},
+	},
+	"HostFiles.TOML.V": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{TOML: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{TOML: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "reload"},
+	},
+	"HostFiles.INI.V": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{INI: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{INI: &token.Doc{V: map[string]any{"a": 1.5}}}) }, "reload"},
+	},
+	"HostFiles.Env": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{Env: map[string]token.Text{"A": token.Lit("b")}}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{Env: map[string]token.Text{"A": token.Lit("b")}}) }, "reload"},
+	},
+	"HostFiles.From": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{From: artifactTok("dist/one.bin")}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{From: artifactTok("dist/one.bin")}) }, "reload"},
+	},
+	"HostFiles.Text": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("x")}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("x")}) }, "reload"},
+	},
+	"HostFiles.Mode": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Mode: "0600"}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Mode: "0600"}) }, "reload"},
+	},
+	"Files.Owner": {
+		{nil, func(s *graph.Spec) { setFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run reload"}, // given at start
+	},
+	"HostFiles.Owner": {
+		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run"},
+		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run reload"}, // given at start
+	},
 }
+
+func setFiles(s *graph.Spec, f graph.File)     { s.Files["/etc/hydra/hydra.conf"] = f }
+func setHostFiles(s *graph.Spec, f graph.File) { s.HostFiles["/etc/hydra.host"] = f }
 
 // TestParts checks that every field moves the parts of the payload that
 // graph.Spec promises, and no other.
@@ -127,6 +197,7 @@ func leaves(typ reflect.Type, prefix string) []string {
 		if k := inner.Kind(); k == reflect.Pointer || k == reflect.Map {
 			inner = inner.Elem()
 		}
+
 		if inner.Kind() == reflect.Struct {
 			out = append(out, leaves(inner, prefix+f.Name+".")...)
 		} else {

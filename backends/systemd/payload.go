@@ -14,6 +14,7 @@ import (
 // encoded, so that a ref can stand anywhere in a text. Artifacts are paths in
 // the store already; their digest is in the path.
 type payload struct {
+	Fact   *factPart
 	Run    runPart
 	Reload *reloadPart
 	Meta   metaPart
@@ -28,8 +29,9 @@ type runPart struct {
 	Package     string                `json:"package,omitempty"` // folder it runs in
 	Env         map[string]token.Text `json:"env,omitempty"`
 	Secrets     map[string]secret     `json:"secrets,omitempty"`
-	Files       map[string]file       `json:"files,omitempty"` // without reload
-	Bound       []string              `json:"bound,omitempty"` // with reload: the paths alone, for a new mount needs a new process
+	Files       map[string]file       `json:"files,omitempty"`     // without reload
+	HostFiles   map[string]file       `json:"hostFiles,omitempty"` // without reload
+	Bound       []string              `json:"bound,omitempty"`     // with reload: the paths alone, for a new mount needs a new process
 	Dirs        graph.Dirs            `json:"dirs,omitzero"`
 	User        string                `json:"user,omitempty"`
 	Initializer bool                  `json:"initializer,omitempty"` // there is one
@@ -46,7 +48,8 @@ type runPart struct {
 
 // reloadPart is what a running process takes over when told to.
 type reloadPart struct {
-	Files map[string]file `json:"files"`
+	Files     map[string]file `json:"files"`
+	HostFiles map[string]file `json:"hostFiles,omitempty"`
 }
 
 // metaPart is what changes without touching the process.
@@ -60,9 +63,14 @@ type metaPart struct {
 	Reload      *graph.Reload         `json:"reload,omitempty"`
 }
 
+// file is content at a path: a text, a structured value of a kind, or a file of the store.
 type file struct {
-	Text token.Text `json:"text"`
-	Mode string     `json:"mode"` // four octal digits
+	Text  token.Text `json:"text,omitempty"`
+	Kind  string     `json:"kind,omitempty"` // of Doc
+	Doc   *token.Doc `json:"doc,omitempty"`
+	Store string     `json:"store,omitempty"`
+	Mode  string     `json:"mode"` // four octal digits
+	Owner string     `json:"owner,omitempty"`
 }
 
 type secret struct {

@@ -71,17 +71,33 @@ func (r *renderer) payload() payload {
 		ready.Exec = r.command(at("ready", "exec"), ready.Exec)
 		p.Meta.Ready = &ready
 	}
-	files := r.files(s.Files)
+	files, hostFiles := r.files("files", s.Files), r.files("hostFiles", s.HostFiles)
 	if s.Reload == nil {
 		p.Run.Files = files
+		if len(hostFiles) > 0 {
+			p.Run.HostFiles = hostFiles
+		}
 	} else {
 		reload := *s.Reload
 		reload.Command = r.command(at("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = sortedKeys(files), &reloadPart{Files: files}
+		p.Run.Bound, p.Reload = bound(files, hostFiles), &reloadPart{Files: files, HostFiles: hostFiles}
 	}
 	r.local(&p.Meta)
 	return p
+}
+
+// bound lists what of reloadable files needs a new process: mounts, and owners, which are given at start.
+func bound(files, hostFiles map[string]file) []string {
+	out := sortedKeys(files)
+	for _, m := range []map[string]file{files, hostFiles} {
+		for _, p := range sortedKeys(m) {
+			if m[p].Owner != "" {
+				out = append(out, p+" of "+m[p].Owner)
+			}
+		}
+	}
+	return out
 }
 
 // local orders the service after those on its machine. It wants the ones that
@@ -150,7 +166,7 @@ func (r *renderer) text(at []string, t token.Text) token.Text {
 			pl, _ := r.artifact(at, tok)
 			return token.Lit(pl.path), nil
 		case token.Secret:
-			if len(at) > 1 && at[1] == "files" {
+			if len(at) > 1 && (at[1] == "files" || at[1] == "hostFiles") {
 				r.fail(at, "systemd does not support a secret inside a file")
 			} else {
 				r.fail(at, "a secret cannot stand in text that others can read").
@@ -281,10 +297,10 @@ func (r *renderer) sockets(s graph.Spec) []listener {
 	return out
 }
 
-func (r *renderer) files(files map[string]graph.File) map[string]file {
+func (r *renderer) files(field string, files map[string]graph.File) map[string]file {
 	out := map[string]file{}
 	for _, p := range sortedKeys(files) {
-		f := files[p]
+		f, where := files[p], at(field, p)
 		mode := f.Mode
 		if mode == "" {
 			mode = "0444"
@@ -292,10 +308,42 @@ func (r *renderer) files(files map[string]graph.File) map[string]file {
 		if len(mode) == 3 {
 			mode = "0" + mode
 		}
-		if f.Owner != "" && f.Owner != "root" {
-			r.fail(at("files", p, "owner"), "systemd shows files read-only and owned by root").WithHint("leave owner out")
+		to := file{Mode: mode, Kind: f.Kind()}
+		if f.Owner != "root" {
+			to.Owner = f.Owner
 		}
-		out[p] = file{Text: r.text(at("files", p), f.Text), Mode: mode}
+		if to.Owner != "" && !userRE.MatchString(to.Owner) {
+			r.fail(append(where, "owner"), "%q is not the name of a user", to.Owner).WithHint("a-z, 0-9, _ and -, at most 31, no digit first")
+		}
+		inside := func(path []string, t token.Text, _ bool) []any { return []any{r.text(path, t)} }
+		switch to.Kind {
+		case "text":
+			to.Kind, to.Text = "", r.text(where, f.Text)
+		case "env":
+			v := map[string]any{}
+			for k, t := range f.Env {
+				v[k] = t
+			}
+			doc := token.Doc{V: v}.Map(append(where, "env"), inside)
+			to.Doc = &doc
+		case "from":
+			to.Kind = ""
+			if tokens := f.From.Tokens(); len(tokens) == 1 {
+				pl, ok := r.artifact(append(where, "from"), tokens[0])
+				if ok && pl.folder {
+					r.fail(append(where, "from"), "%s is a folder, and a file is needed", tokens[0])
+				}
+				to.Store = pl.path
+			}
+			if f.Owner != "" || f.Mode != "" && f.Mode != "0444" && f.Mode != "0555" {
+				r.fail(where, "a file from an artifact keeps the artifact's owner and permissions").WithHint("leave mode and owner out")
+			}
+			to.Mode = "0444"
+		default:
+			doc := f.Doc().Map(append(where, to.Kind), inside)
+			to.Doc = &doc
+		}
+		out[p] = to
 	}
 	return out
 }

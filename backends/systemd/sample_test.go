@@ -66,6 +66,7 @@ func full() backends.Input {
 		Env:         map[string]token.Text{"LOG": token.Lit("info"), "DB": refTok("hydra/hydra-db", "port", "sql")},
 		Secrets:     map[string]token.Text{"PASSWORD": secretTok("hydra/db-password", "v1")},
 		Files:       map[string]graph.File{"/etc/hydra/hydra.conf": {Text: token.Lit("a=b\n"), Mode: "0444"}},
+		HostFiles:   map[string]graph.File{"/etc/hydra.host": {Text: token.Lit("a=b\n"), Mode: "0444"}},
 		Dirs:        graph.Dirs{State: "hydra", Cache: "hydra", Logs: "hydra/web", Runtime: "hydra"},
 		Ports:       map[string]graph.Port{"http": {Port: 80, Protocol: "tcp"}},
 		Ready:       &graph.Ready{HTTP: "/health", Port: "http", Interval: "1s", Timeout: "30s"},

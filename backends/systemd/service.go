@@ -36,6 +36,9 @@ func (b *builder) service(mounts []string) []byte {
 		// exec, not simple: a start that succeeded has a running program.
 		u.set("Type", "exec")
 	}
+	for _, f := range b.owned {
+		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(at("files"))(arg(f.path)))
+	}
 	u.set("ExecStart", b.exec("command", b.Run.Command))
 	b.reload(&u)
 	b.stop(&u)

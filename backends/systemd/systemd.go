@@ -19,6 +19,7 @@
 package systemd
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -51,7 +52,12 @@ func (backend) Encoding() int { return 1 }
 // where the field is known.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{in: in, subject: in.Service.Address.String()}
-	p := r.payload()
+	var p payload
+	if in.Service.Fact != nil {
+		p = r.fact()
+	} else {
+		p = r.payload()
+	}
 	if len(r.errs) == 0 {
 		standIn := func(token.Token) (string, bool) { return "0", true }
 		_, errs := build(p, "000000000000", standIn)
@@ -101,6 +107,10 @@ func (backend) Realize(pl plan.Payload, version string, value func(token.Token) 
 func (p payload) encode() (plan.Payload, error) {
 	var out plan.Payload
 	var err error
+	if p.Fact != nil {
+		out.Run, err = digest.Canonical(map[string]any{"fact": p.Fact})
+		return out, err
+	}
 	if out.Run, err = digest.Canonical(p.Run); err != nil {
 		return out, err
 	}
@@ -115,6 +125,13 @@ func (p payload) encode() (plan.Payload, error) {
 
 func decodePayload(pl plan.Payload) (payload, error) {
 	var p payload
+	var fact struct {
+		Fact *factPart `json:"fact"`
+	}
+	if err := json.Unmarshal(pl.Run, &fact); err == nil && fact.Fact != nil {
+		p.Fact = fact.Fact
+		return p, nil
+	}
 	if err := strict(pl.Run, &p.Run); err != nil {
 		return p, fmt.Errorf("the run part of a systemd payload: %w", err)
 	}

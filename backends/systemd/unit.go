@@ -32,6 +32,7 @@ type builder struct {
 	names
 	value   func(token.Token) (string, bool)
 	subject string
+	owned   []ownedFile // given to users before the service starts
 	errs    diag.List
 }
 

@@ -8,19 +8,28 @@ import (
 )
 
 // Address names a unit: [lib/]name[/member][#replica]. The machine is not part
-// of it, so that history, stickiness and protection survive a move.
+// of it, so that history, stickiness and protection survive a move. A fact of a
+// machine has an address of its own form, host/kind/key@machine: Lib is
+// HostLib, Name its kind, Member its key.
 type Address struct {
 	Lib     string // empty for what the central file itself defines
 	Name    string
 	Member  string // of a group; else empty
-	Replica string // "0", "1", …; empty if the functionality does not declare replicas
+	Replica string // "0", "1", … or a name; empty if the functionality does not declare replicas
+	Machine string // of a fact alone
 }
+
+// HostLib stands in the place of a library in addresses of facts. No library has this name.
+const HostLib = "host"
 
 // String gives the written form.
 func (a Address) String() string {
 	s := a.Set()
 	if a.Replica != "" {
 		s += "#" + a.Replica
+	}
+	if a.Machine != "" {
+		s += "@" + a.Machine
 	}
 	return s
 }
@@ -52,10 +61,19 @@ func (a *Address) UnmarshalText(b []byte) (err error) {
 // Compare orders by library, name, member, then replica (numbers by size).
 func (a Address) Compare(b Address) int {
 	return cmp.Or(strings.Compare(a.Lib, b.Lib), strings.Compare(a.Name, b.Name), strings.Compare(a.Member, b.Member),
-		cmp.Compare(len(a.Replica), len(b.Replica)), strings.Compare(a.Replica, b.Replica))
+		cmp.Compare(len(a.Replica), len(b.Replica)), strings.Compare(a.Replica, b.Replica), strings.Compare(a.Machine, b.Machine))
 }
 
-var nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$`)
+var (
+	nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$`)
+	// keyRE is what packages, settings, modules and users may be called.
+	keyRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+:~*/-]{0,127}$`)
+)
+
+// ValidKey tells whether s may name a fact of a machine.
+func ValidKey(s string) bool {
+	return keyRE.MatchString(s) && !strings.Contains(s, "//") && !strings.Contains(s, "..")
+}
 
 // ValidName tells whether s may name a library, functionality, member, replica, machine or environment.
 func ValidName(s string) bool { return nameRE.MatchString(s) }
@@ -63,6 +81,14 @@ func ValidName(s string) bool { return nameRE.MatchString(s) }
 // ParseAddress reads the form of String. One or two parts before # are name and
 // lib/name; three are lib/name/member.
 func ParseAddress(s string) (Address, error) {
+	if rest, ok := strings.CutPrefix(s, HostLib+"/"); ok {
+		kind, rest, _ := strings.Cut(rest, "/")
+		at := strings.LastIndexByte(rest, '@')
+		if at < 0 || !ValidName(kind) || !ValidKey(rest[:at]) || !ValidName(rest[at+1:]) {
+			return Address{}, fmt.Errorf("%q is not an address (host/kind/key@machine)", s)
+		}
+		return Address{Lib: HostLib, Name: kind, Member: rest[:at], Machine: rest[at+1:]}, nil
+	}
 	rest, replica, has := strings.Cut(s, "#")
 	parts := strings.Split(rest, "/")
 	bad := len(parts) > 3 || has && !ValidName(replica)

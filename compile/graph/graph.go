@@ -10,6 +10,10 @@ package graph
 
 import (
 	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -21,6 +25,32 @@ type Graph struct {
 	Services    []*Service // sorted by address
 	Machines    []*Machine // sorted by name
 	Former      []*Machine // known from earlier state: what is held may still stand there
+
+	Externals map[string]*External // lib/name → what stands without defx
+	Resources []*Resource          // sorted by address
+}
+
+// External is a name for what stands already.
+type External struct {
+	Host   string            `json:"host" required:"true"` // a name or an IP address, as every reader sees it
+	Ports  map[string]Port   `json:"ports,omitempty"`      // what it listens on
+	Labels map[string]string `json:"labels,omitempty"`     // what .label gives
+}
+
+// Resource is infrastructure that is not a process.
+type Resource struct {
+	Address Address
+	Type    string         // "aws.s3"
+	Fields  map[string]any // what its backend reads
+	Path    []string       // where it stands in the entry's value
+	Held    bool
+}
+
+// Fact is one thing that a machine must have.
+type Fact struct {
+	Kind  string          // packages, sysctl, modules or users
+	Key   string          // the package's, setting's, module's or user's name
+	Value json.RawMessage // canonical
 }
 
 // Service is one replica of one service, with everything that is known of it
@@ -40,6 +70,9 @@ type Service struct {
 	Path     []string // where its functionality stands in the entry's value
 	SpecPath []string // where its spec stands; below Path
 	Held     bool     // its library or functionality did not evaluate: the last good one stands here
+	Patch    []string // where the patch of this replica stands in the entry's value; nil if it has none
+	Host     *Host    // what its machine must have
+	Fact     *Fact    // not nil: no process but a fact of its machine; Spec is empty
 }
 
 // Edge leads from a service to a set of replicas.
@@ -65,14 +98,116 @@ type Machine struct {
 
 // Place says where a functionality may run.
 type Place struct {
-	Machine  string            `json:"machine,omitempty"`  // this one and no other
-	Pool     string            `json:"pool,omitempty"`     // only machines of this pool
-	Roles    []string          `json:"roles,omitempty"`    // only machines that have all of these
-	Labels   map[string]string `json:"labels,omitempty"`   // only machines that carry all of these
-	Location string            `json:"location,omitempty"` // only machines there
-	Except   []string          `json:"except,omitempty"`   // never these machines
+	Machine  string            `json:"machine,omitempty"`              // this one and no other
+	Every    string            `json:"every,omitempty" enum:"machine"` // one replica for each machine that fits, named by it
+	With     string            `json:"with,omitempty"`                 // only where this functionality runs
+	Pool     string            `json:"pool,omitempty"`                 // only machines of this pool
+	Roles    []string          `json:"roles,omitempty"`                // only machines that have all of these
+	Labels   map[string]string `json:"labels,omitempty"`               // only machines that carry all of these
+	Location string            `json:"location,omitempty"`             // only machines there
+	Except   []string          `json:"except,omitempty"`               // never these machines
 	Spread   string            `json:"spread,omitempty" enum:"machine"`
-	Replicas *int              `json:"replicas,omitempty" min:"0" max:"10000"` // nil: one, without a replica in its address
+	Replicas *Replicas         `json:"replicas,omitempty"` // nil: one, without a replica in its address
+}
+
+// Replicas is how many there are, or what each is called. As JSON: a number, or name → patch.
+type Replicas struct {
+	Count int      // if Names is nil: they are called 0 to Count−1
+	Names []string // sorted
+}
+
+// List gives the names of all.
+func (r *Replicas) List() []string {
+	if r == nil {
+		return []string{""}
+	}
+	if r.Names != nil {
+		return r.Names
+	}
+	out := make([]string, r.Count)
+	for i := range out {
+		out[i] = strconv.Itoa(i)
+	}
+	return out
+}
+
+// MarshalJSON writes the number, or the names.
+func (r *Replicas) MarshalJSON() ([]byte, error) {
+	if r.Names != nil {
+		return json.Marshal(r.Names)
+	}
+	return json.Marshal(r.Count)
+}
+
+// Excludes gives the rule that keeps a service from a machine, or "".
+func (p Place) Excludes(m *Machine) string {
+	switch {
+	case p.Pool != "" && m.Pool != p.Pool:
+		return fmt.Sprintf("is not in pool %q", p.Pool)
+	case p.Location != "" && m.Location != p.Location:
+		return fmt.Sprintf("is not in location %q", p.Location)
+	case slices.Contains(p.Except, m.Name):
+		return "is excepted"
+	}
+	for _, r := range p.Roles {
+		if !slices.Contains(m.Roles, r) {
+			return fmt.Sprintf("lacks role %q", r)
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
+		if m.Labels[k] != p.Labels[k] {
+			return fmt.Sprintf("lacks label %s=%q", k, p.Labels[k])
+		}
+	}
+	return ""
+}
+
+// Host is what a machine must have before a service starts there. Equal claims
+// of several services are one; unequal ones are refused.
+type Host struct {
+	Packages []string           `json:"packages,omitempty"` // of the machine's own package manager; forgotten, not removed, with the last owner
+	Sysctl   map[string]Setting `json:"sysctl,omitempty"`   // kernel settings; they go back with the last owner
+	Modules  []string           `json:"modules,omitempty"`  // kernel modules
+	Users    map[string]User    `json:"users,omitempty"`    // system users; forgotten, not removed, with the last owner
+}
+
+// Setting is the value of a kernel setting: a text, or as JSON a whole number.
+type Setting string
+
+// Selection chooses services of a deployment. Exactly one field is set.
+type Selection struct {
+	Port  string `json:"port,omitempty"`  // those that have a port of this name
+	Label string `json:"label,omitempty"` // those that carry this label
+}
+
+// Valid tells whether exactly one field is set.
+func (s *Selection) Valid() bool { return s != nil && (s.Port == "") != (s.Label == "") }
+
+// Selects tells whether a service is chosen.
+func (s *Selection) Selects(svc *Service) bool {
+	if s.Port != "" {
+		_, ok := svc.Spec.Ports[s.Port]
+		return ok
+	}
+	_, ok := svc.Spec.Labels[s.Label]
+	return ok
+}
+
+// Name is the one name of a selection, which tokens carry.
+func (s *Selection) Name() string {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // two texts always encode
+	}
+	return string(raw)
+}
+
+// User is a system user.
+type User struct {
+	UID    int      `json:"uid,omitempty" min:"1" max:"65533"` // none: the machine takes a free one
+	Groups []string `json:"groups,omitempty"`                  // further groups
+	Home   string   `json:"home,omitempty"`                    // absolute; none: /
+	Shell  string   `json:"shell,omitempty"`                   // absolute; none: nologin
 }
 
 // Spec is what a service is, whatever runs it. Text fields may carry tokens.
@@ -87,6 +222,7 @@ type Spec struct {
 	Env         map[string]token.Text `json:"env,omitempty"`                                                      // run
 	Secrets     map[string]token.Text `json:"secrets,omitempty"`                                                  // run: each one secret token; $NAME_FILE holds its path
 	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if Reload is set: absolute path → content
+	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if Reload is set: really written on the machine, seen by all; one owner a path
 	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run
 	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta: what it listens on; what reads one through a token changes with it
 	User        string                `json:"user,omitempty"`                                                     // run: empty = a dynamic user of its own
@@ -104,11 +240,52 @@ type Spec struct {
 	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves; what reads one through a token changes with it
 }
 
-// File is content that the service, and nothing else, sees at a path.
+// File is content at a path. Exactly one of Text, JSON, YAML, TOML, INI, Env and From is set.
+// Structured kinds are written after their tokens are filled; there a lone port is a number.
 type File struct {
-	Text  token.Text `json:"text"`
-	Mode  string     `json:"mode,omitempty" default:"0444"` // octal
-	Owner string     `json:"owner,omitempty"`
+	Text  token.Text           `json:"text,omitempty"`
+	JSON  *token.Doc            `json:"json,omitempty"`
+	YAML  *token.Doc            `json:"yaml,omitempty"`
+	TOML  *token.Doc            `json:"toml,omitempty"`                // an object
+	INI   *token.Doc            `json:"ini,omitempty"`                 // key → value, or section → key → value; a list repeats its key
+	Env   map[string]token.Text `json:"env,omitempty"`                 // lines NAME=value, as systemd and docker read them
+	From  token.Text            `json:"from,omitempty"`                // one artifact token: a file
+	Mode  string                `json:"mode,omitempty" default:"0444"` // octal
+	Owner string                `json:"owner,omitempty"`               // none: root
+}
+
+// Kind names the one field that holds the content.
+func (f File) Kind() string {
+	kinds := f.Kinds()
+	if len(kinds) != 1 {
+		return ""
+	}
+	return kinds[0]
+}
+
+// Kinds names the fields that hold content.
+func (f File) Kinds() []string {
+	var out []string
+	for _, k := range []struct {
+		name string
+		set  bool
+	}{{"text", f.Text != nil}, {"json", f.JSON != nil}, {"yaml", f.YAML != nil}, {"toml", f.TOML != nil},
+		{"ini", f.INI != nil}, {"env", f.Env != nil}, {"from", f.From != nil}} {
+		if k.set {
+			out = append(out, k.name)
+		}
+	}
+	return out
+}
+
+// Doc is the content of a structured kind.
+func (f File) Doc() *token.Doc {
+	for _, d := range []*token.Doc{f.JSON, f.YAML, f.TOML, f.INI} {
+		if d != nil {
+			return d
+		}
+	}
+	return nil
 }
 
 // Dirs are directories that the machine keeps for the service: a name below the

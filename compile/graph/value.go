@@ -3,6 +3,7 @@ package graph
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/token"
@@ -13,6 +14,9 @@ import (
 func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 	target := reader
 	if t.Of != "me" {
+		if e := g.Externals[t.Name]; e != nil {
+			return e.value(t)
+		}
 		a, err := ParseAddress(t.Name)
 		if err != nil {
 			return "", diag.Errorf(reader.Address.String(), "%v", err)
@@ -22,11 +26,14 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 		}
 	}
 	switch t.Field {
-	case "host":
-		if target.Machine == reader.Machine {
+	case "host", "address":
+		// One service reads another on its own machine by the loopback. What is said of a set, or of
+		// itself, must be the same for all who read it: there it is the machine's address, if it has one.
+		shared := t.Field == "address" || t.Of == "me"
+		m := g.Machine(target.Machine)
+		if target.Machine == reader.Machine && (!shared || m == nil || m.Address == "") {
 			return "127.0.0.1", nil
 		}
-		m := g.Machine(target.Machine)
 		if i := slices.IndexFunc(g.Former, func(f *Machine) bool { return f.Name == target.Machine }); m == nil && i >= 0 {
 			m = g.Former[i]
 		}
@@ -56,9 +63,37 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 	return "", diag.Errorf(reader.Address.String(), "nothing to read by .%s", t.Field).At(reader.SpecPath...)
 }
 
+// value is what a ref to what stands already gives.
+func (e *External) value(t token.Token) (string, *diag.Error) {
+	switch t.Field {
+	case "host", "address":
+		return e.Host, nil
+	case "port":
+		return strconv.Itoa(e.Ports[t.Arg].Port), nil
+	case "label":
+		return e.Labels[t.Arg], nil
+	case "index":
+		return "0", nil
+	case "name":
+		return t.Name[strings.LastIndexByte(t.Name, '/')+1:], nil
+	}
+	return "", diag.Errorf(t.Name, "nothing to read by .%s of what stands without defx", t.Field)
+}
+
 // one finds the single service of a set; of a group it gives a member, since
 // all members of one replica stand on one machine.
 func (g *Graph) one(set Address) *Service {
+	if set.Replica != "" {
+		if s := g.Find(set); s != nil || set.Member != "" {
+			return s
+		}
+		for _, s := range g.Services {
+			if s.Address.Functionality() == set.Functionality() && s.Address.Replica == set.Replica {
+				return s
+			}
+		}
+		return nil
+	}
 	for _, replica := range []string{"", "0"} {
 		a := set
 		a.Replica = replica

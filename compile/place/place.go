@@ -28,7 +28,7 @@ type Reasons map[string]string
 // together. Services that fit nowhere are errors that name every machine and
 // the rule that excludes it; held services stay where they were.
 func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
-	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}}
+	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}, dropped: map[graph.Address]bool{}}
 	blocks := p.blocks()
 	// What is bound to its machine goes first, so that what is free fills in around it.
 	blocks = p.each(blocks, func(b block) bool {
@@ -37,22 +37,84 @@ func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
 		}
 		return b[0].Held
 	})
-	blocks = p.each(blocks, func(b block) bool {
-		if b[0].Place.Machine != "" {
-			p.named(b)
+	// What must share a machine with something waits until that has one.
+	var waiting []block
+	free := p.each(blocks, func(b block) bool {
+		if b[0].Place.With != "" {
+			waiting = append(waiting, b)
 		}
-		return b[0].Place.Machine != ""
+		return b[0].Place.With != ""
+	})
+	for {
+		p.all(free)
+		if len(waiting) == 0 {
+			break
+		}
+		var still []block
+		free = nil
+		for _, b := range waiting {
+			if p.settled(b[0].Place.With) {
+				free = append(free, b)
+			} else {
+				still = append(still, b)
+			}
+		}
+		if len(free) == 0 {
+			for _, b := range still {
+				p.errs = append(p.errs, diag.Errorf(b[0].Address.String(), "runs with %s, which has no machine", b[0].Place.With).
+					At(append(slices.Clone(b[0].Path), "place", "with")...).WithHint("two that run with each other, or with what fits nowhere, have no place to begin"))
+			}
+			break
+		}
+		waiting = still
+	}
+	if len(p.dropped) > 0 {
+		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return p.dropped[s.Address] })
+	}
+	return p.reasons, p.errs
+}
+
+// all places blocks: first those with a name, then those that stay, then the rest.
+func (p *placer) all(blocks []block) {
+	blocks = p.each(blocks, func(b block) bool {
+		if b[0].Place.Machine == "" {
+			return false
+		}
+		if pl := b[0].Place; pl.Every != "" && pl.With != "" && !p.runs(pl.With, pl.Machine) {
+			for _, s := range b { // one for every machine, but only where the other runs
+				p.dropped[s.Address] = true
+			}
+			return true
+		}
+		p.named(b)
+		return true
 	})
 	blocks = p.each(blocks, func(b block) bool {
 		machine := p.stays(b)
-		kept := machine != "" && p.refuse(b, g.Machine(machine)) == ""
+		kept := machine != "" && p.refuse(b, p.g.Machine(machine)) == ""
 		if kept {
 			p.put(b, machine, p.why(b)+"; "+machine+" kept")
 		}
 		return kept
 	})
 	p.each(blocks, func(b block) bool { p.choose(b); return true })
-	return p.reasons, p.errs
+}
+
+// of tells whether a service belongs to a set.
+func of(s *graph.Service, set string) bool {
+	return s.Address.Set() == set || s.Address.Functionality() == set
+}
+
+// settled tells whether all of a set that will have a machine have one.
+func (p *placer) settled(set string) bool {
+	return !slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool {
+		return of(s, set) && s.Machine == "" && !s.Held && !p.dropped[s.Address]
+	})
+}
+
+// runs tells whether some of a set runs on a machine.
+func (p *placer) runs(set, machine string) bool {
+	return slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool { return of(s, set) && s.Machine == machine })
 }
 
 // block is what must stand on one machine: a service, or the members of one group replica.
@@ -65,6 +127,7 @@ type placer struct {
 	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
 	sets    map[string]map[string]int           // machine → functionality → replicas there
 	load    map[string]int                      // machine → services there
+	dropped map[graph.Address]bool              // candidates of "every" whose machine does not run what they run with
 	errs    diag.List
 }
 
@@ -122,7 +185,11 @@ func (p *placer) named(b block) {
 			At(p.where(b)...))
 		return
 	}
-	p.put(b, m.Name, "place.machine names it")
+	why := "place.machine names it"
+	if s.Place.Every != "" {
+		why = "one for every machine: " + p.why(b)
+	}
+	p.put(b, m.Name, why)
 }
 
 // choose takes the machine with the fewest of its kind, then the fewest of all, then the first by name.
@@ -181,24 +248,13 @@ func (p *placer) names() []string {
 func (p *placer) refuse(b block, m *graph.Machine) string {
 	pl := b[0].Place
 	switch {
-	case pl.Pool != "" && m.Pool != pl.Pool:
-		return fmt.Sprintf("is not in pool %q", pl.Pool)
-	case pl.Location != "" && m.Location != pl.Location:
-		return fmt.Sprintf("is not in location %q", pl.Location)
-	case slices.Contains(pl.Except, m.Name):
-		return "is excepted"
+	case pl.With != "" && !p.runs(pl.With, m.Name):
+		return "does not run " + pl.With
 	case pl.Spread == "machine" && p.sets[m.Name][b[0].Address.Functionality()] > 0:
 		return "has another replica already (spread: machine)"
 	}
-	for _, r := range pl.Roles {
-		if !slices.Contains(m.Roles, r) {
-			return fmt.Sprintf("lacks role %q", r)
-		}
-	}
-	for _, k := range slices.Sorted(maps.Keys(pl.Labels)) {
-		if m.Labels[k] != pl.Labels[k] {
-			return fmt.Sprintf("lacks label %s=%q", k, pl.Labels[k])
-		}
+	if why := pl.Excludes(m); why != "" {
+		return why
 	}
 	own := map[string]graph.Address{}
 	for _, s := range b {
@@ -239,6 +295,9 @@ func (p *placer) why(b block) string {
 	}
 	if pl.Location != "" {
 		parts = append(parts, "location "+pl.Location)
+	}
+	if pl.With != "" {
+		parts = append(parts, "with "+pl.With)
 	}
 	if pl.Spread != "" {
 		parts = append(parts, "spread over machines")

@@ -161,6 +161,28 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
 		}
 		if len(more) == 0 {
+			for _, e := range out.Unfold() {
+				a, _ := graph.ParseAddress(e.Subject)
+				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+			}
+			var own diag.List
+			for _, r := range out.Graph.Resources {
+				if r.Held {
+					continue
+				}
+				e := diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
+					WithHint("what stands already is said so: external: { host: '…', ports: { … } }")
+				if r.Address.Lib == "" {
+					own = append(own, e)
+				} else {
+					more[r.Address.Functionality()] = join(more[r.Address.Functionality()], diag.List{e})
+				}
+			}
+			if len(own) > 0 {
+				return own
+			}
+		}
+		if len(more) == 0 {
 			rendered, bad := p.Backends.Render(out.Graph, deployedIn(old), p.artifact)
 			for _, f := range bad {
 				more[f.Functionality] = join(more[f.Functionality], f.Errors)

@@ -38,16 +38,24 @@ const (
 type Token struct {
 	Kind Kind `json:"kind"`
 	// Of says how Name is read in a ref: "dep" (an alias of requires or connects), "me" (the
-	// functionality itself; Name empty), "name" (a functionality's or resource's name), and once
-	// resolved "set" (Name is the full name of a functionality; all its replicas are meant).
+	// functionality itself; Name empty), "peers" (all its replicas; Name empty), "name" (a
+	// functionality's or resource's name), "all" (a selection of the deployment, as JSON), "each"
+	// (inside a body: the replica it is said of; Name is the set's own name, see SetID), and once
+	// resolved "set" (Name is an address: with a replica that one, without it all of them).
 	Of string `json:"of,omitempty"`
 	// Name is the alias or name of a ref, the name of a secret, the key of a lookup, or the
 	// path of an artifact, relative to the deployment's root.
 	Name string `json:"name,omitempty"`
-	// Field is what is read of a ref: host, port, output, name, index, machine, label, dir.
+	// Field is what is read of a ref: host, port, output, name, index, machine, label, dir; or, of
+	// a set, "each" (a list: the body for each replica) or "join" (a text: the bodies with Arg
+	// between them). "address" is the host as every reader sees it, never the loopback.
 	Field string `json:"field,omitempty"`
-	// Arg is the port's, output's, label's or dir's name.
+	// Arg is the port's, output's, label's or dir's name, or what join puts between.
 	Arg string `json:"arg,omitempty"`
+	// Here keeps of a set the replicas on the reader's machine.
+	Here bool `json:"here,omitempty"`
+	// Body is what each and join say of a replica: the JSON of a Doc. A string, so that tokens compare.
+	Body string `json:"body,omitempty"`
 	// Digest is the content digest of an artifact, once known.
 	Digest string `json:"digest,omitempty"`
 	// Version is the version of a secret, once known.
@@ -59,8 +67,22 @@ func (t Token) String() string {
 	switch t.Kind {
 	case Ref:
 		who := t.Name
-		if t.Of == "me" {
-			who = "me"
+		switch {
+		case t.Of == "me", t.Of == "peers":
+			who = t.Of
+		case t.Of == "each":
+			who = "r"
+		case t.Of == "all":
+			who = "all(" + t.Name + ")"
+		}
+		if t.Here {
+			who += ".here"
+		}
+		if t.Field == "each" || t.Field == "join" {
+			return who + "." + t.Field + "(…)"
+		}
+		if t.Field == "address" {
+			return who + ".host"
 		}
 		if t.Arg != "" {
 			return fmt.Sprintf("%s.%s(%s)", who, t.Field, t.Arg)
@@ -70,6 +92,12 @@ func (t Token) String() string {
 		return fmt.Sprintf("%s(%s)", t.Kind, t.Name)
 	}
 }
+
+// Set tells whether the token says something of each replica of a set.
+func (t Token) Set() bool { return t.Kind == Ref && (t.Field == "each" || t.Field == "join") }
+
+// SetID is the name by which a body's tokens know the set they are said of.
+func SetID(of, name string) string { return strings.TrimSpace(of + " " + name) }
 
 // Encode writes t as a string that Jsonnet can carry.
 func Encode(t Token) string {

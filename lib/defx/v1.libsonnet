@@ -5,7 +5,7 @@
 // but not measured, cut or compared. It becomes a value when the plan is made,
 // just before an action, or on the machine.
 local native = std.native('defx.token');
-local token(kind, of='', name='', field='', arg='') = native(kind, of, name, field, arg);
+local token(kind, of='', name='', field='', arg='', here=false, body=null) = native(kind, of, name, field, arg, here, body);
 
 local text(what, value) =
   if !std.isString(value) then
@@ -14,15 +14,34 @@ local text(what, value) =
     error 'defx.%s: the name is empty' % what
   else value;
 
-// What one functionality may read of another. It is no value itself.
-local reference(of, name) = {
-  host:: token('ref', of, name, 'host'),
-  machine:: token('ref', of, name, 'machine'),
-  port(port):: token('ref', of, name, 'port', text('dep(…).port', port)),
-  output(output):: token('ref', of, name, 'output', text('dep(…).output', output)),
-  // Met only when the whole is used as a value: then something was forgotten.
-  reference: error 'defx.%s(%s) is no value: read something of it, such as .host or .port(name)' % [if of == 'dep' then 'dep' else 'ref', name],
+// What may be read of one replica.
+local replica(of, name, what, here=false) = {
+  name:: token('ref', of, name, 'name', '', here),
+  index:: token('ref', of, name, 'index', '', here),
+  host:: token('ref', of, name, 'host', '', here),
+  machine:: token('ref', of, name, 'machine', '', here),
+  port(port):: token('ref', of, name, 'port', text(what + '.port', port), here),
+  label(label):: token('ref', of, name, 'label', text(what + '.label', label), here),
+  dir(kind):: token('ref', of, name, 'dir', text(what + '.dir', kind), here),
+  output(output):: token('ref', of, name, 'output', text(what + '.output', output), here),
 };
+
+// Met only when the whole is used as a value: then something was forgotten.
+local novalue(what) = {
+  reference: error '%s is no value: read something of it, such as .host, .port(name) or .each(function(r) …)' % what,
+};
+
+// A set of replicas. What is read of it directly is read of its only one.
+local set(of, name, what, here=false) =
+  local call(field, arg, f) =
+    if !std.isFunction(f) then error '%s.%s: a function of one replica is needed, not a value of type %s' % [what, field, std.type(f)]
+    else token('ref', of, name, field, arg, here, f(replica('each', std.stripChars(of + ' ' + name, ' '), 'r')));
+  replica(of, name, what, here) + {
+    each(f):: [call('each', '', f)],
+    join(separator, f)::
+      if std.isString(separator) then call('join', separator, f)
+      else error '%s.join: the separator is a text, not a value of type %s' % [what, std.type(separator)],
+  } + if here then {} else { here:: set(of, name, what + '.here', true) + novalue(what + '.here') };
 
 {
   '#':: {
@@ -31,29 +50,35 @@ local reference(of, name) = {
   },
 
   '#dep':: {
-    help: 'What this functionality calls `alias` in `requires` or `connects`: `.host`, `.port(name)`, `.machine`.',
+    help: 'All replicas of what this functionality calls `alias` in `requires` or `connects`: `.each(f)`, `.join(sep, f)`, `.here`, and of a single one `.host`, `.port(name)`, `.output(name)` …',
     args: [{ name: 'alias', type: 'string' }],
   },
-  dep(alias):: reference('dep', text('dep', alias)),
+  dep(alias):: local name = text('dep', alias), what = 'defx.dep(%s)' % name; set('dep', name, what) + novalue(what),
 
   '#ref':: {
     help: 'Another functionality by its name, `lib/name` or `name`. It is required by being read.',
     args: [{ name: 'name', type: 'string' }],
   },
-  ref(name):: reference('name', text('ref', name)),
+  ref(name):: local n = text('ref', name), what = 'defx.ref(%s)' % n; set('name', n, what) + novalue(what),
+
+  '#peers':: {
+    help: 'All replicas of this functionality, itself included: `.each(f)`, `.join(sep, f)`, `.here`.',
+  },
+  peers:: set('peers', '', 'defx.peers') + novalue('defx.peers'),
+
+  '#all':: {
+    help: 'All services of this deployment that have a port of this name or carry this label, as a set; or a selection for `connects`.',
+    args: [{ name: 'selection', type: 'object' }],
+  },
+  all(selection)::
+    if !std.isObject(selection) || std.length(std.setInter(std.objectFields(selection), ['label', 'port'])) != std.length(selection) || std.length(selection) == 0 then
+      error "defx.all: { port: 'name' } or { label: 'name' } is needed"
+    else set('all', std.manifestJsonMinified(selection), 'defx.all(…)') + { all: selection },
 
   '#me':: {
     help: 'This functionality itself: `.name`, `.index`, `.host`, `.machine`, `.port(name)`, `.label(name)`, `.dir(kind)`.',
   },
-  me:: {
-    name:: token('ref', 'me', '', 'name'),
-    index:: token('ref', 'me', '', 'index'),
-    host:: token('ref', 'me', '', 'host'),
-    machine:: token('ref', 'me', '', 'machine'),
-    port(port):: token('ref', 'me', '', 'port', text('me.port', port)),
-    label(label):: token('ref', 'me', '', 'label', text('me.label', label)),
-    dir(kind):: token('ref', 'me', '', 'dir', text('me.dir', kind)),
-  },
+  me:: replica('me', '', 'me') + novalue('defx.me'),
 
   '#secret':: {
     help: 'A secret by its name. Its value is known on the machine alone, as a file.',

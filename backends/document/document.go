@@ -1,0 +1,169 @@
+// Package document writes structured values as the files that programs read.
+//
+// It knows formats; it refuses to know tokens: whoever calls it has filled them
+// in. Invariant: equal values give equal bytes, with keys sorted and a newline
+// at the end; what a format cannot carry is an error.
+package document
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/BurntSushi/toml"
+	"go.yaml.in/yaml/v3"
+)
+
+// Encode writes a value: nil, bool, float64, string, []any or map[string]any of
+// the same. Kind is json, yaml, toml, ini or env.
+func Encode(kind string, v any) ([]byte, error) {
+	v = whole(v)
+	var b bytes.Buffer
+	switch kind {
+	case "json":
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		e.SetIndent("", "  ")
+		err := e.Encode(v)
+		return b.Bytes(), err
+	case "yaml":
+		e := yaml.NewEncoder(&b)
+		e.SetIndent(2)
+		err := errors.Join(e.Encode(v), e.Close())
+		return b.Bytes(), err
+	case "toml":
+		if _, ok := v.(map[string]any); !ok {
+			return nil, errors.New("toml begins with an object")
+		}
+		e := toml.NewEncoder(&b)
+		e.Indent = ""
+		err := e.Encode(v)
+		return b.Bytes(), err
+	case "ini":
+		err := ini(&b, v)
+		return b.Bytes(), err
+	case "env":
+		err := env(&b, v)
+		return b.Bytes(), err
+	}
+	return nil, fmt.Errorf("there is no format %q", kind)
+}
+
+// whole makes integers of numbers without a fraction: JSON knows one kind of
+// number, most formats two.
+func whole(v any) any {
+	switch v := v.(type) {
+	case float64:
+		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+			return int64(v)
+		}
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = whole(v[i])
+		}
+		return out
+	case map[string]any:
+		out := map[string]any{}
+		for k := range v {
+			out[k] = whole(v[k])
+		}
+		return out
+	}
+	return v
+}
+
+// ini writes keys without a section first, then each section. A list repeats
+// its key; true and false are written so.
+func ini(b *bytes.Buffer, v any) error {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return errors.New("ini begins with an object")
+	}
+	var sections []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		if _, ok := m[k].(map[string]any); ok {
+			sections = append(sections, k)
+		} else if err := iniLine(b, k, m[k]); err != nil {
+			return err
+		}
+	}
+	for _, name := range sections {
+		if strings.ContainsAny(name, "[]\n\r") || name == "" {
+			return fmt.Errorf("%q cannot name a section of ini", name)
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "[%s]\n", name)
+		section := m[name].(map[string]any)
+		for _, k := range slices.Sorted(maps.Keys(section)) {
+			if err := iniLine(b, k, section[k]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func iniLine(b *bytes.Buffer, k string, v any) error {
+	if k == "" || strings.ContainsAny(k, "=\n\r[;#") || strings.TrimSpace(k) != k {
+		return fmt.Errorf("%q cannot name a key of ini", k)
+	}
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	for _, x := range list {
+		s, err := scalar(x)
+		if err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+		if strings.ContainsAny(s, "\n\r") || strings.TrimSpace(s) != s {
+			return fmt.Errorf("%s: ini carries one line without blanks around it, not %q", k, s)
+		}
+		fmt.Fprintf(b, "%s = %s\n", k, s)
+	}
+	return nil
+}
+
+func scalar(v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
+	}
+	return "", errors.New("a text, number or boolean is needed here")
+}
+
+// env writes lines NAME=value that docker's --env-file and systemd's
+// EnvironmentFile read alike: unquoted, so only what both take as it stands.
+func env(b *bytes.Buffer, v any) error {
+	m, ok := v.(map[string]any)
+	if !ok {
+		return errors.New("env is an object of texts")
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		s, err := scalar(m[k])
+		if err != nil {
+			return fmt.Errorf("%s: %w", k, err)
+		}
+		if strings.ContainsFunc(s, unicode.IsControl) || strings.ContainsAny(s, "\\") || strings.TrimSpace(s) != s || s != "" && strings.ContainsRune(`"'`, rune(s[0])) {
+			return fmt.Errorf("%s: readers of such files differ on %q", k, s)
+		}
+		fmt.Fprintf(b, "%s=%s\n", k, s)
+	}
+	return nil
+}

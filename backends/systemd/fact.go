@@ -1,0 +1,145 @@
+package systemd
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// A fact of a machine is a unit like any other: a file where the system looks
+// for such facts at every boot, and a unit that applies it now, before the
+// services that ask for it.
+
+const (
+	factsDir    = "/var/lib/defx/facts"    // what kernel settings were before
+	packagesDir = "/var/lib/defx/packages" // one file for each package that is asked for
+)
+
+// factPart is the payload of a fact.
+type factPart struct {
+	Deployment  string          `json:"deployment"`
+	Environment string          `json:"environment"`
+	Kind        string          `json:"kind"`
+	Key         string          `json:"key"`
+	Value       json.RawMessage `json:"value"`
+}
+
+func (r *renderer) fact() payload {
+	f := r.in.Service.Fact
+	return payload{Fact: &factPart{Deployment: r.in.Deployment, Environment: r.in.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
+}
+
+var keyRE = regexp.MustCompile(`[^A-Za-z0-9_.]`)
+
+// fileName is the key as part of a file's name; a digest tells apart keys that would share one.
+func fileName(key string) string {
+	s := keyRE.ReplaceAllString(key, "_")
+	if s != key {
+		s += "_" + digest.Bytes([]byte(key)).Brief()
+	}
+	return s
+}
+
+func (f *factPart) build() (backends.Layout, diag.List) {
+	subject := fmt.Sprintf("host/%s/%s", f.Kind, f.Key)
+	var errs diag.List
+	fail := func(format string, args ...any) {
+		errs = append(errs, diag.Errorf(subject, format, args...).At())
+	}
+	if !graph.ValidKey(f.Key) {
+		fail("%q is no name of this kind", f.Key)
+		return backends.Layout{}, errs
+	}
+	base := "defx-" + part(f.Environment) + "-" + part(f.Deployment) + "-host-" + f.Kind + "-" + fileName(f.Key)
+	name := shorten(base) + ".service"
+	l := backends.Layout{Name: name, Unit: name, Start: []string{name}}
+	file := func(path, content string) string {
+		l.Files = append(l.Files, backends.File{Path: path, Content: []byte(content), Mode: 0o644})
+		return path
+	}
+	var u unitText
+	u.section("Unit")
+	u.set("Description", "defx "+f.Environment+"/"+f.Deployment+" "+subject)
+	u.section("Service")
+	u.set("Type", "oneshot")
+	u.set("RemainAfterExit", "yes")
+	switch f.Kind {
+	case "sysctl":
+		var value string
+		json.Unmarshal(f.Value, &value)
+		if err := text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
+			fail("%q is not the value of a kernel setting", value)
+		}
+		conf := file("/etc/sysctl.d/60-"+shorten(base)+".conf", f.Key+" = "+value+"\n")
+		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
+		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
+		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
+		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)
+		u.set("ExecStop", "/bin/sh -c 'cat "+was+" >"+proc+"'")
+	case "modules":
+		file("/etc/modules-load.d/"+shorten(base)+".conf", f.Key+"\n")
+		u.set("ExecStart", "modprobe "+f.Key)
+	case "packages":
+		var version string
+		json.Unmarshal(f.Value, &version)
+		want := f.Key
+		if version != "" {
+			want += "=" + version
+		}
+		if strings.ContainsAny(want, " \t\n'\"%$\\;") {
+			fail("%q is not a package", want)
+		}
+		file(packagesDir+"/"+fileName(f.Key), want+"\n")
+		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
+		u.set("ExecStart", "apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want)
+		u.set("TimeoutStartSec", "10min")
+	case "users":
+		var user graph.User
+		json.Unmarshal(f.Value, &user)
+		if !userRE.MatchString(f.Key) {
+			fail("%q is not the name of a user", f.Key)
+		}
+		conf := file("/etc/sysusers.d/defx-0-"+shorten(base)+".conf", sysuser(f.Key, user)) // read before those that services write for their users
+		u.set("ExecStart", "systemd-sysusers "+conf)
+	default:
+		fail("there are no facts of the kind %q", f.Kind)
+	}
+	u.section("X-Defx")
+	u.set("Address", subject)
+	l.Files = append(l.Files,
+		backends.File{Path: unitDir + "/" + name, Content: u.bytes(), Mode: 0o644},
+		backends.File{Path: unitDir + "/multi-user.target.wants/" + name, Link: "../" + name})
+	return l, errs
+}
+
+// procPath is where the kernel keeps a setting. A key with a slash before any
+// dot is written with slashes, so that its parts may hold dots.
+func procPath(key string) string {
+	if slash, dot := strings.IndexByte(key, '/'), strings.IndexByte(key, '.'); slash < 0 || dot >= 0 && dot < slash {
+		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)
+	}
+	return "/proc/sys/" + key
+}
+
+func sysuser(name string, u graph.User) string {
+	id, or := "-", func(s, none string) string {
+		if s == "" {
+			return none
+		}
+		return s
+	}
+	if u.UID != 0 {
+		id = fmt.Sprint(u.UID)
+	}
+	out := fmt.Sprintf("u %s %s \"defx user\" %s %s\n", name, id, or(u.Home, "-"), or(u.Shell, "-"))
+	for _, g := range u.Groups {
+		out += fmt.Sprintf("m %s %s\n", name, g)
+	}
+	return out
+}
