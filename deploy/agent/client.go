@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/digest"
@@ -29,7 +30,7 @@ type Client struct {
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
 	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}}
 	go c.receive()
-	if _, err := c.ask(ctx, &Message{Kind: "hello", Protocol: Protocol}, nil); err != nil {
+	if _, err := c.quickly(ctx, &Message{Kind: "hello", Protocol: Protocol}); err != nil {
 		rw.Close()
 		return nil, err
 	}
@@ -61,6 +62,21 @@ func (c *Client) receive() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// soon is how long the agent may take for what touches no unit: it may have to
+// wait for another one to leave the machine.
+const soon = 90 * time.Second
+
+// quickly asks for what touches no unit.
+func (c *Client) quickly(ctx context.Context, m *Message) (*Message, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, soon, fmt.Errorf("the agent does not answer for %s", soon))
+	defer cancel()
+	out, err := c.ask(ctx, m, nil)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return out, err
 }
 
 // ask sends a request, and content if there is any, and waits for the answer.
@@ -109,7 +125,7 @@ func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, e
 
 // Units asks what stands of a scope.
 func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, error) {
-	out, err := c.ask(ctx, &Message{Kind: "manifest", Scope: scope}, nil)
+	out, err := c.quickly(ctx, &Message{Kind: "manifest", Scope: scope})
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +134,13 @@ func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, er
 
 // Fence announces a lease.
 func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string) error {
-	_, err := c.ask(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses}, nil)
+	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses})
 	return err
 }
 
 // Missing asks which artifacts are to be sent.
 func (c *Client) Missing(ctx context.Context, digests []digest.Digest) ([]digest.Digest, error) {
-	out, err := c.ask(ctx, &Message{Kind: "missing", Digests: digests}, nil)
+	out, err := c.quickly(ctx, &Message{Kind: "missing", Digests: digests})
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +166,6 @@ func (c *Client) Do(ctx context.Context, scope, address string, token int64, uni
 
 // Settle ends an apply on the machine: its manifest becomes whole.
 func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
-	_, err := c.ask(ctx, &Message{Kind: "settle", Scope: scope, Number: generation}, nil)
+	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})
 	return err
 }
