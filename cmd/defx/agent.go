@@ -15,7 +15,7 @@ func agentCommand() *cobra.Command {
 		Hidden:            true,
 		Short:             "Be the machine's side of a conversation on standard input and output",
 		Long:              "Be the machine's side of a conversation on standard input and output. defx starts it by itself.\n\n" + exitCodes,
-		Example:           "  defx agent\n  ssh root@web1 /var/lib/defx/bin/defx-0123456789ab agent",
+		Example:           "  defx agent",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(*cobra.Command, []string) error {
