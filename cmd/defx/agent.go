@@ -22,7 +22,7 @@ func agentCommand() *cobra.Command {
 			return agent.Serve(struct {
 				io.Reader
 				io.Writer
-			}{os.Stdin, os.Stdout}, agent.OpenHost("/", all))
+			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))
 		},
 	}
 }

@@ -157,7 +157,11 @@ func (c *Client) Put(ctx context.Context, a plan.Artifact, in io.Reader) error {
 // is what stands afterwards, even when there is an error; known tells whether
 // the agent said so.
 func (c *Client) Do(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
-	out, err := c.ask(ctx, &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}, nil)
+	m := &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
+	if until, ok := ctx.Deadline(); ok { // what is left is for going back
+		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
+	}
+	out, err := c.ask(ctx, m, nil)
 	if out == nil {
 		return nil, false, fmt.Errorf("no answer from the agent: %w", err)
 	}

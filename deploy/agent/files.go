@@ -251,11 +251,31 @@ func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
 	return err
 }
 
+// content is what a regular file held before it was changed.
+func (u *undo) content(p string) ([]byte, bool) {
+	for _, s := range u.steps {
+		if s.path == p && !s.absent && s.link == "" {
+			return s.content, true
+		}
+	}
+	return nil, false
+}
+
+// changed lists what was changed, as the machine sees it.
+func (u *undo) changed() []string {
+	out := make([]string, 0, len(u.steps))
+	for _, s := range u.steps {
+		out = append(out, "/"+s.path)
+	}
+	return out
+}
+
 func (u *undo) run() error {
 	var errs []error
 	for _, s := range slices.Backward(u.steps) {
 		var err error
 		switch {
+		case s.absent && u.h.owners["/"+s.path] > 1: // somebody else has come to share it
 		case s.absent:
 			if err = u.h.root.Remove(s.path); errors.Is(err, fs.ErrNotExist) {
 				err = nil

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Serve answers requests on rw until the other side hangs up. Requests that
@@ -13,7 +15,8 @@ func Serve(rw io.ReadWriter, h *Host) error {
 	c := newConn(rw)
 	var sending sync.Mutex
 	var running sync.WaitGroup
-	defer func() { running.Wait(); h.Close() }()
+	ctx, gone := context.WithCancel(context.Background()) // nobody is there any more
+	defer func() { gone(); running.Wait(); h.Close() }()
 	answer := func(m *Message, err error) error {
 		if err != nil {
 			m.Error = err.Error()
@@ -45,14 +48,14 @@ func Serve(rw io.ReadWriter, h *Host) error {
 			continue
 		}
 		running.Go(func() {
-			out, err := h.handle(m)
+			out, err := h.handle(ctx, m)
 			out.Kind, out.ID = m.Kind, m.ID
 			answer(out, err) // if the other side is gone, receive says so
 		})
 	}
 }
 
-func (h *Host) handle(m *Message) (*Message, error) {
+func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	out := &Message{}
 	var err error
 	switch m.Kind {
@@ -68,9 +71,9 @@ func (h *Host) handle(m *Message) (*Message, error) {
 	case "missing":
 		out.Digests, err = h.Missing(m.Digests)
 	case "do":
-		out.Entry, err = h.Do(m.Scope, m.Address, m.Token, m.Unit, m.Values)
+		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "settle":
-		err = h.Settle(m.Scope, m.Number)
+		err = h.Settle(ctx, m.Scope, m.Number)
 	default:
 		err = fmt.Errorf("the agent knows no request %q", m.Kind)
 	}

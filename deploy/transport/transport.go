@@ -84,7 +84,7 @@ func (d Dialer) inProcess(ctx context.Context, m *graph.Machine, h *agent.Host) 
 // dialLocal reaches the machine that we are on: as root in this process, else through sudo.
 func (d Dialer) dialLocal(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 	if os.Geteuid() == 0 {
-		return d.inProcess(ctx, m, agent.OpenHost("/", d.Backends))
+		return d.inProcess(ctx, m, agent.OpenMachine(d.Backends))
 	}
 	fail := func(format string, args ...any) *diag.Error {
 		return diag.Errorf("machine "+m.Name, format, args...).At("machines", m.Name, "connect")
