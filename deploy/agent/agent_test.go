@@ -255,6 +255,25 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 	return client.Settle(ctx, scope, 1)
 }
 
+func TestAUnitArrivesByteForByte(t *testing.T) {
+	f := &backendtest.Fake{}
+	raw := unit(t, f, "a/b", "a > b && c < d \u2028 \" \\")
+	here, there := net.Pipe()
+	go agent.Serve(there, agent.OpenHost(t.TempDir(), backends.NewSet(f)))
+	client, err := agent.NewClient(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Fence(t.Context(), scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := client.Do(t.Context(), scope, "a/b", 1, raw, nil)
+	if err != nil || e.Object != digest.Bytes(raw) {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 func TestAnotherProtocolIsRefusedWithBothVersions(t *testing.T) {
 	here, there := net.Pipe()
 	go agent.Serve(there, agent.OpenHost(t.TempDir(), nil))

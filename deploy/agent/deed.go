@@ -51,22 +51,39 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 			return d.now(), fmt.Errorf("%s: broken off: %w", d.address, ctx.Err())
 		}
 	}
-	if err == nil {
-		err = h.removeFiles(d.had, d.next, d.undo)
-		h.stale = true
-		if err != nil && h.system != nil { // the new version runs: the rest is for the next time
+	if err == nil && h.system != nil { // from here on the new version stays: what goes wrong now is for the next time
+		units := d.replaced()
+		if err := d.clear(ctx, units); err != nil {
 			return d.now(), err
 		}
+		for _, u := range units {
+			h.system.Forget(ctx, u)
+		}
+		return d.next, h.end(d.scope, d.address, d.next)
+	}
+	if err == nil {
+		err = h.removeFiles(d.had, d.next, d.undo)
 	}
 	if err != nil {
 		return d.back(ctx, r, err)
 	}
-	if h.system != nil {
-		for _, u := range d.replaced() {
-			h.system.Forget(ctx, u)
-		}
-	}
 	return d.next, h.end(d.scope, d.address, d.next)
+}
+
+// clear removes what is not owned any more. What was shared up to now, and
+// goes with its last owner, is stopped too.
+func (d *deed) clear(ctx context.Context, stopped []string) error {
+	before := len(d.undo.steps)
+	if err := d.h.removeFiles(d.had, d.next, d.undo); err != nil || d.h.system == nil {
+		return err
+	}
+	removed := unitsOf(d.undo.changed()[before:])
+	d.h.stale = d.h.stale || len(removed) > 0
+	last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) })
+	if len(last) == 0 {
+		return nil
+	}
+	return d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) })
 }
 
 // unlocked does what takes long while others may use the machine.
@@ -231,14 +248,16 @@ func (d *deed) remove(ctx context.Context) (*Entry, error) {
 		}
 	}
 	d.undo = &undo{h: h}
-	if err := h.removeFiles(d.had, nil, d.undo); err != nil {
+	if err := d.clear(ctx, units); err != nil {
+		if ctx.Err() != nil {
+			return d.now(), err
+		}
 		return d.back(ctx, nil, err)
 	}
 	if h.system != nil {
 		for _, u := range units {
 			h.system.Forget(ctx, u)
 		}
-		h.stale = true
 	}
 	if d.old != nil {
 		if err := h.sweep(d.old.Leaves); err != nil {

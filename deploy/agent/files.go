@@ -251,6 +251,22 @@ func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
 	return err
 }
 
+// done tells whether a path is as it was already.
+func (u *undo) done(s step) bool {
+	info, err := u.h.root.Lstat(s.path)
+	switch {
+	case err != nil:
+		return s.absent && errors.Is(err, fs.ErrNotExist)
+	case s.absent:
+		return false
+	case s.link != "":
+		to, err := u.h.root.Readlink(s.path)
+		return err == nil && to == s.link
+	}
+	raw, err := u.h.root.ReadFile(s.path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm() == s.mode && bytes.Equal(raw, s.content)
+}
+
 // content is what a regular file held before it was changed.
 func (u *undo) content(p string) ([]byte, bool) {
 	for _, s := range u.steps {
@@ -273,6 +289,9 @@ func (u *undo) changed() []string {
 func (u *undo) run() error {
 	var errs []error
 	for _, s := range slices.Backward(u.steps) {
+		if u.done(s) {
+			continue // it never came to the change
+		}
 		var err error
 		switch {
 		case s.absent && u.h.owners["/"+s.path] > 1: // somebody else has come to share it

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -80,11 +81,13 @@ func (c *conn) readFrame() ([]byte, error) {
 }
 
 func (c *conn) send(m *Message) error {
-	b, err := json.Marshal(m)
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a unit must arrive byte for byte: its digest is over them
+	if err := enc.Encode(m); err != nil {
 		return err
 	}
-	if err := c.writeFrame(b); err != nil {
+	if err := c.writeFrame(b.Bytes()); err != nil {
 		return err
 	}
 	return c.w.Flush()

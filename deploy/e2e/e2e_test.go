@@ -26,6 +26,7 @@ type site struct {
 	bin string
 	// what the entry file says
 	user     string // whom ssh goes in as
+	pin      string // host key of the first machine, if another than its own
 	greeting string
 	port     int    // of redis
 	command  string // of the server, if another than usual
@@ -33,11 +34,14 @@ type site struct {
 	extra    string // one more field of the entry
 }
 
+var builtIn string // for TestMain to remove
+
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "defx-e2e-")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	for out, pkg := range map[string]string{"defx": "../../cmd/defx", "server": "../../examples/webstack/server"} {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -50,8 +54,8 @@ var built = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, _ := built(); dir != "" {
-		os.RemoveAll(dir)
+	if builtIn != "" {
+		os.RemoveAll(builtIn)
 	}
 	os.Exit(code)
 }
@@ -59,6 +63,9 @@ func TestMain(m *testing.M) {
 // newSite boots n machines and copies the example beside them.
 func newSite(t *testing.T, n int) *site {
 	t.Helper()
+	if os.Getenv("DEFX_E2E") != "1" {
+		t.Skip("make e2e runs this")
+	}
 	l := machinetest.Boot(t, n)
 	bins, err := built()
 	if err != nil {
@@ -98,10 +105,13 @@ func (s *site) file(name, text string, mode os.FileMode) {
 func (s *site) write() {
 	s.t.Helper()
 	var machines strings.Builder
-	for _, m := range s.lab.Machines {
+	for i, m := range s.lab.Machines {
 		key := ""
 		if s.hostKeys {
 			key = ", hostKey: '" + m.HostKey + "'"
+		}
+		if i == 0 && s.pin != "" {
+			key = ", hostKey: '" + s.pin + "'"
 		}
 		fmt.Fprintf(&machines, "    %s: { connect: 'ssh://%s@%s'%s },\n", m.Name, s.user, m.Address, key)
 	}
@@ -119,7 +129,7 @@ function(env='dev') {
   overrides: {
     'data/redis': { place+: { machine: '%s' }, service+: { ports+: { redis: %d }, files: { '/etc/webstack/redis.conf':
       'bind 0.0.0.0\nprotected-mode no\nport %%s\ndir %%s\nsave 60 1\n' %% [defx.me.port('redis'), defx.me.dir('state')] } } },
-    'app/server': { place+: { machine: '%s' }, service+: { command: %s, env+: { GREETING: '%s' } } },
+    'app/server': { place+: { machine: '%s' }, service+: { ready+: { timeout: '8s' }, command: %s, env+: { GREETING: '%s' } } },
     'front/nginx': { place+: { machine: '%s' } },
   },
   %s
