@@ -24,21 +24,27 @@ type Client struct {
 	next    uint64
 	waiting map[uint64]chan *Message
 	broken  error
+
+	closed chan struct{}
+	once   sync.Once
 }
 
 // NewClient greets the agent at the other end.
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
-	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}}
+	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, closed: make(chan struct{})}
 	go c.receive()
 	if _, err := c.quickly(ctx, &Message{Kind: "hello", Protocol: Protocol}); err != nil {
-		rw.Close()
+		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
 // Close hangs up; requests under way fail.
-func (c *Client) Close() error { return c.rw.Close() }
+func (c *Client) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.rw.Close()
+}
 
 func (c *Client) receive() {
 	for {
@@ -56,11 +62,17 @@ func (c *Client) receive() {
 			c.mu.Unlock()
 			return
 		}
-		if w := c.waiting[m.ID]; w != nil {
+		w := c.waiting[m.ID]
+		if !m.More {
 			delete(c.waiting, m.ID)
-			w <- m
 		}
 		c.mu.Unlock()
+		if w != nil {
+			select {
+			case w <- m:
+			case <-c.closed:
+			}
+		}
 	}
 }
 
@@ -81,6 +93,15 @@ func (c *Client) quickly(ctx context.Context, m *Message) (*Message, error) {
 
 // ask sends a request, and content if there is any, and waits for the answer.
 func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
+	w, err := c.begin(m, in)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(ctx, m, w)
+}
+
+// begin sends a request. Its answers come out of the channel.
+func (c *Client) begin(m *Message, in io.Reader) (chan *Message, error) {
 	c.mu.Lock()
 	if c.broken != nil {
 		defer c.mu.Unlock()
@@ -93,14 +114,15 @@ func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, e
 	c.mu.Unlock()
 
 	c.sending.Lock()
+	defer c.sending.Unlock()
 	err := c.c.send(m)
 	if err == nil && in != nil {
 		err = c.c.sendContent(in)
 	}
-	c.sending.Unlock()
-	if err != nil {
-		return nil, err
-	}
+	return w, err
+}
+
+func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Message, error) {
 	select {
 	case <-ctx.Done():
 		c.mu.Lock()
@@ -172,4 +194,71 @@ func (c *Client) Do(ctx context.Context, scope, address string, token int64, uni
 func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
 	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})
 	return err
+}
+
+// Look asks how the units of a scope are. No addresses = all.
+func (c *Client) Look(ctx context.Context, scope string, addresses ...string) (map[string]*Look, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "look", Scope: scope, Addresses: addresses})
+	if err != nil {
+		return nil, err
+	}
+	return out.Looks, nil
+}
+
+// Info asks what the machine tells of itself.
+func (c *Client) Info(ctx context.Context) (*Info, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "info"})
+	if err != nil {
+		return nil, err
+	}
+	return out.Info, nil
+}
+
+// Object asks for the bytes of a unit that stands.
+func (c *Client) Object(ctx context.Context, d digest.Digest) ([]byte, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "object", Digests: []digest.Digest{d}})
+	if err != nil {
+		return nil, err
+	}
+	if digest.Bytes(out.Object) != d {
+		return nil, fmt.Errorf("what arrived is not object %s", d.Short())
+	}
+	return out.Object, nil
+}
+
+// Restart starts a unit anew, as it stands, and waits until it is ready.
+func (c *Client) Restart(ctx context.Context, scope, address string) error {
+	_, err := c.ask(ctx, &Message{Kind: "restart", Scope: scope, Address: address}, nil)
+	return err
+}
+
+// Collect removes from the store what nothing leads to, but for what is kept.
+func (c *Client) Collect(ctx context.Context, keep []digest.Digest, dry bool) (freed uint64, names []string, err error) {
+	out, err := c.ask(ctx, &Message{Kind: "collect", Digests: keep, Dry: dry}, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return out.Freed, out.Names, nil
+}
+
+// Logs gives the last n lines of a unit, and with follow what comes until ctx
+// ends. While it goes on, nothing else can be asked over this connection.
+func (c *Client) Logs(ctx context.Context, scope, address string, n int, follow bool, each func(Line)) error {
+	m := &Message{Kind: "logs", Scope: scope, Address: address, Number: n, Follow: follow}
+	w, err := c.begin(m, nil)
+	if err != nil {
+		return err
+	}
+	for {
+		out, err := c.answer(ctx, m, w)
+		if err != nil {
+			return err
+		}
+		for _, l := range out.Lines {
+			each(l)
+		}
+		if !out.More {
+			return nil
+		}
+	}
 }

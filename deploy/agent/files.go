@@ -74,18 +74,20 @@ func (h *Host) keep(o backends.Object) error {
 }
 
 // same tells whether a path is already what a file should be.
-func (h *Host) same(f backends.File, info fs.FileInfo) (bool, error) {
+func (h *Host) same(f backends.File, info fs.FileInfo) (bool, error) { return sameAt(h.root, f, info) }
+
+func sameAt(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
 	if f.Link != "" {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			return false, nil
 		}
-		to, err := h.root.Readlink(rel(f.Path))
+		to, err := root.Readlink(rel(f.Path))
 		return to == f.Link, err
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm() != f.Mode || info.Size() != int64(len(f.Content)) {
 		return false, nil
 	}
-	raw, err := h.root.ReadFile(rel(f.Path))
+	raw, err := root.ReadFile(rel(f.Path))
 	return bytes.Equal(raw, f.Content), err
 }
 

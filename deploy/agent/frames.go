@@ -44,6 +44,15 @@ type Message struct {
 	Number    int               `json:"number,omitempty"`   // settle: the generation
 	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
 	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
+	More      bool              `json:"more,omitempty"`     // of an answer: another one follows
+	Follow    bool              `json:"follow,omitempty"`   // logs: go on with what is to come
+	Dry       bool              `json:"dry,omitempty"`      // collect: only tell
+	Looks     map[string]*Look  `json:"looks,omitempty"`    // answer of look
+	Lines     []Line            `json:"lines,omitempty"`    // answer of logs
+	Info      *Info             `json:"info,omitempty"`     // answer of info
+	Object    []byte            `json:"object,omitempty"`   // answer of object
+	Freed     uint64            `json:"freed,omitempty"`    // answer of collect: bytes
+	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes
 }
 
 // conn reads and writes frames.

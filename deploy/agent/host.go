@@ -354,6 +354,22 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 	return nil
 }
 
+// layout is what an entry's unit is on the machine.
+func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
+	var u plan.Unit
+	if err := json.Unmarshal(raw, &u); err != nil {
+		return backends.Layout{}, fmt.Errorf("not a unit: %w", err)
+	}
+	b := h.backends[u.Backend]
+	if b == nil {
+		return backends.Layout{}, fmt.Errorf("this machine's agent has no backend %q", u.Backend)
+	}
+	return b.Realize(u.Payload, e.Instance, func(t token.Token) (string, bool) {
+		v, ok := e.Values[plan.Key(t)]
+		return v, ok
+	})
+}
+
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
 // Settle makes the manifest whole: what the journal says moves into

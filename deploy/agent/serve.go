@@ -47,6 +47,15 @@ func Serve(rw io.ReadWriter, h *Host) error {
 			}
 			continue
 		}
+		if m.Kind == "logs" {
+			running.Go(func() {
+				err := h.Logs(ctx, m.Scope, m.Address, m.Number, m.Follow, func(l []Line) error {
+					return answer(&Message{Kind: m.Kind, ID: m.ID, Lines: l, More: true}, nil)
+				})
+				answer(&Message{Kind: m.Kind, ID: m.ID}, err)
+			})
+			continue
+		}
 		running.Go(func() {
 			out, err := h.handle(ctx, m)
 			out.Kind, out.ID = m.Kind, m.ID
@@ -74,6 +83,19 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "settle":
 		err = h.Settle(ctx, m.Scope, m.Number)
+	case "look":
+		out.Looks, err = h.Look(ctx, m.Scope, m.Addresses)
+	case "info":
+		out.Info, err = h.Info(ctx)
+	case "object":
+		if len(m.Digests) != 1 {
+			return out, errors.New("one object at a time")
+		}
+		out.Object, err = h.Object(m.Digests[0])
+	case "restart":
+		err = h.Restart(ctx, m.Scope, m.Address)
+	case "collect":
+		out.Freed, out.Names, err = h.Collect(m.Digests, m.Dry)
 	default:
 		err = fmt.Errorf("the agent knows no request %q", m.Kind)
 	}

@@ -32,6 +32,7 @@ type System interface {
 	State(ctx context.Context, unit string) (State, error)
 	// Journal gives the last n lines of units since a time.
 	Journal(units []string, since time.Time, n int) []string
+	Version() string
 	Close()
 }
 
@@ -95,6 +96,16 @@ func (s *systemd) Check(ctx context.Context) error {
 		return fmt.Errorf("systemd does not answer: %w", err)
 	}
 	return nil
+}
+
+// Version is systemd's own.
+func (s *systemd) Version() string {
+	c, err := s.connect(context.Background())
+	if err != nil {
+		return ""
+	}
+	v, _ := c.GetManagerProperty("Version")
+	return strings.Trim(v, `"`)
 }
 
 func (s *systemd) Reload(ctx context.Context) error {

@@ -184,7 +184,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
+	rolling := rolls(cs)
 	for {
+		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
+			halted := rolling[a.Address].stopped(a.Address) != nil
+			if halted && doomed[a.Address] == "" {
+				doomed[a.Address] = rolling[a.Address].failed
+				r.doom(a.Address, rolling[a.Address].failed, followers, doomed)
+			}
+			return halted || begun[a.Address]
+		})
 		if len(ready) == 0 && running == 0 {
 			// Records of different times may make deletions wait for each other: then the first goes first.
 			next := stuck(cs.Actions, begun, doomed)
@@ -193,9 +202,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			}
 			ready = append(ready, next)
 		}
-		for len(ready) > 0 && running < limit && ctx.Err() == nil {
-			a := ready[0]
-			ready = ready[1:]
+		for running < limit && ctx.Err() == nil {
+			i := slices.IndexFunc(ready, func(a *plan.Action) bool { return rolling[a.Address].begin(a.Address) })
+			if i < 0 && running == 0 && len(ready) > 0 {
+				i = 0 // nobody else would ever make room
+			}
+			if i < 0 {
+				break
+			}
+			a := ready[i]
+			ready = slices.Delete(ready, i, i+1)
 			if begun[a.Address] {
 				continue
 			}
@@ -223,6 +239,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		} else {
 			delete(by, f.a.Address)
 		}
+		rolling[f.a.Address].over(f.a.Address, f.err)
 		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
 		if f.err != nil {
 			out.Outcome = Failed
@@ -247,7 +264,11 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		a := &cs.Actions[i]
 		if by := doomed[a.Address]; by != "" && !done[a.Address] {
 			res.Skipped = append(res.Skipped, a.Address)
-			r.tell(Event{Outcome: Skipped, Action: *a, Err: fmt.Errorf("it needs %s, which failed", by)})
+			why := rolling[a.Address].stopped(a.Address)
+			if why == nil {
+				why = fmt.Errorf("it needs %s, which failed", by)
+			}
+			r.tell(Event{Outcome: Skipped, Action: *a, Err: why})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
