@@ -571,7 +571,7 @@ func (r *run) lost(ctx context.Context, name string) error {
 	for _, address := range slices.Sorted(maps.Keys(units)) {
 		if !r.known[address] && units[address].Digest != "" {
 			return &lostState{diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
-				WithHint("bring back the state folder of %s; nothing was done", r.scope())}
+				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
 		}
 	}
 	return nil
