@@ -3,7 +3,7 @@
 BIN := bin/defx
 export CGO_ENABLED ?= 0
 
-.PHONY: demo test build check torture bench fmt clean
+.PHONY: demo test build check e2e torture bench fmt clean
 
 build:
 	@go build -trimpath -o $(BIN) ./cmd/defx
@@ -15,6 +15,10 @@ demo: build
 test:
 	go vet ./...
 	go test -timeout 30m ./...
+
+# Stories on booted machines. Needs root and a Debian tree: see .ci/run.
+e2e:
+	DEFX_E2E=1 go test -count=1 -timeout 15m ./deploy/e2e
 
 # What CI runs besides: the race detector and staticcheck.
 check: test

@@ -26,11 +26,11 @@ var owners = map[string][]string{
 	"github.com/google/renameio/v2":       {"deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":     {"cmd/defx"},
 	"golang.org/x/sync":                   {"lang"},
-	"golang.org/x/sys":                    {"lang", "deploy/agent", "deploy/transport"},
+	"golang.org/x/sys":                    {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
 	"golang.org/x/term":                   {"cmd/defx"},
-	"github.com/coreos/go-systemd/v22":    {"backends/systemd"},
 	"github.com/BurntSushi/toml":          {"backends/document"},
 	"go.yaml.in/yaml/v3":                  {"backends/document"},
+	"github.com/coreos/go-systemd/v22":    {"backends/systemd", "deploy/agent"},
 }
 
 type listed struct {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -53,10 +54,30 @@ type Layout struct {
 	// Start names what brings the unit to life, in order: Unit itself for a service, its timer or
 	// socket if that starts it. Stopping goes the other way round and ends with Unit.
 	Start []string
+	// Scripts run before Unit, and if one fails Unit does not start.
+	Scripts []string
+	// Group stands for all of a deployment on the machine: stopping it stops them. "" = there is none.
+	Group string
+	// Ready tells when the version counts as ready; nil = when it runs.
+	Ready *Ready
+	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
+	Leaves []string
 	// Objects go into the store before any file is written.
 	Objects []Object
 	// Files in the order in which they are written: what makes the new version reachable comes last.
 	Files []File
+}
+
+// Ready is how to see that what runs is ready. With none of HTTP, TCP and Exec
+// it is ready when it is started.
+type Ready struct {
+	HTTP     string        // path on Port that answers 2xx or 3xx
+	TCP      bool          // Port takes connections
+	Port     int           // on this machine
+	Exec     string        // unit that succeeds when it is ready
+	Interval time.Duration // from one look to the next
+	Timeout  time.Duration // until it counts as failed
+	Retries  int           // looks that may fail before it counts as failed; 0 = as many as there is time for
 }
 
 // Object is content for the store. It lies at StorePath + "/" + Name.

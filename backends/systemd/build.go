@@ -50,9 +50,15 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	}
 	if p.Run.Initializer {
 		unit(b.init(), b.once(onceInit, mounts), false)
+		l.Scripts = append(l.Scripts, b.init())
 	}
 	if len(p.Run.Migrate) > 0 {
 		unit(b.migrate(), b.once(onceMigrate, mounts), false)
+		l.Scripts = append(l.Scripts, b.migrate())
+	}
+	l.Group, l.Ready, l.Leaves = b.target, b.readiness(), b.leaves()
+	if l.Ready != nil && l.Ready.Exec != "" {
+		unit(l.Ready.Exec, b.readyUnit(mounts), false)
 	}
 	unit(b.unit(), b.service(mounts), false)
 	unit(b.target, b.targetUnit(), true)

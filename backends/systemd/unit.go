@@ -93,8 +93,11 @@ func (b *builder) exec(field string, command []token.Text) string {
 	words := make([]string, 0, len(command))
 	for i, t := range command {
 		path := at(field)
-		if field == "stop" || field == "reload" {
+		switch field {
+		case "stop", "reload":
 			path = at(field, "command")
+		case "ready":
+			path = at(field, "exec")
 		}
 		s := b.bind(path, t)
 		if i == 0 {

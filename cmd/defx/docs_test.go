@@ -18,7 +18,8 @@ func TestTheReferenceOfTheVerbsIsTheirHelp(t *testing.T) {
 	root := rootCommand()
 	fmt.Fprintf(&b, "# The verbs\n\nWhat `defx VERB --help` says, in one page. Every flag can also be set by a variable: `DEFX_ENV` for `--env`.\n\n## Flags of all verbs\n\n```\n%s```\n\n%s\n",
 		root.PersistentFlags().FlagUsages(), exitCodes)
-	section := func(c *cobra.Command) {
+	var section func(c *cobra.Command)
+	section = func(c *cobra.Command) {
 		if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
 			return
 		}
@@ -30,6 +31,9 @@ func TestTheReferenceOfTheVerbsIsTheirHelp(t *testing.T) {
 		b.WriteString("```\n")
 		if f := c.LocalNonPersistentFlags().FlagUsages(); f != "" {
 			fmt.Fprintf(&b, "\n```\n%s```\n", f)
+		}
+		for _, sub := range c.Commands() {
+			section(sub)
 		}
 	}
 	for _, c := range root.Commands() {

@@ -17,7 +17,7 @@ func TestEveryVerbHelps(t *testing.T) {
 		for _, sub := range c.Commands() {
 			look(sub)
 		}
-		if c.Name() == "help" || c.HasParent() && c.Parent().Name() == "completion" {
+		if c.Hidden || c.Name() == "help" || c.HasParent() && c.Parent().Name() == "completion" {
 			return // the shells' own instructions stand in their place
 		}
 		var b strings.Builder

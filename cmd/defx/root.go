@@ -19,6 +19,7 @@ var colorFlag = "auto"
 // options are the flags that all verbs share.
 type options struct {
 	dir, file, env, state string
+	agents                string
 	json, verbose         bool
 	jpath                 []string
 	tlaStr, tlaCode       []string
@@ -51,6 +52,7 @@ stands, and changes only the services whose digest changed.
 	f.StringArrayVarP(&o.jpath, "jpath", "J", nil, "library `DIR`; may be given again, the right-most wins")
 	f.StringArrayVarP(&o.tlaStr, "tla-str", "A", nil, "`NAME=VALUE` passed to the entry as a string")
 	f.StringArrayVar(&o.tlaCode, "tla-code", nil, "`NAME=CODE` passed to the entry as Jsonnet")
+	f.StringVar(&o.agents, "agent", "", "`DIR` of defx for machines of other architectures: defx-linux-ARCH")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringVar(&colorFlag, "color", "auto", "`WHEN` to use colour: auto, always or never")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell more")
@@ -58,7 +60,7 @@ stands, and changes only the services whose digest changed.
 		return fmt.Errorf("%w\n    hint: %s --help lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
-		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), versionCommand(o))
+		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), versionCommand(o), agentCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	completion(root)
 	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
@@ -215,7 +217,11 @@ func (o *options) open() (*project.Project, error) {
 	if state != "" {
 		state = filepath.Join(o.base(state), state)
 	}
-	return project.Open(o.dir, o.file, state, c, all)
+	p, err := project.Open(o.dir, o.file, state, c, all)
+	if err == nil && o.agents != "" {
+		p.Builds = filepath.Join(o.base(o.agents), o.agents)
+	}
+	return p, err
 }
 
 // noFiles keeps shells from offering files where none is wanted.

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang/digest"
@@ -23,16 +28,21 @@ type stands struct {
 	Generation int           `json:"generation"`
 	Since      time.Time     `json:"since"`
 	Protected  bool          `json:"protected,omitempty"`
+	Running    *agent.State  `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
+	Drift      []string      `json:"drift,omitempty"`   // with --refresh: what is not as it was left
 }
 
 func statusCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	refresh := false
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what was deployed where, and since when",
-		Long: `List the units of the newest generation, as the state knows them. No machine is asked.
+		Long: `List the units of the newest generation, as the state knows them. No machine is asked,
+unless --refresh wants to know what runs and what is not as it was left: stopped
+services, edited or missing files, foreign drop-ins.
 
 ` + exitCodes,
-		Example:           "  defx status\n  defx status -e prod --json",
+		Example:           "  defx status\n  defx status -e prod --refresh --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -60,7 +70,8 @@ func statusCommand(o *options) *cobra.Command {
 			units := []stands{}
 			for _, r := range g.Records {
 				since := sinceWhen(r, list)
-				u := stands{r.Address, r.Machine, r.Backend, r.Digest, "deployed", since.Number, since.Applied, r.Protect || r.Stateful}
+				u := stands{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, State: "deployed",
+					Generation: since.Number, Since: since.Applied, Protected: r.Protect || r.Stateful}
 				switch {
 				case r.Digest == "" || unfinished != nil && unfinished.Units[r.Address] != nil:
 					u.State = "unknown"
@@ -71,13 +82,25 @@ func statusCommand(o *options) *cobra.Command {
 				}
 				units = append(units, u)
 			}
+			var dumb map[string]error
+			if refresh {
+				if dumb, err = o.refresh(cmd.Context(), units); err != nil {
+					return err
+				}
+				for _, name := range slices.Sorted(maps.Keys(dumb)) {
+					tell(os.Stderr, dumb[name])
+				}
+			}
 			if o.json {
 				doc := map[string]any{"apiVersion": plan.APIVersion, "kind": "Status", "deployment": at.name, "environment": at.env,
 					"generation": g.Number, "by": g.By, "revision": g.Revision, "interrupted": unfinished != nil, "units": units}
 				if g.Number > 0 {
 					doc["applied"] = g.Applied
 				}
-				return printJSON(os.Stdout, doc)
+				if err := printJSON(os.Stdout, doc); err != nil {
+					return err
+				}
+				return silent(dumb)
 			}
 			if unfinished != nil {
 				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
@@ -90,13 +113,16 @@ func statusCommand(o *options) *cobra.Command {
 			if g.Revision != "" {
 				from = " from " + g.Revision
 			}
-			done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed"}[g.Verb]
+			done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed", "rebuild": "rebuilt"}[g.Verb]
 			fmt.Printf("%s (%s) · generation %d, %s %s ago by %s%s\n", at.name, at.env, g.Number, done, age(g.Applied), g.By, from)
 			if len(units) == 0 {
 				fmt.Println("Nothing stands.")
 				return nil
 			}
 			rows := [][]string{{"ADDRESS", "MACHINE", "BACKEND", "VERSION", "STATE", "SINCE"}}
+			if refresh {
+				rows[0] = append(rows[0], "RUNNING")
+			}
 			for _, u := range units {
 				st := map[string]string{"unknown": "unknown (interrupted)", "failed": "failed, as it was before"}[u.State]
 				if st == "" {
@@ -105,12 +131,67 @@ func statusCommand(o *options) *cobra.Command {
 				if u.Protected {
 					st += ", protected"
 				}
-				rows = append(rows, []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), st, age(u.Since)})
+				row := []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), st, age(u.Since)}
+				if refresh {
+					row = append(row, u.runs(dumb[u.Machine]))
+				}
+				rows = append(rows, row)
 			}
 			table(os.Stdout, rows)
-			return nil
+			return silent(dumb)
 		},
 	}
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "ask the machines")
+	return cmd
+}
+
+// refresh asks the machines how the units are.
+func (o *options) refresh(ctx context.Context, units []stands) (map[string]error, error) {
+	g, err := o.ground(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	errs := g.visit(ctx, g.used(), func(name string, c *agent.Client) error {
+		looks, err := c.Look(ctx, g.scope())
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range units {
+			u := &units[i]
+			if u.Machine != name {
+				continue
+			}
+			l := looks[u.Address]
+			if l == nil {
+				u.Drift = []string{"it does not stand there"}
+				continue
+			}
+			u.Running, u.Drift = l.State, l.Drift
+			if l.Entry.Digest != u.Digest && l.Entry.Digest != "" {
+				u.Drift = append(u.Drift, "another version stands: "+l.Entry.Digest.Brief())
+			}
+		}
+		return nil
+	})
+	return errs, nil
+}
+
+// runs says in a few words how a unit is.
+func (u *stands) runs(err error) string {
+	switch {
+	case err != nil:
+		return "nobody knows: its machine does not answer"
+	case len(u.Drift) > 0:
+		return strings.Join(u.Drift, "; ")
+	case u.Running == nil:
+		return "as it was left"
+	case u.Running.Since.IsZero():
+		return u.Running.Active
+	}
+	return u.Running.Active + " for " + age(u.Running.Since)
 }
 
 // sinceWhen is the oldest generation without a gap in which the record was as it is.

@@ -243,7 +243,7 @@ type Spec struct {
 // File is content at a path. Exactly one of Text, JSON, YAML, TOML, INI, Env and From is set.
 // Structured kinds are written after their tokens are filled; there a lone port is a number.
 type File struct {
-	Text  token.Text           `json:"text,omitempty"`
+	Text  token.Text            `json:"text,omitempty"`
 	JSON  *token.Doc            `json:"json,omitempty"`
 	YAML  *token.Doc            `json:"yaml,omitempty"`
 	TOML  *token.Doc            `json:"toml,omitempty"`                // an object

@@ -63,11 +63,11 @@ func TestALowerTokenChangesNothing(t *testing.T) {
 	if err := h.Fence(scope, 7, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(scope, "a/b", 7, unit(t, f, "a/b", "new"), nil); err != nil {
+	if _, err := h.Do(t.Context(), scope, "a/b", 7, unit(t, f, "a/b", "new"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	var fenced *agent.Fenced
-	if _, err := h.Do(scope, "a/b", 6, unit(t, f, "a/b", "old"), nil); !errors.As(err, &fenced) || fenced.Token != 7 {
+	if _, err := h.Do(t.Context(), scope, "a/b", 6, unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
 		t.Errorf("%v", err)
 	}
 	if err := h.Fence(scope, 6, nil); !errors.As(err, &fenced) {
@@ -111,7 +111,7 @@ func TestAForeignFileIsNeverOverwritten(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "x"), nil); err == nil || !strings.Contains(err.Error(), "is not defx's") {
+	if _, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not defx's") {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, foreign); got != "mine" {
@@ -125,12 +125,12 @@ func TestAFailureLeavesWhatStoodBefore(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	before, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "good"), nil)
+	before, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "good"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.OnRealize = func(string) error { return errors.New("refused") }
-	after, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil)
+	after, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil, 0)
 	if err == nil || after.Digest != before.Digest {
 		t.Errorf("%+v, %v", after, err)
 	}
@@ -145,7 +145,7 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(scope, "a/b", 1, unit(t, f, "a/b", "one"), nil); err != nil {
+	if _, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "one"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -167,10 +167,10 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 	if err := h.Fence(scope, 2, nil); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := h.Do(scope, "a/b", 2, unit(t, f, "a/b", "two"), nil); err != nil || e.Digest == "" {
+	if e, err := h.Do(t.Context(), scope, "a/b", 2, unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if err := h.Settle(scope, 1); err != nil {
+	if err := h.Settle(t.Context(), scope, 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "etc/defx-test/leftover")); err == nil {
@@ -188,7 +188,7 @@ func TestADeletedUnitLeavesNoFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, raw := range []json.RawMessage{unit(t, f, "a/b", "x"), nil} {
-		if _, err := h.Do(scope, "a/b", 1, raw, nil); err != nil {
+		if _, err := h.Do(t.Context(), scope, "a/b", 1, raw, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -253,6 +253,25 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 		return err
 	}
 	return client.Settle(ctx, scope, 1)
+}
+
+func TestAUnitArrivesByteForByte(t *testing.T) {
+	f := &backendtest.Fake{}
+	raw := unit(t, f, "a/b", "a > b && c < d \u2028 \" \\")
+	here, there := net.Pipe()
+	go agent.Serve(there, agent.OpenHost(t.TempDir(), backends.NewSet(f)))
+	client, err := agent.NewClient(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Fence(t.Context(), scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := client.Do(t.Context(), scope, "a/b", 1, raw, nil)
+	if err != nil || e.Object != digest.Bytes(raw) {
+		t.Errorf("%+v, %v", e, err)
+	}
 }
 
 func TestAnotherProtocolIsRefusedWithBothVersions(t *testing.T) {

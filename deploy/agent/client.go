@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/digest"
@@ -23,21 +24,27 @@ type Client struct {
 	next    uint64
 	waiting map[uint64]chan *Message
 	broken  error
+
+	closed chan struct{}
+	once   sync.Once
 }
 
 // NewClient greets the agent at the other end.
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
-	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}}
+	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, closed: make(chan struct{})}
 	go c.receive()
-	if _, err := c.ask(ctx, &Message{Kind: "hello", Protocol: Protocol}, nil); err != nil {
-		rw.Close()
+	if _, err := c.quickly(ctx, &Message{Kind: "hello", Protocol: Protocol}); err != nil {
+		c.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
 // Close hangs up; requests under way fail.
-func (c *Client) Close() error { return c.rw.Close() }
+func (c *Client) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.rw.Close()
+}
 
 func (c *Client) receive() {
 	for {
@@ -55,16 +62,46 @@ func (c *Client) receive() {
 			c.mu.Unlock()
 			return
 		}
-		if w := c.waiting[m.ID]; w != nil {
+		w := c.waiting[m.ID]
+		if !m.More {
 			delete(c.waiting, m.ID)
-			w <- m
 		}
 		c.mu.Unlock()
+		if w != nil {
+			select {
+			case w <- m:
+			case <-c.closed:
+			}
+		}
 	}
+}
+
+// soon is how long the agent may take for what touches no unit: it may have to
+// wait for another one to leave the machine.
+const soon = 90 * time.Second
+
+// quickly asks for what touches no unit.
+func (c *Client) quickly(ctx context.Context, m *Message) (*Message, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, soon, fmt.Errorf("the agent does not answer for %s", soon))
+	defer cancel()
+	out, err := c.ask(ctx, m, nil)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return out, err
 }
 
 // ask sends a request, and content if there is any, and waits for the answer.
 func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
+	w, err := c.begin(m, in)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(ctx, m, w)
+}
+
+// begin sends a request. Its answers come out of the channel.
+func (c *Client) begin(m *Message, in io.Reader) (chan *Message, error) {
 	c.mu.Lock()
 	if c.broken != nil {
 		defer c.mu.Unlock()
@@ -77,14 +114,15 @@ func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, e
 	c.mu.Unlock()
 
 	c.sending.Lock()
+	defer c.sending.Unlock()
 	err := c.c.send(m)
 	if err == nil && in != nil {
 		err = c.c.sendContent(in)
 	}
-	c.sending.Unlock()
-	if err != nil {
-		return nil, err
-	}
+	return w, err
+}
+
+func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Message, error) {
 	select {
 	case <-ctx.Done():
 		c.mu.Lock()
@@ -109,7 +147,7 @@ func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, e
 
 // Units asks what stands of a scope.
 func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, error) {
-	out, err := c.ask(ctx, &Message{Kind: "manifest", Scope: scope}, nil)
+	out, err := c.quickly(ctx, &Message{Kind: "manifest", Scope: scope})
 	if err != nil {
 		return nil, err
 	}
@@ -118,13 +156,13 @@ func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, er
 
 // Fence announces a lease.
 func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string) error {
-	_, err := c.ask(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses}, nil)
+	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses})
 	return err
 }
 
 // Missing asks which artifacts are to be sent.
 func (c *Client) Missing(ctx context.Context, digests []digest.Digest) ([]digest.Digest, error) {
-	out, err := c.ask(ctx, &Message{Kind: "missing", Digests: digests}, nil)
+	out, err := c.quickly(ctx, &Message{Kind: "missing", Digests: digests})
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +179,11 @@ func (c *Client) Put(ctx context.Context, a plan.Artifact, in io.Reader) error {
 // is what stands afterwards, even when there is an error; known tells whether
 // the agent said so.
 func (c *Client) Do(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
-	out, err := c.ask(ctx, &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}, nil)
+	m := &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
+	if until, ok := ctx.Deadline(); ok { // what is left is for going back
+		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
+	}
+	out, err := c.ask(ctx, m, nil)
 	if out == nil {
 		return nil, false, fmt.Errorf("no answer from the agent: %w", err)
 	}
@@ -150,6 +192,73 @@ func (c *Client) Do(ctx context.Context, scope, address string, token int64, uni
 
 // Settle ends an apply on the machine: its manifest becomes whole.
 func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
-	_, err := c.ask(ctx, &Message{Kind: "settle", Scope: scope, Number: generation}, nil)
+	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})
 	return err
+}
+
+// Look asks how the units of a scope are. No addresses = all.
+func (c *Client) Look(ctx context.Context, scope string, addresses ...string) (map[string]*Look, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "look", Scope: scope, Addresses: addresses})
+	if err != nil {
+		return nil, err
+	}
+	return out.Looks, nil
+}
+
+// Info asks what the machine tells of itself.
+func (c *Client) Info(ctx context.Context) (*Info, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "info"})
+	if err != nil {
+		return nil, err
+	}
+	return out.Info, nil
+}
+
+// Object asks for the bytes of a unit that stands.
+func (c *Client) Object(ctx context.Context, d digest.Digest) ([]byte, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "object", Digests: []digest.Digest{d}})
+	if err != nil {
+		return nil, err
+	}
+	if digest.Bytes(out.Object) != d {
+		return nil, fmt.Errorf("what arrived is not object %s", d.Short())
+	}
+	return out.Object, nil
+}
+
+// Restart starts a unit anew, as it stands, and waits until it is ready.
+func (c *Client) Restart(ctx context.Context, scope, address string) error {
+	_, err := c.ask(ctx, &Message{Kind: "restart", Scope: scope, Address: address}, nil)
+	return err
+}
+
+// Collect removes from the store what nothing leads to, but for what is kept.
+func (c *Client) Collect(ctx context.Context, keep []digest.Digest, dry bool) (freed uint64, names []string, err error) {
+	out, err := c.ask(ctx, &Message{Kind: "collect", Digests: keep, Dry: dry}, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return out.Freed, out.Names, nil
+}
+
+// Logs gives the last n lines of a unit, and with follow what comes until ctx
+// ends. While it goes on, nothing else can be asked over this connection.
+func (c *Client) Logs(ctx context.Context, scope, address string, n int, follow bool, each func(Line)) error {
+	m := &Message{Kind: "logs", Scope: scope, Address: address, Number: n, Follow: follow}
+	w, err := c.begin(m, nil)
+	if err != nil {
+		return err
+	}
+	for {
+		out, err := c.answer(ctx, m, w)
+		if err != nil {
+			return err
+		}
+		for _, l := range out.Lines {
+			each(l)
+		}
+		if !out.More {
+			return nil
+		}
+	}
 }

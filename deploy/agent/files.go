@@ -74,18 +74,20 @@ func (h *Host) keep(o backends.Object) error {
 }
 
 // same tells whether a path is already what a file should be.
-func (h *Host) same(f backends.File, info fs.FileInfo) (bool, error) {
+func (h *Host) same(f backends.File, info fs.FileInfo) (bool, error) { return sameAt(h.root, f, info) }
+
+func sameAt(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
 	if f.Link != "" {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			return false, nil
 		}
-		to, err := h.root.Readlink(rel(f.Path))
+		to, err := root.Readlink(rel(f.Path))
 		return to == f.Link, err
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm() != f.Mode || info.Size() != int64(len(f.Content)) {
 		return false, nil
 	}
-	raw, err := h.root.ReadFile(rel(f.Path))
+	raw, err := root.ReadFile(rel(f.Path))
 	return bytes.Equal(raw, f.Content), err
 }
 
@@ -251,11 +253,50 @@ func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
 	return err
 }
 
+// done tells whether a path is as it was already.
+func (u *undo) done(s step) bool {
+	info, err := u.h.root.Lstat(s.path)
+	switch {
+	case err != nil:
+		return s.absent && errors.Is(err, fs.ErrNotExist)
+	case s.absent:
+		return false
+	case s.link != "":
+		to, err := u.h.root.Readlink(s.path)
+		return err == nil && to == s.link
+	}
+	raw, err := u.h.root.ReadFile(s.path)
+	return err == nil && info.Mode().IsRegular() && info.Mode().Perm() == s.mode && bytes.Equal(raw, s.content)
+}
+
+// content is what a regular file held before it was changed.
+func (u *undo) content(p string) ([]byte, bool) {
+	for _, s := range u.steps {
+		if s.path == p && !s.absent && s.link == "" {
+			return s.content, true
+		}
+	}
+	return nil, false
+}
+
+// changed lists what was changed, as the machine sees it.
+func (u *undo) changed() []string {
+	out := make([]string, 0, len(u.steps))
+	for _, s := range u.steps {
+		out = append(out, "/"+s.path)
+	}
+	return out
+}
+
 func (u *undo) run() error {
 	var errs []error
 	for _, s := range slices.Backward(u.steps) {
+		if u.done(s) {
+			continue // it never came to the change
+		}
 		var err error
 		switch {
+		case s.absent && u.h.owners["/"+s.path] > 1: // somebody else has come to share it
 		case s.absent:
 			if err = u.h.root.Remove(s.path); errors.Is(err, fs.ErrNotExist) {
 				err = nil

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -37,11 +38,21 @@ type Message struct {
 	Addresses []string          `json:"addresses,omitempty"` // fence: of the lease; none = all
 	Unit      json.RawMessage   `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
 	Values    plan.Values       `json:"values,omitempty"`    // do: what its refs stand for
+	Timeout   int               `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back
 	Digests   []digest.Digest   `json:"digests,omitempty"`
 	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
 	Number    int               `json:"number,omitempty"`   // settle: the generation
 	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
 	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
+	More      bool              `json:"more,omitempty"`     // of an answer: another one follows
+	Follow    bool              `json:"follow,omitempty"`   // logs: go on with what is to come
+	Dry       bool              `json:"dry,omitempty"`      // collect: only tell
+	Looks     map[string]*Look  `json:"looks,omitempty"`    // answer of look
+	Lines     []Line            `json:"lines,omitempty"`    // answer of logs
+	Info      *Info             `json:"info,omitempty"`     // answer of info
+	Object    []byte            `json:"object,omitempty"`   // answer of object
+	Freed     uint64            `json:"freed,omitempty"`    // answer of collect: bytes
+	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes
 }
 
 // conn reads and writes frames.
@@ -79,11 +90,13 @@ func (c *conn) readFrame() ([]byte, error) {
 }
 
 func (c *conn) send(m *Message) error {
-	b, err := json.Marshal(m)
-	if err != nil {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a unit must arrive byte for byte: its digest is over them
+	if err := enc.Encode(m); err != nil {
 		return err
 	}
-	if err := c.writeFrame(b); err != nil {
+	if err := c.writeFrame(b.Bytes()); err != nil {
 		return err
 	}
 	return c.w.Flush()

@@ -28,6 +28,7 @@ import (
 type Host struct {
 	path     string
 	backends backends.Set
+	system   System // nil: a folder, in which nothing runs
 
 	mu      sync.Mutex
 	root    *os.Root
@@ -35,12 +36,20 @@ type Host struct {
 	journal *os.File
 	m       *manifest
 	f       fence
-	owners  map[string]int // path → how many entries own it
+	owners  map[string]int  // path → how many entries own it
+	busy    map[string]bool // scope and address → a request is under way
+	stale   bool            // systemd has not read yet that files are gone
 }
 
 // OpenHost is the machine whose root is a folder. Nothing is read or made
 // before it is needed.
 func OpenHost(root string, b backends.Set) *Host { return &Host{path: root, backends: b} }
+
+// OpenMachine is the machine that we are on: its units run.
+func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&systemd{}) }
+
+// Running gives the machine a system that runs its units.
+func (h *Host) Running(s System) *Host { h.system = s; return h }
 
 // Fenced means that somebody with a higher token has been here.
 type Fenced struct {
@@ -78,6 +87,13 @@ func (h *Host) Units(scope string) (map[string]*Entry, error) {
 func (h *Host) open() error {
 	if h.m != nil {
 		return nil
+	}
+	if h.system != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := h.system.Check(ctx); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(filepath.Join(h.path, storePath), 0o755); err != nil {
 		return err
@@ -133,6 +149,9 @@ func (h *Host) open() error {
 func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.system != nil {
+		h.system.Close()
+	}
 	if h.m == nil {
 		return nil
 	}
@@ -192,9 +211,11 @@ func (h *Host) checkFence(scope, address string, tok int64) error {
 }
 
 // Do makes one unit what it should be; nil raw deletes it. It returns what
-// stands afterwards (nil = nothing). On an error what stood before stands
-// again, or the entry says that nobody knows.
-func (h *Host) Do(scope, address string, tok int64, raw json.RawMessage, values plan.Values) (*Entry, error) {
+// stands afterwards (nil = nothing). On an error what stood before stands, and
+// runs, again, or the entry says that nobody knows. When ctx is cancelled all
+// is left as after a crash; after timeout (0 = 10 minutes) what stood before
+// comes back.
+func (h *Host) Do(ctx context.Context, scope, address string, tok int64, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(); err != nil {
@@ -203,41 +224,33 @@ func (h *Host) Do(scope, address string, tok int64, raw json.RawMessage, values 
 	if err := h.checkFence(scope, address, tok); err != nil {
 		return nil, err
 	}
-	old := h.m.Scopes[scope][address]
-	var next *Entry
-	var layout backends.Layout
-	if raw != nil {
-		var err error
-		if next, layout, err = h.realize(raw, values); err != nil {
-			return old, err
+	if h.busy[scope+" "+address] {
+		return nil, fmt.Errorf("%s: another request for it is under way", address)
+	}
+	if h.busy == nil {
+		h.busy = map[string]bool{}
+	}
+	h.busy[scope+" "+address] = true
+	defer delete(h.busy, scope+" "+address)
+
+	d := &deed{h: h, timeout: timeout, scope: scope, address: address, old: h.m.Scopes[scope][address]}
+	if d.old != nil {
+		d.had, d.standing = d.old.Files, d.old
+		if d.old.Digest == "" {
+			d.standing = d.old.Was
 		}
 	}
-	var had []string
-	if old != nil {
-		had = old.Files
+	if raw == nil {
+		return d.remove(ctx)
 	}
-	if err := h.checkForeign(layout, had); err != nil {
-		return old, err
+	var err error
+	if d.next, d.layout, err = h.realize(raw, values); err != nil {
+		return d.old, err
 	}
-	b := &begun{}
-	if next != nil {
-		b.Files, b.Dirs = next.Files, h.missingDirs(layout)
+	if err := h.checkForeign(d.layout, d.had); err != nil {
+		return d.old, err
 	}
-	if err := h.note(note{Scope: scope, Address: address, Begin: b}); err != nil {
-		return old, err
-	}
-	undo := &undo{h: h}
-	err := h.install(raw, next, layout, undo)
-	if err == nil {
-		err = h.removeFiles(had, next, undo)
-	}
-	if err != nil {
-		if undone := undo.run(); undone != nil {
-			return h.m.Scopes[scope][address], fmt.Errorf("%w; putting back what stood before failed too: %w", err, undone)
-		}
-		return old, errors.Join(err, h.end(scope, address, old))
-	}
-	return next, h.end(scope, address, next)
+	return d.make(ctx, raw)
 }
 
 // end notes what stands, after folders that became empty are gone.
@@ -298,7 +311,8 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values) (*Entry, backend
 	if err != nil {
 		return nil, layout, err
 	}
-	e := &Entry{Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{}}
+	e := &Entry{Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
+		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
 	}
@@ -340,15 +354,37 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 	return nil
 }
 
+// layout is what an entry's unit is on the machine.
+func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
+	var u plan.Unit
+	if err := json.Unmarshal(raw, &u); err != nil {
+		return backends.Layout{}, fmt.Errorf("not a unit: %w", err)
+	}
+	b := h.backends[u.Backend]
+	if b == nil {
+		return backends.Layout{}, fmt.Errorf("this machine's agent has no backend %q", u.Backend)
+	}
+	return b.Realize(u.Payload, e.Instance, func(t token.Token) (string, bool) {
+		v, ok := e.Values[plan.Key(t)]
+		return v, ok
+	})
+}
+
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
 // Settle makes the manifest whole: what the journal says moves into
 // manifest.json, and the journal is emptied.
-func (h *Host) Settle(scope string, generation int) error {
+func (h *Host) Settle(ctx context.Context, scope string, generation int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(); err != nil {
 		return err
+	}
+	if h.stale && h.system != nil {
+		if err := h.system.Reload(ctx); err != nil {
+			return err
+		}
+		h.stale = false
 	}
 	if f := h.f.Scopes[scope]; f != nil && f.Generation != generation {
 		f.Generation = generation

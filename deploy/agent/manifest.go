@@ -23,6 +23,11 @@ type Entry struct {
 	Values   plan.Values   `json:"values,omitempty"`
 	Files    []string      `json:"files"`             // owned paths, sorted
 	Objects  []string      `json:"objects,omitempty"` // names in the store that the files lead to, sorted
+	Name     string        `json:"name,omitempty"`    // stable name of what runs
+	Unit     string        `json:"unit,omitempty"`    // name of this version of it
+	Start    []string      `json:"start,omitempty"`   // what brings it to life, in order
+	Leaves   []string      `json:"leaves,omitempty"`  // patterns of files that go with it
+	Was      *Entry        `json:"was,omitempty"`     // of an interrupted action: what stood before it
 }
 
 // manifest is the content of manifest.json. It holds nothing that depends on
@@ -58,8 +63,9 @@ type note struct {
 }
 
 type begun struct {
-	Files []string `json:"files,omitempty"` // that will be owned
-	Dirs  []string `json:"dirs,omitempty"`  // that will be made
+	Files  []string `json:"files,omitempty"`  // that will be owned
+	Dirs   []string `json:"dirs,omitempty"`   // that will be made
+	Leaves []string `json:"leaves,omitempty"` // that what will run may make
 }
 
 const (
@@ -86,7 +92,11 @@ func (m *manifest) apply(n note) {
 		if old := units[n.Address]; old != nil {
 			*e = *old
 			e.Files = slices.Clone(old.Files)
+			if old.Digest != "" {
+				e.Was = old
+			}
 		}
+		e.Leaves = merged(e.Leaves, n.Begin.Leaves)
 		e.Digest, e.Object, e.Values, e.Instance = "", "", nil, ""
 		e.Files = merged(e.Files, n.Begin.Files)
 		units[n.Address] = e

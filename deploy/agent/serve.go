@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // Serve answers requests on rw until the other side hangs up. Requests that
@@ -13,7 +15,8 @@ func Serve(rw io.ReadWriter, h *Host) error {
 	c := newConn(rw)
 	var sending sync.Mutex
 	var running sync.WaitGroup
-	defer func() { running.Wait(); h.Close() }()
+	ctx, gone := context.WithCancel(context.Background()) // nobody is there any more
+	defer func() { gone(); running.Wait(); h.Close() }()
 	answer := func(m *Message, err error) error {
 		if err != nil {
 			m.Error = err.Error()
@@ -44,15 +47,24 @@ func Serve(rw io.ReadWriter, h *Host) error {
 			}
 			continue
 		}
+		if m.Kind == "logs" {
+			running.Go(func() {
+				err := h.Logs(ctx, m.Scope, m.Address, m.Number, m.Follow, func(l []Line) error {
+					return answer(&Message{Kind: m.Kind, ID: m.ID, Lines: l, More: true}, nil)
+				})
+				answer(&Message{Kind: m.Kind, ID: m.ID}, err)
+			})
+			continue
+		}
 		running.Go(func() {
-			out, err := h.handle(m)
+			out, err := h.handle(ctx, m)
 			out.Kind, out.ID = m.Kind, m.ID
 			answer(out, err) // if the other side is gone, receive says so
 		})
 	}
 }
 
-func (h *Host) handle(m *Message) (*Message, error) {
+func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	out := &Message{}
 	var err error
 	switch m.Kind {
@@ -68,9 +80,22 @@ func (h *Host) handle(m *Message) (*Message, error) {
 	case "missing":
 		out.Digests, err = h.Missing(m.Digests)
 	case "do":
-		out.Entry, err = h.Do(m.Scope, m.Address, m.Token, m.Unit, m.Values)
+		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "settle":
-		err = h.Settle(m.Scope, m.Number)
+		err = h.Settle(ctx, m.Scope, m.Number)
+	case "look":
+		out.Looks, err = h.Look(ctx, m.Scope, m.Addresses)
+	case "info":
+		out.Info, err = h.Info(ctx)
+	case "object":
+		if len(m.Digests) != 1 {
+			return out, errors.New("one object at a time")
+		}
+		out.Object, err = h.Object(m.Digests[0])
+	case "restart":
+		err = h.Restart(ctx, m.Scope, m.Address)
+	case "collect":
+		out.Freed, out.Names, err = h.Collect(m.Digests, m.Dry)
 	default:
 		err = fmt.Errorf("the agent knows no request %q", m.Kind)
 	}

@@ -17,6 +17,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -205,7 +206,8 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	defer lost(nil)
 	go w.renew(held, lease, lost)
 
-	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell}
+	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
 		r.tell = func(Event) {}
 	}
@@ -270,6 +272,10 @@ type run struct {
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
+	known    map[string]bool // addresses that the state knows
+	doubted  map[string]bool // machines that an interrupted apply touched
+	life     context.Context // of the conversations with machines
+	end      context.CancelFunc
 }
 
 // scope names deployment and environment on machines.
@@ -417,14 +423,33 @@ func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished)
 		by[rec.Address] = rec
 	}
 	stands, silent := map[string]map[string]*agent.Entry{}, map[string]bool{}
+	var names []string
+	for _, machines := range u.Units {
+		for name := range machines {
+			if !r.doubted[name] {
+				r.doubted[name], silent[name] = true, true
+				names = append(names, name)
+			}
+		}
+	}
+	var mu sync.Mutex
+	over := false
+	together(names, func(name string) error {
+		units, err := r.units(ctx, name)
+		mu.Lock()
+		defer mu.Unlock()
+		if !over && err == nil {
+			stands[name], silent[name] = units, false
+		}
+		return nil
+	})
+	mu.Lock()
+	over = true
+	mu.Unlock()
 	for _, address := range slices.Sorted(maps.Keys(u.Units)) {
 		old, had := by[address]
 		found := map[string]plan.Record{}
 		for _, name := range slices.Sorted(maps.Keys(u.Units[address])) {
-			if _, asked := stands[name]; !asked {
-				units, err := r.units(ctx, name)
-				stands[name], silent[name] = units, err != nil
-			}
 			if silent[name] {
 				rec := old
 				rec.Address, rec.Machine, rec.Digest = address, name, ""
@@ -507,29 +532,46 @@ func (r *run) completePlan(records []plan.Record) {
 }
 
 // checkLost stops an apply whose state does not know what a machine's manifest
-// holds: then the state was lost, or is another's.
+// holds: then the state was lost, or is another's. Who does not answer soon is
+// looked at before the first change there.
 func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
-	known := map[string]bool{}
+	r.known = map[string]bool{}
 	for _, rec := range records {
-		known[rec.Address] = true
+		r.known[rec.Address] = true
 	}
-	asked := map[string]bool{}
+	var names []string
 	for _, a := range cs.Actions {
 		for _, name := range []string{a.Machine, a.From} {
-			if name == "" || asked[name] {
-				continue
+			if name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
-			asked[name] = true
-			units, err := r.units(ctx, name)
-			if err != nil {
-				continue // its actions will fail and say so
-			}
-			for _, address := range slices.Sorted(maps.Keys(units)) {
-				if !known[address] && units[address].Digest != "" {
-					return diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
-						WithHint("bring back the state folder of %s; nothing was done", r.scope())
-				}
-			}
+		}
+	}
+	return together(names, func(name string) error {
+		err := r.lost(ctx, name)
+		if l, is := errors.AsType[*lostState](err); is {
+			return l.err
+		}
+		return nil // its actions will fail and say so
+	})
+}
+
+// lostState is an error that concerns all that would be done.
+type lostState struct{ err *diag.Error }
+
+func (l *lostState) Error() string { return l.err.Error() }
+func (l *lostState) Unwrap() error { return l.err }
+
+// lost tells whether a machine holds what the state does not know.
+func (r *run) lost(ctx context.Context, name string) error {
+	units, err := r.units(ctx, name)
+	if err != nil {
+		return err
+	}
+	for _, address := range slices.Sorted(maps.Keys(units)) {
+		if !r.known[address] && units[address].Digest != "" {
+			return &lostState{diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
+				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
 		}
 	}
 	return nil

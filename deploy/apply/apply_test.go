@@ -39,7 +39,8 @@ func (s *site) work(services ...string) *apply.Work {
 	g := &graph.Graph{Name: "test", Environment: "dev", Machines: []*graph.Machine{{Name: "m", Connect: "dir:m"}}}
 	for _, text := range services {
 		parts := strings.Fields(text)
-		svc := &graph.Service{Address: graph.Address{Lib: "l", Name: parts[0]}, Backend: "test", Machine: "m", Spec: graph.Spec{Command: []token.Text{token.Lit(parts[1])}}}
+		name, replica, _ := strings.Cut(parts[0], "#")
+		svc := &graph.Service{Address: graph.Address{Lib: "l", Name: name, Replica: replica}, Backend: "test", Machine: "m", Spec: graph.Spec{Command: []token.Text{token.Lit(parts[1])}}}
 		for _, n := range parts[2:] {
 			svc.Requires = append(svc.Requires, graph.Edge{Alias: n, Set: "l/" + n, To: []graph.Address{{Lib: "l", Name: n}}})
 		}
@@ -133,6 +134,43 @@ func TestAFailedUpdateKeepsItsOldVersionInTheState(t *testing.T) {
 	s.fake.OnRealize = nil
 	if cs, err := apply.Diff(context.Background(), s.work("a two", "b two")); err != nil || len(cs.Actions) != 1 || cs.Actions[0].Address != "l/a" {
 		t.Errorf("%+v, %v", cs, err)
+	}
+}
+
+func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
+	s := newSite(t)
+	run := func(services ...string) (*apply.Result, int) {
+		w := s.work(services...)
+		now, most := 0, 0
+		w.Tell = func(e apply.Event) {
+			switch e.Outcome {
+			case apply.Started:
+				now++
+				most = max(most, now)
+			case apply.Done, apply.Failed:
+				now--
+			}
+		}
+		return s.run(w), most
+	}
+	if res, most := run("m#0 x", "m#1 x", "m#2 x", "m#3 x"); res.Counts.Created != 4 || most != 4 {
+		t.Errorf("the first creation: %+v, at most %d at once", res.Counts, most)
+	}
+	if res, most := run("m#0 y", "m#1 y", "m#2 y", "m#3 y"); res.Counts.Updated != 4 || most != 1 {
+		t.Errorf("a roll: %+v, at most %d at once", res.Counts, most)
+	}
+	if res, most := run("m#0 y", "m#1 y", "m#2 z", "n#0 x", "n#1 x"); res.Counts.Updated != 1 || res.Counts.Deleted != 1 || res.Counts.Created != 2 || most != 3 {
+		t.Errorf("beside others: %+v, at most %d at once", res.Counts, most)
+	}
+	s.fake.OnRealize = func(a string) error {
+		if a == "l/m#1" {
+			return errors.New("broken")
+		}
+		return nil
+	}
+	res, _ := run("m#0 w", "m#1 w", "m#2 w", "n#0 x", "n#1 x", "o x")
+	if !slices.Equal(res.Failed, []string{"l/m#1"}) || !slices.Equal(res.Skipped, []string{"l/m#2"}) || res.Counts.Updated != 1 || res.Counts.Created != 1 {
+		t.Errorf("%+v", res)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,12 +24,13 @@ type machine struct {
 	client *agent.Client
 	err    error // it could not be reached: not tried again in this apply
 	fenced bool
-	asked  bool                   // what an interrupted apply left was read: it is settled too
-	sent   map[digest.Digest]bool // artifacts known to be there
+	asked  bool                    // stands is known
+	stands map[string]*agent.Entry // when it was asked
+	sent   map[digest.Digest]bool  // artifacts known to be there
 }
 
 // reach dials a machine once.
-func (r *run) reach(ctx context.Context, name string) (*machine, error) {
+func (r *run) reach(name string) (*machine, error) {
 	m := r.machines[name]
 	if m == nil {
 		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not say how it was reached", name)
@@ -36,25 +38,59 @@ func (r *run) reach(ctx context.Context, name string) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.client == nil && m.err == nil {
-		m.client, m.err = r.w.Dial(ctx, m.m)
+		m.client, m.err = r.w.Dial(r.life, m.m)
 	}
 	return m, m.err
 }
 
-// units asks what stands on a machine.
+// units asks what stands on a machine, once.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
-	m, err := r.reach(ctx, name)
+	m, err := r.reach(name)
 	if err != nil {
 		return nil, err
 	}
-	units, err := m.client.Units(ctx, r.scope())
-	m.asked = err == nil
-	return units, err
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.asked {
+		if m.stands, err = m.client.Units(ctx, r.scope()); err != nil {
+			return nil, err
+		}
+		m.asked = true
+	}
+	return m.stands, nil
 }
 
-// write reaches a machine for a change: the lease is announced first.
+// patience is how long all wait for a machine before the others go on without it.
+const patience = 5 * time.Second
+
+// together does f for machines at once. It ends at the first error, or when
+// those that are still silent hold up the others for too long.
+func together(names []string, f func(name string) error) error {
+	over := make(chan error, len(names))
+	for _, n := range names {
+		go func() { over <- f(n) }()
+	}
+	late := time.After(patience)
+	for range names {
+		select {
+		case err := <-over:
+			if err != nil {
+				return err
+			}
+		case <-late:
+			return nil
+		}
+	}
+	return nil
+}
+
+// write reaches a machine for a change: what it holds is known, and the lease
+// is announced first.
 func (r *run) write(ctx context.Context, name string) (*machine, error) {
-	m, err := r.reach(ctx, name)
+	if err := r.lost(ctx, name); err != nil {
+		return nil, err
+	}
+	m, err := r.reach(name)
 	if err != nil {
 		return nil, err
 	}
@@ -72,25 +108,43 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 // settle makes the manifests of the machines that were reached whole, and says
 // of which it could not. What is not whole is in the machine's own journal.
 func (r *run) settle(ctx context.Context, generation int) []string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
+	names := slices.Sorted(maps.Keys(r.machines))
+	said := make([]string, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
 		m := r.machines[name]
-		if m.client == nil || !m.fenced && !m.asked {
+		if !m.mu.TryLock() { // it was never reached
 			continue
 		}
-		if err := m.client.Settle(ctx, r.scope(), generation); err != nil {
-			out = append(out, fmt.Sprintf("machine %s: %v", name, err))
+		client, used := m.client, m.fenced || m.asked && r.doubted[name]
+		m.mu.Unlock()
+		if client == nil || !used {
+			continue
 		}
+		all.Go(func() {
+			if err := client.Settle(ctx, r.scope(), generation); err != nil {
+				said[i] = fmt.Sprintf("machine %s: %v", name, err)
+			}
+		})
 	}
-	return out
+	all.Wait()
+	return slices.DeleteFunc(said, func(s string) bool { return s == "" })
 }
 
+// hangUp ends all conversations, and those that have not come about yet.
 func (r *run) hangUp() {
+	r.end()
+	var all sync.WaitGroup
 	for _, m := range r.machines {
-		if m.client != nil {
-			m.client.Close()
-		}
+		all.Go(func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if m.client != nil {
+				m.client.Close()
+			}
+		})
 	}
+	all.Wait()
 }
 
 // finished is what became of one action.
@@ -130,7 +184,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
+	rolling := rolls(cs)
 	for {
+		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
+			halted := rolling[a.Address].stopped(a.Address) != nil
+			if halted && doomed[a.Address] == "" {
+				doomed[a.Address] = rolling[a.Address].failed
+				r.doom(a.Address, rolling[a.Address].failed, followers, doomed)
+			}
+			return halted || begun[a.Address]
+		})
 		if len(ready) == 0 && running == 0 {
 			// Records of different times may make deletions wait for each other: then the first goes first.
 			next := stuck(cs.Actions, begun, doomed)
@@ -139,9 +202,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			}
 			ready = append(ready, next)
 		}
-		for len(ready) > 0 && running < limit && ctx.Err() == nil {
-			a := ready[0]
-			ready = ready[1:]
+		for running < limit && ctx.Err() == nil {
+			i := slices.IndexFunc(ready, func(a *plan.Action) bool { return rolling[a.Address].begin(a.Address) })
+			if i < 0 && running == 0 && len(ready) > 0 {
+				i = 0 // nobody else would ever make room
+			}
+			if i < 0 {
+				break
+			}
+			a := ready[i]
+			ready = slices.Delete(ready, i, i+1)
 			if begun[a.Address] {
 				continue
 			}
@@ -169,6 +239,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		} else {
 			delete(by, f.a.Address)
 		}
+		rolling[f.a.Address].over(f.a.Address, f.err)
 		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
 		if f.err != nil {
 			out.Outcome = Failed
@@ -193,7 +264,11 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		a := &cs.Actions[i]
 		if by := doomed[a.Address]; by != "" && !done[a.Address] {
 			res.Skipped = append(res.Skipped, a.Address)
-			r.tell(Event{Outcome: Skipped, Action: *a, Err: fmt.Errorf("it needs %s, which failed", by)})
+			why := rolling[a.Address].stopped(a.Address)
+			if why == nil {
+				why = fmt.Errorf("it needs %s, which failed", by)
+			}
+			r.tell(Event{Outcome: Skipped, Action: *a, Err: why})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -243,12 +318,27 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 	defer cancel()
 	stands, err := r.do(ctx, a, old)
 	if err != nil {
+		err = advise(err)
 		s.Failed = err.Error()
 	}
 	if jerr := r.j.write(line{End: s, Stand: stands}); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
 	return stands, err
+}
+
+// advise adds what to do about what machines suffer from.
+func advise(err error) error {
+	for what, hint := range map[string]string{
+		"no space left on device": "its disk is full: make room there",
+		"read-only file system":   "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable",
+		"no systemd runs here":    "defx leaves running to systemd; a folder that nothing runs in is dir:PATH",
+	} {
+		if strings.Contains(err.Error(), what) {
+			return fmt.Errorf("%w\n    hint: %s", err, hint)
+		}
+	}
+	return err
 }
 
 func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {

@@ -40,6 +40,7 @@ type Project struct {
 	Config   lang.Config
 	StateDir string // folder that holds the state of all environments
 	Backends backends.Set
+	Builds   string // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
 }
@@ -79,7 +80,7 @@ func (p *Project) Store(deployment, environment string) *state.Dir {
 
 // Dialer reaches the machines of this project.
 func (p *Project) Dialer() transport.Dialer {
-	return transport.Dialer{Root: p.Config.Root, Backends: p.Backends}
+	return transport.Dialer{Root: p.Config.Root, Backends: p.Backends, Builds: p.Builds}
 }
 
 // Desired is what the entry file asks for, held against the newest generation.

@@ -131,3 +131,15 @@ func dead(o Owner) bool {
 	}
 	return startOf(o.PID) != o.Start
 }
+
+// Raise makes every later token higher than one that a machine remembers.
+func (s *Dir) Raise(ctx context.Context, token int64) error {
+	return s.locked(ctx, func() error {
+		l, err := s.leases()
+		if err != nil || l.Last >= token {
+			return err
+		}
+		l.Last = token
+		return writeJSON(filepath.Join(s.path, "leases.json"), l)
+	})
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/spf13/cobra"
+)
+
+func gcCommand(o *options) *cobra.Command {
+	var keep int
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove from machines what nothing leads to",
+		Long: `Remove from the stores of machines what neither stands, nor belongs to one of the newest
+generations, so that going back to them sends nothing again. Programs of defx
+that nobody runs go too. What stands is never touched, whosever it is.
+
+` + exitCodes,
+		Example:           "  defx gc --dry-run\n  defx gc --keep 3",
+		Args:              arguments(0, 0),
+		ValidArgsFunction: noFiles,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if keep < 1 {
+				return fmt.Errorf("--keep %d would not even keep what stands\n    hint: 1 or more", keep)
+			}
+			ctx := cmd.Context()
+			g, err := o.ground(ctx)
+			if err != nil {
+				return err
+			}
+			store := g.p.Store(g.at.name, g.at.env)
+			list, err := state.History(ctx, store, keep)
+			if err != nil {
+				return err
+			}
+			live := map[digest.Digest]bool{}
+			for _, gen := range list {
+				for _, r := range gen.Records {
+					if r.Object == "" {
+						continue
+					}
+					live[r.Object] = true
+					raw, err := store.Get(ctx, r.Object)
+					if err != nil {
+						return err
+					}
+					var u plan.Unit
+					if err := json.Unmarshal(raw, &u); err != nil {
+						return err
+					}
+					for _, a := range u.Artifacts {
+						live[a.Digest] = true
+					}
+				}
+			}
+			type result struct {
+				Machine string   `json:"machine"`
+				Freed   uint64   `json:"freed"`
+				Gone    []string `json:"gone"`
+			}
+			var mu sync.Mutex
+			results := []result{}
+			errs := g.visit(ctx, g.names(), func(name string, c *agent.Client) error {
+				freed, gone, err := c.Collect(ctx, slices.Sorted(maps.Keys(live)), dry)
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				results = append(results, result{name, freed, append([]string{}, gone...)})
+				return nil
+			})
+			slices.SortFunc(results, func(a, b result) int {
+				if a.Machine < b.Machine {
+					return -1
+				}
+				return 1
+			})
+			for _, name := range slices.Sorted(maps.Keys(errs)) {
+				tell(os.Stderr, errs[name])
+			}
+			if o.json {
+				if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Collected", "dryRun": dry, "machines": results}); err != nil {
+					return err
+				}
+				return silent(errs)
+			}
+			verb := "removed"
+			if dry {
+				verb = "would go"
+			}
+			for _, r := range results {
+				fmt.Printf("%s: %s %s, %s\n", r.Machine, plural(len(r.Gone), "object"), verb, size(r.Freed))
+				for _, p := range r.Gone {
+					if o.verbose {
+						fmt.Println("  " + clean(p))
+					}
+				}
+			}
+			return silent(errs)
+		},
+	}
+	cmd.Flags().IntVar(&keep, "keep", 5, "`NUMBER` of generations to which going back sends nothing again")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell what would go")
+	return cmd
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/spf13/cobra"
+)
+
+func logsCommand(o *options) *cobra.Command {
+	var n int
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "logs ADDRESS",
+		Short: "Show what a unit wrote",
+		Long: `Show the last lines that a unit, its earlier versions and its scripts wrote into the
+journal of its machine.
+
+` + exitCodes,
+		Example: "  defx logs shop/web\n  defx logs shop/web#0 --follow -n 100",
+		Args:    arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if n < 0 {
+				return fmt.Errorf("--lines %d is less than nothing", n)
+			}
+			ctx := cmd.Context()
+			g, err := o.ground(ctx)
+			if err != nil {
+				return err
+			}
+			r, err := g.unit(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := g.dial(ctx, r.Machine)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			err = c.Logs(ctx, g.scope(), r.Address, n, follow, func(l agent.Line) {
+				if o.json {
+					printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Line", "address": r.Address, "machine": r.Machine,
+						"time": l.Time, "pid": l.PID, "text": l.Text})
+					return
+				}
+				fmt.Println(l.Time.Local().Format("2006-01-02 15:04:05.000"), clean(l.Text))
+			})
+			if follow && errors.Is(err, context.Canceled) {
+				return &exit{code: exitStopped}
+			}
+			return err
+		},
+	}
+	cmd.Flags().IntVarP(&n, "lines", "n", 20, "`NUMBER` of lines")
+	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what is to come")
+	o.completeUnits(cmd)
+	return cmd
+}
+
+// completeUnits completes the address of what stands.
+func (o *options) completeUnits(cmd *cobra.Command) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		g, err := o.ground(cmd.Context())
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		var out []string
+		for _, r := range g.records {
+			out = append(out, r.Address)
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}

@@ -1,0 +1,333 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+)
+
+// Where units lie. What defx writes elsewhere, systemd does not read.
+const unitDir = "/etc/systemd/system"
+
+// unitsOf lists the units among files: those that can be stopped.
+func unitsOf(files []string) []string {
+	var out []string
+	for _, f := range files {
+		if path.Dir(f) == unitDir && path.Ext(f) != "" {
+			out = append(out, path.Base(f))
+		}
+	}
+	return out
+}
+
+// stopOrder: what could start others goes first, groups last.
+func stopOrder(units []string) {
+	rank := func(u string) int {
+		return slices.Index([]string{".timer", ".socket", ".service", ".target"}, path.Ext(u))
+	}
+	slices.SortStableFunc(units, func(a, b string) int { return rank(a) - rank(b) })
+}
+
+// running is what happens on the machine for one action.
+type running struct {
+	h       *Host
+	next    *Entry
+	layout  backends.Layout
+	stop    []string // units of other versions, and what is not needed any more
+	changed []string // paths that were written
+	before  *undo    // what they held
+	begun   time.Time
+}
+
+// start makes the new version run and waits until it is ready.
+func (r *running) start(ctx context.Context) error {
+	sys, l := r.h.system, r.layout
+	if r.readAgain() {
+		if err := sys.Reload(ctx); err != nil {
+			return err
+		}
+	}
+	if err := stopAll(ctx, sys, r.stop); err != nil {
+		return err
+	}
+	was, err := sys.State(ctx, l.Unit)
+	if err != nil {
+		return err
+	}
+	if l.Group != "" {
+		if err := sys.Raise(ctx, l.Group); err != nil {
+			return fmt.Errorf("%s: %w", l.Group, err)
+		}
+	}
+	for _, u := range l.Start {
+		switch {
+		case strings.HasSuffix(u, ".timer") && r.rewrote(u):
+			err = sys.Restart(ctx, u)
+		case strings.HasSuffix(u, ".socket") && r.listensElsewhere(u):
+			if err = sys.Stop(ctx, l.Unit); err == nil { // a listener does not change under a service that has it
+				err = sys.Restart(ctx, u)
+			}
+		default:
+			err = sys.Start(ctx, u)
+		}
+		if err != nil {
+			return r.why(ctx, u, err)
+		}
+	}
+	if was.Active == "active" && r.touchedCopies() {
+		if err := sys.ReloadUnit(ctx, l.Unit); err != nil {
+			return r.why(ctx, l.Unit, fmt.Errorf("it does not reload: %w", err))
+		}
+	}
+	if !slices.Contains(l.Start, l.Unit) {
+		return nil // its time comes later
+	}
+	return r.ready(ctx)
+}
+
+// readAgain tells whether systemd must look at its files.
+func (r *running) readAgain() bool {
+	return slices.ContainsFunc(r.changed, func(p string) bool { return strings.HasPrefix(p, unitDir+"/") })
+}
+
+// rewrote tells whether a unit's file was there and has other content now.
+func (r *running) rewrote(unit string) bool {
+	_, had := r.before.content(rel(unitDir + "/" + unit))
+	return had
+}
+
+// listensElsewhere tells whether a socket that was there has other listeners
+// now: which version it leads to makes no difference to it.
+func (r *running) listensElsewhere(unit string) bool {
+	old, had := r.before.content(rel(unitDir + "/" + unit))
+	if !had {
+		return false
+	}
+	i := slices.IndexFunc(r.layout.Files, func(f backends.File) bool { return f.Path == unitDir+"/"+unit })
+	return i >= 0 && !bytes.Equal(withoutService(old), withoutService(r.layout.Files[i].Content))
+}
+
+func withoutService(raw []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(raw) {
+		if !bytes.HasPrefix(line, []byte("Service=")) {
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+// touchedCopies tells whether files changed that a running process reads when told to.
+func (r *running) touchedCopies() bool {
+	return slices.ContainsFunc(r.layout.Files, func(f backends.File) bool { return f.InPlace && slices.Contains(r.changed, f.Path) })
+}
+
+func stopAll(ctx context.Context, sys System, units []string) error {
+	units = slices.Clone(units)
+	stopOrder(units)
+	for _, u := range units {
+		if err := sys.Stop(ctx, u); err != nil {
+			return fmt.Errorf("%s does not stop: %w", u, err)
+		}
+	}
+	return nil
+}
+
+// why adds to an error what a person needs to see: what failed, and its last words.
+func (r *running) why(ctx context.Context, unit string, err error) error {
+	l := r.layout
+	units := append([]string{l.Unit, unit}, l.Scripts...)
+	if l.Ready != nil && l.Ready.Exec != "" {
+		units = append(units, l.Ready.Exec)
+	}
+	if _, is := errors.AsType[*failedJob](err); is {
+		st, _ := r.h.system.State(ctx, unit)
+		err = fmt.Errorf("it does not start: %s", outcome(st, err))
+		for _, s := range l.Scripts {
+			if st, serr := r.h.system.State(ctx, s); serr == nil && st.Active == "failed" {
+				err = fmt.Errorf("%s, which runs before it, fails: %s", s, outcome(st, err))
+				units = []string{s}
+			}
+		}
+	}
+	slices.Sort(units)
+	lines := r.h.system.Journal(slices.Compact(units), r.begun, 20)
+	if len(lines) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w\n%s", err, strings.Join(lines, "\n"))
+}
+
+// outcome says in words how a service ended.
+func outcome(st State, err error) string {
+	switch st.Result {
+	case "exit-code":
+		return "it ended with exit code " + strconv.Itoa(st.Code)
+	case "signal", "core-dump":
+		return "it was ended by signal " + strconv.Itoa(st.Code)
+	case "timeout":
+		return "it was not ready in time"
+	case "", "success":
+		if f, is := errors.AsType[*failedJob](err); is && f.result == "dependency" {
+			return "something that it needs does not start"
+		}
+		return err.Error()
+	}
+	return st.Result
+}
+
+// calm is how long a service must have run to count as started if it does not say itself when it is ready.
+const calm = 300 * time.Millisecond
+
+// ready waits until the new version is ready.
+func (r *running) ready(ctx context.Context) error {
+	d := r.layout.Ready
+	if d == nil || !d.TCP && d.HTTP == "" && d.Exec == "" {
+		st, err := r.h.system.State(ctx, r.layout.Unit)
+		if err != nil {
+			return err
+		}
+		if d != nil || time.Since(st.Since) > calm { // it told by itself, or it has long been running
+			return r.alive(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(calm):
+		}
+		return r.alive(ctx)
+	}
+	limited, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	pause, looks := 50*time.Millisecond, 0
+	if d.Retries > 0 {
+		pause = d.Interval
+	}
+	for {
+		err := r.look(limited, d)
+		if err == nil {
+			return r.alive(ctx)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if st, serr := r.h.system.State(ctx, r.layout.Unit); serr == nil && st.Active == "failed" {
+			return r.why(ctx, r.layout.Unit, errors.New(outcome(st, err)))
+		}
+		if looks++; d.Retries > 0 && looks > d.Retries {
+			return r.why(ctx, r.layout.Unit, fmt.Errorf("it is not ready after %d looks: %w", looks, err))
+		}
+		select {
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return r.why(ctx, r.layout.Unit, fmt.Errorf("it is not ready after %s: %w", d.Timeout, err))
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, d.Interval)
+	}
+}
+
+// alive tells whether the new version runs, and has not died meanwhile.
+func (r *running) alive(ctx context.Context) error {
+	st, err := r.h.system.State(ctx, r.layout.Unit)
+	if err != nil {
+		return err
+	}
+	switch {
+	case st.Active == "active" || st.Active == "reloading":
+		return nil
+	case st.Active == "inactive" && st.Result == "success":
+		return r.why(ctx, r.layout.Unit, errors.New("it ended at once"))
+	}
+	return r.why(ctx, r.layout.Unit, errors.New(outcome(st, fmt.Errorf("it is %s", st.Active))))
+}
+
+// look tries once whether the service is ready.
+func (r *running) look(ctx context.Context, d *backends.Ready) error {
+	one, cancel := context.WithTimeout(ctx, max(d.Interval, 5*time.Second))
+	defer cancel()
+	if d.Exec != "" {
+		err := r.h.system.Start(one, d.Exec)
+		if _, is := errors.AsType[*failedJob](err); is {
+			st, _ := r.h.system.State(ctx, d.Exec)
+			return fmt.Errorf("its command: %s", outcome(st, err))
+		}
+		return err
+	}
+	var first error
+	for _, host := range hereabouts() {
+		err := visit(one, d, net.JoinHostPort(host, strconv.Itoa(d.Port)))
+		if err == nil {
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+		if answered, is := errors.AsType[*answer](err); is {
+			return answered
+		}
+	}
+	return first
+}
+
+// answer is one that is not the right one.
+type answer struct{ status string }
+
+func (a *answer) Error() string { return "it answers " + a.status }
+
+func visit(ctx context.Context, d *backends.Ready, address string) error {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	if d.TCP {
+		return c.Close()
+	}
+	defer c.Close()
+	if until, ok := ctx.Deadline(); ok {
+		c.SetDeadline(until)
+	}
+	client := http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address, nil)
+	if err != nil {
+		return err
+	}
+	req.URL.Path, req.URL.RawQuery, _ = strings.Cut(d.HTTP, "?")
+	req.Header.Set("User-Agent", "defx")
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 200 || res.StatusCode > 399 {
+		return &answer{res.Status}
+	}
+	return nil
+}
+
+// hereabouts lists the addresses on which a service of this machine may listen, loopback first.
+func hereabouts() []string {
+	out := []string{"127.0.0.1", "::1"}
+	list, _ := net.InterfaceAddrs()
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
+			out = append(out, n.IP.String())
+		}
+	}
+	return out
+}

@@ -1,0 +1,284 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// System runs units on a machine. Names are those of a Layout.
+type System interface {
+	// Check tells whether it is there at all.
+	Check(ctx context.Context) error
+	// Reload makes it read the files of units again. Calls that come together share one reading.
+	Reload(ctx context.Context) error
+	// Start, Stop, Restart and ReloadUnit return when it is done. Start of what runs changes nothing.
+	Start(ctx context.Context, unit string) error
+	Stop(ctx context.Context, unit string) error
+	Restart(ctx context.Context, unit string) error
+	ReloadUnit(ctx context.Context, unit string) error
+	// Raise makes a group count as started, without starting what belongs to it.
+	Raise(ctx context.Context, group string) error
+	// Forget drops the memory of a failure.
+	Forget(ctx context.Context, unit string)
+	// State tells how a unit is.
+	State(ctx context.Context, unit string) (State, error)
+	// Journal gives the last n lines of units since a time.
+	Journal(units []string, since time.Time, n int) []string
+	Version() string
+	Close()
+}
+
+// State is how a unit is, in systemd's words.
+type State struct {
+	Load     string    `json:"load"`   // loaded, not-found, masked
+	Active   string    `json:"active"` // active, activating, inactive, failed, …
+	Sub      string    `json:"sub"`
+	Result   string    `json:"result,omitempty"` // of a service: success, exit-code, signal, …
+	Code     int       `json:"code,omitempty"`   // that its process ended with
+	PID      int       `json:"pid,omitempty"`
+	Restarts int       `json:"restarts,omitempty"`
+	Since    time.Time `json:"since,omitzero"` // it is as it is
+	Path     string    `json:"path,omitempty"` // of its file
+	DropIns  []string  `json:"dropIns,omitempty"`
+}
+
+// systemd is the system of a real machine, asked over its own socket: no
+// message bus is needed for that.
+type systemd struct {
+	mu   sync.Mutex
+	conn *dbus.Conn
+	next *reading // that has not begun yet
+
+	reading sync.Mutex // one at a time
+}
+
+type reading struct {
+	done chan struct{}
+	err  error
+}
+
+func (s *systemd) connect(ctx context.Context) (*dbus.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil && s.conn.Connected() {
+		return s.conn, nil
+	}
+	c, err := dbus.NewSystemdConnectionContext(context.WithoutCancel(ctx)) // the context is the connection's whole life
+	if err != nil {
+		return nil, fmt.Errorf("no systemd runs here: %w", err)
+	}
+	s.conn = c
+	return c, nil
+}
+
+func (s *systemd) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.Close()
+	}
+}
+
+func (s *systemd) Check(ctx context.Context) error {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := c.GetManagerProperty("Version"); err != nil {
+		return fmt.Errorf("systemd does not answer: %w", err)
+	}
+	return nil
+}
+
+// Version is systemd's own.
+func (s *systemd) Version() string {
+	c, err := s.connect(context.Background())
+	if err != nil {
+		return ""
+	}
+	v, _ := c.GetManagerProperty("Version")
+	return strings.Trim(v, `"`)
+}
+
+func (s *systemd) Reload(ctx context.Context) error {
+	s.mu.Lock()
+	r := s.next
+	if r == nil {
+		r = &reading{done: make(chan struct{})}
+		s.next = r
+		go s.read(context.WithoutCancel(ctx), r)
+	}
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.done:
+		return r.err
+	}
+}
+
+// read waits for the reading under way, during which others join this one.
+func (s *systemd) read(ctx context.Context, r *reading) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	defer close(r.done)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	c, err := s.connect(ctx)
+	s.mu.Lock()
+	s.next = nil
+	s.mu.Unlock()
+	if err == nil {
+		err = c.ReloadContext(ctx)
+	}
+	if err != nil {
+		r.err = fmt.Errorf("systemd does not read its units again: %w", err)
+	}
+}
+
+// job is a request to systemd that is over when it says so.
+type job func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
+
+// failedJob is a job that did not come to its end.
+type failedJob struct{ result string }
+
+func (f *failedJob) Error() string { return "systemd says: " + f.result }
+
+func (s *systemd) job(ctx context.Context, f job, unit, mode string) error {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return err
+	}
+	done := make(chan string, 1)
+	if _, err := f(c, ctx, unit, mode, done); err != nil {
+		return fmt.Errorf("%s: %w", unit, err)
+	}
+	quiet := 0
+	look := time.NewTicker(2 * time.Second) // if word of the end was lost, it shows in what is
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case result := <-done:
+			if result != "done" && result != "skipped" {
+				return &failedJob{result}
+			}
+			return nil
+		case <-look.C:
+			if !c.Connected() {
+				return errors.New("the connection to systemd broke")
+			}
+			p, err := c.GetUnitPropertyContext(ctx, unit, "Job")
+			if err != nil {
+				return err
+			}
+			if id, ok := p.Value.Value().([]any); !ok || len(id) == 0 || id[0] != uint32(0) {
+				quiet = 0
+				continue
+			}
+			if quiet++; quiet > 1 {
+				return nil // whoever asked looks at the state
+			}
+		}
+	}
+}
+
+func (s *systemd) Start(ctx context.Context, unit string) error {
+	return s.job(ctx, (*dbus.Conn).StartUnitContext, unit, "replace")
+}
+
+func (s *systemd) Raise(ctx context.Context, group string) error {
+	return s.job(ctx, (*dbus.Conn).StartUnitContext, group, "ignore-dependencies")
+}
+
+func (s *systemd) Restart(ctx context.Context, unit string) error {
+	return s.job(ctx, (*dbus.Conn).RestartUnitContext, unit, "replace")
+}
+
+func (s *systemd) ReloadUnit(ctx context.Context, unit string) error {
+	return s.job(ctx, (*dbus.Conn).ReloadUnitContext, unit, "replace")
+}
+
+func (s *systemd) Stop(ctx context.Context, unit string) error {
+	err := s.job(ctx, (*dbus.Conn).StopUnitContext, unit, "replace")
+	if err != nil && strings.Contains(err.Error(), "not loaded") {
+		return nil
+	}
+	return err
+}
+
+func (s *systemd) Forget(ctx context.Context, unit string) {
+	if c, err := s.connect(ctx); err == nil {
+		c.ResetFailedUnitContext(ctx, unit) // most have nothing to forget
+	}
+}
+
+func (s *systemd) State(ctx context.Context, unit string) (State, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	p, err := c.GetUnitPropertiesContext(ctx, unit)
+	if err != nil {
+		return State{}, fmt.Errorf("%s: %w", unit, err)
+	}
+	var out State
+	out.Load, _ = p["LoadState"].(string)
+	out.Active, _ = p["ActiveState"].(string)
+	out.Sub, _ = p["SubState"].(string)
+	out.Path, _ = p["FragmentPath"].(string)
+	out.DropIns, _ = p["DropInPaths"].([]string)
+	if at, ok := p["StateChangeTimestamp"].(uint64); ok && at > 0 {
+		out.Since = time.UnixMicro(int64(at)).UTC()
+	}
+	if strings.HasSuffix(unit, ".service") && out.Load == "loaded" {
+		if p, err = c.GetUnitTypePropertiesContext(ctx, unit, "Service"); err != nil {
+			return out, fmt.Errorf("%s: %w", unit, err)
+		}
+		out.Result, _ = p["Result"].(string)
+		if n, ok := p["ExecMainStatus"].(int32); ok {
+			out.Code = int(n)
+		}
+		if n, ok := p["MainPID"].(uint32); ok {
+			out.PID = int(n)
+		}
+		if n, ok := p["NRestarts"].(uint32); ok {
+			out.Restarts = int(n)
+		}
+	}
+	return out, nil
+}
+
+// Journal asks journalctl: the journal's files have no interface on a bus.
+func (s *systemd) Journal(units []string, since time.Time, n int) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	exec.CommandContext(ctx, "journalctl", "--sync").Run()
+	args := []string{"--no-pager", "--quiet", "--output=cat", "--reverse", fmt.Sprintf("--lines=%d", n)}
+	if !since.IsZero() {
+		args = append(args, fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000))
+	}
+	for _, u := range units {
+		args = append(args, "--unit="+u)
+	}
+	out, err := exec.CommandContext(ctx, "journalctl", args...).Output()
+	if err != nil {
+		return nil
+	}
+	text := strings.TrimRight(strings.ToValidUTF8(string(out), "\uFFFD"), "\n")
+	if text == "" {
+		return nil
+	}
+	lines := strings.Split(text, "\n")
+	slices.Reverse(lines) // with a beginning, only the reverse order counts from the end
+	return lines
+}

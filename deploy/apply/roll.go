@@ -1,0 +1,81 @@
+package apply
+
+import (
+	"fmt"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+)
+
+// roll is the change of the replicas of one functionality: a few at a time,
+// and no more after one failed. A first creation does not roll: no member of a
+// cluster is ready before its quorum is there.
+type roll struct {
+	atOnce int
+	left   map[string]int // replica → its actions that are not over
+	open   map[string]bool
+	failed string // address that stopped it
+}
+
+// rolls finds the rolls of a change set, by the addresses of their actions.
+func rolls(cs *plan.ChangeSet) map[string]*roll {
+	by, at := map[string]*roll{}, map[string]*roll{}
+	for _, a := range cs.Actions {
+		address, err := graph.ParseAddress(a.Address)
+		if err != nil || address.Replica == "" || a.Op == plan.Create {
+			continue
+		}
+		name := address.Functionality()
+		if by[name] == nil {
+			by[name] = &roll{atOnce: 1, left: map[string]int{}, open: map[string]bool{}}
+		}
+		by[name].left[address.Replica]++
+		at[a.Address] = by[name]
+	}
+	for address, r := range at {
+		if len(r.left) < 2 {
+			delete(at, address)
+		}
+	}
+	return at
+}
+
+func replica(address string) string {
+	a, _ := graph.ParseAddress(address)
+	return a.Replica
+}
+
+// begin tells whether an action may begin, and notes that it does.
+func (r *roll) begin(address string) bool {
+	if r == nil {
+		return true
+	}
+	name := replica(address)
+	if r.failed != "" || !r.open[name] && len(r.open) >= r.atOnce {
+		return false
+	}
+	r.open[name] = true
+	return true
+}
+
+// over notes the end of an action.
+func (r *roll) over(address string, err error) {
+	if r == nil {
+		return
+	}
+	name := replica(address)
+	if r.left[name]--; r.left[name] <= 0 {
+		delete(r.open, name)
+	}
+	if err != nil && r.failed == "" {
+		r.failed = address
+	}
+}
+
+// stopped is why an action of a roll is not begun any more.
+func (r *roll) stopped(address string) error {
+	if r == nil || r.failed == "" || r.failed == address {
+		return nil
+	}
+	return fmt.Errorf("its roll stopped, because %s failed", r.failed)
+}

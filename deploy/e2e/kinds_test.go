@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// kinds has one service of each kind.
+const kinds = `local defx = import 'defx/v1.libsonnet';
+local sh(text) = ['/bin/sh', '-c', text];
+local probe(state, more) = { package: defx.artifact('../build/probe'), command: ['probe', 'serve'], dirs: { state: state }, env: { WHO: 'WORD' } } + more;
+{
+  tick: { service: { command: sh('echo WORD >> $STATE_DIRECTORY/ticks'), dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+  sock: { service: probe('sock', { ports: { talk: 7100 }, sockets: { talk: { port: 'talk' } } }) },
+  told: { service: probe('told', { ready: { notify: true, timeout: '10s' } }) },
+  slow: { service: { command: sh('rm -f $STATE_DIRECTORY/up; sleep 0.5; touch $STATE_DIRECTORY/up; exec sleep 1000'), env: { W: 'WORD' }, dirs: { state: 'slow' },
+    ready: { exec: sh('test -e $STATE_DIRECTORY/up'), interval: '200ms', timeout: '10s' },
+    initializer: sh('echo init >> $STATE_DIRECTORY/log'), migrate: sh('echo WORD >> $STATE_DIRECTORY/log; MIGRATE') } },
+  after: { requires: ['slow'], service: { command: sh('test -e /var/lib/slow/up || exit 7; exec sleep 1000'), user: 'root' } },
+  pair: defx.group({
+    one: { service: { command: ['/bin/sleep', '1000'], env: { W: 'ONE' } } },
+    two: { after: ['one'], service: { command: ['/bin/sleep', '1001'], env: { W: 'TWO' } } },
+  }),
+  again: { service: { command: sh('trap "cat /etc/again.conf >> $STATE_DIRECTORY/reloads" HUP; while :; do sleep 0.1; done'), dirs: { state: 'again' },
+    files: { '/etc/again.conf': 'RELOAD\n' }, reload: { signal: 'HUP' } } },
+}
+`
+
+func TestEveryKindOfService(t *testing.T) {
+	s := newSite(t, 1)
+	m := s.lab.Machines[0]
+	probe := filepath.Join(t.TempDir(), "probe")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", probe, "../../backends/systemd/testdata/probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.copy(probe, "build/probe")
+	say := func(text string, pairs ...string) {
+		t.Helper()
+		s.file("libs/kinds.libsonnet", strings.NewReplacer(pairs...).Replace(text), 0o644)
+		s.file("defx.jsonnet", "{ name: 'kinds', libs: { kinds: import 'libs/kinds.libsonnet' }, machines: { m1: { connect: 'ssh://root@"+m.Address+"' } } }\n", 0o644)
+	}
+	pid := func(name string) string {
+		return strings.TrimSpace(m.Exec("systemctl show -P MainPID defx-default-kinds-kinds-" + name + ".service"))
+	}
+	has := func(path, want string) {
+		t.Helper()
+		if got := m.Exec("cat " + path); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+
+	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "2", "RELOAD", "first")
+	s.wants(0, "8 created")
+	has("/var/lib/private/slow/log", "init\nred\n")
+	if got := m.Exec(`exec 3<>/dev/tcp/127.0.0.1/7100; timeout 5 cat <&3`); !strings.Contains(got, "hello from red") {
+		t.Errorf("%q", got)
+	}
+	m.Exec("for i in $(seq 50); do test -s /var/lib/private/tick/ticks && exit 0; sleep 0.1; done; exit 1")
+	for _, name := range []string{"sock", "told", "slow", "after", "pair-one", "pair-two", "again"} {
+		if pid(name) == "0" {
+			t.Errorf("%s does not run", name)
+		}
+	}
+
+	// Only what changed.
+	one, two, told, again := pid("pair-one"), pid("pair-two"), pid("told"), pid("again")
+	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "22", "RELOAD", "second")
+	s.wants(0, "kinds/pair/two", "kinds/again", "reload", "2 updated; 6 unchanged")
+	if pid("pair-one") != one || pid("pair-two") == two || pid("told") != told || pid("again") != again {
+		t.Error("others than the changed member restarted")
+	}
+	m.Exec("for i in $(seq 50); do grep -q second /var/lib/private/again/reloads && exit 0; sleep 0.1; done; exit 1")
+
+	// A migration that fails: the old version goes on.
+	was := pid("slow")
+	say(kinds, "WORD", "blue", "MIGRATE", "echo no table >&2; exit 4", "ONE", "1", "TWO", "22", "RELOAD", "second")
+	s.wants(3, "✗ kinds/slow", "no table", "exit code 4", "the version before it runs again", "✓ kinds/sock", "✓ kinds/told", "✓ kinds/tick")
+	if pid("slow") == was || pid("slow") == "0" {
+		t.Errorf("slow: %s, was %s", pid("slow"), was)
+	}
+	if got := m.Exec(`exec 3<>/dev/tcp/127.0.0.1/7100; timeout 5 cat <&3`); !strings.Contains(got, "hello from blue") {
+		t.Errorf("%q", got)
+	}
+	m.Exec("for i in $(seq 50); do grep -q blue /var/lib/private/tick/ticks && exit 0; sleep 0.1; done; exit 1")
+	say(kinds, "WORD", "blue", "MIGRATE", "true", "ONE", "1", "TWO", "22", "RELOAD", "second")
+	s.wants(0, "1 updated")
+	has("/var/lib/private/slow/log", "init\nred\n")
+	has("/var/lib/private/slow/log", "blue\n")
+
+	// After a reboot all is there without anybody's help.
+	m.Reboot()
+	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,told,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
+	s.wants(0, "Nothing to do")
+
+	args := []string{"destroy", "--confirm", "default"}
+	for _, name := range []string{"tick", "sock", "told", "slow", "again"} { // they keep data of their own
+		args = append(args, "--allow-delete", "kinds/"+name)
+	}
+	if code, _ := s.run(args...); code != 0 {
+		t.Errorf("destroy ends with %d", code)
+	}
+	if got := m.Exec("ls -d /etc/systemd/system/*defx* /var/lib/defx/units /var/lib/defx/done/* 2>/dev/null; systemctl list-units --all --no-legend --plain 'defx-*' | grep -v slice; true"); got != "" {
+		t.Errorf("what is left: %s", got)
+	}
+}

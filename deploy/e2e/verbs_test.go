@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// says runs a verb that must succeed and say something.
+func (s *site) says(want string, args ...string) string {
+	s.t.Helper()
+	code, out := s.run(args...)
+	if code != 0 || !strings.Contains(out, want) {
+		s.t.Errorf("defx %s: exit code %d, want %q", strings.Join(args, " "), code, want)
+	}
+	return out
+}
+
+func TestVerbsThatAskMachines(t *testing.T) {
+	s := newSite(t, 2)
+	m1, m2 := s.lab.Machines[0], s.lab.Machines[1]
+	s.writeApart("one")
+	s.wants(0, "3 created")
+
+	s.says("active for", "status", "--refresh")
+	s.says("systemd   252", "machine", "show", "m1")
+	s.says("serving on 0.0.0.0:7001", "logs", "apart/left")
+	s.says(`"kind":"Line"`, "logs", "apart/left", "--json", "-n", "3")
+
+	follow := s.start("logs", "apart/right", "--follow")
+	m2.Exec("sleep 1; systemctl restart defx-default-apart-apart-right.service; sleep 1")
+	out := follow.Stdout.(*bytes.Buffer)
+	follow.Process.Signal(os.Interrupt)
+	follow.Wait()
+	if strings.Count(out.String(), "serving on 0.0.0.0:7002") != 2 {
+		t.Errorf("what follows: %s", out)
+	}
+	if got := m2.Exec("sleep 0.5; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -c '^journalctl' || true"); got != "0\n" {
+		t.Errorf("%s journalctl go on", got)
+	}
+
+	pid := func() string { return m1.Exec("systemctl show -P MainPID defx-default-apart-apart-left.service") }
+	was := pid()
+	s.says("apart/left restarted on m1", "restart", "apart/left")
+	if pid() == was {
+		t.Error("restart did not restart")
+	}
+
+	// What somebody did by hand is told.
+	m1.Exec("systemctl stop defx-default-apart-apart-left.service; f=$(echo /etc/systemd/system/defx-default-apart-apart-below:*.service); echo '# mine' >> $f; mkdir $f.d; printf '[Service]\\nNice=3\\n' > $f.d/mine.conf; systemctl daemon-reload")
+	out2 := s.says("is inactive", "status", "--refresh")
+	for _, want := range []string{"was edited", "foreign drop-in /etc/systemd/system/defx-default-apart-apart-below:", "apart/right"} {
+		if !strings.Contains(out2, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	m1.Exec("rm -r /etc/systemd/system/*.d; systemctl daemon-reload")
+	m2.Freeze()
+	if code, out := s.run("status", "--refresh"); code != 3 || !strings.Contains(out, "nobody knows") || !strings.Contains(out, "m2") {
+		t.Errorf("with a frozen machine: %d", code)
+	}
+	m2.Thaw()
+
+	// What a kill left behind goes, and so does what nobody needs any more.
+	s.writeApart("two")
+	s.wants(0)
+	m1.Exec("cp /bin/true /var/lib/defx/bin/defx-000000000000; head -c 100k /dev/zero > /var/lib/defx/store/left.defx-new")
+	s.says("m1: 2 objects would go", "gc", "--dry-run")
+	s.says("m1: ", "gc", "--keep", "1")
+	if got := m1.Exec("ls /var/lib/defx/bin | wc -l; ls /var/lib/defx/store"); !strings.HasPrefix(got, "1\n") || strings.Contains(got, "left") {
+		t.Errorf("%s", got)
+	}
+	s.says("Nothing to do", "apply", "--yes")
+
+	if err := os.Rename(filepath.Join(s.dir, ".defx"), filepath.Join(s.dir, "lost")); err != nil {
+		t.Fatal(err)
+	}
+	s.wants(1, "which the state does not know", "defx state rebuild")
+	s.says("3 units on 2 machines", "state", "rebuild")
+	s.says("Nothing to do", "apply", "--yes")
+	s.writeApart("three")
+	s.wants(0, "3 updated")
+}

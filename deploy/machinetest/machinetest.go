@@ -1,0 +1,293 @@
+// Package machinetest gives tests real machines: Debian booted from a cached
+// tree, with sshd, on a network of their own. It is for tests alone.
+//
+// It knows containers, bridges and keys. It refuses to know what is done with
+// the machines. Invariants: two processes never share a network; what a killed
+// run left behind goes when its network is used again; nothing outlives the
+// test that asked for it.
+package machinetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lab is a network of machines.
+type Lab struct {
+	Dir      string // of the test's files
+	Key      string // file of the private key that every machine lets in
+	Config   string // ssh_config that knows all machines' names and keys
+	Bin      string // folder for the front of PATH: an ssh there uses Config
+	Machines []*Machine
+
+	t    testing.TB
+	n    int      // names the bridge and the addresses
+	lock *os.File // held as long as the network is ours
+	base string   // folder that holds the machines' roots
+}
+
+// Machine is one booted Debian. It lets in root, "deploy" (who may sudo) and
+// "plain" (who may not).
+type Machine struct {
+	Name    string
+	Address string
+	HostKey string // public, in the form of authorized_keys
+	Root    string // its file system, as the host sees it
+
+	lab    *Lab
+	nspawn *exec.Cmd
+	ended  chan struct{}
+	out    bytes.Buffer
+}
+
+const (
+	locks   = "/run/defx-machinetest"
+	patient = 90 * time.Second // how long anything may take
+)
+
+// Boot gives n machines, named m1, m2, …, that answer ssh.
+func Boot(t testing.TB, n int) *Lab {
+	t.Helper()
+	tree := os.Getenv("DEFX_TEST_SYSTEMD_ROOT")
+	missing := ""
+	switch {
+	case tree == "":
+		missing = "DEFX_TEST_SYSTEMD_ROOT names no system tree to boot"
+	case os.Getuid() != 0:
+		missing = "booting a tree needs root"
+	default:
+		for _, tool := range []string{"systemd-nspawn", "ip", "ssh", "ssh-keygen", "nsenter"} {
+			if _, err := exec.LookPath(tool); err != nil {
+				missing = tool + " is not installed"
+			}
+		}
+		if _, err := os.Stat(filepath.Join(tree, "usr/sbin/sshd")); err != nil {
+			missing = tree + " has no sshd: remove it and let .ci/run make it anew"
+		}
+	}
+	if missing != "" {
+		if os.Getenv("DEFX_REQUIRE_SYSTEMD") == "1" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	l := &Lab{t: t, Dir: t.TempDir()}
+	l.network()
+	t.Cleanup(l.tearDown)
+	l.Key = filepath.Join(l.Dir, "key")
+	l.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", l.Key)
+	for i := range n {
+		l.Machines = append(l.Machines, &Machine{lab: l, Name: fmt.Sprintf("m%d", i+1), Address: fmt.Sprintf("10.213.%d.%d", l.n, i+11)})
+	}
+	l.each(func(m *Machine) error { return m.furnish(tree) })
+	l.config()
+	l.each(func(m *Machine) error { m.start(); return m.wait() })
+	return l
+}
+
+// each does f for all machines at once, and ends the test if one fails.
+func (l *Lab) each(f func(*Machine) error) {
+	l.t.Helper()
+	errs := make([]error, len(l.Machines))
+	var all sync.WaitGroup
+	for i, m := range l.Machines {
+		all.Go(func() {
+			if err := f(m); err != nil {
+				errs[i] = fmt.Errorf("machine %s: %w", m.Name, err)
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func command(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+func (l *Lab) run(name string, args ...string) {
+	l.t.Helper()
+	if err := command(name, args...); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *Lab) bridge() string { return fmt.Sprintf("dxt%d", l.n) }
+
+// network takes a number that no living process has, and makes its bridge.
+func (l *Lab) network() {
+	l.t.Helper()
+	if err := os.MkdirAll(locks, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	for l.n = 1; l.n < 250; l.n++ {
+		f, err := os.OpenFile(filepath.Join(locks, strconv.Itoa(l.n)), os.O_RDWR|os.O_CREATE, 0o644)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			l.lock = f
+			break
+		}
+		f.Close()
+	}
+	if l.lock == nil {
+		l.t.Fatal("all networks for tests are taken")
+	}
+	l.base = filepath.Join(os.TempDir(), "defx-"+l.bridge())
+	l.sweep()
+	if err := os.MkdirAll(l.base, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	l.run("ip", "link", "add", l.bridge(), "type", "bridge")
+	l.run("ip", "addr", "add", fmt.Sprintf("10.213.%d.1/24", l.n), "dev", l.bridge())
+	l.run("ip", "link", "set", l.bridge(), "up")
+}
+
+// sweep removes whatever has this network's number.
+func (l *Lab) sweep() {
+	for range 50 {
+		pids := l.containers()
+		for _, pid := range pids {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(pids) == 0 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], l.base+"/") {
+			unix.Unmount(f[1], unix.MNT_DETACH)
+		}
+	}
+	os.RemoveAll(l.base)
+	if _, err := os.Stat("/sys/class/net/" + l.bridge()); err == nil {
+		command("ip", "link", "del", l.bridge())
+	}
+	for _, dir := range cgroups() {
+		groups, _ := filepath.Glob(filepath.Join(dir, l.bridge()+"-*"))
+		for _, g := range groups {
+			removeGroup(g)
+		}
+	}
+}
+
+// containers lists the processes that run machines of this network.
+func (l *Lab) containers() []int {
+	var out []int
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		raw, _ := os.ReadFile(p)
+		if bytes.HasPrefix(raw, []byte("systemd-nspawn\x00")) && bytes.Contains(raw, []byte("\x00--machine="+l.bridge()+"-")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// cgroups lists the hierarchies in which systemd keeps its processes.
+func cgroups() []string {
+	if _, err := os.Stat("/sys/fs/cgroup/systemd"); err == nil {
+		return []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"}
+	}
+	return []string{"/sys/fs/cgroup"}
+}
+
+func removeGroup(dir string) {
+	filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+		if err == nil && d.Name() == "cgroup.procs" {
+			raw, _ := os.ReadFile(p)
+			for _, f := range strings.Fields(string(raw)) {
+				if pid, _ := strconv.Atoi(f); pid > 1 {
+					syscall.Kill(pid, syscall.SIGKILL)
+				}
+			}
+		}
+		return nil
+	})
+	for range 50 {
+		var dirs []string
+		filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, p)
+			}
+			return nil
+		})
+		for i := len(dirs) - 1; i >= 0; i-- {
+			os.Remove(dirs[i])
+		}
+		if _, err := os.Stat(dir); err != nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (l *Lab) tearDown() {
+	for _, m := range l.Machines {
+		if l.t.Failed() && m.Running() {
+			l.t.Logf("journal of %s:\n%s", m.Name, m.journal())
+		}
+	}
+	for _, m := range l.Machines {
+		m.Kill()
+	}
+	l.sweep()
+	l.lock.Close()
+}
+
+// config writes the ssh_config that knows the machines, and an ssh that reads it.
+func (l *Lab) config() {
+	l.t.Helper()
+	var config, known strings.Builder
+	hosts := filepath.Join(l.Dir, "known_hosts")
+	for _, m := range l.Machines {
+		fmt.Fprintf(&config, "Host %s\n  HostName %s\n", m.Name, m.Address)
+		fmt.Fprintf(&known, "%s %s\n", m.Address, m.HostKey)
+	}
+	fmt.Fprintf(&config, "Host *\n  IdentityFile %s\n  IdentitiesOnly yes\n  UserKnownHostsFile %s\n  GlobalKnownHostsFile /dev/null\n", l.Key, hosts)
+	l.Config, l.Bin = filepath.Join(l.Dir, "ssh_config"), filepath.Join(l.Dir, "bin")
+	ssh, err := exec.LookPath("ssh")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := os.MkdirAll(l.Bin, 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	// The connection that ssh would keep must not outlive the test.
+	script := fmt.Sprintf("#!/bin/sh\nexec %s -F %s -o ControlPersist=no \"$@\"\n", ssh, l.Config)
+	for name, text := range map[string]string{l.Config: config.String(), hosts: known.String()} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(l.Bin, "ssh"), []byte(script), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// Env is this process's environment with the lab's ssh before all others.
+func (l *Lab) Env() []string {
+	return append(os.Environ(), "PATH="+l.Bin+":"+os.Getenv("PATH"))
+}
