@@ -254,6 +254,7 @@ func (c *compiler) libraries() {
 			c.fallBack(lib.Name, f.Name, good[f.Name], err)
 		}
 	}
+	c.checkMoved()
 	names := slices.Sorted(maps.Keys(c.funcs))
 	for _, o := range c.in.Result.Overrides {
 		lib, _, _ := strings.Cut(o, "/")

@@ -46,6 +46,8 @@ func does(a plan.Action) string {
 	switch {
 	case !a.Certain:
 		return "update " + a.Reason
+	case a.Former != "":
+		return a.Reason
 	case a.Op == plan.Update && len(a.Changes) == 0:
 		return string(a.Verb) + ": " + a.Reason
 	case a.Op == plan.Update:

@@ -23,6 +23,7 @@ type DiffInput struct {
 	AllowDelete map[string]bool                    // protected addresses that may go
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
+	Moved       func(address string) string        // the address that one has after renames; nil = none
 	Doubt       map[string]bool                    // an interrupted apply touched them: what stands is not certain
 }
 
@@ -35,12 +36,13 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	if cs.Plan, err = in.Plan.Digest(); err != nil {
 		return nil, err
 	}
+	if in.Held == nil {
+		in.Held = func(string) bool { return false }
+	}
+	former := in.rename()
 	records := map[string]*Record{}
 	for i := range in.Records {
 		records[in.Records[i].Address] = &in.Records[i]
-	}
-	if in.Held == nil {
-		in.Held = func(string) bool { return false }
 	}
 	needed := map[string]string{} // what held units require stays with them
 	for _, r := range in.Records {
@@ -56,7 +58,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			cs.Summary.Unchanged++
 			continue
 		}
-		if err := cs.compare(in, u, records[u.Address]); err != nil {
+		if err := cs.compare(in, u, records[u.Address], former[u.Address]); err != nil {
 			return nil, err
 		}
 	}
@@ -83,6 +85,29 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	return cs, nil
 }
 
+// rename gives records the addresses that they have now, where nothing else has
+// them, and tells which they had.
+func (in *DiffInput) rename() map[string]string {
+	former := map[string]string{}
+	if in.Moved == nil {
+		return former
+	}
+	taken := map[string]bool{}
+	for _, r := range in.Records {
+		taken[r.Address] = true
+	}
+	in.Records = slices.Clone(in.Records)
+	for i, r := range in.Records {
+		now := in.Moved(r.Address)
+		if now == r.Address || taken[now] || in.Held(r.Address) || in.Plan.Find(now) == nil || in.Plan.Find(r.Address) != nil {
+			continue
+		}
+		taken[now], former[now] = true, r.Address
+		in.Records[i].Address = now
+	}
+	return former
+}
+
 func gone(doubt bool) string {
 	if doubt {
 		return "no longer defined, and an interrupted apply may have left it"
@@ -105,8 +130,8 @@ func (r *Record) same(u *Placed) bool {
 	return r.Protect == u.Protect && r.Stateful == u.Stateful && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
 }
 
-func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
-	a := Action{Op: Create, Address: u.Address, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
+func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
+	a := Action{Op: Create, Address: u.Address, Former: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
@@ -126,6 +151,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		}
 		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
 		cs.Summary.Move++
+	case former != "":
+		a.Op = Update
+		cs.Summary.Update++
 	case in.Doubt[u.Address]:
 		a.Op, a.Certain, a.Reason = Update, false, "unless the interrupted apply finished it"
 		cs.Summary.Uncertain++
@@ -147,7 +175,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" || in.Doubt[u.Address] {
+	if r.Digest == "" || in.Doubt[u.Address] || in.Doubt[former] {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
 			return nil
@@ -162,6 +190,12 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record) error {
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Reason = reason(a.Changes, before, after)
+		}
+	}
+	if former != "" {
+		a.Verb, a.Reason = Restart, "renamed from "+former
+		if a.Op == Move {
+			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
 		}
 	}
 	cs.Actions = append(cs.Actions, a)

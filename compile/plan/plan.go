@@ -109,7 +109,8 @@ type Action struct {
 	Op      Op            `json:"op"`
 	Address string        `json:"address"`
 	Machine string        `json:"machine"`
-	From    string        `json:"from,omitempty"` // the machine it leaves, of a move or replace
+	From    string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
+	Former  string        `json:"former,omitempty"` // the address that it had before it was renamed
 	Backend string        `json:"backend"`
 	Verb    Verb          `json:"verb,omitempty"`   // of an update
 	Digest  digest.Digest `json:"digest,omitempty"` // of the unit that should be

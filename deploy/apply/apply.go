@@ -36,6 +36,7 @@ type Work struct {
 	Objects  map[digest.Digest][]byte              // units that the state may not have yet
 	Good     map[string]map[string]json.RawMessage // last good functionalities of each library
 	Held     func(address string) bool             // what stays because it did not evaluate; nil = nothing
+	Moved    func(address string) string           // the address that one has after renames; nil = none
 	Machines []*graph.Machine                      // how to reach them; those of the state are added
 	Verb     string                                // apply, rollback, destroy
 	Revision string                                // commit of the deployment's folder, if known
@@ -129,7 +130,7 @@ func doubt(records []plan.Record, u *Unfinished) ([]plan.Record, map[string]bool
 
 func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]bool, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain,
+		Held: w.Held, Doubt: uncertain, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {

@@ -46,6 +46,7 @@ type step struct {
 	Address string  `json:"address"`
 	Machine string  `json:"machine"`
 	From    string  `json:"from,omitempty"`
+	Former  string  `json:"former,omitempty"`
 	Failed  string  `json:"failed,omitempty"`
 }
 
@@ -82,8 +83,16 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 			u.Machines = append(u.Machines, l.Start.Machines...)
 		}
 		if s := l.Begin; s != nil {
-			if u.Units[s.Address] == nil {
-				u.Units[s.Address] = map[string]bool{}
+			for _, address := range []string{s.Address, s.Former} {
+				if address != "" && u.Units[address] == nil {
+					u.Units[address] = map[string]bool{}
+				}
+			}
+			if s.Former != "" {
+				u.Units[s.Former][s.Machine] = true
+				if s.From != "" {
+					u.Units[s.Former] = map[string]bool{s.From: true}
+				}
 			}
 			u.Units[s.Address][s.Machine] = true
 			if s.From != "" {

@@ -219,6 +219,9 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			running++
 			r.tell(Event{Outcome: Started, Action: *a})
 			had, stood := by[a.Address]
+			if a.Former != "" {
+				had, stood = by[a.Former]
+			}
 			go func() {
 				at := time.Now()
 				stands, err := r.act(lasting, a, had, stood)
@@ -234,10 +237,12 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		}
 		f := <-over
 		running--
-		if f.stands != nil {
-			by[f.a.Address] = *f.stands
-		} else {
-			delete(by, f.a.Address)
+		delete(by, f.a.Address)
+		if f.a.Former != "" {
+			delete(by, f.a.Former)
+		}
+		if f.stands != nil { // under its old name if renaming failed
+			by[f.stands.Address] = *f.stands
 		}
 		rolling[f.a.Address].over(f.a.Address, f.err)
 		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
@@ -306,7 +311,7 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 	if !stood {
 		old = nil
 	}
-	s := &step{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From}
+	s := &step{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.Former}
 	if err := r.j.write(line{Begin: s}); err != nil {
 		return old, err
 	}
@@ -356,6 +361,9 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		}
 		old = stands
 	}
+	if a.Former != "" {
+		return r.rename(ctx, a, u, old)
+	}
 	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
 	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
 		if _, err = r.change(ctx, a.Address, a.From, nil, old); err != nil {
@@ -363,6 +371,33 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		}
 	}
 	return stands, err
+}
+
+// rename puts a unit in the place of the same one under its old name. The two
+// would be in each other's way, so the old one goes first, and comes back if
+// the new one fails.
+func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	from := a.Machine
+	if a.From != "" {
+		from = a.From
+	}
+	if left, err := r.change(ctx, a.Former, from, nil, old); err != nil {
+		return left, err
+	}
+	stands, err := r.change(ctx, a.Address, a.Machine, u, nil)
+	if err == nil || stands != nil || old == nil || old.Digest == "" {
+		return stands, err
+	}
+	back := &plan.Placed{Address: a.Former, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
+		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
+	was, again := r.change(ctx, a.Former, from, back, nil)
+	if again != nil {
+		err = fmt.Errorf("%w; the old one did not come back: %w", err, again)
+	}
+	if was != nil {
+		was.Requires, was.After, was.Protect, was.Stateful = old.Requires, old.After, old.Protect, old.Stateful
+	}
+	return was, err
 }
 
 // change asks one machine to make a unit what it should be; u nil deletes it.

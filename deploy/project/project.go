@@ -97,7 +97,8 @@ type Desired struct {
 	Generation  *state.Generation // nil: nothing was ever applied
 	Baseline    digest.Digest
 	Reads       []lang.Read
-	Overrides   []string // functionalities that the entry overrides, sorted
+	Moved       func(address string) string // what was renamed
+	Overrides   []string                    // functionalities that the entry overrides, sorted
 }
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
@@ -113,9 +114,10 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 		Machines map[string]struct {
 			Connect string `json:"connect"`
 		} `json:"machines"`
+		Moved map[string]string `json:"moved"`
 	}
 	json.Unmarshal(res.Deployment, &head) // compile says what is wrong with it
-	d.Name = head.Name
+	d.Name, d.Moved = head.Name, compile.Renames(head.Moved)
 	var now []*graph.Machine
 	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
 		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
@@ -261,7 +263,7 @@ func (d *Desired) holds() func(string) bool {
 		held[h.Name] = true
 	}
 	return func(address string) bool {
-		a, err := graph.ParseAddress(address)
+		a, err := graph.ParseAddress(d.Moved(address))
 		return err == nil && (held[a.Functionality()] || held[a.Lib])
 	}
 }
@@ -303,6 +305,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 	d.Generation, base.Generation = gen, gen.Number
 	base.Former = gen.Machines
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
+		r.Address = d.Moved(r.Address)
 		base.Machines[r.Address] = r.Machine
 		if r.Digest == "" {
 			continue // nobody knows what stands there
@@ -315,7 +318,16 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		if err := state.Load(ctx, store, object, &funcs); err != nil {
 			return base, nil, fmt.Errorf("last good version of library %s: %w", lib, err)
 		}
-		base.Good[lib] = funcs
+		for name, value := range funcs {
+			a, err := graph.ParseAddress(d.Moved(lib + "/" + name))
+			if err != nil {
+				continue
+			}
+			if base.Good[a.Lib] == nil {
+				base.Good[a.Lib] = map[string]json.RawMessage{}
+			}
+			base.Good[a.Lib][a.Name] = value
+		}
 	}
 	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
 	return base, stands, err
@@ -325,7 +337,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 func (p *Project) Work(d *Desired) *apply.Work {
 	store := p.Store(d.Name, d.Environment)
 	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
-		Held: d.holds(), Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
+		Held: d.holds(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
 		Dial: p.Dialer().Dial, Artifact: p.artifacts.Stream}
 }
 

@@ -1,0 +1,77 @@
+package compile
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// Renames gives the address that an address has after the renames of an entry:
+// old → new names of libraries, functionalities or replicas. The longest name
+// that fits counts; a chain of renames is followed to its end.
+func Renames(moved map[string]string) func(address string) string {
+	once := func(address string) string {
+		rest := ""
+		for name := address; name != ""; {
+			if now, ok := moved[name]; ok {
+				return now + rest
+			}
+			i := strings.LastIndexAny(name, "/#")
+			if i < 0 {
+				break
+			}
+			name, rest = name[:i], name[i:]+rest
+		}
+		return address
+	}
+	return func(address string) string {
+		for range len(moved) {
+			now := once(address)
+			if now == address {
+				break
+			}
+			address = now
+		}
+		return address
+	}
+}
+
+// checkMoved refuses renames that lead nowhere, or from what is still there.
+func (c *compiler) checkMoved() {
+	libs, names := map[string]bool{}, slices.Sorted(maps.Keys(c.funcs))
+	for _, l := range c.in.Result.Libraries {
+		libs[l.Name] = true
+	}
+	for _, old := range slices.Sorted(maps.Keys(c.e.Moved)) {
+		now := c.e.Moved[old]
+		fail := func(format string, args ...any) *diag.Error {
+			e := diag.Errorf("", format, args...).At("moved", old)
+			c.errs = append(c.errs, e)
+			return e
+		}
+		parts := strings.Count(old, "/")
+		switch _, err := graph.ParseAddress(now); {
+		case parts != strings.Count(now, "/") || strings.Contains(old, "#") != strings.Contains(now, "#"):
+			fail("moved: %q and %q are not of the same kind", old, now).WithHint("'old-lib': 'new-lib', 'lib/old': 'lib/new' or 'lib/name#0': 'lib/name#a'")
+		case err != nil:
+			fail("moved: %q is no name", now).WithHint(nameHint)
+		case c.e.Moved[now] != "":
+		case parts == 0 && !libs[now]:
+			fail("moved: there is no library %q", now).WithHint("%s", diag.Suggest(now, slices.Sorted(maps.Keys(libs))))
+		case parts == 0 && libs[old]:
+			fail("moved: library %q is still there", old).WithHint("only what is gone was renamed")
+		case parts > 0:
+			full, _, replica := strings.Cut(now, "#")
+			from, _, _ := strings.Cut(old, "#")
+			lib, _, _ := strings.Cut(full, "/")
+			if a, err := graph.ParseAddress(full); err == nil && c.funcs[a.Functionality()] == nil && !c.libHeld[lib] {
+				fail("moved: no library defines %q", full).WithHint("%s", diag.Suggest(full, names))
+			} else if !replica && c.funcs[from] != nil && c.funcs[from].err == nil {
+				fail("moved: %q is still there", old).WithHint("only what is gone was renamed")
+			}
+		}
+	}
+}

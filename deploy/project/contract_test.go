@@ -1,0 +1,202 @@
+package project_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const cluster = `
+-- defx.jsonnet --
+{
+  name: 'c',
+  libs: { etcd: import 'etcd.libsonnet', watch: import 'watch.libsonnet' },
+  machines: { ['m%d' % i]: { connect: 'dir:m%d' % i, address: '10.0.0.%d' % i, pool: 'p' } for i in std.range(1, 3) },
+  defaults: { place: { pool: 'p' } },
+}
+-- etcd.libsonnet --
+local defx = import 'defx/v1.libsonnet';
+{
+  etcd: {
+    place: { replicas: { a: {}, b: {}, c: { service+: { env+: { ROLE: 'last' } } } }, spread: 'machine' },
+    exports: { endpoints: defx.peers.join(',', function(r) 'http://%s:%s' % [r.host, r.port('client')]) },
+    service: {
+      command: ['/usr/bin/etcd', '--name', defx.me.name, '--at', defx.me.host, '--initial-cluster',
+                defx.peers.join(',', function(r) '%s=http://%s:%s' % [r.name, r.host, r.port('peer')])],
+      env: { ROLE: 'any' },
+      dirs: { state: 'etcd' },
+      ports: { client: 2379, peer: 2380 },
+    },
+  },
+}
+-- watch.libsonnet --
+local defx = import 'defx/v1.libsonnet';
+{
+  agent: { place: { every: 'machine' }, service: { command: ['/bin/agent'], ports: { metrics: 9100 } } },
+  scraper: {
+    connects: { all: defx.all({ port: 'metrics' }), etcd: 'etcd' },
+    service: {
+      command: ['/bin/scraper', defx.dep('etcd').output('endpoints')],
+      files: { '/etc/scraper.json': { json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics')), port: defx.me.port('http') } } },
+      ports: { http: 9090 },
+    },
+  },
+  beside: { connects: ['agent'], place: { every: 'machine', with: 'etcd' }, service: { command: ['/bin/beside', defx.dep('agent').here.host, defx.dep('agent').here.port('metrics')] } },
+}
+`
+
+// unitText is the one unit file of a service on a machine.
+func (w *world) unitText(machine, pattern string) string {
+	w.t.Helper()
+	found, _ := filepath.Glob(filepath.Join(w.dir, machine, "etc/systemd/system", pattern))
+	if len(found) != 1 {
+		w.t.Fatalf("%s on %s: %v", pattern, machine, found)
+	}
+	raw, err := os.ReadFile(found[0])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func TestAClusterKnowsItsOwnMembers(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.apply()
+	etcd := w.unitText("m2", "defx-default-c-etcd-etcd.b:*.service")
+	if want := "ExecStart=:/usr/bin/etcd --name etcd-b --at 10.0.0.2 --initial-cluster etcd-a=http://10.0.0.1:2380,etcd-b=http://10.0.0.2:2380,etcd-c=http://10.0.0.3:2380\n"; !strings.Contains(etcd, want) {
+		t.Errorf("no line %q in\n%s", want, etcd)
+	}
+	if !strings.Contains(w.unitText("m3", "defx-default-c-etcd-etcd.c:*.service"), "ROLE=last") {
+		t.Error("the patch of replica c is lost")
+	}
+	if beside := w.unitText("m2", "defx-default-c-watch-beside.m2:*.service"); !strings.Contains(beside, "ExecStart=:/bin/beside 127.0.0.1 9100\n") {
+		t.Errorf("beside reads another agent than that of its machine:\n%s", beside)
+	}
+	raw, err := filepath.Glob(filepath.Join(w.dir, "m*/var/lib/defx/store/*-0444"))
+	if err != nil || len(raw) != 1 {
+		t.Fatalf("%v %v", raw, err)
+	}
+	got, _ := os.ReadFile(raw[0])
+	want := `{
+  "port": 9090,
+  "targets": [
+    "10.0.0.1:9100",
+    "10.0.0.2:9100",
+    "10.0.0.3:9100"
+  ]
+}
+`
+	if string(got) != want {
+		t.Errorf("the scrape list is\n%s", got)
+	}
+}
+
+func TestAFourthMachineChangesWhoSpeaksOfIt(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.apply()
+	w.edit("defx.jsonnet", "std.range(1, 3)", "std.range(1, 4)")
+	_, cs := w.plan()
+	if got, want := ops(cs), "create watch/agent#m4, update watch/scraper"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	w.apply()
+	w.edit("defx.jsonnet", "std.range(1, 4)", "std.range(1, 3)")
+	_, cs = w.plan()
+	if got, want := ops(cs), "update watch/scraper, delete watch/agent#m4"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestWhatIsRenamedStaysWhereItIs(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.apply()
+	before := map[string]string{}
+	d, _ := w.plan()
+	for _, s := range d.Graph.Services {
+		before[s.Address.String()] = s.Machine
+	}
+	w.edit("defx.jsonnet", "watch: import", "seen: import")
+	w.edit("defx.jsonnet", "name: 'c',", "name: 'c', moved: { watch: 'seen', 'etcd/etcd': 'etcd/store', 'etcd/store#c': 'etcd/store#z' },")
+	w.edit("etcd.libsonnet", "  etcd: {", "  store: {")
+	w.edit("etcd.libsonnet", "c: { service+", "z: { service+")
+	w.edit("watch.libsonnet", "etcd: 'etcd'", "etcd: 'store'")
+	w.edit("watch.libsonnet", "with: 'etcd'", "with: 'store'")
+	d, cs := w.plan()
+	for _, a := range cs.Actions {
+		if a.Former == "" || a.Op != "update" {
+			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.Former)
+		}
+		if s := before[a.Former]; s != a.Machine {
+			t.Errorf("%s was on %s and is on %s", a.Former, s, a.Machine)
+		}
+	}
+	if len(cs.Actions) != 10 {
+		t.Errorf("%d actions, want 10", len(cs.Actions))
+	}
+	if res := w.apply(); len(res.Failed) > 0 || res.Counts.Updated != 10 {
+		t.Errorf("%+v", res)
+	}
+	if old, _ := filepath.Glob(filepath.Join(w.dir, "m*/etc/systemd/system/*watch*")); len(old) > 0 {
+		t.Errorf("left behind: %v", old)
+	}
+	if _, cs := w.plan(); !cs.Empty() {
+		t.Errorf("after that: %s", ops(cs))
+	}
+}
+
+func TestARenamedLibraryThatBreaksIsHeldUnderItsNewName(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.apply()
+	w.edit("defx.jsonnet", "watch: import", "seen: import")
+	w.edit("defx.jsonnet", "name: 'c',", "name: 'c', moved: { watch: 'seen' },")
+	w.edit("watch.libsonnet", "agent: {", "agent: { {")
+	d, cs := w.plan()
+	if !cs.Empty() || len(d.Held) != 4-1 {
+		t.Errorf("held %v, actions %s", d.Held, ops(cs))
+	}
+}
+
+// refused evaluates a changed cluster and gives what is said of it.
+func refused(t *testing.T, file, old, new string) string {
+	t.Helper()
+	w := newWorld(t, cluster)
+	w.edit(file, old, new)
+	d, err := w.open().Evaluate(context.Background())
+	if err != nil {
+		return err.Error()
+	}
+	var all []string
+	for _, h := range d.Held {
+		all = append(all, h.Err.Error())
+	}
+	return strings.Join(all, "\n")
+}
+
+func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
+	for name, c := range map[string]struct{ file, old, new, want string }{
+		"host of three": {"watch.libsonnet", "defx.dep('etcd').output('endpoints')", "defx.dep('etcd').host",
+			"watch.libsonnet:7:7: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: each(function(r) …) or join"},
+		"an unknown output": {"watch.libsonnet", "output('endpoints')", "output('endpoint')", "has no export \"endpoint\"\n    hint: did you mean \"endpoints\"?"},
+		"a list in a text":  {"watch.libsonnet", "json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics'))", "json: { targets: std.join(',', defx.dep('all').each(function(r) r.host))", "is a list, and stands where one text is needed"},
+		"none here":         {"watch.libsonnet", "place: { every: 'machine' }, service: { command: ['/bin/agent']", "place: { machine: 'm1' }, service: { command: ['/bin/agent']", "on machine m2 there are 0 replicas of watch/agent"},
+		"a dropped key":     {"etcd.libsonnet", "env+: { ROLE", "env: { OTHER", `etcd.libsonnet:4:57: etcd/etcd: the patch of replica "c" drops "service.env.ROLE"`},
+		"a wrong patch":     {"etcd.libsonnet", "env+: { ROLE: 'last' }", "env+: { ROLE: 3 }", "etcd.libsonnet:4:65: etcd/etcd#c: a string is needed here, not the number 3"},
+		"r outside":         {"etcd.libsonnet", "defx.me.host", "(import 'defx/v1.libsonnet').peers.host", ".host of etcd/etcd, which has 3 replicas"},
+		"with nothing":      {"watch.libsonnet", "with: 'etcd'", "with: 'etc'", "runs with \"etc\", which no library defines\n    hint: did you mean \"etcd\"?"},
+		"every and count":   {"watch.libsonnet", "every: 'machine' }, service: { command: ['/bin/agent']", "every: 'machine', replicas: 2 }, service: { command: ['/bin/agent']", "leaves machine, replicas and spread nothing to say"},
+		"moved to nowhere":  {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'etcd/x': 'etcd/etc' },", `moved: no library defines "etcd/etc"`},
+		"moved and there":   {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'watch/agent': 'etcd/etcd' },", `"watch/agent" is still there`},
+		"two contents":      {"watch.libsonnet", "json: {", "text: 'x', json: {", "exactly one of text, json, yaml"},
+		"unequal facts":     {"watch.libsonnet", "agent: {", "one: { host: { sysctl: { 'vm.x': 1 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, two: { host: { sysctl: { 'vm.x': 2 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, agent: {", `asks for sysctl vm.x = "1" on machine m1, and watch/two asks for "2"`},
+		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `no backend of this version makes a resource of type "aws.s3"`},
+		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := refused(t, c.file, c.old, c.new); !strings.Contains(got, c.want) {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
