@@ -10,7 +10,8 @@ import (
 
 // agentCommand is the machine's side. Nobody calls it by hand.
 func agentCommand() *cobra.Command {
-	return &cobra.Command{
+	enter := ""
+	cmd := &cobra.Command{
 		Use:               "agent",
 		Hidden:            true,
 		Short:             "Be the machine's side of a conversation on standard input and output",
@@ -19,10 +20,15 @@ func agentCommand() *cobra.Command {
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(*cobra.Command, []string) error {
+			if enter != "" {
+				return agent.Enter(enter)
+			}
 			return agent.Serve(struct {
 				io.Reader
 				io.Writer
 			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))
 		},
 	}
+	cmd.Flags().StringVar(&enter, "enter", "", "become a command in a unit's surroundings: a `REQUEST` of defx shell")
+	return cmd
 }

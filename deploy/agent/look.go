@@ -43,6 +43,7 @@ type Info struct {
 	System  string           `json:"system"` // of /etc/os-release
 	Kernel  string           `json:"kernel"`
 	Arch    string           `json:"arch"`
+	Program string           `json:"program"` // this one, as it lies there
 	Systemd string           `json:"systemd,omitempty"`
 	Booted  time.Time        `json:"booted,omitzero"`
 	Free    uint64           `json:"free"`             // bytes where defx keeps things
@@ -170,6 +171,7 @@ func (h *Host) Object(d digest.Digest) ([]byte, error) {
 func (h *Host) Info(ctx context.Context) (*Info, error) {
 	i := &Info{Arch: runtime.GOARCH, Units: map[string]int{}, Tokens: map[string]int64{}, Numbers: map[string]int{}}
 	i.Host, _ = os.Hostname()
+	i.Program, _ = os.Executable()
 	root, m, done, err := h.reading()
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil

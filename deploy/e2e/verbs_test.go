@@ -48,6 +48,14 @@ func TestVerbsThatAskMachines(t *testing.T) {
 		t.Error("restart did not restart")
 	}
 
+	out1 := s.says("GREETING=one", "shell", "apart/left", "--", "/bin/sh", "-c", "env; id -u; echo 'a  b' \"$0\"", "$(x) '\"\\")
+	if !strings.Contains(out1, "a  b $(x) '\"\\\n") || strings.Contains(out1, "\n0\n") {
+		t.Errorf("%s", out1)
+	}
+	if code, _ := s.run("shell", "apart/left", "--", "/bin/sh", "-c", "exit 42"); code != 42 {
+		t.Errorf("a shell's exit code became %d", code)
+	}
+
 	// What somebody did by hand is told.
 	m1.Exec("systemctl stop defx-default-apart-apart-left.service; f=$(echo /etc/systemd/system/defx-default-apart-apart-below:*.service); echo '# mine' >> $f; mkdir $f.d; printf '[Service]\\nNice=3\\n' > $f.d/mine.conf; systemctl daemon-reload")
 	out2 := s.says("is inactive", "status", "--refresh")

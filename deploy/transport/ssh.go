@@ -73,7 +73,7 @@ func parseSSH(connect string) (target, error) {
 	return t, nil
 }
 
-// pin is a host key as the deployment states it.
+// parsePin reads a host key as the deployment states it.
 func parsePin(hostKey string) (kind, blob string, err error) {
 	f := strings.Fields(hostKey)
 	if len(f) < 2 || strings.ContainsAny(hostKey, "\n\r") {
@@ -108,24 +108,12 @@ func (d Dialer) dialSSH(ctx context.Context, m *graph.Machine) (*agent.Client, e
 			return nil, fail("via", "via %q is not user@host:port", m.Via)
 		}
 	}
-	known := ""
-	if m.HostKey != "" {
-		kind, blob, err := parsePin(m.HostKey)
-		if err != nil {
-			return nil, fail("hostKey", "hostKey cannot be used: %v", err).WithHint("the line that the machine has in /etc/ssh/ssh_host_ed25519_key.pub")
-		}
-		f, err := os.CreateTemp("", "defx-known-hosts-")
-		if err != nil {
-			return nil, err
-		}
-		known = f.Name()
-		defer os.Remove(known)
-		_, err = fmt.Fprintf(f, "%s %s %s\n", pinned, kind, blob)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return nil, err
-		}
+	known, err := pin(m)
+	if err != nil {
+		return nil, err
 	}
-	p, err := start("ssh", d.sshArgs(m, to, known)...)
+	defer os.Remove(known)
+	p, err := start("ssh", append([]string{"-T", "-o", "LogLevel=DEBUG1"}, append(d.sshArgs(m, to, known), bootstrap)...)...) // DEBUG1 tells which key the machine has
 	if err != nil {
 		return nil, fail("connect", "ssh cannot be run: %v", err).WithHint("defx reaches machines through OpenSSH's client: install it")
 	}
@@ -138,17 +126,34 @@ func (d Dialer) dialSSH(ctx context.Context, m *graph.Machine) (*agent.Client, e
 	return c, nil
 }
 
+// pin writes the private known_hosts of a machine whose key is pinned; "" if it is not.
+func pin(m *graph.Machine) (string, error) {
+	if m.HostKey == "" {
+		return "", nil
+	}
+	kind, blob, err := parsePin(m.HostKey)
+	if err != nil {
+		return "", diag.Errorf("machine "+m.Name, "hostKey cannot be used: %v", err).At("machines", m.Name, "hostKey").
+			WithHint("the line that the machine has in /etc/ssh/ssh_host_ed25519_key.pub")
+	}
+	f, err := os.CreateTemp("", "defx-known-hosts-")
+	if err != nil {
+		return "", err
+	}
+	_, err = fmt.Fprintf(f, "%s %s %s\n", pinned, kind, blob)
+	return f.Name(), errors.Join(err, f.Close())
+}
+
 // pinned is the name that a pinned key has in the private known_hosts.
 const pinned = "defx-pinned"
 
 func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
-	args := []string{"-T", "-x", "-a"}
+	args := []string{"-x", "-a"}
 	o := func(name, value string) { args = append(args, "-o", name+"="+value) }
 	o("BatchMode", "yes")
 	o("ConnectTimeout", fmt.Sprint(max(1, int(d.connecting()/time.Second))))
 	o("ServerAliveInterval", "5")
 	o("ServerAliveCountMax", "3")
-	o("LogLevel", "DEBUG1") // tells which key the machine has
 	o("StrictHostKeyChecking", "yes")
 	o("UpdateHostKeys", "no")
 	o("RemoteCommand", "none")
@@ -177,7 +182,7 @@ func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
 	if to.port != "" {
 		args = append(args, "-p", to.port)
 	}
-	return append(args, "--", to.host, bootstrap)
+	return append(args, "--", to.host)
 }
 
 // socketDir is a folder of ours with a short name; "" if there is none.
