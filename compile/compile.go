@@ -45,6 +45,8 @@ type Input struct {
 	Backends []string                                 // names of the backends there are
 	Artifact func(path string) (plan.Artifact, error) // content of an artifact, path relative to the root
 	Secrets  map[string]string                        // name → version
+	Raw      Good                                     // values before transforms, of what evaluated; nil without transforms
+	RawGood  Good                                     // last good values before transforms; those of Baseline are behind them
 	Failed   map[string]*diag.Error                   // functionalities that a later stage refused, by full name
 }
 
@@ -87,16 +89,49 @@ func Compile(in Input) (*Output, error) {
 		if f.err != nil {
 			out.Held = append(out.Held, Held{Name: name, Err: f.err})
 		}
-		if f.value != nil && f.fn != nil {
+		value := f.value
+		if in.Raw != nil && f.err == nil {
+			value = in.Raw[f.lib][f.name]
+		} else if in.Raw != nil {
+			value = in.RawGood[f.lib][f.name]
+		}
+		if value != nil && f.fn != nil {
 			if out.Good[f.lib] == nil {
 				out.Good[f.lib] = map[string]json.RawMessage{}
 			}
-			out.Good[f.lib][f.name] = f.value
+			out.Good[f.lib][f.name] = value
 		}
 	}
+	c.keepDropped(out.Good)
 	out.Held = append(c.heldLibs, out.Held...)
 	slices.SortStableFunc(out.Held, func(a, b Held) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
+}
+
+// keepDropped adds to what is good what a transform dropped: it must be there
+// when the transform runs again with a library held.
+func (c *compiler) keepDropped(good Good) {
+	keep := func(lib, name string, value json.RawMessage) {
+		if value == nil || good[lib][name] != nil || c.funcs[lib+"/"+name] != nil {
+			return
+		}
+		if good[lib] == nil {
+			good[lib] = map[string]json.RawMessage{}
+		}
+		good[lib][name] = value
+	}
+	for lib, funcs := range c.in.Raw {
+		for name, value := range funcs {
+			keep(lib, name, value)
+		}
+	}
+	for _, l := range c.in.Result.Libraries {
+		for name, value := range c.in.RawGood[l.Name] {
+			if l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Name == name && f.Err != nil }) {
+				keep(l.Name, name, value)
+			}
+		}
+	}
 }
 
 // function is one functionality on its way through the compiler.
@@ -626,6 +661,9 @@ func (c *compiler) checkLost(f *function, lf lang.Functionality) {
 	}
 	base, _ := unpack(lf.Base)
 	now, _ := unpack(lf.Value)
+	if raw := c.in.Raw[f.lib][f.name]; raw != nil {
+		now, _ = unpack(raw)
+	}
 	lost(base, now, func(where []string, key string) {
 		c.errs = append(c.errs, diag.Errorf(f.full(), "the override drops %q, which the library sets", strings.Join(append(slices.Clone(where), key), ".")).
 			At(append([]string{"overrides", f.full()}, where...)...).

@@ -35,6 +35,9 @@ func (c *compiler) export(f *function, name string) *export {
 	if len(f.parts) == 1 {
 		p = f.parts[0]
 	}
+	if x := f.fn.External; x != nil {
+		p.decoded.Ports, p.decoded.Labels = x.Ports, x.Labels
+	}
 	d := &decoder{subject: f.full()}
 	r := c.resolver(f, f.fn, p, &decoder{})
 	r.d = d

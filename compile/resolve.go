@@ -94,7 +94,7 @@ func (r *resolver) place(pl graph.Place) {
 	set, err := r.c.lookup(r.f, r.p, pl.With)
 	switch {
 	case err != nil:
-		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint)
+		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 	case set == r.f.full():
 		r.d.errorf(at, "runs with itself")
 	default:
@@ -128,7 +128,7 @@ func (r *resolver) aliases(a Aliases, field string, at []string, into map[string
 		}
 		set, err := r.c.lookup(r.f, r.p, a[alias].Name)
 		if err != nil {
-			r.d.errorf(p, "%s %v", field, err.Msg).WithHint("%s", err.Hint)
+			r.d.errorf(p, "%s %v", field, err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			r.broken[alias] = true
 			continue
 		}
@@ -147,7 +147,7 @@ func (r *resolver) names(after []string, at []string) {
 	for i, name := range after {
 		set, err := r.c.lookup(r.f, r.p, name)
 		if err != nil {
-			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after %s", err.Msg).WithHint("%s", err.Hint)
+			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 		} else if set == r.set() {
 			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself")
 		} else {
@@ -170,6 +170,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		g := c.funcs[full]
 		if g.fn == nil {
 			_, e := fail("which is held and has no last good version")
+			e.Because = full
 			return "", e.WithHint("mend %s first", full)
 		}
 		if member == "" {
@@ -218,6 +219,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 	}
 	if len(parts) > 1 && c.libHeld[parts[0]] {
 		_, e := fail("and library %s did not evaluate and has no last good version", parts[0])
+		e.Because = parts[0]
 		return "", e.WithHint("mend library %s first", parts[0])
 	}
 	var known []string
@@ -386,7 +388,7 @@ func (r *resolver) target(path []string, t token.Token) (string, bool) {
 	case "name":
 		set, err := r.c.lookup(r.f, r.p, t.Name)
 		if err != nil {
-			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint)
+			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			return "", false
 		}
 		if set == r.set() {

@@ -21,6 +21,8 @@ type request struct {
 	Whole  *wholeRequest  `json:",omitempty"`
 	Locate *locateRequest `json:",omitempty"`
 	File   *EvalConfig    `json:",omitempty"`
+
+	Transform *transformRequest `json:",omitempty"`
 }
 
 // locateRequest asks where paths are written. Shallow reads no file but the entry.
@@ -47,6 +49,8 @@ type answer struct {
 	Names     []string        `json:",omitempty"` // of libraries, or of functionalities
 	Positions []diag.Position `json:",omitempty"`
 	Output    string          `json:",omitempty"`
+
+	Values map[string]json.RawMessage `json:",omitempty"` // of functionalities, transformed
 }
 
 // code is what the program itself needs beside its data, in bytes: with it the
@@ -74,6 +78,8 @@ func Child(in io.Reader, out io.Writer) int {
 		a.Output, a.Errors = evalFile(*r.File)
 	case r.Locate != nil:
 		a.Positions = locate(r.Config, *r.Locate)
+	case r.Transform != nil:
+		transform(r.Config, *r.Transform, a)
 	case r.Whole != nil:
 		whole(r.Config, *r.Whole, a)
 	}

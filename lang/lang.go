@@ -40,6 +40,7 @@ type Result struct {
 	Deployment  json.RawMessage // the entry's value without libs and overrides, tokens inside strings
 	Libraries   []Library       // sorted by name
 	Overrides   []string        // the names that overrides holds, sorted
+	Transforms  int             // how many transforms there are: see Transform
 	Reads       []Read          // sorted by path
 }
 

@@ -204,6 +204,9 @@ func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 	if bad := e.askInto("if std.isObject(o) then [k for k in std.objectFields(o) if !std.startsWith(k, '#')] else error 'overrides: an object lib/name -> patch is needed, not a value of type ' + std.type(o)", &r.Overrides); bad != nil {
 		errs = append(errs, whereIs(bad.At("overrides"))...)
 	}
+	if bad := e.askInto("if !std.objectHasAll(d, 'transforms') then 0 else if std.isArray(d.transforms) then std.length(d.transforms) else error 'transforms: a list of { each: function } and { all: function } is needed, not a value of type ' + std.type(d.transforms)", &r.Transforms); bad != nil {
+		errs = append(errs, whereIs(bad.At("transforms"))...)
+	}
 	if bad := e.askInto("[k for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#')]", &fields); bad != nil {
 		return nil, whereIs(bad)
 	}

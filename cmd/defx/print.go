@@ -215,8 +215,14 @@ func printHeld(d *project.Desired) {
 		}
 	}
 	told := map[string]bool{}
+	var follow []string
 	for _, c := range causes {
-		for _, e := range compile.All(c.err) {
+		all := compile.All(c.err)
+		if !slices.ContainsFunc(all, func(e *diag.Error) bool { return e.Because == "" }) {
+			follow = append(follow, c.names...)
+			continue
+		}
+		for _, e := range all {
 			if text := s.problem(e); !told[text] {
 				told[text] = true
 				fmt.Fprintln(os.Stderr, text)
@@ -224,6 +230,19 @@ func printHeld(d *project.Desired) {
 		}
 		fmt.Fprintf(os.Stderr, "  %s %s\n", s.yellow("held:"), clean(heldText(c.names, c.units, generation(d))))
 	}
+	if len(follow) > 0 { // they are told once: mending the above mends them
+		fmt.Fprintf(os.Stderr, "  %s %s\n", s.yellow("held:"), clean(followText(follow)))
+	}
+}
+
+// followText says what is held because of something else that is.
+func followText(names []string) string {
+	slices.Sort(names)
+	more := ""
+	if n := len(names) - 6; n > 0 {
+		names, more = names[:6], fmt.Sprintf(" and %d more", n)
+	}
+	return "because of that also " + strings.Join(names, ", ") + more
 }
 
 // heldText says what is held and what becomes of it.

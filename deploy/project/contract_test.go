@@ -200,3 +200,53 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		})
 	}
 }
+
+func TestTransformsChangeEachAndAll(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.edit("defx.jsonnet", "name: 'c',", `name: 'c',
+  transforms: [
+    { each: function(name, f) if std.objectHas(f, 'service') then f { service+: { env+: { NAME: name } } } else f },
+    { each: function(f) f },
+    { all: function(m) m { 'extra/more': { place: { machine: 'm1' }, service: { command: ['/bin/more', '%d' % std.length(m)] } }, 'watch/scraper': null } },
+  ],`)
+	w.apply()
+	c := w.unitText("m*", "defx-default-c-etcd-etcd.c:*.service")
+	if !strings.Contains(c, "NAME=etcd/etcd") || !strings.Contains(c, "ROLE=last") {
+		t.Errorf("the replica lost its patch or the transform:\n%s", c)
+	}
+	if more := w.unitText("m1", "defx-default-c-extra-more:*.service"); !strings.Contains(more, "ExecStart=:/bin/more 4\n") {
+		t.Errorf("what was added:\n%s", more)
+	}
+	// What breaks is held as it was transformed.
+	w.edit("watch.libsonnet", "agent: {", "agent: { {")
+	d, cs := w.plan()
+	if !cs.Empty() || len(d.Held) != 2 {
+		t.Errorf("held %v, actions %s", d.Held, ops(cs))
+	}
+	w.edit("watch.libsonnet", "agent: { {", "agent: {")
+	if _, cs := w.plan(); !cs.Empty() {
+		t.Errorf("mended: %s", ops(cs))
+	}
+	w.edit("watch.libsonnet", "['/bin/agent']", "3")
+	d, cs = w.plan()
+	if !cs.Empty() || len(d.Held) != 1 {
+		t.Errorf("held %v, actions %s", d.Held, ops(cs))
+	}
+	if res := w.apply(); res.Wrote {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestABrokenTransformFailsTheRun(t *testing.T) {
+	for text, want := range map[string]string{
+		"[{ each: function(f) f.nothing }]": "defx.jsonnet:2:47: transform 0: ",
+		"[{ each: 3 }]":                     "{ each: function(f) … } or { all: function(map) … } is needed",
+		"3":                                 "a list of { each: function }",
+		"[{ all: function(m) 3 }]":          "all must give an object",
+		"[{ all: function(m) { x: m['etcd/etcd'] } }]": `"x" is no name of a functionality`,
+	} {
+		if got := refused(t, "defx.jsonnet", "name: 'c',", "name: 'c', transforms: "+text+","); !strings.Contains(got, want) {
+			t.Errorf("%s: got %s\nwant %s", text, got, want)
+		}
+	}
+}

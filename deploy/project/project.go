@@ -133,6 +133,15 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	if err := p.secretVersions(in.Secrets); err != nil {
 		return nil, err
 	}
+	if res.Transforms > 0 {
+		if err := p.transform(ctx, &in); err != nil {
+			var list diag.List
+			if errors.As(err, &list) {
+				p.locate(ctx, list)
+			}
+			return nil, err
+		}
+	}
 	if err := p.settle(d, in, old); err != nil {
 		var list diag.List
 		if errors.As(err, &list) {
@@ -145,6 +154,95 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 		p.locate(ctx, compile.All(h.Err))
 	}
 	return d, nil
+}
+
+// transform lets the entry's transforms change what evaluated, with the last
+// good version in the place of what did not. What was good is transformed by
+// itself too: it stands in for what turns out bad later.
+func (p *Project) transform(ctx context.Context, in *compile.Input) error {
+	values, good := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	in.Raw, in.RawGood = compile.Good{}, in.Baseline.Good
+	for lib, funcs := range in.RawGood {
+		for name, v := range funcs {
+			good[lib+"/"+name] = v
+		}
+	}
+	broken := map[string]bool{}
+	for _, l := range in.Result.Libraries {
+		in.Raw[l.Name] = map[string]json.RawMessage{}
+		if l.Err != nil {
+			for name := range in.RawGood[l.Name] {
+				broken[l.Name+"/"+name] = true
+			}
+		}
+		for _, f := range l.Functionalities {
+			full := l.Name + "/" + f.Name
+			if f.Err != nil {
+				broken[full] = true
+			} else if string(f.Value) != "null" {
+				values[full], in.Raw[l.Name][f.Name] = f.Value, f.Value
+			}
+		}
+	}
+	for full := range broken {
+		if v, ok := good[full]; ok {
+			values[full] = v
+		}
+	}
+	now, err := lang.Transform(ctx, p.Config, values)
+	if err != nil {
+		return err
+	}
+	was := map[string]json.RawMessage{}
+	if len(good) > 0 {
+		if was, err = lang.Transform(ctx, p.Config, good); err != nil {
+			was = map[string]json.RawMessage{} // the transforms do not fit what was good: nothing can stand in
+		}
+	}
+	for full := range broken {
+		if v, ok := now[full]; ok {
+			was[full] = v
+		}
+	}
+	in.Baseline.Good = compile.Good{}
+	for full, v := range was {
+		lib, name, _ := strings.Cut(full, "/")
+		if in.Baseline.Good[lib] == nil {
+			in.Baseline.Good[lib] = map[string]json.RawMessage{}
+		}
+		in.Baseline.Good[lib][name] = v
+	}
+	res := *in.Result
+	res.Libraries = nil
+	for _, l := range in.Result.Libraries {
+		funcs := l.Functionalities
+		l.Functionalities = nil
+		for _, f := range funcs {
+			full := l.Name + "/" + f.Name
+			if v, ok := now[full]; ok && f.Err == nil {
+				f.Value = v
+			}
+			if _, ok := now[full]; ok || f.Err != nil { // else a transform dropped it
+				l.Functionalities = append(l.Functionalities, f)
+			}
+			delete(now, full)
+		}
+		res.Libraries = append(res.Libraries, l)
+	}
+	for _, full := range slices.Sorted(maps.Keys(now)) { // what a transform added
+		if broken[full] {
+			continue
+		}
+		lib, name, _ := strings.Cut(full, "/")
+		i := slices.IndexFunc(res.Libraries, func(l lang.Library) bool { return l.Name == lib })
+		if i < 0 {
+			i = len(res.Libraries)
+			res.Libraries = append(res.Libraries, lang.Library{Name: lib})
+		}
+		res.Libraries[i].Functionalities = append(res.Libraries[i].Functionalities, lang.Functionality{Name: name, Value: now[full]})
+	}
+	in.Result = &res
+	return nil
 }
 
 // settle compiles, places and renders until nothing more has to be held: what

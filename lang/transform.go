@@ -1,0 +1,184 @@
+package lang
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+)
+
+// transformRequest asks for what the entry's transforms make of functionalities.
+type transformRequest struct {
+	Values map[string]json.RawMessage // lib/name → value
+}
+
+// Transform gives what the entry's transforms make of functionalities, by
+// lib/name. A value may be packed with those of its patched replicas: each of
+// these keeps its difference. What a transform drops is absent. The error is a
+// diag.List if a transform is at fault.
+func Transform(ctx context.Context, c Config, values map[string]json.RawMessage) (map[string]json.RawMessage, error) {
+	a, err := spawn(ctx, request{Config: c, Transform: &transformRequest{Values: values}})
+	if d, is := errors.AsType[*dead](err); is {
+		return nil, diag.List{diag.Errorf("", "transforms: %s", d.why).At("transforms").In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Errors) > 0 {
+		return nil, a.Errors.Sort()
+	}
+	return a.Values, nil
+}
+
+// packed is a functionality with the values of its patched replicas.
+type packed struct {
+	Value    json.RawMessage            `json:"$value"`
+	Replicas map[string]json.RawMessage `json:"$replicas"`
+}
+
+func transform(c Config, r transformRequest, a *answer) {
+	i, err := newImporter(c.Root, c.JPath)
+	if err != nil {
+		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		return
+	}
+	e, bad := newEvaluator(c, i)
+	if bad != nil {
+		a.Errors = diag.List{bad}
+		return
+	}
+	var n int
+	if bad := e.askInto("std.length(d.transforms)", &n); bad != nil {
+		a.Errors = diag.List{bad}
+		return
+	}
+	now, patches := map[string]json.RawMessage{}, map[string]map[string]any{}
+	for name, raw := range r.Values {
+		var p packed
+		if json.Unmarshal(raw, &p) != nil || p.Value == nil {
+			now[name] = raw
+			continue
+		}
+		now[name], patches[name] = p.Value, map[string]any{}
+		for replica, v := range p.Replicas {
+			patches[name][replica] = difference(decoded(p.Value), decoded(v))
+		}
+	}
+	for i := range n {
+		if now, a.Errors = e.transform(i, now); len(a.Errors) > 0 {
+			return
+		}
+	}
+	a.Values = now
+	for name, replicas := range patches {
+		base, ok := now[name]
+		if !ok {
+			continue
+		}
+		p := packed{Value: base, Replicas: map[string]json.RawMessage{}}
+		for replica, patch := range replicas {
+			p.Replicas[replica], _ = json.Marshal(patched(decoded(base), patch))
+		}
+		now[name], _ = json.Marshal(p)
+	}
+}
+
+// transform applies one transform to all functionalities.
+func (e *evaluator) transform(i int, values map[string]json.RawMessage) (map[string]json.RawMessage, diag.List) {
+	ask := func(values map[string]json.RawMessage) (map[string]json.RawMessage, *diag.Error) {
+		raw, err := json.Marshal(values)
+		if err != nil {
+			return nil, diag.Errorf("", "%v", err)
+		}
+		e.vm.ExtVar("defx-values", string(raw))
+		out := map[string]json.RawMessage{}
+		bad := e.askInto(fmt.Sprintf(`local t = d.transforms[%d], v = std.parseJson(std.extVar('defx-values'));
+if !std.isObject(t) || std.length(t) != 1 || !std.isFunction(std.get(t, 'each', std.get(t, 'all'))) then
+  error 'transforms: { each: function(f) … } or { all: function(map) … } is needed'
+else if std.objectHas(t, 'all') then
+  local out = t.all(v); if std.isObject(out) then out else error 'transforms: all must give an object name -> functionality, not a value of type ' + std.type(out)
+else { [k]: if std.length(t.each) > 1 then t.each(k, v[k]) else t.each(v[k]) for k in std.objectFields(v) }`, i), &out)
+		return out, bad
+	}
+	out, bad := ask(values)
+	if bad != nil {
+		list := diag.List{}
+		for _, k := range slices.Sorted(maps.Keys(values)) { // which one is it
+			if _, bad := ask(map[string]json.RawMessage{k: values[k]}); bad != nil {
+				bad.Subject = fmt.Sprintf("transform %d of %s", i, k)
+				list = append(list, bad.At("transforms"))
+			}
+		}
+		if len(list) == 0 || len(list) == len(values) {
+			bad.Subject = fmt.Sprintf("transform %d", i)
+			list = diag.List{bad.At("transforms")}
+		}
+		return nil, list
+	}
+	var list diag.List
+	for _, k := range slices.Sorted(maps.Keys(out)) {
+		switch {
+		case string(out[k]) == "null":
+			delete(out, k)
+		case strings.Count(k, "/") != 1:
+			list = append(list, diag.Errorf(fmt.Sprintf("transform %d", i), "%q is no name of a functionality", k).At("transforms").WithHint("names are lib/name"))
+		}
+	}
+	return out, list
+}
+
+func decoded(raw json.RawMessage) any {
+	var v any
+	json.Unmarshal(raw, &v)
+	return v
+}
+
+// gone marks in a difference what the second value lacks.
+type gone struct{}
+
+// difference is what patched needs to make b of a.
+func difference(a, b any) any {
+	am, aok := a.(map[string]any)
+	bm, bok := b.(map[string]any)
+	if !aok || !bok {
+		return b
+	}
+	out := map[string]any{}
+	for k := range am {
+		if _, kept := bm[k]; !kept {
+			out[k] = gone{}
+		}
+	}
+	for k, v := range bm {
+		if old, had := am[k]; !had || !reflect.DeepEqual(old, v) {
+			out[k] = difference(am[k], v)
+		}
+	}
+	return out
+}
+
+func patched(base, patch any) any {
+	pm, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	bm, _ := base.(map[string]any)
+	out := maps.Clone(bm)
+	if out == nil {
+		out = map[string]any{}
+	}
+	for k, v := range pm {
+		if _, drop := v.(gone); drop {
+			delete(out, k)
+		} else {
+			out[k] = patched(out[k], v)
+		}
+	}
+	return out
+}
