@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/lint"
 )
 
 // Evaluation happens in a child process, because nothing else can stop a
@@ -21,6 +22,7 @@ type request struct {
 	Whole  *wholeRequest  `json:",omitempty"`
 	Locate *locateRequest `json:",omitempty"`
 	File   *EvalConfig    `json:",omitempty"`
+	Lint   *lintRequest   `json:",omitempty"`
 }
 
 // locateRequest asks where paths are written. Shallow reads no file but the entry.
@@ -47,6 +49,7 @@ type answer struct {
 	Names     []string        `json:",omitempty"` // of libraries, or of functionalities
 	Positions []diag.Position `json:",omitempty"`
 	Output    string          `json:",omitempty"`
+	Findings  []lint.Finding  `json:",omitempty"`
 }
 
 // code is what the program itself needs beside its data, in bytes: with it the
@@ -74,6 +77,8 @@ func Child(in io.Reader, out io.Writer) int {
 		a.Output, a.Errors = evalFile(*r.File)
 	case r.Locate != nil:
 		a.Positions = locate(r.Config, *r.Locate)
+	case r.Lint != nil:
+		lintAll(r.Config, *r.Lint, a)
 	case r.Whole != nil:
 		whole(r.Config, *r.Whole, a)
 	}
