@@ -14,49 +14,49 @@ import (
 
 // Entry is what the central file says, libraries, overrides and transforms apart.
 type Entry struct {
-	Name      string              `json:"name" required:"true"` // of the deployment
-	Machines  map[string]Machine  `json:"machines"`             // name → where units may run
-	Resources map[string]Resource `json:"resources"`            // name → infrastructure of no library
-	Defaults  Defaults            `json:"defaults"`             // what functionalities leave open
-	Moved     map[string]string   `json:"moved"`                // old address → new one: renamed, not deleted and created
+	Name      string              `json:"name" required:"true"` // none: the deployment's name; it is in the names of units on machines and of the state
+	Machines  map[string]Machine  `json:"machines"`             // none: name → machine that units may be placed on
+	Resources map[string]Resource `json:"resources"`            // none: name → infrastructure that is of no library
+	Defaults  Defaults            `json:"defaults"`             // none: what functionalities get that leave it open
+	Moved     map[string]string   `json:"moved"`                // none: old name → new one, of functionalities, libraries and replicas: renamed, not deleted and created
 }
 
 // Defaults fill what a functionality leaves open.
 type Defaults struct {
-	Backend string      `json:"backend" default:"systemd"`
-	Place   graph.Place `json:"place"`
+	Backend string      `json:"backend" default:"systemd"` // none: backend of functionalities that name none
+	Place   graph.Place `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
 }
 
 // Machine is a machine as the central file declares it.
 type Machine struct {
-	Connect  string            `json:"connect" required:"true"`
-	Address  string            `json:"address"`
-	HostKey  string            `json:"hostKey"`
-	Via      string            `json:"via"`
-	Pool     string            `json:"pool"`
-	Roles    []string          `json:"roles"`
-	Labels   map[string]string `json:"labels"`
-	Capacity map[string]string `json:"capacity"`
-	Location string            `json:"location"`
+	Connect  string            `json:"connect" required:"true"` // none: how it is reached: `local`, `dir:FOLDER` (a folder that stands for a machine) or `ssh://user@host:port`
+	Address  string            `json:"address"`                 // none: what `.host` gives to readers on other machines; needed once there is one
+	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
+	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
+	Pool     string            `json:"pool"`                    // none: the set of machines it belongs to; `place.pool` asks for it
+	Roles    []string          `json:"roles"`                   // none: what it is for; `place.roles` asks for them
+	Labels   map[string]string `json:"labels"`                  // none: free words about it; `place.labels` asks for them
+	Capacity map[string]string `json:"capacity"`                // none: resource → amount that it has
+	Location string            `json:"location"`                // none: a region, a rack: free text; `place.location` asks for it
 }
 
-// Functionality is one field of a library. It holds exactly one of service, group, external and resource.
+// Functionality is one field of a library. It holds exactly one of `service`, `group`, `external` and `resource`.
 type Functionality struct {
-	Service  *graph.Spec           `json:"service"`  // a process
-	Group    map[string]Member     `json:"group"`    // name → a service of several that run as one
-	External *graph.External       `json:"external"` // what stands already, without defx
-	Resource *Resource             `json:"resource"` // infrastructure that is not a process
-	Requires Aliases               `json:"requires"` // alias → name: order, addresses and values
-	Connects Aliases               `json:"connects"` // alias → name or selection: reachability only
-	After    []string              `json:"after"`    // order only
-	Exports  map[string]token.Text `json:"exports"`  // name → what others read by .output(name)
-	Host     *graph.Host           `json:"host"`     // what its machines must have
-	Place    graph.Place           `json:"place"`    // where it may run, and how often
-	Backend  string                `json:"backend"`  // what runs it; none: that of defaults
-	FQDN     string                `json:"fqdn"`     // the name under which it is known to the world
-	Systemd  map[string]any        `json:"systemd"`  // read by the backend systemd alone
-	Docker   map[string]any        `json:"docker"`   // read by the backend docker alone
-	EC2      map[string]any        `json:"ec2"`      // read by the backend ec2 alone
+	Service  *graph.Spec           `json:"service"`  // run: the one service that it is; one of `service`, `group`, `external` and `resource`
+	Group    map[string]Member     `json:"group"`    // run: name → member: services that are placed together and change alone
+	External *graph.External       `json:"external"` // none by themselves: a name for what stands already, without defx; what reads it through a token changes with it
+	Resource *Resource             `json:"resource"` // run: infrastructure that is not a process
+	Requires Aliases               `json:"requires"` // none: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
+	Connects Aliases               `json:"connects"` // none: what it may talk to and whose values it may read; adds no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
+	After    []string              `json:"after"`    // none: what starts before it if both start; order only
+	Exports  map[string]token.Text `json:"exports"`  // none by themselves: name → text that others read by `.output(name)` and change with; its tokens mean what they mean here
+	Host     *graph.Host           `json:"host"`     // none: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
+	Place    graph.Place           `json:"place"`    // none: where it may run, and how many of it
+	Backend  string                `json:"backend"`  // run: what runs it; `defaults.backend` if absent
+	FQDN     string                `json:"fqdn"`     // none: its name in DNS
+	Systemd  map[string]any        `json:"systemd"`  // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
+	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads
+	EC2      map[string]any        `json:"ec2"`      // run: what only the backend ec2 reads
 }
 
 // Resource is infrastructure that is not a process: its type, and the fields of that type.
@@ -88,13 +88,13 @@ func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 
 // Member is one service of a group: placed with the others, changed alone.
 type Member struct {
-	Service  *graph.Spec    `json:"service" required:"true"`
-	Requires Aliases        `json:"requires"`
-	Connects Aliases        `json:"connects"`
-	After    []string       `json:"after"`
-	Systemd  map[string]any `json:"systemd"`
-	Docker   map[string]any `json:"docker"`
-	EC2      map[string]any `json:"ec2"`
+	Service  *graph.Spec    `json:"service" required:"true"` // run: the service that it is
+	Requires Aliases        `json:"requires"`                // none: as of a functionality; members of the same group are found by their name alone
+	Connects Aliases        `json:"connects"`                // none: as of a functionality
+	After    []string       `json:"after"`                   // none: as of a functionality
+	Systemd  map[string]any `json:"systemd"`                 // run: instead of the group's
+	Docker   map[string]any `json:"docker"`                  // run: instead of the group's
+	EC2      map[string]any `json:"ec2"`                     // run: instead of the group's
 }
 
 // Aliases names other functionalities: a list of names, or alias → name. In a

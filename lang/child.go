@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/lint"
 )
 
 // Evaluation happens in a child process, because nothing else can stop a
@@ -23,6 +24,7 @@ type request struct {
 	File   *EvalConfig    `json:",omitempty"`
 
 	Transform *transformRequest `json:",omitempty"`
+	Lint      *lintRequest      `json:",omitempty"`
 }
 
 // locateRequest asks where paths are written. Shallow reads no file but the entry.
@@ -50,7 +52,8 @@ type answer struct {
 	Positions []diag.Position `json:",omitempty"`
 	Output    string          `json:",omitempty"`
 
-	Values map[string]json.RawMessage `json:",omitempty"` // of functionalities, transformed
+	Values   map[string]json.RawMessage `json:",omitempty"` // of functionalities, transformed
+	Findings []lint.Finding             `json:",omitempty"`
 }
 
 // code is what the program itself needs beside its data, in bytes: with it the
@@ -80,6 +83,8 @@ func Child(in io.Reader, out io.Writer) int {
 		a.Positions = locate(r.Config, *r.Locate)
 	case r.Transform != nil:
 		transform(r.Config, *r.Transform, a)
+	case r.Lint != nil:
+		lintAll(r.Config, *r.Lint, a)
 	case r.Whole != nil:
 		whole(r.Config, *r.Whole, a)
 	}

@@ -32,9 +32,9 @@ type Graph struct {
 
 // External is a name for what stands already.
 type External struct {
-	Host   string            `json:"host" required:"true"` // a name or an IP address, as every reader sees it
+	Host   string            `json:"host" required:"true"` // a name or an address, as every reader sees it
 	Ports  map[string]Port   `json:"ports,omitempty"`      // what it listens on
-	Labels map[string]string `json:"labels,omitempty"`     // what .label gives
+	Labels map[string]string `json:"labels,omitempty"`     // what `.label(name)` gives
 }
 
 // Resource is infrastructure that is not a process.
@@ -98,16 +98,16 @@ type Machine struct {
 
 // Place says where a functionality may run.
 type Place struct {
-	Machine  string            `json:"machine,omitempty"`              // this one and no other
-	Every    string            `json:"every,omitempty" enum:"machine"` // one replica for each machine that fits, named by it
-	With     string            `json:"with,omitempty"`                 // only where this functionality runs
-	Pool     string            `json:"pool,omitempty"`                 // only machines of this pool
-	Roles    []string          `json:"roles,omitempty"`                // only machines that have all of these
-	Labels   map[string]string `json:"labels,omitempty"`               // only machines that carry all of these
-	Location string            `json:"location,omitempty"`             // only machines there
-	Except   []string          `json:"except,omitempty"`               // never these machines
-	Spread   string            `json:"spread,omitempty" enum:"machine"`
-	Replicas *Replicas         `json:"replicas,omitempty"` // nil: one, without a replica in its address
+	Machine  string            `json:"machine,omitempty"`               // this one and no other
+	Every    string            `json:"every,omitempty" enum:"machine"`  // `machine`: one replica for each machine that fits, named by it
+	With     string            `json:"with,omitempty"`                  // only where this functionality runs
+	Pool     string            `json:"pool,omitempty"`                  // only machines of this pool
+	Roles    []string          `json:"roles,omitempty"`                 // only machines that have all of these
+	Labels   map[string]string `json:"labels,omitempty"`                // only machines that carry all of these
+	Location string            `json:"location,omitempty"`              // only machines there
+	Except   []string          `json:"except,omitempty"`                // never these machines
+	Spread   string            `json:"spread,omitempty" enum:"machine"` // `machine`: no two replicas on one machine
+	Replicas *Replicas         `json:"replicas,omitempty"`              // how many, or name → patch that is added to the functionality for this one; absent means one, without a replica in its address
 }
 
 // Replicas is how many there are, or what each is called. As JSON: a number, or name → patch.
@@ -165,9 +165,9 @@ func (p Place) Excludes(m *Machine) string {
 // Host is what a machine must have before a service starts there. Equal claims
 // of several services are one; unequal ones are refused.
 type Host struct {
-	Packages []string           `json:"packages,omitempty"` // of the machine's own package manager; forgotten, not removed, with the last owner
+	Packages []string           `json:"packages,omitempty"` // of the machine's own package manager, NAME or NAME=VERSION; forgotten, not removed, with the last owner
 	Sysctl   map[string]Setting `json:"sysctl,omitempty"`   // kernel settings; they go back with the last owner
-	Modules  []string           `json:"modules,omitempty"`  // kernel modules
+	Modules  []string           `json:"modules,omitempty"`  // kernel modules that are loaded
 	Users    map[string]User    `json:"users,omitempty"`    // system users; forgotten, not removed, with the last owner
 }
 
@@ -204,54 +204,55 @@ func (s *Selection) Name() string {
 
 // User is a system user.
 type User struct {
-	UID    int      `json:"uid,omitempty" min:"1" max:"65533"` // none: the machine takes a free one
+	UID    int      `json:"uid,omitempty" min:"1" max:"65533"` // the machine takes a free one if absent
 	Groups []string `json:"groups,omitempty"`                  // further groups
-	Home   string   `json:"home,omitempty"`                    // absolute; none: /
-	Shell  string   `json:"shell,omitempty"`                   // absolute; none: nologin
+	Home   string   `json:"home,omitempty"`                    // absolute; / if absent
+	Shell  string   `json:"shell,omitempty"`                   // absolute; nologin if absent
 }
 
 // Spec is what a service is, whatever runs it. Text fields may carry tokens.
+//
 // The comment of each field says where it goes: "run" is in the digest and in
 // the version (a change restarts), "meta" is in the digest only (a change is
 // taken over without a restart), "none" is in neither.
 type Spec struct {
-	Command     []token.Text          `json:"command,omitempty"`                                                  // run: program and first arguments; a relative program is looked up in Package
-	Args        []token.Text          `json:"args,omitempty"`                                                     // run: appended to Command
+	Command     []token.Text          `json:"command,omitempty"`                                                  // run: program and first arguments, without a shell; a relative program is looked up in `package`
+	Args        []token.Text          `json:"args,omitempty"`                                                     // run: appended to `command`
 	Image       string                `json:"image,omitempty"`                                                    // run: OCI image, with its digest
-	Package     token.Text            `json:"package,omitempty"`                                                  // run: one artifact token
-	Env         map[string]token.Text `json:"env,omitempty"`                                                      // run
-	Secrets     map[string]token.Text `json:"secrets,omitempty"`                                                  // run: each one secret token; $NAME_FILE holds its path
-	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if Reload is set: absolute path → content
-	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if Reload is set: really written on the machine, seen by all; one owner a path
-	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run
-	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta: what it listens on; what reads one through a token changes with it
-	User        string                `json:"user,omitempty"`                                                     // run: empty = a dynamic user of its own
-	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but Notify is run
-	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta: idempotent command before the first start
+	Package     token.Text            `json:"package,omitempty"`                                                  // run: one artifact and nothing else: the program and what it brings along
+	Env         map[string]token.Text `json:"env,omitempty"`                                                      // run: variables of its environment
+	Secrets     map[string]token.Text `json:"secrets,omitempty"`                                                  // run: name → `defx.secret('name')`: a file on the machine; its path is in the variable $NAME_FILE
+	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if `reload` is set: absolute path → content, seen by this service alone
+	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if `reload` is set: absolute path → content, really written on the machine and seen by all; one owner a path
+	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run: directories that the machine keeps for it
+	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta: name → port it listens on; what reads one through a token changes with it
+	User        string                `json:"user,omitempty"`                                                     // run: user it runs as; absent means a dynamic one of its own
+	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but `notify` is run: how to see that it serves; what requires it starts then
+	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta: command before its first start on a machine; runs until it succeeded once, so it must bear repetition
 	Migrate     []token.Text          `json:"migrate,omitempty"`                                                  // run: command before the first start of each version
-	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta: runs on time instead of always
-	Sockets     map[string]Socket     `json:"sockets,omitempty"`                                                  // run: listeners that the machine holds for it
-	Limits      *Limits               `json:"limits,omitempty"`                                                   // run
-	Restart     string                `json:"restart,omitempty" enum:"always,on-failure,no" default:"on-failure"` // run
-	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta
-	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run
+	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta: it runs on time instead of always
+	Sockets     map[string]Socket     `json:"sockets,omitempty"`                                                  // run: name → listener that the machine holds for it
+	Limits      *Limits               `json:"limits,omitempty"`                                                   // run: what it may use at most
+	Restart     string                `json:"restart,omitempty" enum:"always,on-failure,no" default:"on-failure"` // run: when it is started again after it ended
+	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta: how it takes over changed `files` without a restart
+	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run: how it ends
 	Protect     bool                  `json:"protect,omitempty"`                                                  // none: not deleted because its lines vanished
-	Links       []Link                `json:"links,omitempty"`                                                    // none
-	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves; what reads one through a token changes with it
+	Links       []Link                `json:"links,omitempty"`                                                    // none: addresses that say more about it: a runbook, a dashboard
+	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves: free words about it; what reads one through a token changes with it
 }
 
-// File is content at a path. Exactly one of Text, JSON, YAML, TOML, INI, Env and From is set.
+// File is content at a path. Exactly one of `text`, `json`, `yaml`, `toml`, `ini`, `env` and `from` is set.
 // Structured kinds are written after their tokens are filled; there a lone port is a number.
 type File struct {
-	Text  token.Text            `json:"text,omitempty"`
-	JSON  *token.Doc            `json:"json,omitempty"`
-	YAML  *token.Doc            `json:"yaml,omitempty"`
-	TOML  *token.Doc            `json:"toml,omitempty"`                // an object
-	INI   *token.Doc            `json:"ini,omitempty"`                 // key → value, or section → key → value; a list repeats its key
+	Text  token.Text            `json:"text,omitempty"`                // its content
+	JSON  *token.Doc            `json:"json,omitempty"`                // its content as a value; texts may hold tokens, and a lone port becomes a number
+	YAML  *token.Doc            `json:"yaml,omitempty"`                // the same, written as YAML
+	TOML  *token.Doc            `json:"toml,omitempty"`                // the same, written as TOML; an object
+	INI   *token.Doc            `json:"ini,omitempty"`                 // the same, written as INI: key → value, or section → key → value; a list repeats its key
 	Env   map[string]token.Text `json:"env,omitempty"`                 // lines NAME=value, as systemd and docker read them
-	From  token.Text            `json:"from,omitempty"`                // one artifact token: a file
-	Mode  string                `json:"mode,omitempty" default:"0444"` // octal
-	Owner string                `json:"owner,omitempty"`               // none: root
+	From  token.Text            `json:"from,omitempty"`                // one artifact and nothing else: a file
+	Mode  string                `json:"mode,omitempty" default:"0444"` // its rights, in octal
+	Owner string                `json:"owner,omitempty"`               // user it belongs to; root if absent
 }
 
 // Kind names the one field that holds the content.
@@ -291,10 +292,10 @@ func (f File) Doc() *token.Doc {
 // Dirs are directories that the machine keeps for the service: a name below the
 // customary place of each kind (/var/lib, /var/cache, /var/log, /run).
 type Dirs struct {
-	State   string `json:"state,omitempty"` // protects the service from deletion
-	Cache   string `json:"cache,omitempty"`
-	Logs    string `json:"logs,omitempty"`
-	Runtime string `json:"runtime,omitempty"`
+	State   string `json:"state,omitempty"`   // below /var/lib; protects the service from deletion
+	Cache   string `json:"cache,omitempty"`   // below /var/cache
+	Logs    string `json:"logs,omitempty"`    // below /var/log
+	Runtime string `json:"runtime,omitempty"` // below /run
 }
 
 // IsZero tells whether no directory is asked for.
@@ -302,62 +303,62 @@ func (d Dirs) IsZero() bool { return d == Dirs{} }
 
 // Port is a number that a service listens on.
 type Port struct {
-	Port     int    `json:"port" min:"1" max:"65535"`
-	Protocol string `json:"protocol,omitempty" enum:"tcp,udp" default:"tcp"`
+	Port     int    `json:"port" min:"1" max:"65535"`                        // the number
+	Protocol string `json:"protocol,omitempty" enum:"tcp,udp" default:"tcp"` // equal ports of one protocol do not meet on a machine
 }
 
 // Ready says how to see that a service serves.
 type Ready struct {
-	HTTP     string       `json:"http,omitempty"`   // path on Port that answers 2xx or 3xx
-	TCP      bool         `json:"tcp,omitempty"`    // Port accepts connections
-	Exec     []token.Text `json:"exec,omitempty"`   // a command that exits 0
-	Notify   bool         `json:"notify,omitempty"` // the service tells by sd_notify
-	Port     string       `json:"port,omitempty"`   // name in ports
-	Interval string       `json:"interval,omitempty" format:"duration" default:"1s"`
-	Timeout  string       `json:"timeout,omitempty" format:"duration" default:"30s"`
-	Retries  int          `json:"retries,omitempty" min:"0"`
-	Count    int          `json:"count,omitempty" min:"0"` // replicas that suffice for dependents; 0 = all
+	HTTP     string       `json:"http,omitempty"`                                    // path on `port` that answers 2xx or 3xx
+	TCP      bool         `json:"tcp,omitempty"`                                     // `port` accepts connections
+	Exec     []token.Text `json:"exec,omitempty"`                                    // a command that exits 0
+	Notify   bool         `json:"notify,omitempty"`                                  // run: the service tells by sd_notify
+	Port     string       `json:"port,omitempty"`                                    // name in `ports`; needed if there are several
+	Interval string       `json:"interval,omitempty" format:"duration" default:"1s"` // between two looks
+	Timeout  string       `json:"timeout,omitempty" format:"duration" default:"30s"` // after which an apply takes it for failed
+	Retries  int          `json:"retries,omitempty" min:"0"`                         // looks that may fail after the first that succeeded
+	Count    int          `json:"count,omitempty" min:"0"`                           // replicas that suffice for what requires it; 0 = all
 }
 
-// Schedule says when a service runs. Exactly one of Cron and Every is set.
+// Schedule says when a service runs. Exactly one of `cron` and `every` is set.
 type Schedule struct {
-	Cron     string `json:"cron,omitempty" format:"cron"` // five fields
-	Every    string `json:"every,omitempty" format:"duration"`
-	Timezone string `json:"timezone,omitempty"` // IANA name; empty = UTC
-	Jitter   string `json:"jitter,omitempty" format:"duration"`
-	Missed   string `json:"missed,omitempty" enum:"run,skip" default:"skip"` // a run that was due while the machine was off
+	Cron     string `json:"cron,omitempty" format:"cron"`                    // minute, hour, day, month, weekday; instead of `every`
+	Every    string `json:"every,omitempty" format:"duration"`               // between two starts; instead of `cron`
+	Timezone string `json:"timezone,omitempty"`                              // IANA name; UTC if absent
+	Jitter   string `json:"jitter,omitempty" format:"duration"`              // at most so much later, at random
+	Missed   string `json:"missed,omitempty" enum:"run,skip" default:"skip"` // what becomes of a run that was due while the machine was off
 }
 
 // Socket is a listener held by the machine: a port's name or an absolute path.
 type Socket struct {
-	Port string `json:"port,omitempty"`
-	Path string `json:"path,omitempty"`
-	Mode string `json:"mode,omitempty"` // octal, of a path
+	Port string `json:"port,omitempty"` // name in `ports`; instead of `path`
+	Path string `json:"path,omitempty"` // absolute path of a unix socket; instead of `port`
+	Mode string `json:"mode,omitempty"` // rights of the path, in octal
 }
 
 // Limits bound what a service may use.
 type Limits struct {
-	CPU       string `json:"cpu,omitempty" format:"cpu"`     // cores, "0.5"
-	Memory    string `json:"memory,omitempty" format:"size"` // "512Mi"
+	CPU       string `json:"cpu,omitempty" format:"cpu"`     // cores, '0.5'
+	Memory    string `json:"memory,omitempty" format:"size"` // bytes, '512Mi'
 	Tasks     int    `json:"tasks,omitempty" min:"1"`        // processes and threads
 	OpenFiles int    `json:"openFiles,omitempty" min:"1"`    // descriptors
 }
 
 // Reload says how a service takes over changed files without a restart.
 type Reload struct {
-	Signal  string       `json:"signal,omitempty"`
-	Command []token.Text `json:"command,omitempty"`
+	Signal  string       `json:"signal,omitempty"`  // sent to its main process; instead of `command`
+	Command []token.Text `json:"command,omitempty"` // run beside it; instead of `signal`
 }
 
 // Stop says how a service ends.
 type Stop struct {
-	Signal  string       `json:"signal,omitempty"`
-	Command []token.Text `json:"command,omitempty"`
-	Timeout string       `json:"timeout,omitempty" format:"duration"`
+	Signal  string       `json:"signal,omitempty"`                    // sent first, instead of SIGTERM
+	Command []token.Text `json:"command,omitempty"`                   // run before the signal
+	Timeout string       `json:"timeout,omitempty" format:"duration"` // after which it is killed
 }
 
 // Link points from a service to something about it.
 type Link struct {
-	Rel  string `json:"rel" required:"true"`
-	Href string `json:"href" required:"true"`
+	Rel  string `json:"rel" required:"true"`  // what it is: runbook, dashboard, source
+	Href string `json:"href" required:"true"` // where it is
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
+	graphlint "github.com/defx-dev/defx/compile/lint"
 	"github.com/defx-dev/defx/compile/place"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
@@ -32,6 +33,7 @@ import (
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/lint"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -99,6 +101,7 @@ type Desired struct {
 	Reads       []lang.Read
 	Moved       func(address string) string // what was renamed
 	Overrides   []string                    // functionalities that the entry overrides, sorted
+	Entry       json.RawMessage             // the entry's own value, libraries and overrides apart
 }
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
@@ -108,7 +111,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides}
+	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides, Entry: res.Deployment}
 	var head struct {
 		Name     string `json:"name"`
 		Machines map[string]struct {
@@ -541,6 +544,41 @@ func (p *Project) locate(ctx context.Context, list diag.List) {
 	for i, pos := range p.positions(ctx, paths) {
 		which[i].Pos = pos
 	}
+}
+
+// Lint looks for what is legal and wrong, in the source and in what it gives.
+// What the line above a place silences is left out.
+func (p *Project) Lint(ctx context.Context, d *Desired) ([]lint.Finding, error) {
+	found, err := lang.Lint(ctx, p.Config)
+	if err != nil {
+		return nil, err
+	}
+	found = append(found, graphlint.Graph(graphlint.Input{Graph: d.Graph, Deployment: d.Entry})...)
+	paths := make([][]string, len(found))
+	for i, f := range found {
+		if !f.Position.Known() {
+			paths[i] = f.Path
+		}
+	}
+	for i, pos := range p.positions(ctx, paths) {
+		if paths[i] != nil {
+			found[i].Position = pos
+		}
+	}
+	sources := map[string]string{}
+	return slices.DeleteFunc(lint.Sort(found), func(f lint.Finding) bool {
+		src, read := sources[f.Position.File]
+		if !read {
+			name := filepath.FromSlash(f.Position.File)
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(p.Config.Root, name)
+			}
+			raw, _ := os.ReadFile(name) // without its text nothing is silenced
+			src = string(raw)
+			sources[f.Position.File] = src
+		}
+		return lint.Silenced(src, f)
+	}), nil
 }
 
 // Positions finds where fields of the entry's value are written. What cannot

@@ -1,0 +1,416 @@
+// Package lint finds in the source of Jsonnet files what is legal and wrong:
+// tokens that are compared, measured or cut, though nobody knows their text yet.
+//
+// It knows syntax trees, and follows values through local names and the
+// parameters of .each and .join. It refuses to evaluate: what reaches a token
+// by other ways is not seen. Invariant: a finding names a place in the file it
+// was given.
+package lint
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/google/go-jsonnet/ast"
+	"github.com/google/go-jsonnet/formatter"
+)
+
+// Levels of findings.
+const (
+	Error   = "error"   // it cannot do what it seems to
+	Warning = "warning" // it does, but somebody will be sorry
+)
+
+// Finding is one thing that is legal and wrong.
+type Finding struct {
+	Rule     string        `json:"rule"`
+	Level    string        `json:"level"`
+	Position diag.Position `json:"position"`
+	Subject  string        `json:"subject,omitempty"` // lib/name, if it is about one
+	Path     []string      `json:"path,omitempty"`    // the way to the value inside the entry's value, if known
+	Message  string        `json:"message"`
+	Hint     string        `json:"hint,omitempty"`
+}
+
+// Sort orders by position, rule and message, and drops repetitions.
+func Sort(l []Finding) []Finding {
+	slices.SortStableFunc(l, func(a, b Finding) int {
+		p, q := a.Position, b.Position
+		return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Col, q.Col),
+			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.CompactFunc(l, func(a, b Finding) bool {
+		return a.Rule == b.Rule && a.Position == b.Position && a.Message == b.Message
+	})
+}
+
+// Silenced tells whether the line before a finding's says "defx-lint: ignore"
+// with its rule, or without any.
+func Silenced(src string, f Finding) bool {
+	lines := strings.Split(src, "\n")
+	if f.Position.Line < 2 || f.Position.Line-2 >= len(lines) {
+		return false
+	}
+	for _, mark := range []string{"//", "#"} {
+		_, comment, ok := strings.Cut(lines[f.Position.Line-2], mark)
+		rules, asks := strings.CutPrefix(strings.TrimSpace(comment), "defx-lint: ignore")
+		if !ok || !asks {
+			continue
+		}
+		words := strings.FieldsFunc(rules, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '\r' })
+		if len(words) == 0 || slices.Contains(words, f.Rule) {
+			return true
+		}
+	}
+	return false
+}
+
+// Tokens looks for tokens that are compared, measured or cut. A file that does
+// not parse has no findings: evaluation tells what is wrong with it.
+func Tokens(file, src string) []Finding {
+	node, _, err := formatter.SnippetToRawAST(file, src)
+	if err != nil {
+		return nil
+	}
+	w := &walker{file: file}
+	w.walk(node, nil)
+	return w.found
+}
+
+// kind is what is known of an expression's value.
+type kind int
+
+const (
+	other   kind = iota
+	library      // the embedded library
+	reader       // what fields of another functionality are read from: dep(…), me, peers
+	toRead       // a function that gives one
+	word         // a text that holds a token
+	toWord       // a function that gives one
+	each         // .each and .join: functions whose argument is a function of a reader
+)
+
+// scope is what local names stand for, the innermost first.
+type scope struct {
+	name ast.Identifier
+	kind kind
+	up   *scope
+}
+
+func (s *scope) of(name ast.Identifier) kind {
+	for ; s != nil; s = s.up {
+		if s.name == name {
+			return s.kind
+		}
+	}
+	return other
+}
+
+type walker struct {
+	file  string
+	found []Finding
+}
+
+var libraryFields = map[string]kind{
+	"dep": toRead, "ref": toRead, "all": toRead, "me": reader, "peers": reader,
+	"secret": toWord, "lookup": toWord, "artifact": toWord,
+}
+
+var readerFields = map[string]kind{
+	"host": word, "machine": word, "name": word, "index": word, "here": reader,
+	"port": toWord, "output": toWord, "label": toWord, "dir": toWord, "each": each, "join": each,
+}
+
+// kind tells what an expression gives, as far as its text and local names tell.
+func (w *walker) kind(n ast.Node, s *scope) kind {
+	switch n := n.(type) {
+	case *ast.Import:
+		if strings.HasPrefix(n.File.Value, "defx/") {
+			return library
+		}
+	case *ast.Var:
+		return s.of(n.Id)
+	case *ast.Parens:
+		return w.kind(n.Inner, s)
+	case *ast.Index:
+		name := fieldName(n)
+		switch w.kind(n.Target, s) {
+		case library:
+			return libraryFields[name]
+		case reader:
+			return readerFields[name]
+		}
+	case *ast.Apply:
+		switch w.kind(n.Target, s) {
+		case toRead:
+			return reader
+		case toWord:
+			return word
+		case each:
+			if i, ok := n.Target.(*ast.Index); ok && fieldName(i) == "join" {
+				return word
+			}
+		}
+		if name := stdName(n.Target, s); carries[name] {
+			for _, a := range n.Arguments.Positional {
+				if w.holds(a.Expr, s) {
+					return word
+				}
+			}
+		}
+	case *ast.Binary:
+		if (n.Op == ast.BopPlus || n.Op == ast.BopPercent) && (w.kind(n.Left, s) == word || w.holds(n.Right, s)) {
+			return word
+		}
+	case *ast.Conditional:
+		if w.kind(n.BranchTrue, s) == word || n.BranchFalse != nil && w.kind(n.BranchFalse, s) == word {
+			return word
+		}
+	case *ast.Local:
+		return w.kind(n.Body, w.bind(n.Binds, s))
+	}
+	return other
+}
+
+// holds tells whether a value is a token's text or a list with one.
+func (w *walker) holds(n ast.Node, s *scope) bool {
+	if l, ok := n.(*ast.Array); ok {
+		for _, e := range l.Elements {
+			if w.kind(e.Expr, s) == word {
+				return true
+			}
+		}
+		return false
+	}
+	return w.kind(n, s) == word
+}
+
+// carries are the functions of std whose result holds the tokens of their arguments.
+var carries = map[string]bool{"format": true, "join": true, "toString": true, "asciiUpper": true, "asciiLower": true, "lines": true}
+
+// measures are the functions of std that look into a text. The value says what they do with it.
+var measures = map[string]string{
+	"length": "measured", "md5": "hashed", "sha1": "hashed", "sha256": "hashed", "sha512": "hashed", "sha3": "hashed",
+	"substr": "cut", "parseInt": "read as a number", "parseOctal": "read as a number", "parseHex": "read as a number",
+	"parseJson": "parsed", "parseYaml": "parsed", "startsWith": "compared", "endsWith": "compared", "equals": "compared",
+	"equalsIgnoreCase": "compared", "primitiveEquals": "compared", "isEmpty": "measured", "stringChars": "cut", "codepoint": "measured", "findSubstr": "searched", "base64": "encoded",
+	"encodeUTF8": "encoded", "base64Decode": "decoded", "trim": "cut", "stripChars": "cut", "lstripChars": "cut", "rstripChars": "cut", "reverse": "cut",
+	"escapeStringJson": "encoded", "escapeStringBash": "encoded", "escapeStringDollars": "encoded", "escapeStringXML": "encoded",
+}
+
+func fieldName(n *ast.Index) string {
+	if n.Id != nil {
+		return string(*n.Id)
+	}
+	if l, ok := n.Index.(*ast.LiteralString); ok {
+		return l.Value
+	}
+	return ""
+}
+
+// stdName is NAME of std.NAME; empty if it is something else.
+func stdName(n ast.Node, s *scope) string {
+	i, ok := n.(*ast.Index)
+	if !ok {
+		return ""
+	}
+	if v, ok := i.Target.(*ast.Var); ok && v.Id == "std" {
+		for ; s != nil; s = s.up {
+			if s.name == "std" {
+				return ""
+			}
+		}
+		return fieldName(i)
+	}
+	return ""
+}
+
+// bind adds local names. They see each other, so each is looked at when all are there.
+func (w *walker) bind(binds ast.LocalBinds, s *scope) *scope {
+	inner := s
+	for _, b := range binds {
+		inner = &scope{name: b.Variable, up: inner}
+	}
+	for range binds { // one may stand for a later one
+		at := inner
+		for _, b := range slices.Backward(binds) {
+			if b.Fun == nil {
+				at.kind = w.kind(b.Body, inner)
+			}
+			at = at.up
+		}
+	}
+	return inner
+}
+
+// params hides names of the scope that a function's parameters take, or gives the first a kind.
+func params(f *ast.Function, first kind, s *scope) *scope {
+	for i, p := range f.Parameters {
+		k := other
+		if i == 0 {
+			k = first
+		}
+		s = &scope{name: p.Name, kind: k, up: s}
+	}
+	return s
+}
+
+func (w *walker) report(n ast.Node, rule, what, hint string) {
+	p := diag.Position{File: w.file}
+	if loc := n.Loc(); loc != nil {
+		p.Line, p.Col = loc.Begin.Line, loc.Begin.Column
+	}
+	w.found = append(w.found, Finding{Rule: rule, Level: Error, Position: p, Message: "a value that is only known later is " + what, Hint: hint})
+}
+
+const (
+	compareHint = "its text is not there yet, so the answer says nothing: compare what it was made of, or let the service decide"
+	measureHint = "a token may be joined with + and %, and nothing else"
+)
+
+func (w *walker) walk(n ast.Node, s *scope) {
+	switch n := n.(type) {
+	case *ast.Binary:
+		left, right := w.kind(n.Left, s) == word, w.kind(n.Right, s) == word
+		switch n.Op {
+		case ast.BopManifestEqual, ast.BopManifestUnequal, ast.BopLess, ast.BopLessEq, ast.BopGreater, ast.BopGreaterEq:
+			if left || right {
+				w.report(n, "token-compared", "compared", compareHint)
+			}
+		case ast.BopPlus:
+			if left && number(n.Right) || right && number(n.Left) {
+				w.report(n, "token-measured", "added to a number", "+ joins texts here: 80 + 1 would be 801; give the sum a port of its own")
+			}
+		}
+		w.walk(n.Left, s)
+		w.walk(n.Right, s)
+	case *ast.Apply:
+		name := stdName(n.Target, s)
+		for _, a := range n.Arguments.Positional {
+			if what := measures[name]; what != "" && w.kind(a.Expr, s) == word {
+				rule, hint := "token-measured", measureHint
+				if what == "compared" {
+					rule, hint = "token-compared", compareHint
+				}
+				w.report(n, rule, fmt.Sprintf("%s by std.%s", what, name), hint)
+			}
+			if f, ok := a.Expr.(*ast.Function); ok && w.kind(n.Target, s) == each {
+				w.function(f, reader, s)
+				continue
+			}
+			w.walk(a.Expr, s)
+		}
+		for _, a := range n.Arguments.Named {
+			w.walk(a.Arg, s)
+		}
+		w.walk(n.Target, s)
+	case *ast.Index:
+		if n.Id == nil {
+			if w.kind(n.Target, s) == word {
+				w.report(n, "token-measured", "cut", measureHint)
+			}
+			w.walk(n.Index, s)
+		}
+		w.walk(n.Target, s)
+	case *ast.Slice:
+		if w.kind(n.Target, s) == word {
+			w.report(n, "token-measured", "cut", measureHint)
+		}
+		for _, c := range []ast.Node{n.Target, n.BeginIndex, n.EndIndex, n.Step} {
+			w.walk(c, s)
+		}
+	case *ast.Local:
+		inner := w.bind(n.Binds, s)
+		for _, b := range n.Binds {
+			if b.Fun != nil {
+				w.function(b.Fun, other, inner)
+			} else {
+				w.walk(b.Body, inner)
+			}
+		}
+		w.walk(n.Body, inner)
+	case *ast.Function:
+		w.function(n, other, s)
+	case *ast.Object:
+		w.fields(n.Fields, s, s)
+	case *ast.ObjectComp:
+		inner := w.comprehension(&n.Spec, s)
+		w.fields(n.Fields, inner, inner)
+	case *ast.ArrayComp:
+		w.walk(n.Body, w.comprehension(&n.Spec, s))
+	case *ast.Array:
+		for _, e := range n.Elements {
+			w.walk(e.Expr, s)
+		}
+	case *ast.ApplyBrace:
+		w.walk(n.Left, s)
+		w.walk(n.Right, s)
+	case *ast.Assert:
+		w.walk(n.Cond, s)
+		w.walk(n.Message, s)
+		w.walk(n.Rest, s)
+	case *ast.Conditional:
+		w.walk(n.Cond, s)
+		w.walk(n.BranchTrue, s)
+		w.walk(n.BranchFalse, s)
+	case *ast.Error:
+		w.walk(n.Expr, s)
+	case *ast.Parens:
+		w.walk(n.Inner, s)
+	case *ast.Unary:
+		w.walk(n.Expr, s)
+	case *ast.SuperIndex:
+		w.walk(n.Index, s)
+	case *ast.InSuper:
+		w.walk(n.Index, s)
+	}
+}
+
+func number(n ast.Node) bool {
+	_, ok := n.(*ast.LiteralNumber)
+	return ok
+}
+
+func (w *walker) function(f *ast.Function, first kind, s *scope) {
+	inner := params(f, first, s)
+	for _, p := range f.Parameters {
+		w.walk(p.DefaultArg, inner)
+	}
+	w.walk(f.Body, inner)
+}
+
+// fields walks an object: its locals are seen by all its values.
+func (w *walker) fields(fields ast.ObjectFields, outside, s *scope) {
+	var locals ast.LocalBinds
+	for _, f := range fields {
+		if f.Kind == ast.ObjectLocal && f.Id != nil {
+			locals = append(locals, ast.LocalBind{Variable: *f.Id, Body: f.Expr2, Fun: f.Method})
+		}
+	}
+	inner := w.bind(locals, s)
+	for _, f := range fields {
+		w.walk(f.Expr1, outside)
+		if f.Method != nil {
+			w.function(f.Method, other, inner)
+			continue
+		}
+		w.walk(f.Expr2, inner)
+		w.walk(f.Expr3, inner)
+	}
+}
+
+// comprehension walks for and if, and gives the scope of what they repeat.
+func (w *walker) comprehension(spec *ast.ForSpec, s *scope) *scope {
+	if spec.Outer != nil {
+		s = w.comprehension(spec.Outer, s)
+	}
+	w.walk(spec.Expr, s)
+	inner := &scope{name: spec.VarName, up: s}
+	for _, c := range spec.Conditions {
+		w.walk(c.Expr, inner)
+	}
+	return inner
+}

@@ -1,0 +1,78 @@
+package lint_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/lang/lint"
+)
+
+func TestTokens(t *testing.T) {
+	const head = "local defx = import 'defx/v1.libsonnet', db = defx.dep('db');\n"
+	for _, c := range []struct{ src, want string }{
+		{"db.host", ""},
+		{"'%s:%s' % [db.host, db.port('sql')]", ""},
+		{"if std.extVar('x') == '' then 1 else 2", ""},
+		{"db.host == 'x'", "token-compared 2:1"},
+		{"'x' != db.port('sql')", "token-compared 2:1"},
+		{"db.host < 'x'", "token-compared 2:1"},
+		{"local h = db.host; if h == '::1' then '[' + h + ']' else h", "token-compared 2:23"},
+		{"local h = 'x' + db.host, g = h; std.length(g)", "token-measured 2:33"},
+		{"local g = h, h = defx.secret('s'); g == ''", "token-compared 2:36"},
+		{"std.length(defx.secret('s'))", "token-measured 2:1"},
+		{"std.sha256(defx.artifact('./x'))", "token-measured 2:1"},
+		{"std.parseInt(defx.me.port('http')) + 1", "token-measured 2:1"},
+		{"std.startsWith(defx.lookup('k'), 'a')", "token-compared 2:1"},
+		{"db.host[0]", "token-measured 2:1"},
+		{"db.host[1:3]", "token-measured 2:1"},
+		{"db.port('sql') + 1", "token-measured 2:1"},
+		{"db.port('sql') + '1'", ""},
+		{"std.length('%s' % db.host)", "token-measured 2:1"},
+		{"std.length(std.join(',', [db.host, 'x']))", "token-measured 2:1"},
+		{"std.length([db.host])", ""},
+		{"defx.peers.each(function(r) if r.host == 'x' then 'y' else r.host)", "token-compared 2:32"},
+		{"defx.peers.join(',', function(r) r.name) == ''", "token-compared 2:1"},
+		{"std.length(defx.all({ port: 'x' }).each(function(r) r.host))", ""},
+		{"{ local h = db.host, a: h == 'x' }", "token-compared 2:25"},
+		{"{ [k]: db.host == k for k in ['a'] }", "token-compared 2:8"},
+		{"[x == 'y' for x in ['a'] if db.here.host == x]", "token-compared 2:29"},
+		{"local f(db) = db.host == 'x'; f({ host: 'x' })", ""},
+		{"function(x=db.host == 'y') x", "token-compared 2:12"},
+		{"local std = { length(x):: 1 }; std.length(db.host)", ""},
+		{"(import 'defx/v1.libsonnet').me.host == 'x'", "token-compared 2:1"},
+		{"assert db.host != ''; 1", "token-compared 2:8"},
+		{"local ref = defx.ref; ref('a/b').host == 'x'", "token-compared 2:23"},
+		{"{ a: { b+: { c:: !(db['host'] == 'x') } } }", "token-compared 2:20"},
+		{"db.host ==", ""},
+	} {
+		var got []string
+		for _, f := range lint.Tokens("x.jsonnet", head+c.src) {
+			got = append(got, fmt.Sprintf("%s %d:%d", f.Rule, f.Position.Line, f.Position.Col))
+			if f.Hint == "" || f.Position.File != "x.jsonnet" {
+				t.Errorf("%s: %+v", c.src, f)
+			}
+		}
+		if s := strings.Join(got, ", "); s != c.want {
+			t.Errorf("%s: %q, want %q", c.src, s, c.want)
+		}
+	}
+}
+
+func TestSilence(t *testing.T) {
+	f := lint.Finding{Rule: "a-rule"}
+	f.Position.Line = 2
+	for line, want := range map[string]bool{
+		"// defx-lint: ignore a-rule": true, "  # defx-lint: ignore a-rule": true, "// defx-lint: ignore": true,
+		"// defx-lint: ignore b, a-rule": true, "// defx-lint: ignore b": false, "x: 1, // defx-lint: ignore a-rule": true,
+		"// ignore a-rule": false, "": false,
+	} {
+		if got := lint.Silenced(line+"\nx", f); got != want {
+			t.Errorf("%q: %v", line, got)
+		}
+	}
+	f.Position.Line = 1
+	if lint.Silenced("// defx-lint: ignore", f) {
+		t.Error("the first line has none above")
+	}
+}
