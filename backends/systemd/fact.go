@@ -56,8 +56,8 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		fail("%q is no name of this kind", f.Key)
 		return backends.Layout{}, errs
 	}
-	base := "defx-" + part(f.Environment) + "-" + part(f.Deployment) + "-host-" + f.Kind + "-" + fileName(f.Key)
-	name := shorten(base) + ".service"
+	n := namesOf(f.Environment, f.Deployment, graph.Address{Lib: graph.HostLib, Name: f.Kind, Member: f.Key}, "")
+	base, name := n.base, n.alias()
 	l := backends.Layout{Name: name, Unit: name, Start: []string{name}}
 	file := func(path, content string) string {
 		l.Files = append(l.Files, backends.File{Path: path, Content: []byte(content), Mode: 0o644})
@@ -76,15 +76,15 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		if err := text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
 			fail("%q is not the value of a kernel setting", value)
 		}
-		conf := file("/etc/sysctl.d/60-"+shorten(base)+".conf", f.Key+" = "+value+"\n")
+		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
 		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
 		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
 		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)
 		u.set("ExecStop", "/bin/sh -c 'cat "+was+" >"+proc+"'")
 	case "modules":
-		file("/etc/modules-load.d/"+shorten(base)+".conf", f.Key+"\n")
-		u.set("ExecStart", "modprobe "+f.Key)
+		file("/etc/modules-load.d/"+base+".conf", f.Key+"\n")
+		u.set("ExecStart", "/bin/sh -c 'exec modprobe "+f.Key+"'")
 	case "packages":
 		var version string
 		json.Unmarshal(f.Value, &version)
@@ -97,7 +97,12 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		}
 		file(packagesDir+"/"+fileName(f.Key), want+"\n")
 		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
-		u.set("ExecStart", "apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want)
+		// At a boot it is there already, and there may be no network yet.
+		there := "dpkg-query -s " + f.Key + " 2>/dev/null | grep -qx \"Status: install ok installed\""
+		if version != "" {
+			there += " && dpkg-query -s " + f.Key + " | grep -qxF \"Version: " + version + "\""
+		}
+		u.set("ExecStart", ":/bin/sh -c '{ "+there+"; } || exec apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want+"'")
 		u.set("TimeoutStartSec", "10min")
 	case "users":
 		var user graph.User
@@ -105,7 +110,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		if !userRE.MatchString(f.Key) {
 			fail("%q is not the name of a user", f.Key)
 		}
-		conf := file("/etc/sysusers.d/defx-0-"+shorten(base)+".conf", sysuser(f.Key, user)) // read before those that services write for their users
+		conf := file("/etc/sysusers.d/defx-0-"+base+".conf", sysuser(f.Key, user)) // read before those that services write for their users
 		u.set("ExecStart", "systemd-sysusers "+conf)
 	default:
 		fail("there are no facts of the kind %q", f.Kind)

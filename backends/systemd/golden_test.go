@@ -24,11 +24,13 @@ type goldenCase struct {
 	Options json.RawMessage `json:"systemd"`
 	Local   []graph.Address `json:"local"`    // on the same machine
 	Require []graph.Address `json:"requires"` // of those
+	Fact    *graph.Fact     `json:"fact"`     // instead of a service
 }
 
 func (c goldenCase) input() backends.Input {
 	in := input(c.Address.Name, c.Spec)
 	in.Service.Address, in.Service.Options, in.Local = c.Address, c.Options, c.Local
+	in.Service.Fact = c.Fact
 	in.Service.Requires = []graph.Edge{{To: c.Require}}
 	return in
 }

@@ -30,7 +30,8 @@ type names struct {
 	version string
 }
 
-// namesOf derives the names: defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA].
+// namesOf derives the names: defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA],
+// and of a fact defx-ENV-DEPLOYMENT-host-KIND-KEY.
 // A service without a library has "_" in its place, which no name can become.
 func namesOf(environment, deployment string, a graph.Address, version string) names {
 	home := "defx-" + part(environment) + "-" + part(deployment)
@@ -43,6 +44,9 @@ func namesOf(environment, deployment string, a graph.Address, version string) na
 		replica = "." + part(a.Replica)
 	}
 	whole := home + "-" + lib + "-" + part(a.Name)
+	if a.Lib == graph.HostLib {
+		whole, a.Member = home+"-host-"+a.Name+"-"+fileName(a.Member), ""
+	}
 	n := names{target: home + ".target", slice: home + ".slice", version: version}
 	if a.Member != "" {
 		n.slice = shorten(whole+replica) + ".slice"

@@ -108,6 +108,7 @@ func (r *renderer) local(m *metaPart) {
 		if a == r.in.Service.Address {
 			continue
 		}
+		a.Machine = "" // of a fact: it is this one
 		m.After = append(m.After, a)
 		if slices.ContainsFunc(r.in.Service.Requires, func(e graph.Edge) bool { return slices.Contains(e.To, a) }) {
 			m.Wants = append(m.Wants, a)

@@ -36,9 +36,6 @@ func (b *builder) service(mounts []string) []byte {
 		// exec, not simple: a start that succeeded has a running program.
 		u.set("Type", "exec")
 	}
-	for _, f := range b.owned {
-		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(at("files"))(arg(f.path)))
-	}
 	u.set("ExecStart", b.exec("command", b.Run.Command))
 	b.reload(&u)
 	b.stop(&u)
@@ -122,6 +119,9 @@ func (b *builder) foot(u *unitText) {
 // body writes what the service and its scripts share of [Service]: who they
 // are, what they see and what they may do. self is the unit's name.
 func (b *builder) body(u *unitText, self string, mounts []string) {
+	for _, f := range b.owned {
+		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(at("files"))(arg(f.path)))
+	}
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
 	switch b.Run.User {

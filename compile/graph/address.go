@@ -83,11 +83,14 @@ func ValidName(s string) bool { return nameRE.MatchString(s) }
 func ParseAddress(s string) (Address, error) {
 	if rest, ok := strings.CutPrefix(s, HostLib+"/"); ok {
 		kind, rest, _ := strings.Cut(rest, "/")
-		at := strings.LastIndexByte(rest, '@')
-		if at < 0 || !ValidName(kind) || !ValidKey(rest[:at]) || !ValidName(rest[at+1:]) {
+		key, machine, placed := rest, "", false
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+			key, machine, placed = rest[:at], rest[at+1:], true
+		}
+		if !ValidName(kind) || !ValidKey(key) || placed && !ValidName(machine) {
 			return Address{}, fmt.Errorf("%q is not an address (host/kind/key@machine)", s)
 		}
-		return Address{Lib: HostLib, Name: kind, Member: rest[:at], Machine: rest[at+1:]}, nil
+		return Address{Lib: HostLib, Name: kind, Member: key, Machine: machine}, nil
 	}
 	rest, replica, has := strings.Cut(s, "#")
 	parts := strings.Split(rest, "/")
