@@ -16,21 +16,22 @@ var rooms = []string{"lib", "lang", "compile", "backends", "deploy", "cmd"}
 
 // owners of third-party modules: who may import each. A module that is not here may be imported by nobody.
 var owners = map[string][]string{
-	"github.com/google/go-jsonnet":        {"lang", "lang/lint"},
-	"gonum.org/v1/gonum":                  {"compile/graph"},
-	"github.com/hashicorp/terraform-exec": {"backends/ec2"},
-	"github.com/spf13/pflag":              {"cmd/defx"},
-	"github.com/spf13/cobra":              {"cmd/defx"},
-	"github.com/gowebpki/jcs":             {"lang/digest"},
-	"github.com/gofrs/flock":              {"deploy/agent", "deploy/state"},
-	"github.com/google/renameio/v2":       {"deploy/state", "cmd/defx"},
-	"github.com/rogpeppe/go-internal":     {"cmd/defx"},
-	"golang.org/x/sync":                   {"lang"},
-	"golang.org/x/sys":                    {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
-	"golang.org/x/term":                   {"cmd/defx"},
-	"github.com/BurntSushi/toml":          {"backends/document"},
-	"go.yaml.in/yaml/v3":                  {"backends/document"},
-	"github.com/coreos/go-systemd/v22":    {"backends/systemd", "deploy/agent"},
+	"github.com/google/go-jsonnet":           {"lang", "lang/lint"},
+	"gonum.org/v1/gonum":                     {"compile/graph"},
+	"github.com/hashicorp/terraform-exec":    {"backends/ec2"},
+	"github.com/spf13/pflag":                 {"cmd/defx"},
+	"github.com/spf13/cobra":                 {"cmd/defx"},
+	"github.com/gowebpki/jcs":                {"lang/digest"},
+	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state"},
+	"github.com/google/go-containerregistry": {"deploy/lock"},
+	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
+	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
+	"golang.org/x/sync":                      {"lang"},
+	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
+	"golang.org/x/term":                      {"cmd/defx"},
+	"github.com/BurntSushi/toml":             {"backends/document"},
+	"go.yaml.in/yaml/v3":                     {"backends/document"},
+	"github.com/coreos/go-systemd/v22":       {"backends/systemd", "deploy/agent"},
 }
 
 type listed struct {

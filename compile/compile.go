@@ -24,6 +24,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -43,7 +44,8 @@ type Input struct {
 	Result   *lang.Result
 	Baseline Baseline
 	Backends []string                                 // names of the backends there are
-	Artifact func(path string) (plan.Artifact, error) // content of an artifact, path relative to the root
+	Artifact func(token.Token) (plan.Artifact, error) // content of an artifact; an error may have a Hint() string
+	Images   map[string]digest.Digest                 // what tags of images stand for, as far as that is locked
 	Secrets  map[string]string                        // name → version
 	Raw      Good                                     // values before transforms, of what evaluated; nil without transforms
 	RawGood  Good                                     // last good values before transforms; those of Baseline are behind them
@@ -505,6 +507,9 @@ func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 // part checks one service by itself and fills what needs no other service.
 func (c *compiler) part(d *decoder, f *function, fn *Functionality, member string, s *graph.Spec, p []string) *part {
 	out := &part{member: member, decoded: *s, path: p}
+	if d, locked := c.in.Images[s.Image]; locked {
+		out.decoded.Image += "@" + string(d)
+	}
 	sp := append(slices.Clone(p), "service")
 	at := func(more ...string) []string { return append(slices.Clone(sp), more...) }
 	opts := map[string]map[string]any{"systemd": fn.Systemd, "docker": fn.Docker, "ec2": fn.EC2}

@@ -279,9 +279,13 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside 
 		case token.Secret:
 			t.Version = r.c.in.Secrets[t.Name]
 		case token.Artifact:
-			a, err := r.c.in.Artifact(t.Name)
+			a, err := r.c.in.Artifact(t)
 			if err != nil {
-				r.d.errorf(path, "artifact %q: %v", t.Name, err).WithHint("build it first; the path is relative to the file that names it")
+				hint := "build it first; the path is relative to the file that names it"
+				if h, ok := err.(interface{ Hint() string }); ok {
+					hint = h.Hint()
+				}
+				r.d.errorf(path, "artifact %q: %v", t.Name, err).WithHint("%s", hint)
 			}
 			t.Digest = string(a.Digest)
 		}

@@ -3,7 +3,9 @@ package lang
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/defx-dev/defx/lang/token"
@@ -19,7 +21,7 @@ func newVM(i jsonnet.Importer) *jsonnet.VM {
 		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg", "here", "body"}, Func: nativeToken,
 	})
 	vm.NativeFunction(&jsonnet.NativeFunction{
-		Name: "defx.artifact", Params: ast.Identifiers{"from", "path"}, Func: nativeArtifact,
+		Name: "defx.artifact", Params: ast.Identifiers{"from", "path", "sha256"}, Func: nativeArtifact,
 	})
 	return vm
 }
@@ -63,18 +65,36 @@ func nativeToken(args []any) (any, error) {
 }
 
 // nativeArtifact makes a path that is relative to the file that names it
-// relative to the root: from is the embedded library's place for that file's folder.
+// relative to the root: from is the embedded library's place for that file's
+// folder. An address is taken as it is, with the sum of what lies there.
 func nativeArtifact(args []any) (any, error) {
-	a, err := texts(args)
+	a, err := texts(args[:2])
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(a[1], "://") {
-		return nil, fmt.Errorf("defx.artifact: %q is no path: content from elsewhere must lie in a file first", a[1])
+	t := token.Token{Kind: token.Artifact, Name: a[1]}
+	if scheme, _, ok := strings.Cut(a[1], "://"); ok {
+		u, err := url.Parse(a[1])
+		if err != nil || scheme != "https" && scheme != "http" || u.Host == "" || u.User != nil {
+			return nil, fmt.Errorf("defx.artifact: %q is no address that content can be fetched from"+hintMark+"https://HOST/PATH, without a password", a[1])
+		}
+		if name := path.Base(u.Path); name == "." || name == "/" {
+			return nil, fmt.Errorf("defx.artifact: %q names no file"+hintMark+"the last part of the path becomes the file's name", a[1])
+		}
+		sum, _ := args[2].(string)
+		if t.Arg = strings.TrimPrefix(sum, "sha256:"); !sumRE.MatchString(t.Arg) {
+			return nil, fmt.Errorf("defx.artifact: what lies at %q is known by its sum alone"+hintMark+"defx.artifact('%s', sha256='…'): the 64 hexadecimal digits that sha256sum prints", a[1], a[1])
+		}
+		return token.Encode(t), nil
 	}
-	name := a[1]
-	if !path.IsAbs(name) {
-		name = path.Join(path.Dir(strings.TrimPrefix(a[0], embedded)), name)
+	if args[2] != nil {
+		return nil, fmt.Errorf("defx.artifact: %q lies here, and its sum is known without being said"+hintMark+"leave sha256 out; defx lock keeps it", a[1])
 	}
-	return token.Encode(token.Token{Kind: token.Artifact, Name: path.Clean(name)}), nil
+	if !path.IsAbs(t.Name) {
+		t.Name = path.Join(path.Dir(strings.TrimPrefix(a[0], embedded)), t.Name)
+	}
+	t.Name = path.Clean(t.Name)
+	return token.Encode(t), nil
 }
+
+var sumRE = regexp.MustCompile(`^[0-9a-f]{64}$`)

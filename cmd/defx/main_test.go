@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the stories below testdata/script with the real program.
 func TestScripts(t *testing.T) {
+	elsewhere := outside(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
@@ -22,6 +23,9 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TERM", "xterm")
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each process of a race test ends a second late
+			for k, v := range elsewhere {
+				e.Setenv(k, v)
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "edit": edit},

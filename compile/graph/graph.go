@@ -218,7 +218,7 @@ type User struct {
 type Spec struct {
 	Command     []token.Text          `json:"command,omitempty"`                                                  // run: program and first arguments, without a shell; a relative program is looked up in `package`
 	Args        []token.Text          `json:"args,omitempty"`                                                     // run: appended to `command`
-	Image       string                `json:"image,omitempty"`                                                    // run: OCI image, with its digest
+	Image       string                `json:"image,omitempty"`                                                    // run: OCI image; one by tag takes its digest from the lock
 	Package     token.Text            `json:"package,omitempty"`                                                  // run: one artifact and nothing else: the program and what it brings along
 	Env         map[string]token.Text `json:"env,omitempty"`                                                      // run: variables of its environment
 	Secrets     map[string]token.Text `json:"secrets,omitempty"`                                                  // run: name → `defx.secret('name')`: a file on the machine; its path is in the variable $NAME_FILE

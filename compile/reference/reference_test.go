@@ -14,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/reference"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -79,8 +80,8 @@ func compiled(t testing.TB, dir string) (*lang.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := compile.Compile(compile.Input{Result: res, Backends: []string{"systemd"}, Artifact: func(p string) (plan.Artifact, error) {
-		return plan.Artifact{Path: p, Kind: "file", Digest: digest.Named("test/1", []byte(p))}, nil
+	out, err := compile.Compile(compile.Input{Result: res, Backends: []string{"systemd"}, Artifact: func(t token.Token) (plan.Artifact, error) {
+		return plan.Artifact{Path: t.Name, Kind: "file", Digest: digest.Named("test/1", []byte(t.Name))}, nil
 	}})
 	if err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
 // Package artifact knows the content that services are made of: files, folders
-// and tars below the deployment's root, or below a declared library path.
+// and tars below the deployment's root, or below a declared library path; and
+// files at addresses, which are known by their sums and fetched when they are needed.
 //
 // It digests and packs them. It refuses to know what they are for. Invariant:
 // the digest covers what runs and nothing else that a file system keeps: no
@@ -19,7 +20,9 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
 )
 
 // Kinds of artifacts.
@@ -31,9 +34,11 @@ const (
 
 // Source is where artifacts come from. Each path is digested once.
 type Source struct {
-	root string
-	also []string // absolute folders of -J
-	seen map[string]described
+	root   string
+	also   []string // absolute folders of -J
+	cache  string   // folder of what was fetched
+	locked map[string]plan.Artifact
+	seen   map[string]described
 }
 
 type described struct {
@@ -42,20 +47,48 @@ type described struct {
 }
 
 // NewSource is the artifacts below root and below the library folders also.
-func NewSource(root string, also []string) *Source {
-	return &Source{root: root, also: also, seen: map[string]described{}}
+// What is fetched is kept in the folder cache.
+func NewSource(root string, also []string, cache string) *Source {
+	return &Source{root: root, also: also, cache: cache, seen: map[string]described{}}
 }
 
+// Lock tells what lay at paths: it stands for what is not here now, and what
+// is here must be the same. Nil lifts it.
+func (s *Source) Lock(locked map[string]plan.Artifact) {
+	s.locked, s.seen = locked, map[string]described{}
+}
+
+// problem is an error with what to do about it.
+type problem struct{ what, hint string }
+
+func (p *problem) Error() string { return p.what }
+func (p *problem) Hint() string  { return p.hint }
+
 // Describe gives digest and kind of what lies at a path: relative to the root,
-// or absolute and below a library folder.
-func (s *Source) Describe(name string) (plan.Artifact, error) {
-	if d, ok := s.seen[name]; ok {
+// or absolute and below a library folder; or at an address, by its sum.
+func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
+	if strings.Contains(t.Name, "://") {
+		return remote(t.Name, t.Arg)
+	}
+	if d, ok := s.seen[t.Name]; ok {
 		return d.a, d.err
 	}
-	a, err := s.describe(name)
-	s.seen[name] = described{a, err}
+	a, err := s.describe(t.Name)
+	if was, ok := s.locked[t.Name]; ok {
+		switch {
+		case errors.Is(err, ErrAbsent):
+			a, err = was, nil
+		case err == nil && (a.Digest != was.Digest || a.Kind != was.Kind):
+			err = &problem{fmt.Sprintf("it is not what is locked (%s, and %s is here)", was.Digest.Brief(), a.Digest.Brief()),
+				"if it is meant to be another: defx lock --update"}
+		}
+	}
+	s.seen[t.Name] = described{a, err}
 	return a, err
 }
+
+// ErrAbsent tells that nothing lies at a path.
+var ErrAbsent = errors.New("there is no such file")
 
 func (s *Source) describe(name string) (plan.Artifact, error) {
 	a := plan.Artifact{Path: name}
@@ -66,7 +99,7 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 	defer root.Close()
 	info, err := root.Stat(rel)
 	if errors.Is(err, fs.ErrNotExist) {
-		return a, errors.New("there is no such file")
+		return a, ErrAbsent
 	}
 	if err != nil {
 		return a, err
@@ -116,9 +149,17 @@ func (s *Source) open(name string) (*os.Root, string, error) {
 
 // Stream gives the content in the form in which it travels: a tar.
 func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
+	if strings.Contains(a.Path, "://") {
+		return s.fetched(a)
+	}
 	root, rel, err := s.open(a.Path)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := root.Stat(rel); errors.Is(err, fs.ErrNotExist) {
+		root.Close()
+		return nil, diag.Errorf("", "artifact %q: its content is not here, only its digest %s in the lock", a.Path, a.Digest.Brief()).
+			WithHint("build it, or apply from where it was built")
 	}
 	if a.Kind == Tar {
 		f, err := root.Open(rel)
@@ -174,15 +215,16 @@ func (s single) ReadDir(string) ([]fs.DirEntry, error) {
 	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
 }
 
+type entry struct {
+	Name string `json:"name"`
+	Exec bool   `json:"exec,omitempty"`
+	Link string `json:"link,omitempty"`
+	Sum  string `json:"sum,omitempty"`
+}
+
 // Digest covers names, kinds, rights to execute, content and targets of links of a
 // folder, and nothing else that a file system keeps.
 func Digest(tree fs.FS) (digest.Digest, error) {
-	type entry struct {
-		Name string `json:"name"`
-		Exec bool   `json:"exec,omitempty"`
-		Link string `json:"link,omitempty"`
-		Sum  string `json:"sum,omitempty"`
-	}
 	var list []entry
 	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || p == "." {
@@ -221,8 +263,10 @@ func Digest(tree fs.FS) (digest.Digest, error) {
 		return "", err
 	}
 	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return digest.Of("tree/1", list)
+	return ofEntries(list)
 }
+
+func ofEntries(list []entry) (digest.Digest, error) { return digest.Of("tree/1", list) }
 
 // Pack writes a folder as the tar that an agent takes.
 func Pack(w io.Writer, tree fs.FS) error {

@@ -72,7 +72,7 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 	if stateDir, err = filepath.Abs(stateDir); err != nil {
 		return nil, err
 	}
-	return &Project{Config: c, StateDir: stateDir, Backends: b, artifacts: artifact.NewSource(root, c.JPath)}, nil
+	return &Project{Config: c, StateDir: stateDir, Backends: b, artifacts: artifact.NewSource(root, c.JPath, filepath.Join(stateDir, ".cache", "artifacts"))}, nil
 }
 
 // Store is the state of one environment of one deployment.
@@ -132,7 +132,11 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 			return nil, err
 		}
 	}
-	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Secrets: map[string]string{}}
+	images, err := p.useLock(res.Environment)
+	if err != nil {
+		return nil, err
+	}
+	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Images: images, Secrets: map[string]string{}}
 	if err := p.secretVersions(in.Secrets); err != nil {
 		return nil, err
 	}
@@ -370,7 +374,7 @@ func (d *Desired) holds() func(string) bool {
 }
 
 func (p *Project) artifact(t token.Token) (plan.Artifact, bool) {
-	a, err := p.artifacts.Describe(t.Name)
+	a, err := p.artifacts.Describe(t)
 	return a, err == nil
 }
 

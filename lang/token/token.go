@@ -44,13 +44,14 @@ type Token struct {
 	// resolved "set" (Name is an address: with a replica that one, without it all of them).
 	Of string `json:"of,omitempty"`
 	// Name is the alias or name of a ref, the name of a secret, the key of a lookup, or the
-	// path of an artifact, relative to the deployment's root.
+	// path of an artifact, relative to the deployment's root, or its address.
 	Name string `json:"name,omitempty"`
 	// Field is what is read of a ref: host, port, output, name, index, machine, label, dir; or, of
 	// a set, "each" (a list: the body for each replica) or "join" (a text: the bodies with Arg
 	// between them). "address" is the host as every reader sees it, never the loopback.
 	Field string `json:"field,omitempty"`
-	// Arg is the port's, output's, label's or dir's name, or what join puts between.
+	// Arg is the port's, output's, label's or dir's name, what join puts between, or the sum of
+	// what lies at an artifact's address, in hexadecimal digits.
 	Arg string `json:"arg,omitempty"`
 	// Here keeps of a set the replicas on the reader's machine.
 	Here bool `json:"here,omitempty"`

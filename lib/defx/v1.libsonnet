@@ -93,10 +93,10 @@ local set(of, name, what, here=false) =
   lookup(key):: token('lookup', '', text('lookup', key)),
 
   '#artifact':: {
-    help: 'A file, folder or tar, relative to the file that says so. The digest of its content is known when the plan is made.',
-    args: [{ name: 'path', type: 'string' }],
+    help: 'A file, folder or tar, relative to the file that says so; its digest is known when the plan is made. Or a file at an address, with its sum: it is fetched when it is applied.',
+    args: [{ name: 'path', type: 'string' }, { name: 'sha256', type: 'string', default: null }],
   },
-  artifact(path):: std.native('defx.artifact')(std.thisFile, text('artifact', path)),
+  artifact(path, sha256=null):: std.native('defx.artifact')(std.thisFile, text('artifact', path), sha256),
 
   '#group':: {
     help: 'Services that run as one: one placement, but a changed member restarts alone.',

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/spf13/cobra"
+)
+
+// lockStatus is what lock prints as JSON.
+type lockStatus struct {
+	APIVersion  string              `json:"apiVersion"`
+	Kind        string              `json:"kind"` // "Lock"
+	Environment string              `json:"environment"`
+	Entries     []project.LockEntry `json:"entries"`
+}
+
+func lockCommand(o *options) *cobra.Command {
+	var update, copied bool
+	cmd := &cobra.Command{
+		Use:   "lock [--update | --copy FROM TO]",
+		Short: "Keep the digests of artifacts and images",
+		Long: `Hold what the deployment is made of against ` + lock.Name + `, beside the entry file, which has
+a section for each environment; exit 1 if they differ. With --update write the section
+of the environment anew, asking registries what the tags of images stand for. With
+--copy give the environment TO what FROM has: so what was tried is promoted.
+
+A plan takes the digest of an artifact that is not here from the lock, and refuses one
+that is here and differs. Without the file nothing is locked.
+
+` + exitCodes,
+		Example: "  defx lock --update -e dev\n  defx lock --copy dev prod\n  defx lock -e prod --json",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if copied && len(args) != 2 {
+				return errors.New("defx lock --copy wants two environments\n    hint: defx lock --copy FROM TO")
+			}
+			if copied {
+				return nil
+			}
+			return arguments(0, 0)(cmd, args)
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			p, err := o.open()
+			if err != nil || !copied || len(args) > 1 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return p.LockedEnvironments(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := o.open()
+			if err != nil {
+				return err
+			}
+			if copied {
+				for _, env := range args {
+					if !graph.ValidName(env) {
+						return fmt.Errorf("%q is not the name of an environment\n    hint: a-z, 0-9 and -", env)
+					}
+				}
+				if err := p.CopyLock(args[0], args[1]); err != nil {
+					return err
+				}
+				if o.json {
+					return printJSON(os.Stdout, lockStatus{APIVersion: "defx/v1", Kind: "Lock", Environment: args[1], Entries: []project.LockEntry{}})
+				}
+				fmt.Printf("%s has what is locked for %s.\n", args[1], args[0])
+				return nil
+			}
+			status := p.LockStatus
+			if update {
+				status = p.UpdateLock
+			}
+			env, list, err := status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				doc := lockStatus{APIVersion: "defx/v1", Kind: "Lock", Environment: env, Entries: append([]project.LockEntry{}, list...)}
+				if err := printJSON(os.Stdout, doc); err != nil {
+					return err
+				}
+			} else {
+				printLock(env, list, update)
+			}
+			for _, e := range list {
+				if !update && e.State != project.LockKept && e.State != project.LockAbsent {
+					if !o.json {
+						fmt.Fprintln(os.Stderr, "    hint: if that is meant: defx lock --update -e "+env)
+					}
+					return &exit{code: exitError}
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&update, "update", false, "write what is here, and what tags stand for now")
+	cmd.Flags().BoolVar(&copied, "copy", false, "give the second environment what the first has")
+	cmd.MarkFlagsMutuallyExclusive("update", "copy")
+	return cmd
+}
+
+func printLock(env string, list []project.LockEntry, updated bool) {
+	if len(list) == 0 {
+		fmt.Printf("Nothing to lock for %s: it has no artifact, and no image by tag.\n", env)
+		return
+	}
+	words := map[string]string{project.LockKept: "locked", project.LockAbsent: "locked, not here", project.LockNew: "not locked",
+		project.LockDiffers: "not what is locked", project.LockUnused: "locked, not used", project.LockMissing: "neither here nor locked"}
+	if updated {
+		words[project.LockNew], words[project.LockDiffers], words[project.LockUnused] = "locked now", "locked anew", "no longer used"
+	}
+	var rows [][]string
+	for _, e := range list {
+		brief := e.Digest
+		if brief == "" {
+			brief = e.Locked
+		}
+		rows = append(rows, []string{e.Kind, e.Name, brief.Brief(), words[e.State]})
+	}
+	table(os.Stdout, rows)
+}

@@ -1,0 +1,32 @@
+package compile_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// TestATagTakesItsDigestFromTheLock: what is named with its digest stays as it is.
+func TestATagTakesItsDigestFromTheLock(t *testing.T) {
+	d := digest.Bytes([]byte("x"))
+	image := func(s string) json.RawMessage { return json.RawMessage(`{"service":{"image":"` + s + `"}}`) }
+	res := &lang.Result{Environment: "dev", Deployment: json.RawMessage(`{"name":"n"}`), Libraries: []lang.Library{{Name: "l", Functionalities: []lang.Functionality{
+		{Name: "digest", Value: image("web@" + string(d))}, {Name: "locked", Value: image("web:1")}, {Name: "other", Value: image("web:2")},
+	}}}}
+	out, err := compile.Compile(compile.Input{Result: res, Backends: []string{"systemd"}, Images: map[string]digest.Digest{"web:1": d}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"l/digest": "web@" + string(d), "l/locked": "web:1@" + string(d), "l/other": "web:2"}
+	for _, s := range out.Graph.Services {
+		if s.Spec.Image != want[s.Address.String()] {
+			t.Errorf("%s: %s", s.Address, s.Spec.Image)
+		}
+	}
+	if len(out.Graph.Services) != len(want) {
+		t.Error(out.Held)
+	}
+}
