@@ -45,6 +45,7 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	err := h.install(raw, d.next, d.layout, d.undo)
 	var r *running
 	if err == nil && h.system != nil {
+		h.stale = h.stale || len(unitsOf(d.undo.changed())) > 0
 		r = &running{h: h, next: d.next, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
 		err = d.unlocked(ctx, r.start)
 		if ctx.Err() != nil {

@@ -56,6 +56,12 @@ func (r *running) start(ctx context.Context) error {
 		if err := sys.Reload(ctx); err != nil {
 			return err
 		}
+	} else if st, err := sys.State(ctx, l.Unit); err != nil {
+		return err
+	} else if st.Load != "loaded" || st.Path != unitDir+"/"+l.Unit { // it looked while the file was written, or took it for what had the alias before
+		if err := sys.Reload(ctx); err != nil {
+			return err
+		}
 	}
 	if err := stopAll(ctx, sys, r.stop); err != nil {
 		return err
@@ -95,9 +101,11 @@ func (r *running) start(ctx context.Context) error {
 	return r.ready(ctx)
 }
 
-// readAgain tells whether systemd must look at its files.
+// readAgain tells whether systemd must look at its files now. It finds units
+// that it never saw by itself, and what else is new to it is read when all is
+// settled; but where a name led elsewhere, others would follow it to the old place.
 func (r *running) readAgain() bool {
-	return slices.ContainsFunc(r.changed, func(p string) bool { return strings.HasPrefix(p, unitDir+"/") })
+	return slices.ContainsFunc(r.changed, func(p string) bool { return strings.HasPrefix(p, unitDir+"/") && !r.before.absent(rel(p)) })
 }
 
 // rewrote tells whether a unit's file was there and has other content now.
