@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/defx-dev/defx/backends"
@@ -220,7 +221,11 @@ func (r *running) resume(ctx context.Context, standing *Entry) error {
 				err = sys.Start(ctx, u)
 			}
 		default:
-			err = sys.Start(ctx, u)
+			if u == standing.Unit && u == r.next.Unit && !strings.Contains(u, standing.Instance) {
+				err = sys.Restart(ctx, u)
+			} else {
+				err = sys.Start(ctx, u)
+			}
 		}
 		if err != nil {
 			return err

@@ -83,6 +83,8 @@ func (r *running) start(ctx context.Context) error {
 			if err = sys.Stop(ctx, l.Unit); err == nil { // a listener does not change under a service that has it
 				err = sys.Restart(ctx, u)
 			}
+		case u == l.Unit && !strings.Contains(u, r.next.Instance) && was.Active == "active" && len(r.changed) > 0:
+			err = sys.Restart(ctx, u) // its name does not tell versions apart
 		default:
 			err = sys.Start(ctx, u)
 		}
