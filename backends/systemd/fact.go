@@ -78,6 +78,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		}
 		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
 		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
+		l.Leaves = []string{was}
 		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
 		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)

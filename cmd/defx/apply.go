@@ -31,7 +31,7 @@ type pace struct {
 
 func (p *pace) flags(f *pflag.FlagSet) {
 	f.BoolVarP(&p.yes, "yes", "y", false, "do not ask")
-	f.IntVar(&p.parallel, "parallel", 10, "`NUMBER` of actions at once")
+	f.IntVar(&p.parallel, "parallel", 30, "`NUMBER` of actions at once")
 	f.DurationVar(&p.lockWait, "lock-wait", time.Minute, "how long to wait for somebody else's apply")
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/defx-dev/defx/backends"
@@ -45,6 +46,7 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	err := h.install(raw, d.next, d.layout, d.undo)
 	var r *running
 	if err == nil && h.system != nil {
+		h.stale = h.stale || len(unitsOf(d.undo.changed())) > 0
 		r = &running{h: h, next: d.next, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
 		err = d.unlocked(ctx, r.start)
 		if ctx.Err() != nil {
@@ -219,7 +221,11 @@ func (r *running) resume(ctx context.Context, standing *Entry) error {
 				err = sys.Start(ctx, u)
 			}
 		default:
-			err = sys.Start(ctx, u)
+			if u == standing.Unit && u == r.next.Unit && !strings.Contains(u, standing.Instance) {
+				err = sys.Restart(ctx, u)
+			} else {
+				err = sys.Start(ctx, u)
+			}
 		}
 		if err != nil {
 			return err

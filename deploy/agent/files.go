@@ -279,6 +279,11 @@ func (u *undo) content(p string) ([]byte, bool) {
 	return nil, false
 }
 
+// absent tells whether nothing was at a path that was changed.
+func (u *undo) absent(p string) bool {
+	return slices.ContainsFunc(u.steps, func(s step) bool { return s.path == p && s.absent })
+}
+
 // changed lists what was changed, as the machine sees it.
 func (u *undo) changed() []string {
 	out := make([]string, 0, len(u.steps))

@@ -56,6 +56,12 @@ func (r *running) start(ctx context.Context) error {
 		if err := sys.Reload(ctx); err != nil {
 			return err
 		}
+	} else if st, err := sys.State(ctx, l.Unit); err != nil {
+		return err
+	} else if st.Load != "loaded" || st.Path != unitDir+"/"+l.Unit { // it looked while the file was written, or took it for what had the alias before
+		if err := sys.Reload(ctx); err != nil {
+			return err
+		}
 	}
 	if err := stopAll(ctx, sys, r.stop); err != nil {
 		return err
@@ -77,6 +83,8 @@ func (r *running) start(ctx context.Context) error {
 			if err = sys.Stop(ctx, l.Unit); err == nil { // a listener does not change under a service that has it
 				err = sys.Restart(ctx, u)
 			}
+		case u == l.Unit && !strings.Contains(u, r.next.Instance) && was.Active == "active" && len(r.changed) > 0:
+			err = sys.Restart(ctx, u) // its name does not tell versions apart
 		default:
 			err = sys.Start(ctx, u)
 		}
@@ -95,9 +103,11 @@ func (r *running) start(ctx context.Context) error {
 	return r.ready(ctx)
 }
 
-// readAgain tells whether systemd must look at its files.
+// readAgain tells whether systemd must look at its files now. It finds units
+// that it never saw by itself, and what else is new to it is read when all is
+// settled; but where a name led elsewhere, others would follow it to the old place.
 func (r *running) readAgain() bool {
-	return slices.ContainsFunc(r.changed, func(p string) bool { return strings.HasPrefix(p, unitDir+"/") })
+	return slices.ContainsFunc(r.changed, func(p string) bool { return strings.HasPrefix(p, unitDir+"/") && !r.before.absent(rel(p)) })
 }
 
 // rewrote tells whether a unit's file was there and has other content now.
