@@ -63,7 +63,7 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		c := &compiler{in: Input{Backends: []string{"systemd"}, Result: &lang.Result{Environment: "dev"},
-			Artifact: func(string) (plan.Artifact, error) { return plan.Artifact{}, nil }}, funcs: map[string]*function{}, libHeld: map[string]bool{}}
+			Artifact: func(token.Token) (plan.Artifact, error) { return plan.Artifact{}, nil }}, funcs: map[string]*function{}, libHeld: map[string]bool{}}
 		fn, err := c.decode("a", "b", json.RawMessage(s))
 		if err != nil {
 			if err.Msg == "" || len(err.Path) == 0 {

@@ -10,13 +10,14 @@ type example struct {
 
 // examples holds one for each field, by object and field. A field without one fails a test.
 var examples = map[string]example{
-	"deployment.name":      {value: `'shop'`},
-	"deployment.machines":  {value: `{ web1: { connect: 'ssh://deploy@web1.example.com' } }`, key: "web1"},
-	"deployment.defaults":  {value: `{ place: { pool: 'prod' } }`},
-	"deployment.libs":      {value: `{ shop: import 'shop/functionalities.libsonnet' }`, key: "shop"},
-	"deployment.overrides": {value: `{ 'shop/web': { place+: { replicas: 4 } } }`},
-	"deployment.resources": {value: `{ backups: { type: 'aws.s3' } }`},
-	"deployment.moved":     {value: `{ 'shop/site': 'shop/web' }`},
+	"deployment.name":       {value: `'shop'`},
+	"deployment.machines":   {value: `{ web1: { connect: 'ssh://deploy@web1.example.com' } }`, key: "web1"},
+	"deployment.defaults":   {value: `{ place: { pool: 'prod' } }`},
+	"deployment.libs":       {value: `{ shop: import 'shop/functionalities.libsonnet' }`, key: "shop"},
+	"deployment.overrides":  {value: `{ 'shop/web': { place+: { replicas: 4 } } }`},
+	"deployment.transforms": {value: `[{ each: function(name, f) f { service+: { labels+: { of: name } } } }]`},
+	"deployment.resources":  {value: `{ backups: { type: 'aws.s3' } }`},
+	"deployment.moved":      {value: `{ 'shop/site': 'shop/web' }`},
 
 	"defaults.backend": {value: `'systemd'`},
 	"defaults.place":   {value: `{ pool: 'prod' }`},

@@ -28,8 +28,9 @@ import (
 // other arguments. A library may be a function without arguments.
 type Deployment struct {
 	compile.Entry
-	Libs      map[string]map[string]compile.Functionality `json:"libs"`      // name → library, which maps names to functionalities; each is evaluated by itself
-	Overrides map[string]any                              `json:"overrides"` // lib/name → patch, added to the functionality with + inside evaluation
+	Libs       map[string]map[string]compile.Functionality `json:"libs"`       // name → library, which maps names to functionalities; each is evaluated by itself
+	Overrides  map[string]any                              `json:"overrides"`  // lib/name → patch, added to the functionality with + inside evaluation
+	Transforms []map[string]any                            `json:"transforms"` // each { each: function(f) } or { all: function(map) }, applied in order to what evaluated
 }
 
 //go:embed reference.go
