@@ -133,6 +133,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 		}
 	case reflect.Interface:
 		d.plain(v, path)
+		d.numbers(v, path)
 		out.Set(reflect.ValueOf(v))
 	default:
 		panic("decode: no rule for " + out.Type().String())

@@ -78,6 +78,7 @@ func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 		case k == "type":
 			r.Type, _ = d.str(m[k], p)
 		default:
+			d.numbers(m[k], p)
 			r.Fields[k] = token.NewDoc(m[k], p, func(at []string, err error) { d.errorf(at, "%v", err) }).V
 		}
 	}

@@ -44,6 +44,7 @@ func (o *options) desired(ctx context.Context, c *consent) (*project.Project, *p
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	p.AllowMove = set(c.allowMove)
 	d, err := p.Evaluate(ctx)
 	if err != nil {
 		return nil, nil, nil, err

@@ -123,7 +123,7 @@ func TestWhatIsRenamedStaysWhereItIs(t *testing.T) {
 	w.edit("etcd.libsonnet", "c: { service+", "z: { service+")
 	w.edit("watch.libsonnet", "etcd: 'etcd'", "etcd: 'store'")
 	w.edit("watch.libsonnet", "with: 'etcd'", "with: 'store'")
-	d, cs := w.plan()
+	_, cs := w.plan()
 	for _, a := range cs.Actions {
 		if a.Former == "" || a.Op != "update" {
 			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.Former)

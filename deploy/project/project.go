@@ -39,10 +39,11 @@ import (
 
 // Project is one entry file in one environment.
 type Project struct {
-	Config   lang.Config
-	StateDir string // folder that holds the state of all environments
-	Backends backends.Set
-	Builds   string // folder of programs for machines of other architectures; "" = there are none
+	Config    lang.Config
+	StateDir  string // folder that holds the state of all environments
+	Backends  backends.Set
+	AllowMove map[string]bool // addresses with data of their own that may change machines
+	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
 }
@@ -295,6 +296,10 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			for _, f := range bad {
 				more[f.Functionality] = join(more[f.Functionality], f.Errors)
 			}
+			for _, e := range p.strays(out.Graph, rendered.Plan, old) {
+				a, _ := graph.ParseAddress(e.Subject)
+				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+			}
 			d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = out.Graph, reasons, rendered, out.Held, out.Good
 		}
 		again := false
@@ -309,6 +314,27 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 	}
 	d.keepHeld(old)
 	return nil
+}
+
+// strays tells which units with data of their own would change machines without
+// consent: they are held where they are, and nobody else with them.
+func (p *Project) strays(g *graph.Graph, now, old *plan.Plan) diag.List {
+	var out diag.List
+	for _, u := range now.Units {
+		o := old.Find(u.Address)
+		if o == nil || u.Held || !o.Stateful || o.Machine == u.Machine || o.Backend != u.Backend || p.AllowMove[u.Address] {
+			continue
+		}
+		e := diag.Errorf(u.Address, "it keeps data of its own on %s and would move to %s without it", o.Machine, u.Machine).
+			WithHint("pin it by place: { machine: '%s' }, or allow it by --allow-move %s", o.Machine, u.Address)
+		if a, err := graph.ParseAddress(u.Address); err == nil {
+			if svc := g.Find(a); svc != nil {
+				e.At(append(slices.Clone(svc.Path), "place")...)
+			}
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 func join(e *diag.Error, l diag.List) *diag.Error {

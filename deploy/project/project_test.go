@@ -327,11 +327,15 @@ func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work := p.Work(d)
-	if _, err := apply.Run(context.Background(), work); err == nil || !strings.Contains(err.Error(), "--allow-move a/kept") {
-		t.Errorf("a unit with data of its own moved: %v", err)
+	if len(d.Held) != 1 || !strings.Contains(d.Held[0].Err.Hint, "--allow-move a/kept") {
+		t.Errorf("held: %v, want what keeps data of its own", d.Held)
 	}
-	work.AllowMove = map[string]bool{"a/kept": true}
+	p.AllowMove = map[string]bool{"a/kept": true}
+	if d, err = p.Evaluate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	work := p.Work(d)
+	work.AllowMove = p.AllowMove
 	res, err := apply.Run(context.Background(), work)
 	if err != nil || res.Counts.Moved != 2 || len(res.Failed) > 0 {
 		t.Fatalf("%+v, %v", res, err)
