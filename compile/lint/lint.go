@@ -153,7 +153,7 @@ func named(name string) bool {
 	if !secretName.MatchString(name) {
 		return false
 	}
-	for _, end := range []string{"_FILE", "_PATH", "_DIR", "_URL", "_URI", "_NAME", "_ID", "_TTL", "_LENGTH", "_TIMEOUT", "_EXPIRY"} {
+	for _, end := range []string{"_FILE", "_PATH", "_DIR", "_URL", "_URI", "_NAME", "_ID", "_TTL", "_LENGTH", "_TIMEOUT", "_EXPIRY", "CLUSTER_TOKEN" /* etcd: a name, no secret */} {
 		if strings.HasSuffix(strings.ToUpper(name), end) {
 			return false
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/deploy/lock"
@@ -54,7 +55,7 @@ func (p *Project) useLock(environment string) (map[string]digest.Digest, error) 
 // LockStatus holds what the deployment names against what is locked for its
 // environment. Entries are sorted by kind and name.
 func (p *Project) LockStatus(ctx context.Context) (environment string, list []LockEntry, err error) {
-	res, err := lang.Evaluate(ctx, p.Config)
+	res, err := p.evaluated(ctx)
 	if err != nil {
 		return "", nil, err
 	}
@@ -64,6 +65,19 @@ func (p *Project) LockStatus(ctx context.Context) (environment string, list []Lo
 	}
 	list, _, _ = p.lockEntries(res, f.Environments[res.Environment])
 	return res.Environment, list, nil
+}
+
+// evaluated is what the entry evaluates to, its transforms applied.
+func (p *Project) evaluated(ctx context.Context) (*lang.Result, error) {
+	res, err := lang.Evaluate(ctx, p.Config)
+	if err != nil || res.Transforms == 0 {
+		return res, err
+	}
+	in := compile.Input{Result: res}
+	if err := p.transform(ctx, &in); err != nil {
+		return nil, err
+	}
+	return in.Result, nil
 }
 
 // lockEntries looks at what a deployment names. whole tells whether all of it evaluated.
@@ -121,7 +135,7 @@ func merged[V any](a map[string]bool, b map[string]V) map[string]bool {
 // what registries say that tags stand for. What is not here stays as it was
 // locked; so does what nobody names, if not all of the deployment evaluates.
 func (p *Project) UpdateLock(ctx context.Context) (environment string, list []LockEntry, err error) {
-	res, err := lang.Evaluate(ctx, p.Config)
+	res, err := p.evaluated(ctx)
 	if err != nil {
 		return "", nil, err
 	}

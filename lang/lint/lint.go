@@ -24,6 +24,9 @@ const (
 	Warning = "warning" // it does, but somebody will be sorry
 )
 
+// IdleOverride is the rule of overrides that change nothing.
+const IdleOverride = "idle-override"
+
 // Finding is one thing that is legal and wrong.
 type Finding struct {
 	Rule     string        `json:"rule"`
@@ -80,6 +83,19 @@ func Tokens(file, src string) []Finding {
 	return w.found
 }
 
+// Constant tells whether the field that begins at a position says the same
+// whatever the environment is: its value reads no name.
+func Constant(src string, p diag.Position) bool {
+	node, _, err := formatter.SnippetToRawAST(p.File, src)
+	if err != nil {
+		return false
+	}
+	w := &walker{}
+	w.at = p
+	w.walk(node, nil)
+	return w.constant
+}
+
 // kind is what is known of an expression's value.
 type kind int
 
@@ -112,6 +128,9 @@ func (s *scope) of(name ast.Identifier) kind {
 type walker struct {
 	file  string
 	found []Finding
+
+	at       diag.Position // the field that Constant asks for
+	constant bool
 }
 
 var libraryFields = map[string]kind{
@@ -369,6 +388,33 @@ func (w *walker) walk(n ast.Node, s *scope) {
 	}
 }
 
+// literal tells whether a value is written out.
+func literal(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.LiteralString, *ast.LiteralNumber, *ast.LiteralBoolean, *ast.LiteralNull:
+		return true
+	case *ast.Parens:
+		return literal(n.Inner)
+	case *ast.Unary:
+		return literal(n.Expr)
+	case *ast.Array:
+		for _, e := range n.Elements {
+			if !literal(e.Expr) {
+				return false
+			}
+		}
+		return true
+	case *ast.Object:
+		for _, f := range n.Fields {
+			if f.Method != nil || f.Expr1 != nil && !literal(f.Expr1) || f.Expr2 == nil || !literal(f.Expr2) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
 func number(n ast.Node) bool {
 	_, ok := n.(*ast.LiteralNumber)
 	return ok
@@ -392,6 +438,9 @@ func (w *walker) fields(fields ast.ObjectFields, outside, s *scope) {
 	}
 	inner := w.bind(locals, s)
 	for _, f := range fields {
+		if b := f.LocRange.Begin; w.at.Line == b.Line && w.at.Col == b.Column && w.at.Known() {
+			w.constant = f.Expr2 != nil && literal(f.Expr2)
+		}
 		w.walk(f.Expr1, outside)
 		if f.Method != nil {
 			w.function(f.Method, other, inner)
