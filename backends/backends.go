@@ -60,6 +60,10 @@ type Layout struct {
 	Group string
 	// Ready tells when the version counts as ready; nil = when it runs.
 	Ready *Ready
+	// Soak is how long a changed replica runs well before the next one's turn.
+	Soak time.Duration
+	// Healthy is a unit that succeeds while all is well with the set that this is a replica of; "" = nobody tells.
+	Healthy string
 	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
 	Leaves []string
 	// Objects go into the store before any file is written.

@@ -59,6 +59,7 @@ func (f *Fake) Render(in backends.Input) (plan.Payload, diag.List) {
 	meta.Initializer, run.Initializer = run.Initializer, nil
 	meta.Schedule, run.Schedule = run.Schedule, nil
 	meta.Reload, run.Reload = run.Reload, nil
+	meta.Update, run.Update = run.Update, nil
 	if run.Ready != nil {
 		ready := *run.Ready
 		meta.Ready, run.Ready = &ready, nil

@@ -58,7 +58,16 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	}
 	l.Group, l.Ready, l.Leaves = b.target, b.readiness(), b.leaves()
 	if l.Ready != nil && l.Ready.Exec != "" {
-		unit(l.Ready.Exec, b.readyUnit(mounts), false)
+		unit(l.Ready.Exec, b.lookUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
+	}
+	if up := b.Meta.Update; up != nil {
+		if up.Soak != "" {
+			l.Soak = b.length(at("update", "soak"), up.Soak, 0)
+		}
+		if len(up.Healthy) > 0 {
+			l.Healthy = b.healthy()
+			unit(l.Healthy, b.lookUnit(l.Healthy, "health of ", "update", up.Healthy, mounts), false)
+		}
 	}
 	unit(b.unit(), b.service(mounts), false)
 	unit(b.target, b.targetUnit(), true)

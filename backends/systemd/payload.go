@@ -58,6 +58,7 @@ type metaPart struct {
 	Wants       []graph.Address       `json:"wants,omitempty"` // of those, the ones it requires
 	Ports       map[string]graph.Port `json:"ports,omitempty"`
 	Ready       *graph.Ready          `json:"ready,omitempty"`
+	Update      *graph.Update         `json:"update,omitempty"`
 	Initializer []token.Text          `json:"initializer,omitempty"`
 	Schedule    *graph.Schedule       `json:"schedule,omitempty"`
 	Reload      *graph.Reload         `json:"reload,omitempty"`

@@ -1,13 +1,14 @@
 package systemd
 
 import (
-	"cmp"
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/lang/token"
 )
 
-func (n names) ready() string { return n.base + ":ready.service" }
+func (n names) ready() string   { return n.base + ":ready.service" }
+func (n names) healthy() string { return n.base + ":healthy.service" }
 
 // readiness tells how to see that a version is ready. What it takes is in the
 // part of the payload that no restart is needed for.
@@ -39,16 +40,20 @@ func (b *builder) length(where []string, s string, otherwise time.Duration) time
 	return d
 }
 
-// readyUnit writes the unit of the command that exits 0 when the service is
-// ready. It sees what the service sees, and is started as often as asked.
-func (b *builder) readyUnit(mounts []string) []byte {
+// lookUnit writes the unit of a command that exits 0 when all is well. It sees
+// what the service sees, and is started as often as asked.
+func (b *builder) lookUnit(name, what, field string, command []token.Text, mounts []string) []byte {
+	timeout := "30s"
+	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
+		timeout = r.Timeout
+	}
 	var u unitText
-	b.head(&u, "readiness of ")
+	b.head(&u, what)
 	u.section("Service")
 	u.set("Type", "oneshot")
-	u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), cmp.Or(b.Meta.Ready.Timeout, "30s")))
-	u.set("ExecStart", b.exec("ready", b.Meta.Ready.Exec))
-	b.body(&u, b.ready(), mounts)
+	u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), timeout))
+	u.set("ExecStart", b.exec(field, command))
+	b.body(&u, name, mounts)
 	b.extras(&u, "service", b.Run.Options.Service)
 	b.foot(&u)
 	return u.bytes()

@@ -71,6 +71,13 @@ func (r *renderer) payload() payload {
 		ready.Exec = r.command(at("ready", "exec"), ready.Exec)
 		p.Meta.Ready = &ready
 	}
+	if s.Update != nil {
+		update := *s.Update
+		update.AtOnce, update.Healthy = 0, r.command(at("update", "healthy"), update.Healthy) // how many is not the machine's matter
+		if update.Soak != "" || len(update.Healthy) > 0 {
+			p.Meta.Update = &update
+		}
+	}
 	files, hostFiles := r.files("files", s.Files), r.files("hostFiles", s.HostFiles)
 	if s.Reload == nil {
 		p.Run.Files = files

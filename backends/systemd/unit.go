@@ -98,6 +98,8 @@ func (b *builder) exec(field string, command []token.Text) string {
 			path = at(field, "command")
 		case "ready":
 			path = at(field, "exec")
+		case "update":
+			path = at(field, "healthy")
 		}
 		s := b.bind(path, t)
 		if i == 0 {

@@ -236,6 +236,7 @@ type Spec struct {
 	Restart     string                `json:"restart,omitempty" enum:"always,on-failure,no" default:"on-failure"` // run: when it is started again after it ended
 	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta: how it takes over changed `files` without a restart
 	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run: how it ends
+	Update      *Update               `json:"update,omitempty"`                                                   // meta: how its replicas change
 	Protect     bool                  `json:"protect,omitempty"`                                                  // none: not deleted because its lines vanished
 	Links       []Link                `json:"links,omitempty"`                                                    // none: addresses that say more about it: a runbook, a dashboard
 	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves: free words about it; what reads one through a token changes with it
@@ -316,8 +317,15 @@ type Ready struct {
 	Port     string       `json:"port,omitempty"`                                    // name in `ports`; needed if there are several
 	Interval string       `json:"interval,omitempty" format:"duration" default:"1s"` // between two looks
 	Timeout  string       `json:"timeout,omitempty" format:"duration" default:"30s"` // after which an apply takes it for failed
-	Retries  int          `json:"retries,omitempty" min:"0"`                         // looks that may fail after the first that succeeded
+	Retries  int          `json:"retries,omitempty" min:"0"`                         // looks that may fail, `interval` apart, until an apply takes it for failed; 0 = as many as `timeout` has time for
 	Count    int          `json:"count,omitempty" min:"0"`                           // replicas that suffice for what requires it; 0 = all
+}
+
+// Update says how replicas change: a few at a time, and none after one failed.
+type Update struct {
+	AtOnce  int          `json:"atOnce,omitempty" min:"1" default:"1"` // replicas that change at the same time
+	Soak    string       `json:"soak,omitempty" format:"duration"`     // how long a changed one runs well before the next one's turn
+	Healthy []token.Text `json:"healthy,omitempty"`                    // a command that exits 0 while all is well, run beside the replica before and after it changes; while it fails, only replicas change that are not ready themselves
 }
 
 // Schedule says when a service runs. Exactly one of `cron` and `every` is set.

@@ -78,6 +78,7 @@ var examples = map[string]example{
 	"service.dirs":        {value: `{ state: 'shop' }`},
 	"service.ports":       {value: `{ http: 8080 }`, key: "http"},
 	"service.user":        {value: `'www-data'`},
+	"service.update":      {value: `{ atOnce: 1, soak: '10s' }`},
 	"service.ready":       {value: `{ http: '/health', port: 'http' }`},
 	"service.initializer": {value: `['bin/web', 'create-database']`},
 	"service.migrate":     {value: `['bin/web', 'migrate']`},
@@ -123,6 +124,9 @@ var examples = map[string]example{
 	"port.port":     {value: `8301`},
 	"port.protocol": {value: `'udp'`, with: `port: 8301`},
 
+	"update.atOnce":  {value: `2`},
+	"update.soak":    {value: `'30s'`},
+	"update.healthy": {value: `['bin/web', 'cluster-health']`},
 	"ready.http":     {value: `'/health'`},
 	"ready.tcp":      {value: `true`},
 	"ready.exec":     {value: `['bin/web', 'ping']`},

@@ -47,7 +47,7 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	var r *running
 	if err == nil && h.system != nil {
 		h.stale = h.stale || len(unitsOf(d.undo.changed())) > 0
-		r = &running{h: h, next: d.next, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
+		r = &running{h: h, next: d.next, standing: d.standing, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
 		err = d.unlocked(ctx, r.start)
 		if ctx.Err() != nil {
 			return d.now(), fmt.Errorf("%s: broken off: %w", d.address, ctx.Err())

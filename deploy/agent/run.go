@@ -40,13 +40,14 @@ func stopOrder(units []string) {
 
 // running is what happens on the machine for one action.
 type running struct {
-	h       *Host
-	next    *Entry
-	layout  backends.Layout
-	stop    []string // units of other versions, and what is not needed any more
-	changed []string // paths that were written
-	before  *undo    // what they held
-	begun   time.Time
+	h        *Host
+	next     *Entry
+	standing *Entry // what it takes the place of; nil = nothing
+	layout   backends.Layout
+	stop     []string // units of other versions, and what is not needed any more
+	changed  []string // paths that were written
+	before   *undo    // what they held
+	begun    time.Time
 }
 
 // start makes the new version run and waits until it is ready.
@@ -62,6 +63,9 @@ func (r *running) start(ctx context.Context) error {
 		if err := sys.Reload(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.wellBefore(ctx); err != nil {
+		return err
 	}
 	if err := stopAll(ctx, sys, r.stop); err != nil {
 		return err
@@ -100,7 +104,78 @@ func (r *running) start(ctx context.Context) error {
 	if !slices.Contains(l.Start, l.Unit) {
 		return nil // its time comes later
 	}
-	return r.ready(ctx)
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	return r.wellAfter(ctx)
+}
+
+// wellBefore tells whether this replica may change: while its set is not
+// healthy, only if it is not ready itself.
+func (r *running) wellBefore(ctx context.Context) error {
+	if r.standing == nil || r.layout.Healthy == "" || r.standing.Unit == r.next.Unit {
+		return nil
+	}
+	err := r.healthy(ctx, 10*time.Second)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	st, serr := r.h.system.State(ctx, r.standing.Unit)
+	if serr != nil || st.Active != "active" {
+		return nil
+	}
+	if d := r.layout.Ready; d != nil && (d.TCP || d.HTTP != "" || d.Exec != "") && r.look(ctx, d) != nil {
+		return nil
+	}
+	return r.why(ctx, r.layout.Healthy, fmt.Errorf("it is left as it is, because its set is not healthy: %w", err))
+}
+
+// wellAfter waits until a changed replica has run well for as long as it should, and its set is healthy.
+func (r *running) wellAfter(ctx context.Context) error {
+	if r.standing == nil || r.standing.Unit == r.next.Unit {
+		return nil
+	}
+	for until := time.Now().Add(r.layout.Soak); time.Now().Before(until); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(min(time.Second, time.Until(until))):
+		}
+		if err := r.alive(ctx); err != nil {
+			return err
+		}
+	}
+	if r.layout.Healthy == "" {
+		return nil
+	}
+	limit := 30 * time.Second
+	if r.layout.Ready != nil {
+		limit = r.layout.Ready.Timeout
+	}
+	if err := r.healthy(ctx, limit); err != nil {
+		return r.why(ctx, r.layout.Healthy, fmt.Errorf("its set is not healthy with it: %w", err))
+	}
+	return nil
+}
+
+// healthy asks until the answer is yes or there is no time left.
+func (r *running) healthy(ctx context.Context, limit time.Duration) error {
+	until := time.Now().Add(limit)
+	for {
+		err := r.h.system.Start(ctx, r.layout.Healthy)
+		if _, is := errors.AsType[*failedJob](err); !is {
+			return err
+		}
+		st, _ := r.h.system.State(ctx, r.layout.Healthy)
+		if time.Now().After(until) {
+			return errors.New(outcome(st, err))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // readAgain tells whether systemd must look at its files now. It finds units
@@ -157,6 +232,9 @@ func stopAll(ctx context.Context, sys System, units []string) error {
 func (r *running) why(ctx context.Context, unit string, err error) error {
 	l := r.layout
 	units := append([]string{l.Unit, unit}, l.Scripts...)
+	if unit == l.Healthy && unit != "" {
+		units = []string{unit}
+	}
 	if l.Ready != nil && l.Ready.Exec != "" {
 		units = append(units, l.Ready.Exec)
 	}

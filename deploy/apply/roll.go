@@ -18,7 +18,7 @@ type roll struct {
 }
 
 // rolls finds the rolls of a change set, by the addresses of their actions.
-func rolls(cs *plan.ChangeSet) map[string]*roll {
+func rolls(cs *plan.ChangeSet, atOnce func(address string) int) map[string]*roll {
 	by, at := map[string]*roll{}, map[string]*roll{}
 	for _, a := range cs.Actions {
 		address, err := graph.ParseAddress(a.Address)
@@ -27,7 +27,7 @@ func rolls(cs *plan.ChangeSet) map[string]*roll {
 		}
 		name := address.Functionality()
 		if by[name] == nil {
-			by[name] = &roll{atOnce: 1, left: map[string]int{}, open: map[string]bool{}}
+			by[name] = &roll{atOnce: max(1, atOnce(a.Address)), left: map[string]int{}, open: map[string]bool{}}
 		}
 		by[name].left[address.Replica]++
 		at[a.Address] = by[name]

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -184,7 +185,15 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs)
+	rolling := rolls(cs, func(address string) int {
+		var u plan.Unit
+		if p := r.w.Plan.Find(address); p != nil {
+			if raw, err := r.w.object(lasting, p.Object); err == nil {
+				json.Unmarshal(raw, &u)
+			}
+		}
+		return u.AtOnce
+	})
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].stopped(a.Address) != nil
