@@ -44,7 +44,7 @@ type Unit struct {
 	After     []string        `json:"after,omitempty"`    // addresses that go first if they change too; sorted
 	Artifacts []Artifact      `json:"artifacts,omitempty"`
 	Protect   bool            `json:"protect,omitempty"`
-	AtOnce    int             `json:"atOnce,omitempty"`    // replicas that change at the same time; 0 = 1
+	AtOnce    int             `json:"atOnce,omitempty"`   // replicas that change at the same time; 0 = 1
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
 }
