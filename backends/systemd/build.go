@@ -40,7 +40,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	}
 	mounts := b.files(&l)
 	b.hostFiles(&l)
-	if u := p.Run.User; u != "" && u != "root" {
+	if u := p.Run.User; u != "" && u != "root" && !p.Run.Declared {
 		if userRE.MatchString(u) {
 			l.Files = append(l.Files, sysusers(u))
 			unit(userUnit(u), userService(u), true)

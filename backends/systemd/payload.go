@@ -34,6 +34,7 @@ type runPart struct {
 	Bound       []string              `json:"bound,omitempty"`     // with reload: the paths alone, for a new mount needs a new process
 	Dirs        graph.Dirs            `json:"dirs,omitzero"`
 	User        string                `json:"user,omitempty"`
+	Declared    bool                  `json:"declared,omitempty"`    // User is a fact of the machine, which says all of it
 	Initializer bool                  `json:"initializer,omitempty"` // there is one
 	Migrate     []token.Text          `json:"migrate,omitempty"`
 	Scheduled   bool                  `json:"scheduled,omitempty"`

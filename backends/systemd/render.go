@@ -44,6 +44,9 @@ func (r *renderer) payload() payload {
 		},
 		Meta: metaPart{Ports: s.Ports, Schedule: s.Schedule},
 	}
+	if h := r.in.Service.Host; h != nil && s.User != "" {
+		_, p.Run.Declared = h.Users[s.User]
+	}
 	r.options(&p.Run.Options)
 	if s.Image != "" {
 		r.fail(at("image"), "systemd runs no images").WithHint("use package and command, or backend: 'docker'")

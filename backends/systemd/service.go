@@ -97,8 +97,12 @@ func (b *builder) head(u *unitText, prefix string) {
 	// asks for its scripts too; and a job may be due every second.
 	u.set("StartLimitIntervalSec", "0")
 	if user := b.Run.User; user != "" && user != "root" {
-		u.set("Requires", userUnit(user))
-		u.set("After", userUnit(user))
+		unit := userUnit(user)
+		if b.Run.Declared {
+			unit = namesOf(b.Run.Environment, b.Run.Deployment, graph.Address{Lib: graph.HostLib, Name: "users", Member: user}, "").alias()
+		}
+		u.set("Requires", unit)
+		u.set("After", unit)
 	}
 	alias := func(a graph.Address) string {
 		return namesOf(b.Run.Environment, b.Run.Deployment, a, "").alias()

@@ -44,10 +44,17 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	for i := range in.Records {
 		records[in.Records[i].Address] = &in.Records[i]
 	}
-	needed := map[string]string{} // what held units require stays with them
+	needed := map[string]string{} // what stays keeps what it requires, and what its machine must have for it
 	for _, r := range in.Records {
-		if in.Held(r.Address) {
-			for _, on := range r.Requires {
+		held := in.Held(r.Address)
+		stays := held || in.Plan.Find(r.Address) == nil && protection(r) != "" && !in.AllowDelete[r.Address]
+		for _, on := range r.Requires {
+			if held {
+				needed[on] = "held " + r.Address
+			}
+		}
+		for _, on := range r.After {
+			if stays && strings.HasPrefix(on, factPrefix) {
 				needed[on] = r.Address
 			}
 		}
@@ -68,7 +75,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		why := protection(r)
 		if by := needed[r.Address]; by != "" && why == "" {
-			why = "held " + by + " requires it"
+			why = by + " requires it"
 		}
 		if why != "" && !in.AllowDelete[r.Address] {
 			cs.Protected = append(cs.Protected, Protected{r.Address, r.Machine, why})
@@ -107,6 +114,9 @@ func (in *DiffInput) rename() map[string]string {
 	}
 	return former
 }
+
+// factPrefix begins the addresses of what machines must have.
+const factPrefix = "host/"
 
 func gone(doubt bool) string {
 	if doubt {

@@ -250,3 +250,23 @@ func TestABrokenTransformFailsTheRun(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatStaysProtectedKeepsItsFacts(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.edit("etcd.libsonnet", "    place: {", "    host: { sysctl: { 'vm.x': 1 } },\n    place: {")
+	w.apply()
+	w.edit("etcd.libsonnet", "a: {}, b: {},", "b: {},")
+	_, cs := w.plan()
+	for _, a := range cs.Actions {
+		if a.Op == "delete" && strings.HasPrefix(a.Address, "host/") {
+			t.Errorf("%s goes, though etcd/etcd#a still runs", a.Address)
+		}
+	}
+	var kept []string
+	for _, p := range cs.Protected {
+		kept = append(kept, p.Address)
+	}
+	if want := "etcd/etcd#a host/sysctl/vm.x@"; !strings.HasPrefix(strings.Join(kept, " "), want) {
+		t.Errorf("protected: %v", kept)
+	}
+}

@@ -152,7 +152,7 @@ func TestTheOracleForgetsNoField(t *testing.T) {
 		reflect.TypeFor[graph.File](), reflect.TypeFor[graph.Dirs](), reflect.TypeFor[graph.Port](), reflect.TypeFor[graph.Ready](),
 		reflect.TypeFor[graph.Schedule](), reflect.TypeFor[graph.Socket](), reflect.TypeFor[graph.Limits](), reflect.TypeFor[graph.Reload](),
 		reflect.TypeFor[graph.Stop](), reflect.TypeFor[graph.Link](), reflect.TypeFor[graph.External](), reflect.TypeFor[graph.Host](),
-		reflect.TypeFor[graph.User](), reflect.TypeFor[graph.Selection]()} {
+		reflect.TypeFor[graph.User](), reflect.TypeFor[graph.Update](), reflect.TypeFor[graph.Selection]()} {
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
 			if field := typ.Name() + "." + name; name != "" && !known[field] {

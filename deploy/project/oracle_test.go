@@ -39,7 +39,7 @@ local defx = import 'defx/v1.libsonnet';
           limits: { cpu: '@full.cpu@', memory: '@full.memory@', tasks: @full.tasks@, openFiles: @full.openFiles@ },
           restart: '@full.restart@',
           stop: { signal: '@full.stopSignal@', timeout: '@full.stopTimeout@', command: ['/bin/stop', '@full.stopCommand@'] },
-          protect: @full.protect@,
+          protect: @full.protect@, update: { atOnce: @full.atOnce@, soak: '@full.soak@', healthy: ['/bin/healthy', '@full.healthy@'] },
           links: [{ rel: '@full.rel@', href: '@full.href@' }],
           labels: { read: '@full.labelRead@', unread: '@full.labelUnread@' },
         },
@@ -184,6 +184,10 @@ var oracleRows = []oracleRow{
 	one("Stop.command", "full.stopCommand", v("a", "b"), "a/full"),
 	one("Spec.stop", "full.stopCommand", v("a", "b"), "a/full"),
 	one("Spec.protect", "full.protect", v("true", "false"), "a/full"), // the process does not notice, the state must
+	one("Spec.update", "full.soak", v("1s", "2s"), "a/full"),
+	one("Update.atOnce", "full.atOnce", v("1", "2")), // the next roll reads it
+	one("Update.soak", "full.soak", v("1s", "2s"), "a/full"),
+	one("Update.healthy", "full.healthy", v("a", "b"), "a/full"),
 	one("Link.rel", "full.rel", v("docs", "code")),
 	one("Link.href", "full.href", v("https://a", "https://b")),
 	one("Spec.links", "full.href", v("https://a", "https://b")),
