@@ -417,7 +417,8 @@ func (r *resolver) body(path []string, t token.Token, set string, inside map[str
 	}
 	id := token.SetID(t.Of, t.Name)
 	if _, again := inside[id]; again {
-		r.d.errorf(path, "reads a set inside a function of one of its own replicas")
+		r.d.errorf(path, "reads a set inside a function of one of its own replicas").
+			WithHint("read another set inside, or give the set a second alias in connects")
 		return just(t)
 	}
 	deeper := maps.Clone(inside)
@@ -437,16 +438,29 @@ func (r *resolver) body(path []string, t token.Token, set string, inside map[str
 		out.Of, out.Name = "all", sel
 	}
 	// Inside, the replica is known by the name of the resolved set.
-	rename := func(_ []string, text token.Text, _ bool) []any {
-		m, _ := text.Map(func(tok token.Token) (token.Text, error) {
-			if tok.Of == "each" && tok.Name == id {
-				tok.Name = token.SetID(out.Of, out.Name)
+	now := token.SetID(out.Of, out.Name)
+	return just(out.WithBody(doc.Map(nil, func(_ []string, text token.Text, _ bool) []any {
+		return []any{ofReplica(text, id, func(tok token.Token) token.Text {
+			tok.Name = now
+			return just(tok)
+		})}
+	})))
+}
+
+// ofReplica replaces what a text says of a replica of a set, also inside what it says of other sets.
+func ofReplica(text token.Text, id string, f func(token.Token) token.Text) token.Text {
+	out, _ := text.Map(func(tok token.Token) (token.Text, error) {
+		switch {
+		case tok.Of == "each" && tok.Name == id:
+			return f(tok), nil
+		case tok.Set():
+			if doc, err := tok.BodyDoc(); err == nil {
+				tok = tok.WithBody(doc.Map(nil, func(_ []string, t token.Text, _ bool) []any { return []any{ofReplica(t, id, f)} }))
 			}
-			return just(tok), nil
-		})
-		return []any{m}
-	}
-	return just(out.WithBody(doc.Map(nil, rename)))
+		}
+		return just(tok), nil
+	})
+	return out
 }
 
 // readable checks that a field can be read of every replica of a set.

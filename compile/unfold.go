@@ -105,12 +105,7 @@ func (u *unfolder) each(path []string, t token.Token) []any {
 	out := []any{}
 	name := func(s *graph.Service, ext string) {
 		said := doc.Map(path, func(p []string, text token.Text, inList bool) []any {
-			m, _ := text.Map(func(tok token.Token) (token.Text, error) {
-				if tok.Of != "each" || tok.Name != id {
-					return just(tok), nil
-				}
-				return u.replica(path, tok, s, ext), nil
-			})
+			m := ofReplica(text, id, func(tok token.Token) token.Text { return u.replica(path, tok, s, ext) })
 			return u.text(p, m, inList) // a body may speak of another set
 		})
 		out = append(out, said.V)
@@ -216,6 +211,7 @@ func (u *unfolder) facts() {
 		fact  *graph.Service
 		path  []string
 	}
+	u.hostFiles()
 	claims := map[graph.Address]*claim{}
 	for _, s := range slices.Clone(u.g.Services) {
 		if s.Host == nil || s.Machine == "" || u.g.Machine(s.Machine) == nil {
@@ -259,6 +255,28 @@ func (u *unfolder) facts() {
 		}
 	}
 	u.g.Sort()
+}
+
+// hostFiles refuses a path of a machine that two services would write.
+func (u *unfolder) hostFiles() {
+	type at struct{ machine, path string }
+	owners := map[at]*graph.Service{}
+	for _, s := range u.g.Services {
+		for _, p := range sortedKeys(s.Spec.HostFiles) {
+			key := at{s.Machine, p}
+			first := owners[key]
+			if first == nil || s.Machine == "" {
+				owners[key] = s
+				continue
+			}
+			for _, pair := range [][2]*graph.Service{{s, first}, {first, s}} {
+				if u.s = pair[0]; !u.s.Held {
+					u.fail(append(slices.Clone(u.s.SpecPath), "hostFiles", p), "writes %s on machine %s, and so does %s", p, s.Machine, pair[1].Address).
+						WithHint("a file of a machine has one owner: name it otherwise, place them apart, or use files, which each sees alone")
+				}
+			}
+		}
+	}
 }
 
 // functionalityPath is where the functionality of a service stands; its Path may be that of a group's member.

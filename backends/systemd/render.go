@@ -178,7 +178,8 @@ func (r *renderer) text(at []string, t token.Text) token.Text {
 			return token.Lit(pl.path), nil
 		case token.Secret:
 			if len(at) > 1 && (at[1] == "files" || at[1] == "hostFiles") {
-				r.fail(at, "systemd does not support a secret inside a file")
+				r.fail(at, "systemd does not support a secret inside a file").
+					WithHint("secrets: { NAME: defx.secret('%s') } gives a file of its own whose path is in $NAME_FILE", tok.Name)
 			} else {
 				r.fail(at, "a secret cannot stand in text that others can read").
 					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", tok.Name)

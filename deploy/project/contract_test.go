@@ -190,6 +190,7 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		"moved and there":   {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'watch/agent': 'etcd/etcd' },", `"watch/agent" is still there`},
 		"two contents":      {"watch.libsonnet", "json: {", "text: 'x', json: {", "exactly one of text, json, yaml"},
 		"unequal facts":     {"watch.libsonnet", "agent: {", "one: { host: { sysctl: { 'vm.x': 1 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, two: { host: { sysctl: { 'vm.x': 2 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, agent: {", `asks for sysctl vm.x = "1" on machine m1, and watch/two asks for "2"`},
+		"two owners":        {"watch.libsonnet", "agent: {", "one: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, two: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, agent: {", `writes /etc/x on machine m1, and so does watch/two`},
 		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `no backend of this version makes a resource of type "aws.s3"`},
 		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
 	} {
@@ -268,5 +269,15 @@ func TestWhatStaysProtectedKeepsItsFacts(t *testing.T) {
 	}
 	if want := "etcd/etcd#a host/sysctl/vm.x@"; !strings.HasPrefix(strings.Join(kept, " "), want) {
 		t.Errorf("protected: %v", kept)
+	}
+}
+
+func TestASetInsideASet(t *testing.T) {
+	w := newWorld(t, cluster)
+	w.edit("watch.libsonnet", "'/bin/scraper',", "'/bin/scraper', defx.dep('all').join(' ', function(r) r.name + '>' + defx.dep('etcd').join(',', function(q) q.name + ':' + r.port('metrics') + '/')),")
+	w.apply()
+	got := w.unitText("m*", "defx-default-c-watch-scraper:*.service")
+	if want := "agent-m1>etcd-a:9100/,etcd-b:9100/,etcd-c:9100/ agent-m2>etcd-a:9100/"; !strings.Contains(got, want) {
+		t.Errorf("no %q in\n%s", want, got)
 	}
 }
