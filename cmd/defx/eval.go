@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 
 	"github.com/defx-dev/defx/lang"
@@ -95,9 +96,11 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 				fmt.Fprintln(os.Stderr, s.problem(f.Err))
 				continue
 			}
-			if libs[l.Name][f.Name], err = legible(f.Value); err != nil {
+			v, err := legible(f.Value)
+			if err != nil {
 				return err
 			}
+			libs[l.Name][f.Name] = together(v)
 		}
 	}
 	doc["libs"] = libs
@@ -111,6 +114,32 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 		return &exit{code: exitPartly}
 	}
 	return nil
+}
+
+// together puts the values of patched replicas, which evaluation gives beside
+// that of their functionality, where the patches stood: whole, if they differ.
+func together(v any) any {
+	packed, _ := v.(map[string]any)
+	value, _ := packed["$value"].(map[string]any)
+	replicas, _ := packed["$replicas"].(map[string]any)
+	place, _ := value["place"].(map[string]any)
+	names, _ := place["replicas"].(map[string]any)
+	if names == nil {
+		return v
+	}
+	delete(place, "replicas")
+	for name, r := range replicas {
+		if of, ok := r.(map[string]any); ok {
+			if p, ok := of["place"].(map[string]any); ok {
+				delete(p, "replicas")
+			}
+			if !reflect.DeepEqual(of, value) {
+				names[name] = of
+			}
+		}
+	}
+	place["replicas"] = names
+	return value
 }
 
 // legible decodes a value; texts with tokens get the form that they have in all

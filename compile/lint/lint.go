@@ -25,8 +25,7 @@ import (
 // Input is what is looked at.
 type Input struct {
 	Graph      *graph.Graph
-	Deployment json.RawMessage         // the entry's own value: its defaults reach every service
-	Pinned     func(image string) bool // whether something else fixes what an image's tag means; nil: nothing does
+	Deployment json.RawMessage // the entry's own value: its defaults reach every service
 }
 
 // Graph looks at every service once, replicas together.
@@ -82,7 +81,7 @@ func (l *linter) service(s *graph.Service) {
 			}
 		}
 	}
-	if i := s.Spec.Image; i != "" && !strings.Contains(i, "@sha256:") && (l.in.Pinned == nil || !l.in.Pinned(i)) {
+	if i := s.Spec.Image; i != "" && !strings.Contains(i, "@sha256:") {
 		l.add(s, "image-by-tag", lint.Warning, fmt.Sprintf("the image %q may become another without a change here", i),
 			"name it with its digest (NAME@sha256:…), or let defx lock --update keep it", s.SpecPath, []string{"image"})
 	}

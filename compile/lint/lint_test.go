@@ -33,7 +33,7 @@ func TestGraph(t *testing.T) {
 		"a public key":        {graph.Spec{Env: lit("-----BEGIN PUBLIC KEY-----")}, graph.Place{}, ""},
 		"aws":                 {graph.Spec{Args: []token.Text{token.Lit("--key=AKIAIOSFODNN7EXAMPLE")}}, graph.Place{}, "secret-in-clear args.0"},
 		"a tag":               {graph.Spec{Image: "nginx:1"}, graph.Place{}, "image-by-tag service.image"},
-		"a locked tag":        {graph.Spec{Image: "locked:1"}, graph.Place{}, ""},
+		"a locked tag":        {graph.Spec{Image: "nginx:1@sha256:00"}, graph.Place{}, ""},
 		"a digest":            {graph.Spec{Image: "nginx@sha256:00"}, graph.Place{}, ""},
 		"a port":              {graph.Spec{Ports: port}, graph.Place{}, "no-readiness b.service"},
 		"ready":               {graph.Spec{Ports: port, Ready: ready}, graph.Place{}, ""},
@@ -46,8 +46,7 @@ func TestGraph(t *testing.T) {
 			s := &graph.Service{Address: graph.Address{Lib: "l", Name: "b"}, Spec: c.spec, Place: c.place, Path: path, SpecPath: append(path, "service")}
 			g := &graph.Graph{Services: []*graph.Service{s}, Machines: []*graph.Machine{{Name: "m1"}}}
 			var got []string
-			for _, f := range lint.Graph(lint.Input{Graph: g, Deployment: json.RawMessage(`{"defaults":{"place":{"except":["gone"]}}}`),
-				Pinned: func(i string) bool { return i == "locked:1" }}) {
+			for _, f := range lint.Graph(lint.Input{Graph: g, Deployment: json.RawMessage(`{"defaults":{"place":{"except":["gone"]}}}`)}) {
 				got = append(got, f.Rule+" "+strings.Join(f.Path[len(f.Path)-2:], "."))
 				if f.Hint == "" || f.Subject != "l/b" || strings.Contains(f.Message, "hunter2") {
 					t.Errorf("%+v", f)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/diag"
@@ -39,6 +40,8 @@ type Source struct {
 	cache  string   // folder of what was fetched
 	locked map[string]plan.Artifact
 	seen   map[string]described
+
+	fetching sync.Mutex // one address at a time: several machines may want the same
 }
 
 type described struct {

@@ -17,10 +17,10 @@ import (
 	"github.com/defx-dev/defx/lang/digest"
 )
 
-// Bounds of one fetch.
-const (
-	fetchTime = 15 * time.Minute
-	fetchSize = 4 << 30 // bytes
+// Bounds of one fetch. Tests set others.
+var (
+	fetchTime       = 15 * time.Minute
+	fetchSize int64 = 4 << 30 // bytes
 )
 
 // remote describes what lies at an address without asking it: a tar has the
@@ -62,6 +62,8 @@ func (s *Source) fetched(a plan.Artifact) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.fetching.Lock()
+	defer s.fetching.Unlock()
 	dir := filepath.Join(s.cache, a.Digest.Hex())
 	if check(dir, name, a) != nil { // not there, or somebody changed it
 		if err := s.fetch(dir, name, a); err != nil {
@@ -150,7 +152,7 @@ func download(address, to string) error {
 		err = closed
 	}
 	if err == nil && n > fetchSize {
-		err = fmt.Errorf("it has more than %d GiB", fetchSize>>30)
+		err = fmt.Errorf("it has more than %d bytes", fetchSize)
 	}
 	return err
 }

@@ -1,7 +1,7 @@
 // Package lint finds in the source of Jsonnet files what is legal and wrong:
 // tokens that are compared, measured or cut, though nobody knows their text yet.
 //
-// It knows syntax trees, and follows values through local names and the
+// It knows syntax trees, and follows values through local names, fields, functions and the
 // parameters of .each and .join. It refuses to evaluate: what reaches a token
 // by other ways is not seen. Invariant: a finding names a place in the file it
 // was given.
@@ -109,25 +109,32 @@ const (
 	each         // .each and .join: functions whose argument is a function of a reader
 )
 
-// scope is what local names stand for, the innermost first.
+// scope is what local names stand for, the innermost first: a kind, or else an
+// expression or function that is looked at where it is used.
 type scope struct {
 	name ast.Identifier
 	kind kind
+	body ast.Node      // nil: a parameter
+	fun  *ast.Function // nil: no function
+	in   *scope        // what body and fun see
 	up   *scope
 }
 
-func (s *scope) of(name ast.Identifier) kind {
+func (s *scope) find(name ast.Identifier) *scope {
 	for ; s != nil; s = s.up {
 		if s.name == name {
-			return s.kind
+			return s
 		}
 	}
-	return other
+	return nil
 }
 
 type walker struct {
 	file  string
 	found []Finding
+
+	depth int // names that a value was followed through
+	steps int // looks at expressions: functions that call each other would need no end of them
 
 	at       diag.Position // the field that Constant asks for
 	constant bool
@@ -145,13 +152,20 @@ var readerFields = map[string]kind{
 
 // kind tells what an expression gives, as far as its text and local names tell.
 func (w *walker) kind(n ast.Node, s *scope) kind {
+	if w.steps++; w.steps > maxSteps {
+		return other
+	}
 	switch n := n.(type) {
 	case *ast.Import:
 		if strings.HasPrefix(n.File.Value, "defx/") {
 			return library
 		}
 	case *ast.Var:
-		return s.of(n.Id)
+		if b := s.find(n.Id); b != nil && b.body != nil {
+			return w.inner(b.body, b.in)
+		} else if b != nil {
+			return b.kind
+		}
 	case *ast.Parens:
 		return w.kind(n.Inner, s)
 	case *ast.Index:
@@ -162,6 +176,9 @@ func (w *walker) kind(n ast.Node, s *scope) kind {
 		case reader:
 			return readerFields[name]
 		}
+		if v, in := w.field(n, s); v != nil {
+			return w.inner(v, in)
+		}
 	case *ast.Apply:
 		switch w.kind(n.Target, s) {
 		case toRead:
@@ -171,6 +188,19 @@ func (w *walker) kind(n ast.Node, s *scope) kind {
 		case each:
 			if i, ok := n.Target.(*ast.Index); ok && fieldName(i) == "join" {
 				return word
+			}
+		}
+		if v, ok := n.Target.(*ast.Var); ok {
+			if b := s.find(v.Id); b != nil && b.fun != nil {
+				in := b.in
+				for i, p := range b.fun.Parameters {
+					k := other
+					if i < len(n.Arguments.Positional) {
+						k = w.kind(n.Arguments.Positional[i].Expr, s)
+					}
+					in = &scope{name: p.Name, kind: k, up: in}
+				}
+				return w.inner(b.fun.Body, in)
 			}
 		}
 		if name := stdName(n.Target, s); carries[name] {
@@ -247,22 +277,94 @@ func stdName(n ast.Node, s *scope) string {
 	return ""
 }
 
-// bind adds local names. They see each other, so each is looked at when all are there.
-func (w *walker) bind(binds ast.LocalBinds, s *scope) *scope {
-	inner := s
-	for _, b := range binds {
-		inner = &scope{name: b.Variable, up: inner}
+// maxSteps bounds the looks at one file's expressions.
+const maxSteps = 1 << 20
+
+// inner is the kind of an expression that is looked at where it is used. One
+// that leads to itself has none.
+func (w *walker) inner(n ast.Node, s *scope) kind {
+	if w.depth++; w.depth > maxDepth {
+		w.depth--
+		return other
 	}
-	for range binds { // one may stand for a later one
-		at := inner
-		for _, b := range slices.Backward(binds) {
-			if b.Fun == nil {
-				at.kind = w.kind(b.Body, inner)
+	defer func() { w.depth-- }()
+	return w.kind(n, s)
+}
+
+// maxDepth is how far values are followed through names.
+const maxDepth = 20
+
+// object finds the object that an expression or name is written as.
+func (w *walker) object(n ast.Node, s *scope) (*ast.Object, *scope) {
+	for range maxDepth {
+		switch o := n.(type) {
+		case *ast.Object:
+			return o, w.inside(o.Fields, s)
+		case *ast.Parens:
+			n = o.Inner
+			continue
+		case *ast.Var:
+			if b := s.find(o.Id); b != nil && b.body != nil {
+				n, s = b.body, b.in
+				continue
 			}
-			at = at.up
+		case *ast.Index:
+			if v, in := w.field(o, s); v != nil {
+				n, s = v, in
+				continue
+			}
+		}
+		break
+	}
+	return nil, nil
+}
+
+// field finds the value that o.name is written as.
+func (w *walker) field(n *ast.Index, s *scope) (ast.Node, *scope) {
+	if w.depth++; w.depth > maxDepth {
+		w.depth--
+		return nil, nil
+	}
+	defer func() { w.depth-- }()
+	o, in := w.object(n.Target, s)
+	if o == nil {
+		return nil, nil
+	}
+	for _, f := range o.Fields {
+		if f.Id != nil && string(*f.Id) == fieldName(n) && f.Kind != ast.ObjectLocal && f.Method == nil {
+			return f.Expr2, in
 		}
 	}
-	return inner
+	return nil, nil
+}
+
+// bind adds local names. They see each other.
+func (w *walker) bind(binds ast.LocalBinds, s *scope) *scope {
+	var added []*scope
+	for _, b := range binds {
+		s = &scope{name: b.Variable, body: b.Body, fun: b.Fun, up: s}
+		if b.Fun != nil {
+			s.body = nil
+		} else if f, ok := b.Body.(*ast.Function); ok {
+			s.body, s.fun = nil, f
+		}
+		added = append(added, s)
+	}
+	for _, a := range added {
+		a.in = s
+	}
+	return s
+}
+
+// inside is what the values of an object see: its locals.
+func (w *walker) inside(fields ast.ObjectFields, s *scope) *scope {
+	var locals ast.LocalBinds
+	for _, f := range fields {
+		if f.Kind == ast.ObjectLocal && f.Id != nil {
+			locals = append(locals, ast.LocalBind{Variable: *f.Id, Body: f.Expr2, Fun: f.Method})
+		}
+	}
+	return w.bind(locals, s)
 }
 
 // params hides names of the scope that a function's parameters take, or gives the first a kind.
@@ -430,13 +532,7 @@ func (w *walker) function(f *ast.Function, first kind, s *scope) {
 
 // fields walks an object: its locals are seen by all its values.
 func (w *walker) fields(fields ast.ObjectFields, outside, s *scope) {
-	var locals ast.LocalBinds
-	for _, f := range fields {
-		if f.Kind == ast.ObjectLocal && f.Id != nil {
-			locals = append(locals, ast.LocalBind{Variable: *f.Id, Body: f.Expr2, Fun: f.Method})
-		}
-	}
-	inner := w.bind(locals, s)
+	inner := w.inside(fields, s)
 	for _, f := range fields {
 		if b := f.LocRange.Begin; w.at.Line == b.Line && w.at.Col == b.Column && w.at.Known() {
 			w.constant = f.Expr2 != nil && literal(f.Expr2)

@@ -46,6 +46,15 @@ func TestTokens(t *testing.T) {
 		{"local ref = defx.ref; ref('a/b').host == 'x'", "token-compared 2:23"},
 		{"{ a: { b+: { c:: !(db['host'] == 'x') } } }", "token-compared 2:20"},
 		{"db.host ==", ""},
+		{"local c = { host: db.host, port: 1 }; [c.host == 'x', c.port == 1]", "token-compared 2:40"},
+		{"local c = { d: { local h = db.host, host: h } }; c.d.host == 'x'", "token-compared 2:50"},
+		{"local url(r) = 'http://' + r.host; std.length(url(db))", "token-measured 2:36"},
+		{"local url = function(r, s) s + r.host; url(db, 'x') == 'y'", "token-compared 2:40"},
+		{"local f(x) = f(x); f(db) == 'x'", ""},
+		{"local a = b, b = a; a == 'x'", ""},
+		{"local o = { a: o.a }; o.a == 'x'", ""},
+		{"local o = { a: o.a.b }; o.a.b.c == 'x'", ""},
+		{"local o = o.a.b; o.a == 'x'", ""},
 	} {
 		var got []string
 		for _, f := range lint.Tokens("x.jsonnet", head+c.src) {
