@@ -18,7 +18,7 @@ test:
 
 # Stories on booted machines. Needs root and a Debian tree: see .ci/run.
 e2e:
-	DEFX_E2E=1 go test -count=1 -timeout 15m ./deploy/e2e
+	DEFX_E2E=1 go test -count=1 -timeout 15m -parallel 3 ./deploy/e2e
 
 # What CI runs besides: the race detector and staticcheck.
 check: test
@@ -27,6 +27,7 @@ check: test
 
 # Full sizes: more kills, more edits, an hour of fuzzing in all.
 torture:
+	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run 'Killed|Many' ./deploy/e2e
 	DEFX_TEST_KILLS=1000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project
 	./tools/fuzz.sh 5m
 

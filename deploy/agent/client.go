@@ -138,6 +138,8 @@ func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Mess
 		switch {
 		case out.Fenced != 0:
 			return out, &Fenced{Address: out.Address, Token: out.Fenced}
+		case out.Unhealthy:
+			return out, &Unhealthy{errors.New(out.Error)}
 		case out.Error != "":
 			return out, errors.New(out.Error)
 		}

@@ -186,7 +186,9 @@ func (d *deed) back(ctx context.Context, r *running, because error) (*Entry, err
 		if err := h.system.Reload(ctx); err != nil || d.standing == nil {
 			return err
 		}
-		again = "\nthe version before it runs again"
+		if _, left := errors.AsType[*Unhealthy](because); !left {
+			again = "\nthe version before it runs again"
+		}
 		return r.resume(ctx, d.standing)
 	})
 	if ctx.Err() != nil {

@@ -28,12 +28,13 @@ const (
 // Message is one request or its answer. Which fields count depends on Kind.
 type Message struct {
 	Kind      string            `json:"kind"`
-	ID        uint64            `json:"id"`                 // of the request, repeated in the answer
-	Error     string            `json:"error,omitempty"`    // of an answer
-	Fenced    int64             `json:"fenced,omitempty"`   // of an answer: the higher token that refused the request
-	Protocol  int               `json:"protocol,omitempty"` // hello
-	Scope     string            `json:"scope,omitempty"`    // ENVIRONMENT/DEPLOYMENT
-	Token     int64             `json:"token,omitempty"`    // fencing token
+	ID        uint64            `json:"id"`                  // of the request, repeated in the answer
+	Error     string            `json:"error,omitempty"`     // of an answer
+	Fenced    int64             `json:"fenced,omitempty"`    // of an answer: the higher token that refused the request
+	Unhealthy bool              `json:"unhealthy,omitempty"` // of an answer: the error is an Unhealthy
+	Protocol  int               `json:"protocol,omitempty"`  // hello
+	Scope     string            `json:"scope,omitempty"`     // ENVIRONMENT/DEPLOYMENT
+	Token     int64             `json:"token,omitempty"`     // fencing token
 	Address   string            `json:"address,omitempty"`
 	Addresses []string          `json:"addresses,omitempty"` // fence: of the lease; none = all
 	Unit      json.RawMessage   `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete

@@ -127,8 +127,14 @@ func (r *running) wellBefore(ctx context.Context) error {
 	if d := r.layout.Ready; d != nil && (d.TCP || d.HTTP != "" || d.Exec != "") && r.look(ctx, d) != nil {
 		return nil
 	}
-	return r.why(ctx, r.layout.Healthy, fmt.Errorf("it is left as it is, because its set is not healthy: %w", err))
+	return &Unhealthy{r.why(ctx, r.layout.Healthy, fmt.Errorf("it is left as it is, because its set is not healthy: %w", err))}
 }
+
+// Unhealthy means that a replica, which is ready itself, was not touched
+// because its set is not healthy.
+type Unhealthy struct{ err error }
+
+func (u *Unhealthy) Error() string { return u.err.Error() }
 
 // wellAfter waits until a changed replica has run well for as long as it should, and its set is healthy.
 func (r *running) wellAfter(ctx context.Context) error {

@@ -23,6 +23,7 @@ func Serve(rw io.ReadWriter, h *Host) error {
 			if f, ok := errors.AsType[*Fenced](err); ok {
 				m.Fenced, m.Address = f.Token, f.Address
 			}
+			_, m.Unhealthy = errors.AsType[*Unhealthy](err)
 		}
 		sending.Lock()
 		defer sending.Unlock()

@@ -1,10 +1,12 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
 )
 
 // roll is the change of the replicas of one functionality: a few at a time,
@@ -66,6 +68,9 @@ func (r *roll) over(address string, err error) {
 	name := replica(address)
 	if r.left[name]--; r.left[name] <= 0 {
 		delete(r.open, name)
+	}
+	if _, left := errors.AsType[*agent.Unhealthy](err); left {
+		return // the next one may be the sick one, and its change the cure
 	}
 	if err != nil && r.failed == "" {
 		r.failed = address

@@ -66,6 +66,7 @@ func newSite(t *testing.T, n int) *site {
 	if os.Getenv("DEFX_E2E") != "1" {
 		t.Skip("make e2e runs this")
 	}
+	t.Parallel() // much of it is waiting
 	l := machinetest.Boot(t, n)
 	bins, err := built()
 	if err != nil {

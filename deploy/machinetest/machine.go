@@ -231,6 +231,7 @@ func (m *Machine) Kill() {
 	}
 	syscall.Kill(m.nspawn.Process.Pid, syscall.SIGKILL)
 	<-m.ended
+	m.lab.unplug(m.Name)
 	for _, dir := range cgroups() {
 		removeGroup(filepath.Join(dir, m.id()))
 	}

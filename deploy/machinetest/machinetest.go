@@ -181,6 +181,7 @@ func (l *Lab) sweep() {
 		}
 	}
 	os.RemoveAll(l.base)
+	l.unplug("*")
 	if _, err := os.Stat("/sys/class/net/" + l.bridge()); err == nil {
 		command("ip", "link", "del", l.bridge())
 	}
@@ -189,6 +190,14 @@ func (l *Lab) sweep() {
 		for _, g := range groups {
 			removeGroup(g)
 		}
+	}
+}
+
+// unplug removes the cables of machines that were killed: the kernel takes its time.
+func (l *Lab) unplug(name string) {
+	cables, _ := filepath.Glob("/sys/class/net/vb-" + l.bridge() + "-" + name)
+	for _, c := range cables {
+		command("ip", "link", "del", filepath.Base(c)) // it may go by itself meanwhile
 	}
 }
 

@@ -45,7 +45,12 @@ func try(d Dialer, m *graph.Machine) error {
 func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
 	l := machinetest.Boot(t, 3)
 	t.Setenv("PATH", l.Bin+":"+os.Getenv("PATH"))
-	t.Setenv("XDG_RUNTIME_DIR", "")
+	run, err := os.MkdirTemp("", "") // short, and of this test alone: other labs have machines of these names too
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(run) })
+	t.Setenv("XDG_RUNTIME_DIR", run)
 	m1, m2, m3 := l.Machines[0], l.Machines[1], l.Machines[2]
 	d := Dialer{Backends: backends.NewSet(), Executable: program(t), Connecting: 4 * time.Second}
 	at := func(connect string) *graph.Machine { return &graph.Machine{Name: "box", Connect: connect} }

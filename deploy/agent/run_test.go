@@ -1,0 +1,322 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// system runs nothing, and remembers what it was asked for.
+type system struct {
+	root string
+
+	mu     sync.Mutex
+	active map[string]bool
+	calls  []string
+	fails  func(unit string) error
+}
+
+func (s *system) did(what, unit string, f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if what != "start" || !s.active[unit] {
+		s.calls = append(s.calls, what+" "+unit)
+	}
+	if s.fails != nil && what != "stop" {
+		if err := s.fails(unit); err != nil {
+			return err
+		}
+	}
+	f()
+	return nil
+}
+
+func (s *system) Check(context.Context) error  { return nil }
+func (s *system) Reload(context.Context) error { return nil }
+func (s *system) Start(ctx context.Context, u string) error {
+	return s.did("start", u, func() { s.active[u] = true })
+}
+func (s *system) Stop(_ context.Context, u string) error {
+	if !s.active[u] {
+		return nil
+	}
+	return s.did("stop", u, func() { delete(s.active, u) })
+}
+func (s *system) Restart(_ context.Context, u string) error {
+	return s.did("restart", u, func() { s.active[u] = true })
+}
+func (s *system) ReloadUnit(_ context.Context, u string) error {
+	return s.did("reload", u, func() {})
+}
+func (s *system) Raise(context.Context, string) error { return nil }
+func (s *system) Forget(context.Context, string)      {}
+func (s *system) State(_ context.Context, u string) (agent.State, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := agent.State{Load: "loaded", Active: "inactive", Path: "/etc/systemd/system/" + u}
+	if s.active[u] {
+		st.Active = "active"
+	}
+	return st, nil
+}
+func (s *system) Journal([]string, time.Time, int) []string { return []string{"its last words"} }
+func (s *system) Version() string                           { return "0" }
+func (s *system) Close()                                    {}
+
+// took gives what was asked for since the last call, and forgets it.
+func (s *system) took() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := strings.Join(s.calls, ", ")
+	s.calls = nil
+	return out
+}
+
+// service is the unit of a service that runs under systemd, and its name there.
+func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
+	t.Helper()
+	b := systemd.New()
+	p, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: "b"}, Spec: spec}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	u := &plan.Unit{Address: "a/b", Backend: b.Name(), Encoding: b.Encoding(), Payload: p, Spec: json.RawMessage("{}")}
+	raw, err := digest.Canonical(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	instance, err := u.Instance(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, "defx-dev-test-a-b:" + instance + ".service"
+}
+
+func command(words string) graph.Spec {
+	return graph.Spec{Command: []token.Text{token.Lit("/bin/" + words)}, Ready: &graph.Ready{Notify: true}}
+}
+
+func machine(t *testing.T) (*agent.Host, *system, func() *agent.Host) {
+	s := &system{root: t.TempDir(), active: map[string]bool{}}
+	open := func() *agent.Host {
+		h := agent.OpenHost(s.root, backends.NewSet(systemd.New())).Running(s)
+		t.Cleanup(func() { h.Close() })
+		if err := h.Fence(scope, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	return open(), s, open
+}
+
+func do(h *agent.Host, raw json.RawMessage) (*agent.Entry, error) {
+	return h.Do(context.Background(), scope, "a/b", 1, raw, nil, 0)
+}
+
+func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
+	h, s, _ := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	for i, step := range []struct {
+		raw  json.RawMessage
+		want string
+	}{{one, "start " + unitOne}, {one, ""}, {two, "stop " + unitOne + ", start " + unitTwo}, {nil, "stop " + unitTwo}} {
+		if _, err := do(h, step.raw); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.took(); got != step.want {
+			t.Errorf("%d: %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+func TestAVersionThatDoesNotStartMakesWayForTheOldOne(t *testing.T) {
+	h, s, _ := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	before, err := do(h, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.took()
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			return errors.New("no")
+		}
+		return nil
+	}
+	e, err := do(h, two)
+	if err == nil || !strings.Contains(err.Error(), "its last words") || !strings.Contains(err.Error(), "the version before it runs again") || e == nil || e.Digest != before.Digest {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if got, want := s.took(), "stop "+unitOne+", start "+unitTwo+", start "+unitOne; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
+		t.Errorf("%v", names)
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(h, two); err == nil { // nothing to go back to
+		t.Error("it started")
+	}
+	if names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*")); len(names) > 0 {
+		t.Errorf("%v", names)
+	}
+}
+
+// TestAnInterruptedChangeStillLeadsBack breaks off an update while the new
+// version starts. The next one fails: what stood before both is what comes back.
+func TestAnInterruptedChangeStillLeadsBack(t *testing.T) {
+	h, s, again := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	three, unitThree := service(t, command("three"))
+	before, err := do(h, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	e, err := h.Do(ctx, scope, "a/b", 1, two, nil, 0)
+	if err == nil || e == nil || e.Digest != "" || e.Was == nil || e.Was.Digest != before.Digest {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	h.Close()
+	s.took()
+	s.fails = func(u string) error {
+		if u == unitThree {
+			return errors.New("no")
+		}
+		return nil
+	}
+	h = again()
+	if e, err = do(h, three); err == nil || e == nil || e.Digest != before.Digest {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if !s.active[unitOne] || len(s.active) != 1 {
+		t.Errorf("active: %v", s.active)
+	}
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
+		t.Errorf("%v", names)
+	}
+}
+
+func TestWhatRunsAlreadyIsNotStartedAgainAfterACrash(t *testing.T) {
+	h, s, again := machine(t)
+	one, _ := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			s.active[u] = true // it came up, and nobody was there to note it
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	if _, err := h.Do(ctx, scope, "a/b", 1, two, nil, 0); err == nil {
+		t.Fatal("it was not broken off")
+	}
+	h.Close()
+	s.took()
+	s.fails = nil
+	h = again()
+	if e, err := do(h, two); err != nil || e.Digest == "" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if got := s.took(); strings.Contains(got, unitTwo) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestChangedFilesAreReloadedAndMarksGoWithTheUnit(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := func(content, init string) graph.Spec {
+		c := command("one")
+		c.Files = map[string]graph.File{"/etc/x.conf": {Text: token.Lit(content)}}
+		c.Reload = &graph.Reload{Signal: "HUP"}
+		c.Initializer = []token.Text{token.Lit("/bin/" + init)}
+		return c
+	}
+	one, unit := service(t, spec("one", "init"))
+	two, same := service(t, spec("two", "init"))
+	if unit != same {
+		t.Fatal("another name for other content of a reloadable file")
+	}
+	for _, raw := range []json.RawMessage{one, two, two} {
+		if _, err := do(h, raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := s.took(), "start "+unit+", reload "+unit; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	done := filepath.Join(s.root, "var/lib/defx/done")
+	if err := os.MkdirAll(done, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"defx-dev-test-a-b.init", "defx-dev-test-a-b.migrate-0123456789ab", "defx-dev-test-a-c.init"} {
+		if err := os.WriteFile(filepath.Join(done, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(done + "/*")
+	if len(left) != 1 || filepath.Base(left[0]) != "defx-dev-test-a-c.init" {
+		t.Errorf("%v", left)
+	}
+}
+
+func TestHealthDecidesWhoMayChange(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := func(words string) graph.Spec {
+		c := command(words)
+		c.Update = &graph.Update{Healthy: []token.Text{token.Lit("/bin/health")}}
+		return c
+	}
+	one, unitOne := service(t, spec("one"))
+	two, unitTwo := service(t, spec("two"))
+	if _, err := do(h, one); err != nil { // nobody is asked at the first
+		t.Fatal(err)
+	}
+	const health = "defx-dev-test-a-b:healthy.service"
+	if got := s.took(); got != "start "+unitOne {
+		t.Errorf("%q", got)
+	}
+	if _, err := do(h, two); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.took(); !slices.Contains(strings.Split(got, ", "), "start "+health) || !strings.Contains(got, "start "+unitTwo) {
+		t.Errorf("%q", got)
+	}
+}
