@@ -69,11 +69,13 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	debug.SetGCPercent(400)                // most evaluations are small and short
-	debug.SetMemoryLimit(l.Memory * 7 / 8) // collect before the hard bound, but do not crawl along it
-	// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
-	if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
-		return 1
+	debug.SetGCPercent(400) // most evaluations are small and short
+	if bounded {
+		debug.SetMemoryLimit(l.Memory * 7 / 8) // collect before the hard bound, but do not crawl along it
+		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
+		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
+			return 1
+		}
 	}
 	a := &answer{}
 	switch {
