@@ -61,7 +61,16 @@ func (a *Address) UnmarshalText(b []byte) (err error) {
 // Compare orders by library, name, member, then replica (numbers by size).
 func (a Address) Compare(b Address) int {
 	return cmp.Or(strings.Compare(a.Lib, b.Lib), strings.Compare(a.Name, b.Name), strings.Compare(a.Member, b.Member),
-		cmp.Compare(len(a.Replica), len(b.Replica)), strings.Compare(a.Replica, b.Replica), strings.Compare(a.Machine, b.Machine))
+		cmp.Compare(digits(a.Replica), digits(b.Replica)), strings.Compare(a.Replica, b.Replica), strings.Compare(a.Machine, b.Machine))
+}
+
+// digits is how long a replica's number is, which puts 9 before 10. A name has
+// none: alpha comes before beta, however long.
+func digits(replica string) int {
+	if strings.Trim(replica, "0123456789") != "" {
+		return 0
+	}
+	return len(replica)
 }
 
 var (
