@@ -46,11 +46,11 @@ type Functionality struct {
 	Group    map[string]Member     `json:"group"`    // run: name → member: services that are placed together and change alone
 	External *graph.External       `json:"external"` // none by themselves: a name for what stands already, without defx; what reads it through a token changes with it
 	Resource *Resource             `json:"resource"` // run: infrastructure that is not a process
-	Requires Aliases               `json:"requires"` // none: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
+	Requires Aliases               `json:"requires"` // meta, if it stands on the same machine: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
 	Connects Aliases               `json:"connects"` // none: what it may talk to and whose values it may read; adds no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
-	After    []string              `json:"after"`    // none: what starts before it if both start; order only
+	After    []string              `json:"after"`    // meta, if it stands on the same machine: what starts before it if both start; order only
 	Exports  map[string]token.Text `json:"exports"`  // none by themselves: name → text that others read by `.output(name)` and change with; its tokens mean what they mean here
-	Host     *graph.Host           `json:"host"`     // none: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
+	Host     *graph.Host           `json:"host"`     // meta: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
 	Place    graph.Place           `json:"place"`    // none: where it may run, and how many of it
 	Backend  string                `json:"backend"`  // run: what runs it; `defaults.backend` if absent
 	FQDN     string                `json:"fqdn"`     // none: its name in DNS
@@ -90,9 +90,9 @@ func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 // Member is one service of a group: placed with the others, changed alone.
 type Member struct {
 	Service  *graph.Spec    `json:"service" required:"true"` // run: the service that it is
-	Requires Aliases        `json:"requires"`                // none: as of a functionality; members of the same group are found by their name alone
+	Requires Aliases        `json:"requires"`                // meta, if it stands on the same machine: as of a functionality; members of the same group are found by their name alone
 	Connects Aliases        `json:"connects"`                // none: as of a functionality
-	After    []string       `json:"after"`                   // none: as of a functionality
+	After    []string       `json:"after"`                   // meta, if it stands on the same machine: as of a functionality
 	Systemd  map[string]any `json:"systemd"`                 // run: instead of the group's
 	Docker   map[string]any `json:"docker"`                  // run: instead of the group's
 	EC2      map[string]any `json:"ec2"`                     // run: instead of the group's

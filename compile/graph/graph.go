@@ -225,12 +225,12 @@ type Spec struct {
 	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if `reload` is set: absolute path → content, seen by this service alone
 	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if `reload` is set: absolute path → content, really written on the machine and seen by all; one owner a path
 	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run: directories that the machine keeps for it
-	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta: name → port it listens on; what reads one through a token changes with it
+	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta, but one below 1024 is run: name → port it listens on; what reads one through a token changes with it
 	User        string                `json:"user,omitempty"`                                                     // run: user it runs as; absent means a dynamic one of its own
 	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but `notify` is run: how to see that it serves; what requires it starts then
-	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta: command before its first start on a machine; runs until it succeeded once, so it must bear repetition
+	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta, but having one is run: command before its first start on a machine; runs until it succeeded once, so it must bear repetition
 	Migrate     []token.Text          `json:"migrate,omitempty"`                                                  // run: command before the first start of each version
-	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta: it runs on time instead of always
+	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta, but having one is run: it runs on time instead of always
 	Sockets     map[string]Socket     `json:"sockets,omitempty"`                                                  // run: name → listener that the machine holds for it
 	Limits      *Limits               `json:"limits,omitempty"`                                                   // run: what it may use at most
 	Restart     string                `json:"restart,omitempty" enum:"always,on-failure,no" default:"on-failure"` // run: when it is started again after it ended
@@ -317,7 +317,7 @@ type Ready struct {
 	Port     string       `json:"port,omitempty"`                                    // name in `ports`; needed if there are several
 	Interval string       `json:"interval,omitempty" format:"duration" default:"1s"` // between two looks
 	Timeout  string       `json:"timeout,omitempty" format:"duration" default:"30s"` // after which an apply takes it for failed
-	Retries  int          `json:"retries,omitempty" min:"0"`                         // looks that may fail, `interval` apart, until an apply takes it for failed; 0 = as many as `timeout` has time for
+	Retries  int          `json:"retries,omitempty" min:"0"`                         // looks that may fail after the first that succeeded
 	Count    int          `json:"count,omitempty" min:"0"`                           // replicas that suffice for what requires it; 0 = all
 }
 

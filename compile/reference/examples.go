@@ -38,7 +38,7 @@ var examples = map[string]example{
 	"functionality.resource": {value: `{ type: 'aws.s3' }`, with: `service: null, requires: null`},
 	"functionality.exports":  {value: `{ url: 'http://%s:%s/shop' % [defx.me.host, defx.me.port('http')] }`},
 	"functionality.host":     {value: `{ packages: ['nginx'], sysctl: { 'net.core.somaxconn': 4096 } }`},
-	"functionality.requires": {value: `{ db: 'postgres/main' }`},
+	"functionality.requires": {value: `{ db: 'postgres/main', queue: 'db' }`},
 	"functionality.connects": {value: `['postgres/main']`},
 	"functionality.after":    {value: `['db']`},
 	"functionality.place":    {value: `{ roles: ['web'], replicas: 2 }`},
@@ -67,7 +67,7 @@ var examples = map[string]example{
 	"place.spread":   {value: `'machine'`},
 	"place.replicas": {value: `3`},
 
-	"service.command":     {value: `['bin/web', '--port', defx.me.port('http')]`},
+	"service.command":     {value: `['/usr/bin/web', '--port', defx.me.port('http')]`},
 	"service.args":        {value: `['--verbose']`},
 	"service.image":       {value: `'ghcr.io/acme/web@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae'`},
 	"service.package":     {value: `defx.artifact('./dist/web.tar.gz')`},
@@ -80,8 +80,8 @@ var examples = map[string]example{
 	"service.user":        {value: `'www-data'`},
 	"service.update":      {value: `{ atOnce: 1, soak: '10s' }`},
 	"service.ready":       {value: `{ http: '/health', port: 'http' }`},
-	"service.initializer": {value: `['bin/web', 'create-database']`},
-	"service.migrate":     {value: `['bin/web', 'migrate']`},
+	"service.initializer": {value: `['/usr/bin/web', 'create-database']`},
+	"service.migrate":     {value: `['/usr/bin/web', 'migrate']`},
 	"service.schedule":    {value: `{ cron: '30 3 * * *', timezone: 'Europe/Berlin' }`},
 	"service.sockets":     {value: `{ http: { port: 'http' } }`, key: "http"},
 	"service.limits":      {value: `{ memory: '512Mi', cpu: '0.5' }`},
@@ -99,7 +99,7 @@ var examples = map[string]example{
 	"file.ini":   {value: `{ main: { level: 'info' } }`},
 	"file.env":   {value: `{ LOG: 'info' }`},
 	"file.from":  {value: `defx.artifact('./shop.conf')`},
-	"file.mode":  {value: `'0440'`, with: `text: 'x'`},
+	"file.mode":  {value: `'0555'`, with: `text: 'x'`},
 	"file.owner": {value: `'root'`, with: `text: 'x'`},
 
 	"external.host":   {value: `'db.example.com'`},
@@ -126,10 +126,10 @@ var examples = map[string]example{
 
 	"update.atOnce":  {value: `2`},
 	"update.soak":    {value: `'30s'`},
-	"update.healthy": {value: `['bin/web', 'cluster-health']`},
+	"update.healthy": {value: `['/usr/bin/web', 'cluster-health']`},
 	"ready.http":     {value: `'/health'`},
 	"ready.tcp":      {value: `true`},
-	"ready.exec":     {value: `['bin/web', 'ping']`},
+	"ready.exec":     {value: `['/usr/bin/web', 'ping']`},
 	"ready.notify":   {value: `true`},
 	"ready.port":     {value: `'http'`, with: `tcp: true`},
 	"ready.interval": {value: `'500ms'`, with: `tcp: true`},
@@ -153,10 +153,10 @@ var examples = map[string]example{
 	"limits.openFiles": {value: `65536`},
 
 	"reload.signal":  {value: `'HUP'`},
-	"reload.command": {value: `['bin/web', 'reload']`},
+	"reload.command": {value: `['/usr/bin/web', 'reload']`},
 
 	"stop.signal":  {value: `'QUIT'`},
-	"stop.command": {value: `['bin/web', 'drain']`},
+	"stop.command": {value: `['/usr/bin/web', 'drain']`},
 	"stop.timeout": {value: `'90s'`},
 
 	"link.rel":  {value: `'runbook'`, with: `href: 'https://wiki.example.com/shop'`},

@@ -1,0 +1,109 @@
+package project_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/compile/reference"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang"
+)
+
+// TestFieldsGoWhereTheReferenceSays holds the digest and the version of a unit
+// with a field's example against those without: run changes both, meta the
+// digest alone, none neither.
+func TestFieldsGoWhereTheReferenceSays(t *testing.T) {
+	all, err := reference.Differences()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testing.Short() {
+		t.Skip("evaluates two deployments a field")
+	}
+	// Where the example says what counts without it, the backend systemd has no
+	// part in it, or it shows in units of its own.
+	elsewhere := map[string]bool{"functionality.backend": true, "functionality.group": true, "functionality.resource": true, "functionality.external": true,
+		"functionality.docker": true, "functionality.ec2": true, "functionality.service": true, "functionality.place": true, "service.image": true,
+		"file.owner": true, "ready.port": true, "ready.http": true, "ready.tcp": true, "ready.exec": true}
+	inside := map[string]bool{"functionality": true, "service": true, "file": true, "dirs": true, "port": true, "ready": true, "schedule": true,
+		"socket": true, "limits": true, "reload": true, "stop": true, "link": true}
+	seen := 0
+	for _, d := range all {
+		name := d.In + "." + d.Field.Name
+		if !inside[d.In] || elsewhere[name] {
+			continue
+		}
+		word, _, _ := strings.Cut(strings.ReplaceAll(d.Field.Digest, ",", ""), " ")
+		if strings.Contains(d.Field.Digest, "having one is run") {
+			word = "run"
+		}
+		seen++
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			digest, version := unit(t, d.Without)
+			digest2, version2 := unit(t, d.With)
+			if digest2 == "" {
+				t.Fatalf("its example is not rendered:\n%s", d.With)
+			}
+			if digest == "" {
+				t.Skip("one of several: without it there is no unit to compare with")
+			}
+			got := "none"
+			if version != version2 {
+				got = "run"
+			} else if digest != digest2 {
+				got = "meta"
+			}
+			if got != word {
+				t.Errorf("the reference says %q, and it is %s", d.Field.Digest, got)
+			}
+		})
+	}
+	if seen < 40 {
+		t.Errorf("only %d fields were looked at", seen)
+	}
+}
+
+// unit gives digest and version of shop/web of an entry file; empty if it cannot be without the field.
+func unit(t *testing.T, entry string) (string, string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"defx.jsonnet": entry, "shop.conf": "x", "dist/web.tar.gz": "x", "shop/functionalities.libsonnet": "{}"} {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := p.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, u := range d.Rendered.Units {
+		if address == "shop/web" || address == "shop/web#0" {
+			digest, err := u.Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			version, err := u.Version()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(digest), string(version)
+		}
+	}
+	for _, h := range d.Held {
+		t.Log(h.Err)
+	}
+	return "", ""
+}
