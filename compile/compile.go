@@ -297,7 +297,7 @@ func (c *compiler) libraries() {
 		lib, _, _ := strings.Cut(o, "/")
 		if c.funcs[o] == nil && !c.libHeld[lib] && !c.isNull(o) {
 			c.errs = append(c.errs, diag.Errorf("", "overrides: no library defines %q", o).
-				At("overrides", o).WithHint("%s", diag.Suggest(o, names)))
+				At("overrides", o).WithHint("%s", suggest(o, names)))
 		}
 	}
 }
@@ -424,7 +424,7 @@ func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
 	}
 	bad := func(kind, key, at string) {
 		if !graph.ValidKey(key) {
-			d.errorf(append(f.path(), "host", kind, at), "%q is no name of this kind", key)
+			d.errorf(append(f.path(), "host", kind, at), "%q is no name of this kind", key).WithHint("letters, digits and _ . + : ~ - /, no blank")
 		}
 	}
 	for i, k := range fn.Host.Packages {
@@ -442,7 +442,7 @@ func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
 		u := fn.Host.Users[k]
 		for field, dir := range map[string]string{"home": u.Home, "shell": u.Shell} {
 			if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || strings.ContainsAny(dir, " \t\n:\"")) {
-				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir)
+				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir).WithHint("it begins with / and has no // and no . or .. in it")
 			}
 		}
 	}
@@ -545,7 +545,7 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			d.errorf(at("secrets", name), "a secret is named, never written").WithHint("%s: defx.secret('name')", name)
 		}
 		if _, clash := s.Env[name+"_FILE"]; clash {
-			d.errorf(at("env", name+"_FILE"), "%q is taken by the secret %q", name+"_FILE", name)
+			d.errorf(at("env", name+"_FILE"), "%q is taken by the secret %q", name+"_FILE", name).WithHint("leave it out: the secret's path is put there")
 		}
 	}
 	for field, files := range map[string]map[string]graph.File{"files": s.Files, "hostFiles": s.HostFiles} {
@@ -580,8 +580,8 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 				n++
 			}
 		}
-		if n != 1 {
-			d.errorf(at("ready"), "exactly one of http, tcp, exec and notify is needed")
+		if n != 1 && d.clean(at("ready")) {
+			d.errorf(at("ready"), "exactly one of http, tcp, exec and notify is needed").WithHint("%s", objects["ready"])
 		}
 		if (r.HTTP != "" || r.TCP) && r.Port == "" {
 			if len(s.Ports) == 1 {
@@ -589,7 +589,7 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 				cp.Port = slices.Collect(maps.Keys(s.Ports))[0]
 				out.decoded.Ready = &cp
 			} else {
-				d.errorf(at("ready"), "\"port\" is missing: which of its %d ports?", len(s.Ports))
+				d.errorf(at("ready"), "\"port\" is missing: which of its %d ports?", len(s.Ports)).WithHint("add port: 'name', and the name to ports")
 			}
 		}
 		if r.HTTP != "" && !strings.HasPrefix(r.HTTP, "/") {
@@ -603,17 +603,23 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 		}
 	}
 	if sc := s.Schedule; sc != nil && (sc.Cron == "") == (sc.Every == "") {
-		d.errorf(at("schedule"), "exactly one of cron and every is needed")
+		if d.clean(at("schedule")) {
+			d.errorf(at("schedule"), "exactly one of cron and every is needed").WithHint("%s", objects["schedule"])
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Sockets)) {
 		so := s.Sockets[name]
 		if (so.Port == "") == (so.Path == "") {
-			d.errorf(at("sockets", name), "exactly one of port and path is needed")
+			if d.clean(at("sockets", name)) {
+				d.errorf(at("sockets", name), "exactly one of port and path is needed").WithHint("%s: { port: 'name of a port' }, or { path: '/run/x.sock' }", name)
+			}
 		}
 		wantPort(so.Port, "sockets", name, "port")
 	}
 	if r := s.Reload; r != nil && (r.Signal == "") == (r.Command == nil) {
-		d.errorf(at("reload"), "exactly one of signal and command is needed")
+		if d.clean(at("reload")) {
+			d.errorf(at("reload"), "exactly one of signal and command is needed").WithHint("%s", objects["reload"])
+		}
 	}
 	out.spec = out.decoded
 	return out
@@ -630,10 +636,10 @@ func validEnv(s string) bool {
 
 func checkFile(d *decoder, f graph.File, name string, at []string) {
 	if !strings.HasPrefix(name, "/") || path.Clean(name) != name || name == "/" {
-		d.errorf(at, "%q is not a clean absolute path", name)
+		d.errorf(at, "%q is not a clean absolute path", name).WithHint("it begins with / and has no // and no . or .. in it")
 	}
-	if kinds := f.Kinds(); len(kinds) != 1 {
-		e := d.errorf(at, "exactly one of text, json, yaml, toml, ini, env and from is needed")
+	if kinds := f.Kinds(); len(kinds) != 1 && d.clean(at) {
+		e := d.errorf(at, "exactly one of text, json, yaml, toml, ini, env and from is needed").WithHint("'text', or { json: { … } }")
 		if len(kinds) > 1 {
 			e.WithHint("there are %s", strings.Join(kinds, " and "))
 		}
@@ -648,7 +654,7 @@ func checkFile(d *decoder, f graph.File, name string, at []string) {
 			continue
 		}
 		if _, ok := doc.V.(map[string]any); !ok {
-			d.errorf(append(slices.Clone(at), kind), "an object is needed here")
+			d.errorf(append(slices.Clone(at), kind), "an object is needed here").WithHint("%s: { key: 'value' }", kind)
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(f.Env)) {

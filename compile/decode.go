@@ -65,8 +65,13 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 		out.Set(reflect.ValueOf(d.text(v, path)))
 		return
 	}
-	if sh, ok := shorthands[out.Type()]; ok && sh.ok(v) {
-		v = map[string]any{sh.field: v}
+	if sh, ok := shorthands[out.Type()]; ok {
+		if _, isObject := v.(map[string]any); sh.ok(v) {
+			v = map[string]any{sh.field: v}
+		} else if !isObject {
+			d.wrong(path, sh.want, v)
+			return
+		}
 	}
 	switch out.Kind() {
 	case reflect.Pointer:
@@ -107,7 +112,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 			p := append(slices.Clone(path), strconv.Itoa(i))
 			e := reflect.New(out.Type().Elem()).Elem()
 			if x == nil {
-				d.errorf(p, "null inside a list")
+				d.errorf(p, "null inside a list").WithHint("leave it out: [x for x in list if x != null]")
 				continue
 			}
 			d.decode(x, e, p, "")
@@ -178,10 +183,17 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 			continue
 		}
 		if f.Tag.Get("required") == "true" {
-			d.errorf(path, "%q is missing", name)
+			d.errorf(path, "%q is missing", name).WithHint("add %s: …", name)
 		}
 		fillDefault(out.Field(i), f.Tag)
 	}
+}
+
+// clean tells whether nothing was said yet of a field or of what it holds.
+func (d *decoder) clean(path []string) bool {
+	return !slices.ContainsFunc(d.errs, func(e *diag.Error) bool {
+		return len(e.Path) >= len(path) && slices.Equal(e.Path[:len(path)], path)
+	})
 }
 
 // fillDefault gives an absent field its default; in an absent object, each of its fields.
@@ -204,18 +216,59 @@ func shown(s string) string {
 }
 
 func (d *decoder) wrong(path []string, want string, got any) {
-	hint := ""
-	switch g := got.(type) {
-	case float64:
-		if strings.Contains(want, "string") {
-			hint = fmt.Sprintf("write it as text: '%v'", g)
-		}
-	case map[string]any:
-		if strings.Contains(want, "string") {
-			hint = "std.manifestJson(…) makes text of an object"
-		}
+	d.errorf(path, "%s is needed here, not %s", want, describe(got)).WithHint("%s", form(path, want, got))
+}
+
+// objects are the customary forms of fields that hold an object.
+var objects = map[string]string{
+	"service": "service: { command: ['/usr/bin/program'] }", "group": "group: { name: { service: { command: ['/usr/bin/program'] } } }",
+	"external": "external: { host: 'db.example.com', ports: { sql: 5432 } }", "resource": "resource: { type: 'aws.s3' }",
+	"place": "place: { machine: 'name' }, or { pool: 'prod', replicas: 2 }", "host": "host: { packages: ['nginx'] }",
+	"env": "env: { NAME: 'value' }", "secrets": "secrets: { NAME: defx.secret('name') }", "files": "files: { '/etc/x.conf': 'text' }",
+	"hostFiles": "hostFiles: { '/etc/x.conf': 'text' }", "dirs": "dirs: { state: 'name' }", "ports": "ports: { http: 8080 }",
+	"ready":    "ready: { http: '/health' }, { tcp: true }, { exec: ['/bin/check'] } or { notify: true }",
+	"schedule": "schedule: { every: '1h' }, or { cron: '0 3 * * *' }", "sockets": "sockets: { http: { port: 'http' } }",
+	"limits": "limits: { memory: '512Mi' }", "reload": "reload: { signal: 'HUP' }", "stop": "stop: { timeout: '30s' }",
+	"update": "update: { atOnce: 2 }", "labels": "labels: { name: 'value' }", "exports": "exports: { url: 'http://…' }",
+	"sysctl": "sysctl: { 'vm.swappiness': 10 }", "users": "users: { name: { uid: 1000 } }", "machines": "machines: { box: { connect: 'dir:./box' } }",
+	"defaults": "defaults: { place: { pool: 'prod' } }", "moved": "moved: { 'lib/old': 'lib/new' }",
+}
+
+// form tells how a value of the wanted kind is written, or made of the one that is there.
+func form(path []string, want string, got any) string {
+	name := ""
+	if len(path) > 0 {
+		name = path[len(path)-1]
 	}
-	d.errorf(path, "%s is needed here, not %s", want, describe(got)).WithHint("%s", hint)
+	text, isText := got.(string)
+	switch {
+	case strings.HasPrefix(want, "a string"):
+		switch got.(type) {
+		case float64, bool:
+			return fmt.Sprintf("write it as text: '%v'", got)
+		case map[string]any:
+			return "std.manifestJson(…) makes text of an object"
+		}
+		return "std.join(' ', …) makes text of a list"
+	case strings.HasPrefix(want, "a list of names"):
+		return "['lib/name'], or { alias: 'lib/name' }"
+	case strings.HasPrefix(want, "a list"):
+		if isText && !token.Reserved(text) && len(text) < 60 {
+			return fmt.Sprintf("put it into brackets: ['%s']", text)
+		}
+		return "write it in brackets: […]"
+	case strings.Contains(want, "number"):
+		if _, err := strconv.ParseFloat(text, 64); isText && err == nil {
+			return "write " + text + " without quotes"
+		}
+		return "for example 10, without quotes and fraction"
+	case strings.HasPrefix(want, "true"):
+		return "write true or false, without quotes"
+	}
+	if f := objects[name]; f != "" {
+		return f
+	}
+	return "write it in braces: { name: value }"
 }
 
 func describe(v any) string {
@@ -262,7 +315,8 @@ func (d *decoder) str(v any, path []string) (string, bool) {
 		return "", false
 	}
 	if token.Reserved(s) {
-		d.errorf(path, "a value that is only known later (%s) cannot stand here", shown(s))
+		d.errorf(path, "a value that is only known later (%s) cannot stand here", shown(s)).
+			WithHint("this must be known when the plan is made: write it out")
 		return "", false
 	}
 	return s, true
@@ -280,7 +334,7 @@ func (d *decoder) plain(v any, path []string) {
 	case map[string]any:
 		for k, x := range v {
 			if token.Reserved(k) {
-				d.errorf(path, "a token cannot be the name of a field")
+				d.errorf(path, "a token cannot be the name of a field").WithHint("use the token in a value")
 			}
 			d.plain(x, append(slices.Clone(path), k))
 		}
@@ -317,9 +371,9 @@ func (d *decoder) checkInt(n int64, path []string, tag reflect.StructTag) {
 	h, _ := strconv.ParseInt(hi, 10, 64)
 	switch {
 	case hasLo && hasHi && (n < l || n > h):
-		d.errorf(path, "%d is not between %s and %s", n, lo, hi)
+		d.errorf(path, "%d is not between %s and %s", n, lo, hi).WithHint("a number from %s to %s", lo, hi)
 	case hasLo && n < l:
-		d.errorf(path, "%d is less than %s", n, lo)
+		d.errorf(path, "%d is less than %s", n, lo).WithHint("%s or more", lo)
 	}
 }
 

@@ -96,7 +96,7 @@ func (r *resolver) place(pl graph.Place) {
 	case err != nil:
 		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 	case set == r.f.full():
-		r.d.errorf(at, "runs with itself")
+		r.d.errorf(at, "runs with itself").WithHint("name another functionality")
 	default:
 		r.p.with = set
 	}
@@ -149,7 +149,7 @@ func (r *resolver) names(after []string, at []string) {
 		if err != nil {
 			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 		} else if set == r.set() {
-			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself")
+			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself").WithHint("leave it out")
 		} else {
 			r.after[name] = set
 		}
@@ -178,7 +178,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		}
 		if !g.has(member) {
 			_, e := fail("but %s has no member %q", full, member)
-			return "", e.WithHint("%s", diag.Suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
+			return "", e.WithHint("%s", suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
 		}
 		return full + "/" + member, nil
 	}
@@ -230,7 +230,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		}
 	}
 	_, e := fail("which no library defines")
-	return "", e.WithHint("%s", diag.Suggest(name, known))
+	return "", e.WithHint("%s", suggest(name, known))
 }
 
 func (f *function) has(member string) bool {
@@ -572,9 +572,19 @@ func (r *resolver) choose(path []string, what string, ok bool, name string, know
 	if len(who) > 0 {
 		subject = who[0]
 	}
-	hint := diag.Suggest(name, known)
-	if hint == "" && len(known) > 0 {
-		hint = "there is " + list(known)
+	hint := suggest(name, known)
+	if hint == "" {
+		hint = "it has none: declare it there"
 	}
 	r.d.errorf(path, "%s no %s %q", subject, what, name).WithHint("%s", hint)
+}
+
+// suggest names what was probably meant, or else what there is.
+func suggest(name string, known []string) string {
+	if hint := diag.Suggest(name, known); hint != "" || len(known) == 0 {
+		return hint
+	}
+	known = slices.Clone(known)
+	slices.Sort(known)
+	return "there is " + list(slices.Compact(known))
 }

@@ -133,7 +133,7 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 				continue
 			}
 			if token.Reserved(alias) {
-				d.errorf(path, "a token cannot be the name of a field")
+				d.errorf(path, "a token cannot be the name of a field").WithHint("use the token in a value")
 				continue
 			}
 			if m, isObject := x.(map[string]any); isObject {
@@ -147,7 +147,7 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 				before := len(d.errs)
 				d.decode(m, reflect.ValueOf(&sel).Elem(), p, "")
 				if len(d.errs) == before && !sel.All.Valid() {
-					d.errorf(p, "exactly one of port and label selects")
+					d.errorf(p, "exactly one of port and label selects").WithHint("defx.all({ port: 'metrics' })")
 				}
 				out[alias] = Target{All: sel.All}
 				continue
@@ -203,7 +203,7 @@ func decodeReplicas(d *decoder, v any, path []string) any {
 	if !ok {
 		n, ok := d.integer(v, path)
 		if ok && (n < 0 || n > maxReplicas) {
-			d.errorf(path, "%d is not between 0 and %d", n, maxReplicas)
+			d.errorf(path, "%d is not between 0 and %d", n, maxReplicas).WithHint("a number from 0 to %d", maxReplicas)
 		}
 		out.Count = int(n)
 		return out
@@ -238,12 +238,13 @@ func decodeSetting(d *decoder, v any, path []string) any {
 // shorthand lets a scalar stand for an object with one field of it.
 type shorthand struct {
 	field string
+	want  string // in words, with the object
 	ok    func(any) bool
 }
 
 var shorthands = map[reflect.Type]shorthand{
-	reflect.TypeFor[graph.File](): {"text", isString},
-	reflect.TypeFor[graph.Port](): {"port", isNumber},
+	reflect.TypeFor[graph.File](): {"text", "a string or an object", isString},
+	reflect.TypeFor[graph.Port](): {"port", "a number or an object { port, protocol }", isNumber},
 }
 
 func isString(v any) bool { _, ok := v.(string); return ok }

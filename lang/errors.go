@@ -96,6 +96,9 @@ func position(l ast.LocationRange) diag.Position {
 	return diag.Position{File: string(l.File.DiagnosticFileName), Line: l.Begin.Line, Col: l.Begin.Column}
 }
 
+// syntaxRE matches what go-jsonnet says of text that is no Jsonnet.
+var syntaxRE = regexp.MustCompile(`(?i)^(unexpected: |not a unary operator|expected |unterminated|couldn't lex|could not lex|did not expect|got |unexpected end|open .* not closed|a comma|duplicate|could not parse|missing)|while parsing|^text block`)
+
 var unknownVar = regexp.MustCompile(`^Unknown variable: (\S+)`)
 
 // improve puts a message into our form and adds what to do.
@@ -113,6 +116,10 @@ func improve(e *diag.Error) *diag.Error {
 		e.Hint = "the field is read here; a library may have renamed it"
 	case strings.HasPrefix(e.Msg, "couldn't open import"):
 		e.Hint = "paths start at the importing file, then at -J folders, then at vendor/"
+	case syntaxRE.MatchString(e.Msg):
+		e.Hint = "a comma, a bracket or a quote is missing or too much, here or just before"
+	case strings.HasPrefix(e.Msg, "unexpected type "):
+		e.Hint = "a value of another kind is needed here; look at what it is joined or compared with"
 	case unknownVar.MatchString("U" + strings.TrimPrefix(e.Msg, "u")):
 		e.Hint = "declare it with local, or import the library that has it"
 	}

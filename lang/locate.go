@@ -85,13 +85,13 @@ func locate(c Config, r locateRequest) []diag.Position {
 			groups[p[len(p)-1]] = append(groups[p[len(p)-1]], i)
 		}
 		for _, name := range sortedKeys(groups) {
-			l.place(groups[name], left, l.fields[name], out)
+			l.place(groups[name], left, l.fields[name], paths, out)
 		}
 		rest := make([]int, 0, len(left))
 		for i := range left {
 			rest = append(rest, i)
 		}
-		l.place(rest, left, l.computed, out)
+		l.place(rest, left, l.computed, paths, out)
 		for i, p := range left {
 			left[i] = p[:len(p)-1]
 		}
@@ -106,16 +106,16 @@ const maxRounds = 12
 // place finds paths among marks and takes them off left. Paths of one shape are
 // found together: the first shows which marks stand on its way, the others are
 // asked for at once without these.
-func (l *locator) place(group []int, left map[int][]string, marks []*field, out []diag.Position) {
+func (l *locator) place(group []int, left map[int][]string, marks []*field, paths [][]string, out []diag.Position) {
 	slices.Sort(group)
 	for round := 0; len(group) > 0 && len(marks) > 0 && round < maxRounds; round++ {
 		first := group[0]
-		pos, onTheWay, ok := l.find(left[first], marks)
+		f, onTheWay, ok := l.find(left[first], marks)
 		if ok {
-			out[first] = pos
+			out[first] = f.element(paths[first][len(left[first]):])
 			delete(left, first)
 		}
-		group = l.together(group[1:], left, marks, onTheWay, out)
+		group = l.together(group[1:], left, marks, onTheWay, paths, out)
 	}
 }
 
@@ -133,6 +133,50 @@ type field struct {
 	at   *ast.DesugaredObjectField
 	body ast.Node
 	pos  diag.Position
+}
+
+// element is the position of an element below a field, as far as its list is
+// written out; else that of the field.
+func (f *field) element(rest []string) diag.Position {
+	node := f.body
+	pos := f.pos
+	for _, k := range rest {
+		i, err := strconv.Atoi(k)
+		if err != nil {
+			break
+		}
+		if node = nth(node, i); node == nil || node.Loc() == nil {
+			break
+		}
+		if p := position(*node.Loc()); p.Known() && user(p.File) {
+			pos = p
+		}
+	}
+	return pos
+}
+
+// nth finds an element of a list that is written out, or joined of such.
+func nth(n ast.Node, i int) ast.Node {
+	switch n := n.(type) {
+	case *ast.Local:
+		return nth(n.Body, i)
+	case *ast.Parens:
+		return nth(n.Inner, i)
+	case *ast.Array:
+		if i < len(n.Elements) {
+			return n.Elements[i].Expr
+		}
+	case *ast.Binary:
+		left, ok := n.Left.(*ast.Array)
+		switch {
+		case n.Op != ast.BopPlus || !ok:
+		case i < len(left.Elements):
+			return left.Elements[i].Expr
+		default:
+			return nth(n.Right, i-len(left.Elements))
+		}
+	}
+	return nil
 }
 
 type locator struct {
@@ -190,7 +234,7 @@ func (l *locator) add(at *ast.DesugaredObjectField) {
 
 // together asks for many paths at once: marks are values here, and one
 // evaluation gives them all. The paths that it could not place are given back.
-func (l *locator) together(group []int, left map[int][]string, marks []*field, without map[int]bool, out []diag.Position) []int {
+func (l *locator) together(group []int, left map[int][]string, marks []*field, without map[int]bool, paths [][]string, out []diag.Position) []int {
 	if len(group) == 0 {
 		return nil
 	}
@@ -243,7 +287,7 @@ func (l *locator) together(group []int, left map[int][]string, marks []*field, w
 			continue
 		}
 		k, _ := strconv.Atoi(m[1])
-		out[i] = marks[k].pos
+		out[i] = marks[k].element(paths[i][len(left[i]):])
 		delete(left, i)
 	}
 	return missing
@@ -273,7 +317,7 @@ var firedRE = regexp.MustCompile(`^defx-position-(\d+)$`)
 
 // find evaluates a path with marks in the given fields. A mark that a shorter
 // path meets belongs to something on the way, and is taken away.
-func (l *locator) find(path []string, marks []*field) (pos diag.Position, onTheWay map[int]bool, ok bool) {
+func (l *locator) find(path []string, marks []*field) (found *field, onTheWay map[int]bool, ok bool) {
 	onTheWay = map[int]bool{}
 	for i, f := range marks {
 		f.at.Body = &ast.Error{Expr: &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i)}, NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
@@ -286,7 +330,7 @@ func (l *locator) find(path []string, marks []*field) (pos diag.Position, onTheW
 	for range len(marks) + 1 {
 		if n, fired := l.fires(path[:len(path)-1]); fired {
 			if onTheWay[n] {
-				return pos, onTheWay, false
+				return nil, onTheWay, false
 			}
 			onTheWay[n] = true
 			marks[n].at.Body = marks[n].body
@@ -294,11 +338,11 @@ func (l *locator) find(path []string, marks []*field) (pos diag.Position, onTheW
 		}
 		n, fired := l.fires(path)
 		if !fired {
-			return pos, onTheWay, false
+			return nil, onTheWay, false
 		}
-		return marks[n].pos, onTheWay, true
+		return marks[n], onTheWay, true
 	}
-	return pos, onTheWay, false
+	return nil, onTheWay, false
 }
 
 // fires evaluates a path as far as its type, and gives the mark that it met.

@@ -86,6 +86,29 @@ func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
 	return e, nil
 }
 
+// field is where the entry writes one of its own fields, if it is written out there.
+func (e *evaluator) field(entry, name string) (diag.Position, bool) {
+	node, _, err := e.vm.ImportAST("", entry)
+	for err == nil && node != nil {
+		switch n := node.(type) {
+		case *ast.Function:
+			node = n.Body
+		case *ast.Local:
+			node = n.Body
+		case *ast.DesugaredObject:
+			for i := range n.Fields {
+				if lit, ok := n.Fields[i].Name.(*ast.LiteralString); ok && lit.Value == name {
+					return position(n.Fields[i].LocRange), true
+				}
+			}
+			return diag.Position{}, false
+		default:
+			return diag.Position{}, false
+		}
+	}
+	return diag.Position{}, false
+}
+
 func merge(a, b map[string]string) map[string]string {
 	out := maps.Clone(a)
 	if out == nil {
@@ -186,6 +209,11 @@ func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 	whereIs := func(d *diag.Error) diag.List {
 		if !d.Pos.Known() {
 			d.Pos = diag.Position{File: c.Entry, Line: 1, Col: 1}
+			if len(d.Path) == 1 { // a field of the entry that is of the wrong kind
+				if pos, ok := e.field(c.Entry, d.Path[0]); ok {
+					d.Pos = pos
+				}
+			}
 		}
 		return diag.List{d}
 	}

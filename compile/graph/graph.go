@@ -141,25 +141,36 @@ func (r *Replicas) MarshalJSON() ([]byte, error) {
 
 // Excludes gives the rule that keeps a service from a machine, or "".
 func (p Place) Excludes(m *Machine) string {
+	why, _ := p.excludes(m)
+	return why
+}
+
+// ExcludedBy gives the field, below place, that keeps a service from a machine, or nil.
+func (p Place) ExcludedBy(m *Machine) []string {
+	_, field := p.excludes(m)
+	return field
+}
+
+func (p Place) excludes(m *Machine) (string, []string) {
 	switch {
 	case p.Pool != "" && m.Pool != p.Pool:
-		return fmt.Sprintf("is not in pool %q", p.Pool)
+		return fmt.Sprintf("is not in pool %q", p.Pool), []string{"pool"}
 	case p.Location != "" && m.Location != p.Location:
-		return fmt.Sprintf("is not in location %q", p.Location)
+		return fmt.Sprintf("is not in location %q", p.Location), []string{"location"}
 	case slices.Contains(p.Except, m.Name):
-		return "is excepted"
+		return "is excepted", []string{"except"}
 	}
-	for _, r := range p.Roles {
+	for i, r := range p.Roles {
 		if !slices.Contains(m.Roles, r) {
-			return fmt.Sprintf("lacks role %q", r)
+			return fmt.Sprintf("lacks role %q", r), []string{"roles", strconv.Itoa(i)}
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(p.Labels)) {
 		if m.Labels[k] != p.Labels[k] {
-			return fmt.Sprintf("lacks label %s=%q", k, p.Labels[k])
+			return fmt.Sprintf("lacks label %s=%q", k, p.Labels[k]), []string{"labels", k}
 		}
 	}
-	return ""
+	return "", nil
 }
 
 // Host is what a machine must have before a service starts there. Equal claims

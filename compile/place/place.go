@@ -205,7 +205,7 @@ func (p *placer) choose(b block) {
 		}
 	}
 	if len(fit) == 0 {
-		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.where(b)...)
+		e := diag.Errorf(s.Address.String(), "no machine can run it").At(append(p.where(b), p.rule(b)...)...)
 		if len(refused) == 0 {
 			e.WithHint("declare a machine: machines: { box: { connect: 'dir:./box' } }")
 		} else {
@@ -235,6 +235,19 @@ func (p *placer) choose(b block) {
 }
 
 func (p *placer) where(b block) []string { return append(slices.Clone(b[0].Path), "place") }
+
+// rule is the one field of place that keeps a block from every machine, if there is one.
+func (p *placer) rule(b block) []string {
+	var field []string
+	for i, m := range p.g.Machines {
+		by := b[0].Place.ExcludedBy(m)
+		if by == nil || i > 0 && !slices.Equal(by, field) {
+			return nil
+		}
+		field = by
+	}
+	return field
+}
 
 func (p *placer) names() []string {
 	var out []string

@@ -177,7 +177,7 @@ func refused(t *testing.T, file, old, new string) string {
 func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 	for name, c := range map[string]struct{ file, old, new, want string }{
 		"host of three": {"watch.libsonnet", "defx.dep('etcd').output('endpoints')", "defx.dep('etcd').host",
-			"watch.libsonnet:7:7: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: each(function(r) …) or join"},
+			"watch.libsonnet:7:33: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: each(function(r) …) or join"},
 		"an unknown output": {"watch.libsonnet", "output('endpoints')", "output('endpoint')", "has no export \"endpoint\"\n    hint: did you mean \"endpoints\"?"},
 		"a list in a text":  {"watch.libsonnet", "json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics'))", "json: { targets: std.join(',', defx.dep('all').each(function(r) r.host))", "is a list, and stands where one text is needed"},
 		"none here":         {"watch.libsonnet", "place: { every: 'machine' }, service: { command: ['/bin/agent']", "place: { machine: 'm1' }, service: { command: ['/bin/agent']", "on machine m2 there are 0 replicas of watch/agent"},
