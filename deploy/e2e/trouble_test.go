@@ -93,6 +93,12 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
+	m1.Exec("mv /run/systemd/private /run/systemd/away")
+	s.writeApart("five")
+	s.wants(3, "no systemd runs here", "a folder that nothing runs in is dir:PATH", "✓ apart/right")
+	m1.Exec("mv /run/systemd/away /run/systemd/private")
+	s.wants(0)
+
 	// What is not asked for any more leaves nothing.
 	if code, _ := s.run("destroy", "--confirm", "default"); code != 0 {
 		t.Errorf("destroy ends with %d", code)
