@@ -37,7 +37,28 @@ func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
 		c.Close()
 		return nil, err
 	}
+	go c.beat()
 	return c, nil
+}
+
+// beat tells the agent that we are there.
+func (c *Client) beat() {
+	every := time.NewTicker(beat)
+	defer every.Stop()
+	for {
+		select {
+		case <-c.closed:
+			return
+		case <-every.C:
+		}
+		if c.sending.TryLock() { // what is being sent tells it as well
+			err := c.c.send(&Message{Kind: "beat"})
+			c.sending.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}
 }
 
 // Close hangs up; requests under way fail.

@@ -58,12 +58,13 @@ type Message struct {
 
 // conn reads and writes frames.
 type conn struct {
-	r *bufio.Reader
-	w *bufio.Writer
+	r     *bufio.Reader
+	w     *bufio.Writer
+	heard func() // after every frame; may be nil
 }
 
 func newConn(rw io.ReadWriter) *conn {
-	return &conn{bufio.NewReaderSize(rw, 64<<10), bufio.NewWriterSize(rw, 64<<10)}
+	return &conn{r: bufio.NewReaderSize(rw, 64<<10), w: bufio.NewWriterSize(rw, 64<<10)}
 }
 
 func (c *conn) writeFrame(b []byte) error {
@@ -87,6 +88,9 @@ func (c *conn) readFrame() ([]byte, error) {
 	}
 	b := make([]byte, size)
 	_, err := io.ReadFull(c.r, b)
+	if err == nil && c.heard != nil {
+		c.heard()
+	}
 	return b, err
 }
 

@@ -9,14 +9,48 @@ import (
 	"time"
 )
 
-// Serve answers requests on rw until the other side hangs up. Requests that
-// carry content are answered in turn; the others may overtake each other.
+// The other side says something every beat, if only that it is there. One that
+// says nothing for silence has gone without a word, and must not keep the
+// machine from others.
+var (
+	beat    = 10 * time.Second
+	silence = 60 * time.Second
+)
+
+// Serve answers requests on rw until the other side hangs up or falls silent.
+// Requests that carry content are answered in turn; the others may overtake
+// each other.
 func Serve(rw io.ReadWriter, h *Host) error {
 	c := newConn(rw)
-	var sending sync.Mutex
 	var running sync.WaitGroup
 	ctx, gone := context.WithCancel(context.Background()) // nobody is there any more
-	defer func() { gone(); running.Wait(); h.Close() }()
+	silent := make(chan struct{})
+	var once sync.Once
+	limit := time.AfterFunc(silence, func() { once.Do(func() { close(silent) }) })
+	defer limit.Stop()
+	c.heard = func() { limit.Reset(silence) }
+	over := make(chan error, 1)
+	go func() { over <- serve(ctx, c, h, &running) }()
+	defer gone()
+	select {
+	case err := <-over:
+		gone()
+		running.Wait()
+		h.Close()
+		return err
+	case <-silent:
+		gone()
+		running.Wait()
+		if h.mu.TryLock() { // else it waits for content that will never come, and the lock goes with the process
+			h.mu.Unlock()
+			h.Close()
+		}
+		return errors.New("the other side has fallen silent")
+	}
+}
+
+func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error {
+	var sending sync.Mutex
 	answer := func(m *Message, err error) error {
 		if err != nil {
 			m.Error = err.Error()
@@ -36,6 +70,9 @@ func Serve(rw io.ReadWriter, h *Host) error {
 		}
 		if err != nil {
 			return err
+		}
+		if m.Kind == "beat" {
+			continue
 		}
 		if m.Kind == "put" {
 			in := &content{c: c}

@@ -93,6 +93,12 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
+	m1.Exec("mv /run/systemd/private /run/systemd/away")
+	s.writeApart("five")
+	s.wants(3, "no systemd runs here", "a folder that nothing runs in is dir:PATH", "✓ apart/right")
+	m1.Exec("mv /run/systemd/away /run/systemd/private")
+	s.wants(0)
+
 	// What is not asked for any more leaves nothing.
 	if code, _ := s.run("destroy", "--confirm", "default"); code != 0 {
 		t.Errorf("destroy ends with %d", code)
@@ -101,6 +107,37 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 		if got := m.Exec("ls -d /etc/systemd/system/*defx* /var/lib/defx/units /var/lib/defx/done/* 2>/dev/null; systemctl list-units --all --no-legend --plain 'defx-*' | grep -v slice; true"); got != "" {
 			t.Errorf("%s keeps %s", m.Name, got)
 		}
+	}
+}
+
+// TestAMachineThatFallsSilentInTheMiddle freezes, and then cuts off, a machine
+// while a unit starts there: the apply ends by itself, and the next one finishes.
+func TestAMachineThatFallsSilentInTheMiddle(t *testing.T) {
+	s := newSite(t, 2)
+	m := s.lab.Machines[1]
+	for i, silence := range []struct{ begin, end func() }{{m.Freeze, m.Thaw}, {m.Cut, m.Mend}} {
+		s.file("libs/slow.libsonnet", fmt.Sprintf(`{
+  slow: { place: { machine: 'm2' }, service: { command: ['/bin/sleep', '10%d'], user: 'root', ready: { exec: ['/bin/sh', '-c', 'test -e /run/go'], timeout: '60s' } } },
+  other: { place: { machine: 'm1' }, service: { command: ['/bin/sleep', '20%d'] } },
+}
+`, i, i), 0o644)
+		var machines strings.Builder
+		for _, m := range s.lab.Machines {
+			fmt.Fprintf(&machines, "%s: { connect: 'ssh://root@%s' }, ", m.Name, m.Address)
+		}
+		s.file("defx.jsonnet", "{ name: 'slow', libs: { slow: import 'libs/slow.libsonnet' }, machines: { "+machines.String()+"} }\n", 0o644)
+		m.Exec("rm -f /run/go")
+		cmd := s.start("apply", "--yes")
+		m.Exec(fmt.Sprintf("for i in $(seq 300); do systemctl is-active -q 'defx-default-slow-slow-slow:*' && pgrep -f 'sleep 10%d' >/dev/null 2>&1 && break; systemctl list-units --no-legend 'defx-default-slow-slow-slow:ready.service' | grep -q . && break; sleep 0.1; done", i))
+		silence.begin()
+		err := cmd.Wait()
+		out := fmt.Sprint(cmd.Stdout)
+		if err == nil || !strings.Contains(out, "✗ slow/slow") || !strings.Contains(out, "✓ slow/other") {
+			t.Errorf("%d: %v\n%s", i, err, out)
+		}
+		silence.end()
+		m.Exec("touch /run/go")
+		s.wants(0, "1 u") // updated; or unchanged, if the agent came to its end
 	}
 }
 
