@@ -116,6 +116,16 @@ func improve(e *diag.Error) *diag.Error {
 		e.Hint = "the field is read here; a library may have renamed it"
 	case strings.HasPrefix(e.Msg, "couldn't open import"):
 		e.Hint = "paths start at the importing file, then at -J folders, then at vendor/"
+	case strings.HasPrefix(e.Msg, "libs: "):
+		e.Hint = "libs: { name: import 'library.libsonnet' }"
+	case strings.HasPrefix(e.Msg, "overrides: "):
+		e.Hint = "overrides: { 'lib/name': { service+: { env+: { NAME: 'value' } } } }"
+	case strings.HasPrefix(e.Msg, "a library is an object"):
+		e.Hint = "{ name: { service: { command: ['/usr/bin/program'] } } }"
+	case strings.HasPrefix(e.Msg, "join: the function"):
+		e.Hint = "function(r) r.host + ':' + r.port('name') gives a text"
+	case strings.HasPrefix(e.Msg, "a deployment is an object"):
+		e.Hint = "{ name: 'shop', libs: { … }, machines: { … } }"
 	case syntaxRE.MatchString(e.Msg):
 		e.Hint = "a comma, a bracket or a quote is missing or too much, here or just before"
 	case strings.HasPrefix(e.Msg, "unexpected type "):
