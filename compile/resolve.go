@@ -385,7 +385,7 @@ func (r *resolver) target(path []string, t token.Token) (string, bool) {
 				if hint == "" {
 					hint = fmt.Sprintf("add requires: { %s: 'NAME' }", t.Name)
 				}
-				r.d.errorf(path, "reads %q, which is neither in requires nor in connects", t.Name).WithHint("%s", hint)
+				r.d.errorf(path, "reads %q, which is neither in requires nor in connects", t.Name).WithHint("%s", hint).Word = t.Name
 			}
 		}
 		return set, ok
@@ -393,6 +393,7 @@ func (r *resolver) target(path []string, t token.Token) (string, bool) {
 		set, err := r.c.lookup(r.f, r.p, t.Name)
 		if err != nil {
 			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
+			r.d.errs[len(r.d.errs)-1].Word = t.Name
 			return "", false
 		}
 		if set == r.set() {
@@ -576,7 +577,7 @@ func (r *resolver) choose(path []string, what string, ok bool, name string, know
 	if hint == "" {
 		hint = "it has none: declare it there"
 	}
-	r.d.errorf(path, "%s no %s %q", subject, what, name).WithHint("%s", hint)
+	r.d.errorf(path, "%s no %s %q", subject, what, name).WithHint("%s", hint).Word = name
 }
 
 // suggest names what was probably meant, or else what there is.

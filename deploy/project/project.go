@@ -572,8 +572,41 @@ func (p *Project) locate(ctx context.Context, list diag.List) {
 		}
 	}
 	for i, pos := range p.positions(ctx, paths) {
-		which[i].Pos = pos
+		which[i].Pos = p.sharpen(pos, which[i].Word)
 	}
+}
+
+// far is how many lines below the beginning of a value its words are looked for.
+const far = 60
+
+// sharpen leads from the beginning of a value of several lines to the line of the
+// word at fault, if it is quoted there.
+func (p *Project) sharpen(pos diag.Position, word string) diag.Position {
+	if word == "" || !pos.Known() {
+		return pos
+	}
+	file := pos.File
+	if !filepath.IsAbs(file) {
+		file = filepath.Join(p.Config.Root, file)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return pos
+	}
+	lines := strings.Split(string(raw), "\n")
+	for i := pos.Line - 1; i >= 0 && i < min(len(lines), pos.Line+far); i++ {
+		for _, quoted := range []string{"'" + word + "'", `"` + word + `"`} {
+			col := strings.Index(lines[i], quoted)
+			if col < 0 {
+				continue
+			}
+			if i > pos.Line-1 {
+				pos.Line, pos.Col = i+1, col+1
+			}
+			return pos
+		}
+	}
+	return pos
 }
 
 // Lint looks for what is legal and wrong, in the source and in what it gives.

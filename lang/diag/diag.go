@@ -62,6 +62,7 @@ type Frame struct {
 
 // Error is an error a user can act on.
 type Error struct {
+	Word    string   // the user's word that is at fault, if it stands somewhere inside the value
 	Because string   // the name of what is at fault instead, if this only follows from it
 	Subject string   // what it is about: "hydra/hydra-web", "library hydra", "machine web1"; may be empty
 	Path    []string // the way to the value inside the entry's value, e.g. libs, hydra, hydra-web, service, prots; nil if none
