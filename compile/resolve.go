@@ -134,6 +134,7 @@ func (r *resolver) aliases(a Aliases, field string, at []string, into map[string
 		}
 		if set == r.set() && field == "requires" {
 			r.d.errorf(p, "requires itself").WithHint("defx.me reads its own ports")
+			r.broken[alias] = true
 			continue
 		}
 		into[alias] = set
