@@ -83,7 +83,7 @@ func Compile(in Input) (*Output, error) {
 		}
 	}
 	if len(c.errs) > 0 {
-		return nil, c.errs.Err()
+		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
 	out := &Output{Graph: g, Good: Good{}, exports: c.outputs()}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
@@ -446,6 +446,21 @@ func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
 			}
 		}
 	}
+}
+
+// heldErrors lists what is wrong with the libraries, for a run that the entry's
+// own mistakes end: all of a run is told at once.
+func (c *compiler) heldErrors() diag.List {
+	var out diag.List
+	for _, h := range c.heldLibs {
+		out = append(out, h.Err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
+		if f := c.funcs[name]; f.err != nil {
+			out = append(out, f.err)
+		}
+	}
+	return out
 }
 
 // together makes one error of several: the first in order, the others behind it.
