@@ -449,15 +449,28 @@ func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
 }
 
 // heldErrors lists what is wrong with the libraries, for a run that the entry's
-// own mistakes end: all of a run is told at once.
+// own mistakes end: all of a run is told at once. What only follows from
+// another mistake is left out, and so is what the entry has in hand.
 func (c *compiler) heldErrors() diag.List {
 	var out diag.List
 	for _, h := range c.heldLibs {
 		out = append(out, h.Err)
 	}
+	entrys := map[string]bool{}
+	for _, e := range c.errs {
+		entrys[e.Subject] = true
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
-		if f := c.funcs[name]; f.err != nil {
-			out = append(out, f.err)
+		f := c.funcs[name]
+		if f.err == nil || entrys[name] {
+			continue
+		}
+		for _, e := range All(f.err) {
+			if e.Because == "" {
+				one := *e
+				one.Cause = nil
+				out = append(out, &one)
+			}
 		}
 	}
 	return out
