@@ -94,7 +94,7 @@ func backend(name string) string {
 		return ""
 	}
 	b, _, _ = strings.Cut(b, "/")
-	if b == "backendtest" || b == "document" {
+	if b == "backendtest" || b == "document" || b == "spec" {
 		return ""
 	}
 	return b
