@@ -212,6 +212,9 @@ func (d *deed) back(ctx context.Context, r *running, because error) (*Entry, err
 		}
 		if _, left := errors.AsType[*Unhealthy](because); !left {
 			again = "\nthe version before it runs again"
+			if !r.stopped {
+				again = "\nthe version before it was left as it is"
+			}
 		}
 		return r.resume(ctx, d.standing)
 	})

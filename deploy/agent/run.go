@@ -62,6 +62,7 @@ type running struct {
 	changed  []string // paths that were written
 	before   *undo    // what they held
 	begun    time.Time
+	stopped  bool // something was stopped for it
 }
 
 // start makes the new version run and waits until it is ready.
@@ -87,6 +88,7 @@ func (r *running) start(ctx context.Context) error {
 			return err
 		}
 	}
+	r.stopped = true
 	if err := stopAll(ctx, sys, r.stop); err != nil {
 		return err
 	}
