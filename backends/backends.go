@@ -51,9 +51,11 @@ type Backend interface {
 
 // Networker is a backend whose services have addresses of their own. Sees tells
 // what a ref to a service on the same machine is to a reader of this backend;
-// not ok = what it is to everybody. field is host, address or port, arg the port's name.
+// not ok = what it is to everybody. field is host, address (what should be the
+// same to all who read it) or port, arg the port's name; known tells whether the
+// machine has an address that all may use.
 type Networker interface {
-	Sees(in Input, target *graph.Service, field, arg string) (value string, ok bool)
+	Sees(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }
 
 // Layout is what a unit is on a machine.

@@ -156,7 +156,6 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 }
 
 // seen asks the reader's backend what a neighbour on the same machine is to it.
-// What must be the same for all who read it is the machine's address, if it has one.
 func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 	n, ok := b.(Networker)
 	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
@@ -166,11 +165,12 @@ func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 	if target == nil || target.Machine != in.Service.Machine {
 		return "", false
 	}
-	shared := t.Field == "address" || t.Field == "host" && t.Of == "me" || t.Field == "port" && t.Of == "set"
-	if m := g.Machine(target.Machine); shared && m != nil && m.Address != "" {
-		return "", false
+	field := t.Field
+	if field == "host" && t.Of == "me" {
+		field = "address"
 	}
-	return n.Sees(in, target, t.Field, t.Arg)
+	m := g.Machine(target.Machine)
+	return n.Sees(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {

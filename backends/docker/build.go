@@ -537,7 +537,7 @@ const Gateway = "host.docker.internal"
 
 // Sees tells what a service on the same machine is to one in a container: a
 // name in their network, or the machine itself.
-func (backend) Sees(in backends.Input, target *graph.Service, field, arg string) (string, bool) {
+func (backend) Sees(in backends.Input, target *graph.Service, field, arg string, known bool) (string, bool) {
 	quiet := func([]string, string, ...any) *diag.Error { return &diag.Error{} }
 	mine := readOptions(in.Service, quiet)
 	if mine.Network == "host" {
@@ -551,6 +551,8 @@ func (backend) Sees(in backends.Input, target *graph.Service, field, arg string)
 	case field == "port" && inside && theirs.Ports[arg] != 0:
 		return strconv.Itoa(theirs.Ports[arg]), true
 	case field == "port":
+		return "", false
+	case field == "address" && known && (!inside || len(theirs.Ports) == 0): // with ports of its own inside, it must be seen from inside
 		return "", false
 	case together && inside:
 		return "127.0.0.1", true

@@ -378,6 +378,8 @@ func (r *running) alive(ctx context.Context) error {
 		return r.why(ctx, r.layout.Unit, errors.New("it is unhealthy, as its image tells"))
 	case st.Active == "active" || st.Active == "reloading":
 		return nil
+	case st.Sub == "restarted":
+		return r.why(ctx, r.layout.Unit, errors.New("it ended, and was started again"))
 	case st.Active == "inactive" && st.Result == "success":
 		return r.why(ctx, r.layout.Unit, errors.New("it ended at once"))
 	}

@@ -96,7 +96,6 @@ func (s *State) of(have *container.InspectResponse) {
 		s.Active = "active"
 		if have.RestartCount > 0 && time.Since(started) < time.Second {
 			s.Active, s.Sub = "activating", "restarted"
-			s.Result = "exit-code"
 		}
 		if h := st.Health; h != nil && s.Active == "active" {
 			switch h.Status {

@@ -33,9 +33,9 @@ func (m *Machine) StartDocker() {
 		m.lab.t.Fatal(err)
 	}
 	cmd := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/sh", "-c", `
-mount -o remount,rw /sys/fs/cgroup
-for d in /sys/fs/cgroup/*; do mount -o remount,rw $d 2>/dev/null; done
-mount -o remount,rw /proc/sys 2>/dev/null
+mount -o remount,bind,rw /sys/fs/cgroup
+for d in /sys/fs/cgroup/*; do mount -o remount,bind,rw $d 2>/dev/null; done
+mount -o remount,bind,rw /proc/sys 2>/dev/null
 exec setsid dockerd --cgroup-parent=/`+m.id()+`-docker >>/var/log/dockerd.log 2>&1 </dev/null`)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if err := cmd.Start(); err != nil {
