@@ -277,3 +277,151 @@ func TestNeighboursOfTwoBackendsFindEachOther(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// boxes has one service of each kind.
+const boxes = `
+local serve(port) = { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
+{
+  tick: { service: { package: toy, command: ['toy', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+  slow: { service: serve(7101) + { dirs: { state: 'slow' }, initializer: ['toy', 'write', '$STATE_DIRECTORY/log', 'init'],
+    migrate: ['toy', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['toy', 'wants', '/var/lib/slow/log'], timeout: '10s' },
+    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['toy', 'write', '/var/lib/slow/log', 'bye'] } } },
+  pair: defx.group({
+    one: { service: serve(7102) + { env: { WHO: 'ONE' } } },
+    two: { requires: ['one'], service: serve(7103) + { env: { WHO: 'TWO' }, args: ['get', 'http://%s:%s/' % [defx.dep('one').host, defx.dep('one').port('http')]] } },
+  }),
+  'asks-pair': { requires: { p: 'pair/two' }, service: { package: toy, command: ['toy', 'get', 'http://%s:%s/' % [defx.dep('p').host, defx.dep('p').port('http')], 'sleep', '1h'] } },
+  again: { service: serve(7104) + { dirs: { state: 'again' }, env: { RELOADS: '/etc/again.conf' }, files: { '/etc/again.conf': 'CONTENT' }, reload: { signal: 'HUP' } } },
+  hidden: { service: { package: toy, secrets: { WORD: defx.secret('word') }, command: ['toy', 'wants', '$WORD_FILE', 'sleep', '1h'] } },
+  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['toy', 'write', '/var/lib/named/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
+}
+`
+
+func TestEveryKindOfContainer(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	in := func(service, path string) string {
+		t.Helper()
+		out, err := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		if err != nil {
+			t.Errorf("%s of %s: %v %s", path, service, err, out)
+		}
+		return out
+	}
+	eventually := func(what string, f func() bool) {
+		t.Helper()
+		for range 100 {
+			if f() {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("it never came to this: %s", what)
+	}
+	words := []string{"MIGRATE", "'say', 'all done'", "ONE", "1", "TWO", "2", "CONTENT", "first"}
+	say := func(word string, more ...string) {
+		s.dock(boxes, append(append([]string{"'WORD'", "'" + word + "'"}, more...), words...)...)
+	}
+
+	say("red")
+	s.wants(3, "the secret WORD is not on this machine", "7 created, 1 failed")
+	m.Exec("mkdir -p /var/lib/defx/secrets/default/dock; echo hush > /var/lib/defx/secrets/default/dock/word; chmod -R go= /var/lib/defx/secrets")
+	s.wants(0, "1 created")
+	if t.Failed() {
+		t.FailNow()
+	}
+	if got := in("slow", "log"); got != "init\nred\n" {
+		t.Errorf("%q", got)
+	}
+	wrote := func(service, path string) string {
+		out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		return out
+	}
+	eventually("two runs of the job", func() bool { return strings.Count(wrote("tick", "ticks"), "red\n") > 1 })
+	eventually("a record of runs", func() bool {
+		out, _ := m.Try("cat /var/lib/defx/runs/*tick.jsonl")
+		return strings.Count(out, `"code":0`) > 1
+	})
+	for port, want := range map[string]string{"7101": "red\n", "7102": "1\n", "7103": "2\n", "7105": "red\n"} {
+		if got, _ := m.Try("curl -s http://127.0.0.1:" + port); got != want {
+			t.Errorf("port %s: %q, want %q", port, got, want)
+		}
+	}
+	eventually("a neighbour reaches the group", func() bool { _, out := s.run("logs", "d/asks-pair"); return strings.Contains(out, "2") })
+	is := func(address, format, want string) {
+		t.Helper()
+		id := strings.Split(containers(m)[address], "/")[0]
+		if got := m.Docker("inspect", "--format", format, id); got != want {
+			t.Errorf("%s: %s is %q, want %q", address, format, got, want)
+		}
+	}
+	slow := func() string {
+		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow", "--filter", "publish=7101"))
+	}
+	for format, want := range map[string]string{"{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}": "67108864 500000000 50",
+		"{{.Config.StopSignal}} {{.Config.StopTimeout}}": "SIGINT 3", "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}": "true [ALL] unless-stopped"} {
+		if got := m.Docker("inspect", "--format", format, slow()); got != want {
+			t.Errorf("%s: %q, want %q", format, got, want)
+		}
+	}
+	is("d/run-by-name", "{{.State.Running}}", "true")
+
+	// Only what changed: one member of a group, and a file that is reloaded.
+	before := containers(m)
+	words = []string{"MIGRATE", "'say', 'all done'", "ONE", "1", "TWO", "22", "CONTENT", "second"}
+	say("red")
+	s.wants(0, "d/pair/two", "d/again", "reload", "2 updated; 6 unchanged")
+	if got := differ(before, containers(m)); got != "d/pair/two" {
+		t.Errorf("%s changed", got)
+	}
+	eventually("the reloaded file was read", func() bool { return strings.Contains(wrote("again", "reloads"), "second") })
+	if got := m.Exec("curl -s http://127.0.0.1:7103"); got != "22\n" {
+		t.Errorf("%q", got)
+	}
+
+	// A migration that fails: the old version runs on, and what the migration said is told.
+	was := slow()
+	words = []string{"MIGRATE", "'fail', '4'", "ONE", "1", "TWO", "22", "CONTENT", "second"}
+	say("blue")
+	s.wants(3, "migrate.once, which runs before it, fails: it ended with exit code 4", "on the way", "the version before it runs again")
+	if slow() != was {
+		t.Error("another container serves")
+	}
+	if got := m.Exec("curl -s http://127.0.0.1:7101"); got != "red\n" {
+		t.Errorf("%q", got)
+	}
+	words[1] = "'say', 'all done'"
+	say("blue")
+	s.wants(0)
+	if got := in("slow", "log"); !strings.HasPrefix(got, "init\nred\nbye\nblue\n") || strings.Count(got, "init") != 1 {
+		t.Errorf("%q", got)
+	}
+	eventually("the job's new version", func() bool { return strings.Contains(wrote("tick", "ticks"), "blue\n") })
+	eventually("the job's old version is gone", func() bool {
+		return m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick") != "" && strings.Count(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick"), "\n") == 1
+	})
+	if code, out := s.run("restart", "d/tick"); code != 0 {
+		t.Errorf("%s", out)
+	}
+
+	// A port of a member is the pod's: the group gets another one.
+	text := strings.Replace(boxes, "serve(7103)", "serve(7113)", 1)
+	s.dock(text, append([]string{"'WORD'", "'blue'"}, words...)...)
+	s.wants(0, "d/pair/one", "d/pair/two")
+	for port, want := range map[string]string{"7102": "1\n", "7113": "22\n"} {
+		if got, _ := m.Try("curl -s http://127.0.0.1:" + port); got != want {
+			t.Errorf("port %s: %q, want %q", port, got, want)
+		}
+	}
+
+	// After a boot all is there again, by the engine alone.
+	if code, out := s.run("destroy", "--yes", "--confirm", "default", "--allow-delete", "d/tick", "--allow-delete", "d/slow", "--allow-delete", "d/again", "--allow-delete", "d/run-by-name"); code != 0 {
+		t.Errorf("%s", out)
+	}
+	if got := containers(m); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	if got := m.Exec("find /var/lib/defx/containers /var/lib/defx/secrets/.containers /var/lib/defx/done /var/lib/defx/runs /var/lib/defx/units -type f 2>/dev/null || true"); got != "" {
+		t.Errorf("left behind: %s", got)
+	}
+}
