@@ -52,7 +52,8 @@ type Engine struct {
 type Failed struct {
 	Unit string
 	Text string
-	Code int // exit code; 0: it never ran
+	Code int  // exit code; 0: it never ran
+	Sure bool // the engine itself is not to blame
 }
 
 func (f *Failed) Error() string { return f.Text }
@@ -214,7 +215,7 @@ func (e *Engine) lasting(ctx context.Context, f func(*client.Client) error) erro
 	until := time.Now().Add(patience)
 	for {
 		err := f(api)
-		if !gone(err) {
+		if !gone(err) && !leaving(ctx, api, err) {
 			return err
 		}
 		if err = e.absent(err); absentForGood(err) && time.Now().Add(patience-3*time.Second).After(until) {
@@ -248,6 +249,26 @@ func gone(err error) bool {
 	text := err.Error() // what breaks off in the middle has no type of its own
 	for _, s := range []string{"EOF", "connection reset by peer", "broken pipe", "connection refused", "shutting down"} {
 		if strings.Contains(text, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// leaving tells whether what failed may have failed because the engine is about
+// to go: its last answers are about whatever broke first inside it.
+func leaving(ctx context.Context, api *client.Client, err error) bool {
+	f, is := errors.AsType[*Failed](err)
+	if err == nil || ctx.Err() != nil || is && (f.Code != 0 || f.Sure) || !is && !errdefs.IsInternal(err) && !errdefs.IsInvalidArgument(err) {
+		return false
+	}
+	for range 5 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(200 * time.Millisecond):
+		}
+		if _, err := api.Ping(ctx, client.PingOptions{}); err != nil && ctx.Err() == nil {
 			return true
 		}
 	}

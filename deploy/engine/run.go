@@ -17,6 +17,7 @@ import (
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
 	"github.com/moby/moby/client"
 )
@@ -70,10 +71,18 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 			return err
 		}
 	}
-	if _, err = api.ContainerStart(ctx, have.ID, client.ContainerStartOptions{}); err != nil && !gone(err) {
-		return &Failed{Unit: unit, Text: "the engine does not start it: " + plain(err)}
+	return started(ctx, api, have.ID, unit)
+}
+
+// started starts a container.
+func started(ctx context.Context, api *client.Client, id, unit string) error {
+	_, err := api.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	if err == nil || gone(err) {
+		return err
 	}
-	return err
+	text := plain(err)
+	sure := strings.Contains(text, "exec: ") || strings.Contains(text, "port is already allocated") || strings.Contains(text, "unable to find user")
+	return &Failed{Unit: unit, Text: "the engine does not start it: " + text, Sure: sure}
 }
 
 // plain leaves out what of the engine's words only it understands.
@@ -105,9 +114,10 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 				return err
 			}
 			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: labels(p.ID, unit, d),
-				ExposedPorts: network.PortSet{}, Hostname: ""}
+				ExposedPorts: network.PortSet{}}
 			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "unless-stopped"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
-				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"}}
+				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"},
+				Mounts: []mount.Mount{{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"}}}
 			if err := ports(p.Ports, config, host); err != nil {
 				return err
 			}
@@ -137,10 +147,7 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 				}
 			}
 		}
-		if _, err = api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil && !gone(err) {
-			return &Failed{Unit: unit, Text: "the engine does not start the pod: " + plain(err)}
-		}
-		return err
+		return started(ctx, api, id, unit)
 	})
 	return id, err
 }
@@ -202,11 +209,8 @@ func (e *Engine) once(ctx context.Context, unit string) error {
 func (e *Engine) run(ctx context.Context, api *client.Client, unit string) error {
 	name := docker.Name(unit)
 	wait := api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	if _, err := api.ContainerStart(ctx, name, client.ContainerStartOptions{}); err != nil {
-		if gone(err) {
-			return err
-		}
-		return &Failed{Unit: unit, Text: "the engine does not start it: " + plain(err)}
+	if err := started(ctx, api, name, unit); err != nil {
+		return err
 	}
 	select {
 	case err := <-wait.Error:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -34,6 +35,7 @@ type Run struct {
 	Ended time.Time `json:"ended,omitzero"`
 	Code  int       `json:"code"`
 	Error string    `json:"error,omitempty"`
+	Lost  bool      `json:"lost,omitempty"` // the engine did not answer
 }
 
 // startCron makes the container of a job, and the one that starts it on time.
@@ -82,7 +84,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	}
 	config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--cron", filepath.Join(docker.Dir, unit)}, Labels: labels(cron.ID, unit, d)}
 	host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "unless-stopped"}, ReadonlyRootfs: true, NetworkMode: "none",
-		CapDrop: []string{"ALL"}, CapAdd: []string{"DAC_OVERRIDE"}, SecurityOpt: []string{"no-new-privileges"},
+		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "2"}},
 		Mounts: []mount.Mount{
 			{Type: mount.TypeBind, Source: filepath.Join(docker.Dir, unit), Target: filepath.Join(docker.Dir, unit), ReadOnly: true},
@@ -97,12 +99,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	if err := e.createNamed(ctx, api, unit, config, host, nil); err != nil {
 		return err
 	}
-	if _, err := api.ContainerStart(ctx, docker.Name(unit), client.ContainerStartOptions{}); err != nil && !gone(err) {
-		return &Failed{Unit: unit, Text: "the engine does not start it: " + plain(err)}
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return started(ctx, api, docker.Name(unit), unit)
 }
 
 // Timetable tells when a job is due.
@@ -186,6 +183,9 @@ func Cron(file string, said io.Writer) error {
 			return nil
 		}
 		write(record, r)
+		if r.Lost { // an engine that came back has another socket, which a new container sees
+			return errors.New(r.Error)
+		}
 		fmt.Fprintf(said, "run of %s: exit code %d, %s %s\n", due.UTC().Format(time.RFC3339), r.Code, r.Ended.Sub(r.Begun).Round(time.Millisecond), r.Error)
 		e.sweepJob(ctx, api, c)
 		if from = due; !c.CatchUp || time.Since(due) > 0 {
@@ -223,10 +223,11 @@ func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, 
 		if err == nil {
 			return r
 		}
-		if r.Error = err.Error(); !gone(err) || try >= 10 || !sleep(ctx, 3*time.Second) {
+		r.Error, r.Lost = err.Error(), gone(err)
+		if !r.Lost || try >= 10 || !sleep(ctx, 3*time.Second) {
 			return r
 		}
-		r.Error = ""
+		r.Error, r.Lost = "", false
 	}
 }
 
@@ -273,9 +274,57 @@ func lastRun(file string) time.Time {
 	return r.Due
 }
 
-// Pause holds a network until it is told to stop.
+// Pause holds the network of a group until it is told to stop. When an engine
+// comes back, say after a boot, it may try the members before their network is
+// there, and gives them up then: so whoever holds the network starts them.
 func Pause() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	go func() {
+		e := &Engine{Socket: Default}
+		api, err := e.connect()
+		if err != nil {
+			return
+		}
+		for range 20 {
+			startMembers(ctx, api)
+			if !sleep(ctx, time.Second) {
+				return
+			}
+		}
+	}()
 	<-ctx.Done()
+}
+
+// startMembers starts those that share our network and were given up.
+func startMembers(ctx context.Context, api *client.Client) {
+	host, err := os.Hostname() // the engine calls a container by its id
+	if err != nil {
+		return
+	}
+	me, err := api.ContainerInspect(ctx, host, client.ContainerInspectOptions{})
+	if err != nil {
+		return
+	}
+	list, err := ours(ctx, api, docker.LabelScope, me.Container.Config.Labels[docker.LabelScope])
+	if err != nil {
+		return
+	}
+	for _, c := range list {
+		if c.State != container.StateExited || c.HostConfig.NetworkMode != "container:"+me.Container.ID || docker.Kind(c.Labels[docker.LabelUnit]) != ".container" {
+			continue
+		}
+		m, err := api.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+		if err == nil && m.Container.HostConfig.RestartPolicy.IsUnlessStopped() && givenUp(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
+			api.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
+		}
+	}
+}
+
+// givenUp tells whether a member ended before its network was there: what ends
+// later ends because somebody wants it.
+func givenUp(begun, ended string) bool {
+	b, err := time.Parse(time.RFC3339Nano, begun)
+	e, err2 := time.Parse(time.RFC3339Nano, ended)
+	return err == nil && err2 == nil && e.Before(b.Add(time.Second))
 }
