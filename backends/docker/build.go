@@ -253,8 +253,9 @@ func (b *builder) ending(c *Container) {
 	case b.Run.Scheduled || r == "no":
 		c.Restart = "no"
 	case r == "" || r == "on-failure" || r == "always":
-		// The engine's own on-failure forgets the container when the machine boots.
-		c.Restart = "unless-stopped"
+		// The engine's own on-failure forgets a container when the machine boots, and unless-stopped when
+		// the engine was killed.
+		c.Restart = "always"
 	default:
 		b.Fail(spec.At("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
 	}

@@ -359,7 +359,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow", "--filter", "publish=7101"))
 	}
 	for format, want := range map[string]string{"{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}": "67108864 500000000 50",
-		"{{.Config.StopSignal}} {{.Config.StopTimeout}}": "SIGINT 3", "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}": "true [ALL] unless-stopped"} {
+		"{{.Config.StopSignal}} {{.Config.StopTimeout}}": "SIGINT 3", "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}": "true [ALL] always"} {
 		if got := m.Docker("inspect", "--format", format, slow()); got != want {
 			t.Errorf("%s: %q, want %q", format, got, want)
 		}

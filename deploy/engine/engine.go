@@ -215,7 +215,7 @@ func (e *Engine) lasting(ctx context.Context, f func(*client.Client) error) erro
 	until := time.Now().Add(patience)
 	for {
 		err := f(api)
-		if !gone(err) && !leaving(ctx, api, err) {
+		if !gone(err) && !e.leaving(ctx, api, err) {
 			return err
 		}
 		if err = e.absent(err); absentForGood(err) && time.Now().Add(patience-3*time.Second).After(until) {
@@ -227,7 +227,7 @@ func (e *Engine) lasting(ctx context.Context, f func(*client.Client) error) erro
 				return fmt.Errorf("%w: %w", ctx.Err(), err)
 			case <-time.After(300 * time.Millisecond):
 			}
-			if _, perr := api.Ping(ctx, client.PingOptions{}); perr == nil {
+			if e.up(ctx, api) {
 				break
 			}
 			if time.Now().After(until) {
@@ -257,7 +257,7 @@ func gone(err error) bool {
 
 // leaving tells whether what failed may have failed because the engine is about
 // to go: its last answers are about whatever broke first inside it.
-func leaving(ctx context.Context, api *client.Client, err error) bool {
+func (e *Engine) leaving(ctx context.Context, api *client.Client, err error) bool {
 	f, is := errors.AsType[*Failed](err)
 	if err == nil || ctx.Err() != nil || is && (f.Code != 0 || f.Sure) || !is && !errdefs.IsInternal(err) && !errdefs.IsInvalidArgument(err) {
 		return false
@@ -268,11 +268,23 @@ func leaving(ctx context.Context, api *client.Client, err error) bool {
 			return false
 		case <-time.After(200 * time.Millisecond):
 		}
-		if _, err := api.Ping(ctx, client.PingOptions{}); err != nil && ctx.Err() == nil {
+		if !e.up(ctx, api) && ctx.Err() == nil {
 			return true
 		}
 	}
 	return false
+}
+
+// up tells whether the engine answers, and would answer others too: one that is
+// about to go still speaks to those whom it knows.
+func (e *Engine) up(ctx context.Context, api *client.Client) bool {
+	c, err := dial(e.path)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	_, err = api.Ping(ctx, client.PingOptions{})
+	return err == nil
 }
 
 func absentForGood(err error) bool {

@@ -60,7 +60,12 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 		return fmt.Errorf("%s was removed by somebody", docker.Name(unit))
 	}
 	if have.State.Running && !have.State.Paused {
-		return nil
+		if c.Pod == "" || e.together(ctx, api, have, c.Pod) {
+			return nil
+		}
+		if err := e.stop(ctx, api, unit); err != nil { // its pod was started again, and has another network now
+			return err
+		}
 	}
 	if have.State.Paused {
 		_, err := api.ContainerUnpause(ctx, have.ID, client.ContainerUnpauseOptions{})
@@ -71,7 +76,38 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 			return err
 		}
 	}
-	return started(ctx, api, have.ID, unit)
+	if err := policy(ctx, api, have, c.Restart); err != nil {
+		return err
+	}
+	err = started(ctx, api, have.ID, unit)
+	if f, is := errors.AsType[*Failed](err); is && strings.Contains(f.Text, "already exists") { // an engine that was killed does not know what it left below
+		if err := remove(ctx, api, have.ID); err != nil {
+			return err
+		}
+		if err := e.create(ctx, api, unit, &c, d); err != nil {
+			return err
+		}
+		if have, err = find(ctx, api, unit); err != nil || have == nil {
+			return errors.Join(err, errors.New("a container went away at once"))
+		}
+		err = started(ctx, api, have.ID, unit)
+	}
+	return err
+}
+
+// together tells whether a member that runs is in the network of its pod, and
+// not in one that the pod had before.
+func (e *Engine) together(ctx context.Context, api *client.Client, member *container.InspectResponse, pod string) bool {
+	p, err := find(ctx, api, pod)
+	if err != nil || p == nil || !p.State.Running {
+		return false
+	}
+	network := func(pid int) string {
+		to, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+		return to
+	}
+	a, b := network(member.State.Pid), network(p.State.Pid)
+	return a == b || a == "" || b == ""
 }
 
 // started starts a container.
@@ -115,7 +151,7 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 			}
 			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: labels(p.ID, unit, d),
 				ExposedPorts: network.PortSet{}}
-			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "unless-stopped"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
+			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
 				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"},
 				Mounts: []mount.Mount{{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"}}}
 			if err := ports(p.Ports, config, host); err != nil {
@@ -342,8 +378,23 @@ func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) erro
 			return err
 		}
 	}
+	if err := policy(ctx, api, have, "no"); err != nil { // what was stopped does not come back with the engine
+		return err
+	}
 	_, err = api.ContainerStop(ctx, have.ID, client.ContainerStopOptions{}) // also ends restarting
 	if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
+		return nil
+	}
+	return err
+}
+
+// policy says when the engine starts a container by itself.
+func policy(ctx context.Context, api *client.Client, c *container.InspectResponse, name string) error {
+	if string(c.HostConfig.RestartPolicy.Name) == name || name == "no" && c.HostConfig.RestartPolicy.IsNone() {
+		return nil
+	}
+	_, err := api.ContainerUpdate(ctx, c.ID, client.ContainerUpdateOptions{RestartPolicy: &container.RestartPolicy{Name: container.RestartPolicyMode(name)}})
+	if errdefs.IsNotFound(err) {
 		return nil
 	}
 	return err

@@ -83,7 +83,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 		return err
 	}
 	config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--cron", filepath.Join(docker.Dir, unit)}, Labels: labels(cron.ID, unit, d)}
-	host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "unless-stopped"}, ReadonlyRootfs: true, NetworkMode: "none",
+	host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, NetworkMode: "none",
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "2"}},
 		Mounts: []mount.Mount{
@@ -315,7 +315,7 @@ func startMembers(ctx context.Context, api *client.Client) {
 			continue
 		}
 		m, err := api.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-		if err == nil && m.Container.HostConfig.RestartPolicy.IsUnlessStopped() && givenUp(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
+		if err == nil && m.Container.HostConfig.RestartPolicy.IsAlways() && givenUp(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
 			api.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
 		}
 	}

@@ -56,6 +56,10 @@ func (e *Engine) State(ctx context.Context, unit string) (State, error) {
 		out.of(have)
 		if have != nil && docker.Kind(unit) == ".container" {
 			out.Drift = drift(unit, have)
+			var c docker.Container
+			if _, err := read(unit, &c); err == nil && c.Pod != "" && have.State.Running && !e.together(ctx, api, have, c.Pod) {
+				out.Drift = append(out.Drift, docker.Name(unit)+" is not in the network of its group")
+			}
 		}
 		return nil
 	})

@@ -33,6 +33,8 @@ func (m *Machine) StartDocker() {
 		m.lab.t.Fatal(err)
 	}
 	cmd := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/sh", "-c", `
+# helpers of one that was killed hold ports, and no engine knows them any more
+for p in /proc/[0-9]*; do case "$(cat $p/comm 2>/dev/null)" in docker-proxy) kill -9 ${p#/proc/};; esac; done
 mount -o remount,bind,rw /sys/fs/cgroup
 for d in /sys/fs/cgroup/*; do mount -o remount,bind,rw $d 2>/dev/null; done
 mount -o remount,bind,rw /proc/sys 2>/dev/null
@@ -53,14 +55,10 @@ exec setsid dockerd --insecure-registry=10.213.0.0/16 --cgroup-parent=/`+m.id()+
 	m.lab.t.Fatalf("machine %s: its docker engine does not answer\n%s", m.Name, out)
 }
 
-// StopDocker ends the engine, as a signal says (TERM, KILL). With KILL go its
-// helpers that hold ports, which it would forget for good.
+// StopDocker ends the engine, as a signal says (TERM, KILL).
 func (m *Machine) StopDocker(signal string) {
 	m.lab.t.Helper()
 	m.Exec("kill -" + signal + " $(cat /var/run/docker.pid)")
-	if signal == "KILL" {
-		m.Exec(`for p in /proc/[0-9]*; do case "$(cat $p/comm 2>/dev/null)" in docker-proxy) kill -9 ${p#/proc/};; esac; done; true`)
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), patient)
 	defer cancel()
 	for ctx.Err() == nil {
