@@ -104,6 +104,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 			}
 			out, err := m.Try("cd /srv/compose && DOCKER_HOST=unix:///var/run/docker.sock docker-compose -p side up -d --quiet-pull 2>&1")
 			if err != nil {
+				m.Try("cd /srv/compose && docker-compose -p side down -v -t 1 2>&1")
 				t.Fatalf("docker-compose: %v\n%s", err, out)
 			}
 			theirs := inspected(m.Docker("ps", "-aq", "--filter", "label=com.docker.compose.project=side"), m.Docker, "com.docker.compose.service")
