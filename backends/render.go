@@ -82,6 +82,9 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	if svc.Spec.Update != nil {
 		u.AtOnce = svc.Spec.Update.AtOnce
 	}
+	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
+		u.Suffice = svc.Spec.Ready.Count
+	}
 	local := map[graph.Address]bool{}
 	for _, e := range svc.Requires {
 		for _, to := range e.To {
