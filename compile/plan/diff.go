@@ -228,22 +228,13 @@ func reason(l []Change, before, after *Unit) string {
 
 // verb tells how far an update must reach.
 func verb(before, after *Unit, had, has Values) Verb {
-	if !bytes.Equal(before.Payload.Run, after.Payload.Run) || touched(after.Payload.Run, had, has) {
+	if !bytes.Equal(bound(before.Payload.Run, had), bound(after.Payload.Run, has)) {
 		return Restart
 	}
-	if !bytes.Equal(before.Payload.Reload, after.Payload.Reload) || touched(after.Payload.Reload, had, has) {
+	if !bytes.Equal(bound(before.Payload.Reload, had), bound(after.Payload.Reload, has)) {
 		return Reload
 	}
 	return Exchange
-}
-
-func touched(part json.RawMessage, had, has Values) bool {
-	for key := range tokensIn(part) {
-		if had[key] != has[key] {
-			return true
-		}
-	}
-	return false
 }
 
 // changes lists the fields that differ between two normalized services, keyed

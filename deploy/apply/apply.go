@@ -357,7 +357,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	res.Generation = head.Generation
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
 	same := gen != nil && equalRecords(gen.Records, now)
 	if !same {
@@ -381,6 +381,17 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	ended = true
 	return res, nil
+}
+
+// renamed lists the renames of a change set that came to be: new address → old.
+func renamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+	out := map[string]string{}
+	for _, a := range cs.Actions {
+		if a.Former != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
+			out[a.Address] = a.Former
+		}
+	}
+	return out
 }
 
 // equalRecords compares by canonical bytes: empty and absent are the same there.
