@@ -48,6 +48,8 @@ func does(a plan.Action) string {
 		return "update " + a.Reason
 	case a.Former != "":
 		return a.Reason
+	case a.Gently:
+		return "restart (graceful)"
 	case a.Op == plan.Update && len(a.Changes) == 0:
 		return string(a.Verb) + ": " + a.Reason
 	case a.Op == plan.Update:
