@@ -209,7 +209,7 @@ func TestAllMistakesOfOneRunAreTold(t *testing.T) {
 	f := fewer(t, files)
 	want := map[string]bool{}
 	for _, name := range []string{"host of three", "a number where text is due",
-		"an override drops keys", "requires itself", "every and a count", "two contents of a file", "an artifact that is not there"} {
+		"an override drops keys", "a misspelt machine", "a secret in the environment", "requires itself", "every and a count", "two contents of a file", "an artifact that is not there"} {
 		for _, s := range slips {
 			if s.name != name {
 				continue

@@ -102,7 +102,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
-			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision,
+			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
 				Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Good: map[string]map[string]json.RawMessage{}}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
