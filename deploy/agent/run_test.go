@@ -74,9 +74,10 @@ func (s *system) State(_ context.Context, u string) (agent.State, error) {
 	}
 	return st, nil
 }
-func (s *system) Journal([]string, time.Time, int) []string { return []string{"its last words"} }
-func (s *system) Version() string                           { return "0" }
-func (s *system) Close()                                    {}
+func (s *system) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
+func (s *system) Journal([]string, time.Time, int) []string                 { return []string{"its last words"} }
+func (s *system) Version() string                                           { return "0" }
+func (s *system) Close()                                                    {}
 
 // took gives what was asked for since the last call, and forgets it.
 func (s *system) took() string {
