@@ -64,6 +64,10 @@ type Layout struct {
 	Soak time.Duration
 	// Healthy is a unit that succeeds while all is well with the set that this is a replica of; "" = nobody tells.
 	Healthy string
+	// Retire is a unit that takes it out of what it belongs to, before it goes for good; "" = nothing is to be done.
+	Retire string
+	// Graceful names the way in which two versions live at once; "" = they do not.
+	Graceful string
 	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
 	Leaves []string
 	// Objects go into the store before any file is written.

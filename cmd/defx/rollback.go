@@ -141,7 +141,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	}
 	if cs.Empty() && unfinished == nil {
 		if !o.json {
-			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, w.Verb, o.verbose)
+			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, w.Verb, o.verbose, nil)
 			fmt.Println(nothing(cs))
 		}
 		return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
@@ -149,7 +149,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	if !o.json {
 		s := styleFor(os.Stdout, colorFlag)
 		fmt.Printf("%s\n\n", title)
-		s.printChanges(os.Stdout, cs, w.Verb, o.verbose)
+		s.printChanges(os.Stdout, cs, w.Verb, o.verbose, nil)
 		fmt.Println(s.summary(cs))
 	}
 	if err := o.ask(ctx, p, question, word); err != nil {

@@ -202,11 +202,12 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		a.Changes = append(changes(before.Spec, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
+			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
 			a.Reason = reason(a.Changes, before, after)
 		}
 	}
 	if former != "" {
-		a.Verb, a.Reason = Restart, "renamed from "+former
+		a.Verb, a.Gently, a.Reason = Restart, false, "renamed from "+former
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
 		}

@@ -45,6 +45,7 @@ type Unit struct {
 	Artifacts []Artifact      `json:"artifacts,omitempty"`
 	Protect   bool            `json:"protect,omitempty"`
 	AtOnce    int             `json:"atOnce,omitempty"`   // replicas that change at the same time; 0 = 1
+	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
 	Suffice   int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest

@@ -356,6 +356,13 @@ func advise(err error) error {
 
 func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Delete {
+		m, err := r.write(ctx, a.Machine)
+		if err == nil {
+			err = m.client.Retire(ctx, r.scope(), a.Address, r.lease.Token)
+		}
+		if err != nil {
+			return old, err
+		}
 		return r.change(ctx, a.Address, a.Machine, nil, old)
 	}
 	u := r.w.Plan.Find(a.Address)
