@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/defx-dev/defx/lang/native"
 	"github.com/defx-dev/defx/lang/token"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
@@ -16,6 +17,7 @@ import (
 // newVM makes every VM that there is.
 func newVM(i jsonnet.Importer) *jsonnet.VM {
 	vm := jsonnet.MakeVM()
+	native.Install(vm)
 	vm.Importer(i)
 	vm.NativeFunction(&jsonnet.NativeFunction{
 		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg", "here", "body"}, Func: nativeToken,
