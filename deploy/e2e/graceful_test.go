@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -68,13 +65,7 @@ func TestAGracefulUpdateLosesNoRequest(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
 	m.Exec("echo 1 > /proc/sys/net/ipv4/tcp_migrate_req") // what waits at a shared port that closes goes to the other one
-	program := filepath.Join(t.TempDir(), "gentle")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", program, "./testdata/gentle")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	s.copy(program, "build/gentle")
+	s.builds("gentle", "./testdata/gentle")
 	say := func(word string) {
 		t.Helper()
 		s.file("libs/gentle.libsonnet", strings.ReplaceAll(gentle, "WORD", word), 0o644)

@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -34,13 +31,7 @@ local probe(state, more) = { package: defx.artifact('../build/probe'), command: 
 func TestEveryKindOfService(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
-	probe := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", probe, "../../backends/systemd/testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	s.copy(probe, "build/probe")
+	s.builds("probe", "../../backends/systemd/testdata/probe")
 	say := func(text string, pairs ...string) {
 		t.Helper()
 		s.file("libs/kinds.libsonnet", strings.NewReplacer(pairs...).Replace(text), 0o644)
