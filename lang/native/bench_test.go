@@ -20,7 +20,7 @@ const formats = `{
 func BenchmarkFormats1000(b *testing.B) {
 	for b.Loop() {
 		vm := jsonnet.MakeVM()
-		native.Install(vm)
+		native.Install(vm, true)
 		if _, err := vm.EvaluateAnonymousSnippet("formats.jsonnet", formats); err != nil {
 			b.Fatal(err)
 		}

@@ -9,8 +9,11 @@
 //
 // How that is kept: a new body takes the road it is sure of, and every other
 // call goes to the old body, which stands where std.libsonnet says "original".
-// A value that may fail is never handed to Go before all that the old body
-// would have looked at first was found right.
+// Of a careful VM this is all: a value that may fail is never handed to Go
+// before all that the old body would have looked at first was found right. An
+// eager VM hands over whole values. What succeeds there succeeds everywhere,
+// with the same bytes, since values are pure and every one that it forces is
+// part of the result; what fails there has to be asked again of a careful one.
 //
 // One thing is told apart from before: a program that replaces functions of
 // std (std + { … }) and calls others that used to call those.
@@ -35,15 +38,28 @@ var once sync.Once
 
 // Install makes a VM fast. The tree of the standard library belongs to the
 // whole process: the first call replaces the bodies, before anything evaluates.
-func Install(vm *jsonnet.VM) {
+// Errors of an eager VM are not the user's: a careful one has to be asked.
+func Install(vm *jsonnet.VM, isEager bool) {
 	once.Do(replace)
 	for _, f := range functions {
 		vm.NativeFunction(f)
 	}
+	if isEager {
+		for _, f := range eagerFunctions {
+			vm.NativeFunction(f)
+		}
+	}
 }
 
 // functions are what the new bodies call.
-var functions []*jsonnet.NativeFunction
+var functions, eagerFunctions []*jsonnet.NativeFunction
+
+// eager registers a function that only eager VMs have. If it gives nil, the
+// careful road is taken.
+func eager(name string, f func([]any) any, params ...ast.Identifier) {
+	eagerFunctions = append(eagerFunctions, &jsonnet.NativeFunction{Name: "defx.std.eager." + name, Params: params,
+		Func: func(a []any) (any, error) { return f(a), nil }})
+}
 
 func register(name string, f func([]any) (any, error), params ...ast.Identifier) {
 	functions = append(functions, &jsonnet.NativeFunction{Name: "defx.std." + name, Params: params, Func: f})
@@ -75,35 +91,62 @@ func parse() *ast.DesugaredObject {
 }
 
 func replace() {
-	old := map[string]*ast.Function{}
-	for _, f := range astgen.StdAst.Fields {
-		if fn, ok := f.Body.(*ast.Function); ok {
-			old[f.Name.(*ast.LiteralString).Value] = fn
-		}
+	at := map[string]*ast.Node{}
+	std := astgen.StdAst.Fields
+	for i := range std {
+		at[std[i].Name.(*ast.LiteralString).Value] = &std[i].Body
 	}
 	for _, f := range parse().Fields {
 		name := f.Name.(*ast.LiteralString).Value
-		fn, now := old[name], f.Body.(*ast.Function)
-		if fn == nil || !slices.EqualFunc(fn.Parameters, now.Parameters, func(a, b ast.Parameter) bool { return a.Name == b.Name }) {
+		old, ok := (*at[name]).(*ast.Function)
+		if !ok {
+			panic("std." + name + " is no interpreted function in this version of go-jsonnet")
+		}
+		graft(&f.Body, old, name)
+		*at[name] = f.Body
+	}
+}
+
+// graft puts the old function's parameters and body into a new one, which may
+// stand behind locals.
+func graft(at *ast.Node, old *ast.Function, name string) {
+	switch n := (*at).(type) {
+	case *ast.Local:
+		graft(&n.Body, old, name)
+		n.SetFreeVariables(union(n.FreeVariables(), n.Body.FreeVariables(), bound(n)))
+	case *ast.Function:
+		if !slices.EqualFunc(old.Parameters, n.Parameters, func(a, b ast.Parameter) bool { return a.Name == b.Name }) {
 			panic("std." + name + " has other parameters in this version of go-jsonnet")
 		}
-		var body ast.Node = now.Body
-		splice(&body, fn.Body, nil)
-		var bound []ast.Identifier
-		for _, p := range fn.Parameters {
-			bound = append(bound, p.Name)
-		}
-		fn.SetFreeVariables(union(fn.FreeVariables(), body.FreeVariables(), bound))
-		fn.Body = body
+		n.Parameters = old.Parameters // with their defaults
+		splice(&n.Body, old.Body, nil)
+		n.SetFreeVariables(union(n.Body.FreeVariables(), old.FreeVariables(), bound(n)))
+	default:
+		panic("std.libsonnet: " + name + " is no function")
 	}
+}
+
+// bound gives the variables that a node declares.
+func bound(n ast.Node) (out []ast.Identifier) {
+	switch n := n.(type) {
+	case *ast.Function:
+		for _, p := range n.Parameters {
+			out = append(out, p.Name)
+		}
+	case *ast.Local:
+		for _, b := range n.Binds {
+			out = append(out, b.Variable)
+		}
+	}
+	return out
 }
 
 const original = "original"
 
 // splice puts the old body wherever the new one says original, and tells all
-// nodes around it which variables it needs. bound is what the new one declares
+// nodes around it which variables it needs. around is what the new one declares
 // in between: it must not hide what the old one reads.
-func splice(at *ast.Node, old ast.Node, bound []ast.Identifier) bool {
+func splice(at *ast.Node, old ast.Node, around []ast.Identifier) bool {
 	if v, ok := (*at).(*ast.Var); ok {
 		if v.Id != original {
 			return false
@@ -111,17 +154,7 @@ func splice(at *ast.Node, old ast.Node, bound []ast.Identifier) bool {
 		*at = old
 		return true
 	}
-	inside := slices.Clone(bound)
-	switch n := (*at).(type) {
-	case *ast.Function:
-		for _, p := range n.Parameters {
-			inside = append(inside, p.Name)
-		}
-	case *ast.Local:
-		for _, b := range n.Binds {
-			inside = append(inside, b.Variable)
-		}
-	}
+	inside := slices.Concat(around, bound(*at))
 	found := false
 	for _, child := range slots(*at) {
 		if splice(child, old, inside) {
@@ -129,13 +162,12 @@ func splice(at *ast.Node, old ast.Node, bound []ast.Identifier) bool {
 		}
 	}
 	if found {
-		for _, v := range inside[len(bound):] {
+		for _, v := range inside[len(around):] {
 			if slices.Contains(old.FreeVariables(), v) {
 				panic(fmt.Sprintf("std.libsonnet: %s hides what original reads", v))
 			}
 		}
-		free := slices.DeleteFunc(slices.Clone((*at).FreeVariables()), func(v ast.Identifier) bool { return v == original })
-		(*at).SetFreeVariables(union(free, old.FreeVariables(), inside[len(bound):]))
+		(*at).SetFreeVariables(union((*at).FreeVariables(), old.FreeVariables(), inside[len(around):]))
 	}
 	return found
 }
@@ -173,12 +205,13 @@ func slots(n ast.Node) []*ast.Node {
 	return out
 }
 
-// union joins lists of variables without those that are bound.
-func union(a, b, bound []ast.Identifier) ast.Identifiers {
+// union joins lists of variables without those that are bound, and without the
+// mark of the old body.
+func union(a, b, without []ast.Identifier) ast.Identifiers {
 	out := ast.Identifiers{}
 	for _, list := range [][]ast.Identifier{a, b} {
 		for _, v := range list {
-			if !slices.Contains(out, v) && !slices.Contains(bound, v) {
+			if v != original && !slices.Contains(out, v) && !slices.Contains(without, v) {
 				out = append(out, v)
 			}
 		}

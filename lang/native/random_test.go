@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/defx-dev/defx/lang/native"
 )
 
 // size is how many calls a test makes: few by default, DEFX_TEST_CALLS in full.
@@ -204,7 +206,7 @@ func (d dice) format() (string, []string) {
 func (d dice) formatCall() string {
 	f, vals := d.format()
 	text := literal(f)
-	if d.odds(100) {
+	if d.odds(50) {
 		text = d.value(1)
 	}
 	if d.odds(4) {
@@ -224,7 +226,7 @@ func compareAll(t *testing.T, calls int, call func(d dice) string) {
 		if want.Err != "" {
 			failing++
 		}
-		if !same(t, q, fast(q), want) {
+		if !same(t, q, fast(q), want) || !same(t, q, careful(q), want) {
 			if bad++; bad > 20 {
 				t.FailNow()
 			}
@@ -237,7 +239,175 @@ func compareAll(t *testing.T, calls int, call func(d dice) string) {
 }
 
 func TestFormatCallsGiveWhatTheyGave(t *testing.T) {
-	compareAll(t, size(t, 3000), dice.formatCall)
+	compareAll(t, 10*size(t, 200), dice.formatCall)
+}
+
+// strings is a list of texts, seldom one of something else.
+func (d dice) strings() string {
+	if d.odds(12) {
+		return d.value(2)
+	}
+	var parts []string
+	for range d.IntN(6) {
+		if d.odds(25) {
+			parts = append(parts, d.value(1))
+		} else {
+			parts = append(parts, literal(d.word()))
+		}
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
+}
+
+func (d dice) text() string {
+	if d.odds(12) {
+		return d.value(1)
+	}
+	return literal(d.word() + d.word())
+}
+
+func (d dice) whole() string {
+	if d.odds(15) {
+		return d.of("'x'", "[]", "true", "error 'index'") // with a tiny step the old body has no end
+	}
+	return d.of("null", "null", "0", "1", "2", "3", "7", "-1", "-2", "-9", "1.5", "1e10")
+}
+
+// jsonml is a list that begins with a name, mostly.
+func (d dice) jsonml(depth int) string {
+	if depth == 0 || d.odds(4) {
+		return d.text()
+	}
+	parts := []string{literal(d.of("a", "b", "c-d"))}
+	if d.odds(10) {
+		parts = nil
+	}
+	if d.odds(2) {
+		parts = append(parts, d.object(1))
+	}
+	for range d.IntN(3) {
+		parts = append(parts, d.jsonml(depth-1))
+	}
+	return "[" + strings.Join(parts, ", ") + "]"
+}
+
+func (d dice) ini() string {
+	var sections []string
+	for _, s := range []string{"a", "b c", "[x]", "é"}[:d.IntN(5)] {
+		sections = append(sections, literal(s)+": "+d.object(2))
+	}
+	fields := []string{"sections: {" + strings.Join(sections, ", ") + "}"}
+	if d.odds(15) {
+		fields[0] = "sections: " + d.value(2)
+	}
+	if d.odds(15) {
+		fields = nil
+	}
+	if d.odds(2) {
+		fields = append(fields, d.of("main: ", "main: ", "main: ", "main:: ")+d.of(d.object(2), d.object(2), d.object(2), d.value(1)))
+	}
+	if d.odds(10) {
+		fields = append(fields, "more: error 'unread'")
+	}
+	return "{" + strings.Join(fields, ", ") + "}"
+}
+
+// read looks at a list as a program does: in parts, so that it shows what stays unread.
+func (d dice) read(list string) string {
+	switch d.IntN(4) {
+	case 0:
+		return "std.length(" + list + ")"
+	case 1:
+		return fmt.Sprintf("(%s)[%d]", list, d.IntN(3))
+	}
+	return list
+}
+
+// calls makes a call of each function that has a new body.
+var calls = map[string]func(d dice) string{
+	"mod":            func(d dice) string { return d.value(1) + " % " + d.value(1) },
+	"format":         dice.formatCall,
+	"manifestIni":    func(d dice) string { return "std.manifestIni(" + d.of(d.ini(), d.ini(), d.ini(), d.value(2)) + ")" },
+	"manifestPython": func(d dice) string { return "std.manifestPython(" + d.value(3) + ")" },
+	"manifestPythonVars": func(d dice) string {
+		return "std.manifestPythonVars(" + d.of(d.object(2), d.object(2), d.value(2)) + ")"
+	},
+	"manifestXmlJsonml": func(d dice) string {
+		return "std.manifestXmlJsonml(" + d.of(d.jsonml(3), d.jsonml(3), d.value(2)) + ")"
+	},
+	"deepJoin": func(d dice) string {
+		return "std.deepJoin([" + d.strings() + ", " + d.text() + ", " + d.strings() + "])"
+	},
+	"escapeStringXML": func(d dice) string { return "std.escapeStringXML(" + d.of(d.text(), d.value(2)) + ")" },
+	"asciiUpper":      func(d dice) string { return "std.asciiUpper(" + d.of(d.text(), d.text(), d.strings()) + ")" },
+	"asciiLower":      func(d dice) string { return "std.asciiLower(" + d.of(d.text(), d.text(), d.strings()) + ")" },
+	"slice": func(d dice) string {
+		what := d.of(d.text(), d.list(1), d.strings())
+		if d.odds(2) {
+			part := func() string { return strings.ReplaceAll(d.whole(), "null", "") }
+			return d.read("(" + what + ")[" + part() + ":" + part() + d.of("", ":"+part()) + "]")
+		}
+		return d.read(fmt.Sprintf("std.slice(%s, %s, %s, %s)", what, d.whole(), d.whole(), d.whole()))
+	},
+	"findSubstr": func(d dice) string {
+		return fmt.Sprintf("std.findSubstr(%s, %s)", d.of(d.text(), `"a"`, `"é"`, `"aa"`, `""`), d.of(d.text(), `"aaa"`, `"éaéa日"`))
+	},
+	"flattenArrays": func(d dice) string {
+		return d.read("std.flattenArrays([" + d.list(1) + ", " + d.of(d.list(1), d.list(1), d.list(1), d.value(1)) + ", " + d.list(1) + "])")
+	},
+	"uniq": func(d dice) string {
+		return d.read("std.uniq(" + d.of("std.sort("+d.strings()+")", d.list(1), d.value(1), "[1, 1, 2, 2, 2, 3, 1, 1]", "[[1], [1], [2]]") + d.of("", "", ", function(x) std.length(x)", ", function(x) x", ", keyF=function(x) 1", ", std.type") + ")")
+	},
+	"mergePatch": func(d dice) string {
+		return d.of("std.mergePatch(%s, %s)", "std.objectFields(std.mergePatch(%s, %s))", "std.get(std.mergePatch(%s, %s), 'a')")
+	},
+	"prune": func(d dice) string {
+		return d.of("std.prune(%s)", "std.length(std.prune(%s))", "std.prune({ a: null, b: [null, [], {}, [{}]], c: { d: null, e: [[null]] }, f: 0, g:: 1, h: '', i: %s })")
+	},
+}
+
+func init() {
+	for _, name := range []string{"mergePatch", "prune"} {
+		call := calls[name]
+		calls[name] = func(d dice) string {
+			text := call(d)
+			for strings.Contains(text, "%s") {
+				text = strings.Replace(text, "%s", d.of(d.object(3), d.object(3), d.value(3)), 1)
+			}
+			return text
+		}
+	}
+}
+
+func TestCallsGiveWhatTheyGave(t *testing.T) {
+	for _, name := range native.Names() {
+		t.Run(name, func(t *testing.T) {
+			call := calls[name]
+			if call == nil {
+				t.Fatal("it has a new body, and no calls to compare")
+			}
+			compareAll(t, size(t, 200), call)
+		})
+	}
+}
+
+// FuzzCalls compares calls of all functions that have a new body.
+func FuzzCalls(f *testing.F) {
+	d := newDice(1)
+	for _, name := range native.Names() {
+		for range 20 {
+			f.Add(calls[name](d))
+		}
+	}
+	p := startPlain(f)
+	f.Fuzz(func(t *testing.T, code string) {
+		if len(code) > 400 || !utf8.ValidString(code) { // questions travel as JSON
+			t.Skip()
+		}
+		q := question{Code: code}
+		want := p.ask(t, q)
+		same(t, q, fast(q), want)
+		same(t, q, careful(q), want)
+	})
 }
 
 // FuzzFormat compares formats and values that nobody thought of.
@@ -249,10 +419,12 @@ func FuzzFormat(f *testing.F) {
 	}
 	p := startPlain(f)
 	f.Fuzz(func(t *testing.T, text, vals string) {
-		if len(text) > 200 || len(vals) > 200 || !utf8.ValidString(text+vals) { // questions travel as JSON
+		if len(text) > 200 || len(vals) > 200 || !utf8.ValidString(text+vals) {
 			t.Skip()
 		}
 		q := question{Code: "std.format(" + literal(text) + ", " + vals + ")"}
-		same(t, q, fast(q), p.ask(t, q))
+		want := p.ask(t, q)
+		same(t, q, fast(q), want)
+		same(t, q, careful(q), want)
 	})
 }
