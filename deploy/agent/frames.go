@@ -61,6 +61,7 @@ type conn struct {
 	r     *bufio.Reader
 	w     *bufio.Writer
 	heard func() // after every frame; may be nil
+	wrote func() // after every frame of content was given away; may be nil
 }
 
 func newConn(rw io.ReadWriter) *conn {
@@ -127,6 +128,9 @@ func (c *conn) sendContent(r io.Reader) error {
 		if n > 0 {
 			if err := c.writeFrame(buf[:n]); err != nil {
 				return err
+			}
+			if c.wrote != nil {
+				c.wrote()
 			}
 		}
 		if err == io.EOF {
