@@ -198,18 +198,25 @@ func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses
 	return err
 }
 
-// Missing asks which artifacts are to be sent.
-func (c *Client) Missing(ctx context.Context, digests []digest.Digest) ([]digest.Digest, error) {
+// Missing asks which artifacts are to be sent, and from which byte on.
+func (c *Client) Missing(ctx context.Context, digests []digest.Digest) (map[digest.Digest]int64, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "missing", Digests: digests})
 	if err != nil {
 		return nil, err
 	}
-	return out.Digests, nil
+	missing := map[digest.Digest]int64{}
+	for i, d := range out.Digests {
+		missing[d] = 0
+		if i < len(out.Arrived) {
+			missing[d] = out.Arrived[i]
+		}
+	}
+	return missing, nil
 }
 
-// Put sends an artifact's content.
-func (c *Client) Put(ctx context.Context, a plan.Artifact, in io.Reader) error {
-	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a}, in)
+// Put sends an artifact's content from a byte on.
+func (c *Client) Put(ctx context.Context, a plan.Artifact, offset int64, in io.Reader) error {
+	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a, Offset: offset}, in)
 	return err
 }
 

@@ -91,7 +91,7 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		}
 		if m.Kind == "put" {
 			in := &content{c: c}
-			err := h.PutArtifact(*m.Artifact, in)
+			err := h.PutArtifact(*m.Artifact, m.Offset, in)
 			if _, rest := io.Copy(io.Discard, in); rest != nil { // what a failed put left unread
 				return rest
 			}
@@ -131,7 +131,11 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "fence":
 		err = h.Fence(m.Scope, m.Token, m.Addresses)
 	case "missing":
-		out.Digests, err = h.Missing(m.Digests)
+		if out.Digests, err = h.Missing(m.Digests); err == nil {
+			for _, d := range out.Digests {
+				out.Arrived = append(out.Arrived, h.Arrived(d))
+			}
+		}
 	case "do":
 		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "retire":
