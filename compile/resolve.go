@@ -91,6 +91,13 @@ func (r *resolver) place(pl graph.Place) {
 		r.d.errorf(append(r.f.path(), "place", "machine"), "there is no machine %q", pl.Machine).
 			WithHint("%s", suggest(pl.Machine, slices.Sorted(maps.Keys(r.c.e.Machines))))
 	}
+	if pools := r.c.e.pools(); pl.Pool != "" && pl.Every == "" && len(pools) > 0 && !slices.Contains(pools, pl.Pool) {
+		at := append(r.f.path(), "place", "pool")
+		if pl.Pool == r.c.e.Defaults.Place.Pool {
+			at = []string{"defaults", "place", "pool"}
+		}
+		r.d.errorf(at, "no machine is in pool %q", pl.Pool).WithHint("%s", suggest(pl.Pool, pools))
+	}
 	if pl.With == "" {
 		return
 	}
