@@ -37,11 +37,12 @@ type locateRequest struct {
 // OnlyFunc the one functionality of it; Names asks for the names of the
 // functionalities instead of their values.
 type wholeRequest struct {
-	Entry    bool   // the deployment without its libraries
-	All      bool   // every library
-	Only     string `json:",omitempty"`
-	OnlyFunc string `json:",omitempty"`
-	Names    bool   `json:",omitempty"`
+	Entry    bool     // the deployment without its libraries
+	All      bool     // every library
+	Some     []string `json:",omitempty"` // these libraries
+	Only     string   `json:",omitempty"`
+	OnlyFunc string   `json:",omitempty"`
+	Names    bool     `json:",omitempty"`
 }
 
 // answer is what a child says.
@@ -56,7 +57,6 @@ type answer struct {
 	Findings []lint.Finding             `json:",omitempty"`
 }
 
-// code is what the program itself needs beside its data, in bytes: with it the
 // code is what the program itself needs beside its data, and what one great
 // allocation may pass the bound by, in bytes: with it the whole child stays
 // within what it is allowed.
