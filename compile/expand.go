@@ -11,7 +11,7 @@ import (
 
 // expand makes a service of every replica of every part, and fills the edges.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
+	g := &graph.Graph{EC2: c.e.Defaults.EC2, Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		g.Machines = append(g.Machines, machine(name, c.e.Machines[name]))
 	}
@@ -22,15 +22,15 @@ func (c *compiler) expand() *graph.Graph {
 		case f.fn.External != nil:
 			g.Externals[name] = f.fn.External
 		case f.fn.Resource != nil:
+			path := f.path()
+			if f.lib != "" {
+				path = append(path, "resource")
+			}
 			g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Lib: f.lib, Name: f.name},
-				Type: f.fn.Resource.Type, Fields: f.fn.Resource.Fields, Path: f.path(), Held: f.err != nil})
+				Type: f.fn.Resource.Type, Fields: f.fields, Path: path, Held: f.err != nil})
 		default:
 			c.replicas(g, f)
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
-		r := c.e.Resources[name]
-		g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Name: name}, Type: r.Type, Fields: r.Fields, Path: []string{"resources", name}})
 	}
 	g.Sort()
 	fillEdges(g)

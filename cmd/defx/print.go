@@ -24,7 +24,7 @@ func printJSON(w io.Writer, v any) error {
 }
 
 func symbol(a plan.Action) string {
-	if !a.Certain {
+	if !a.Certain && a.Op != plan.Create {
 		return "?"
 	}
 	return map[plan.Op]string{plan.Create: "+", plan.Update: "~", plan.Replace: "±", plan.Move: ">", plan.Delete: "-"}[a.Op]
@@ -44,6 +44,8 @@ func (s style) symbol(a plan.Action) string {
 // does says what an action does, in a few words.
 func does(a plan.Action) string {
 	switch {
+	case !a.Certain && a.Op == plan.Create:
+		return "create, when what it reads is known"
 	case !a.Certain:
 		return "update " + a.Reason
 	case a.Former != "":

@@ -145,6 +145,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
+		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // a module whose inputs nobody knows yet
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	}
@@ -191,6 +192,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			return nil
 		}
 		a.Verb = Restart
+		if u.Machine == "" {
+			a.Verb = Converge
+		}
 		a.Reason = "an interrupted apply left it in an unknown state"
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
@@ -200,6 +204,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Reason = reason(a.Changes, before, after)
+			if u.Machine == "" {
+				a.Verb = Converge
+			}
 		}
 	}
 	if former != "" {

@@ -29,6 +29,7 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/deploy/transport"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
@@ -274,26 +275,16 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 				a, _ := graph.ParseAddress(e.Subject)
 				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
 			}
-			var own diag.List
-			for _, r := range out.Graph.Resources {
-				if r.Held {
-					continue
-				}
-				e := diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
-					WithHint("what stands already is said so: external: { host: '…', ports: { … } }")
-				if r.Address.Lib == "" {
-					own = append(own, e)
-				} else {
-					more[r.Address.Functionality()] = join(more[r.Address.Functionality()], diag.List{e})
-				}
-			}
-			if len(own) > 0 {
-				return own
-			}
 		}
 		if len(more) == 0 {
 			rendered, bad := p.Backends.Render(out.Graph, deployedIn(old), p.artifact)
 			for _, f := range bad {
+				if f.Functionality == "" { // resources of the entry itself
+					return f.Errors
+				}
+				if rendered.Incomplete && failed[f.Functionality] != nil { // not even the last good one can be made
+					return f.Errors
+				}
 				more[f.Functionality] = join(more[f.Functionality], f.Errors)
 			}
 			for _, e := range p.strays(out.Graph, rendered.Plan, old) {
@@ -442,7 +433,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 			continue // nobody knows what stands there
 		}
 		stands.Units = append(stands.Units, plan.Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest,
-			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful})
+			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful, Outputs: r.Outputs})
 	}
 	for lib, object := range gen.Good {
 		funcs := map[string]json.RawMessage{}
@@ -469,7 +460,12 @@ func (p *Project) Work(d *Desired) *apply.Work {
 	store := p.Store(d.Name, d.Environment)
 	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
 		Held: d.holds(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
-		Dial: p.Dialer().Dial, Artifact: p.artifacts.Stream}
+		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(d.Name, d.Environment)}
+}
+
+// Shop is where the modules of one environment of one deployment are made.
+func (p *Project) Shop(deployment, environment string) *terraform.Shop {
+	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform")}
 }
 
 // Changes is what an apply of w would do, with what is held and where each
@@ -502,9 +498,18 @@ func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) 
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
 		svc := d.find(a.Address)
+		var module backends.Module
+		if d != nil && d.Rendered != nil {
+			module = d.Rendered.Modules[a.Address]
+		}
 		for j := range a.Changes {
+			c := &a.Changes[j]
 			if svc != nil {
-				paths[n] = source(svc, a.Changes[j].Source)
+				paths[n] = source(svc, c.Source)
+			}
+			if len(c.Source) > 0 && module.Sources[c.Source[0]] != nil {
+				paths[n] = append(slices.Clone(module.Sources[c.Source[0]]), c.Source[1:]...)
+				c.Replaces = len(c.Source) > 1 && c.Before != nil && slices.Contains(module.Replaces, plan.Pointer(c.Source[:2]))
 			}
 			n++
 		}
