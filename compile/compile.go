@@ -177,7 +177,7 @@ type part struct {
 	member                    string
 	decoded                   graph.Spec // as the library wrote it
 	spec                      graph.Spec // tokens resolved
-	options                   json.RawMessage
+	options, ec2              json.RawMessage
 	with                      string       // the set that it must share its machine with
 	requires, connects, after []graph.Edge // To is filled by expand
 	path                      []string     // of the functionality or member
@@ -568,7 +568,14 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			}
 		}
 	}
-	if o := opts[fn.Backend]; len(o) > 0 {
+	runs := fn.Backend
+	if runs == "ec2" { // its instances run it by another backend
+		out.ec2, _ = json.Marshal(opts["ec2"])
+		if runs, _ = opts["ec2"]["run"].(string); runs == "" {
+			runs = "systemd"
+		}
+	}
+	if o := opts[runs]; len(o) > 0 {
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already

@@ -43,6 +43,7 @@ type Instances struct {
 	User                string              `json:"user,omitempty" default:"admin"`                                     // whom ssh goes in as
 	Via                 string              `json:"via,omitempty"`                                                      // ssh address of a machine through which instances are reached
 	Address             string              `json:"address,omitempty" enum:"private,public" default:"private"`          // the address by which instances are reached
+	SSHFrom             []string            `json:"sshFrom,omitempty"`                                                  // networks from which ssh may come; the VPC's own if absent
 	AuthorizedKeys      []string            `json:"authorizedKeys,omitempty"`                                           // public keys that may go in besides
 	Pool                string              `json:"pool,omitempty"`                                                     // the pool that the instances belong to
 	Capacity            map[string]string   `json:"capacity,omitempty"`                                                 // cpu and memory of an instance, if its type is not known here
@@ -87,6 +88,7 @@ type Service struct {
 	Machine  string // chosen by place; empty before
 	Spec     Spec
 	Options  json.RawMessage // the namespace of its backend, canonical; nil if none
+	EC2      json.RawMessage // the namespace ec2, if the backend is that one
 	FQDN     string
 	Requires []Edge // order, address, values
 	Connects []Edge // reachability only
@@ -122,6 +124,7 @@ type Machine struct {
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
 	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
 	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }
 
 // Place says where a functionality may run.

@@ -33,6 +33,7 @@ var examples = map[string]example{
 	"instances.user":                {value: `'ubuntu'`},
 	"instances.via":                 {value: `'ssh://ops@gate.example.com'`},
 	"instances.address":             {value: `'public'`},
+	"instances.sshFrom":             {value: `['10.0.0.0/8']`},
 	"instances.authorizedKeys":      {value: `['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u']`},
 	"instances.pool":                {value: `'prod'`},
 	"instances.capacity":            {value: `{ cpu: '2', memory: '4Gi' }`},

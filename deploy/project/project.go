@@ -21,6 +21,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	graphlint "github.com/defx-dev/defx/compile/lint"
@@ -265,7 +266,21 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			return err
 		}
 		more := map[string]*diag.Error{}
+		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, outputsOf(old))
 		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
+		if len(unpacked) > 0 { // what has no instance has no place either
+			bad = unpacked
+		}
+		var own diag.List
+		for _, e := range unpacked {
+			if a, err := graph.ParseAddress(e.Subject); err != nil || a.Lib == "" {
+				own = append(own, e)
+			}
+		}
+		if len(own) > 0 {
+			return own
+		}
+		maps.Copy(reasons, packed)
 		for _, e := range bad {
 			a, _ := graph.ParseAddress(e.Subject)
 			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
@@ -305,6 +320,15 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 	}
 	d.keepHeld(old)
 	return nil
+}
+
+// outputsOf gives what the modules that stand are known to give.
+func outputsOf(old *plan.Plan) func(key string) string {
+	all := plan.Values{}
+	for _, u := range old.Units {
+		maps.Copy(all, u.Outputs)
+	}
+	return func(key string) string { return all[key] }
 }
 
 // strays tells which units with data of their own would change machines without
