@@ -49,6 +49,9 @@ type output struct {
 // Modules makes the modules of a graph's resources.
 func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	c := &checker{g: g, by: map[string]*made{}}
+	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
+		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("as 'eu-central-1'")}
+	}
 	var all []*made
 	for _, r := range g.Resources {
 		if m := c.begin(b, r); m != nil {

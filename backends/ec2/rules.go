@@ -322,6 +322,8 @@ func (c *checker) relations(all []*made) {
 				}
 			}
 		}
+	}
+	for _, m := range all {
 		for _, r := range m.refs { // what one reads of another must be of the kind that it means
 			attr := r.attr
 			if want, ok := meant[m.argument(r)]; ok && attr == "id" && r.target.word.kind != want && r.target.kind != nil {

@@ -24,6 +24,7 @@ type DiffInput struct {
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
+	Drifted     map[string]bool                    // modules that others changed
 	Doubt       map[string]bool                    // an interrupted apply touched them: what stands is not certain
 }
 
@@ -152,7 +153,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	a.Before = r.Digest
 	values := maps.Equal(r.Values, u.Values)
 	switch {
-	case r.Backend != u.Backend:
+	case r.Backend != u.Backend && (r.Backend != "" || u.Machine != ""):
 		a.Op, a.From, a.Reason = Replace, r.Machine, fmt.Sprintf("backend %s → %s", r.Backend, u.Backend)
 		cs.Summary.Replace++
 	case r.Machine != u.Machine:
@@ -168,6 +169,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case in.Doubt[u.Address]:
 		a.Op, a.Certain, a.Reason = Update, false, "unless the interrupted apply finished it"
 		cs.Summary.Uncertain++
+	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
 	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.same(u):
 		cs.Summary.Unchanged++
 		return nil

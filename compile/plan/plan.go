@@ -158,6 +158,19 @@ type Protected struct {
 	Reason  string `json:"reason"`
 }
 
+// Look is what a module's tool would do, and what others did there: what only the cloud tells.
+type Look struct {
+	Changes []ResourceChange `json:"changes"` // sorted by address
+	Drift   []ResourceChange `json:"drift"`   // sorted by address
+}
+
+// ResourceChange is one resource that differs. What is secret in it is masked.
+type ResourceChange struct {
+	Address string   `json:"address"`
+	Op      Op       `json:"op"` // create, update, replace or delete
+	Fields  []Change `json:"fields"`
+}
+
 // HeldItem is something that did not evaluate.
 type HeldItem struct {
 	Address  string        `json:"address"` // library, functionality or unit
@@ -180,18 +193,19 @@ type Summary struct {
 
 // ChangeSet is what lies between a plan and the state.
 type ChangeSet struct {
-	APIVersion  string        `json:"apiVersion"`
-	Kind        string        `json:"kind"` // "ChangeSet"
-	Deployment  string        `json:"deployment"`
-	Environment string        `json:"environment"`
-	Plan        digest.Digest `json:"plan"`
-	ChangeSet   digest.Digest `json:"changeSet"` // of this document without positions
-	Baseline    digest.Digest `json:"baseline"`
-	Base        int           `json:"base"` // generation that the state stands at; 0 = none yet
-	Summary     Summary       `json:"summary"`
-	Actions     []Action      `json:"actions"` // deletes last, each part sorted by address
-	Held        []HeldItem    `json:"held"`
-	Protected   []Protected   `json:"protected"`
+	APIVersion  string           `json:"apiVersion"`
+	Kind        string           `json:"kind"` // "ChangeSet"
+	Deployment  string           `json:"deployment"`
+	Environment string           `json:"environment"`
+	Plan        digest.Digest    `json:"plan"`
+	ChangeSet   digest.Digest    `json:"changeSet"` // of this document without positions
+	Baseline    digest.Digest    `json:"baseline"`
+	Base        int              `json:"base"` // generation that the state stands at; 0 = none yet
+	Summary     Summary          `json:"summary"`
+	Actions     []Action         `json:"actions"` // deletes last, each part sorted by address
+	Held        []HeldItem       `json:"held"`
+	Refresh     map[string]*Look `json:"refresh,omitempty"` // module → what only the cloud tells, if it was asked
+	Protected   []Protected      `json:"protected"`
 }
 
 // Empty tells whether there is nothing to do.

@@ -43,6 +43,7 @@ type Work struct {
 	Revision string                                // commit of the deployment's folder, if known
 
 	AllowDelete, AllowMove map[string]bool
+	Drifted                map[string]bool // modules that others changed
 	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
@@ -133,7 +134,7 @@ func doubt(records []plan.Record, u *Unfinished) ([]plan.Record, map[string]bool
 
 func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]bool, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Moved: w.Moved,
+		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {

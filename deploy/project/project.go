@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/ec2"
@@ -506,6 +507,49 @@ func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan
 		return nil, err
 	}
 	p.Describe(ctx, d, cs)
+	return cs, nil
+}
+
+// Refresh asks the cloud what it holds of each module whose inputs are known,
+// and adds to the change set what only that tells. Modules that others changed
+// become part of the work.
+func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	looks, errs := map[string]*plan.Look{}, diag.List{}
+	for _, u := range d.Rendered.Plan.Units {
+		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 {
+			continue
+		}
+		all.Go(func() {
+			look, err := w.Modules.Look(ctx, d.Environment+"/"+d.Name, u.Address, d.Rendered.Objects[u.Object], u.Values)
+			mu.Lock()
+			defer mu.Unlock()
+			if e, is := errors.AsType[*diag.Error](err); is {
+				errs = append(errs, e)
+			} else if err != nil {
+				errs = append(errs, diag.Errorf(u.Address, "%v", err))
+			} else {
+				looks[u.Address] = look
+			}
+		})
+	}
+	all.Wait()
+	if len(errs) > 0 {
+		if errs = errs.Sort(); errs[0].Subject == "" { // the same for all
+			errs = errs[:1]
+		}
+		return nil, errs
+	}
+	w.Drifted = map[string]bool{}
+	for address, look := range looks {
+		w.Drifted[address] = len(look.Changes) > 0
+	}
+	cs, err := p.Changes(ctx, d, w)
+	if err != nil {
+		return nil, err
+	}
+	cs.Refresh = looks
 	return cs, nil
 }
 

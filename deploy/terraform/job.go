@@ -53,7 +53,7 @@ type report struct {
 	Known  bool         `json:"known"`
 	Fenced int64        `json:"fenced,omitempty"`
 	Error  string       `json:"error,omitempty"`
-	Look   *Look        `json:"look,omitempty"`
+	Look   *plan.Look   `json:"look,omitempty"`
 	Starts int          `json:"starts"` // how often Terraform was started
 }
 
@@ -261,7 +261,7 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 	var said stream
 	raw, err := os.ReadFile(c.path(stateFile))
 	fresh := errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(raw, []byte(`"mode": "managed"`))
-	if fresh { // nothing stands that could change
+	if fresh && !c.Shown { // nothing stands that could change
 		c.starts++
 		if err := c.tf.ApplyJSON(ctx, &said); err != nil {
 			return c.failed(ctx, m, &said, err)
@@ -276,18 +276,19 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 	if !c.Shown {
 		c.starts++
 		changes, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile)))
-		defer os.Remove(c.path(planFile))
 		if err != nil {
 			return &refusal{told(err, &said, m.Addresses)}
 		}
-		if err := c.consent(&said, m, old); err != nil {
+		if err := c.consent(&said, m, old); err != nil || !changes {
+			os.Remove(c.path(planFile))
+			if err == nil {
+				return nil
+			}
 			return &refusal{err}
-		}
-		if !changes {
-			return nil
 		}
 		said = stream{}
 	}
+	defer os.Remove(c.path(planFile))
 	c.starts++
 	if err := c.tf.ApplyJSON(ctx, &said, tfexec.DirOrPlan(c.path(planFile))); err != nil {
 		return c.failed(ctx, m, &said, err)

@@ -14,19 +14,6 @@ import (
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// Look is what Terraform would do in a module, and what others did there.
-type Look struct {
-	Changes []Resource `json:"changes"` // sorted by address
-	Drift   []Resource `json:"drift"`   // sorted by address
-}
-
-// Resource is one resource that differs.
-type Resource struct {
-	Address string        `json:"address"`
-	Op      plan.Op       `json:"op"` // create, update, replace or delete
-	Fields  []plan.Change `json:"fields"`
-}
-
 // masked stands for what must not be shown.
 const masked = "(sensitive)"
 
@@ -51,17 +38,17 @@ func (c *child) look(ctx context.Context, m *ec2.Module, r *report) error {
 	if err != nil {
 		return told(err, nil)
 	}
-	r.Look = &Look{Changes: resources(p.ResourceChanges, m.Addresses), Drift: resources(p.ResourceDrift, m.Addresses)}
+	r.Look = &plan.Look{Changes: resources(p.ResourceChanges, m.Addresses), Drift: resources(p.ResourceDrift, m.Addresses)}
 	return nil
 }
 
-func resources(list []*tfjson.ResourceChange, addresses map[string]string) []Resource {
-	out := []Resource{}
+func resources(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
+	out := []plan.ResourceChange{}
 	for _, rc := range list {
 		if rc.Change == nil || rc.Mode == tfjson.DataResourceMode {
 			continue
 		}
-		r := Resource{Address: ours(rc.Address, addresses), Fields: []plan.Change{}}
+		r := plan.ResourceChange{Address: ours(rc.Address, addresses), Fields: []plan.Change{}}
 		switch a := rc.Change.Actions; {
 		case a.Replace():
 			r.Op = plan.Replace
@@ -93,7 +80,7 @@ func resources(list []*tfjson.ResourceChange, addresses map[string]string) []Res
 		}
 		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b Resource) int { return compare(a.Address, b.Address) })
+	slices.SortFunc(out, func(a, b plan.ResourceChange) int { return compare(a.Address, b.Address) })
 	return out
 }
 

@@ -32,7 +32,6 @@ type Shop struct {
 	Dir        string   // of the modules: a folder each
 	Cache      string   // of providers
 	Executable []string // how the child is started; nil = this program with ChildVerb
-	Shown      bool     // apply the plans that Look made
 
 	once    sync.Once
 	program string
@@ -41,6 +40,7 @@ type Shop struct {
 
 	mu     sync.Mutex
 	starts int
+	shown  map[string]bool // modules whose plan Look has made: it is the one that is applied
 }
 
 // Starts is how often Terraform was started.
@@ -163,7 +163,7 @@ type Ask struct {
 // Do makes a module what it should be. The entry is what stands afterwards.
 func (s *Shop) Do(ctx context.Context, a Ask) (e *agent.Entry, known bool, err error) {
 	r, err := s.child(ctx, &job{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
-		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Shown: s.Shown && a.Unit != nil})
+		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Shown: a.Unit != nil && s.wasShown(a.Address)})
 	if err != nil {
 		return nil, false, err
 	}
@@ -176,7 +176,7 @@ func (s *Shop) Do(ctx context.Context, a Ask) (e *agent.Entry, known bool, err e
 }
 
 // Look asks Terraform what it would do to a module.
-func (s *Shop) Look(ctx context.Context, scope, address string, unit json.RawMessage, values plan.Values) (*Look, error) {
+func (s *Shop) Look(ctx context.Context, scope, address string, unit json.RawMessage, values plan.Values) (*plan.Look, error) {
 	r, err := s.child(ctx, &job{Dir: s.folder(address), Scope: scope, Address: address, Unit: unit, Values: values, Look: true})
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)
@@ -184,7 +184,19 @@ func (s *Shop) Look(ctx context.Context, scope, address string, unit json.RawMes
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shown == nil {
+		s.shown = map[string]bool{}
+	}
+	s.shown[address] = len(r.Look.Changes) > 0
 	return r.Look, nil
+}
+
+func (s *Shop) wasShown(address string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shown[address]
 }
 
 // child starts a process for a job and waits for its report. It goes on
