@@ -363,6 +363,17 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	res.Generation = head.Generation
+	if done := r.asDone(now); done != nil { // what was not known before is known now
+		if planRaw, planObject, err = state.Object(done); err != nil {
+			return nil, err
+		}
+		if cs.Plan, err = done.Digest(); err != nil {
+			return nil, err
+		}
+		if err := r.w.Store.Put(lasting, planRaw); err != nil {
+			return nil, err
+		}
+	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
-		if p := r.w.Plan.Find(address); p != nil && len(p.Unknown) > 0 { // nobody saw what it would be made of
+		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 { // nobody saw what it would be made of
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
@@ -100,6 +101,23 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	rec, rerr := r.record(ctx, address, "", e, was)
 	r.outs.set(address, rec.Outputs)
 	return &rec, errors.Join(err, rerr)
+}
+
+// asDone is the plan with the values that its units really read; nil if all were known before.
+func (r *run) asDone(now []plan.Record) *plan.Plan {
+	whole, any := *r.w.Plan, false
+	whole.Units = slices.Clone(whole.Units)
+	for _, rec := range now {
+		i := slices.IndexFunc(whole.Units, func(u plan.Placed) bool { return u.Address == rec.Address })
+		if i < 0 || len(whole.Units[i].Unknown) == 0 || rec.Digest != whole.Units[i].Digest {
+			continue
+		}
+		whole.Units[i].Values, whole.Units[i].Unknown, any = rec.Values, nil, true
+	}
+	if !any {
+		return nil
+	}
+	return &whole
 }
 
 // find learns where a machine is that a module makes. The machine's lock is held.

@@ -375,7 +375,7 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		return r.change(ctx, a.Address, a.Machine, nil, old)
 	}
 	u := r.w.Plan.Find(a.Address)
-	if len(u.Unknown) > 0 {
+	if len(u.Unknown)+len(u.Binds) > 0 {
 		bound, err := u.Bind(r.outs.get)
 		if err != nil {
 			return old, err
