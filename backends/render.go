@@ -98,7 +98,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
 	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
 	if svc.Spec.Update != nil {
-		u.AtOnce = svc.Spec.Update.AtOnce
+		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
+	}
+	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
+		u.Suffice = svc.Spec.Ready.Count
 	}
 	local := map[graph.Address]bool{}
 	for _, e := range svc.Requires {

@@ -402,7 +402,16 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 		}
 	}
 	if kinds != 1 && len(d.errs) == 0 {
-		d.errorf(f.path(), "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("service: { command: ['/usr/bin/program'] }")
+		at, hint := f.path(), "service: { command: ['/usr/bin/program'] }"
+		switch {
+		case fn.External != nil && kinds > 1:
+			at, hint = append(at, "external"), "what stands elsewhere is no service of this deployment: leave one out"
+		case fn.Resource != nil && kinds > 1:
+			at, hint = append(at, "resource"), "give the resource a name of its own"
+		case kinds > 1:
+			at, hint = append(at, "group"), "make the service a member of the group"
+		}
+		d.errorf(at, "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("%s", hint)
 	}
 	if len(fn.Group) == 0 && fn.Service == nil && kinds == 1 {
 		for field, set := range map[string]bool{"place": !reflect.ValueOf(fn.Place).IsZero(), "requires": len(fn.Requires) > 0, "connects": len(fn.Connects) > 0,
@@ -579,7 +588,11 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already
-		d.errorf(sp, "\"command\" is missing").WithHint("command: ['/usr/bin/program', 'argument']")
+		at, what := sp, "is missing"
+		if s.Command != nil {
+			at, what = append(slices.Clone(sp), "command"), "is empty"
+		}
+		d.errorf(at, "\"command\" %s", what).WithHint("command: ['/usr/bin/program', 'argument']")
 	}
 	if len(s.Package) > 0 {
 		if t := s.Package.Tokens(); len(s.Package) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {

@@ -97,9 +97,20 @@ func (c *compiler) resolver(f *function, fn *Functionality, p *part, d *decoder)
 	return r
 }
 
-// place checks the name that place.with says.
+// place checks the names that place.machine and place.with say.
 func (r *resolver) place(pl graph.Place) {
 	r.p.with = ""
+	if _, ok := r.c.e.Machines[pl.Machine]; !ok && pl.Machine != "" && pl.Machine != r.c.e.Defaults.Place.Machine {
+		r.d.errorf(append(r.f.path(), "place", "machine"), "there is no machine %q", pl.Machine).
+			WithHint("%s", suggest(pl.Machine, slices.Sorted(maps.Keys(r.c.e.Machines))))
+	}
+	if pools := r.c.e.pools(); pl.Pool != "" && pl.Every == "" && len(pools) > 0 && !slices.Contains(pools, pl.Pool) {
+		at := append(r.f.path(), "place", "pool")
+		if pl.Pool == r.c.e.Defaults.Place.Pool {
+			at = []string{"defaults", "place", "pool"}
+		}
+		r.d.errorf(at, "no machine is in pool %q", pl.Pool).WithHint("%s", suggest(pl.Pool, pools))
+	}
 	if pl.With == "" {
 		return
 	}
@@ -295,6 +306,10 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside 
 			return r.ref(path, t, inside), nil
 		case token.Secret:
 			t.Version = r.c.in.Secrets[t.Name]
+			if at := len(r.p.path) + 1; at < len(path) && path[at-1] == "service" && !slices.Contains([]string{"secrets", "files", "hostFiles"}, path[at]) {
+				r.d.errorf(path, "a secret cannot stand in text that others can read").
+					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", t.Name)
+			}
 		case token.Artifact:
 			a, err := r.c.in.Artifact(t)
 			if err != nil {

@@ -250,3 +250,15 @@ var shorthands = map[reflect.Type]shorthand{
 
 func isString(v any) bool { _, ok := v.(string); return ok }
 func isNumber(v any) bool { _, ok := v.(float64); return ok }
+
+// pools lists the pools that machines are in.
+func (e *Entry) pools() []string {
+	var out []string
+	for _, m := range e.Machines {
+		if m.Pool != "" {
+			out = append(out, m.Pool)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -57,8 +57,10 @@ type answer struct {
 }
 
 // code is what the program itself needs beside its data, in bytes: with it the
-// whole child stays within the bound.
-const code = 32 << 20
+// code is what the program itself needs beside its data, and what one great
+// allocation may pass the bound by, in bytes: with it the whole child stays
+// within what it is allowed.
+const code = 96 << 20
 
 // Child serves one request of a parent process: it is what the hidden verb of
 // the program runs. It gives the exit code.
@@ -71,7 +73,7 @@ func Child(in io.Reader, out io.Writer) int {
 	debug.SetMaxStack(l.Stack)
 	debug.SetGCPercent(400) // most evaluations are small and short
 	if bounded {
-		debug.SetMemoryLimit(l.Memory * 7 / 8) // collect before the hard bound, but do not crawl along it
+		debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound, but do not crawl along it
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
 		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
 			return 1

@@ -20,7 +20,7 @@ const ChildVerb = "__evaluate"
 
 func (l Limits) withDefaults() Limits {
 	if l.Time == 0 {
-		l.Time = 30 * time.Second
+		l.Time = patience * 30 * time.Second
 	}
 	if l.Memory == 0 {
 		l.Memory = 512 << 20

@@ -18,14 +18,20 @@ import (
 // evaluator is one VM with the deployment's entry in reach. The VM keeps parsed
 // and evaluated imports, so that asking for a second library costs only that.
 type evaluator struct {
-	vm   *jsonnet.VM
-	head string // locals that every question begins with
-	env  string // the environment's name
+	vm      *jsonnet.VM
+	careful *jsonnet.VM // asked for the words of what failed in an eager vm; nil until then
+	eager   bool
+	i       *importer
+	text    map[string]string // external variables of all VMs, as strings
+	code    map[string]string // and as code
+	head    string            // locals that every question begins with
+	env     string            // the environment's name
 }
 
-// newEvaluator parses the entry and binds its arguments.
-func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
-	e := &evaluator{vm: newVM(i), env: c.Env}
+// newEvaluator parses the entry and binds its arguments. An eager one is faster;
+// one that looks for errors does better without.
+func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
+	e := &evaluator{vm: newVM(i, eager), eager: eager, i: i, text: map[string]string{}, code: map[string]string{}, env: c.Env}
 	node, _, err := e.vm.ImportAST("", c.Entry)
 	if err != nil {
 		return nil, explain(err)
@@ -51,6 +57,7 @@ func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
 		args = append(args, name+"="+quote(c.TLAStr[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.TLACode)) {
+		e.code["defx-tla:"+name] = c.TLACode[name]
 		e.vm.ExtCode("defx-tla:"+name, c.TLACode[name])
 		args = append(args, name+"=std.extVar("+quote("defx-tla:"+name)+")")
 	}
@@ -84,6 +91,15 @@ func newEvaluator(c Config, i *importer) (*evaluator, *diag.Error) {
 		"local pack(x) = local r = reps(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in live(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in live(r) } };\n" +
 		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n"
 	return e, nil
+}
+
+// bind sets an external variable of all VMs.
+func (e *evaluator) bind(name, text string) {
+	e.text[name] = text
+	e.vm.ExtVar(name, text)
+	if e.careful != nil {
+		e.careful.ExtVar(name, text)
+	}
 }
 
 // field is where the entry writes one of its own fields, if it is written out there.
@@ -147,6 +163,18 @@ func (e *evaluator) ask(expr string) (json.RawMessage, *diag.Error) {
 		return nil, explain(err)
 	}
 	out, err := e.vm.Evaluate(node)
+	if err != nil && e.eager {
+		if e.careful == nil {
+			e.careful = newVM(e.i, false)
+			for k, v := range e.code {
+				e.careful.ExtCode(k, v)
+			}
+			for k, v := range e.text {
+				e.careful.ExtVar(k, v)
+			}
+		}
+		out, err = e.careful.Evaluate(node)
+	}
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -175,7 +203,7 @@ func whole(c Config, r wholeRequest, a *answer) {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
 		return
 	}
-	e, bad := newEvaluator(c, i)
+	e, bad := newEvaluator(c, i, true)
 	if bad != nil {
 		a.Errors = diag.List{bad}
 		return
@@ -315,7 +343,7 @@ func libraries(c Config, i *importer, first *evaluator, names []string) []Librar
 		for n := range jobs {
 			if e == nil {
 				var bad *diag.Error
-				if e, bad = newEvaluator(c, i); bad != nil {
+				if e, bad = newEvaluator(c, i, true); bad != nil {
 					out[n] = Library{Name: names[n], Err: bad}
 					continue
 				}

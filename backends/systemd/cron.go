@@ -33,24 +33,10 @@ var (
 // zone. Where both days are restricted, cron means either, so there are two; a
 // day field that begins with "*" does not count as restricted, as in cron.
 func cronCalendar(line string) ([]string, error) {
-	if w, ok := cronWords[strings.TrimSpace(line)]; ok {
-		line = w
+	sets, either, err := parseCron(line)
+	if err != nil {
+		return nil, err
 	}
-	fields := strings.Fields(line)
-	if strings.HasPrefix(line, "@") {
-		return nil, errors.New("this word is not known")
-	}
-	if len(fields) != 5 {
-		return nil, fmt.Errorf("has %d fields", len(fields))
-	}
-	var sets [5][]int
-	for i, f := range fields {
-		var err error
-		if sets[i], err = cronFields[i].parse(f); err != nil {
-			return nil, err
-		}
-	}
-	sets[4] = sundays(sets[4])
 	clock := " " + list(sets[1], 24, "%02d") + ":" + list(sets[0], 60, "%02d") + ":00"
 	month := list(sets[3], 12, "%02d")
 	date := "*-" + month + "-" + list(sets[2], 31, "%02d")
@@ -59,7 +45,7 @@ func cronCalendar(line string) ([]string, error) {
 		week = days(sets[4]) + " "
 	}
 	switch {
-	case week != "" && !strings.HasPrefix(fields[2], "*") && !strings.HasPrefix(fields[4], "*"):
+	case either:
 		out := []string{week + "*-" + month + "-*" + clock}
 		if possible(sets[3], sets[2]) {
 			out = append(out, date+clock)
@@ -69,6 +55,27 @@ func cronCalendar(line string) ([]string, error) {
 		return nil, errors.New("none of its months has such a day")
 	}
 	return []string{week + date + clock}, nil
+}
+
+// parseCron gives the values of each field, and whether one of the two days suffices.
+func parseCron(line string) (sets [5][]int, either bool, err error) {
+	if w, ok := cronWords[strings.TrimSpace(line)]; ok {
+		line = w
+	}
+	fields := strings.Fields(line)
+	if strings.HasPrefix(line, "@") {
+		return sets, false, errors.New("this word is not known")
+	}
+	if len(fields) != 5 {
+		return sets, false, fmt.Errorf("has %d fields", len(fields))
+	}
+	for i, f := range fields {
+		if sets[i], err = cronFields[i].parse(f); err != nil {
+			return sets, false, err
+		}
+	}
+	sets[4] = sundays(sets[4])
+	return sets, len(sets[4]) < 7 && !strings.HasPrefix(fields[2], "*") && !strings.HasPrefix(fields[4], "*"), nil
 }
 
 // parse reads lists of ranges with steps and gives the values in order.

@@ -63,6 +63,8 @@ type metaPart struct {
 	Initializer []token.Text          `json:"initializer,omitempty"`
 	Schedule    *graph.Schedule       `json:"schedule,omitempty"`
 	Reload      *graph.Reload         `json:"reload,omitempty"`
+	Retire      []token.Text          `json:"retire,omitempty"`
+	Graceful    string                `json:"graceful,omitempty"` // how two versions live at once; empty: they do not
 }
 
 // file is content at a path: a text, a structured value of a kind, or a file of the store.

@@ -210,6 +210,8 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
 	case errors.Is(err, apply.ErrChanged):
 		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
+	case strings.Contains(err.Error(), "\n    hint: "):
+		return err // it says itself what to do
 	}
 	return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
 }

@@ -163,7 +163,7 @@ func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
 		return
 	}
 	fmt.Printf("%s\n\n", header(d, cs))
-	s.printChanges(os.Stdout, cs, "apply", o.verbose)
+	s.printChanges(os.Stdout, cs, "apply", o.verbose, upcoming(d, cs))
 	s.printLooks(os.Stdout, cs)
 	if cs.Empty() {
 		fmt.Println(nothing(cs))

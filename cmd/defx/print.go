@@ -51,6 +51,8 @@ func does(a plan.Action) string {
 		return "update " + a.Reason
 	case a.Former != "":
 		return a.Reason
+	case a.Gently:
+		return "restart (graceful)"
 	case a.Op == plan.Update && len(a.Changes) == 0:
 		return string(a.Verb) + ": " + a.Reason
 	case a.Op == plan.Update:
@@ -72,8 +74,8 @@ func header(d *project.Desired, cs *plan.ChangeSet) string {
 
 // printChanges writes a change set for people. More than manyAlike actions with
 // the same changes are told once, unless all is true. verb is what would remove
-// what is protected.
-func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bool) {
+// what is protected, notes is what else is known of addresses, for one line each.
+func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bool, notes map[string]string) {
 	address, machine, backend := 0, 0, 0
 	for _, a := range cs.Actions {
 		address = max(address, utf8.RuneCountInString(a.Address))
@@ -93,6 +95,9 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bo
 			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… and %d more alike (-v shows all)", g.more)))
 		}
 		s.printFields(w, g.shown[0].Changes, all)
+		if note := notes[g.shown[0].Address]; note != "" && len(g.shown) == 1 {
+			fmt.Fprintf(w, "      %s\n", s.faint(note))
+		}
 	}
 	for _, p := range cs.Protected {
 		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), pad(p.Address, address), pad(p.Machine, machine), p.Reason)

@@ -279,6 +279,7 @@ type Spec struct {
 	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta: how it takes over changed `files` without a restart
 	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run: how it ends
 	Update      *Update               `json:"update,omitempty"`                                                   // meta: how its replicas change
+	Retire      []token.Text          `json:"retire,omitempty"`                                                   // meta: command beside it before it is deleted for good, not before it moves; while that fails it stays
 	Protect     bool                  `json:"protect,omitempty"`                                                  // none: not deleted because its lines vanished
 	Links       []Link                `json:"links,omitempty"`                                                    // none: addresses that say more about it: a runbook, a dashboard
 	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves: free words about it; what reads one through a token changes with it
@@ -365,9 +366,11 @@ type Ready struct {
 
 // Update says how replicas change: a few at a time, and none after one failed.
 type Update struct {
-	AtOnce  int          `json:"atOnce,omitempty" min:"1" default:"1"` // replicas that change at the same time
-	Soak    string       `json:"soak,omitempty" format:"duration"`     // how long a changed one runs well before the next one's turn
-	Healthy []token.Text `json:"healthy,omitempty"`                    // a command that exits 0 while all is well, run beside the replica before and after it changes; while it fails, only replicas change that are not ready themselves
+	Style     string       `json:"style,omitempty" enum:"inplace,graceful" default:"inplace"` // `graceful`: the new version is ready before the old one stops; it needs `sockets` or `reuseport`
+	ReusePort bool         `json:"reuseport,omitempty"`                                       // it opens its ports with SO_REUSEPORT, so that two versions can live at once
+	AtOnce    int          `json:"atOnce,omitempty" min:"1" default:"1"`                      // replicas that change at the same time
+	Soak      string       `json:"soak,omitempty" format:"duration"`                          // how long a changed one runs well before the next one's turn
+	Healthy   []token.Text `json:"healthy,omitempty"`                                         // a command that exits 0 while all is well, run beside the replica before and after it changes; while it fails, only replicas change that are not ready themselves
 }
 
 // Schedule says when a service runs. Exactly one of `cron` and `every` is set.

@@ -142,10 +142,11 @@ type Action struct {
 	From    string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
 	Former  string        `json:"former,omitempty"` // the address that it had before it was renamed
 	Backend string        `json:"backend"`
-	Verb    Verb          `json:"verb,omitempty"`   // of an update
-	Digest  digest.Digest `json:"digest,omitempty"` // of the unit that should be
-	Before  digest.Digest `json:"before,omitempty"` // of the unit that stands
-	Certain bool          `json:"certain"`          // false: dropped at apply if its values turn out equal
+	Verb    Verb          `json:"verb,omitempty"`     // of an update
+	Gently  bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops
+	Digest  digest.Digest `json:"digest,omitempty"`   // of the unit that should be
+	Before  digest.Digest `json:"before,omitempty"`   // of the unit that stands
+	Certain bool          `json:"certain"`            // false: dropped at apply if its values turn out equal
 	Reason  string        `json:"reason"`
 	Changes []Change      `json:"changes"`
 	Waits   []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted

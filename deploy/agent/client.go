@@ -213,6 +213,16 @@ func (c *Client) Do(ctx context.Context, scope, address string, token int64, uni
 	return out.Entry, true, err
 }
 
+// Retire does what a unit wants done before it goes for good.
+func (c *Client) Retire(ctx context.Context, scope, address string, token int64) error {
+	m := &Message{Kind: "retire", Scope: scope, Address: address, Token: token}
+	if until, ok := ctx.Deadline(); ok {
+		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
+	}
+	_, err := c.ask(ctx, m, nil)
+	return err
+}
+
 // Settle ends an apply on the machine: its manifest becomes whole.
 func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
 	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})

@@ -39,7 +39,7 @@ type Message struct {
 	Addresses []string          `json:"addresses,omitempty"` // fence: of the lease; none = all
 	Unit      json.RawMessage   `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
 	Values    plan.Values       `json:"values,omitempty"`    // do: what its refs stand for
-	Timeout   int               `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back
+	Timeout   int               `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back; retire: until it is given up
 	Digests   []digest.Digest   `json:"digests,omitempty"`
 	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
 	Number    int               `json:"number,omitempty"`   // settle: the generation

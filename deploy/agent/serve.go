@@ -119,6 +119,8 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 		out.Digests, err = h.Missing(m.Digests)
 	case "do":
 		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
+	case "retire":
+		err = h.Retire(ctx, m.Scope, m.Address, m.Token, time.Duration(m.Timeout)*time.Second)
 	case "settle":
 		err = h.Settle(ctx, m.Scope, m.Number)
 	case "look":

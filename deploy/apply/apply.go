@@ -109,30 +109,61 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	var uncertain map[string]bool
+	uncertain := map[string]string{}
 	if unfinished != nil {
-		records, uncertain = doubt(records, unfinished)
+		records = doubt(records, unfinished, uncertain)
+	}
+	if gen != nil {
+		for name, was := range elsewhere(gen.Machines, w.Machines) {
+			for _, rec := range w.on(name, records) {
+				uncertain[rec.Address] = fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was)
+			}
+		}
 	}
 	return w.diff(ctx, records, uncertain, head.Generation)
 }
 
 // doubt lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished) ([]plan.Record, map[string]bool) {
-	uncertain, by := map[string]bool{}, map[string]plan.Record{}
+func doubt(records []plan.Record, u *Unfinished, uncertain map[string]string) []plan.Record {
+	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
 	}
 	for address, machines := range u.Units {
-		uncertain[address] = true
+		uncertain[address] = plan.Interrupted
 		if _, known := by[address]; !known {
 			by[address] = plan.Record{Address: address, Machine: slices.Sorted(maps.Keys(machines))[0]}
 		}
 	}
-	return sorted(by), uncertain
+	return sorted(by)
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]bool, base int) (*plan.ChangeSet, error) {
+// elsewhere lists the machines that were somewhere else when they were last
+// reached: name → where.
+func elsewhere(before, now []*graph.Machine) map[string]string {
+	was := map[string]string{}
+	for _, b := range before {
+		for _, n := range now {
+			if n.Module != "" && n.Address == "" { // nobody knows yet where it will be
+				continue
+			}
+			if b.Name == n.Name && place(b.Connect) != place(n.Connect) {
+				was[b.Name] = b.Connect
+			}
+		}
+	}
+	return was
+}
+
+// on lists what an apply may touch of what stands on a machine.
+func (w *Work) on(machine string, records []plan.Record) []plan.Record {
+	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
+		return r.Machine != machine || w.Held != nil && w.Held(r.Address)
+	})
+}
+
+func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]string, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
 		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
@@ -307,10 +338,30 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		r.know(unfinished.Machines)
 	}
 	r.know(r.w.Machines)
-	if unfinished != nil {
-		records = r.observe(lasting, records, unfinished)
-	}
 	records = r.renamed(records, gen)
+	places := map[string]string{}
+	if gen != nil {
+		places = elsewhere(gen.Machines, r.w.Machines)
+	}
+	if unfinished != nil || len(places) > 0 {
+		doubted := &Unfinished{Units: map[string]map[string]bool{}}
+		if unfinished != nil {
+			doubted.Units = unfinished.Units
+		}
+		for name := range places {
+			for _, rec := range r.w.on(name, records) {
+				if doubted.Units[rec.Address] == nil {
+					doubted.Units[rec.Address] = map[string]bool{}
+				}
+				doubted.Units[rec.Address][name] = true
+			}
+		}
+		before := records
+		records = r.renamed(r.observe(lasting, records, doubted), gen) // the journal may know a machine by its former name
+		if err := r.checkData(before, records, places); err != nil {
+			return nil, err
+		}
+	}
 	r.outs.learn(records)
 	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
@@ -326,7 +377,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
 	}
-	if cs.Empty() && unfinished == nil { // somebody else did it meanwhile
+	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
 		return nothing(cs), nil
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
@@ -376,9 +427,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
-	same := gen != nil && equalRecords(gen.Records, now)
+	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
 	if !same {
 		res.Generation = next.Number
 	}
@@ -400,6 +451,17 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	ended = true
 	return res, nil
+}
+
+// renamed lists the renames of a change set that came to be: new address → old.
+func renamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+	out := map[string]string{}
+	for _, a := range cs.Actions {
+		if a.Former != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
+			out[a.Address] = a.Former
+		}
+	}
+	return out
 }
 
 // equalRecords compares by canonical bytes: empty and absent are the same there.
@@ -606,6 +668,23 @@ func (r *run) lost(ctx context.Context, name string) error {
 		}
 	}
 	return nil
+}
+
+// checkData refuses to begin anew, without its data, what keeps data of its own
+// and is not where its machine is now.
+func (r *run) checkData(before, now []plan.Record, places map[string]string) error {
+	var out diag.List
+	for _, b := range before {
+		was := places[b.Machine]
+		if was == "" || !b.Stateful || r.w.AllowMove[b.Address] || r.w.Held != nil && r.w.Held(b.Address) {
+			continue
+		}
+		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.w.Plan.Find(b.Address) != nil {
+			out = append(out, diag.Errorf(b.Address, "it keeps data of its own, which %s does not have where it is now; it was %s", b.Machine, was).
+				WithHint("bring the data there, and say --allow-move %s; nothing was done", b.Address))
+		}
+	}
+	return out.Err()
 }
 
 func sorted(by map[string]plan.Record) []plan.Record {

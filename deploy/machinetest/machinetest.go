@@ -196,6 +196,15 @@ func (l *Lab) network() {
 	l.run("ip", "link", "add", l.bridge(), "type", "bridge")
 	l.run("ip", "addr", "add", fmt.Sprintf("10.213.%d.1/24", l.n), "dev", l.bridge())
 	l.run("ip", "link", "set", l.bridge(), "up")
+	if _, err := exec.LookPath("iptables"); err == nil {
+		command("iptables", l.rule("-I")...) // where nothing filters bridges there is nothing to let through
+	}
+}
+
+// rule lets machines of this network talk to each other: a docker daemon on the
+// host makes bridges pass its filter, and drops what is not its own.
+func (l *Lab) rule(do string) []string {
+	return []string{"-w", "10", do, "FORWARD", "-i", l.bridge(), "-o", l.bridge(), "-j", "ACCEPT"}
 }
 
 // sweep removes whatever has this network's number.
@@ -220,6 +229,11 @@ func (l *Lab) sweep() {
 	l.unplug("*")
 	if _, err := os.Stat("/sys/class/net/" + l.bridge()); err == nil {
 		command("ip", "link", "del", l.bridge())
+	}
+	for range 10 {
+		if command("iptables", l.rule("-D")...) != nil {
+			break
+		}
 	}
 	for _, dir := range cgroups() {
 		groups, _ := filepath.Glob(filepath.Join(dir, l.bridge()+"-*"))
