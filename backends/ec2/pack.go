@@ -21,6 +21,7 @@ type wish struct {
 	Class        string `json:"class"`        // shared or exclusive
 	InstanceType string `json:"instanceType"` // instead of the default
 	Image        string `json:"image"`        // instead of the default
+	Allow        string `json:"allow"`        // public or ipsec: how it may be reached from other networks
 }
 
 // room is what an instance of a type has.
@@ -59,6 +60,7 @@ type box struct {
 	memory int64
 	ports  map[string]bool
 	sets   map[string]bool
+	roles  []string // all that its services ask for
 	n      int
 }
 
@@ -72,7 +74,7 @@ func (b *box) first() *graph.Service {
 
 // kindOf is what instances that may share services have in common.
 type kindOf struct {
-	pool, location, instanceType, image, roles, labels string
+	pool, location, instanceType, image, labels string
 }
 
 type packer struct {
@@ -82,6 +84,7 @@ type packer struct {
 	at     map[string]*box // name → box
 	errs   diag.List
 	whys   map[string]string
+	allow  map[string]string // address → how it may be reached from other networks
 	output func(key string) string
 }
 
@@ -90,7 +93,7 @@ type packer struct {
 // runs them there. Where a service was before, it stays as long as it fits.
 // output gives what modules are known to give; reasons say why each is where it is.
 func Pack(g *graph.Graph, prev map[string]string, output func(key string) string) (map[string]string, diag.List) {
-	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, output: output}
+	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, output: output}
 	packs := p.packs()
 	if len(p.errs) > 0 {
 		return p.whys, p.errs.Sort()
@@ -137,7 +140,7 @@ func (p *packer) packs() []*pack {
 			dec := json.NewDecoder(bytes.NewReader(s.EC2))
 			dec.DisallowUnknownFields()
 			if err := dec.Decode(&w); err != nil {
-				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image")
+				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image, allow")
 				continue
 			}
 		}
@@ -170,11 +173,15 @@ func (p *packer) packs() []*pack {
 		case w.Image == "":
 			p.fail(s, s.Path, "of which image are its instances?").WithHint("defaults: { ec2: { image: 'ami-…' } }, of a system with systemd")
 			continue
+		case w.Allow != "" && w.Allow != "public" && w.Allow != "ipsec":
+			p.fail(s, append(said, "allow"), "%q is no way between networks", w.Allow).WithHint("public or ipsec")
+			continue
 		case s.Place.Every != "":
 			p.fail(s, append(slices.Clone(s.Path), "place", "every"), "instances come from what runs on them: one for every machine has no place to begin").WithHint("place: { with: 'another' }")
 			continue
 		}
 		s.Backend = w.Run
+		p.allow[s.Address.String()] = w.Allow
 		if s.Place.Machine != "" { // it has its place
 			continue
 		}
@@ -235,7 +242,7 @@ func (p *packer) kind(k *pack) kindOf {
 	for _, n := range slices.Sorted(maps.Keys(pl.Labels)) {
 		labels = append(labels, n+"="+pl.Labels[n])
 	}
-	return kindOf{pool, pl.Location, k.wish.InstanceType, k.wish.Image, strings.Join(slices.Sorted(slices.Values(pl.Roles)), " "), strings.Join(labels, " ")}
+	return kindOf{pool, pl.Location, k.wish.InstanceType, k.wish.Image, strings.Join(labels, " ")}
 }
 
 // room is what an instance of a kind has, without what the system itself takes.
@@ -353,9 +360,9 @@ func (p *packer) keep() {
 		for _, n := range slices.Sorted(maps.Keys(m.Labels)) {
 			labels = append(labels, n+"="+m.Labels[n])
 		}
-		b := &box{name: m.Name}
+		b := &box{name: m.Name, roles: m.Roles}
 		p.at[m.Name] = b
-		kind := kindOf{m.Pool, m.Location, typ, image, strings.Join(m.Roles, " "), strings.Join(labels, " ")}
+		kind := kindOf{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
 		p.boxes[kind] = append(p.boxes[kind], b)
 	}
 }
@@ -381,6 +388,9 @@ func (p *packer) put(k *pack, b *box, why string) {
 	b.cpu += k.cpu
 	b.memory += k.memory
 	b.n += len(k.list)
+	b.roles = append(b.roles, k.list[0].Place.Roles...)
+	slices.Sort(b.roles)
+	b.roles = slices.Compact(b.roles)
 	b.sets[k.list[0].Address.Functionality()] = true
 	maps.Copy(b.ports, k.ports)
 	for _, s := range k.list {
@@ -472,7 +482,7 @@ func (p *packer) instance(kind kindOf, b *box) {
 		n, v, _ := strings.Cut(l, "=")
 		labels[n] = v
 	}
-	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: strings.Fields(kind.roles), Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
+	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
 		Output: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address})}
 	if at := p.output(m.Output); at != "" {

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -36,6 +37,10 @@ func Links(g *graph.Graph) []Link {
 					l.By, l.Why = "loopback", "both run on "+s.Machine
 				case a != nil && b != nil && a.Module != "" && b.Module != "" && vpc(g, a) != "" && vpc(g, a) == vpc(g, b):
 					l.By, l.Why = "vpc", "both are in "+vpc(g, a)+": the security group of "+b.Name+" lets "+a.Name+" in"
+				case a != nil && b != nil && a.Module != "" && b.Module != "" && vpc(g, a) != "" && vpc(g, b) != "":
+					allow := struct{ Allow string }{}
+					json.Unmarshal(t.EC2, &allow)
+					l.By, l.Why = allow.Allow, t.Address.Functionality()+" allows it, from "+vpc(g, a)+" to "+vpc(g, b)
 				}
 				out = append(out, l)
 			}
@@ -126,6 +131,7 @@ func (p *packer) reach() {
 		r.Fields["securityGroups"] = append(slices.Clone(groups), id(name))
 	}
 	type way struct{ from, to, port string }
+	open := map[string]string{} // port and machine → how it is reached from elsewhere
 	seen := map[way]bool{}
 	for _, s := range p.g.Services {
 		from := group[s.Place.Machine]
@@ -133,6 +139,17 @@ func (p *packer) reach() {
 			for _, a := range e.To {
 				t := p.g.Find(a)
 				if t == nil || from == "" || group[t.Place.Machine] == "" || t.Place.Machine == s.Place.Machine {
+					continue
+				}
+				here, there := networkOf(p.g, p.g.Resource(s.Place.Machine)), networkOf(p.g, p.g.Resource(t.Place.Machine))
+				if here != there {
+					if p.allow[a.String()] == "" && !s.Held {
+						p.fail(s, s.Path, "reaches %s, which is in %s, from %s: nothing leads from one network to the other", a, there.Address, here.Address).
+							WithHint("place both in one location; or let %s say so: ec2: { allow: 'ipsec' } if a tunnel leads there, ec2: { allow: 'public' } to let everybody in", a.Functionality())
+					}
+					for _, port := range ports(t) {
+						open[port+" "+t.Place.Machine] = p.allow[a.String()]
+					}
 					continue
 				}
 				for _, port := range ports(t) {
@@ -155,6 +172,20 @@ func (p *packer) reach() {
 		made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
 			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": ref(group[w.to]), "from": ref(group[w.from]),
 			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
+	}
+	for _, k := range slices.Sorted(maps.Keys(open)) {
+		port, machine, _ := strings.Cut(k, " ")
+		protocol, number, _ := strings.Cut(port, "/")
+		var n float64
+		fmt.Sscan(number, &n)
+		r, cidr := p.g.Resource(machine), "0.0.0.0/0"
+		if open[k] == "ipsec" { // what comes out of a tunnel has a private address
+			cidr = "10.0.0.0/8"
+		}
+		made = append(made, &graph.Resource{Address: graph.Address{Name: fmt.Sprintf("%s-%s-%s-%s", machine, protocol, number, open[k])}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
+			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"],
+			"securityGroup": token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: group[machine], Field: "output", Arg: "id"}}},
+			"cidr":          token.Lit(cidr), "protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
 	p.g.Resources = append(p.g.Resources, made...)
 	p.g.Sort()

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -27,7 +28,9 @@ type cloud struct {
 	bin  string // defx
 	url  string
 	env  []string
-	runs string // file in which every start of Terraform is a line
+	runs string   // file in which every start of Terraform is a line
+	in   string   // region that is asked; "" = the usual one
+	args []string // that every verb is given
 }
 
 const region = "eu-central-1"
@@ -137,7 +140,7 @@ func (c *cloud) entry(resources, rest string) {
 
 // command prepares defx.
 func (c *cloud) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(c.bin, args...)
+	cmd := exec.Command(c.bin, append(args, c.args...)...)
 	cmd.Dir, cmd.Env = c.dir, c.env
 	return cmd
 }
@@ -178,7 +181,7 @@ func (c *cloud) starts() []string {
 
 // modules lists the folders of modules.
 func (c *cloud) modules() []string {
-	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/shop/dev/terraform/*/main.tf.json"))
+	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/dev/terraform/*/main.tf.json"))
 	for i, f := range list {
 		list[i] = filepath.Dir(f)
 	}
@@ -215,7 +218,7 @@ func (c *cloud) try(service string, values url.Values, into any) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20260101/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
+	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=test/20260101/"+cmp.Or(c.in, region)+"/"+service+"/aws4_request, SignedHeaders=host, Signature=0")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (c *cloud) userData(id string) (string, error) {
 
 // hatch gives every instance that the cloud makes a machine at its address,
 // booted with its user data, as long as the test lasts.
-func (c *cloud) hatch(lab *machinetest.Lab) {
+func (c *cloud) hatch(lab *machinetest.Lab, regions ...string) {
 	stop := make(chan struct{})
 	var done sync.WaitGroup
 	seen := map[string]bool{}
@@ -41,28 +41,37 @@ func (c *cloud) hatch(lab *machinetest.Lab) {
 				return
 			case <-time.After(300 * time.Millisecond):
 			}
-			var doc struct {
-				Items []instance `xml:"reservationSet>item>instancesSet>item"`
-			}
-			if c.try("ec2", url.Values{"Action": {"DescribeInstances"}, "Version": {"2016-11-15"}}, &doc) != nil {
-				continue
-			}
-			for _, i := range doc.Items {
-				if seen[i.ID] || i.State != "running" || i.Address == "" {
-					continue
-				}
-				seen[i.ID] = true
-				boot, err := c.userData(i.ID)
-				if err == nil {
-					_, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot)
-				}
-				if err != nil {
-					c.t.Errorf("instance %s at %s: %v", i.ID, i.Address, err)
-				}
+			for _, r := range regions {
+				there := *c
+				there.in = r
+				there.boot(lab, seen)
 			}
 		}
 	})
 	c.t.Cleanup(func() { close(stop); done.Wait() })
+}
+
+// boot boots what the region has made since it was last looked at.
+func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
+	var doc struct {
+		Items []instance `xml:"reservationSet>item>instancesSet>item"`
+	}
+	if c.try("ec2", url.Values{"Action": {"DescribeInstances"}, "Version": {"2016-11-15"}}, &doc) != nil {
+		return
+	}
+	for _, i := range doc.Items {
+		if seen[i.ID] || i.State != "running" || i.Address == "" {
+			continue
+		}
+		seen[i.ID] = true
+		boot, err := c.userData(i.ID)
+		if err == nil {
+			_, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot)
+		}
+		if err != nil {
+			c.t.Errorf("instance %s at %s: %v", i.ID, i.Address, err)
+		}
+	}
 }
 
 // get asks a service.
@@ -110,7 +119,7 @@ function(env='dev') {
 `, greeting, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
 	}
 	entry("hello")
-	c.hatch(lab)
+	c.hatch(lab, region)
 	c.must("apply", "--yes")
 	front := ""
 	before := c.instances()
@@ -155,5 +164,56 @@ function(env='dev') {
 	}
 	if list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/shop/dev/terraform/*/entry.json")); len(list) > 0 {
 		t.Errorf("left: %v", list)
+	}
+}
+
+// TestZalora is the deployment that defx was first thought up for, on EC2: two
+// regions, four instances, seven services. What the services run is not there,
+// so each only sleeps; where they stand and how they are reached is the example's.
+func TestZalora(t *testing.T) {
+	lab := machinetest.Boot(t, 0)
+	c := newCloud(t)
+	key, err := os.ReadFile(lab.Key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
+	if err := os.CopyFS(c.dir, os.DirFS("../../../examples/zalora")); err != nil {
+		t.Fatal(err)
+	}
+	first := strings.TrimSuffix(lab.Network(), "0/24")
+	c.write("asleep.jsonnet", fmt.Sprintf(`local zalora = import 'ec2.jsonnet';
+local asleep(s) = { command: ['/usr/bin/sleep', 'infinity'] } + (if 'schedule' in s then { command: ['/usr/bin/true'], schedule: s.schedule } else {}) + (if 'ports' in s then { ports: s.ports } else {});
+function(env='dev') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
+  transforms: [{ each: function(name, f) if 'service' in f then f { service: asleep(f.service) } else f { group: { [k]: f.group[k] { service: asleep(f.group[k].service) } for k in std.objectFields(f.group) } } }],
+}
+`, strings.TrimSpace(string(key)), first, first), 0o644)
+	c.args = []string{"-f", "asleep.jsonnet"}
+	c.hatch(lab, "ap-southeast-1", "eu-central-1")
+	c.must("apply", "--yes")
+	c.starts()
+	c.must("apply", "--yes")
+	if s := c.starts(); len(s) > 0 {
+		t.Fatalf("nothing changed, and Terraform was started: %v", s)
+	}
+	if n := len(c.modules()); n != 5 {
+		t.Errorf("%d modules", n)
+	}
+	for _, m := range c.modules() {
+		if out := c.terraform(m, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
+			t.Errorf("%s\n%s", m, out)
+		}
+	}
+	if out := c.terraform(c.modules()[0], "validate", "-no-color"); !strings.Contains(out, "The configuration is valid.") {
+		t.Error(out)
+	}
+	for r, want := range map[string]int{"ap-southeast-1": 3, "eu-central-1": 1} {
+		c.in = r
+		if n := len(c.instances()); n != want {
+			t.Errorf("%d instances in %s", n, r)
+		}
+	}
+	if len(lab.Machines) != 4 {
+		t.Errorf("%d machines", len(lab.Machines))
 	}
 }
