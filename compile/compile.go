@@ -145,6 +145,7 @@ type function struct {
 	parts     []*part             // its service, or the members of its group
 	variants  map[string]*variant // replicas that have a patch, by name
 	exports   map[string]*export  // resolved when they are read
+	fields    map[string]any      // of a resource, tokens resolved
 }
 
 // variant is a replica with a patch.
@@ -176,14 +177,26 @@ type part struct {
 	member                    string
 	decoded                   graph.Spec // as the library wrote it
 	spec                      graph.Spec // tokens resolved
-	options                   json.RawMessage
+	options, ec2              json.RawMessage
 	with                      string       // the set that it must share its machine with
 	requires, connects, after []graph.Edge // To is filled by expand
 	path                      []string     // of the functionality or member
 }
 
-func (f *function) full() string   { return f.lib + "/" + f.name }
-func (f *function) path() []string { return []string{"libs", f.lib, f.name} }
+// full is lib/name; what the entry itself defines has no library.
+func (f *function) full() string {
+	if f.lib == "" {
+		return f.name
+	}
+	return f.lib + "/" + f.name
+}
+
+func (f *function) path() []string {
+	if f.lib == "" {
+		return []string{"resources", f.name}
+	}
+	return []string{"libs", f.lib, f.name}
+}
 
 type compiler struct {
 	in       Input
@@ -228,7 +241,11 @@ func (c *compiler) entry() {
 	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
 		if !graph.ValidName(name) {
 			d.errorf([]string{"resources", name}, "%q is not a name", name).WithHint(nameHint)
+			continue
 		}
+		r := c.e.Resources[name]
+		f := &function{name: name, fn: &Functionality{Resource: &r}, exports: map[string]*export{}}
+		c.funcs[f.full()] = f
 	}
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
 	c.errs = append(c.errs, d.errs...)
@@ -257,9 +274,12 @@ func (c *compiler) libraries() {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
 			continue
 		}
-		if lib.Name == graph.HostLib {
-			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).
-				WithHint("facts of machines have addresses that begin so"))
+		if lib.Name == graph.HostLib || lib.Name == graph.ModuleLib {
+			hint := "facts of machines have addresses that begin so"
+			if lib.Name == graph.ModuleLib {
+				hint = "modules of resources have addresses that begin so"
+			}
+			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).WithHint("%s", hint))
 			continue
 		}
 		if lib.Err != nil {
@@ -557,7 +577,14 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			}
 		}
 	}
-	if o := opts[fn.Backend]; len(o) > 0 {
+	runs := fn.Backend
+	if runs == "ec2" { // its instances run it by another backend
+		out.ec2, _ = json.Marshal(opts["ec2"])
+		if runs, _ = opts["ec2"]["run"].(string); runs == "" {
+			runs = "systemd"
+		}
+	}
+	if o := opts[runs]; len(o) > 0 {
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already

@@ -29,6 +29,10 @@ func (c *compiler) resolveAll() {
 				continue
 			}
 			if err := c.resolve(f); err != nil {
+				if f.lib == "" { // the entry's own: its mistakes stop the run
+					f.err, c.errs = err, append(c.errs, All(err)...)
+					continue
+				}
 				c.fallBack(f.lib, f.name, c.in.Baseline.Good[f.lib][f.name], err)
 				again = true
 			}
@@ -51,6 +55,15 @@ func (c *compiler) resolve(f *function) *diag.Error {
 			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.text)
 			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
 		}
+	}
+	if res := f.fn.Resource; res != nil {
+		r := c.resolver(f, f.fn, &part{path: f.path()}, d)
+		at := f.path()
+		if f.lib != "" {
+			at = append(at, "resource")
+		}
+		doc := token.Doc{V: res.Fields}.Map(at, r.text)
+		f.fields, _ = doc.V.(map[string]any)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.fn.Exports)) {
 		if e := c.export(f, name); e.err != nil {
@@ -203,9 +216,12 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		if c.funcs[f.lib+"/"+name] != nil {
 			return found(f.lib+"/"+name, "")
 		}
+		if f.lib == "" && c.funcs[name] != nil { // resources of the entry know each other first
+			return found(name, "")
+		}
 		var candidates []string
 		for full := range c.funcs {
-			if strings.HasSuffix(full, "/"+name) {
+			if full == name || strings.HasSuffix(full, "/"+name) {
 				candidates = append(candidates, full)
 			}
 		}

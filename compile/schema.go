@@ -23,8 +23,9 @@ type Entry struct {
 
 // Defaults fill what a functionality leaves open.
 type Defaults struct {
-	Backend string      `json:"backend" default:"systemd"` // none: backend of functionalities that name none
-	Place   graph.Place `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
+	Backend string          `json:"backend" default:"systemd"` // none: backend of functionalities that name none
+	EC2     graph.Instances `json:"ec2"`                       // none: how services of the backend ec2 come to machines
+	Place   graph.Place     `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
 }
 
 // Machine is a machine as the central file declares it.

@@ -73,7 +73,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				c.agreed(saved)
 				c.give(w)
 			}
-			cs, err := prj.Changes(ctx, d, w)
+			cs, err := c.changes(ctx, prj, d, w)
 			if err != nil {
 				return err
 			}
@@ -102,6 +102,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 		},
 	}
 	c.flags(cmd.Flags())
+	c.refreshes(cmd.Flags())
 	p.flags(cmd.Flags())
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func printJSON(w io.Writer, v any) error {
 }
 
 func symbol(a plan.Action) string {
-	if !a.Certain {
+	if !a.Certain && a.Op != plan.Create {
 		return "?"
 	}
 	return map[plan.Op]string{plan.Create: "+", plan.Update: "~", plan.Replace: "±", plan.Move: ">", plan.Delete: "-"}[a.Op]
@@ -44,6 +45,8 @@ func (s style) symbol(a plan.Action) string {
 // does says what an action does, in a few words.
 func does(a plan.Action) string {
 	switch {
+	case !a.Certain && a.Op == plan.Create:
+		return "create, when what it reads is known"
 	case !a.Certain:
 		return "update " + a.Reason
 	case a.Former != "":
@@ -101,6 +104,26 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bo
 		fmt.Fprintf(w, "      to remove it: defx %s --allow-delete %s\n", verb, p.Address)
 	}
 	if len(cs.Actions)+len(cs.Protected) > 0 {
+		fmt.Fprintln(w)
+	}
+}
+
+// printLooks writes what only the cloud tells of modules.
+func (s style) printLooks(w io.Writer, cs *plan.ChangeSet) {
+	for _, module := range slices.Sorted(maps.Keys(cs.Refresh)) {
+		look := cs.Refresh[module]
+		if len(look.Changes)+len(look.Drift) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s, as the cloud tells:\n", module)
+		for _, r := range look.Drift {
+			fmt.Fprintf(w, "  %s %s  %s\n", s.faint("!"), r.Address, "others changed it")
+			s.printFields(w, r.Fields, false)
+		}
+		for _, r := range look.Changes {
+			fmt.Fprintf(w, "  %s %s  %s\n", s.symbol(plan.Action{Op: r.Op, Certain: true}), r.Address, r.Op)
+			s.printFields(w, r.Fields, false)
+		}
 		fmt.Fprintln(w)
 	}
 }

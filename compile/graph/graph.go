@@ -28,6 +28,33 @@ type Graph struct {
 
 	Externals map[string]*External // lib/name → what stands without defx
 	Resources []*Resource          // sorted by address
+	EC2       Instances            // how services of the backend ec2 come to machines
+}
+
+// Instances say how services of the backend ec2 come to machines.
+type Instances struct {
+	Region              string              `json:"region,omitempty"`                                                   // region of what names none
+	Locations           map[string]Location `json:"locations,omitempty"`                                                // place.location → where that is
+	Subnet              token.Text          `json:"subnet,omitempty"`                                                   // subnet of the instances: defx.ref('a').output('id')
+	InstanceType        string              `json:"instanceType,omitempty"`                                             // of instances that run services
+	Image               string              `json:"image,omitempty"`                                                    // a Debian or another system with systemd and cloud-init
+	ServicesPerInstance int                 `json:"servicesPerInstance,omitempty" min:"1" max:"1000"`                   // the most on one instance; without it, what its capacity allows
+	KeyName             token.Text          `json:"keyName,omitempty"`                                                  // key pair whose owner may go in
+	User                string              `json:"user,omitempty" default:"admin"`                                     // whom ssh goes in as
+	Via                 string              `json:"via,omitempty"`                                                      // ssh address of a machine through which instances are reached
+	Address             string              `json:"address,omitempty" enum:"private,public" default:"private"`          // the address by which instances are reached
+	SSHFrom             []string            `json:"sshFrom,omitempty"`                                                  // networks from which ssh may come; the VPC's own if absent
+	AuthorizedKeys      []string            `json:"authorizedKeys,omitempty"`                                           // public keys that may go in besides
+	Pool                string              `json:"pool,omitempty"`                                                     // the pool that the instances belong to
+	Capacity            map[string]string   `json:"capacity,omitempty"`                                                 // cpu and memory of an instance, if its type is not known here
+	Class               string              `json:"class,omitempty" enum:"shared,exclusive,autoscale" default:"shared"` // `exclusive`: an instance of its own; `autoscale`: a group whose count the cloud owns
+}
+
+// Location is where machines of one place.location are.
+type Location struct {
+	Region string     `json:"region,omitempty"` // of its instances
+	Zone   string     `json:"zone,omitempty"`   // of its instances, if its subnet does not say
+	Subnet token.Text `json:"subnet,omitempty"` // of its instances
 }
 
 // External is a name for what stands already.
@@ -40,8 +67,8 @@ type External struct {
 // Resource is infrastructure that is not a process.
 type Resource struct {
 	Address Address
-	Type    string         // "aws.s3"
-	Fields  map[string]any // what its backend reads
+	Type    string         // "aws.vpc"
+	Fields  map[string]any // what its backend reads; texts are token.Text with resolved refs
 	Path    []string       // where it stands in the entry's value
 	Held    bool
 }
@@ -61,6 +88,7 @@ type Service struct {
 	Machine  string // chosen by place; empty before
 	Spec     Spec
 	Options  json.RawMessage // the namespace of its backend, canonical; nil if none
+	EC2      json.RawMessage // the namespace ec2, if the backend is that one
 	FQDN     string
 	Requires []Edge // order, address, values
 	Connects []Edge // reachability only
@@ -95,6 +123,9 @@ type Machine struct {
 	Labels   map[string]string `json:"labels,omitempty"`   //
 	Location string            `json:"location,omitempty"` // free text: a region, a rack
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
+	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
+	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }
 
 // Place says where a functionality may run.

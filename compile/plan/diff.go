@@ -24,6 +24,7 @@ type DiffInput struct {
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
+	Drifted     map[string]bool                    // modules that others changed
 	Doubt       map[string]string                  // address → why nobody knows whether it stands: Interrupted, or another reason
 }
 
@@ -148,13 +149,14 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
+		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // a module whose inputs nobody knows yet
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	}
 	a.Before = r.Digest
 	values := maps.Equal(r.Values, u.Values)
 	switch {
-	case r.Backend != u.Backend:
+	case r.Backend != u.Backend && (r.Backend != "" || u.Machine != ""):
 		a.Op, a.From, a.Reason = Replace, r.Machine, fmt.Sprintf("backend %s → %s", r.Backend, u.Backend)
 		cs.Summary.Replace++
 	case r.Machine != u.Machine:
@@ -170,6 +172,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case in.Doubt[u.Address] != "":
 		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address]
 		cs.Summary.Uncertain++
+	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
 	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.same(u):
 		cs.Summary.Unchanged++
 		return nil
@@ -194,6 +201,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			return nil
 		}
 		a.Verb = Restart
+		if u.Machine == "" {
+			a.Verb = Converge
+		}
 		a.Reason = "an interrupted apply left it in an unknown state"
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
@@ -204,6 +214,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
 			a.Reason = reason(a.Changes, before, after)
+			if u.Machine == "" {
+				a.Verb = Converge
+			}
 		}
 	}
 	if former != "" {

@@ -21,6 +21,27 @@ var examples = map[string]example{
 
 	"defaults.backend": {value: `'systemd'`},
 	"defaults.place":   {value: `{ pool: 'prod' }`},
+	"defaults.ec2":     {value: `{ region: 'eu-central-1', instanceType: 't3.small', image: 'ami-12345678' }`},
+
+	"instances.region":              {value: `'eu-central-1'`},
+	"instances.locations":           {value: `{ singapore: { region: 'ap-southeast-1' } }`, key: "singapore"},
+	"instances.subnet":              {value: `'subnet-0123456789abcdef0'`},
+	"instances.instanceType":        {value: `'t3.small'`},
+	"instances.image":               {value: `'ami-12345678'`},
+	"instances.servicesPerInstance": {value: `5`},
+	"instances.keyName":             {value: `'ops'`},
+	"instances.user":                {value: `'ubuntu'`},
+	"instances.via":                 {value: `'ssh://ops@gate.example.com'`},
+	"instances.address":             {value: `'public'`},
+	"instances.sshFrom":             {value: `['10.0.0.0/8']`},
+	"instances.authorizedKeys":      {value: `['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u']`},
+	"instances.pool":                {value: `'prod'`},
+	"instances.capacity":            {value: `{ cpu: '2', memory: '4Gi' }`},
+	"instances.class":               {value: `'exclusive'`},
+
+	"location.region": {value: `'ap-southeast-1'`},
+	"location.zone":   {value: `'ap-southeast-1a'`},
+	"location.subnet": {value: `'subnet-0123456789abcdef1'`},
 
 	"machine.connect":  {value: `'ssh://deploy@web1.example.com'`},
 	"machine.address":  {value: `'10.0.0.11'`},

@@ -24,6 +24,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 )
@@ -42,11 +43,14 @@ type Work struct {
 	Revision string                                // commit of the deployment's folder, if known
 
 	AllowDelete, AllowMove map[string]bool
+	Drifted                map[string]bool // modules that others changed
 	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
 	Artifact func(plan.Artifact) (io.ReadCloser, error)
-	Tell     func(Event) // may be nil; called from one goroutine at a time
+	Tell     func(Event)                                           // may be nil; called from one goroutine at a time
+	HostKey  func(context.Context, *graph.Machine) (string, error) // public key of a machine that a module made, on first sight; nil = known_hosts tell
+	Modules  *terraform.Shop                                       // where modules of resources are made; nil if there are none
 
 	Parallel  int           // actions at once; 0 = 10
 	Deadline  time.Duration // of one action; 0 = 10 minutes
@@ -141,6 +145,9 @@ func elsewhere(before, now []*graph.Machine) map[string]string {
 	was := map[string]string{}
 	for _, b := range before {
 		for _, n := range now {
+			if n.Module != "" && n.Address == "" { // nobody knows yet where it will be
+				continue
+			}
 			if b.Name == n.Name && place(b.Connect) != place(n.Connect) {
 				was[b.Name] = b.Connect
 			}
@@ -158,7 +165,7 @@ func (w *Work) on(machine string, records []plan.Record) []plan.Record {
 
 func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]string, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Moved: w.Moved,
+		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {
@@ -305,6 +312,9 @@ type run struct {
 	doubted  map[string]bool // machines that an interrupted apply touched
 	life     context.Context // of the conversations with machines
 	end      context.CancelFunc
+	outs     outputs
+	looked   sync.Once // at what stands on no machine
+	foreign  error     // what was found there
 }
 
 // scope names deployment and environment on machines.
@@ -352,6 +362,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
+	r.outs.learn(records)
 	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
@@ -403,6 +414,17 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	res.Generation = head.Generation
+	if done := r.asDone(now); done != nil { // what was not known before is known now
+		if planRaw, planObject, err = state.Object(done); err != nil {
+			return nil, err
+		}
+		if cs.Plan, err = done.Digest(); err != nil {
+			return nil, err
+		}
+		if err := r.w.Store.Put(lasting, planRaw); err != nil {
+			return nil, err
+		}
+	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
@@ -552,7 +574,7 @@ func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.
 	}
 	names := map[string]string{}
 	for _, m := range before {
-		if name := at[place(m.Connect)]; !declared[m.Name] && name != "" {
+		if name := at[place(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
 			names[m.Name] = name
 		}
 	}
@@ -600,8 +622,15 @@ func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.
 		r.known[rec.Address] = true
 	}
 	var names []string
+	changing := map[string]bool{}
+	for _, a := range cs.Actions {
+		changing[a.Address] = true
+	}
 	for _, a := range cs.Actions {
 		for _, name := range []string{a.Machine, a.From} {
+			if m := r.machines[name]; m != nil && changing[m.m.Module] {
+				continue // it may not be there yet, or be another one soon
+			}
 			if name != "" && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
@@ -630,7 +659,11 @@ func (r *run) lost(ctx context.Context, name string) error {
 	}
 	for _, address := range slices.Sorted(maps.Keys(units)) {
 		if !r.known[address] && units[address].Digest != "" {
-			return &lostState{diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
+			where := "machine " + name
+			if name == "" {
+				where = "folder terraform of the state"
+			}
+			return &lostState{diag.Errorf(where, "holds %s, which the state does not know: the state was lost or is another's", address).
 				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
 		}
 	}
@@ -666,7 +699,7 @@ func sorted(by map[string]plan.Record) []plan.Record {
 func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
 	rec := old
 	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
-	rec.Digest, rec.Object, rec.Values = e.Digest, e.Object, e.Values
+	rec.Digest, rec.Object, rec.Values, rec.Outputs = e.Digest, e.Object, e.Values, e.Outputs
 	if e.Digest == "" {
 		if rec.Backend == "" {
 			if u := r.w.Plan.Find(address); u != nil {
@@ -677,7 +710,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	}
 	raw, err := r.w.object(ctx, e.Object)
 	if err != nil {
-		return rec, fmt.Errorf("%s on machine %s: %w", address, machine, err)
+		return rec, fmt.Errorf("%s: what stands there: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {

@@ -38,6 +38,11 @@ func (r *run) reach(name string) (*machine, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.client == nil && m.err == nil && m.m.Module != "" {
+		if err := r.find(r.life, m); err != nil {
+			return m, err
+		}
+	}
 	if m.client == nil && m.err == nil {
 		m.client, m.err = r.w.Dial(r.life, m.m)
 	}
@@ -46,6 +51,9 @@ func (r *run) reach(name string) (*machine, error) {
 
 // units asks what stands on a machine, once.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
+	if name == "" { // what stands on no machine
+		return r.modules(ctx)
+	}
 	m, err := r.reach(name)
 	if err != nil {
 		return nil, err
@@ -154,6 +162,7 @@ type finished struct {
 	stands *plan.Record // nil: nothing
 	err    error
 	took   time.Duration
+	kept   bool // it is what it was
 }
 
 // walk does the actions, each when those that it waits for are done, and gives
@@ -231,7 +240,8 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			go func() {
 				at := time.Now()
 				stands, err := r.act(lasting, a, had, stood)
-				over <- finished{a, stands, err, time.Since(at)}
+				kept := stood && stands != nil && had.Digest == stands.Digest && maps.Equal(had.Values, stands.Values)
+				over <- finished{a, stands, err, time.Since(at), kept}
 			}()
 		}
 		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
@@ -256,6 +266,8 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			out.Outcome = Failed
 			res.Failed = append(res.Failed, f.a.Address)
 			doom(f.a.Address, f.a.Address, waiting, doomed)
+		} else if !f.a.Certain && f.kept {
+			res.Counts.Unchanged++ // its values turned out equal
 		} else {
 			count(&res.Counts, f.a.Op)
 		}
@@ -326,6 +338,9 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 	deadline := r.w.Deadline
 	if deadline == 0 {
 		deadline = 10 * time.Minute
+		if a.Machine == "" {
+			deadline = time.Hour // a database takes half of it
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -368,8 +383,15 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		return r.change(ctx, a.Address, a.Machine, nil, old)
 	}
 	u := r.w.Plan.Find(a.Address)
-	if len(u.Unknown) > 0 {
-		return old, fmt.Errorf("the value of %s is not known", u.Unknown[0])
+	if len(u.Unknown)+len(u.Binds) > 0 {
+		bound, err := u.Bind(r.outs.get)
+		if err != nil {
+			return old, err
+		}
+		if !a.Certain && old != nil && old.Digest == bound.Digest && maps.Equal(old.Values, bound.Values) {
+			return old, nil // what it reads has not changed
+		}
+		u = &bound
 	}
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
@@ -419,6 +441,9 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 
 // change asks one machine to make a unit what it should be; u nil deletes it.
 func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if name == "" {
+		return r.module(ctx, address, u, old)
+	}
 	m, err := r.write(ctx, name)
 	if err != nil {
 		return old, err
