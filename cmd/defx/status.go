@@ -215,6 +215,9 @@ func (u *stands) runs(err error) string {
 // when says when a job ran and runs again.
 func (u *stands) when() string {
 	out := ""
+	if u.Runs.Running {
+		return " for " + age(u.Runs.Last)
+	}
 	if !u.Runs.Last.IsZero() {
 		out = " " + age(u.Runs.Last) + " ago"
 	}
