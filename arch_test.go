@@ -29,6 +29,7 @@ var owners = map[string][]string{
 	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
 	"github.com/moby/moby/client":            {"deploy/engine"},
 	"github.com/containerd/errdefs":          {"deploy/engine"},
+	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
 	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang"},

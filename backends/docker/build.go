@@ -281,7 +281,9 @@ func (b *builder) capabilities(c *Container) {
 	own := b.Run.Options.Capabilities
 	if slices.Contains(own, "default") {
 		for _, name := range own {
-			if name != "default" {
+			if less, is := strings.CutPrefix(name, "-"); is {
+				c.CapDrop = append(c.CapDrop, less)
+			} else if name != "default" {
 				c.CapAdd = append(c.CapAdd, name)
 			}
 		}

@@ -25,7 +25,7 @@ type options struct {
 	Aliases      []string        `json:"aliases,omitempty"`      // further names in the network
 	Ports        map[string]int  `json:"ports,omitempty"`        // port's name → what the process listens on, if another than in ports
 	Publish      *publish        `json:"publish,omitempty"`      // whether, and on which address, the machine passes ports on
-	Capabilities []string        `json:"capabilities,omitempty"` // that it keeps; ['default'] = as the engine wants
+	Capabilities []string        `json:"capabilities,omitempty"` // that it keeps; 'default' among them = what the engine gives, less those that begin with "-"
 	ReadOnly     *bool           `json:"readOnly,omitempty"`     // its root
 	Init         *bool           `json:"init,omitempty"`         // a process 1 that reaps
 	Volumes      []volume        `json:"volumes,omitempty"`      // of the deployment or of the machine
@@ -66,7 +66,7 @@ var taken = map[string]string{
 var (
 	volumeRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,100}$`)
 	aliasRE  = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9_])?$`)
-	capRE    = regexp.MustCompile(`^[A-Z][A-Z_]+$`)
+	capRE    = regexp.MustCompile(`^-?[A-Z][A-Z_]+$`)
 )
 
 // options decodes the namespace strictly.

@@ -40,7 +40,7 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 			return d.old, err
 		}
 	} else if contained(d.layout.Unit) {
-		return d.old, fmt.Errorf("%s: a folder has no docker engine that could run it", d.address)
+		return d.old, errors.New("a folder runs no containers: its machine must be connect: 'local' or 'ssh://…'")
 	}
 	b := &begun{Files: d.next.Files, Dirs: h.missingDirs(d.layout), Leaves: d.next.Leaves}
 	if err := h.note(note{Scope: d.scope, Address: d.address, Begin: b}); err != nil {

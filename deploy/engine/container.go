@@ -145,7 +145,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	if initial {
 		host.Init = &initial
 	}
-	if slices.Contains(c.CapAdd, "SYS_ADMIN") || len(c.CapDrop) == 0 {
+	if !slices.Contains(c.CapDrop, "ALL") { // it is to be as the engine wants
 		host.SecurityOpt = nil
 	}
 	if c.Tasks > 0 {
@@ -170,6 +170,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	if err != nil {
 		return fail(err)
 	}
+	gateway := strings.Join(host.ExtraHosts, "")
 	for _, m := range c.Mounts {
 		one := mount.Mount{Type: mount.TypeBind, Source: m.Path, Target: m.Target, ReadOnly: m.ReadOnly}
 		if m.Volume != "" {
@@ -202,6 +203,9 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	}
 	for k, v := range labels(c.ID, unit, d) {
 		config.Labels[k] = v
+	}
+	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // the machine keeps its name
+		host.ExtraHosts = append(host.ExtraHosts, gateway)
 	}
 	return config, host, nets, nil
 }
