@@ -141,6 +141,13 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	slices.Sort(u.After)
 	u.Requires, u.After = slices.Compact(u.Requires), slices.Compact(u.After)
 
+	if svc.Address.Member != "" {
+		for _, m := range g.Services {
+			if a := m.Address; a.Functionality() == svc.Address.Functionality() && a.Replica == svc.Address.Replica && a.Machine == "" && m.Machine == svc.Machine {
+				in.Group = append(in.Group, m)
+			}
+		}
+	}
 	payload, errs := b.Render(in)
 	for _, e := range errs {
 		e.Subject = address
@@ -152,6 +159,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	u.Payload, u.Reads = payload, payload.Reads()
 	values := plan.Values{}
 	for _, t := range u.Reads {
+		if v, ok := seen(g, b, in, t); ok {
+			values[plan.Key(t)] = v
+			continue
+		}
 		v, err := g.Value(svc, t)
 		if err != nil {
 			errs = append(errs, err)
@@ -183,6 +194,24 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
 		Values: values, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
 	return out
+}
+
+// seen asks the reader's backend what a neighbour on the same machine is to it.
+func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
+	n, ok := b.(Networker)
+	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
+		return "", false
+	}
+	target := g.Target(in.Service, t)
+	if target == nil || target.Machine != in.Service.Machine {
+		return "", false
+	}
+	field := t.Field
+	if field == "host" && t.Of == "me" {
+		field = "address"
+	}
+	m := g.Machine(target.Machine)
+	return n.Sees(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {

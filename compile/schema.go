@@ -33,6 +33,7 @@ type Machine struct {
 	Address  string            `json:"address"`                 // none: what `.host` gives to readers on other machines; needed once there is one
 	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
 	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
+	Docker   string            `json:"docker"`                  // none: where its docker engine listens, `unix:///PATH`; as the user's own docker if absent
 	Pool     string            `json:"pool"`                    // none: the set of machines it belongs to; `place.pool` asks for it
 	Roles    []string          `json:"roles"`                   // none: what it is for; `place.roles` asks for them
 	Labels   map[string]string `json:"labels"`                  // none: free words about it; `place.labels` asks for them

@@ -17,13 +17,14 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
 )
 
 // all is the list of backends that this program has.
-var all = backends.NewSet(systemd.New())
+var all = backends.NewSet(systemd.New(), docker.New())
 
 // Exit codes.
 const (

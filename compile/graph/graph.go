@@ -89,6 +89,7 @@ type Machine struct {
 	Address  string            `json:"address,omitempty"`  // what .host gives to readers elsewhere
 	HostKey  string            `json:"hostKey,omitempty"`  // pinned public key, authorized_keys form
 	Via      string            `json:"via,omitempty"`      // ssh hop
+	Docker   string            `json:"docker,omitempty"`   // where its docker engine listens: unix:///PATH; the usual place if absent
 	Pool     string            `json:"pool,omitempty"`     // the set it belongs to
 	Roles    []string          `json:"roles,omitempty"`    // sorted
 	Labels   map[string]string `json:"labels,omitempty"`   //

@@ -281,6 +281,21 @@ func (c *Client) Object(ctx context.Context, d digest.Digest) ([]byte, error) {
 	return out.Object, nil
 }
 
+// UseEngine says where the machine's docker engine listens, before anything is asked of it.
+func (c *Client) UseEngine(ctx context.Context, socket string) error {
+	_, err := c.quickly(ctx, &Message{Kind: "engine", Engine: socket})
+	return err
+}
+
+// Orphans asks for what runs in a scope's name and nothing that stands leads to.
+func (c *Client) Orphans(ctx context.Context, scope string) ([]string, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "orphans", Scope: scope})
+	if err != nil {
+		return nil, err
+	}
+	return out.Names, nil
+}
+
 // Restart starts a unit anew, as it stands, and waits until it is ready.
 func (c *Client) Restart(ctx context.Context, scope, address string) error {
 	_, err := c.ask(ctx, &Message{Kind: "restart", Scope: scope, Address: address}, nil)

@@ -55,7 +55,8 @@ type Message struct {
 	Info      *Info             `json:"info,omitempty"`     // answer of info
 	Object    []byte            `json:"object,omitempty"`   // answer of object
 	Freed     uint64            `json:"freed,omitempty"`    // answer of collect: bytes
-	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes
+	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes; of orphans: what nothing leads to
+	Engine    string            `json:"engine,omitempty"`   // engine: socket of the docker engine
 }
 
 // conn reads and writes frames.

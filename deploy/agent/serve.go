@@ -151,6 +151,10 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 			return out, errors.New("one object at a time")
 		}
 		out.Object, err = h.Object(m.Digests[0])
+	case "engine":
+		h.UseEngine(m.Engine)
+	case "orphans":
+		out.Names, err = h.Orphans(ctx, m.Scope)
 	case "restart":
 		err = h.Restart(ctx, m.Scope, m.Address)
 	case "collect":
