@@ -255,11 +255,7 @@ func readLibrary(name string, raw []byte) (Library, bool) {
 	}
 	l := Library{Name: name}
 	for p := range slices.Chunk(parts, 3) {
-		f := Functionality{Name: string(p[0]), Value: p[1]}
-		if len(p[2]) > 0 {
-			f.Base = p[2]
-		}
-		l.Functionalities = append(l.Functionalities, f)
+		l.Functionalities = append(l.Functionalities, Functionality{Name: string(p[0]), Value: value(p[1]), Base: value(p[2])})
 	}
 	return l, true
 }

@@ -182,8 +182,8 @@ func told(res *Result, err error) string {
 // links, arguments, and files that come to stand before others.
 func TestTheCacheIsNeverStale(t *testing.T) {
 	here(t)
-	edits := 300
-	if s := os.Getenv("DEFX_TEST_EDITS"); s != "" {
+	edits := 250
+	if s := os.Getenv("DEFX_TEST_CACHE_EDITS"); s != "" {
 		edits, _ = strconv.Atoi(s)
 	}
 	g := &garden{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(11, uint64(edits)))}

@@ -87,11 +87,7 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 		}
 		return nil, &dead{fmt.Sprintf("evaluation died: %v: %s", err, firstLine(said)), ""}
 	}
-	a := &answer{}
-	if err := json.Unmarshal(out.Bytes(), a); err != nil {
-		return nil, fmt.Errorf("the evaluation's answer is not readable: %w", err)
-	}
-	return a, nil
+	return decodeAnswer(out.Bytes())
 }
 
 func firstLine(s string) string {

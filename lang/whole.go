@@ -328,27 +328,35 @@ func (e *evaluator) functionality(l, n string) Functionality {
 // library evaluates a library at once and, if that fails, each functionality by itself.
 func (e *evaluator) library(l string) Library {
 	out := Library{Name: l}
-	names, bad := e.functionalities(l)
-	if bad != nil {
-		out.Err = bad
-		return out
-	}
-	values := map[string]json.RawMessage{}
 	q := quote(l)
+	var all struct {
+		Values     map[string]json.RawMessage
+		Overridden []string
+	}
 	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
-		for _, n := range names {
-			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: values[n]})
+	bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+`;
+assert std.isObject(x);
+{
+  Values: { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
+  Overridden: [k for k in std.objectFields(o) if std.startsWith(k, p)],
+}`, &all)
+	if bad == nil {
+		for _, n := range slices.Sorted(maps.Keys(all.Values)) {
+			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: all.Values[n]})
 		}
 	} else {
+		names, bad := e.functionalities(l)
+		if bad != nil {
+			out.Err = bad
+			return out
+		}
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, e.functionality(l, n))
 		}
+		e.askInto("[k for k in std.objectFields(o)]", &all.Overridden)
 	}
-	var overridden []string
-	e.askInto("[k for k in std.objectFields(o)]", &overridden)
 	for i, f := range out.Functionalities {
-		if f.Err == nil && slices.Contains(overridden, l+"/"+f.Name) {
+		if f.Err == nil && slices.Contains(all.Overridden, l+"/"+f.Name) {
 			// A base that fails alone may be right with its override: then there is nothing to compare.
 			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("pack(lib(%s)[%s])", q, quote(f.Name)))
 		}

@@ -63,7 +63,7 @@ func template() string {
 
 // objects are nested, patched and pruned, as Kubernetes' are.
 const objects = `
-local container(name, image) = { name: name, image: image, env_:: {}, env: [{ name: k, value: self.env_[k] } for k in std.objectFields(self.env_)] };
+local container(name, image) = { name: name, image: image, local c = self, env_:: {}, env: [{ name: k, value: c.env_[k] } for k in std.objectFields(c.env_)] };
 local deployment(name) = {
   apiVersion: 'apps/v1',
   kind: 'Deployment',

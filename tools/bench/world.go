@@ -37,11 +37,12 @@ const baseLibrary = `local defx = import 'defx/v1.libsonnet';
 `
 
 const library = `local base = import 'base.libsonnet';
-{ ['s%%d' %% i]: base.service('l%[1]d', i, %[2]d + i, '%[3]s') for i in std.range(0, %[4]d) }
+{ ['s%%d' %% i]: base.service('l%[1]d', i, %[2]d + i, if i == 7 then '%[3]s' else 'info') for i in std.range(0, %[4]d) }
 `
 
 func libraryName(l int) string { return fmt.Sprintf("lib%03d.libsonnet", l) }
 
+// library is one library. level is what one of its services says.
 func (w world) library(l int, level string) string {
 	return fmt.Sprintf(library, l, 1024+(l*w.each)%60000, level, w.each-1)
 }
