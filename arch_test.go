@@ -16,13 +16,15 @@ var rooms = []string{"lib", "lang", "compile", "backends", "deploy", "cmd"}
 
 // owners of third-party modules: who may import each. A module that is not here may be imported by nobody.
 var owners = map[string][]string{
-	"github.com/google/go-jsonnet":           {"lang", "lang/lint"},
+	"github.com/google/go-jsonnet":           {"lang", "lang/lint", "lang/native"},
 	"gonum.org/v1/gonum":                     {"compile/graph"},
-	"github.com/hashicorp/terraform-exec":    {"backends/ec2"},
+	"github.com/hashicorp/terraform-exec":    {"deploy/terraform"},
+	"github.com/hashicorp/terraform-json":    {"deploy/terraform"},
+	"github.com/hashicorp/go-version":        {"deploy/terraform"},
 	"github.com/spf13/pflag":                 {"cmd/defx"},
 	"github.com/spf13/cobra":                 {"cmd/defx"},
 	"github.com/gowebpki/jcs":                {"lang/digest"},
-	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state"},
+	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state", "deploy/terraform"},
 	"github.com/google/go-containerregistry": {"deploy/lock", "deploy/engine"},
 	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
 	"github.com/moby/moby/client":            {"deploy/engine"},

@@ -44,9 +44,9 @@ type Backend interface {
 	// Render makes the payload of a service. All tokens of the payload that are refs stay symbols
 	// inside token.Text values. Errors carry the path of the field below the service's SpecPath or Path.
 	Render(Input) (plan.Payload, diag.List)
-	// Realize turns a payload into what should stand on the machine. version is Version().Short()
+	// Realize turns a payload into what should stand on the machine. instance is Unit.Instance
 	// of the unit; value gives the value of a ref. An unbound ref is an error.
-	Realize(p plan.Payload, version string, value func(token.Token) (string, bool)) (Layout, error)
+	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
 }
 
 // Networker is a backend whose services have addresses of their own. Sees tells
@@ -75,6 +75,10 @@ type Layout struct {
 	Soak time.Duration
 	// Healthy is a unit that succeeds while all is well with the set that this is a replica of; "" = nobody tells.
 	Healthy string
+	// Retire is a unit that takes it out of what it belongs to, before it goes for good; "" = nothing is to be done.
+	Retire string
+	// Graceful names the way in which two versions live at once; "" = they do not.
+	Graceful string
 	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
 	Leaves []string
 	// Objects go into the store before any file is written.

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -35,8 +38,11 @@ func (s Set) Names() []string { return slices.Sorted(maps.Keys(s)) }
 // Rendered is a plan with its units.
 type Rendered struct {
 	Plan    *plan.Plan
-	Units   map[string]*plan.Unit    // by address; without what is held
-	Objects map[digest.Digest][]byte // canonical bytes of each unit
+	Modules map[string]Module // by address
+	// Incomplete means that resources failed, and nothing else was rendered.
+	Incomplete bool
+	Units      map[string]*plan.Unit    // by address; without what is held
+	Objects    map[digest.Digest][]byte // canonical bytes of each unit
 }
 
 // Failure is a functionality that a backend, or a value it reads, refuses.
@@ -48,39 +54,88 @@ type Failure struct {
 // Render makes the plan of a placed graph. Held services take the place that
 // deployed gives them; one that was never deployed is left out.
 func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool)) (*Rendered, []Failure) {
-	out := &Rendered{Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
+	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
 	failures := map[string]diag.List{}
-	for _, svc := range g.Services {
-		if svc.Held {
+	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
+	for _, e := range s.modules(infra, out) {
+		f := ""
+		if a, err := graph.ParseAddress(e.Subject); err == nil && a.Lib != "" {
+			f = a.Functionality()
+		}
+		failures[f] = append(failures[f], e)
+	}
+	if out.Incomplete = len(failures) > 0; out.Incomplete { // what reads of them cannot be told either
+		return out, listed(failures)
+	}
+	var asking sync.Mutex
+	one := func(t token.Token) (plan.Artifact, bool) {
+		asking.Lock()
+		defer asking.Unlock()
+		return artifact(t)
+	}
+	units := make([]rendered, len(g.Services))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(g.Services)) { // one service knows nothing of another's unit
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
+				if !g.Services[i].Held {
+					units[i] = s.one(g, g.Services[i], one, infra)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i, svc := range g.Services {
+		u := units[i]
+		switch {
+		case svc.Held:
 			if p, ok := deployed(svc.Address.String()); ok {
 				out.Plan.Units = append(out.Plan.Units, p)
 			}
-			continue
-		}
-		if errs := s.one(g, svc, artifact, out); len(errs) > 0 {
+		case len(u.errs) > 0:
 			f := svc.Address.Functionality()
-			failures[f] = append(failures[f], errs...)
+			failures[f] = append(failures[f], u.errs...)
+		default:
+			out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
+			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	return out, listed(failures)
+}
+
+func listed(failures map[string]diag.List) []Failure {
 	var list []Failure
 	for _, name := range slices.Sorted(maps.Keys(failures)) {
 		list = append(list, Failure{name, failures[name].Sort()})
 	}
-	return out, list
+	return list
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), out *Rendered) diag.List {
+// rendered is one unit, or why there is none.
+type rendered struct {
+	unit   *plan.Unit
+	raw    []byte
+	placed plan.Placed
+	errs   diag.List
+}
+
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra) (out rendered) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
-		return diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		out.errs = diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		return out
 	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
 	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
 	if svc.Spec.Update != nil {
-		u.AtOnce = svc.Spec.Update.AtOnce
+		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
+	}
+	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
+		u.Suffice = svc.Spec.Ready.Count
 	}
 	local := map[graph.Address]bool{}
 	for _, e := range svc.Requires {
@@ -116,43 +171,50 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		e.Subject = address
 	}
 	if len(errs) > 0 {
-		return errs
+		out.errs = errs
+		return out
 	}
 	u.Payload, u.Reads = payload, payload.Reads()
 	values := plan.Values{}
+	placed := plan.Placed{}
 	for _, t := range u.Reads {
 		if v, ok := seen(g, b, in, t); ok {
 			values[plan.Key(t)] = v
 			continue
 		}
-		v, err := g.Value(svc, t)
-		if err != nil {
+		if err := infra.value(svc, t, values, &placed, &u.Requires); err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		values[plan.Key(t)] = v
 	}
+	if m := g.Machine(svc.Machine); m != nil && m.Module != "" { // its machine must be there
+		u.Requires = append(u.Requires, m.Module)
+	}
+	slices.Sort(u.Requires)
+	u.Requires = slices.Compact(u.Requires)
 	if len(errs) > 0 {
-		return errs
+		out.errs = errs
+		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
 	u.Spec = shown(svc, u)
 	d, err := u.Digest()
 	if err != nil {
-		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		return out
 	}
 	raw, err := digest.Canonical(u)
 	if err != nil {
-		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		return out
 	}
 	object := digest.Bytes(raw)
 	if len(values) == 0 {
 		values = nil
 	}
-	out.Units[address], out.Objects[object] = u, raw
-	out.Plan.Units = append(out.Plan.Units, plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful})
-	return nil
+	out.unit, out.raw = u, raw
+	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
+	return out
 }
 
 // seen asks the reader's backend what a neighbour on the same machine is to it.
@@ -198,14 +260,19 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
 	}
-	var m map[string]any
+	m := map[string]json.RawMessage{} // what lies below is brought into its order with the rest
 	json.Unmarshal(raw, &m)
+	add := func(name string, v any) {
+		if m[name], err = json.Marshal(v); err != nil {
+			panic(fmt.Sprintf("%s: %v", svc.Address, err))
+		}
+	}
 	if svc.Options != nil {
-		m[svc.Backend] = svc.Options
+		add(svc.Backend, svc.Options)
 	}
 	for name, list := range map[string][]string{"requires": u.Requires, "after": u.After} {
 		if len(list) > 0 {
-			m[name] = list
+			add(name, list)
 		}
 	}
 	out, err := digest.Canonical(m)

@@ -23,8 +23,9 @@ type Entry struct {
 
 // Defaults fill what a functionality leaves open.
 type Defaults struct {
-	Backend string      `json:"backend" default:"systemd"` // none: backend of functionalities that name none
-	Place   graph.Place `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
+	Backend string          `json:"backend" default:"systemd"` // none: backend of functionalities that name none
+	EC2     graph.Instances `json:"ec2"`                       // none: how services of the backend ec2 come to machines
+	Place   graph.Place     `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
 }
 
 // Machine is a machine as the central file declares it.
@@ -250,3 +251,15 @@ var shorthands = map[reflect.Type]shorthand{
 
 func isString(v any) bool { _, ok := v.(string); return ok }
 func isNumber(v any) bool { _, ok := v.(float64); return ok }
+
+// pools lists the pools that machines are in.
+func (e *Entry) pools() []string {
+	var out []string
+	for _, m := range e.Machines {
+		if m.Pool != "" {
+			out = append(out, m.Pool)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -44,7 +44,18 @@ func evalFile(c EvalConfig) (string, diag.List) {
 	if bad := scan(c.File, string(raw)); bad != nil && bad.Hint == nestingHint { // private characters and strange bytes are the user's own here
 		return "", diag.List{bad}
 	}
-	vm := newVM(&freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}})
+	i := &freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}}
+	out, err := evaluateFile(newVM(i, true), c)
+	if err != nil {
+		out, err = evaluateFile(newVM(i, false), c)
+	}
+	if err != nil {
+		return "", diag.List{explain(err)}
+	}
+	return out, nil
+}
+
+func evaluateFile(vm *jsonnet.VM, c EvalConfig) (string, error) {
 	vm.StringOutput = c.StringOutput
 	for k, v := range c.ExtStr {
 		vm.ExtVar(k, v)
@@ -60,13 +71,9 @@ func evalFile(c EvalConfig) (string, diag.List) {
 	}
 	node, _, err := vm.ImportAST("", c.File)
 	if err != nil {
-		return "", diag.List{explain(err)}
+		return "", err
 	}
-	out, err := vm.Evaluate(node)
-	if err != nil {
-		return "", diag.List{explain(err)}
-	}
-	return out, nil
+	return vm.Evaluate(node)
 }
 
 // freeImporter reads anywhere, as go-jsonnet's command does, and knows the embedded library.

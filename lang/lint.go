@@ -51,7 +51,7 @@ func lintAll(c Config, r lintRequest, a *answer) {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
 		return
 	}
-	e, bad := newEvaluator(c, i)
+	e, bad := newEvaluator(c, i, false)
 	if bad != nil {
 		a.Errors = diag.List{bad}
 		return

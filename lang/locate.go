@@ -61,7 +61,7 @@ func locate(c Config, r locateRequest) []diag.Position {
 	if err != nil {
 		return out
 	}
-	e, bad := newEvaluator(c, imp)
+	e, bad := newEvaluator(c, imp, false)
 	if bad != nil {
 		return out
 	}

@@ -48,7 +48,7 @@ func transform(c Config, r transformRequest, a *answer) {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
 		return
 	}
-	e, bad := newEvaluator(c, i)
+	e, bad := newEvaluator(c, i, true)
 	if bad != nil {
 		a.Errors = diag.List{bad}
 		return
@@ -96,7 +96,7 @@ func (e *evaluator) transform(i int, values map[string]json.RawMessage) (map[str
 		if err != nil {
 			return nil, diag.Errorf("", "%v", err)
 		}
-		e.vm.ExtVar("defx-values", string(raw))
+		e.bind("defx-values", string(raw))
 		out := map[string]json.RawMessage{}
 		bad := e.askInto(fmt.Sprintf(`local t = d.transforms[%d], v = std.parseJson(std.extVar('defx-values'));
 if !std.isObject(t) || std.length(t) != 1 || !std.isFunction(std.get(t, 'each', std.get(t, 'all'))) then

@@ -8,14 +8,17 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/defx-dev/defx/lang/native"
 	"github.com/defx-dev/defx/lang/token"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 )
 
-// newVM makes every VM that there is.
-func newVM(i jsonnet.Importer) *jsonnet.VM {
+// newVM makes every VM that there is. What fails in an eager one has to be
+// asked of a careful one, which alone fails as the user's program does.
+func newVM(i jsonnet.Importer, eager bool) *jsonnet.VM {
 	vm := jsonnet.MakeVM()
+	native.Install(vm, eager)
 	vm.Importer(i)
 	vm.NativeFunction(&jsonnet.NativeFunction{
 		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg", "here", "body"}, Func: nativeToken,

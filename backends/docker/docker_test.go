@@ -261,7 +261,9 @@ func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
 		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not the name of a user"},
 		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a name of a directory"},
 		{bare("", func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "x"} }), "service.schedule.cron", "fields"},
-		{bare("", func(s *graph.Spec) { s.Files = map[string]graph.File{"/etc/passwd/x": {Text: token.Lit("")}, "/etc/passwd": {Text: token.Lit("")}} }), "service.files./etc/passwd/x", "is a file itself"},
+		{bare("", func(s *graph.Spec) {
+			s.Files = map[string]graph.File{"/etc/passwd/x": {Text: token.Lit("")}, "/etc/passwd": {Text: token.Lit("")}}
+		}), "service.files./etc/passwd/x", "is a file itself"},
 		{bare(`{"bse":"x"}`, nil), "docker.bse", "not known here"},
 		{bare(`{"base":"nginx:1"}`, nil), "docker.base", "has no digest"},
 		{bare(`{"at":"app"}`, nil), "docker.at", "absolute"},

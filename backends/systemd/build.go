@@ -57,6 +57,11 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	if l.Ready != nil && l.Ready.Exec != "" {
 		unit(l.Ready.Exec, b.lookUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
+	l.Graceful = b.Meta.Graceful
+	if len(b.Meta.Retire) > 0 {
+		l.Retire = b.retire()
+		unit(l.Retire, b.lookUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
+	}
 	if up := b.Meta.Update; up != nil {
 		if up.Soak != "" {
 			l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)

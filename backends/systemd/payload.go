@@ -59,6 +59,8 @@ type metaPart struct {
 	Initializer []token.Text          `json:"initializer,omitempty"`
 	Schedule    *graph.Schedule       `json:"schedule,omitempty"`
 	Reload      *graph.Reload         `json:"reload,omitempty"`
+	Retire      []token.Text          `json:"retire,omitempty"`
+	Graceful    string                `json:"graceful,omitempty"` // how two versions live at once; empty: they do not
 }
 
 // listener is a socket with the port's number in place of its name.

@@ -10,6 +10,7 @@ import (
 
 func (n names) ready() string   { return n.base + ":ready.service" }
 func (n names) healthy() string { return n.base + ":healthy.service" }
+func (n names) retire() string  { return n.base + ":retire.service" }
 
 // readiness tells how to see that a version is ready. What it takes is in the
 // part of the payload that no restart is needed for.
@@ -30,8 +31,8 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
-// lookUnit writes the unit of a command that exits 0 when all is well. It sees
-// what the service sees, and is started as often as asked.
+// lookUnit writes the unit of a command that exits 0 when all is well, or done.
+// It sees what the service sees, and is started as often as asked.
 func (b *builder) lookUnit(name, what, field string, command []token.Text, mounts []string) []byte {
 	timeout := "30s"
 	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
@@ -41,7 +42,11 @@ func (b *builder) lookUnit(name, what, field string, command []token.Text, mount
 	b.head(&u, what)
 	u.section("Service")
 	u.set("Type", "oneshot")
-	u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
+	if field == "retire" {
+		u.set("TimeoutStartSec", "infinity") // whoever deletes it has patience of his own
+	} else {
+		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
+	}
 	u.set("ExecStart", b.exec(field, command))
 	b.body(&u, name, mounts)
 	b.extras(&u, "service", b.Run.Options.Service)

@@ -58,10 +58,15 @@ func (r *renderer) payload() payload {
 	if s.Update != nil {
 		update := *s.Update
 		update.AtOnce, update.Healthy = 0, r.Command(spec.At("update", "healthy"), update.Healthy) // how many is not the machine's matter
+		if update.Style == "graceful" {
+			p.Meta.Graceful = r.graceful(s)
+		}
+		update.Style, update.ReusePort = "", false
 		if update.Soak != "" || len(update.Healthy) > 0 {
 			p.Meta.Update = &update
 		}
 	}
+	p.Meta.Retire = r.Command(spec.At("retire"), s.Retire)
 	files, hostFiles := r.Files("files", s.Files), r.Files("hostFiles", s.HostFiles)
 	if s.Reload == nil {
 		p.Run.Files = files
@@ -76,6 +81,32 @@ func (r *renderer) payload() payload {
 	}
 	r.local(&p.Meta)
 	return p
+}
+
+// graceful tells how two versions of a service can live at once.
+func (r *renderer) graceful(s graph.Spec) string {
+	const hint = "sockets: { http: { port: 'http' } } lets the machine hold the port; update: { reuseport: true } says that the program opens it with SO_REUSEPORT"
+	where := spec.At("update", "style")
+	held := map[string]bool{}
+	for _, sock := range s.Sockets {
+		held[sock.Port] = true
+	}
+	switch {
+	case s.Schedule != nil:
+		r.Fail(where, "a service that runs on time has no two versions at once").WithHint("leave style out")
+	case s.Update.ReusePort && len(s.Sockets) > 0:
+		return "sockets reuseport"
+	case s.Update.ReusePort:
+		return "reuseport"
+	case len(s.Sockets) == 0:
+		r.Fail(where, "a graceful update needs a way for two versions to live at once").WithHint(hint)
+	}
+	for _, name := range spec.Keys(s.Ports) {
+		if !held[name] && len(s.Sockets) > 0 {
+			r.Fail(where, "two versions cannot both listen on port %q, which no socket holds", name).WithHint(hint)
+		}
+	}
+	return "sockets"
 }
 
 // bound lists what of reloadable files needs a new process: mounts, and owners, which are given at start.

@@ -19,7 +19,7 @@ func importCommand(o *options) *cobra.Command {
 		Use:               "import",
 		Short:             "Make libraries of what other tools read",
 		Long:              "Make libraries of what other tools read.\n\n" + exitCodes,
-		Example:           "  defx import compose compose.yaml",
+		Example:           "  defx import compose compose.yaml\n  defx import compose --help",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {

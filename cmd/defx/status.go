@@ -30,6 +30,7 @@ type stands struct {
 	Protected  bool          `json:"protected,omitempty"`
 	Running    *agent.State  `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
 	Drift      []string      `json:"drift,omitempty"`   // with --refresh: what is not as it was left
+	Runs       *agent.Runs   `json:"runs,omitempty"`    // with --refresh, of what has its times: how the last run went, when the next is due
 }
 
 func statusCommand(o *options) *cobra.Command {
@@ -183,7 +184,7 @@ func (o *options) refresh(ctx context.Context, units []stands) (orphans []string
 				u.Drift = []string{"it does not stand there"}
 				continue
 			}
-			u.Running, u.Drift = l.State, l.Drift
+			u.Running, u.Drift, u.Runs = l.State, l.Drift, l.Runs
 			if l.Entry.Digest != u.Digest && l.Entry.Digest != "" {
 				u.Drift = append(u.Drift, "another version stands: "+l.Entry.Digest.Brief())
 			}
@@ -201,12 +202,33 @@ func (u *stands) runs(err error) string {
 		return "nobody knows: its machine does not answer"
 	case len(u.Drift) > 0:
 		return strings.Join(u.Drift, "; ")
+	case u.Runs != nil:
+		return u.Runs.String() + u.when()
 	case u.Running == nil:
 		return "as it was left"
 	case u.Running.Since.IsZero():
 		return u.Running.Active
 	}
 	return u.Running.Active + " for " + age(u.Running.Since)
+}
+
+// when says when a job ran and runs again.
+func (u *stands) when() string {
+	out := ""
+	if u.Runs.Running {
+		return " for " + age(u.Runs.Last)
+	}
+	if !u.Runs.Last.IsZero() {
+		out = " " + age(u.Runs.Last) + " ago"
+	}
+	if !u.Runs.Next.IsZero() {
+		format := "15:04:05"
+		if time.Until(u.Runs.Next) > 20*time.Hour {
+			format = "2006-01-02 15:04"
+		}
+		out += ", next " + u.Runs.Next.Local().Format(format)
+	}
+	return out
 }
 
 // sinceWhen is the oldest generation without a gap in which the record was as it is.

@@ -78,6 +78,25 @@ func (g *Graph) Target(reader *Service, t token.Token) *Service {
 	return g.one(a)
 }
 
+// Reads is the machine whose address a ref gives, as reader sees it; nil if it gives none.
+func (g *Graph) Reads(reader *Service, t token.Token) *Machine {
+	target := reader
+	if t.Of != "me" {
+		a, err := ParseAddress(t.Name)
+		if err != nil || g.Externals[t.Name] != nil {
+			return nil
+		}
+		if target = g.one(a); target == nil {
+			return nil
+		}
+	}
+	shared := t.Field == "address" || t.Of == "me"
+	if t.Field != "host" && t.Field != "address" || target.Machine == reader.Machine && !shared {
+		return nil
+	}
+	return g.Machine(target.Machine)
+}
+
 // value is what a ref to what stands already gives.
 func (e *External) value(t token.Token) (string, *diag.Error) {
 	switch t.Field {

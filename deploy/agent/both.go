@@ -126,6 +126,27 @@ func (b *both) State(ctx context.Context, unit string) (State, error) {
 	return out, err
 }
 
+func (b *both) Runs(ctx context.Context, timer, service string) (*Runs, error) {
+	if !contained(timer) {
+		return b.systemd.Runs(ctx, timer, service)
+	}
+	last, next, err := b.engine.Runs(timer)
+	if err != nil {
+		return nil, err
+	}
+	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next}
+	switch {
+	case last.Begun.IsZero():
+	case last.Code == 0 && last.Error == "":
+		out.Result = "success"
+	case last.Code == 0:
+		out.Result = last.Error
+	default:
+		out.Result = "exit-code"
+	}
+	return out, nil
+}
+
 func (b *both) Hosts(ctx context.Context, unit string) ([]string, error) {
 	if !contained(unit) {
 		return b.systemd.Hosts(ctx, unit)

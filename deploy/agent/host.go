@@ -319,7 +319,7 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values) (*Entry, backend
 		return nil, layout, err
 	}
 	e := &Entry{Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
-		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves}
+		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves, Retire: layout.Retire, Graceful: layout.Graceful}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
 	}

@@ -27,6 +27,30 @@ type Look struct {
 	Entry *Entry   `json:"entry"`
 	State *State   `json:"state,omitempty"` // nil: nothing runs in a folder
 	Drift []string `json:"drift,omitempty"` // what is not as it was left, one sentence each
+	Runs  *Runs    `json:"runs,omitempty"`  // of what has its times
+}
+
+// Runs tells how the last run of a job went, and when the next one is due.
+type Runs struct {
+	Last    time.Time `json:"last,omitzero"`    // it began; zero: this version never ran
+	Ended   time.Time `json:"ended,omitzero"`   // zero: it goes on
+	Result  string    `json:"result,omitempty"` // in systemd's words: success, exit-code, signal, timeout, …
+	Code    int       `json:"code,omitempty"`   // that it ended with: an exit code, or a signal's number
+	Next    time.Time `json:"next,omitzero"`
+	Running bool      `json:"running,omitempty"`
+}
+
+// String says it in a few words.
+func (r *Runs) String() string {
+	switch {
+	case r.Running:
+		return "runs"
+	case r.Last.IsZero():
+		return "has not run yet"
+	case r.Result == "success":
+		return "ran well"
+	}
+	return "failed: " + outcome(State{Result: r.Result, Code: r.Code}, errors.New(r.Result))
 }
 
 // Line is one line of a unit's journal.
@@ -97,6 +121,11 @@ func (h *Host) Look(ctx context.Context, scope string, addresses []string) (map[
 			l.Drift = append(l.Drift, st.Drift...)
 			if st.Active != "active" && st.Active != "reloading" {
 				l.Drift = append(l.Drift, fmt.Sprintf("%s is %s", alive(e), st.Active))
+			}
+			if alive(e) != e.Unit && (strings.HasSuffix(alive(e), ".timer") || strings.HasSuffix(alive(e), ".cron")) {
+				if l.Runs, err = h.system.Runs(ctx, alive(e), e.Unit); err != nil {
+					return nil, err
+				}
 			}
 			for _, d := range st.DropIns {
 				l.Drift = append(l.Drift, "foreign drop-in "+d)

@@ -88,9 +88,12 @@ func (r *running) start(ctx context.Context) error {
 			return err
 		}
 	}
+	graceful := r.graceful()
 	r.stopped = true
-	if err := stopAll(ctx, sys, r.stop); err != nil {
-		return err
+	if !graceful {
+		if err := stopAll(ctx, sys, r.stop); err != nil {
+			return err
+		}
 	}
 	was, err := sys.State(ctx, l.Unit)
 	if err != nil {
@@ -129,7 +132,54 @@ func (r *running) start(ctx context.Context) error {
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
+	if graceful {
+		if err := r.calmly(ctx); err != nil {
+			return err
+		}
+		if err := stopAll(ctx, sys, r.stop); err != nil {
+			return err
+		}
+		// On a listener that both have it may have been the old one that answered.
+		if err := r.ready(ctx); err != nil {
+			return err
+		}
+	}
 	return r.wellAfter(ctx)
+}
+
+// calmBeside is how long a version must have run beside the old one: what asks
+// from outside may have had its answer from the old one.
+const calmBeside = time.Second
+
+// calmly waits until the new version has lived for calmBeside, unless it told
+// by itself that it is ready.
+func (r *running) calmly(ctx context.Context) error {
+	if d := r.layout.Ready; d != nil && d.HTTP == "" && !d.TCP && d.Exec == "" {
+		return nil
+	}
+	for {
+		st, err := r.h.system.State(ctx, r.layout.Unit)
+		switch {
+		case err != nil:
+			return err
+		case st.Active != "active" && st.Active != "reloading" || st.Restarts > 0:
+			return r.why(ctx, r.layout.Unit, errors.New(outcome(st, errors.New("it does not stay"))))
+		case time.Since(st.Since) >= calmBeside:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// graceful tells whether the new version can start beside the one that stands:
+// both must know how, in the same way, and the listeners must be the same.
+func (r *running) graceful() bool {
+	return r.layout.Graceful != "" && r.standing != nil && r.standing.Graceful == r.layout.Graceful && r.standing.Unit != r.next.Unit &&
+		!slices.ContainsFunc(r.layout.Start, func(u string) bool { return strings.HasSuffix(u, ".socket") && r.listensElsewhere(u) })
 }
 
 // wellBefore tells whether this replica may change: while its set is not

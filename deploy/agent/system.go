@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
 )
 
 // System runs units on a machine. Names are those of a Layout.
@@ -36,6 +37,8 @@ type System interface {
 	Forget(ctx context.Context, unit string) error
 	// State tells how a unit is.
 	State(ctx context.Context, unit string) (State, error)
+	// Runs tells of a timer's service how it went, and when it is due.
+	Runs(ctx context.Context, timer, service string) (*Runs, error)
 	// Hosts lists the addresses on which a unit may listen, the likeliest first.
 	Hosts(ctx context.Context, unit string) ([]string, error)
 	// Logs gives the last n lines of all that an entry stands for, and with follow those to come.
@@ -281,6 +284,43 @@ func (s *systemd) State(ctx context.Context, unit string) (State, error) {
 		if n, ok := p["NRestarts"].(uint32); ok {
 			out.Restarts = int(n)
 		}
+	}
+	return out, nil
+}
+
+func (s *systemd) Runs(ctx context.Context, timer, service string) (*Runs, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &Runs{}
+	at := func(v any) time.Time {
+		if us, ok := v.(uint64); ok && us > 0 && us < 1<<62 {
+			return time.UnixMicro(int64(us)).UTC()
+		}
+		return time.Time{}
+	}
+	p, err := c.GetUnitTypePropertiesContext(ctx, timer, "Timer")
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", timer, err)
+	}
+	out.Next = at(p["NextElapseUSecRealtime"])
+	if us, ok := p["NextElapseUSecMonotonic"].(uint64); ok && out.Next.IsZero() && us > 0 && us < 1<<62 {
+		var now unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+			out.Next = time.Now().Add(time.Duration(us)*time.Microsecond - time.Duration(now.Nano())).UTC().Truncate(time.Second)
+		}
+	}
+	if p, err = c.GetUnitTypePropertiesContext(ctx, service, "Service"); err != nil {
+		return nil, fmt.Errorf("%s: %w", service, err)
+	}
+	out.Last, out.Ended = at(p["ExecMainStartTimestamp"]), at(p["ExecMainExitTimestamp"])
+	out.Running = !out.Last.IsZero() && out.Ended.IsZero()
+	if out.Result, _ = p["Result"].(string); out.Last.IsZero() {
+		out.Result = ""
+	}
+	if n, ok := p["ExecMainStatus"].(int32); ok {
+		out.Code = int(n)
 	}
 	return out, nil
 }

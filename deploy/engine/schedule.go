@@ -157,7 +157,7 @@ func Cron(file string, said io.Writer) error {
 	record := filepath.Join(RunsDir, c.Base+".jsonl")
 	e.sweepJob(ctx, api, c)
 	from := time.Now()
-	if last := lastRun(record); c.CatchUp && !last.IsZero() {
+	if last := newest(record).Due; c.CatchUp && !last.IsZero() {
 		from = last
 	}
 	for {
@@ -262,16 +262,29 @@ func write(file string, r Run) {
 	}
 }
 
-// lastRun is when the newest recorded run was due.
-func lastRun(file string) time.Time {
+// newest is the last recorded run; zero if there is none.
+func newest(file string) Run {
+	var r Run
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return time.Time{}
+		return r
 	}
 	lines := bytes.Split(bytes.TrimSpace(raw), []byte("\n"))
-	var r Run
 	json.Unmarshal(lines[len(lines)-1], &r)
-	return r.Due
+	return r
+}
+
+// Runs tells of a job how it went last, and when it is due, jitter apart.
+func (e *Engine) Runs(unit string) (last Run, next time.Time, err error) {
+	var c docker.Cron
+	if _, err := read(unit, &c); err != nil {
+		return last, next, err
+	}
+	times, err := NewTimetable(c)
+	if err != nil {
+		return last, next, err
+	}
+	return newest(filepath.Join(RunsDir, c.Base+".jsonl")), times.Next(time.Now()).UTC(), nil
 }
 
 // Pause holds the network of a group until it is told to stop. When an engine

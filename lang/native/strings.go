@@ -1,0 +1,89 @@
+package native
+
+import (
+	"slices"
+	"strings"
+)
+
+func init() {
+	escape := strings.NewReplacer("<", "&lt;", ">", "&gt;", "&", "&amp;", `"`, "&quot;", "'", "&apos;")
+	register("escapeXML", func(a []any) (any, error) { return escape.Replace(a[0].(string)), nil }, "str")
+	register("upper", func(a []any) (any, error) { return ascii(a[0].(string), 'a', 'z'), nil }, "str")
+	register("lower", func(a []any) (any, error) { return ascii(a[0].(string), 'A', 'Z'), nil }, "str")
+	register("slice", slice, "str", "index", "end", "step")
+	register("findSubstr", findSubstr, "pat", "str")
+	register("merged", merged, "target", "patch", "null")
+}
+
+// ascii changes the case of the letters in a range.
+func ascii(s string, from, to byte) string {
+	b := []byte(s)
+	for i, c := range b {
+		if c >= from && c <= to {
+			b[i] = c ^ 0x20
+		}
+	}
+	return string(b)
+}
+
+func slice(a []any) (any, error) {
+	str := []rune(a[0].(string))
+	length := len(str)
+	whole := func(v any, otherwise int) int {
+		if n, ok := v.(float64); ok {
+			return int(n)
+		}
+		return otherwise
+	}
+	from, to, by := whole(a[1], 0), whole(a[2], length), whole(a[3], 1)
+	if from < 0 {
+		from = max(0, length+from)
+	}
+	if to < 0 {
+		to += length
+	}
+	to = min(to, length)
+	if by == 1 {
+		return string(str[min(from, max(to, 0)):max(to, 0)]), nil
+	}
+	var out []rune
+	for i := from; i < to; i += by {
+		out = append(out, str[i])
+	}
+	return string(out), nil
+}
+
+// findSubstr gives where a text stands in another, counted in letters.
+func findSubstr(a []any) (any, error) {
+	pat, str := []rune(a[0].(string)), []rune(a[1].(string))
+	out := []any{}
+	if len(pat) == 0 {
+		return out, nil
+	}
+	for i := 0; i+len(pat) <= len(str); i++ {
+		if slices.Equal(str[i:i+len(pat)], pat) {
+			out = append(out, float64(i))
+		}
+	}
+	return out, nil
+}
+
+// merged gives the names that mergePatch leaves, sorted.
+func merged(a []any) (any, error) {
+	names, gone := map[string]any{}, map[string]bool{}
+	for _, list := range a[:2] {
+		for _, n := range list.([]any) {
+			names[n.(string)] = nil
+		}
+	}
+	for _, n := range a[2].([]any) {
+		gone[n.(string)] = true
+	}
+	out := []any{}
+	for _, n := range sorted(names) {
+		if !gone[n] {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
