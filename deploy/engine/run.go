@@ -378,8 +378,6 @@ func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) erro
 			return err
 		}
 	}
-	told := make(chan error, 1)
-	go func() { told <- policy(ctx, api, have, "no") }()                    // what was stopped does not come back with the engine
 	_, err = api.ContainerStop(ctx, have.ID, client.ContainerStopOptions{}) // also ends restarting
 	if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
 		err = nil
