@@ -18,7 +18,7 @@ test:
 
 # Stories on booted machines. Needs root and a Debian tree: see .ci/run.
 e2e:
-	DEFX_E2E=1 go test -count=1 -timeout 15m -parallel 3 ./deploy/e2e
+	DEFX_E2E=1 go test -count=1 -timeout 30m -parallel 3 ./deploy/e2e
 
 # Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
 e2e-ec2:

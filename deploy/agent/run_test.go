@@ -58,7 +58,10 @@ func (s *system) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
 }
 func (s *system) Stop(_ context.Context, u string) error {
-	if !s.active[u] {
+	s.mu.Lock()
+	runs := s.active[u]
+	s.mu.Unlock()
+	if !runs {
 		return nil
 	}
 	return s.did("stop", u, func() { delete(s.active, u) })
