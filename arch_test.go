@@ -18,12 +18,18 @@ var rooms = []string{"lib", "lang", "compile", "backends", "deploy", "cmd"}
 var owners = map[string][]string{
 	"github.com/google/go-jsonnet":           {"lang", "lang/lint", "lang/native"},
 	"gonum.org/v1/gonum":                     {"compile/graph"},
-	"github.com/hashicorp/terraform-exec":    {"backends/ec2"},
+	"github.com/hashicorp/terraform-exec":    {"deploy/terraform"},
+	"github.com/hashicorp/terraform-json":    {"deploy/terraform"},
+	"github.com/hashicorp/go-version":        {"deploy/terraform"},
 	"github.com/spf13/pflag":                 {"cmd/defx"},
 	"github.com/spf13/cobra":                 {"cmd/defx"},
 	"github.com/gowebpki/jcs":                {"lang/digest"},
-	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state"},
-	"github.com/google/go-containerregistry": {"deploy/lock"},
+	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state", "deploy/terraform"},
+	"github.com/google/go-containerregistry": {"deploy/lock", "deploy/engine"},
+	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
+	"github.com/moby/moby/client":            {"deploy/engine"},
+	"github.com/containerd/errdefs":          {"deploy/engine"},
+	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
 	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang"},
@@ -94,7 +100,7 @@ func backend(name string) string {
 		return ""
 	}
 	b, _, _ = strings.Cut(b, "/")
-	if b == "backendtest" || b == "document" {
+	if b == "backendtest" || b == "document" || b == "spec" {
 		return ""
 	}
 	return b

@@ -28,6 +28,8 @@ type Input struct {
 	// Local lists the services of requires and after that run on the same machine, sorted:
 	// what a boot without defx must order by itself.
 	Local []graph.Address
+	// Group lists the members of the group that the service is of, itself included, sorted; nil if it is of none.
+	Group []*graph.Service
 	// Artifact gives the digest and kind of an artifact token's content. The content of a "tree" (a folder)
 	// and of a "tar" (unpacked) lies at StorePath/hex; a "file" keeps its name, StorePath/hex/name.
 	Artifact func(token.Token) (plan.Artifact, bool)
@@ -42,9 +44,18 @@ type Backend interface {
 	// Render makes the payload of a service. All tokens of the payload that are refs stay symbols
 	// inside token.Text values. Errors carry the path of the field below the service's SpecPath or Path.
 	Render(Input) (plan.Payload, diag.List)
-	// Realize turns a payload into what should stand on the machine. version is Version().Short()
+	// Realize turns a payload into what should stand on the machine. instance is Unit.Instance
 	// of the unit; value gives the value of a ref. An unbound ref is an error.
-	Realize(p plan.Payload, version string, value func(token.Token) (string, bool)) (Layout, error)
+	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
+}
+
+// Networker is a backend whose services have addresses of their own. Sees tells
+// what a ref to a service on the same machine is to a reader of this backend;
+// not ok = what it is to everybody. field is host, address (what should be the
+// same to all who read it) or port, arg the port's name; known tells whether the
+// machine has an address that all may use.
+type Networker interface {
+	Sees(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }
 
 // Layout is what a unit is on a machine.
@@ -64,6 +75,10 @@ type Layout struct {
 	Soak time.Duration
 	// Healthy is a unit that succeeds while all is well with the set that this is a replica of; "" = nobody tells.
 	Healthy string
+	// Retire is a unit that takes it out of what it belongs to, before it goes for good; "" = nothing is to be done.
+	Retire string
+	// Graceful names the way in which two versions live at once; "" = they do not.
+	Graceful string
 	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
 	Leaves []string
 	// Objects go into the store before any file is written.

@@ -38,8 +38,11 @@ func (s Set) Names() []string { return slices.Sorted(maps.Keys(s)) }
 // Rendered is a plan with its units.
 type Rendered struct {
 	Plan    *plan.Plan
-	Units   map[string]*plan.Unit    // by address; without what is held
-	Objects map[digest.Digest][]byte // canonical bytes of each unit
+	Modules map[string]Module // by address
+	// Incomplete means that resources failed, and nothing else was rendered.
+	Incomplete bool
+	Units      map[string]*plan.Unit    // by address; without what is held
+	Objects    map[digest.Digest][]byte // canonical bytes of each unit
 }
 
 // Failure is a functionality that a backend, or a value it reads, refuses.
@@ -51,9 +54,20 @@ type Failure struct {
 // Render makes the plan of a placed graph. Held services take the place that
 // deployed gives them; one that was never deployed is left out.
 func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool)) (*Rendered, []Failure) {
-	out := &Rendered{Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
+	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
 	failures := map[string]diag.List{}
+	infra := &infra{g: g, deployed: deployed, settled: map[string]bool{}}
+	for _, e := range s.modules(infra, out) {
+		f := ""
+		if a, err := graph.ParseAddress(e.Subject); err == nil && a.Lib != "" {
+			f = a.Functionality()
+		}
+		failures[f] = append(failures[f], e)
+	}
+	if out.Incomplete = len(failures) > 0; out.Incomplete { // what reads of them cannot be told either
+		return out, listed(failures)
+	}
 	var asking sync.Mutex
 	one := func(t token.Token) (plan.Artifact, bool) {
 		asking.Lock()
@@ -67,7 +81,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
 				if !g.Services[i].Held {
-					units[i] = s.one(g, g.Services[i], one)
+					units[i] = s.one(g, g.Services[i], one, infra)
 				}
 			}
 		})
@@ -89,11 +103,15 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		}
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	return out, listed(failures)
+}
+
+func listed(failures map[string]diag.List) []Failure {
 	var list []Failure
 	for _, name := range slices.Sorted(maps.Keys(failures)) {
 		list = append(list, Failure{name, failures[name].Sort()})
 	}
-	return out, list
+	return list
 }
 
 // rendered is one unit, or why there is none.
@@ -104,7 +122,7 @@ type rendered struct {
 	errs   diag.List
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) (out rendered) {
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra) (out rendered) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
@@ -114,7 +132,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
 	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
 	if svc.Spec.Update != nil {
-		u.AtOnce = svc.Spec.Update.AtOnce
+		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
+	}
+	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
+		u.Suffice = svc.Spec.Ready.Count
 	}
 	local := map[graph.Address]bool{}
 	for _, e := range svc.Requires {
@@ -138,6 +159,13 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	slices.Sort(u.After)
 	u.Requires, u.After = slices.Compact(u.Requires), slices.Compact(u.After)
 
+	if svc.Address.Member != "" {
+		for _, m := range g.Services {
+			if a := m.Address; a.Functionality() == svc.Address.Functionality() && a.Replica == svc.Address.Replica && a.Machine == "" && m.Machine == svc.Machine {
+				in.Group = append(in.Group, m)
+			}
+		}
+	}
 	payload, errs := b.Render(in)
 	for _, e := range errs {
 		e.Subject = address
@@ -148,14 +176,21 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	u.Payload, u.Reads = payload, payload.Reads()
 	values := plan.Values{}
+	placed := plan.Placed{}
 	for _, t := range u.Reads {
-		v, err := g.Value(svc, t)
-		if err != nil {
-			errs = append(errs, err)
+		if v, ok := seen(g, b, in, t); ok {
+			values[plan.Key(t)] = v
 			continue
 		}
-		values[plan.Key(t)] = v
+		if err := infra.value(svc, t, values, &placed, &u.Requires); err != nil {
+			errs = append(errs, err)
+		}
 	}
+	if m := g.Machine(svc.Machine); m != nil && m.Module != "" { // its machine must be there
+		u.Requires = append(u.Requires, m.Module)
+	}
+	slices.Sort(u.Requires)
+	u.Requires = slices.Compact(u.Requires)
 	if len(errs) > 0 {
 		out.errs = errs
 		return out
@@ -178,8 +213,26 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	out.unit, out.raw = u, raw
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
 	return out
+}
+
+// seen asks the reader's backend what a neighbour on the same machine is to it.
+func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
+	n, ok := b.(Networker)
+	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
+		return "", false
+	}
+	target := g.Target(in.Service, t)
+	if target == nil || target.Machine != in.Service.Machine {
+		return "", false
+	}
+	field := t.Field
+	if field == "host" && t.Of == "me" {
+		field = "address"
+	}
+	m := g.Machine(target.Machine)
+	return n.Sees(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {

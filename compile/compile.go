@@ -145,6 +145,7 @@ type function struct {
 	parts     []*part             // its service, or the members of its group
 	variants  map[string]*variant // replicas that have a patch, by name
 	exports   map[string]*export  // resolved when they are read
+	fields    map[string]any      // of a resource, tokens resolved
 }
 
 // variant is a replica with a patch.
@@ -176,14 +177,26 @@ type part struct {
 	member                    string
 	decoded                   graph.Spec // as the library wrote it
 	spec                      graph.Spec // tokens resolved
-	options                   json.RawMessage
+	options, ec2              json.RawMessage
 	with                      string       // the set that it must share its machine with
 	requires, connects, after []graph.Edge // To is filled by expand
 	path                      []string     // of the functionality or member
 }
 
-func (f *function) full() string   { return f.lib + "/" + f.name }
-func (f *function) path() []string { return []string{"libs", f.lib, f.name} }
+// full is lib/name; what the entry itself defines has no library.
+func (f *function) full() string {
+	if f.lib == "" {
+		return f.name
+	}
+	return f.lib + "/" + f.name
+}
+
+func (f *function) path() []string {
+	if f.lib == "" {
+		return []string{"resources", f.name}
+	}
+	return []string{"libs", f.lib, f.name}
+}
 
 type compiler struct {
 	in       Input
@@ -228,7 +241,11 @@ func (c *compiler) entry() {
 	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
 		if !graph.ValidName(name) {
 			d.errorf([]string{"resources", name}, "%q is not a name", name).WithHint(nameHint)
+			continue
 		}
+		r := c.e.Resources[name]
+		f := &function{name: name, fn: &Functionality{Resource: &r}, exports: map[string]*export{}}
+		c.funcs[f.full()] = f
 	}
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
 	c.errs = append(c.errs, d.errs...)
@@ -257,9 +274,12 @@ func (c *compiler) libraries() {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
 			continue
 		}
-		if lib.Name == graph.HostLib {
-			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).
-				WithHint("facts of machines have addresses that begin so"))
+		if lib.Name == graph.HostLib || lib.Name == graph.ModuleLib {
+			hint := "facts of machines have addresses that begin so"
+			if lib.Name == graph.ModuleLib {
+				hint = "modules of resources have addresses that begin so"
+			}
+			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).WithHint("%s", hint))
 			continue
 		}
 		if lib.Err != nil {
@@ -382,7 +402,16 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 		}
 	}
 	if kinds != 1 && len(d.errs) == 0 {
-		d.errorf(f.path(), "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("service: { command: ['/usr/bin/program'] }")
+		at, hint := f.path(), "service: { command: ['/usr/bin/program'] }"
+		switch {
+		case fn.External != nil && kinds > 1:
+			at, hint = append(at, "external"), "what stands elsewhere is no service of this deployment: leave one out"
+		case fn.Resource != nil && kinds > 1:
+			at, hint = append(at, "resource"), "give the resource a name of its own"
+		case kinds > 1:
+			at, hint = append(at, "group"), "make the service a member of the group"
+		}
+		d.errorf(at, "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("%s", hint)
 	}
 	if len(fn.Group) == 0 && fn.Service == nil && kinds == 1 {
 		for field, set := range map[string]bool{"place": !reflect.ValueOf(fn.Place).IsZero(), "requires": len(fn.Requires) > 0, "connects": len(fn.Connects) > 0,
@@ -548,11 +577,22 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			}
 		}
 	}
-	if o := opts[fn.Backend]; len(o) > 0 {
+	runs := fn.Backend
+	if runs == "ec2" { // its instances run it by another backend
+		out.ec2, _ = json.Marshal(opts["ec2"])
+		if runs, _ = opts["ec2"]["run"].(string); runs == "" {
+			runs = "systemd"
+		}
+	}
+	if o := opts[runs]; len(o) > 0 {
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already
-		d.errorf(sp, "\"command\" is missing").WithHint("command: ['/usr/bin/program', 'argument']")
+		at, what := sp, "is missing"
+		if s.Command != nil {
+			at, what = append(slices.Clone(sp), "command"), "is empty"
+		}
+		d.errorf(at, "\"command\" %s", what).WithHint("command: ['/usr/bin/program', 'argument']")
 	}
 	if len(s.Package) > 0 {
 		if t := s.Package.Tokens(); len(s.Package) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {

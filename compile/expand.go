@@ -11,7 +11,7 @@ import (
 
 // expand makes a service of every replica of every part, and fills the edges.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
+	g := &graph.Graph{EC2: c.instances(), Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		g.Machines = append(g.Machines, machine(name, c.e.Machines[name]))
 	}
@@ -22,15 +22,15 @@ func (c *compiler) expand() *graph.Graph {
 		case f.fn.External != nil:
 			g.Externals[name] = f.fn.External
 		case f.fn.Resource != nil:
+			path := f.path()
+			if f.lib != "" {
+				path = append(path, "resource")
+			}
 			g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Lib: f.lib, Name: f.name},
-				Type: f.fn.Resource.Type, Fields: f.fn.Resource.Fields, Path: f.path(), Held: f.err != nil})
+				Type: f.fn.Resource.Type, Fields: f.fields, Path: path, Held: f.err != nil})
 		default:
 			c.replicas(g, f)
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.e.Resources)) {
-		r := c.e.Resources[name]
-		g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Name: name}, Type: r.Type, Fields: r.Fields, Path: []string{"resources", name}})
 	}
 	g.Sort()
 	fillEdges(g)
@@ -62,7 +62,7 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 			pl.With = p.with
 			g.Services = append(g.Services, &graph.Service{
 				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
-				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
+				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
 				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch,
 			})
@@ -101,10 +101,26 @@ func fillEdges(g *graph.Graph) {
 }
 
 func machine(name string, m Machine) *graph.Machine {
-	out := &graph.Machine{Name: name, Connect: m.Connect, Address: m.Address, HostKey: m.HostKey, Via: m.Via, Pool: m.Pool,
+	out := &graph.Machine{Name: name, Connect: m.Connect, Address: m.Address, HostKey: m.HostKey, Via: m.Via, Docker: m.Docker, Pool: m.Pool,
 		Roles: slices.Sorted(slices.Values(m.Roles)), Labels: m.Labels, Capacity: m.Capacity, Location: m.Location}
 	if u, err := url.Parse(m.Connect); out.Address == "" && err == nil && u.Scheme == "ssh" {
 		out.Address = u.Hostname()
 	}
+	return out
+}
+
+// instances resolves what the defaults of ec2 read of resources.
+func (c *compiler) instances() graph.Instances {
+	out := c.e.Defaults.EC2
+	d := &decoder{}
+	r := c.resolver(&function{}, &Functionality{}, &part{}, d)
+	at := []string{"defaults", "ec2"}
+	out.Subnet = r.resolveText(append(at, "subnet"), out.Subnet, false, nil)
+	out.KeyName = r.resolveText(append(at, "keyName"), out.KeyName, false, nil)
+	for name, l := range out.Locations {
+		l.Subnet = r.resolveText(append(at, "locations", name, "subnet"), l.Subnet, false, nil)
+		out.Locations[name] = l
+	}
+	c.errs = append(c.errs, d.errs...)
 	return out
 }

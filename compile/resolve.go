@@ -29,6 +29,10 @@ func (c *compiler) resolveAll() {
 				continue
 			}
 			if err := c.resolve(f); err != nil {
+				if f.lib == "" { // the entry's own: its mistakes stop the run
+					f.err, c.errs = err, append(c.errs, All(err)...)
+					continue
+				}
 				c.fallBack(f.lib, f.name, c.in.Baseline.Good[f.lib][f.name], err)
 				again = true
 			}
@@ -51,6 +55,15 @@ func (c *compiler) resolve(f *function) *diag.Error {
 			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.text)
 			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
 		}
+	}
+	if res := f.fn.Resource; res != nil {
+		r := c.resolver(f, f.fn, &part{path: f.path()}, d)
+		at := f.path()
+		if f.lib != "" {
+			at = append(at, "resource")
+		}
+		doc := token.Doc{V: res.Fields}.Map(at, r.text)
+		f.fields, _ = doc.V.(map[string]any)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.fn.Exports)) {
 		if e := c.export(f, name); e.err != nil {
@@ -84,9 +97,20 @@ func (c *compiler) resolver(f *function, fn *Functionality, p *part, d *decoder)
 	return r
 }
 
-// place checks the name that place.with says.
+// place checks the names that place.machine and place.with say.
 func (r *resolver) place(pl graph.Place) {
 	r.p.with = ""
+	if _, ok := r.c.e.Machines[pl.Machine]; !ok && pl.Machine != "" && pl.Machine != r.c.e.Defaults.Place.Machine {
+		r.d.errorf(append(r.f.path(), "place", "machine"), "there is no machine %q", pl.Machine).
+			WithHint("%s", suggest(pl.Machine, slices.Sorted(maps.Keys(r.c.e.Machines))))
+	}
+	if pools := r.c.e.pools(); pl.Pool != "" && pl.Every == "" && len(pools) > 0 && !slices.Contains(pools, pl.Pool) {
+		at := append(r.f.path(), "place", "pool")
+		if pl.Pool == r.c.e.Defaults.Place.Pool {
+			at = []string{"defaults", "place", "pool"}
+		}
+		r.d.errorf(at, "no machine is in pool %q", pl.Pool).WithHint("%s", suggest(pl.Pool, pools))
+	}
 	if pl.With == "" {
 		return
 	}
@@ -192,9 +216,12 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		if c.funcs[f.lib+"/"+name] != nil {
 			return found(f.lib+"/"+name, "")
 		}
+		if f.lib == "" && c.funcs[name] != nil { // resources of the entry know each other first
+			return found(name, "")
+		}
 		var candidates []string
 		for full := range c.funcs {
-			if strings.HasSuffix(full, "/"+name) {
+			if full == name || strings.HasSuffix(full, "/"+name) {
 				candidates = append(candidates, full)
 			}
 		}
@@ -279,6 +306,10 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside 
 			return r.ref(path, t, inside), nil
 		case token.Secret:
 			t.Version = r.c.in.Secrets[t.Name]
+			if at := len(r.p.path) + 1; at < len(path) && path[at-1] == "service" && !slices.Contains([]string{"secrets", "files", "hostFiles"}, path[at]) {
+				r.d.errorf(path, "a secret cannot stand in text that others can read").
+					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", t.Name)
+			}
 		case token.Artifact:
 			a, err := r.c.in.Artifact(t)
 			if err != nil {

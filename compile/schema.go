@@ -23,8 +23,9 @@ type Entry struct {
 
 // Defaults fill what a functionality leaves open.
 type Defaults struct {
-	Backend string      `json:"backend" default:"systemd"` // none: backend of functionalities that name none
-	Place   graph.Place `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
+	Backend string          `json:"backend" default:"systemd"` // none: backend of functionalities that name none
+	EC2     graph.Instances `json:"ec2"`                       // none: how services of the backend ec2 come to machines
+	Place   graph.Place     `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
 }
 
 // Machine is a machine as the central file declares it.
@@ -33,6 +34,7 @@ type Machine struct {
 	Address  string            `json:"address"`                 // none: what `.host` gives to readers on other machines; needed once there is one
 	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
 	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
+	Docker   string            `json:"docker"`                  // none: where its docker engine listens, `unix:///PATH`; as the user's own docker if absent
 	Pool     string            `json:"pool"`                    // none: the set of machines it belongs to; `place.pool` asks for it
 	Roles    []string          `json:"roles"`                   // none: what it is for; `place.roles` asks for them
 	Labels   map[string]string `json:"labels"`                  // none: free words about it; `place.labels` asks for them
@@ -55,7 +57,7 @@ type Functionality struct {
 	Backend  string                `json:"backend"`  // run: what runs it; `defaults.backend` if absent
 	FQDN     string                `json:"fqdn"`     // none: its name in DNS
 	Systemd  map[string]any        `json:"systemd"`  // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
-	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads
+	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
 	EC2      map[string]any        `json:"ec2"`      // run: what only the backend ec2 reads
 }
 
@@ -249,3 +251,15 @@ var shorthands = map[reflect.Type]shorthand{
 
 func isString(v any) bool { _, ok := v.(string); return ok }
 func isNumber(v any) bool { _, ok := v.(float64); return ok }
+
+// pools lists the pools that machines are in.
+func (e *Entry) pools() []string {
+	var out []string
+	for _, m := range e.Machines {
+		if m.Pool != "" {
+			out = append(out, m.Pool)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -26,6 +26,14 @@ func (o *Output) Unfold() diag.List {
 		u.s = s
 		s.Spec = graph.MapTexts(s.Spec, s.SpecPath, u.text)
 	}
+	for _, r := range o.Graph.Resources {
+		if r.Held {
+			continue
+		}
+		u.s = &graph.Service{Address: r.Address, SpecPath: r.Path}
+		doc := token.Doc{V: r.Fields}.Map(r.Path, u.text)
+		r.Fields, _ = doc.V.(map[string]any)
+	}
 	u.facts()
 	return u.errs
 }

@@ -45,7 +45,11 @@ func explain(err error) *diag.Error {
 		if errors.As(err, &static) && !strings.HasPrefix(err.Error(), "RUNTIME") {
 			loc := static.Loc()
 			msg := strings.TrimSpace(strings.TrimPrefix(err.Error(), loc.String()))
-			return improve(diag.Errorf("", "%s", msg).In(position(loc)))
+			e := static2(msg)
+			if !e.Pos.Known() {
+				e.Pos = position(loc)
+			}
+			return improve(e)
 		}
 		return improve(static2(strings.TrimPrefix(err.Error(), "RUNTIME ERROR: ")))
 	}
@@ -80,7 +84,7 @@ func explain(err error) *diag.Error {
 func static2(msg string) *diag.Error {
 	msg, hint, _ := strings.Cut(msg, hintMark)
 	e := diag.Errorf("", "%s", msg).WithHint("%s", hint)
-	if m := staticRE.FindStringSubmatch(msg); m != nil && user(m[1]) {
+	for m := staticRE.FindStringSubmatch(msg); m != nil && user(m[1]); m = staticRE.FindStringSubmatch(e.Msg) { // some say it twice
 		line, col := m[2]+m[4], m[3]+m[5]
 		e.Pos.File, e.Msg = m[1], m[6]
 		e.Pos.Line, _ = strconv.Atoi(line)
@@ -126,6 +130,18 @@ func improve(e *diag.Error) *diag.Error {
 		e.Hint = "function(r) r.host + ':' + r.port('name') gives a text"
 	case strings.HasPrefix(e.Msg, "a deployment is an object"):
 		e.Hint = "{ name: 'shop', libs: { … }, machines: { … } }"
+	case strings.HasSuffix(e.Msg, "a function of one replica is needed") || strings.Contains(e.Msg, ": a function of one replica is needed, "):
+		e.Hint = "each(function(r) r.host), join(',', function(r) r.host)"
+	case strings.Contains(e.Msg, ".join: the separator is a text"):
+		e.Hint = "join(',', function(r) …)"
+	case strings.HasPrefix(e.Msg, "defx.all: "):
+		e.Hint = "connects: { targets: defx.all({ port: 'metrics' }) }"
+	case strings.HasPrefix(e.Msg, "not enough values to format"), strings.HasPrefix(e.Msg, "too many values to format"):
+		e.Hint = "each % of the text takes one of the values; %% is a percent sign"
+	case strings.HasPrefix(e.Msg, "unknown escape sequence"):
+		e.Hint = "@'…' takes backslashes as they are; '\\\\' is one backslash"
+	case strings.HasSuffix(e.Msg, "is no value: read something of it, such as .host, .port(name) or .each(function(r) …)"):
+		e.Msg, e.Hint, _ = strings.Cut(e.Msg, ": ")
 	case syntaxRE.MatchString(e.Msg):
 		e.Hint = "a comma, a bracket or a quote is missing or too much, here or just before"
 	case strings.HasPrefix(e.Msg, "unexpected type "):

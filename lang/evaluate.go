@@ -20,7 +20,7 @@ const ChildVerb = "__evaluate"
 
 func (l Limits) withDefaults() Limits {
 	if l.Time == 0 {
-		l.Time = 30 * time.Second
+		l.Time = patience * 30 * time.Second
 	}
 	if l.Memory == 0 {
 		l.Memory = 512 << 20
@@ -81,7 +81,8 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 		switch {
 		case strings.Contains(said, "stack overflow") || strings.Contains(said, "stack exceeds"):
 			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of stack", l.Stack>>20), "look for a value that contains itself, or nesting without an end"}
-		case strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate"):
+		case strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate"),
+			strings.HasPrefix(said, "SIGSEGV") && strings.Contains(said, "addr=0x0"): // Go's collector trips over memory that it did not get
 			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without an end"}
 		}
 		return nil, &dead{fmt.Sprintf("evaluation died: %v: %s", err, firstLine(said)), ""}

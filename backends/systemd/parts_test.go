@@ -153,9 +153,12 @@ var changes = map[string][]change{
 		{nil, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Mode: "0600"}) }, "run"},
 		{reloadable, func(s *graph.Spec) { setHostFiles(s, graph.File{Text: token.Lit("a=b\n"), Mode: "0600"}) }, "reload"},
 	},
-	"Update.AtOnce":  {{nil, func(s *graph.Spec) { s.Update = &graph.Update{AtOnce: 2} }, ""}},
-	"Update.Soak":    {{nil, func(s *graph.Spec) { s.Update = &graph.Update{Soak: "10s"} }, "meta"}},
-	"Update.Healthy": {{nil, func(s *graph.Spec) { s.Update = &graph.Update{Healthy: lit("/bin/true")} }, "meta"}},
+	"Retire":           {{nil, func(s *graph.Spec) { s.Retire = lit("/bin/true") }, "meta"}},
+	"Update.Style":     {{nil, func(s *graph.Spec) { s.Update = &graph.Update{Style: "graceful", ReusePort: true} }, "meta"}},
+	"Update.ReusePort": {{nil, func(s *graph.Spec) { s.Update = &graph.Update{ReusePort: true} }, ""}},
+	"Update.AtOnce":    {{nil, func(s *graph.Spec) { s.Update = &graph.Update{AtOnce: 2} }, ""}},
+	"Update.Soak":      {{nil, func(s *graph.Spec) { s.Update = &graph.Update{Soak: "10s"} }, "meta"}},
+	"Update.Healthy":   {{nil, func(s *graph.Spec) { s.Update = &graph.Update{Healthy: lit("/bin/true")} }, "meta"}},
 	"Files.Owner": {
 		{nil, func(s *graph.Spec) { setFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run"},
 		{reloadable, func(s *graph.Spec) { setFiles(s, graph.File{Text: token.Lit("a=b\n"), Owner: "git"}) }, "run reload"}, // given at start

@@ -4,11 +4,13 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/lang/token"
 )
 
 func (n names) ready() string   { return n.base + ":ready.service" }
 func (n names) healthy() string { return n.base + ":healthy.service" }
+func (n names) retire() string  { return n.base + ":retire.service" }
 
 // readiness tells how to see that a version is ready. What it takes is in the
 // part of the payload that no restart is needed for.
@@ -18,8 +20,8 @@ func (b *builder) readiness() *backends.Ready {
 		return nil
 	}
 	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.length(at("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.length(at("ready", "timeout"), r.Timeout, 30*time.Second)}
+		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
 	if r.Port != "" {
 		out.Port = b.Meta.Ports[r.Port].Port
 	}
@@ -29,19 +31,8 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
-func (b *builder) length(where []string, s string, otherwise time.Duration) time.Duration {
-	if s == "" {
-		return otherwise
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		b.fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
-	}
-	return d
-}
-
-// lookUnit writes the unit of a command that exits 0 when all is well. It sees
-// what the service sees, and is started as often as asked.
+// lookUnit writes the unit of a command that exits 0 when all is well, or done.
+// It sees what the service sees, and is started as often as asked.
 func (b *builder) lookUnit(name, what, field string, command []token.Text, mounts []string) []byte {
 	timeout := "30s"
 	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
@@ -51,7 +42,11 @@ func (b *builder) lookUnit(name, what, field string, command []token.Text, mount
 	b.head(&u, what)
 	u.section("Service")
 	u.set("Type", "oneshot")
-	u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), timeout))
+	if field == "retire" {
+		u.set("TimeoutStartSec", "infinity") // whoever deletes it has patience of his own
+	} else {
+		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
+	}
 	u.set("ExecStart", b.exec(field, command))
 	b.body(&u, name, mounts)
 	b.extras(&u, "service", b.Run.Options.Service)

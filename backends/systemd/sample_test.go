@@ -115,9 +115,9 @@ func realize(t *testing.T, in backends.Input) backends.Layout {
 func versionOf(t *testing.T, p plan.Payload) string {
 	t.Helper()
 	u := plan.Unit{Backend: "systemd", Encoding: New().Encoding(), Payload: p}
-	v, err := u.Version()
+	v, err := u.Instance(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v.Short()
+	return v
 }

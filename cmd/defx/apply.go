@@ -73,7 +73,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				c.agreed(saved)
 				c.give(w)
 			}
-			cs, err := prj.Changes(ctx, d, w)
+			cs, err := c.changes(ctx, prj, d, w)
 			if err != nil {
 				return err
 			}
@@ -102,6 +102,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 		},
 	}
 	c.flags(cmd.Flags())
+	c.refreshes(cmd.Flags())
 	p.flags(cmd.Flags())
 	return cmd
 }
@@ -209,6 +210,8 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
 	case errors.Is(err, apply.ErrChanged):
 		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
+	case strings.Contains(err.Error(), "\n    hint: "):
+		return err // it says itself what to do
 	}
 	return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
 }

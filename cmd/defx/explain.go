@@ -7,7 +7,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
@@ -35,6 +37,10 @@ type explanation struct {
 	Reads      plan.Values    `json:"reads"`
 	ReadBy     []string       `json:"readBy"`
 	Protected  string         `json:"protected,omitempty"` // why it stays though nothing defines it any more
+	Exposure   string         `json:"hardening,omitempty"` // what systemd-analyze security says of the unit, if this machine has that: 0 is best, 10 worst
+	Next       []time.Time    `json:"next,omitempty"`      // of a schedule with fixed times: when it comes due
+
+	schedule *graph.Schedule
 }
 
 func explainCommand(o *options) *cobra.Command {
@@ -104,6 +110,9 @@ func explain(ctx context.Context, p *project.Project, d *project.Desired, name s
 		return nil, diag.Errorf(e.Address, "it is held: what stands is left as it is").WithHint("mend the error told above")
 	}
 	e.Machine, e.Backend, e.Because = svc.Machine, svc.Backend, d.Reasons[e.Address]
+	if e.schedule = svc.Spec.Schedule; e.schedule != nil && svc.Backend == "systemd" {
+		e.Next = systemd.Next(e.schedule, time.Now(), soonest)
+	}
 	e.Digest, e.ReadBy = placed.Digest, readers(d, svc)
 	if placed.Values != nil {
 		e.Reads = placed.Values
@@ -118,6 +127,7 @@ func explain(ctx context.Context, p *project.Project, d *project.Desired, name s
 			return nil, err
 		}
 		e.Unit = layout.Unit
+		e.Exposure = exposure(ctx, layout)
 	}
 	at := p.Positions(ctx, [][]string{svc.Path, {"overrides", svc.Address.Functionality()}})
 	e.Defined = at[0]
@@ -236,6 +246,12 @@ func (e *explanation) print() {
 			parts = append(parts, k+" = "+e.Reads[k])
 		}
 		reads = strings.Join(parts, ", ")
+	}
+	if e.schedule != nil {
+		line("next runs", nextRuns(e.schedule, e.Next))
+	}
+	if e.Exposure != "" {
+		line("hardening", e.Exposure+" (systemd-analyze security: 0 is best, 10 worst)")
 	}
 	line("reads", reads)
 	by := "nobody"

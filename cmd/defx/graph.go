@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
@@ -27,6 +28,12 @@ type graphService struct {
 	Position *diag.Position      `json:"position,omitempty"`
 }
 
+type graphResource struct {
+	Address string         `json:"address"`
+	Type    string         `json:"type"`
+	Fields  map[string]any `json:"fields"`
+}
+
 type graphDocument struct {
 	APIVersion  string           `json:"apiVersion"`
 	Kind        string           `json:"kind"`
@@ -35,16 +42,18 @@ type graphDocument struct {
 	Digest      digest.Digest    `json:"digest,omitempty"`
 	Services    []graphService   `json:"services"`
 	Machines    []*graph.Machine `json:"machines"`
-	Resources   []any            `json:"resources"`
+	Resources   []graphResource  `json:"resources"`
 }
 
 func graphCommand(o *options) *cobra.Command {
 	var output string
+	var links bool
 	cmd := &cobra.Command{
 		Use:   "graph",
 		Short: "Print the normalized deployment",
 		Long: `Print the services, their machines and what leads from one to another: as text, as
-JSON (also by --json), for Graphviz (dot) or as Mermaid.
+JSON (also by --json), for Graphviz (dot) or as Mermaid. --links tells how those that
+may talk to each other reach each other, and why so.
 
 ` + exitCodes,
 		Example:           "  defx graph\n  defx graph --output mermaid",
@@ -58,7 +67,14 @@ JSON (also by --json), for Graphviz (dot) or as Mermaid.
 			if o.json {
 				output = "json"
 			}
+			if links {
+				if err := printLinks(os.Stdout, d.Graph, o.json); err != nil {
+					return err
+				}
+				output = "told"
+			}
 			switch output {
+			case "told":
 			case "text":
 				graphText(os.Stdout, d.Graph)
 			case "dot":
@@ -78,16 +94,32 @@ JSON (also by --json), for Graphviz (dot) or as Mermaid.
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&links, "links", false, "tell how services reach each other")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORM`: text, json, dot or mermaid")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json", "dot", "mermaid"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
+// printLinks tells how services reach each other.
+func printLinks(w io.Writer, g *graph.Graph, asJSON bool) error {
+	list := ec2.Links(g)
+	if asJSON {
+		return printJSON(w, map[string]any{"apiVersion": plan.APIVersion, "kind": "Links", "links": list})
+	}
+	for _, l := range list {
+		fmt.Fprintf(w, "%s → %s  %s  %s  (%s)\n", l.From, l.To, l.By, strings.Join(l.Ports, " "), l.Why)
+	}
+	return nil
+}
+
 func graphJSON(ctx context.Context, p *project.Project, d *project.Desired) error {
 	doc := graphDocument{APIVersion: plan.APIVersion, Kind: "Graph", Name: d.Name, Environment: d.Environment,
-		Services: []graphService{}, Machines: d.Graph.Machines, Resources: []any{}}
+		Services: []graphService{}, Machines: d.Graph.Machines, Resources: []graphResource{}}
 	if doc.Machines == nil {
 		doc.Machines = []*graph.Machine{}
+	}
+	for _, r := range d.Graph.Resources {
+		doc.Resources = append(doc.Resources, graphResource{r.Address.String(), r.Type, r.Fields})
 	}
 	paths := make([][]string, len(d.Graph.Services))
 	for i, s := range d.Graph.Services {
@@ -151,6 +183,9 @@ func graphText(w io.Writer, g *graph.Graph) {
 		for _, e := range s.After {
 			fmt.Fprintf(w, "    after    %s\n", e.Set)
 		}
+	}
+	for _, r := range g.Resources {
+		fmt.Fprintf(w, "%s  (%s)\n", r.Address, r.Type)
 	}
 }
 

@@ -19,14 +19,14 @@ func machineCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "machine",
 		Short:   "List machines, and ask one how it is",
-		Long:    "List the machines of a deployment, or ask one how it is and what stands there.\n\n" + exitCodes,
+		Long:    "List the machines of a deployment, ask one how it is and what stands there, what was done on it, or which host keys machines have.\n\n" + exitCodes,
 		Example: "  defx machine list\n  defx machine show web1",
 		Args:    arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("defx machine wants a verb\n    hint: list or show NAME")
+			return fmt.Errorf("defx machine wants a verb\n    hint: list, show NAME, scan or history NAME")
 		},
 	}
-	cmd.AddCommand(machineListCommand(o), machineShowCommand(o))
+	cmd.AddCommand(machineListCommand(o), machineShowCommand(o), machineScanCommand(o), machineHistoryCommand(o))
 	return cmd
 }
 
@@ -146,14 +146,17 @@ func machineShowCommand(o *options) *cobra.Command {
 			return nil
 		},
 	}
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		g, err := o.ground(cmd.Context())
-		if err != nil || len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		return g.names(), cobra.ShellCompDirectiveNoFileComp
-	}
+	cmd.ValidArgsFunction = o.machineNames
 	return cmd
+}
+
+// machineNames completes the name of a machine.
+func (o *options) machineNames(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	g, err := o.ground(cmd.Context())
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return g.names(), cobra.ShellCompDirectiveNoFileComp
 }
 
 func inspect(ctx context.Context, c *agent.Client, scope string) (*agent.Info, map[string]*agent.Look, error) {

@@ -17,13 +17,16 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
 )
 
 // all is the list of backends that this program has.
-var all = backends.NewSet(systemd.New())
+var all = backends.NewSet(systemd.New(), docker.New(), ec2.New())
 
 // Exit codes.
 const (
@@ -60,6 +63,9 @@ func run() (code int) {
 	}()
 	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
 		return lang.Child(os.Stdin, os.Stdout)
+	}
+	if len(os.Args) > 1 && os.Args[1] == terraform.ChildVerb {
+		return terraform.Child(os.Stdin, os.Stdout)
 	}
 	ctx, stop := stoppable()
 	defer stop()

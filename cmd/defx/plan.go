@@ -16,7 +16,7 @@ import (
 
 // consent is what a plan or apply may do beyond the usual.
 type consent struct {
-	strict                 bool
+	strict, refresh        bool
 	allowDelete, allowMove []string
 }
 
@@ -24,6 +24,19 @@ func (c *consent) flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.strict, "strict", false, "fail if anything is held")
 	f.StringArrayVar(&c.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; may be given again")
 	f.StringArrayVar(&c.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data of its own that may change machines")
+}
+
+// changes is what an apply would do; with --refresh the cloud is asked as well.
+func (c *consent) changes(ctx context.Context, p *project.Project, d *project.Desired, w *apply.Work) (*plan.ChangeSet, error) {
+	if c.refresh {
+		return p.Refresh(ctx, d, w)
+	}
+	return p.Changes(ctx, d, w)
+}
+
+// refreshes adds the flag of verbs that may ask the cloud.
+func (c *consent) refreshes(f *pflag.FlagSet) {
+	f.BoolVar(&c.refresh, "refresh", false, "let Terraform ask the cloud what stands there, and show what that tells")
 }
 
 func (c *consent) give(w *apply.Work) {
@@ -89,7 +102,8 @@ func planCommand(o *options) *cobra.Command {
 		Use:   "plan",
 		Short: "Show what apply would do",
 		Long: `Evaluate the deployment and show how what should be differs from what stands.
-Nothing is written, and no machine is asked.
+Nothing is written, and no machine is asked. With --refresh Terraform asks the cloud
+what became of resources, and shows what it would do to them.
 
 Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays protected.
 
@@ -118,7 +132,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 			if err := c.knows(d); err != nil {
 				return err
 			}
-			cs, err := p.Changes(cmd.Context(), d, w)
+			cs, err := c.changes(cmd.Context(), p, d, w)
 			if err != nil {
 				return err
 			}
@@ -151,6 +165,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 		},
 	}
 	c.flags(cmd.Flags())
+	c.refreshes(cmd.Flags())
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if changes are pending")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "save the change set to `FILE`, for apply FILE")
 	return cmd
@@ -159,12 +174,13 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 // show writes a change set for people, or the one line that says there is none.
 func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
 	s := styleFor(os.Stdout, colorFlag)
-	if cs.Empty() && len(cs.Protected) == 0 {
+	if cs.Empty() && len(cs.Protected) == 0 && len(cs.Refresh) == 0 {
 		fmt.Println(nothing(cs))
 		return
 	}
 	fmt.Printf("%s\n\n", header(d, cs))
-	s.printChanges(os.Stdout, cs, "apply", o.verbose)
+	s.printChanges(os.Stdout, cs, "apply", o.verbose, upcoming(d, cs))
+	s.printLooks(os.Stdout, cs)
 	if cs.Empty() {
 		fmt.Println(nothing(cs))
 		return

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func printJSON(w io.Writer, v any) error {
 }
 
 func symbol(a plan.Action) string {
-	if !a.Certain {
+	if !a.Certain && a.Op != plan.Create {
 		return "?"
 	}
 	return map[plan.Op]string{plan.Create: "+", plan.Update: "~", plan.Replace: "±", plan.Move: ">", plan.Delete: "-"}[a.Op]
@@ -44,10 +45,14 @@ func (s style) symbol(a plan.Action) string {
 // does says what an action does, in a few words.
 func does(a plan.Action) string {
 	switch {
+	case !a.Certain && a.Op == plan.Create:
+		return "create, when what it reads is known"
 	case !a.Certain:
 		return "update " + a.Reason
 	case a.Former != "":
 		return a.Reason
+	case a.Gently:
+		return "restart (graceful)"
 	case a.Op == plan.Update && len(a.Changes) == 0:
 		return string(a.Verb) + ": " + a.Reason
 	case a.Op == plan.Update:
@@ -69,8 +74,8 @@ func header(d *project.Desired, cs *plan.ChangeSet) string {
 
 // printChanges writes a change set for people. More than manyAlike actions with
 // the same changes are told once, unless all is true. verb is what would remove
-// what is protected.
-func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bool) {
+// what is protected, notes is what else is known of addresses, for one line each.
+func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bool, notes map[string]string) {
 	address, machine, backend := 0, 0, 0
 	for _, a := range cs.Actions {
 		address = max(address, utf8.RuneCountInString(a.Address))
@@ -90,12 +95,35 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bo
 			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… and %d more alike (-v shows all)", g.more)))
 		}
 		s.printFields(w, g.shown[0].Changes, all)
+		if note := notes[g.shown[0].Address]; note != "" && len(g.shown) == 1 {
+			fmt.Fprintf(w, "      %s\n", s.faint(note))
+		}
 	}
 	for _, p := range cs.Protected {
 		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), pad(p.Address, address), pad(p.Machine, machine), p.Reason)
 		fmt.Fprintf(w, "      to remove it: defx %s --allow-delete %s\n", verb, p.Address)
 	}
 	if len(cs.Actions)+len(cs.Protected) > 0 {
+		fmt.Fprintln(w)
+	}
+}
+
+// printLooks writes what only the cloud tells of modules.
+func (s style) printLooks(w io.Writer, cs *plan.ChangeSet) {
+	for _, module := range slices.Sorted(maps.Keys(cs.Refresh)) {
+		look := cs.Refresh[module]
+		if len(look.Changes)+len(look.Drift) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s, as the cloud tells:\n", module)
+		for _, r := range look.Drift {
+			fmt.Fprintf(w, "  %s %s  %s\n", s.faint("!"), r.Address, "others changed it")
+			s.printFields(w, r.Fields, false)
+		}
+		for _, r := range look.Changes {
+			fmt.Fprintf(w, "  %s %s  %s\n", s.symbol(plan.Action{Op: r.Op, Certain: true}), r.Address, r.Op)
+			s.printFields(w, r.Fields, false)
+		}
 		fmt.Fprintln(w)
 	}
 }

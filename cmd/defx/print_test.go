@@ -78,12 +78,12 @@ func TestManyAlikeAreToldOnceAndAllWithVerbose(t *testing.T) {
 	cs.Actions = append(cs.Actions, plan.Action{Op: plan.Create, Certain: true, Address: "a/z", Machine: "box", Backend: "systemd"})
 	s := style{width: 80}
 	var brief, all bytes.Buffer
-	s.printChanges(&brief, cs, "apply", false)
+	s.printChanges(&brief, cs, "apply", false, nil)
 	if n := strings.Count(brief.String(), "\n"); n > 15 || strings.Count(brief.String(), "env.LOG") != 1 ||
 		!strings.Contains(brief.String(), "… and 90 more alike (-v shows all)") || !strings.Contains(brief.String(), "+ a/z") {
 		t.Errorf("%d lines:\n%s", n, brief.String())
 	}
-	s.printChanges(&all, cs, "apply", true)
+	s.printChanges(&all, cs, "apply", true, nil)
 	for _, a := range cs.Actions {
 		if !strings.Contains(all.String(), a.Address+" ") {
 			t.Errorf("-v does not show %s", a.Address)
@@ -92,7 +92,7 @@ func TestManyAlikeAreToldOnceAndAllWithVerbose(t *testing.T) {
 	// Twenty stand for themselves, and so do those that differ.
 	var few bytes.Buffer
 	cs.Actions = cs.Actions[:20]
-	s.printChanges(&few, cs, "apply", false)
+	s.printChanges(&few, cs, "apply", false, nil)
 	if strings.Contains(few.String(), "alike") || strings.Count(few.String(), "env.LOG") != 20 {
 		t.Errorf("twenty:\n%s", few.String())
 	}

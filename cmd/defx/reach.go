@@ -86,7 +86,9 @@ func (g *ground) dial(ctx context.Context, name string) (*agent.Client, error) {
 func (g *ground) used() []string {
 	names := map[string]bool{}
 	for _, r := range g.records {
-		names[r.Machine] = true
+		if r.Machine != "" { // modules stand on none
+			names[r.Machine] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(names))
 }

@@ -102,8 +102,8 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
-			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision,
-				Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Good: map[string]map[string]json.RawMessage{}}
+			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
+				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env), Good: map[string]map[string]json.RawMessage{}}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
 					w.Machines = append(w.Machines, m)
@@ -141,7 +141,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	}
 	if cs.Empty() && unfinished == nil {
 		if !o.json {
-			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, w.Verb, o.verbose)
+			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, w.Verb, o.verbose, nil)
 			fmt.Println(nothing(cs))
 		}
 		return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
@@ -149,7 +149,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	if !o.json {
 		s := styleFor(os.Stdout, colorFlag)
 		fmt.Printf("%s\n\n", title)
-		s.printChanges(os.Stdout, cs, w.Verb, o.verbose)
+		s.printChanges(os.Stdout, cs, w.Verb, o.verbose, nil)
 		fmt.Println(s.summary(cs))
 	}
 	if err := o.ask(ctx, p, question, word); err != nil {
@@ -195,7 +195,7 @@ was deployed with protect stays, and is listed. The history stays.
 			}
 			pc.yes = confirm == at.env
 			store := p.Store(at.name, at.env) // maybe without a generation: an apply may have been killed in its first one
-			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: at.machines(), Dial: p.Dialer().Dial, Artifact: p.ArtifactStream,
+			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: at.machines(), Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env),
 				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: at.name, Environment: at.env, Units: []plan.Placed{}},
 				Objects: map[digest.Digest][]byte{}}
 			c.give(w)

@@ -30,6 +30,7 @@ type stands struct {
 	Protected  bool          `json:"protected,omitempty"`
 	Running    *agent.State  `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
 	Drift      []string      `json:"drift,omitempty"`   // with --refresh: what is not as it was left
+	Runs       *agent.Runs   `json:"runs,omitempty"`    // with --refresh, of what has its times: how the last run went, when the next is due
 }
 
 func statusCommand(o *options) *cobra.Command {
@@ -83,8 +84,9 @@ services, edited or missing files, foreign drop-ins.
 				units = append(units, u)
 			}
 			var dumb map[string]error
+			var orphans []string
 			if refresh {
-				if dumb, err = o.refresh(cmd.Context(), units); err != nil {
+				if orphans, dumb, err = o.refresh(cmd.Context(), units); err != nil {
 					return err
 				}
 				for _, name := range slices.Sorted(maps.Keys(dumb)) {
@@ -97,10 +99,16 @@ services, edited or missing files, foreign drop-ins.
 				if g.Number > 0 {
 					doc["applied"] = g.Applied
 				}
+				if refresh {
+					doc["orphans"] = append([]string{}, orphans...)
+				}
 				if err := printJSON(os.Stdout, doc); err != nil {
 					return err
 				}
 				return silent(dumb)
+			}
+			if len(orphans) > 0 {
+				defer fmt.Fprintf(os.Stderr, "nothing leads to %s: defx gc removes it\n", strings.Join(orphans, ", "))
 			}
 			if unfinished != nil {
 				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
@@ -145,11 +153,11 @@ services, edited or missing files, foreign drop-ins.
 	return cmd
 }
 
-// refresh asks the machines how the units are.
-func (o *options) refresh(ctx context.Context, units []stands) (map[string]error, error) {
+// refresh asks the machines how the units are, and what runs there that nothing leads to.
+func (o *options) refresh(ctx context.Context, units []stands) (orphans []string, dumb map[string]error, err error) {
 	g, err := o.ground(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var mu sync.Mutex
 	errs := g.visit(ctx, g.used(), func(name string, c *agent.Client) error {
@@ -157,8 +165,15 @@ func (o *options) refresh(ctx context.Context, units []stands) (map[string]error
 		if err != nil {
 			return err
 		}
+		left, err := c.Orphans(ctx, g.scope())
+		if err != nil {
+			return err
+		}
 		mu.Lock()
 		defer mu.Unlock()
+		for _, l := range left {
+			orphans = append(orphans, "container "+l+" on "+name)
+		}
 		for i := range units {
 			u := &units[i]
 			if u.Machine != name {
@@ -169,14 +184,15 @@ func (o *options) refresh(ctx context.Context, units []stands) (map[string]error
 				u.Drift = []string{"it does not stand there"}
 				continue
 			}
-			u.Running, u.Drift = l.State, l.Drift
+			u.Running, u.Drift, u.Runs = l.State, l.Drift, l.Runs
 			if l.Entry.Digest != u.Digest && l.Entry.Digest != "" {
 				u.Drift = append(u.Drift, "another version stands: "+l.Entry.Digest.Brief())
 			}
 		}
 		return nil
 	})
-	return errs, nil
+	slices.Sort(orphans)
+	return orphans, errs, nil
 }
 
 // runs says in a few words how a unit is.
@@ -186,12 +202,33 @@ func (u *stands) runs(err error) string {
 		return "nobody knows: its machine does not answer"
 	case len(u.Drift) > 0:
 		return strings.Join(u.Drift, "; ")
+	case u.Runs != nil:
+		return u.Runs.String() + u.when()
 	case u.Running == nil:
 		return "as it was left"
 	case u.Running.Since.IsZero():
 		return u.Running.Active
 	}
 	return u.Running.Active + " for " + age(u.Running.Since)
+}
+
+// when says when a job ran and runs again.
+func (u *stands) when() string {
+	out := ""
+	if u.Runs.Running {
+		return " for " + age(u.Runs.Last)
+	}
+	if !u.Runs.Last.IsZero() {
+		out = " " + age(u.Runs.Last) + " ago"
+	}
+	if !u.Runs.Next.IsZero() {
+		format := "15:04:05"
+		if time.Until(u.Runs.Next) > 20*time.Hour {
+			format = "2006-01-02 15:04"
+		}
+		out += ", next " + u.Runs.Next.Local().Format(format)
+	}
+	return out
 }
 
 // sinceWhen is the oldest generation without a gap in which the record was as it is.

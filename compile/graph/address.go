@@ -22,6 +22,9 @@ type Address struct {
 // HostLib stands in the place of a library in addresses of facts. No library has this name.
 const HostLib = "host"
 
+// ModuleLib stands in the place of a library in addresses of modules of resources: module/network.
+const ModuleLib = "module"
+
 // String gives the written form.
 func (a Address) String() string {
 	s := a.Set()

@@ -28,6 +28,33 @@ type Graph struct {
 
 	Externals map[string]*External // lib/name → what stands without defx
 	Resources []*Resource          // sorted by address
+	EC2       Instances            // how services of the backend ec2 come to machines
+}
+
+// Instances say how services of the backend ec2 come to machines.
+type Instances struct {
+	Region              string              `json:"region,omitempty"`                                                   // region of what names none
+	Locations           map[string]Location `json:"locations,omitempty"`                                                // place.location → where that is
+	Subnet              token.Text          `json:"subnet,omitempty"`                                                   // subnet of the instances: defx.ref('a').output('id')
+	InstanceType        string              `json:"instanceType,omitempty"`                                             // of instances that run services
+	Image               string              `json:"image,omitempty"`                                                    // a Debian or another system with systemd and cloud-init
+	ServicesPerInstance int                 `json:"servicesPerInstance,omitempty" min:"1" max:"1000"`                   // the most on one instance; without it, what its capacity allows
+	KeyName             token.Text          `json:"keyName,omitempty"`                                                  // key pair whose owner may go in
+	User                string              `json:"user,omitempty" default:"admin"`                                     // whom ssh goes in as
+	Via                 string              `json:"via,omitempty"`                                                      // ssh address of a machine through which instances are reached
+	Address             string              `json:"address,omitempty" enum:"private,public" default:"private"`          // the address by which instances are reached
+	SSHFrom             []string            `json:"sshFrom,omitempty"`                                                  // networks from which ssh may come; the VPC's own if absent
+	AuthorizedKeys      []string            `json:"authorizedKeys,omitempty"`                                           // public keys that may go in besides
+	Pool                string              `json:"pool,omitempty"`                                                     // the pool that the instances belong to
+	Capacity            map[string]string   `json:"capacity,omitempty"`                                                 // cpu and memory of an instance, if its type is not known here
+	Class               string              `json:"class,omitempty" enum:"shared,exclusive,autoscale" default:"shared"` // `exclusive`: an instance of its own; `autoscale`: a group whose count the cloud owns
+}
+
+// Location is where machines of one place.location are.
+type Location struct {
+	Region string     `json:"region,omitempty"` // of its instances
+	Zone   string     `json:"zone,omitempty"`   // of its instances, if its subnet does not say
+	Subnet token.Text `json:"subnet,omitempty"` // of its instances
 }
 
 // External is a name for what stands already.
@@ -40,8 +67,8 @@ type External struct {
 // Resource is infrastructure that is not a process.
 type Resource struct {
 	Address Address
-	Type    string         // "aws.s3"
-	Fields  map[string]any // what its backend reads
+	Type    string         // "aws.vpc"
+	Fields  map[string]any // what its backend reads; texts are token.Text with resolved refs
 	Path    []string       // where it stands in the entry's value
 	Held    bool
 }
@@ -61,6 +88,7 @@ type Service struct {
 	Machine  string // chosen by place; empty before
 	Spec     Spec
 	Options  json.RawMessage // the namespace of its backend, canonical; nil if none
+	EC2      json.RawMessage // the namespace ec2, if the backend is that one
 	FQDN     string
 	Requires []Edge // order, address, values
 	Connects []Edge // reachability only
@@ -89,11 +117,15 @@ type Machine struct {
 	Address  string            `json:"address,omitempty"`  // what .host gives to readers elsewhere
 	HostKey  string            `json:"hostKey,omitempty"`  // pinned public key, authorized_keys form
 	Via      string            `json:"via,omitempty"`      // ssh hop
+	Docker   string            `json:"docker,omitempty"`   // where its docker engine listens: unix:///PATH; the usual place if absent
 	Pool     string            `json:"pool,omitempty"`     // the set it belongs to
 	Roles    []string          `json:"roles,omitempty"`    // sorted
 	Labels   map[string]string `json:"labels,omitempty"`   //
 	Location string            `json:"location,omitempty"` // free text: a region, a rack
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
+	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
+	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }
 
 // Place says where a functionality may run.
@@ -236,7 +268,7 @@ type Spec struct {
 	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if `reload` is set: absolute path → content, seen by this service alone
 	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if `reload` is set: absolute path → content, really written on the machine and seen by all; one owner a path
 	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run: directories that the machine keeps for it
-	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta, but one below 1024 is run: name → port it listens on; what reads one through a token changes with it
+	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta, but run if it is below 1024 or in a container: name → port it listens on; what reads one through a token changes with it
 	User        string                `json:"user,omitempty"`                                                     // run: user it runs as; absent means a dynamic one of its own
 	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but `notify` is run: how to see that it serves; what requires it starts then
 	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta, but having one is run: command before its first start on a machine; runs until it succeeded once, so it must bear repetition
@@ -248,6 +280,7 @@ type Spec struct {
 	Reload      *Reload               `json:"reload,omitempty"`                                                   // meta: how it takes over changed `files` without a restart
 	Stop        *Stop                 `json:"stop,omitempty"`                                                     // run: how it ends
 	Update      *Update               `json:"update,omitempty"`                                                   // meta: how its replicas change
+	Retire      []token.Text          `json:"retire,omitempty"`                                                   // meta: command beside it before it is deleted for good, not before it moves; while that fails it stays
 	Protect     bool                  `json:"protect,omitempty"`                                                  // none: not deleted because its lines vanished
 	Links       []Link                `json:"links,omitempty"`                                                    // none: addresses that say more about it: a runbook, a dashboard
 	Labels      map[string]string     `json:"labels,omitempty"`                                                   // none by themselves: free words about it; what reads one through a token changes with it
@@ -334,9 +367,11 @@ type Ready struct {
 
 // Update says how replicas change: a few at a time, and none after one failed.
 type Update struct {
-	AtOnce  int          `json:"atOnce,omitempty" min:"1" default:"1"` // replicas that change at the same time
-	Soak    string       `json:"soak,omitempty" format:"duration"`     // how long a changed one runs well before the next one's turn
-	Healthy []token.Text `json:"healthy,omitempty"`                    // a command that exits 0 while all is well, run beside the replica before and after it changes; while it fails, only replicas change that are not ready themselves
+	Style     string       `json:"style,omitempty" enum:"inplace,graceful" default:"inplace"` // `graceful`: the new version is ready before the old one stops; it needs `sockets` or `reuseport`
+	ReusePort bool         `json:"reuseport,omitempty"`                                       // it opens its ports with SO_REUSEPORT, so that two versions can live at once
+	AtOnce    int          `json:"atOnce,omitempty" min:"1" default:"1"`                      // replicas that change at the same time
+	Soak      string       `json:"soak,omitempty" format:"duration"`                          // how long a changed one runs well before the next one's turn
+	Healthy   []token.Text `json:"healthy,omitempty"`                                         // a command that exits 0 while all is well, run beside the replica before and after it changes; while it fails, only replicas change that are not ready themselves
 }
 
 // Schedule says when a service runs. Exactly one of `cron` and `every` is set.

@@ -13,6 +13,7 @@ import (
 // Sort puts services and machines in their order.
 func (g *Graph) Sort() {
 	slices.SortFunc(g.Services, func(a, b *Service) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(g.Resources, func(a, b *Resource) int { return a.Address.Compare(b.Address) })
 	slices.SortFunc(g.Machines, func(a, b *Machine) int { return strings.Compare(a.Name, b.Name) })
 }
 
@@ -23,6 +24,16 @@ func (g *Graph) Find(a Address) *Service {
 		return nil
 	}
 	return g.Services[i]
+}
+
+// Resource gives the resource at an address, or nil.
+func (g *Graph) Resource(address string) *Resource {
+	for _, r := range g.Resources {
+		if r.Address.String() == address {
+			return r
+		}
+	}
+	return nil
 }
 
 // Machine gives the machine of a name, or nil.

@@ -182,7 +182,7 @@ func (p *placer) named(b block) {
 	}
 	if why := p.refuse(b, m); why != "" {
 		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "cannot run on machine %q: %s", m.Name, why).
-			At(p.where(b)...))
+			At(p.at(b, []*graph.Machine{m})...))
 		return
 	}
 	why := "place.machine names it"
@@ -205,7 +205,7 @@ func (p *placer) choose(b block) {
 		}
 	}
 	if len(fit) == 0 {
-		e := diag.Errorf(s.Address.String(), "no machine can run it").At(append(p.where(b), p.rule(b)...)...)
+		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.at(b, p.g.Machines)...)
 		if len(refused) == 0 {
 			e.WithHint("declare a machine: machines: { box: { connect: 'dir:./box' } }")
 		} else {
@@ -234,19 +234,33 @@ func (p *placer) choose(b block) {
 	p.put(b, best.Name, why)
 }
 
-func (p *placer) where(b block) []string { return append(slices.Clone(b[0].Path), "place") }
-
-// rule is the one field of place that keeps a block from every machine, if there is one.
-func (p *placer) rule(b block) []string {
-	var field []string
-	for i, m := range p.g.Machines {
+// at is the one field that keeps a block from machines: a rule of its place
+// that excludes them all, or a port that is taken wherever its place allows.
+// If there is no such field it is the place as a whole.
+func (p *placer) at(b block, machines []*graph.Machine) []string {
+	place := append(slices.Clone(b[0].Path), "place")
+	var field, port []string
+	open, same := 0, true
+	for i, m := range machines {
 		by := b[0].Place.ExcludedBy(m)
-		if by == nil || i > 0 && !slices.Equal(by, field) {
-			return nil
-		}
+		same = same && by != nil && (i == 0 || slices.Equal(by, field))
 		field = by
+		if by != nil {
+			continue
+		}
+		at, _ := p.taken(b, m)
+		if open++; open > 1 && !slices.Equal(at, port) {
+			at = nil
+		}
+		port = at
 	}
-	return field
+	switch {
+	case same && field != nil:
+		return append(place, field...)
+	case port != nil:
+		return port
+	}
+	return place
 }
 
 func (p *placer) names() []string {
@@ -269,25 +283,36 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 	if why := pl.Excludes(m); why != "" {
 		return why
 	}
+	_, why := p.taken(b, m)
+	return why
+}
+
+// taken tells of the first port of a block that it cannot have on a machine:
+// where it is written, and why.
+func (p *placer) taken(b block, m *graph.Machine) ([]string, string) {
 	own := map[string]graph.Address{}
 	for _, s := range b {
-		for _, port := range portKeys(s) {
+		for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
+			at := append(slices.Clone(s.SpecPath), "ports", name)
+			port := portKey(s.Spec.Ports[name])
 			if other, taken := p.ports[m.Name][port]; taken {
-				return fmt.Sprintf("has port %s taken by %s", port, other)
+				return at, fmt.Sprintf("has port %s taken by %s", port, other)
 			}
-			if other, taken := own[port]; taken {
-				return fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
+			if other, taken := own[port]; taken && other != s.Address {
+				return at, fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
 			}
 			own[port] = s.Address
 		}
 	}
-	return ""
+	return nil, ""
 }
+
+func portKey(p graph.Port) string { return fmt.Sprintf("%s/%d", p.Protocol, p.Port) }
 
 func portKeys(s *graph.Service) []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-		out = append(out, fmt.Sprintf("%s/%d", s.Spec.Ports[name].Protocol, s.Spec.Ports[name].Port))
+		out = append(out, portKey(s.Spec.Ports[name]))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -24,7 +24,8 @@ type DiffInput struct {
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
-	Doubt       map[string]bool                    // an interrupted apply touched them: what stands is not certain
+	Drifted     map[string]bool                    // modules that others changed
+	Doubt       map[string]string                  // address → why nobody knows whether it stands: Interrupted, or another reason
 }
 
 // Diff is set subtraction on address, place, digest and values. The result is
@@ -84,7 +85,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: !in.Doubt[r.Address], Reason: gone(in.Doubt[r.Address]), Changes: []Change{}})
+			Before: r.Digest, Certain: in.Doubt[r.Address] == "", Reason: gone(in.Doubt[r.Address]), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
@@ -118,9 +119,12 @@ func (in *DiffInput) rename() map[string]string {
 // factPrefix begins the addresses of what machines must have.
 const factPrefix = "host/"
 
-func gone(doubt bool) string {
-	if doubt {
-		return "no longer defined, and an interrupted apply may have left it"
+// Interrupted is the doubt that an interrupted apply leaves.
+const Interrupted = "the interrupted apply finished it"
+
+func gone(doubt string) string {
+	if doubt != "" {
+		return "no longer defined, unless " + doubt
 	}
 	return "no longer defined"
 }
@@ -145,13 +149,14 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
+		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // a module whose inputs nobody knows yet
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	}
 	a.Before = r.Digest
 	values := maps.Equal(r.Values, u.Values)
 	switch {
-	case r.Backend != u.Backend:
+	case r.Backend != u.Backend && (r.Backend != "" || u.Machine != ""):
 		a.Op, a.From, a.Reason = Replace, r.Machine, fmt.Sprintf("backend %s → %s", r.Backend, u.Backend)
 		cs.Summary.Replace++
 	case r.Machine != u.Machine:
@@ -164,9 +169,14 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case former != "":
 		a.Op = Update
 		cs.Summary.Update++
-	case in.Doubt[u.Address]:
-		a.Op, a.Certain, a.Reason = Update, false, "unless the interrupted apply finished it"
+	case in.Doubt[u.Address] != "":
+		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address]
 		cs.Summary.Uncertain++
+	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
 	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.same(u):
 		cs.Summary.Unchanged++
 		return nil
@@ -185,12 +195,15 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" || in.Doubt[u.Address] || in.Doubt[former] {
+	if r.Digest == "" || in.Doubt[u.Address]+in.Doubt[former] != "" {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
 			return nil
 		}
 		a.Verb = Restart
+		if u.Machine == "" {
+			a.Verb = Converge
+		}
 		a.Reason = "an interrupted apply left it in an unknown state"
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
@@ -199,11 +212,15 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		a.Changes = append(changes(before.Spec, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
+			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
 			a.Reason = reason(a.Changes, before, after)
+			if u.Machine == "" {
+				a.Verb = Converge
+			}
 		}
 	}
 	if former != "" {
-		a.Verb, a.Reason = Restart, "renamed from "+former
+		a.Verb, a.Gently, a.Reason = Restart, false, "renamed from "+former
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
 		}
@@ -228,22 +245,13 @@ func reason(l []Change, before, after *Unit) string {
 
 // verb tells how far an update must reach.
 func verb(before, after *Unit, had, has Values) Verb {
-	if !bytes.Equal(before.Payload.Run, after.Payload.Run) || touched(after.Payload.Run, had, has) {
+	if !bytes.Equal(bound(before.Payload.Run, had), bound(after.Payload.Run, has)) {
 		return Restart
 	}
-	if !bytes.Equal(before.Payload.Reload, after.Payload.Reload) || touched(after.Payload.Reload, had, has) {
+	if !bytes.Equal(bound(before.Payload.Reload, had), bound(after.Payload.Reload, has)) {
 		return Reload
 	}
 	return Exchange
-}
-
-func touched(part json.RawMessage, had, has Values) bool {
-	for key := range tokensIn(part) {
-		if had[key] != has[key] {
-			return true
-		}
-	}
-	return false
 }
 
 // changes lists the fields that differ between two normalized services, keyed

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,7 +36,32 @@ type Placed struct {
 	After    []string      `json:"after,omitempty"`
 	Protect  bool          `json:"protect,omitempty"`
 	Stateful bool          `json:"stateful,omitempty"`
-	Held     bool          `json:"held,omitempty"` // stands as it was deployed, because it did not evaluate
+	Held     bool          `json:"held,omitempty"`  // stands as it was deployed, because it did not evaluate
+	Binds    Values        `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
+	Outputs  Values        `json:"-"`               // of what stands: what its record keeps
+}
+
+// Bind fills what is not known with outputs of modules.
+func (u Placed) Bind(output func(key string) (string, bool)) (Placed, error) {
+	values := Values{}
+	maps.Copy(values, u.Values)
+	for key, from := range u.Binds {
+		v, ok := output(from)
+		if !ok {
+			return u, fmt.Errorf("the value of %s is not known", from)
+		}
+		values[key] = v
+	}
+	for _, key := range u.Unknown {
+		if _, bound := u.Binds[key]; !bound {
+			return u, fmt.Errorf("the value of %s is not known", key)
+		}
+	}
+	u.Unknown = nil
+	if len(values) > 0 {
+		u.Values = values
+	}
+	return u, nil
 }
 
 // Digest names the plan: addresses, places, unit digests and known values.
@@ -73,6 +100,7 @@ type Record struct {
 	After    []string      `json:"after,omitempty"`
 	Protect  bool          `json:"protect,omitempty"`
 	Stateful bool          `json:"stateful,omitempty"`
+	Outputs  Values        `json:"outputs,omitempty"` // of a module: what others may read of it
 }
 
 // Op is what an action does.
@@ -93,6 +121,7 @@ const (
 	Restart  Verb = "restart"  // the process starts anew
 	Reload   Verb = "reload"   // files are exchanged and the process is told
 	Exchange Verb = "exchange" // what defx knows changes, the process does not notice
+	Converge Verb = "converge" // resources are made to be what the module says
 )
 
 // Change is one field that differs.
@@ -101,7 +130,8 @@ type Change struct {
 	Before   any           `json:"before"` // null: absent
 	After    any           `json:"after"`
 	Position diag.Position `json:"position"`
-	Source   []string      `json:"-"` // the way to the field in the entry's value
+	Replaces bool          `json:"replaces,omitempty"` // of a resource: it cannot be changed in place, another one takes its place
+	Source   []string      `json:"-"`                  // the way to the field in the entry's value
 }
 
 // Action is one change of one unit.
@@ -112,10 +142,11 @@ type Action struct {
 	From    string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
 	Former  string        `json:"former,omitempty"` // the address that it had before it was renamed
 	Backend string        `json:"backend"`
-	Verb    Verb          `json:"verb,omitempty"`   // of an update
-	Digest  digest.Digest `json:"digest,omitempty"` // of the unit that should be
-	Before  digest.Digest `json:"before,omitempty"` // of the unit that stands
-	Certain bool          `json:"certain"`          // false: dropped at apply if its values turn out equal
+	Verb    Verb          `json:"verb,omitempty"`     // of an update
+	Gently  bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops
+	Digest  digest.Digest `json:"digest,omitempty"`   // of the unit that should be
+	Before  digest.Digest `json:"before,omitempty"`   // of the unit that stands
+	Certain bool          `json:"certain"`            // false: dropped at apply if its values turn out equal
 	Reason  string        `json:"reason"`
 	Changes []Change      `json:"changes"`
 	Waits   []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted
@@ -126,6 +157,19 @@ type Protected struct {
 	Address string `json:"address"`
 	Machine string `json:"machine"`
 	Reason  string `json:"reason"`
+}
+
+// Look is what a module's tool would do, and what others did there: what only the cloud tells.
+type Look struct {
+	Changes []ResourceChange `json:"changes"` // sorted by address
+	Drift   []ResourceChange `json:"drift"`   // sorted by address
+}
+
+// ResourceChange is one resource that differs. What is secret in it is masked.
+type ResourceChange struct {
+	Address string   `json:"address"`
+	Op      Op       `json:"op"` // create, update, replace or delete
+	Fields  []Change `json:"fields"`
 }
 
 // HeldItem is something that did not evaluate.
@@ -150,18 +194,19 @@ type Summary struct {
 
 // ChangeSet is what lies between a plan and the state.
 type ChangeSet struct {
-	APIVersion  string        `json:"apiVersion"`
-	Kind        string        `json:"kind"` // "ChangeSet"
-	Deployment  string        `json:"deployment"`
-	Environment string        `json:"environment"`
-	Plan        digest.Digest `json:"plan"`
-	ChangeSet   digest.Digest `json:"changeSet"` // of this document without positions
-	Baseline    digest.Digest `json:"baseline"`
-	Base        int           `json:"base"` // generation that the state stands at; 0 = none yet
-	Summary     Summary       `json:"summary"`
-	Actions     []Action      `json:"actions"` // deletes last, each part sorted by address
-	Held        []HeldItem    `json:"held"`
-	Protected   []Protected   `json:"protected"`
+	APIVersion  string           `json:"apiVersion"`
+	Kind        string           `json:"kind"` // "ChangeSet"
+	Deployment  string           `json:"deployment"`
+	Environment string           `json:"environment"`
+	Plan        digest.Digest    `json:"plan"`
+	ChangeSet   digest.Digest    `json:"changeSet"` // of this document without positions
+	Baseline    digest.Digest    `json:"baseline"`
+	Base        int              `json:"base"` // generation that the state stands at; 0 = none yet
+	Summary     Summary          `json:"summary"`
+	Actions     []Action         `json:"actions"` // deletes last, each part sorted by address
+	Held        []HeldItem       `json:"held"`
+	Refresh     map[string]*Look `json:"refresh,omitempty"` // module → what only the cloud tells, if it was asked
+	Protected   []Protected      `json:"protected"`
 }
 
 // Empty tells whether there is nothing to do.

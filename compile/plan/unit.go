@@ -45,6 +45,8 @@ type Unit struct {
 	Artifacts []Artifact      `json:"artifacts,omitempty"`
 	Protect   bool            `json:"protect,omitempty"`
 	AtOnce    int             `json:"atOnce,omitempty"`   // replicas that change at the same time; 0 = 1
+	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
+	Suffice   int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
 }
@@ -54,30 +56,59 @@ func (u *Unit) Digest() (digest.Digest, error) {
 	return digest.Of("unit/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "payload": u.Payload})
 }
 
-// Version is the digest of what a restart is needed for: it is in the unit's name on the machine.
-func (u *Unit) Version() (digest.Digest, error) {
-	return digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": u.Payload.Run})
+// Instance is the short name of what a restart is needed for, with the values
+// it runs with; it is in the unit's name on the machine, where the same name
+// always stands for the same bytes. Neither the names of what is read count,
+// so that a rename restarts no reader, nor values that only reloadable files read.
+func (u *Unit) Instance(v Values) (string, error) {
+	d, err := digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": bound(u.Payload.Run, v)})
+	return d.Short(), err
 }
 
-// Instance is the short name of a version with the values it runs with: the
-// same name on a machine always stands for the same bytes. Values that only
-// reloadable files read do not count.
-func (u *Unit) Instance(v Values) (string, error) {
-	version, err := u.Version()
-	if err != nil {
-		return "", err
+// bound is canonical JSON with each ref whose value is known replaced by its
+// field and the value. It is for comparison alone, and no text: a backend may
+// write the value of a port otherwise than the same letters.
+func bound(raw json.RawMessage, v Values) json.RawMessage {
+	if len(v) == 0 || !bytes.Contains(raw, []byte(`"$text"`)) {
+		return raw
 	}
-	used := Values{}
-	for key := range tokensIn(u.Payload.Run) {
-		if value, ok := v[key]; ok {
-			used[key] = value
+	var value any
+	if json.Unmarshal(raw, &value) != nil {
+		return raw
+	}
+	out, err := digest.Canonical(bind(value, v))
+	if err != nil {
+		return raw
+	}
+	return out
+}
+
+func bind(value any, v Values) any {
+	switch value := value.(type) {
+	case []any:
+		for i := range value {
+			value[i] = bind(value[i], v)
+		}
+	case map[string]any:
+		parts, ok := value["$text"].([]any)
+		if !ok || len(value) != 1 {
+			for k := range value {
+				value[k] = bind(value[k], v)
+			}
+			return value
+		}
+		for i, p := range parts {
+			raw, err := json.Marshal(p)
+			var t token.Token
+			if _, isToken := p.(map[string]any); !isToken || err != nil || json.Unmarshal(raw, &t) != nil || t.Kind != token.Ref {
+				continue
+			}
+			if known, ok := v[Key(t)]; ok {
+				parts[i] = map[string]any{"field": t.Field, "value": known}
+			}
 		}
 	}
-	if len(used) == 0 {
-		return version.Short(), nil
-	}
-	d, err := digest.Of("instance/1", map[string]any{"version": version, "values": used})
-	return d.Short(), err
+	return value
 }
 
 // Reads lists the refs in a payload, sorted, each once.

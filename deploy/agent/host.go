@@ -46,10 +46,17 @@ type Host struct {
 func OpenHost(root string, b backends.Set) *Host { return &Host{path: root, backends: b} }
 
 // OpenMachine is the machine that we are on: its units run.
-func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&systemd{}) }
+func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&both{}) }
 
 // Running gives the machine a system that runs its units.
 func (h *Host) Running(s System) *Host { h.system = s; return h }
+
+// UseEngine says where the machine's docker engine listens, if not where engines usually do.
+func (h *Host) UseEngine(socket string) {
+	if b, ok := h.system.(*both); ok {
+		b.engine.Socket = socket
+	}
+}
 
 // Fenced means that somebody with a higher token has been here.
 type Fenced struct {
@@ -312,7 +319,7 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values) (*Entry, backend
 		return nil, layout, err
 	}
 	e := &Entry{Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
-		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves}
+		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves, Retire: layout.Retire, Graceful: layout.Graceful}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
 	}

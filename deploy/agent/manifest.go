@@ -21,13 +21,16 @@ type Entry struct {
 	Object   digest.Digest `json:"object"` // of the unit's canonical bytes, in the store
 	Instance string        `json:"instance"`
 	Values   plan.Values   `json:"values,omitempty"`
-	Files    []string      `json:"files"`             // owned paths, sorted
-	Objects  []string      `json:"objects,omitempty"` // names in the store that the files lead to, sorted
-	Name     string        `json:"name,omitempty"`    // stable name of what runs
-	Unit     string        `json:"unit,omitempty"`    // name of this version of it
-	Start    []string      `json:"start,omitempty"`   // what brings it to life, in order
-	Leaves   []string      `json:"leaves,omitempty"`  // patterns of files that go with it
-	Was      *Entry        `json:"was,omitempty"`     // of an interrupted action: what stood before it
+	Files    []string      `json:"files"`              // owned paths, sorted
+	Objects  []string      `json:"objects,omitempty"`  // names in the store that the files lead to, sorted
+	Name     string        `json:"name,omitempty"`     // stable name of what runs
+	Unit     string        `json:"unit,omitempty"`     // name of this version of it
+	Start    []string      `json:"start,omitempty"`    // what brings it to life, in order
+	Retire   string        `json:"retire,omitempty"`   // unit that runs before it goes for good
+	Graceful string        `json:"graceful,omitempty"` // how this version lives beside another one
+	Leaves   []string      `json:"leaves,omitempty"`   // patterns of files that go with it
+	Was      *Entry        `json:"was,omitempty"`      // of an interrupted action: what stood before it
+	Outputs  plan.Values   `json:"outputs,omitempty"`  // of a module: what others may read of it
 }
 
 // manifest is the content of manifest.json. It holds nothing that depends on

@@ -46,7 +46,12 @@ func (s *system) did(what, unit string, f func()) error {
 	return nil
 }
 
-func (s *system) Check(context.Context) error  { return nil }
+func (s *system) Check(context.Context, ...string) error          { return nil }
+func (s *system) Prepare(context.Context, string, []string) error { return nil }
+func (s *system) Hosts(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
+func (s *system) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
+	return nil
+}
 func (s *system) Reload(context.Context) error { return nil }
 func (s *system) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
@@ -63,8 +68,8 @@ func (s *system) Restart(_ context.Context, u string) error {
 func (s *system) ReloadUnit(_ context.Context, u string) error {
 	return s.did("reload", u, func() {})
 }
-func (s *system) Raise(context.Context, string) error { return nil }
-func (s *system) Forget(context.Context, string)      {}
+func (s *system) Raise(context.Context, string) error  { return nil }
+func (s *system) Forget(context.Context, string) error { return nil }
 func (s *system) State(_ context.Context, u string) (agent.State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,9 +79,10 @@ func (s *system) State(_ context.Context, u string) (agent.State, error) {
 	}
 	return st, nil
 }
-func (s *system) Journal([]string, time.Time, int) []string { return []string{"its last words"} }
-func (s *system) Version() string                           { return "0" }
-func (s *system) Close()                                    {}
+func (s *system) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
+func (s *system) Journal([]string, time.Time, int) []string                 { return []string{"its last words"} }
+func (s *system) Versions(context.Context) map[string]string                { return nil }
+func (s *system) Close()                                                    {}
 
 // took gives what was asked for since the last call, and forgets it.
 func (s *system) took() string {
@@ -142,6 +148,89 @@ func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
 		if got := s.took(); got != step.want {
 			t.Errorf("%d: %q, want %q", i, got, step.want)
 		}
+	}
+}
+
+// TestAGracefulUpdateStopsTheOldVersionLast: once both versions know how to live
+// at once. One that fails leaves the old one alone.
+func TestAGracefulUpdateStopsTheOldVersionLast(t *testing.T) {
+	h, s, _ := machine(t)
+	gentle := func(words string) graph.Spec {
+		c := command(words)
+		c.Update = &graph.Update{Style: "graceful", ReusePort: true}
+		return c
+	}
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, gentle("two"))
+	three, unitThree := service(t, gentle("three"))
+	four, unitFour := service(t, gentle("four"))
+	s.fails = func(u string) error {
+		if u == unitFour {
+			return errors.New("no")
+		}
+		return nil
+	}
+	for i, step := range []struct {
+		raw   json.RawMessage
+		fails bool
+		want  string
+	}{
+		{one, false, "start " + unitOne}, {two, false, "stop " + unitOne + ", start " + unitTwo}, // the old one does not share its port
+		{three, false, "start " + unitThree + ", stop " + unitTwo}, {four, true, "start " + unitFour},
+		{one, false, "stop " + unitThree + ", start " + unitOne},
+	} {
+		if _, err := do(h, step.raw); (err != nil) != step.fails {
+			t.Fatal(i, err)
+		}
+		if got := s.took(); got != step.want {
+			t.Errorf("%d: %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// TestWhatIsRetiredGoesAfterwards: what cannot be retired stays.
+func TestWhatIsRetiredGoesAfterwards(t *testing.T) {
+	h, s, again := machine(t)
+	c := command("one")
+	c.Retire = []token.Text{token.Lit("/bin/leave")}
+	one, unitOne := service(t, c)
+	const leave = "defx-dev-test-a-b:retire.service"
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.took()
+	fails := true
+	s.fails = func(u string) error {
+		if fails && u == leave {
+			return errors.New("the others do not answer")
+		}
+		return nil
+	}
+	retire := func(h *agent.Host, token int64) error {
+		return h.Retire(t.Context(), scope, "a/b", token, 0)
+	}
+	if err := retire(h, 1); err == nil || !strings.Contains(err.Error(), "the others do not answer") || !strings.Contains(err.Error(), "its last words") {
+		t.Errorf("%v", err)
+	}
+	var fenced *agent.Fenced
+	if err := retire(h, 0); !errors.As(err, &fenced) {
+		t.Errorf("a stale holder retires: %v", err)
+	}
+	fails = false
+	h.Close() // an apply that was killed, and the one after it
+	h = again()
+	s.took()
+	if err := retire(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.took(), "start "+leave+", stop "; !strings.HasPrefix(got, want) || !strings.Contains(got, "stop "+unitOne) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if err := retire(h, 1); err != nil || s.took() != "" {
+		t.Errorf("what is gone retires: %v", err)
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 )
@@ -42,11 +43,14 @@ type Work struct {
 	Revision string                                // commit of the deployment's folder, if known
 
 	AllowDelete, AllowMove map[string]bool
+	Drifted                map[string]bool // modules that others changed
 	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
 	Artifact func(plan.Artifact) (io.ReadCloser, error)
-	Tell     func(Event) // may be nil; called from one goroutine at a time
+	Tell     func(Event)                                           // may be nil; called from one goroutine at a time
+	HostKey  func(context.Context, *graph.Machine) (string, error) // public key of a machine that a module made, on first sight; nil = known_hosts tell
+	Modules  *terraform.Shop                                       // where modules of resources are made; nil if there are none
 
 	Parallel  int           // actions at once; 0 = 10
 	Deadline  time.Duration // of one action; 0 = 10 minutes
@@ -105,32 +109,63 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	var uncertain map[string]bool
+	uncertain := map[string]string{}
 	if unfinished != nil {
-		records, uncertain = doubt(records, unfinished)
+		records = doubt(records, unfinished, uncertain)
+	}
+	if gen != nil {
+		for name, was := range elsewhere(gen.Machines, w.Machines) {
+			for _, rec := range w.on(name, records) {
+				uncertain[rec.Address] = fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was)
+			}
+		}
 	}
 	return w.diff(ctx, records, uncertain, head.Generation)
 }
 
 // doubt lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished) ([]plan.Record, map[string]bool) {
-	uncertain, by := map[string]bool{}, map[string]plan.Record{}
+func doubt(records []plan.Record, u *Unfinished, uncertain map[string]string) []plan.Record {
+	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
 	}
 	for address, machines := range u.Units {
-		uncertain[address] = true
+		uncertain[address] = plan.Interrupted
 		if _, known := by[address]; !known {
 			by[address] = plan.Record{Address: address, Machine: slices.Sorted(maps.Keys(machines))[0]}
 		}
 	}
-	return sorted(by), uncertain
+	return sorted(by)
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]bool, base int) (*plan.ChangeSet, error) {
+// elsewhere lists the machines that were somewhere else when they were last
+// reached: name → where.
+func elsewhere(before, now []*graph.Machine) map[string]string {
+	was := map[string]string{}
+	for _, b := range before {
+		for _, n := range now {
+			if n.Module != "" && n.Address == "" { // nobody knows yet where it will be
+				continue
+			}
+			if b.Name == n.Name && place(b.Connect) != place(n.Connect) {
+				was[b.Name] = b.Connect
+			}
+		}
+	}
+	return was
+}
+
+// on lists what an apply may touch of what stands on a machine.
+func (w *Work) on(machine string, records []plan.Record) []plan.Record {
+	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
+		return r.Machine != machine || w.Held != nil && w.Held(r.Address)
+	})
+}
+
+func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]string, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Moved: w.Moved,
+		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {
@@ -277,6 +312,9 @@ type run struct {
 	doubted  map[string]bool // machines that an interrupted apply touched
 	life     context.Context // of the conversations with machines
 	end      context.CancelFunc
+	outs     outputs
+	looked   sync.Once // at what stands on no machine
+	foreign  error     // what was found there
 }
 
 // scope names deployment and environment on machines.
@@ -300,10 +338,31 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		r.know(unfinished.Machines)
 	}
 	r.know(r.w.Machines)
-	if unfinished != nil {
-		records = r.observe(lasting, records, unfinished)
-	}
 	records = r.renamed(records, gen)
+	places := map[string]string{}
+	if gen != nil {
+		places = elsewhere(gen.Machines, r.w.Machines)
+	}
+	if unfinished != nil || len(places) > 0 {
+		doubted := &Unfinished{Units: map[string]map[string]bool{}}
+		if unfinished != nil {
+			doubted.Units = unfinished.Units
+		}
+		for name := range places {
+			for _, rec := range r.w.on(name, records) {
+				if doubted.Units[rec.Address] == nil {
+					doubted.Units[rec.Address] = map[string]bool{}
+				}
+				doubted.Units[rec.Address][name] = true
+			}
+		}
+		before := records
+		records = r.renamed(r.observe(lasting, records, doubted), gen) // the journal may know a machine by its former name
+		if err := r.checkData(before, records, places); err != nil {
+			return nil, err
+		}
+	}
+	r.outs.learn(records)
 	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
@@ -318,7 +377,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
 	}
-	if cs.Empty() && unfinished == nil { // somebody else did it meanwhile
+	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
 		return nothing(cs), nil
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
@@ -355,11 +414,22 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	res.Generation = head.Generation
+	if done := r.asDone(now); done != nil { // what was not known before is known now
+		if planRaw, planObject, err = state.Object(done); err != nil {
+			return nil, err
+		}
+		if cs.Plan, err = done.Digest(); err != nil {
+			return nil, err
+		}
+		if err := r.w.Store.Put(lasting, planRaw); err != nil {
+			return nil, err
+		}
+	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
-	same := gen != nil && equalRecords(gen.Records, now)
+	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
 	if !same {
 		res.Generation = next.Number
 	}
@@ -381,6 +451,17 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	ended = true
 	return res, nil
+}
+
+// renamed lists the renames of a change set that came to be: new address → old.
+func renamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+	out := map[string]string{}
+	for _, a := range cs.Actions {
+		if a.Former != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
+			out[a.Address] = a.Former
+		}
+	}
+	return out
 }
 
 // equalRecords compares by canonical bytes: empty and absent are the same there.
@@ -493,7 +574,7 @@ func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.
 	}
 	names := map[string]string{}
 	for _, m := range before {
-		if name := at[place(m.Connect)]; !declared[m.Name] && name != "" {
+		if name := at[place(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
 			names[m.Name] = name
 		}
 	}
@@ -541,8 +622,15 @@ func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.
 		r.known[rec.Address] = true
 	}
 	var names []string
+	changing := map[string]bool{}
+	for _, a := range cs.Actions {
+		changing[a.Address] = true
+	}
 	for _, a := range cs.Actions {
 		for _, name := range []string{a.Machine, a.From} {
+			if m := r.machines[name]; m != nil && changing[m.m.Module] {
+				continue // it may not be there yet, or be another one soon
+			}
 			if name != "" && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
@@ -571,11 +659,32 @@ func (r *run) lost(ctx context.Context, name string) error {
 	}
 	for _, address := range slices.Sorted(maps.Keys(units)) {
 		if !r.known[address] && units[address].Digest != "" {
-			return &lostState{diag.Errorf("machine "+name, "holds %s, which the state does not know: the state was lost or is another's", address).
+			where := "machine " + name
+			if name == "" {
+				where = "folder terraform of the state"
+			}
+			return &lostState{diag.Errorf(where, "holds %s, which the state does not know: the state was lost or is another's", address).
 				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
 		}
 	}
 	return nil
+}
+
+// checkData refuses to begin anew, without its data, what keeps data of its own
+// and is not where its machine is now.
+func (r *run) checkData(before, now []plan.Record, places map[string]string) error {
+	var out diag.List
+	for _, b := range before {
+		was := places[b.Machine]
+		if was == "" || !b.Stateful || r.w.AllowMove[b.Address] || r.w.Held != nil && r.w.Held(b.Address) {
+			continue
+		}
+		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.w.Plan.Find(b.Address) != nil {
+			out = append(out, diag.Errorf(b.Address, "it keeps data of its own, which %s does not have where it is now; it was %s", b.Machine, was).
+				WithHint("bring the data there, and say --allow-move %s; nothing was done", b.Address))
+		}
+	}
+	return out.Err()
 }
 
 func sorted(by map[string]plan.Record) []plan.Record {
@@ -590,7 +699,7 @@ func sorted(by map[string]plan.Record) []plan.Record {
 func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
 	rec := old
 	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
-	rec.Digest, rec.Object, rec.Values = e.Digest, e.Object, e.Values
+	rec.Digest, rec.Object, rec.Values, rec.Outputs = e.Digest, e.Object, e.Values, e.Outputs
 	if e.Digest == "" {
 		if rec.Backend == "" {
 			if u := r.w.Plan.Find(address); u != nil {
@@ -601,7 +710,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	}
 	raw, err := r.w.object(ctx, e.Object)
 	if err != nil {
-		return rec, fmt.Errorf("%s on machine %s: %w", address, machine, err)
+		return rec, fmt.Errorf("%s: what stands there: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {

@@ -23,9 +23,10 @@ import (
 
 // site is a state and machines that are folders.
 type site struct {
-	t    *testing.T
-	dir  string
-	fake *backendtest.Fake
+	t     *testing.T
+	dir   string
+	fake  *backendtest.Fake
+	count int // ready.count of every service
 
 	mu   sync.Mutex
 	told []string
@@ -41,8 +42,17 @@ func (s *site) work(services ...string) *apply.Work {
 		parts := strings.Fields(text)
 		name, replica, _ := strings.Cut(parts[0], "#")
 		svc := &graph.Service{Address: graph.Address{Lib: "l", Name: name, Replica: replica}, Backend: "test", Machine: "m", Spec: graph.Spec{Command: []token.Text{token.Lit(parts[1])}}}
+		if s.count > 0 {
+			svc.Spec.Ready = &graph.Ready{Count: s.count}
+		}
 		for _, n := range parts[2:] {
-			svc.Requires = append(svc.Requires, graph.Edge{Alias: n, Set: "l/" + n, To: []graph.Address{{Lib: "l", Name: n}}})
+			e := graph.Edge{Alias: n, Set: "l/" + n}
+			for _, other := range services {
+				if of, replica, _ := strings.Cut(strings.Fields(other)[0], "#"); of == n {
+					e.To = append(e.To, graph.Address{Lib: "l", Name: n, Replica: replica})
+				}
+			}
+			svc.Requires = append(svc.Requires, e)
 		}
 		g.Services = append(g.Services, svc)
 	}
@@ -170,6 +180,52 @@ func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
 	}
 	res, _ := run("m#0 w", "m#1 w", "m#2 w", "n#0 x", "n#1 x", "o x")
 	if !slices.Equal(res.Failed, []string{"l/m#1"}) || !slices.Equal(res.Skipped, []string{"l/m#2"}) || res.Counts.Updated != 1 || res.Counts.Created != 1 {
+		t.Errorf("%+v", res)
+	}
+}
+
+// TestWhatNeedsASetWaitsForAsManyAsSuffice lets replicas of a set fail: what
+// requires it goes on as long as ready.count of them are there.
+func TestWhatNeedsASetWaitsForAsManyAsSuffice(t *testing.T) {
+	for _, c := range []struct {
+		count   int
+		fail    string
+		skipped bool
+		before  string // done before what requires the set
+	}{
+		{0, "", false, "l/m#2"}, {0, "l/m#2", true, ""},
+		{2, "", false, ""}, {2, "l/m#2", false, ""}, {2, "l/m#1 l/m#2", true, ""},
+		{9, "l/m#2", true, ""}, // more than there are: all
+		{3, "", false, "l/m#2"}, {1, "l/m#0 l/m#2", false, ""},
+	} {
+		s := newSite(t)
+		s.count = c.count
+		s.fake.OnRealize = func(a string) error {
+			if slices.Contains(strings.Fields(c.fail), a) {
+				return errors.New("broken")
+			}
+			return nil
+		}
+		res := s.run(s.work("m#0 x", "m#1 x", "m#2 x", "user x m", "next x user"))
+		if got := len(res.Skipped) == 2; got != c.skipped || len(res.Failed) != len(strings.Fields(c.fail)) {
+			t.Errorf("count %d, %q fail: %+v", c.count, c.fail, res)
+		}
+		if c.before != "" && slices.Index(s.told, "done "+c.before) > slices.Index(s.told, "done l/user") {
+			t.Errorf("count %d: %v", c.count, s.told)
+		}
+	}
+
+	// One that does not change counts as it is; a user that changes waits for no more.
+	s := newSite(t)
+	s.count = 2
+	s.run(s.work("m#0 x", "m#1 x", "m#2 x", "user x m"))
+	s.fake.OnRealize = func(a string) error {
+		if a == "l/m#1" {
+			return errors.New("broken")
+		}
+		return nil
+	}
+	if res := s.run(s.work("m#0 x", "m#1 y", "m#2 x", "user y m")); !slices.Equal(res.Failed, []string{"l/m#1"}) || res.Counts.Updated != 1 {
 		t.Errorf("%+v", res)
 	}
 }

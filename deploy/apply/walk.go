@@ -38,6 +38,11 @@ func (r *run) reach(name string) (*machine, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.client == nil && m.err == nil && m.m.Module != "" {
+		if err := r.find(r.life, m); err != nil {
+			return m, err
+		}
+	}
 	if m.client == nil && m.err == nil {
 		m.client, m.err = r.w.Dial(r.life, m.m)
 	}
@@ -46,6 +51,9 @@ func (r *run) reach(name string) (*machine, error) {
 
 // units asks what stands on a machine, once.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
+	if name == "" { // what stands on no machine
+		return r.modules(ctx)
+	}
 	m, err := r.reach(name)
 	if err != nil {
 		return nil, err
@@ -154,6 +162,7 @@ type finished struct {
 	stands *plan.Record // nil: nothing
 	err    error
 	took   time.Duration
+	kept   bool // it is what it was
 }
 
 // walk does the actions, each when those that it waits for are done, and gives
@@ -166,14 +175,19 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	for _, rec := range records {
 		by[rec.Address] = rec
 	}
-	left, followers, ready := map[string]int{}, map[string][]*plan.Action{}, []*plan.Action{}
-	for i := range cs.Actions {
-		a := &cs.Actions[i]
-		left[a.Address] = len(a.Waits)
-		for _, on := range a.Waits {
-			followers[on] = append(followers[on], a)
+	planned := func(address string) plan.Unit { // what should be there
+		var u plan.Unit
+		if p := r.w.Plan.Find(address); p != nil {
+			if raw, err := r.w.object(lasting, p.Object); err == nil {
+				json.Unmarshal(raw, &u)
+			}
 		}
-		if len(a.Waits) == 0 {
+		return u
+	}
+	waiting := waitsOf(cs, r.w.Plan, func(address string) int { return planned(address).Suffice })
+	ready := []*plan.Action{}
+	for i := range cs.Actions {
+		if a := &cs.Actions[i]; waiting.left[a.Address] == 0 {
 			ready = append(ready, a)
 		}
 	}
@@ -185,21 +199,13 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs, func(address string) int {
-		var u plan.Unit
-		if p := r.w.Plan.Find(address); p != nil {
-			if raw, err := r.w.object(lasting, p.Object); err == nil {
-				json.Unmarshal(raw, &u)
-			}
-		}
-		return u.AtOnce
-	})
+	rolling := rolls(cs, func(address string) int { return planned(address).AtOnce })
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].stopped(a.Address) != nil
 			if halted && doomed[a.Address] == "" {
 				doomed[a.Address] = rolling[a.Address].failed
-				r.doom(a.Address, rolling[a.Address].failed, followers, doomed)
+				doom(a.Address, rolling[a.Address].failed, waiting, doomed)
 			}
 			return halted || begun[a.Address]
 		})
@@ -234,7 +240,8 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			go func() {
 				at := time.Now()
 				stands, err := r.act(lasting, a, had, stood)
-				over <- finished{a, stands, err, time.Since(at)}
+				kept := stood && stands != nil && had.Digest == stands.Digest && maps.Equal(had.Values, stands.Values)
+				over <- finished{a, stands, err, time.Since(at), kept}
 			}()
 		}
 		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
@@ -258,14 +265,18 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		if f.err != nil {
 			out.Outcome = Failed
 			res.Failed = append(res.Failed, f.a.Address)
-			r.doom(f.a.Address, f.a.Address, followers, doomed)
+			doom(f.a.Address, f.a.Address, waiting, doomed)
+		} else if !f.a.Certain && f.kept {
+			res.Counts.Unchanged++ // its values turned out equal
 		} else {
 			count(&res.Counts, f.a.Op)
 		}
 		r.tell(out)
-		for _, next := range followers[f.a.Address] {
-			left[next.Address]--
-			if left[next.Address] == 0 && doomed[next.Address] == "" {
+		if f.err != nil {
+			continue
+		}
+		for _, next := range waiting.done(f.a.Address) {
+			if doomed[next.Address] == "" {
 				ready = append(ready, next)
 			}
 		}
@@ -304,12 +315,12 @@ func stuck(actions []plan.Action, begun map[string]bool, doomed map[string]strin
 	return nil
 }
 
-// doom marks all that waits for a failed action, directly or not.
-func (r *run) doom(address, because string, followers map[string][]*plan.Action, doomed map[string]string) {
-	for _, f := range followers[address] {
+// doom marks all that waits in vain for a failed action, directly or not.
+func doom(address, because string, w *waits, doomed map[string]string) {
+	for _, f := range w.failed(address) {
 		if doomed[f.Address] == "" {
 			doomed[f.Address] = because
-			r.doom(f.Address, because, followers, doomed)
+			doom(f.Address, because, w, doomed)
 		}
 	}
 }
@@ -327,6 +338,9 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 	deadline := r.w.Deadline
 	if deadline == 0 {
 		deadline = 10 * time.Minute
+		if a.Machine == "" {
+			deadline = time.Hour // a database takes half of it
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
@@ -344,9 +358,11 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 // advise adds what to do about what machines suffer from.
 func advise(err error) error {
 	for what, hint := range map[string]string{
-		"no space left on device": "its disk is full: make room there",
-		"read-only file system":   "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable",
-		"no systemd runs here":    "defx leaves running to systemd; a folder that nothing runs in is dir:PATH",
+		"no space left on device":      "its disk is full: make room there",
+		"read-only file system":        "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable",
+		"no docker engine":             "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine",
+		"may not be used by this user": "run defx as root, or as somebody of the group docker",
+		"no systemd runs here":         "defx leaves running to systemd; a folder that nothing runs in is dir:PATH",
 	} {
 		if strings.Contains(err.Error(), what) {
 			return fmt.Errorf("%w\n    hint: %s", err, hint)
@@ -357,11 +373,25 @@ func advise(err error) error {
 
 func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Delete {
+		m, err := r.write(ctx, a.Machine)
+		if err == nil {
+			err = m.client.Retire(ctx, r.scope(), a.Address, r.lease.Token)
+		}
+		if err != nil {
+			return old, err
+		}
 		return r.change(ctx, a.Address, a.Machine, nil, old)
 	}
 	u := r.w.Plan.Find(a.Address)
-	if len(u.Unknown) > 0 {
-		return old, fmt.Errorf("the value of %s is not known", u.Unknown[0])
+	if len(u.Unknown)+len(u.Binds) > 0 {
+		bound, err := u.Bind(r.outs.get)
+		if err != nil {
+			return old, err
+		}
+		if !a.Certain && old != nil && old.Digest == bound.Digest && maps.Equal(old.Values, bound.Values) {
+			return old, nil // what it reads has not changed
+		}
+		u = &bound
 	}
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
@@ -411,6 +441,9 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 
 // change asks one machine to make a unit what it should be; u nil deletes it.
 func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if name == "" {
+		return r.module(ctx, address, u, old)
+	}
 	m, err := r.write(ctx, name)
 	if err != nil {
 		return old, err

@@ -10,7 +10,7 @@ import (
 const etcd = `local defx = import 'defx/v1.libsonnet';
 {
   etcd: {
-    place: { replicas: 3, spread: 'machine' },
+    place: { replicas: REPLICAS, spread: 'machine' },
     service: {
       command: [
         '/usr/bin/etcd', '--name', defx.me.machine, '--data-dir', defx.me.dir('state'), '--initial-cluster-token', 'story', '--initial-cluster-state', 'new',
@@ -23,6 +23,8 @@ const etcd = `local defx = import 'defx/v1.libsonnet';
       ports: { client: 2379, peer: 2380 },
       dirs: { state: 'etcd-story' },
       ready: { http: '/health', port: 'client', timeout: 'TIMEOUT' },
+      retire: ['/bin/sh', '-c', 'for i in $(seq 30); do id=$(etcdctl --endpoints "$1" member list | grep ", $0, " | cut -d, -f1); [ -n "$id" ] && etcdctl --endpoints "$1" member remove "$id" && exit 0; sleep 1; done; exit 1',
+        defx.me.machine, defx.peers.join(',', function(r) 'http://%s:%s' % [r.host, r.port('client')])],
       update: { soak: '1s', healthy: ['/usr/bin/etcdctl', '--endpoints', defx.peers.join(',', function(r) 'http://%s:%s' % [r.host, r.port('client')]), 'endpoint', 'health'] },
     },
   },
@@ -32,9 +34,10 @@ const etcd = `local defx = import 'defx/v1.libsonnet';
 // TestAClusterRollsWithItsQuorum changes a flag of etcd while somebody writes.
 func TestAClusterRollsWithItsQuorum(t *testing.T) {
 	s := newSite(t, 3)
+	replicas := 3
 	say := func(flags, timeout string) {
 		t.Helper()
-		s.file("libs/kv.libsonnet", strings.NewReplacer("FLAGS", flags, "TIMEOUT", timeout).Replace(etcd), 0o644)
+		s.file("libs/kv.libsonnet", strings.NewReplacer("REPLICAS", fmt.Sprint(replicas), "FLAGS", flags, "TIMEOUT", timeout).Replace(etcd), 0o644)
 		var machines, endpoints []string
 		for _, m := range s.lab.Machines {
 			machines = append(machines, fmt.Sprintf("%s: { connect: 'ssh://root@%s' }", m.Name, m.Address))
@@ -88,4 +91,16 @@ func TestAClusterRollsWithItsQuorum(t *testing.T) {
 	}
 	s.wants(0, "2 updated")
 	m.Exec("etcdctl --endpoints " + s.extra + " endpoint health")
+
+	// One that goes for good leaves the cluster first.
+	replicas = 2
+	say("['--snapshot-count', '8000']", "60s")
+	s.wants(0, "stays: it keeps data of its own")
+	code, out := s.run("apply", "--yes", "--allow-delete", "kv/etcd#2")
+	if code != 0 || !strings.Contains(out, "1 deleted") {
+		t.Errorf("exit code %d", code)
+	}
+	if got := m.Exec("etcdctl --endpoints http://" + m.Address + ":2379 member list | cut -d, -f3 | sort | tr -d '\n'"); got != " m1 m2" {
+		t.Errorf("members: %q", got)
+	}
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,9 @@ type site struct {
 	port     int    // of redis
 	command  string // of the server, if another than usual
 	hostKeys bool
-	extra    string // one more field of the entry
+	extra    string        // one more field of the entry
+	env      []string      // more of it for defx
+	patience time.Duration // how long a command may take; 0 = 3 minutes
 }
 
 var builtIn string // for TestMain to remove
@@ -88,6 +91,18 @@ func (s *site) copy(from, to string) {
 		s.t.Fatal(err)
 	}
 	s.file(to, string(raw), 0o755)
+}
+
+// builds puts a program of a package into the deployment, as build/NAME.
+func (s *site) builds(name, pkg string) {
+	s.t.Helper()
+	program := filepath.Join(s.t.TempDir(), name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", program, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+	s.copy(program, "build/"+name)
 }
 
 func (s *site) file(name, text string, mode os.FileMode) {
@@ -156,10 +171,11 @@ func (s *site) run(args ...string) (int, string) {
 
 func (s *site) start(args ...string) *exec.Cmd {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // longer than any single wait of defx: a hang shows
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.patience, 3*time.Minute)) // longer than any single wait of defx: a hang shows
 	s.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Dir, cmd.Env = s.dir, append(s.lab.Env(), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
+	cmd.Env = append(cmd.Env, s.env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second

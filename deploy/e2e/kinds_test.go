@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -14,6 +11,8 @@ local sh(text) = ['/bin/sh', '-c', text];
 local probe(state, more) = { package: defx.artifact('../build/probe'), command: ['probe', 'serve'], dirs: { state: state }, env: { WHO: 'WORD' } } + more;
 {
   tick: { service: { command: sh('echo WORD >> $STATE_DIRECTORY/ticks'), dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+  bad: { service: { command: sh('echo never mind >&2; exit 4'), schedule: { every: '2s' } } },
+  rare: { service: { command: ['/bin/true'], schedule: { cron: '0 0 29 2 *', timezone: 'Asia/Singapore' } } },
   sock: { service: probe('sock', { ports: { talk: 7100 }, sockets: { talk: { port: 'talk' } } }) },
   told: { service: probe('told', { ready: { notify: true, timeout: '10s' } }) },
   slow: { service: { command: sh('rm -f $STATE_DIRECTORY/up; sleep 0.5; touch $STATE_DIRECTORY/up; exec sleep 1000'), env: { W: 'WORD' }, dirs: { state: 'slow' },
@@ -32,13 +31,7 @@ local probe(state, more) = { package: defx.artifact('../build/probe'), command: 
 func TestEveryKindOfService(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
-	probe := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", probe, "../../backends/systemd/testdata/probe")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	s.copy(probe, "build/probe")
+	s.builds("probe", "../../backends/systemd/testdata/probe")
 	say := func(text string, pairs ...string) {
 		t.Helper()
 		s.file("libs/kinds.libsonnet", strings.NewReplacer(pairs...).Replace(text), 0o644)
@@ -55,7 +48,7 @@ func TestEveryKindOfService(t *testing.T) {
 	}
 
 	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "2", "RELOAD", "first")
-	s.wants(0, "8 created")
+	s.wants(0, "10 created", "next runs: ")
 	has("/var/lib/private/slow/log", "init\nred\n")
 	if got := m.Exec(`exec 3<>/dev/tcp/127.0.0.1/7100; timeout 5 cat <&3`); !strings.Contains(got, "hello from red") {
 		t.Errorf("%q", got)
@@ -70,11 +63,26 @@ func TestEveryKindOfService(t *testing.T) {
 	// Only what changed.
 	one, two, told, again := pid("pair-one"), pid("pair-two"), pid("told"), pid("again")
 	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "22", "RELOAD", "second")
-	s.wants(0, "kinds/pair/two", "kinds/again", "reload", "2 updated; 6 unchanged")
+	s.wants(0, "kinds/pair/two", "kinds/again", "reload", "2 updated; 8 unchanged")
 	if pid("pair-one") != one || pid("pair-two") == two || pid("told") != told || pid("again") != again {
 		t.Error("others than the changed member restarted")
 	}
 	m.Exec("for i in $(seq 50); do grep -q second /var/lib/private/again/reloads && exit 0; sleep 0.1; done; exit 1")
+
+	// What has its times tells how it went.
+	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad:*' && exit 0; sleep 0.1; done; exit 1")
+	out := ""
+	for range 20 { // it may just be running
+		if _, out = s.run("status", "--refresh"); strings.Contains(out, "ran well") {
+			break
+		}
+	}
+	for _, want := range []string{"ran well", "failed: it ended with exit code 4", "has not run yet, next "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	s.says("-02-29 00:00 Asia/Singapore", "explain", "kinds/rare")
 
 	// A migration that fails: the old version goes on.
 	was := pid("slow")

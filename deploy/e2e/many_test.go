@@ -17,6 +17,7 @@ func TestManyUnits(t *testing.T) {
 		t.Skip("DEFX_TEST_UNITS is not set")
 	}
 	s := newSite(t, machines)
+	s.patience = 20 * time.Minute
 	write := func(word string) {
 		var lib, entry strings.Builder
 		lib.WriteString("{\n")

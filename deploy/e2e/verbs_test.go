@@ -26,6 +26,18 @@ func TestVerbsThatAskMachines(t *testing.T) {
 
 	s.says("active for", "status", "--refresh")
 	s.says("systemd   252", "machine", "show", "m1")
+	s.says("+ apart/below, + apart/left", "machine", "history", "m1")
+	s.says("m2: { hostKey: '"+m2.HostKey+"' }", "machine", "scan")
+	s.pin = m2.HostKey
+	s.writeApart("one")
+	if code, out := s.run("machine", "scan", "m1"); code != 1 || !strings.Contains(out, "ANOTHER than pinned") {
+		t.Errorf("a key that is not the pinned one: exit code %d", code)
+	}
+	s.pin = m1.HostKey
+	s.writeApart("one")
+	s.says("as pinned", "machine", "scan", "m1")
+	s.pin = ""
+	s.writeApart("one")
 	s.says("serving on 0.0.0.0:7001", "logs", "apart/left")
 	s.says(`"kind":"Line"`, "logs", "apart/left", "--json", "-n", "3")
 

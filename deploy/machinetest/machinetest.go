@@ -36,6 +36,7 @@ type Lab struct {
 	n    int      // names the bridge and the addresses
 	lock *os.File // held as long as the network is ours
 	base string   // folder that holds the machines' roots
+	mu   sync.Mutex
 }
 
 // Machine is one booted Debian. It lets in root, "deploy" (who may sudo) and
@@ -97,6 +98,41 @@ func Boot(t testing.TB, n int) *Lab {
 	return l
 }
 
+// Network is the network that the lab's machines share.
+func (l *Lab) Network() string { return fmt.Sprintf("10.213.%d.0/24", l.n) }
+
+// Add boots one more machine, at an address of the network that somebody else
+// chose. It lets in nobody
+// but whom the script lets in, which runs once at its boot, as cloud-init would run it.
+func (l *Lab) Add(name, address, boot string) (*Machine, error) {
+	m := &Machine{lab: l, Name: name, Address: address}
+	l.mu.Lock()
+	l.Machines = append(l.Machines, m) // it knows its own name then
+	l.mu.Unlock()
+	if err := m.furnish(os.Getenv("DEFX_TEST_SYSTEMD_ROOT")); err != nil {
+		return nil, err
+	}
+	for _, p := range []string{"/root/.ssh", "/home/deploy/.ssh", "/home/plain/.ssh"} {
+		if err := os.RemoveAll(m.Root + p); err != nil {
+			return nil, err
+		}
+	}
+	unit := "[Unit]\nBefore=ssh.service\n[Service]\nType=oneshot\nExecStart=/usr/local/sbin/user-data\n[Install]\nWantedBy=multi-user.target\n"
+	for path, f := range map[string]struct {
+		text string
+		mode os.FileMode
+	}{"usr/local/sbin/user-data": {boot, 0o755}, "etc/systemd/system/user-data.service": {unit, 0o644}} {
+		if err := os.WriteFile(filepath.Join(m.Root, path), []byte(f.text), f.mode); err != nil {
+			return nil, err
+		}
+	}
+	if err := link(m.Root+"/etc/systemd/system/multi-user.target.wants/user-data.service", "/etc/systemd/system/user-data.service"); err != nil {
+		return nil, err
+	}
+	m.start()
+	return m, m.wait()
+}
+
 // each does f for all machines at once, and ends the test if one fails.
 func (l *Lab) each(f func(*Machine) error) {
 	l.t.Helper()
@@ -130,6 +166,9 @@ func (l *Lab) run(name string, args ...string) {
 	}
 }
 
+// Gateway is our own address in the lab's network.
+func (l *Lab) Gateway() string { return fmt.Sprintf("10.213.%d.1", l.n) }
+
 func (l *Lab) bridge() string { return fmt.Sprintf("dxt%d", l.n) }
 
 // network takes a number that no living process has, and makes its bridge.
@@ -160,6 +199,15 @@ func (l *Lab) network() {
 	l.run("ip", "link", "add", l.bridge(), "type", "bridge")
 	l.run("ip", "addr", "add", fmt.Sprintf("10.213.%d.1/24", l.n), "dev", l.bridge())
 	l.run("ip", "link", "set", l.bridge(), "up")
+	if _, err := exec.LookPath("iptables"); err == nil {
+		command("iptables", l.rule("-I")...) // where nothing filters bridges there is nothing to let through
+	}
+}
+
+// rule lets machines of this network talk to each other: a docker daemon on the
+// host makes bridges pass its filter, and drops what is not its own.
+func (l *Lab) rule(do string) []string {
+	return []string{"-w", "10", do, "FORWARD", "-i", l.bridge(), "-o", l.bridge(), "-j", "ACCEPT"}
 }
 
 // sweep removes whatever has this network's number.
@@ -184,6 +232,11 @@ func (l *Lab) sweep() {
 	l.unplug("*")
 	if _, err := os.Stat("/sys/class/net/" + l.bridge()); err == nil {
 		command("ip", "link", "del", l.bridge())
+	}
+	for range 10 {
+		if command("iptables", l.rule("-D")...) != nil {
+			break
+		}
 	}
 	for _, dir := range cgroups() {
 		groups, _ := filepath.Glob(filepath.Join(dir, l.bridge()+"-*"))

@@ -95,11 +95,11 @@ func unit(t *testing.T, entry string) (string, string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			version, err := u.Version()
+			version, err := u.Instance(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return string(digest), string(version)
+			return string(digest), version
 		}
 	}
 	for _, h := range d.Held {

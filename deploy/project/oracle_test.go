@@ -7,7 +7,7 @@ local defx = import 'defx/v1.libsonnet';
 {
   name: 'oracle',
   machines: {
-    m1: { connect: 'dir:@m1.connect@', address: '@m1.address@', hostKey: '@m1.hostKey@', via: '@m1.via@', pool: 'p', roles: ['r', '@m1.role@'],
+    m1: { connect: 'dir:@m1.connect@', address: '@m1.address@', hostKey: '@m1.hostKey@', via: '@m1.via@', docker: '@m1.docker@', pool: 'p', roles: ['r', '@m1.role@'],
           labels: { l: 'x', extra: '@m1.label@' }, location: 'here', capacity: { memory: '@m1.capacity@' } },
     m2: { connect: 'dir:m2', address: '10.0.0.2', pool: 'q', roles: ['r'], labels: { l: 'x' }, location: 'there' },
   },
@@ -34,12 +34,12 @@ local defx = import 'defx/v1.libsonnet';
           ports: { http: @full.port@, other: { port: @full.other@, protocol: '@full.protocol@' } },
           user: '@full.user@',
           ready: { http: '@full.readyHTTP@', port: 'http', interval: '@full.interval@', timeout: '@full.timeout@', retries: @full.retries@, count: @full.count@ },
-          initializer: ['/bin/init', '@full.initializer@'],
+          initializer: ['/bin/init', '@full.initializer@'], retire: ['/bin/retire', '@full.retire@'],
           migrate: ['/bin/migrate', '@full.migrate@'],
           limits: { cpu: '@full.cpu@', memory: '@full.memory@', tasks: @full.tasks@, openFiles: @full.openFiles@ },
           restart: '@full.restart@',
           stop: { signal: '@full.stopSignal@', timeout: '@full.stopTimeout@', command: ['/bin/stop', '@full.stopCommand@'] },
-          protect: @full.protect@, update: { atOnce: @full.atOnce@, soak: '@full.soak@', healthy: ['/bin/healthy', '@full.healthy@'] },
+          protect: @full.protect@, update: { atOnce: @full.atOnce@, style: '@full.style@', reuseport: @full.reuseport@, soak: '@full.soak@', healthy: ['/bin/healthy', '@full.healthy@'] },
           links: [{ rel: '@full.rel@', href: '@full.href@' }],
           labels: { read: '@full.labelRead@', unread: '@full.labelUnread@' },
         },
@@ -130,6 +130,7 @@ var oracleRows = []oracleRow{
 	one("Machine.address", "m1.address", v("10.0.0.1", "10.0.0.9"), "a/far", "a/scraper", "a/set#a", "a/set#b"),
 	one("Machine.hostKey", "m1.hostKey", v("ssh-ed25519 AAAA", "ssh-ed25519 BBBB")),
 	one("Machine.via", "m1.via", v("hop1", "hop2")),
+	one("Machine.docker", "m1.docker", v("unix:///run/a.sock", "unix:///run/b.sock")),
 	one("Machine.roles", "m1.role", v("r2", "r3")),
 	one("Machine.labels", "m1.label", v("x", "y")),
 	one("Machine.capacity", "m1.capacity", v("1Gi", "2Gi")),
@@ -172,6 +173,7 @@ var oracleRows = []oracleRow{
 	one("Ready.port", "tcp.port", v("p", "q"), "a/tcp"),
 	one("Ready.tcp", "tcp.port", v("p", "q"), "a/tcp"),
 	one("Spec.initializer", "full.initializer", v("a", "b"), "a/full"),
+	one("Spec.retire", "full.retire", v("a", "b"), "a/full"),
 	one("Spec.migrate", "full.migrate", v("a", "b"), "a/full"),
 	one("Limits.cpu", "full.cpu", v("1", "0.5"), "a/full"),
 	one("Limits.memory", "full.memory", v("1Gi", "2Gi"), "a/full"),
@@ -186,6 +188,7 @@ var oracleRows = []oracleRow{
 	one("Spec.protect", "full.protect", v("true", "false"), "a/full"), // the process does not notice, the state must
 	one("Spec.update", "full.soak", v("1s", "2s"), "a/full"),
 	one("Update.atOnce", "full.atOnce", v("1", "2")), // the next roll reads it
+	one("Update.style", "full.style", v("graceful", "inplace"), "a/full"),
 	one("Update.soak", "full.soak", v("1s", "2s"), "a/full"),
 	one("Update.healthy", "full.healthy", v("a", "b"), "a/full"),
 	one("Link.rel", "full.rel", v("docs", "code")),
@@ -257,14 +260,16 @@ var oracleFixed = map[string]string{
 	"full.machine":   "m1",
 	"rep.location":   "",
 	"full.fileOwner": "root",
+	"full.reuseport": "true",
 }
 
 // oracleLeft are fields that no edit can reach here, and why.
 var oracleLeft = map[string]string{
 	"Entry.name": "another name is another deployment", "Entry.machines": "its fields are edited", "Entry.defaults": "its fields are edited",
-	"Defaults.backend": "this build has one backend", "Functionality.backend": "this build has one backend",
+	"Defaults.ec2": "shown by packing in its own test", "Defaults.backend": "this build has one backend", "Functionality.backend": "this build has one backend",
 	"Machine.pool": "shown by moves in its own test", "Machine.location": "shown by moves in its own test",
 	"Place.machine": "shown by moves in its own test", "Place.pool": "shown by moves in its own test", "Place.location": "shown by moves in its own test",
 	"Place.spread": "shown by moves in its own test", "Spec.image": "refused by systemd",
-	"Entry.moved": "shown in its own test", "Entry.resources": "this build makes no resources", "Functionality.resource": "this build makes no resources",
+	"Update.reuseport": "without it a graceful style is refused, and alone it says nothing",
+	"Entry.moved":      "shown in its own test", "Entry.resources": "this build makes no resources", "Functionality.resource": "this build makes no resources",
 }

@@ -19,8 +19,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	graphlint "github.com/defx-dev/defx/compile/lint"
@@ -29,6 +31,7 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/deploy/transport"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
@@ -268,7 +271,21 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			return err
 		}
 		more := map[string]*diag.Error{}
+		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, outputsOf(old))
 		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
+		if len(unpacked) > 0 { // what has no instance has no place either
+			bad = unpacked
+		}
+		var own diag.List
+		for _, e := range unpacked {
+			if a, err := graph.ParseAddress(e.Subject); err != nil || a.Lib == "" {
+				own = append(own, e)
+			}
+		}
+		if len(own) > 0 {
+			return own
+		}
+		maps.Copy(reasons, packed)
 		for _, e := range bad {
 			a, _ := graph.ParseAddress(e.Subject)
 			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
@@ -278,26 +295,16 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 				a, _ := graph.ParseAddress(e.Subject)
 				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
 			}
-			var own diag.List
-			for _, r := range out.Graph.Resources {
-				if r.Held {
-					continue
-				}
-				e := diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
-					WithHint("what stands already is said so: external: { host: '…', ports: { … } }")
-				if r.Address.Lib == "" {
-					own = append(own, e)
-				} else {
-					more[r.Address.Functionality()] = join(more[r.Address.Functionality()], diag.List{e})
-				}
-			}
-			if len(own) > 0 {
-				return own
-			}
 		}
 		if len(more) == 0 {
 			rendered, bad := p.Backends.Render(out.Graph, deployedIn(old), p.artifact)
 			for _, f := range bad {
+				if f.Functionality == "" { // resources of the entry itself
+					return f.Errors
+				}
+				if rendered.Incomplete && failed[f.Functionality] != nil { // not even the last good one can be made
+					return f.Errors
+				}
 				more[f.Functionality] = join(more[f.Functionality], f.Errors)
 			}
 			for _, e := range p.strays(out.Graph, rendered.Plan, old) {
@@ -318,6 +325,15 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 	}
 	d.keepHeld(old)
 	return nil
+}
+
+// outputsOf gives what the modules that stand are known to give.
+func outputsOf(old *plan.Plan) func(key string) string {
+	all := plan.Values{}
+	for _, u := range old.Units {
+		maps.Copy(all, u.Outputs)
+	}
+	return func(key string) string { return all[key] }
 }
 
 // strays tells which units with data of their own would change machines without
@@ -447,7 +463,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 			continue // nobody knows what stands there
 		}
 		stands.Units = append(stands.Units, plan.Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest,
-			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful})
+			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful, Outputs: r.Outputs})
 	}
 	for lib, object := range gen.Good {
 		funcs := map[string]json.RawMessage{}
@@ -474,7 +490,12 @@ func (p *Project) Work(d *Desired) *apply.Work {
 	store := p.Store(d.Name, d.Environment)
 	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
 		Held: d.holds(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
-		Dial: p.Dialer().Dial, Artifact: p.artifacts.Stream}
+		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(d.Name, d.Environment)}
+}
+
+// Shop is where the modules of one environment of one deployment are made.
+func (p *Project) Shop(deployment, environment string) *terraform.Shop {
+	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform")}
 }
 
 // Changes is what an apply of w would do, with what is held and where each
@@ -494,6 +515,49 @@ func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan
 	return cs, nil
 }
 
+// Refresh asks the cloud what it holds of each module whose inputs are known,
+// and adds to the change set what only that tells. Modules that others changed
+// become part of the work.
+func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	looks, errs := map[string]*plan.Look{}, diag.List{}
+	for _, u := range d.Rendered.Plan.Units {
+		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 {
+			continue
+		}
+		all.Go(func() {
+			look, err := w.Modules.Look(ctx, d.Environment+"/"+d.Name, u.Address, d.Rendered.Objects[u.Object], u.Values)
+			mu.Lock()
+			defer mu.Unlock()
+			if e, is := errors.AsType[*diag.Error](err); is {
+				errs = append(errs, e)
+			} else if err != nil {
+				errs = append(errs, diag.Errorf(u.Address, "%v", err))
+			} else {
+				looks[u.Address] = look
+			}
+		})
+	}
+	all.Wait()
+	if len(errs) > 0 {
+		if errs = errs.Sort(); errs[0].Subject == "" { // the same for all
+			errs = errs[:1]
+		}
+		return nil, errs
+	}
+	w.Drifted = map[string]bool{}
+	for address, look := range looks {
+		w.Drifted[address] = len(look.Changes) > 0
+	}
+	cs, err := p.Changes(ctx, d, w)
+	if err != nil {
+		return nil, err
+	}
+	cs.Refresh = looks
+	return cs, nil
+}
+
 // Describe adds to a change set what is held and where changes come from.
 func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) {
 	cs.Baseline = d.Baseline
@@ -507,9 +571,18 @@ func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) 
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
 		svc := d.find(a.Address)
+		var module backends.Module
+		if d != nil && d.Rendered != nil {
+			module = d.Rendered.Modules[a.Address]
+		}
 		for j := range a.Changes {
+			c := &a.Changes[j]
 			if svc != nil {
-				paths[n] = source(svc, a.Changes[j].Source)
+				paths[n] = source(svc, c.Source)
+			}
+			if len(c.Source) > 0 && module.Sources[c.Source[0]] != nil {
+				paths[n] = append(slices.Clone(module.Sources[c.Source[0]]), c.Source[1:]...)
+				c.Replaces = len(c.Source) > 1 && c.Before != nil && slices.Contains(module.Replaces, plan.Pointer(c.Source[:2]))
 			}
 			n++
 		}

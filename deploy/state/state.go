@@ -38,6 +38,7 @@ type Generation struct {
 	ChangeSet   digest.Digest            `json:"changeSet"`          //
 	Records     []plan.Record            `json:"records"`            // sorted by address: what stands
 	Machines    []*graph.Machine         `json:"machines"`           // how they were reached
+	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → the one that it had in the generation before
 	Good        map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
 	Summary     Counts                   `json:"summary"`            //
 	Failed      []string                 `json:"failed,omitempty"`   // addresses that did not become what the plan says
@@ -45,6 +46,22 @@ type Generation struct {
 	Applied     time.Time                `json:"applied"`            //
 	By          string                   `json:"by"`                 // user@host
 	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's folder
+}
+
+// Back gives the address that an address of the newest generation had in the
+// generation with a number, given all since then, newest first.
+func Back(history []*Generation, number int) func(address string) string {
+	return func(address string) string {
+		for _, g := range history {
+			if g.Number <= number {
+				break
+			}
+			if was, ok := g.Renamed[address]; ok {
+				address = was
+			}
+		}
+		return address
+	}
 }
 
 // Counts of units after an apply.

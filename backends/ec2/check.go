@@ -1,0 +1,579 @@
+package ec2
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// made is a resource on its way into a module.
+type made struct {
+	res     *graph.Resource
+	word    word
+	kind    *kind
+	name    string // in Terraform: lib_name
+	module  string
+	region  string
+	source  string // of its provider: hashicorp/aws
+	body    map[string]any
+	written map[string][]string // the provider's attribute → where the user wrote it
+	refs    []ref
+	options
+}
+
+// options are the fields that every resource has.
+type options struct {
+	protect, retain, first bool
+	ignore                 []string
+}
+
+// ref is what one resource reads of another.
+type ref struct {
+	target *made
+	attr   string
+	path   []string
+}
+
+func (m *made) address() string { return m.res.Address.String() }
+
+// id is the name that Terraform knows it by.
+func (m *made) id() string { return m.word.kind + "." + m.name }
+
+func (m *made) at(more ...string) []string { return append(slices.Clone(m.res.Path), more...) }
+
+// checker makes bodies of the fields of resources and collects what is wrong with them.
+type checker struct {
+	g    *graph.Graph
+	by   map[string]*made
+	errs diag.List
+}
+
+func (c *checker) errorf(m *made, path []string, format string, args ...any) *diag.Error {
+	e := diag.Errorf(m.address(), format, args...).At(path...)
+	c.errs = append(c.errs, e)
+	return e
+}
+
+// choose words a hint: what was probably meant, or what there is.
+func choose(word string, known []string) string {
+	if hint := diag.Suggest(word, known); hint != "" {
+		return hint
+	}
+	known = slices.Clone(known)
+	slices.Sort(known)
+	if len(known) > 12 {
+		return "there is " + strings.Join(known[:12], ", ") + fmt.Sprintf(" and %d more", len(known)-12)
+	}
+	return "there is " + strings.Join(known, ", ")
+}
+
+// own reads the fields that are ours, and gives the rest.
+func (c *checker) own(m *made) map[string]any {
+	rest := map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
+		v, p := m.res.Fields[k], m.at(k)
+		switch k {
+		case "module", "region":
+			s, ok := literal(v)
+			if !ok || s == "" {
+				c.errorf(m, p, "a plain text is needed").WithHint("%s: 'name'", k)
+				continue
+			}
+			if k == "region" {
+				m.region = s
+				if !regionRE.MatchString(s) {
+					c.errorf(m, p, "%q is not a region", s).WithHint("as 'eu-central-1'")
+				}
+				continue
+			}
+			m.module = s
+			if !graph.ValidName(s) {
+				c.errorf(m, p, "%q is not a name", s).WithHint("a-z, 0-9 and -, as names of services")
+			}
+		case "protect", "retain", "createBeforeDestroy":
+			b, ok := v.(bool)
+			if !ok {
+				c.errorf(m, p, "true or false is needed").WithHint("%s: true", k)
+			}
+			switch k {
+			case "protect":
+				m.protect = b
+			case "retain":
+				m.retain = b
+			default:
+				m.first = b
+			}
+		case "ignoreChanges":
+			list, ok := v.([]any)
+			if !ok {
+				c.errorf(m, p, "a list of arguments is needed").WithHint("ignoreChanges: ['desired']")
+			}
+			for _, x := range list {
+				s, _ := literal(x)
+				m.ignore = append(m.ignore, s)
+			}
+		default:
+			rest[k] = v
+		}
+	}
+	return rest
+}
+
+var ownFields = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
+
+// literal is the text of a value without tokens.
+func literal(v any) (string, bool) {
+	t, ok := v.(token.Text)
+	if !ok {
+		return "", false
+	}
+	return t.Literal()
+}
+
+// fields makes the body of a resource.
+func (c *checker) fields(m *made, fields map[string]any, at []string) {
+	if m.kind == nil { // its schema is not known here: Terraform checks it
+		m.body, _ = c.free(m, fields, at).(map[string]any)
+		return
+	}
+	m.body = c.block(m, m.kind.Block, fields, at, true)
+	for i, name := range m.ignore {
+		if n := m.word.theirs(name); m.kind.Block.Attributes[n] == nil && m.kind.Block.Blocks[n] == nil {
+			c.errorf(m, m.at("ignoreChanges", strconv.Itoa(i)), "%s has no argument %q", m.res.Type, name).WithHint("%s", choose(name, c.names(m)))
+		}
+	}
+	c.excluded(m, at)
+}
+
+// excluded checks what excludes each other, and of what one is needed.
+func (c *checker) excluded(m *made, at []string) {
+	said := map[string]bool{}
+	set := func(list []string) (out []string) {
+		for _, n := range list {
+			if _, ok := m.body[n]; ok {
+				out = append(out, m.word.ours(n))
+			}
+		}
+		return out
+	}
+	all := func(list []string) (out []string) {
+		for _, n := range list {
+			out = append(out, m.word.ours(n))
+		}
+		return out
+	}
+	for _, n := range slices.Sorted(maps.Keys(m.kind.Conflicts)) {
+		for _, other := range m.kind.Conflicts[n] {
+			pair := []string{n, other}
+			slices.Sort(pair)
+			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !said[key] {
+				said[key] = true
+				c.errorf(m, m.where(other, at), "%s and %s exclude each other", m.word.ours(n), m.word.ours(other)).WithHint("leave one out")
+			}
+		}
+	}
+	for rules, exactly := range map[*map[string][]string]bool{&m.kind.ExactlyOne: true, &m.kind.AtLeastOne: false} {
+		for _, n := range slices.Sorted(maps.Keys(*rules)) {
+			list := (*rules)[n]
+			key, has := strings.Join(list, " "), set(list)
+			if len(list) < 2 || said[key] {
+				continue
+			}
+			said[key] = true
+			if len(has) == 0 {
+				c.errorf(m, at, "one of %s is needed", strings.Join(all(list), ", ")).WithHint("add %s", m.word.ours(list[0]))
+			} else if exactly && len(has) > 1 {
+				c.errorf(m, at, "only one of %s may be there", strings.Join(has, ", ")).WithHint("leave the others out")
+			}
+		}
+	}
+}
+
+// where is where the user wrote an attribute.
+func (m *made) where(attr string, otherwise []string) []string {
+	if p := m.written[attr]; p != nil {
+		return p
+	}
+	return otherwise
+}
+
+// names lists the arguments of a resource as they are written here.
+func (c *checker) names(m *made) []string {
+	var out []string
+	for _, n := range m.kind.Block.settable() {
+		out = append(out, m.word.ours(n))
+	}
+	return append(out, ownFields...)
+}
+
+func (c *checker) block(m *made, b *block, fields map[string]any, at []string, top bool) map[string]any {
+	out := map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(fields)) {
+		v, p := fields[k], append(slices.Clone(at), k)
+		n := snake(k)
+		if top {
+			n = m.word.theirs(k)
+		}
+		a, inner := b.Attributes[n], b.Blocks[n]
+		if a == nil && inner == nil || a != nil && !a.Required && !a.Optional {
+			known := make([]string, 0, len(b.Attributes))
+			for _, s := range b.settable() {
+				if top {
+					s = m.word.ours(s)
+				} else {
+					s = camel(s)
+				}
+				known = append(known, s)
+			}
+			if top {
+				known = append(known, ownFields...)
+			}
+			if a != nil {
+				c.errorf(m, p, "%q is told by the cloud, it cannot be set", k).WithHint("leave it out; others read it by .output('%s')", k)
+				continue
+			}
+			c.errorf(m, p, "%s has no argument %q", m.res.Type, k).WithHint("%s", choose(k, known))
+			continue
+		}
+		if top {
+			if before := m.written[n]; before != nil {
+				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("leave one out")
+			}
+			m.written[n] = p
+		}
+		if a != nil {
+			out[n] = c.value(m, v, a.Type, p)
+		} else {
+			out[n] = c.blocks(m, inner, v, p)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(b.Attributes)) {
+		if _, has := out[n]; b.Attributes[n].Required && !has {
+			name := camel(n)
+			if top {
+				name = m.word.ours(n)
+			}
+			c.errorf(m, at, "%q is missing", name).WithHint("%s: …", name)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(b.Blocks)) {
+		if _, has := out[n]; b.Blocks[n].Min > 0 && !has {
+			name := camel(n)
+			if top {
+				name = m.word.ours(n)
+			}
+			c.errorf(m, at, "%q is missing", name).WithHint("%s: { … }", name)
+		}
+	}
+	return out
+}
+
+// blocks is one block, or a list of them.
+func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
+	switch v := v.(type) {
+	case map[string]any:
+		b := c.block(m, n.Block, v, at, false)
+		if n.Nesting == "single" {
+			return b
+		}
+		return []any{b}
+	case []any:
+		if n.Nesting == "single" || n.Max == 1 && len(v) > 1 {
+			c.errorf(m, at, "one object is needed, not a list of %d", len(v)).WithHint("{ … }")
+			return nil
+		}
+		out := []any{}
+		for i, x := range v {
+			p := append(slices.Clone(at), strconv.Itoa(i))
+			o, ok := x.(map[string]any)
+			if !ok {
+				c.errorf(m, p, "an object is needed, not %s", called(x)).WithHint("{ … }")
+				continue
+			}
+			out = append(out, c.block(m, n.Block, o, p, false))
+		}
+		return out
+	}
+	c.errorf(m, at, "an object is needed, not %s", called(v)).WithHint("{ … }, or a list of such")
+	return nil
+}
+
+// called names the kind of a value.
+func called(v any) string {
+	switch v := v.(type) {
+	case token.Text:
+		if s, ok := v.Literal(); ok {
+			return fmt.Sprintf("the text %q", s)
+		}
+		return "a text"
+	case float64:
+		return fmt.Sprintf("the number %v", v)
+	case bool:
+		return fmt.Sprintf("%v", v)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "an object"
+	}
+	return "nothing"
+}
+
+// value checks one value against a type of Terraform's.
+func (c *checker) value(m *made, v any, typ any, at []string) any {
+	wrong := func(want, hint string) any {
+		c.errorf(m, at, "%s is needed, not %s", want, called(v)).WithHint("%s", hint)
+		return nil
+	}
+	if t, ok := v.(token.Text); ok && len(t.Tokens()) > 0 {
+		return c.text(m, t, typ, at)
+	}
+	switch typ := typ.(type) {
+	case string:
+		switch typ {
+		case "string":
+			switch v := v.(type) {
+			case token.Text:
+				return c.text(m, v, typ, at)
+			case float64:
+				return strconv.FormatFloat(v, 'f', -1, 64)
+			}
+			return wrong("a text", "'…'")
+		case "number":
+			if f, ok := v.(float64); ok {
+				return f
+			}
+			if s, ok := literal(v); ok {
+				if f, err := strconv.ParseFloat(s, 64); err == nil {
+					return f
+				}
+			}
+			return wrong("a number", "without quotes")
+		case "bool":
+			if b, ok := v.(bool); ok {
+				return b
+			}
+			return wrong("true or false", "without quotes")
+		}
+		return c.free(m, v, at)
+	case []any:
+		inner := any("any")
+		if len(typ) > 1 {
+			inner = typ[1]
+		}
+		switch typ[0] {
+		case "list", "set":
+			list, ok := v.([]any)
+			if !ok {
+				if _, isObject := inner.([]any); isObject { // one object where a list of them may be
+					if o, ok := v.(map[string]any); ok {
+						return []any{c.value(m, o, inner, at)}
+					}
+				}
+				return wrong("a list", "[ … ]")
+			}
+			out := []any{}
+			for i, x := range list {
+				out = append(out, c.value(m, x, inner, append(slices.Clone(at), strconv.Itoa(i))))
+			}
+			return out
+		case "map":
+			o, ok := v.(map[string]any)
+			if !ok {
+				return wrong("an object", "{ key: 'value' }")
+			}
+			out := map[string]any{}
+			for _, k := range slices.Sorted(maps.Keys(o)) {
+				out[k] = c.value(m, o[k], inner, append(slices.Clone(at), k))
+			}
+			return out
+		case "object":
+			o, ok := v.(map[string]any)
+			if !ok {
+				return wrong("an object", "{ … }")
+			}
+			attrs, _ := inner.(map[string]any)
+			out := map[string]any{}
+			for _, k := range slices.Sorted(maps.Keys(o)) {
+				p := append(slices.Clone(at), k)
+				t, ok := attrs[snake(k)]
+				if !ok {
+					known := []string{}
+					for n := range attrs {
+						known = append(known, camel(n))
+					}
+					c.errorf(m, p, "there is no %q here", k).WithHint("%s", choose(k, known))
+					continue
+				}
+				out[snake(k)] = c.value(m, o[k], t, p)
+			}
+			for n := range attrs { // Terraform wants all of them
+				if _, has := out[n]; !has {
+					out[n] = nil
+				}
+			}
+			return out
+		case "tuple":
+			return c.free(m, v, at)
+		}
+	}
+	return c.free(m, v, at)
+}
+
+// free takes a value as it is, its texts with their tokens.
+func (c *checker) free(m *made, v any, at []string) any {
+	switch v := v.(type) {
+	case token.Text:
+		return c.text(m, v, "any", at)
+	case []any:
+		out := []any{}
+		for i, x := range v {
+			out = append(out, c.free(m, x, append(slices.Clone(at), strconv.Itoa(i))))
+		}
+		return out
+	case map[string]any:
+		out := map[string]any{}
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			out[k] = c.free(m, v[k], append(slices.Clone(at), k))
+		}
+		return out
+	}
+	return v
+}
+
+// text writes a text as a template of Terraform's: what users wrote is
+// literal, what they read of a resource in the same module is an expression,
+// and what they read of others stays a token until its value is known.
+func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
+	out := token.Text{}
+	for i, s := range t {
+		if s.Token == nil {
+			out = append(out, token.Segment{Lit: escape(s.Lit, i+1 < len(t))})
+			continue
+		}
+		tok := *s.Token
+		switch tok.Kind {
+		case token.Secret:
+			c.errorf(m, at, "a secret would stand in Terraform's state in clear").WithHint("let the cloud keep it: a parameter that is written by hand, a managed password")
+			continue
+		case token.Lookup:
+			c.errorf(m, at, "a lookup is known on machines alone")
+			continue
+		case token.Artifact:
+			c.errorf(m, at, "an artifact is for services").WithHint("importstr reads a text")
+			continue
+		}
+		target := c.by[tok.Name]
+		if target == nil { // of a service, or what stands without defx
+			out = append(out, token.Segment{Token: &tok})
+			continue
+		}
+		attr, ok := c.output(m, target, tok, at)
+		if !ok {
+			continue
+		}
+		m.refs = append(m.refs, ref{target, attr.name, at})
+		if target.module == m.module {
+			if len(t) > 1 && !attr.scalar() {
+				c.errorf(m, at, "%s is no single value and cannot be part of a text", tok).WithHint("put it there alone")
+			}
+			out = append(out, token.Segment{Lit: "${" + target.id() + "." + attr.name + "}"})
+			continue
+		}
+		if !attr.scalar() {
+			c.errorf(m, at, "%s is no single value: it can be read inside its module alone", tok).
+				WithHint("module: '%s' puts both into one", target.module)
+			continue
+		}
+		tok.Field, tok.Arg = "output", attr.name
+		out = append(out, token.Segment{Token: &tok})
+	}
+	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.by[t[0].Token.Name] != nil && len(m.refs) > 0 {
+		if last := m.refs[len(m.refs)-1]; last.target.kind != nil {
+			if a := last.target.kind.Block.Attributes[last.attr]; a != nil && a.scalar() {
+				c.errorf(m, at, "a list is needed, and %s is a single value", t[0].Token).WithHint("[ … ]")
+			}
+		}
+	}
+	return join(out)
+}
+
+// join merges neighbouring literals.
+func join(t token.Text) token.Text {
+	out, _ := t.Map(func(t token.Token) (token.Text, error) { return token.Text{{Token: &t}}, nil })
+	return out
+}
+
+type outputAttr struct {
+	name string
+	*attribute
+}
+
+func (o outputAttr) scalar() bool { return o.attribute == nil || o.attribute.scalar() }
+
+// output finds what a ref reads of a resource.
+func (c *checker) output(m, target *made, tok token.Token, at []string) (outputAttr, bool) {
+	name, hint := target.attr(tok)
+	if hint != "" {
+		c.errorf(m, at, "%s, of type %s, has no output %q", target.address(), target.res.Type, tok.Arg).WithHint("%s", hint)
+		return outputAttr{}, false
+	}
+	if target.kind == nil {
+		return outputAttr{name: name}, true
+	}
+	a := target.kind.Block.Attributes[name]
+	if a != nil && a.Sensitive {
+		c.errorf(m, at, "%s is a secret, which defx does not carry about", tok).WithHint("read it inside the module, or let the cloud hand it out")
+		return outputAttr{}, false
+	}
+	return outputAttr{name, a}, true
+}
+
+// attr is the attribute that a ref reads, or a hint if there is none.
+func (m *made) attr(tok token.Token) (name, hint string) {
+	if tok.Field == "name" {
+		return "name", m.lacks("name")
+	}
+	name = m.word.theirs(tok.Arg)
+	return name, m.lacks(name)
+}
+
+func (m *made) lacks(name string) string {
+	if m.kind == nil || m.kind.Block.Attributes[name] != nil {
+		return ""
+	}
+	known := []string{}
+	for n := range m.kind.Block.Attributes {
+		known = append(known, m.word.ours(n))
+	}
+	return choose(m.word.ours(name), known)
+}
+
+// escape writes what a user wrote so that Terraform reads it as it is. more
+// tells whether something follows in the same template.
+func escape(s string, more bool) string {
+	if !more && !strings.Contains(s, "${") && !strings.Contains(s, "%{") {
+		return s
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		ch := s[i]
+		next, last := byte(0), i+1 == len(s)
+		if !last {
+			next = s[i+1]
+		}
+		// A $ before { would open an expression, and $$ before { be an escape of it: an
+		// expression that gives the character has only one reading.
+		if (ch == '$' || ch == '%') && (next == '{' || next == ch || last && more) {
+			b.WriteString(`${"` + string(ch) + `"}`)
+			continue
+		}
+		b.WriteByte(ch)
+	}
+	return b.String()
+}

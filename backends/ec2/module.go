@@ -1,0 +1,579 @@
+package ec2
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// The versions of the provider whose resources mean the same here.
+const (
+	awsSource  = "hashicorp/aws"
+	awsVersion = ">= 5.100.0, < 7.0.0"
+)
+
+// MinVersion is the oldest Terraform that reads all that is written here.
+const MinVersion = "1.5.0"
+
+// payload is a module as data: what Terraform is given, with refs to other
+// modules and services as symbols.
+type payload struct {
+	Providers map[string]provider       `json:"providers"`
+	Resources map[string]map[string]any `json:"resources"` // kind → name → body
+	Outputs   map[string]output         `json:"outputs"`   // name in Terraform → what it is
+	Addresses map[string]string         `json:"addresses"` // kind.name → our address
+	Keeps     []string                  `json:"keeps,omitempty"`
+	Retains   []string                  `json:"retains,omitempty"`
+}
+
+type provider struct {
+	Source  string `json:"source"`
+	Version string `json:"version,omitempty"`
+	Config  any    `json:"config,omitempty"`
+}
+
+type output struct {
+	Key   string `json:"key"`   // vpc.output(id)
+	Value string `json:"value"` // an expression of Terraform's
+}
+
+// Modules makes the modules of a graph's resources.
+func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
+	c := &checker{g: g, by: map[string]*made{}}
+	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
+		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("as 'eu-central-1'")}
+	}
+	var all []*made
+	for _, r := range g.Resources {
+		if m := c.begin(b, r); m != nil {
+			all = append(all, m)
+			c.by[m.address()] = m
+		}
+	}
+	rest := map[*made]map[string]any{}
+	for _, m := range all {
+		rest[m] = c.own(m)
+	}
+	if len(c.errs) > 0 {
+		return backends.Modules{}, c.errs.Sort()
+	}
+	c.group(all, rest)
+	for _, m := range all {
+		at := m.res.Path
+		fields := rest[m]
+		if m.res.Type == anyType {
+			at = m.at("arguments")
+			fields, _ = rest[m]["arguments"].(map[string]any)
+		}
+		c.fields(m, fields, at)
+	}
+	for _, m := range all {
+		c.rules(m)
+	}
+	c.relations(all)
+	c.circles(all)
+	if len(c.errs) > 0 {
+		return backends.Modules{}, c.errs.Sort()
+	}
+	out := backends.Modules{Output: c.lookup}
+	wanted := c.wanted(all)
+	for _, name := range slices.Sorted(maps.Keys(members(all))) {
+		m, errs := c.module(name, members(all)[name], wanted)
+		c.errs = append(c.errs, errs...)
+		out.List = append(out.List, m)
+	}
+	return out, c.errs.Sort()
+}
+
+func members(all []*made) map[string][]*made {
+	out := map[string][]*made{}
+	for _, m := range all {
+		out[m.module] = append(out[m.module], m)
+	}
+	return out
+}
+
+// begin finds the type of a resource.
+func (c *checker) begin(b *Backend, r *graph.Resource) *made {
+	m := &made{res: r, name: identifier(r.Address), written: map[string][]string{}, source: awsSource}
+	if r.Type == anyType {
+		return c.beginAny(b, m)
+	}
+	w, ok := words[r.Type]
+	if !ok {
+		e := diag.Errorf(m.address(), "there is no type of resources %q", r.Type).At(m.at("type")...)
+		if strings.HasPrefix(r.Type, "aws_") && builtIn().Resources[r.Type] != nil {
+			e.WithHint("type: '%s', resource: '%s', arguments: { … }", anyType, r.Type)
+		} else {
+			e.WithHint("%s", choose(r.Type, Types()))
+		}
+		c.errs = append(c.errs, e)
+		return nil
+	}
+	m.word, m.kind = w, builtIn().Resources[w.kind]
+	return m
+}
+
+// beginAny reads what terraform.resource says of its type: { resource, provider, version, arguments }.
+func (c *checker) beginAny(b *Backend, m *made) *made {
+	fine := true
+	text := func(k string) string {
+		v, has := m.res.Fields[k]
+		if !has {
+			return ""
+		}
+		s, ok := literal(v)
+		if !ok || s == "" {
+			c.errorf(m, m.at(k), "a plain text is needed").WithHint("%s: '…'", k)
+			fine = false
+		}
+		return s
+	}
+	name, source := text("resource"), text("provider")
+	if name == "" && fine {
+		c.errorf(m, m.res.Path, "%q is missing: the type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
+		fine = false
+	}
+	if v, has := m.res.Fields["arguments"]; has {
+		if _, ok := v.(map[string]any); !ok {
+			c.errorf(m, m.at("arguments"), "an object is needed, not %s", called(v)).WithHint("arguments: { … }")
+			fine = false
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
+		known := append([]string{"resource", "provider", "version", "config", "arguments"}, ownFields...)
+		if !slices.Contains(known, k) {
+			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", choose(k, known))
+			fine = false
+		}
+	}
+	if !fine {
+		return nil
+	}
+	prefix, _, _ := strings.Cut(name, "_")
+	if source == "" {
+		source = "hashicorp/" + prefix
+	}
+	m.source = source
+	m.word = word{kind: name}
+	if source == awsSource {
+		if m.kind = builtIn().Resources[name]; m.kind != nil {
+			return m
+		}
+	}
+	if s := b.Schemas[source]; s != nil {
+		if m.kind = s.Resources[name]; m.kind == nil {
+			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", choose(name, slices.Collect(maps.Keys(s.Resources))))
+			return nil
+		}
+		return m
+	}
+	if source == awsSource && !strings.HasPrefix(name, "aws_") {
+		c.errorf(m, m.at("resource"), "%q is no resource of %s", name, source).WithHint("%s", choose(name, slices.Collect(maps.Keys(builtIn().Resources))))
+		return nil
+	}
+	return m
+}
+
+// identifier is an address as a name of Terraform's.
+func identifier(a graph.Address) string {
+	s := a.Name
+	if a.Lib != "" {
+		s = a.Lib + "_" + a.Name // names have no _: the parts can be told again
+	}
+	if s[0] >= '0' && s[0] <= '9' {
+		s = "_" + s
+	}
+	return s
+}
+
+// group gives every resource its module.
+func (c *checker) group(all []*made, rest map[*made]map[string]any) {
+	// A listener lives with its balancer, a target group with the listener that leads to it.
+	leads := map[*made]*made{}
+	for _, m := range all {
+		walkTexts(rest[m], func(t token.Text) {
+			for _, tok := range t.Tokens() {
+				o := c.by[tok.Name]
+				switch {
+				case o == nil:
+				case m.word.kind == "aws_lb_listener" && o.word.kind == "aws_lb":
+					leads[m] = o
+				case m.word.kind == "aws_lb_listener_rule" && o.word.kind == "aws_lb_listener":
+					leads[m] = o
+				case m.word.kind == "aws_autoscaling_group" && o.word.kind == "aws_launch_template":
+					leads[o] = m
+				case m.word.kind == "aws_autoscaling_policy" && o.word.kind == "aws_autoscaling_group":
+					leads[m] = o
+				}
+			}
+		})
+	}
+	for _, m := range all {
+		if m.word.kind == "aws_lb_listener" || m.word.kind == "aws_lb_listener_rule" {
+			walkTexts(rest[m], func(t token.Text) {
+				for _, tok := range t.Tokens() {
+					if o := c.by[tok.Name]; o != nil && o.word.kind == "aws_lb_target_group" && leads[o] == nil {
+						leads[o] = m
+					}
+				}
+			})
+		}
+	}
+	own := func(m *made) string {
+		switch {
+		case m.module != "":
+			return m.module
+		case m.word.module != "":
+			return m.word.module
+		}
+		return strings.Trim(strings.ReplaceAll(m.name, "_", "-"), "-")
+	}
+	for _, m := range all {
+		at := m
+		for range all { // as far as it leads
+			if at.module != "" || leads[at] == nil {
+				break
+			}
+			at = leads[at]
+		}
+		name := own(at)
+		if m.module == "" {
+			m.module = name
+		}
+	}
+	regions := map[string]*made{}
+	for _, m := range all {
+		if m.region == "" {
+			continue
+		}
+		if first := regions[m.module]; first != nil && first.region != m.region {
+			c.errorf(m, m.at("region"), "region %q, and %s in the same module %q is in %q", m.region, first.address(), m.module, first.region).
+				WithHint("a module is in one region: module: 'another-name'")
+			continue
+		}
+		regions[m.module] = m
+	}
+	for _, m := range all {
+		if m.source != awsSource || m.region != "" {
+			continue
+		}
+		if first := regions[m.module]; first != nil {
+			m.region = first.region
+		} else if m.region = c.g.EC2.Region; m.region == "" {
+			c.errorf(m, m.res.Path, "in which region is it?").WithHint("region: 'eu-central-1' here, or defaults: { ec2: { region: 'eu-central-1' } }")
+		}
+	}
+}
+
+func walkTexts(v any, f func(token.Text)) {
+	switch v := v.(type) {
+	case token.Text:
+		f(v)
+	case []any:
+		for _, x := range v {
+			walkTexts(x, f)
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			walkTexts(v[k], f)
+		}
+	}
+}
+
+// circles refuses resources, and modules, that wait for each other.
+func (c *checker) circles(all []*made) {
+	next := map[string][]string{}
+	at := map[string]*made{}
+	path := map[string][]string{}
+	for _, m := range all {
+		at[m.address()] = m
+		for _, r := range m.refs {
+			next[m.address()] = append(next[m.address()], r.target.address())
+			path[m.address()+" "+r.target.address()] = r.path
+		}
+	}
+	if way := circle(next); way != nil {
+		c.errorf(at[way[0]], path[way[0]+" "+way[1]], "resources wait for each other: %s", strings.Join(way, " → ")).
+			WithHint("one of them must do without the other: a rule or an attachment of its own breaks the circle")
+		return
+	}
+	next = map[string][]string{}
+	for _, m := range all {
+		for _, r := range m.refs {
+			if r.target.module != m.module {
+				next[m.module] = append(next[m.module], r.target.module)
+				key := m.module + " " + r.target.module
+				if path[key] == nil {
+					path[key], at[key] = r.path, m
+				}
+			}
+		}
+	}
+	if way := circle(next); way != nil {
+		key := way[0] + " " + way[1]
+		c.errorf(at[key], path[key], "modules wait for each other: %s", strings.Join(way, " → ")).
+			WithHint("put them into one: module: '%s'", way[0])
+	}
+}
+
+// circle finds a way from a name back to itself.
+func circle(next map[string][]string) []string {
+	state := map[string]int{} // 1 on the way, 2 done
+	var stack []string
+	var visit func(string) []string
+	visit = func(n string) []string {
+		state[n] = 1
+		stack = append(stack, n)
+		list := slices.Clone(next[n])
+		slices.Sort(list)
+		for _, o := range slices.Compact(list) {
+			if state[o] == 1 {
+				way := slices.Clone(stack[slices.Index(stack, o):])
+				return append(way, o)
+			}
+			if state[o] == 0 {
+				if way := visit(o); way != nil {
+					return way
+				}
+			}
+		}
+		state[n] = 2
+		stack = stack[:len(stack)-1]
+		return nil
+	}
+	for _, n := range slices.Sorted(maps.Keys(next)) {
+		if state[n] == 0 {
+			if way := visit(n); way != nil {
+				return way
+			}
+		}
+	}
+	return nil
+}
+
+// wanted lists the outputs of each resource: the customary ones, and what others read.
+func (c *checker) wanted(all []*made) map[*made][]string {
+	set := map[*made]map[string]bool{}
+	add := func(m *made, name string) {
+		if m.kind == nil && name != "id" && set[m] == nil {
+			set[m] = map[string]bool{}
+		}
+		if m.kind != nil {
+			if a := m.kind.Block.Attributes[name]; a == nil || !a.scalar() || a.Sensitive {
+				return
+			}
+		}
+		if set[m] == nil {
+			set[m] = map[string]bool{}
+		}
+		set[m][name] = true
+	}
+	for _, m := range all {
+		for _, n := range append([]string{"id", "arn"}, m.word.outputs...) {
+			if m.kind != nil || n == "id" {
+				add(m, n)
+			}
+		}
+		for _, r := range m.refs {
+			if r.target.module != m.module {
+				add(r.target, r.attr)
+			}
+		}
+	}
+	for _, s := range c.g.Services {
+		s.Spec.Texts(func(t token.Text) {
+			for _, tok := range t.Tokens() {
+				if m := c.by[tok.Name]; m != nil && tok.Kind == token.Ref {
+					if n, hint := m.attr(tok); hint == "" {
+						add(m, n)
+					}
+				}
+			}
+		})
+	}
+	out := map[*made][]string{}
+	for m, names := range set {
+		out[m] = slices.Sorted(maps.Keys(names))
+	}
+	return out
+}
+
+// lookup tells which output of which module gives what a ref reads.
+func (c *checker) lookup(t token.Token) (key, module string, err *diag.Error) {
+	m := c.by[t.Name]
+	if m == nil {
+		return "", "", diag.Errorf(t.Name, "there is no such resource")
+	}
+	name, hint := m.attr(t)
+	if hint != "" {
+		return "", "", diag.Errorf("", "%s, of type %s, has no output %q", m.address(), m.res.Type, t.Arg).WithHint("%s", hint)
+	}
+	if m.kind != nil {
+		switch a := m.kind.Block.Attributes[name]; {
+		case a.Sensitive:
+			return "", "", diag.Errorf("", "%s is a secret, which defx does not carry about", t)
+		case !a.scalar():
+			return "", "", diag.Errorf("", "%s is no single value", t)
+		}
+	}
+	return outputKey(m, name), m.unit(), nil
+}
+
+func outputKey(m *made, name string) string {
+	return plan.Key(token.Token{Kind: token.Ref, Name: m.address(), Field: "output", Arg: name})
+}
+
+func (m *made) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
+
+// module puts resources together.
+func (c *checker) module(name string, list []*made, wanted map[*made][]string) (backends.Module, diag.List) {
+	p := payload{Providers: map[string]provider{}, Resources: map[string]map[string]any{}, Outputs: map[string]output{}, Addresses: map[string]string{}}
+	out := backends.Module{Address: graph.Address{Lib: graph.ModuleLib, Name: name}, Sources: map[string][]string{}}
+	spec := map[string]any{}
+	requires := map[string]bool{}
+	for _, m := range list {
+		prefix, _, _ := strings.Cut(m.word.kind, "_")
+		pr := provider{Source: m.source}
+		if m.source == awsSource {
+			pr.Version, pr.Config = awsVersion, map[string]any{"region": m.region}
+		} else if m.res.Type == anyType {
+			pr.Version, _ = literal(m.res.Fields["version"])
+			if conf, ok := m.res.Fields["config"]; ok {
+				pr.Config = c.free(m, conf, m.at("config"))
+			}
+		}
+		if before, ok := p.Providers[prefix]; ok && (before.Source != pr.Source || pr.Version != "" && before.Version != "" && before.Version != pr.Version) {
+			c.errorf(m, m.res.Path, "module %q has provider %s %s already, and this asks for %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
+				WithHint("module: 'another-name' keeps them apart")
+		}
+		p.Providers[prefix] = pr
+		body := maps.Clone(m.body)
+		c.finish(m, body)
+		life := map[string]any{}
+		if m.protect {
+			life["prevent_destroy"] = true
+		}
+		if m.first {
+			life["create_before_destroy"] = true
+		}
+		if len(m.ignore) > 0 {
+			ignored := []any{}
+			for _, n := range m.ignore {
+				ignored = append(ignored, m.word.theirs(n))
+			}
+			life["ignore_changes"] = ignored
+		}
+		if len(life) > 0 {
+			body["lifecycle"] = life
+		}
+		if p.Resources[m.word.kind] == nil {
+			p.Resources[m.word.kind] = map[string]any{}
+		}
+		p.Resources[m.word.kind][m.name] = body
+		p.Addresses[m.id()] = m.address()
+		for _, attr := range wanted[m] {
+			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
+		}
+		if m.protect || keeps[m.word.kind] {
+			p.Keeps = append(p.Keeps, m.id())
+		}
+		out.Protect = out.Protect || m.protect
+		out.Stateful = out.Stateful || keeps[m.word.kind] && !m.retain
+		if m.retain {
+			p.Retains = append(p.Retains, m.id())
+		}
+		for _, r := range m.refs {
+			if r.target.module != name {
+				requires[r.target.unit()] = true
+			}
+		}
+		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
+		out.Sources[m.address()] = m.res.Path
+		for _, k := range slices.Sorted(maps.Keys(m.written)) {
+			if m.kind != nil && slices.Contains(m.kind.ForceNew, k) {
+				p := m.written[k]
+				out.Replaces = append(out.Replaces, plan.Pointer([]string{m.address(), p[len(p)-1]}))
+			}
+		}
+	}
+	slices.Sort(p.Keeps)
+	slices.Sort(p.Retains)
+	out.Requires = slices.Sorted(maps.Keys(requires))
+	var errs diag.List
+	var err error
+	if out.Payload.Run, err = digest.Canonical(p); err == nil {
+		flat := map[string]any{}
+		for a, s := range spec {
+			fields := maps.Clone(s.(map[string]any)["fields"].(map[string]any))
+			if fields == nil {
+				fields = map[string]any{}
+			}
+			fields["type"] = s.(map[string]any)["type"]
+			flat[a] = fields
+		}
+		out.Spec, err = digest.Canonical(flat)
+	}
+	if err != nil {
+		errs = append(errs, diag.Errorf(out.Address.String(), "%v", err).At(list[0].res.Path...))
+	}
+	return out, errs
+}
+
+// finish adds what users need not say.
+func (c *checker) finish(m *made, body map[string]any) {
+	if m.kind == nil {
+		return
+	}
+	label := c.g.Environment + "/" + c.g.Name + "/" + m.address()
+	switch m.word.kind {
+	case "aws_launch_template":
+		// It is never changed in place: a change is another template, which the group moves to.
+		raw, err := json.Marshal(body)
+		if err != nil {
+			panic(fmt.Sprintf("%s: %v", m.address(), err)) // plain data always encodes
+		}
+		name, _ := literal(body["name"])
+		if name == "" {
+			name = c.g.Environment + "-" + c.g.Name + "-" + strings.ReplaceAll(m.name, "_", "-")
+		}
+		body["name"] = name + "-" + digest.Bytes(raw).Hex()[:12]
+		m.first = true
+		return
+	case "aws_autoscaling_group":
+		// The cloud owns the count.
+		if !slices.Contains(m.ignore, "desired_capacity") && !slices.Contains(m.ignore, "desired") {
+			m.ignore = append(m.ignore, "desired_capacity")
+		}
+		if body["launch_template"] != nil && body["instance_refresh"] == nil {
+			body["instance_refresh"] = []any{map[string]any{"strategy": "Rolling"}}
+		}
+		body["tag"] = append(list(body["tag"]), map[string]any{"key": "defx", "value": label, "propagate_at_launch": true})
+		return
+	case "aws_route53_zone":
+		if body["vpc"] != nil && !slices.Contains(m.ignore, "vpc") {
+			m.ignore = append(m.ignore, "vpc")
+		}
+	}
+	if m.kind.Block.Attributes["tags"] != nil && m.source == awsSource {
+		tags := map[string]any{"defx": escape(label, false)}
+		if own, ok := body["tags"].(map[string]any); ok {
+			maps.Copy(tags, own)
+		}
+		body["tags"] = tags
+	}
+}
+
+func list(v any) []any {
+	l, _ := v.([]any)
+	return slices.Clone(l)
+}

@@ -1,0 +1,93 @@
+package ec2
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Module is what Terraform is given of a payload.
+type Module struct {
+	JSON      []byte            // main.tf.json
+	Outputs   map[string]string // its outputs → keys under which others read them
+	Addresses map[string]string // kind.name → our address
+	Keeps     []string          // kind.name that must not be deleted unless asked for
+	Retains   []string          // kind.name that are forgotten and not deleted
+	Providers string            // what init depends on
+}
+
+// Realize fills values into a payload.
+func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, error) {
+	var p payload
+	if err := json.Unmarshal(pl.Run, &p); err != nil {
+		return nil, fmt.Errorf("the payload of a module: %w", err)
+	}
+	required, providers := map[string]any{}, map[string]any{}
+	for local, pr := range p.Providers {
+		r := map[string]any{"source": pr.Source}
+		if pr.Version != "" {
+			r["version"] = pr.Version
+		}
+		required[local] = r
+		if pr.Config != nil {
+			providers[local] = pr.Config
+		}
+	}
+	doc := map[string]any{
+		"terraform": map[string]any{"required_version": ">= " + MinVersion, "required_providers": required},
+	}
+	if len(providers) > 0 {
+		doc["provider"] = providers
+	}
+	if len(p.Resources) > 0 {
+		doc["resource"] = p.Resources
+	}
+	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Keeps: p.Keeps, Retains: p.Retains}
+	outputs := map[string]any{}
+	for name, o := range p.Outputs {
+		outputs[name] = map[string]any{"value": "${" + o.Value + "}"}
+		out.Outputs[name] = o.Key
+	}
+	if len(outputs) > 0 {
+		doc["output"] = outputs
+	}
+	raw, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	var whole token.Doc
+	if err := json.Unmarshal(raw, &whole); err != nil {
+		return nil, fmt.Errorf("the payload of a module: %w", err)
+	}
+	var unbound error
+	whole = whole.Map(nil, func(_ []string, t token.Text, _ bool) []any {
+		filled := token.Text{}
+		for i, s := range t {
+			if s.Token == nil {
+				filled = append(filled, s)
+				continue
+			}
+			v, ok := value(*s.Token)
+			if !ok {
+				unbound = fmt.Errorf("the value of %s is not known", s.Token)
+			}
+			filled = append(filled, token.Segment{Lit: escape(v, i+1 < len(t))})
+		}
+		return []any{join(filled)}
+	})
+	if unbound != nil {
+		return nil, unbound
+	}
+	if out.JSON, err = json.MarshalIndent(whole.V, "", "  "); err != nil {
+		return nil, err
+	}
+	init, err := json.Marshal(required)
+	out.Providers = string(init)
+	return out, err
+}
+
+// Keep tells whether a resource is not to be deleted unless asked for.
+func (m *Module) Keep(id string) bool { return slices.Contains(m.Keeps, id) }

@@ -1,0 +1,200 @@
+package backends
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Infrastructure is a backend that makes modules of a graph's resources.
+type Infrastructure interface {
+	Backend
+	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
+	Modules(*graph.Graph) (Modules, diag.List)
+}
+
+// Modules are the resources of a graph, put together.
+type Modules struct {
+	List []Module // sorted by address
+	// Output tells which output of which module a ref to a resource reads.
+	Output func(token.Token) (key, module string, err *diag.Error)
+}
+
+// Module is a group of resources that live and die together. It is a unit that
+// stands on no machine.
+type Module struct {
+	Address  graph.Address
+	Payload  plan.Payload
+	Requires []string            // modules that it reads of, sorted
+	Spec     json.RawMessage     // address → fields: what differences are shown of
+	Sources  map[string][]string // address → where it stands in the entry's value
+	Replaces []string            // fields, as pointers into Spec, whose change makes a new resource of it
+	Protect  bool
+	Stateful bool
+}
+
+// infra knows what modules give.
+type infra struct {
+	g        *graph.Graph
+	deployed func(address string) (plan.Placed, bool)
+	output   func(token.Token) (key, module string, err *diag.Error)
+	settled  map[string]bool // modules whose outputs stay as they are
+}
+
+// modules renders the resources of a graph.
+func (s Set) modules(in *infra, out *Rendered) diag.List {
+	if len(in.g.Resources) == 0 {
+		return nil
+	}
+	var maker Infrastructure
+	for _, name := range s.Names() {
+		if i, ok := s[name].(Infrastructure); ok {
+			maker = i
+		}
+	}
+	if maker == nil {
+		var errs diag.List
+		for _, r := range in.g.Resources {
+			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
+				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
+		}
+		return errs
+	}
+	made, errs := maker.Modules(in.g)
+	if len(errs) > 0 {
+		return errs
+	}
+	in.output = made.Output
+	by := map[string]Module{}
+	for _, m := range made.List {
+		by[m.Address.String()] = m
+	}
+	done := map[string]bool{}
+	var visit func(address string)
+	visit = func(address string) { // what a module reads is settled first
+		m, ok := by[address]
+		if !ok || done[address] {
+			return
+		}
+		done[address] = true
+		for _, r := range m.Requires {
+			visit(r)
+		}
+		errs = append(errs, s.module(maker, m, in, out)...)
+	}
+	for _, address := range slices.Sorted(maps.Keys(by)) {
+		visit(address)
+	}
+	return errs
+}
+
+// module makes a unit of a module.
+func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
+	address := m.Address.String()
+	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
+		Protect: m.Protect, Stateful: m.Stateful, Spec: m.Spec}
+	reader := &graph.Service{Address: m.Address}
+	values, p := plan.Values{}, plan.Placed{}
+	var errs diag.List
+	for _, t := range u.Reads {
+		if err := in.value(reader, t, values, &p, &u.Requires); err != nil {
+			for _, r := range in.g.Resources { // the module is nobody's word: the resource that reads it is at fault
+				if m.Sources[r.Address.String()] != nil && reads(r.Fields, t) {
+					err.Subject = r.Address.String()
+					err.At(r.Path...)
+				}
+			}
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	slices.Sort(u.Requires)
+	u.Requires = slices.Compact(u.Requires)
+	if len(values) == 0 {
+		values = nil
+	}
+	d, err := u.Digest()
+	if err == nil {
+		var raw []byte
+		if raw, err = digest.Canonical(u); err == nil {
+			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
+			p.Requires, p.Protect, p.Stateful = u.Requires, u.Protect, u.Stateful
+			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
+			out.Plan.Units = append(out.Plan.Units, p)
+			old, stands := in.deployed(address)
+			in.settled[address] = stands && len(p.Unknown) == 0 && old.Digest == d && maps.Equal(old.Values, values)
+		}
+	}
+	if err != nil {
+		return diag.List{diag.Errorf(address, "%v", err)}
+	}
+	return nil
+}
+
+func reads(v any, t token.Token) bool {
+	switch v := v.(type) {
+	case token.Text:
+		return slices.ContainsFunc(v.Tokens(), func(o token.Token) bool { return o.Name == t.Name })
+	case []any:
+		return slices.ContainsFunc(v, func(x any) bool { return reads(x, t) })
+	case map[string]any:
+		for _, x := range v {
+			if reads(x, t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// value finds what a ref stands for. What only an apply will know is noted
+// with the output that will tell, and the value that it had last.
+func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values, p *plan.Placed, requires *[]string) *diag.Error {
+	key := plan.Key(t)
+	from, module := "", ""
+	if t.Of != "me" && in.g.Resource(t.Name) != nil {
+		if in.output == nil {
+			return diag.Errorf(reader.Address.String(), "reads %s, which cannot be made", t.Name).At(reader.SpecPath...)
+		}
+		var err *diag.Error
+		if from, module, err = in.output(t); err != nil {
+			return err.At(reader.SpecPath...)
+		}
+	} else if m := in.g.Reads(reader, t); m != nil && m.Module != "" {
+		from, module = m.Output, m.Module
+	}
+	if from == "" {
+		v, err := in.g.Value(reader, t)
+		if err == nil {
+			values[key] = v
+		}
+		return err
+	}
+	if module != reader.Address.String() {
+		*requires = append(*requires, module)
+	}
+	old, stands := in.deployed(module)
+	v, known := old.Outputs[from]
+	if stands && known {
+		values[key] = v
+	}
+	if in.settled[module] && known {
+		return nil
+	}
+	if p.Binds == nil {
+		p.Binds = plan.Values{}
+	}
+	p.Binds[key] = from
+	p.Unknown = append(p.Unknown, key)
+	slices.Sort(p.Unknown)
+	p.Unknown = slices.Compact(p.Unknown)
+	return nil
+}

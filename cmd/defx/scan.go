@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/deploy/transport"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/spf13/cobra"
+)
+
+func machineScanCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "scan [NAME…]",
+		Short: "Show the host keys of machines, to be pinned",
+		Long: `Ask machines that are reached over ssh for their host key, and compare it with hostKey.
+Nobody is let in and nothing runs there. What is shown is what answers: compare its
+fingerprint with what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on the machine
+itself before you write it down. Exit code 1 if a machine has another key than the pinned one.
+
+` + exitCodes,
+		Example: "  defx machine scan\n  defx machine scan web1 --json",
+		Args:    arguments(0, 1<<20),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			g, err := o.ground(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = g.names()
+			}
+			type scanned struct {
+				Machine     string `json:"machine"`
+				HostKey     string `json:"hostKey,omitempty"`
+				Fingerprint string `json:"fingerprint,omitempty"`
+				State       string `json:"state"` // pinned, other (than the pinned one), unpinned, silent, or none (not reached over ssh)
+				err         error
+			}
+			for _, name := range args {
+				if g.machines[name] == nil {
+					return diag.Errorf("", "there is no machine %q", name).WithHint("%s", orHint(diag.Suggest(name, g.names()), "defx machine list lists them"))
+				}
+			}
+			out := make([]scanned, len(args))
+			var all sync.WaitGroup
+			room := make(chan struct{}, 20)
+			for i, name := range args {
+				all.Go(func() {
+					room <- struct{}{}
+					defer func() { <-room }()
+					s, m := &out[i], g.machines[name]
+					s.Machine = name
+					s.HostKey, s.err = g.p.Dialer().HostKey(cmd.Context(), m)
+					switch {
+					case s.err != nil:
+						s.State = "silent"
+						return
+					case s.HostKey == "":
+						s.State = "none"
+						return
+					case m.HostKey == "":
+						s.State = "unpinned"
+					case transport.SameKey(m.HostKey, s.HostKey):
+						s.State = "pinned"
+					default:
+						s.State = "other"
+					}
+					s.Fingerprint = transport.Fingerprint(s.HostKey)
+				})
+			}
+			all.Wait()
+			dumb, other := map[string]error{}, []string{}
+			rows := [][]string{{"MACHINE", "FINGERPRINT", "STATE"}}
+			for _, s := range out {
+				st := map[string]string{"pinned": "as pinned", "other": "ANOTHER than pinned", "unpinned": "not pinned", "silent": "does not answer", "none": "not reached over ssh"}[s.State]
+				rows = append(rows, []string{s.Machine, orDash(s.Fingerprint), st})
+				if s.err != nil {
+					dumb[s.Machine] = s.err
+				}
+				if s.State == "other" {
+					other = append(other, s.Machine)
+				}
+			}
+			for _, name := range slices.Sorted(maps.Keys(dumb)) {
+				tell(os.Stderr, dumb[name])
+			}
+			if o.json {
+				if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Scan", "machines": out}); err != nil {
+					return err
+				}
+			} else {
+				table(os.Stdout, rows)
+				for _, s := range out {
+					if s.State == "unpinned" || s.State == "other" {
+						fmt.Printf("  %s: { hostKey: '%s' }\n", s.Machine, s.HostKey)
+					}
+				}
+			}
+			if len(other) > 0 {
+				return fmt.Errorf("%s: another key than the pinned one\n    hint: somebody may be listening in; if the machine is new, compare the fingerprint there, and change hostKey", strings.Join(other, ", "))
+			}
+			return silent(dumb)
+		},
+	}
+	cmd.ValidArgsFunction = o.machineNames
+	return cmd
+}
+
+func machineHistoryCommand(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "history NAME",
+		Short: "List what was done on a machine",
+		Long: `List the generations that changed something on a machine, the newest first, and what.
+The state is read; the machine is not asked.
+
+` + exitCodes,
+		Example: "  defx machine history web1\n  defx machine history web1 --json",
+		Args:    arguments(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			g, err := o.ground(cmd.Context())
+			if err != nil {
+				return err
+			}
+			list, err := state.History(cmd.Context(), g.p.Store(g.at.name, g.at.env), 0)
+			if err != nil {
+				return err
+			}
+			type event struct {
+				Generation int       `json:"generation"`
+				Applied    time.Time `json:"applied"`
+				By         string    `json:"by"`
+				Verb       string    `json:"verb"`
+				Came       []string  `json:"came,omitempty"`
+				Changed    []string  `json:"changed,omitempty"`
+				Went       []string  `json:"went,omitempty"`
+			}
+			events, known := []event{}, g.machines[args[0]] != nil
+			on := func(n int) map[string]plan.Record {
+				out := map[string]plan.Record{}
+				if n < len(list) {
+					for _, r := range list[n].Records {
+						if r.Machine == args[0] {
+							out[r.Address] = r
+						}
+					}
+				}
+				return out
+			}
+			for i, gen := range list {
+				e := event{Generation: gen.Number, Applied: gen.Applied, By: gen.By, Verb: gen.Verb}
+				now, before := on(i), on(i+1)
+				for _, a := range slices.Sorted(maps.Keys(now)) {
+					switch was, stood := before[a]; {
+					case !stood:
+						e.Came = append(e.Came, a)
+					case was.Digest != now[a].Digest || !maps.Equal(was.Values, now[a].Values):
+						e.Changed = append(e.Changed, a)
+					}
+				}
+				for _, a := range slices.Sorted(maps.Keys(before)) {
+					if _, stands := now[a]; !stands {
+						e.Went = append(e.Went, a)
+					}
+				}
+				if len(e.Came)+len(e.Changed)+len(e.Went) > 0 {
+					known, events = true, append(events, e)
+				}
+			}
+			if !known {
+				return diag.Errorf("", "there is no machine %q", args[0]).WithHint("%s", orHint(diag.Suggest(args[0], g.names()), "defx machine list lists them"))
+			}
+			if o.json {
+				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "MachineHistory", "machine": args[0], "generations": events})
+			}
+			if len(events) == 0 {
+				fmt.Printf("Nothing of %s (%s) was ever on %s.\n", g.at.name, g.at.env, args[0])
+				return nil
+			}
+			rows := [][]string{{"GENERATION", "WHEN", "BY", "VERB", "WHAT"}}
+			for _, e := range events {
+				var what []string
+				for _, l := range []struct {
+					sign string
+					of   []string
+				}{{"+", e.Came}, {"~", e.Changed}, {"-", e.Went}} {
+					for _, a := range l.of[:min(3, len(l.of))] {
+						what = append(what, l.sign+" "+a)
+					}
+					if more := len(l.of) - 3; more > 0 {
+						what = append(what, fmt.Sprintf("%s %d more", l.sign, more))
+					}
+				}
+				rows = append(rows, []string{fmt.Sprint(e.Generation), e.Applied.Local().Format("2006-01-02 15:04:05"), e.By, e.Verb, strings.Join(what, ", ")})
+			}
+			table(os.Stdout, rows)
+			return nil
+		},
+	}
+	cmd.ValidArgsFunction = o.machineNames
+	return cmd
+}

@@ -1,0 +1,204 @@
+package ec2
+
+import (
+	"bytes"
+	"io/fs"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const small = `
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16', tags: { Name: 'a ${b} %{c} $${d} 100%' } },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    web: { type: 'aws.securityGroup', vpc: defx.ref('vpc').output('id'), name: 'web', description: 'the web',
+      ingress: [{ fromPort: 80, toPort: 80, protocol: 'tcp', cidrBlocks: ['0.0.0.0/0'] }] },
+    key: { type: 'aws.keyPair', name: 'ops', publicKey: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u' },
+    box: { type: 'aws.instance', image: 'ami-12345678', instanceType: 't3.small', subnet: defx.ref('a').output('id'), securityGroups: [defx.ref('web').output('id')] },`
+
+// TestANetworkAndAnInstance is the life of three modules.
+func TestANetworkAndAnInstance(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.entry(small, "")
+	if out := c.must("plan"); !strings.Contains(out, "+ module/network") || len(c.starts()) > 0 {
+		t.Fatal("a plan starts no Terraform")
+	}
+	c.must("apply", "--yes")
+	if list := c.instances(); len(list) != 1 || list[0].Type != "t3.small" || !strings.HasPrefix(list[0].Address, "10.0.1.") {
+		t.Fatalf("instances: %v", list)
+	}
+	c.starts()
+
+	c.must("apply", "--yes")
+	if s := c.starts(); len(s) > 0 {
+		t.Fatalf("nothing changed, and Terraform was started: %v", s)
+	}
+	for _, m := range c.modules() {
+		if out := c.terraform(m, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
+			t.Errorf("%s\n%s", m, out)
+		}
+	}
+	if out := c.terraform(c.modules()[len(c.modules())-1], "validate", "-no-color"); !strings.Contains(out, "The configuration is valid.") {
+		t.Error(out)
+	}
+	filepath.WalkDir(filepath.Join(c.dir, ".defx/shop/dev/terraform"), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && d.Name() == ".terraform" {
+			return fs.SkipDir
+		}
+		if info, err := d.Info(); err == nil && !d.IsDir() && info.Mode().Perm()&0o077 != 0 && d.Name() != ".terraform.lock.hcl" {
+			t.Errorf("others may read %s: %s", p, info.Mode())
+		}
+		return nil
+	})
+	c.starts()
+
+	// One field: its module alone, and what reads it is looked at but not touched.
+	c.entry(strings.Replace(small, "t3.small", "t3.large", 1), "")
+	before := c.instances()[0].ID
+	if out := c.must("plan"); !strings.Contains(out, `box.instanceType`) || !strings.Contains(out, "1 to update") {
+		t.Fatal("the plan does not tell the field")
+	}
+	c.must("apply", "--yes")
+	if now := c.instances()[0]; now.ID != before || now.Type != "t3.large" {
+		t.Fatalf("%v", now)
+	}
+	for _, s := range c.starts() {
+		if !strings.Contains(s, "/terraform/instances ") {
+			t.Errorf("another module was touched: %s", s)
+		}
+	}
+
+	// What others did to it: only a look at the cloud tells.
+	c.ask("ec2", url.Values{"Action": {"ModifyInstanceAttribute"}, "Version": {"2016-11-15"}, "InstanceId": {before}, "InstanceType.Value": {"t3.nano"}}, nil)
+	if code, _ := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("a plan does not look at the cloud: exit code %d", code)
+	}
+	if code, out := c.run("plan", "--refresh", "--exit-code"); code != 2 || !strings.Contains(out, "t3.nano") || !strings.Contains(out, "t3.large") {
+		t.Errorf("exit code %d: drift is not told", code)
+	}
+	c.must("apply", "--refresh", "--yes")
+	if now := c.instances()[0]; now.ID != before || now.Type != "t3.large" {
+		t.Fatalf("the drift was not mended: %v", now)
+	}
+
+	// Back to what it was: the same way.
+	c.must("rollback", "--to", "1", "--yes")
+	if now := c.instances()[0]; now.Type != "t3.small" {
+		t.Fatalf("%v", now)
+	}
+	c.must("destroy", "--confirm", "dev")
+	if n := len(c.instances()) + c.count("DescribeVpcs", "vpcId") + c.count("DescribeSecurityGroups", "groupId"); n != 0 {
+		t.Errorf("%d resources are left", n)
+	}
+	if list := c.modules(); len(list) > 0 {
+		t.Errorf("folders are left: %v", list)
+	}
+}
+
+// TestKilledAnywhereOneMoreApplyFinishes kills defx at seeded moments.
+func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
+	t.Parallel()
+	n := 5
+	if s := os.Getenv("DEFX_TEST_KILLS_EC2"); s != "" {
+		n, _ = strconv.Atoi(s)
+	}
+	c := newCloud(t)
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    other: { type: 'aws.subnet', module: 'second', vpc: defx.ref('vpc').output('id'), cidr: '10.0.2.0/24', zone: 'eu-central-1a' },`, "")
+	random := rand.New(rand.NewPCG(1, 2))
+	begun := time.Now()
+	c.must("apply", "--yes")
+	whole := time.Since(begun)
+	for i := range n {
+		c.ask("moto-api/reset", nil, nil) // all is gone, and nobody knows of it
+		if err := os.RemoveAll(filepath.Join(c.dir, ".defx/shop")); err != nil {
+			t.Fatal(err)
+		}
+		cmd := c.command("apply", "--yes")
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		after := time.Duration(random.Int64N(int64(whole)))
+		time.Sleep(after)
+		cmd.Process.Signal(syscall.SIGKILL)
+		cmd.Wait()
+		t.Logf("kill %d after %s:\n%s", i, after, said.String())
+		c.must("apply", "--yes")
+		if code, out := c.run("plan", "--exit-code"); code != 0 {
+			t.Fatalf("something is left to do\n%s", out)
+		}
+		if v, s := c.count("DescribeVpcs", "vpcId"), c.count("DescribeSubnets", "subnetId"); v != 1 || s != 2 {
+			t.Fatalf("%d VPCs and %d subnets after a kill", v, s)
+		}
+	}
+}
+
+// TestWhatOnlyTheCloudCanTell is told with our address, and what was left.
+func TestWhatOnlyTheCloudCanTell(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: 'vpc-0123456789abcdef0', cidr: '10.0.1.0/24' },`, "")
+	code, out := c.run("apply", "--yes")
+	if code != 3 || !strings.Contains(out, "a: creating EC2 Subnet") || !strings.Contains(out, "vpc-0123456789abcdef0") || !strings.Contains(out, "left: there stands vpc; not made: a") {
+		t.Errorf("exit code %d", code)
+	}
+	// Mended, it goes on from what stands.
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")
+	c.must("apply", "--yes")
+	if v, s := c.count("DescribeVpcs", "vpcId"), c.count("DescribeSubnets", "subnetId"); v != 1 || s != 1 {
+		t.Fatalf("%d VPCs and %d subnets", v, s)
+	}
+	// What keeps data does not go because its lines vanished.
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },
+    data: { type: 'aws.volume', module: 'network', zone: 'eu-central-1a', size: 1, volumeType: 'gp3' },`, "")
+	c.must("apply", "--yes")
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "data, which is protected or keeps data; nothing was done") {
+		t.Errorf("exit code %d: a volume may go unasked", code)
+	}
+	if n := c.count("DescribeVolumes", "volumeId"); n != 1 {
+		t.Errorf("%d volumes", n)
+	}
+	c.must("apply", "--yes", "--allow-delete", "module/network")
+	if n := c.count("DescribeVolumes", "volumeId"); n != 0 {
+		t.Errorf("%d volumes", n)
+	}
+}
+
+// TestWithoutTerraform plans all the same, and says what is missing.
+func TestWithoutTerraform(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.entry(`    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },`, "  machines: { box: { connect: 'dir:./box' } },\n")
+	old := filepath.Join(c.home, "old")
+	c.write(old, "#!/bin/sh\necho '{\"terraform_version\":\"1.1.0\"}'\n", 0o755)
+	env := c.env
+	for program, want := range map[string]string{"/nowhere/terraform": "cannot be run", old: "is version 1.1.0, and 1.5.0 is the oldest"} {
+		c.env = append(env[:len(env):len(env)], "DEFX_TERRAFORM="+program)
+		c.must("plan")
+		if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, want) || !strings.Contains(out, "hint: install Terraform 1.5.0 or newer") {
+			t.Errorf("%s: exit code %d", program, code)
+		}
+	}
+	c.env = env
+	c.must("apply", "--yes")
+}

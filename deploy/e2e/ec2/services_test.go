@@ -1,0 +1,219 @@
+package ec2
+
+import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/deploy/machinetest"
+)
+
+// userData is what an instance was given for its first boot.
+func (c *cloud) userData(id string) (string, error) {
+	var doc struct {
+		Value string `xml:"userData>value"`
+	}
+	if err := c.try("ec2", url.Values{"Action": {"DescribeInstanceAttribute"}, "Version": {"2016-11-15"}, "InstanceId": {id}, "Attribute": {"userData"}}, &doc); err != nil {
+		return "", err
+	}
+	raw, err := base64.StdEncoding.DecodeString(doc.Value)
+	return string(raw), err
+}
+
+// hatch gives every instance that the cloud makes a machine at its address,
+// booted with its user data, as long as the test lasts.
+func (c *cloud) hatch(lab *machinetest.Lab, regions ...string) {
+	stop := make(chan struct{})
+	var done sync.WaitGroup
+	seen := map[string]bool{}
+	done.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			for _, r := range regions {
+				there := *c
+				there.in = r
+				there.boot(lab, seen)
+			}
+		}
+	})
+	c.t.Cleanup(func() { close(stop); done.Wait() })
+}
+
+// boot boots what the region has made since it was last looked at.
+func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
+	var doc struct {
+		Items []instance `xml:"reservationSet>item>instancesSet>item"`
+	}
+	if c.try("ec2", url.Values{"Action": {"DescribeInstances"}, "Version": {"2016-11-15"}}, &doc) != nil {
+		return
+	}
+	for _, i := range doc.Items {
+		if seen[i.ID] || i.State != "running" || i.Address == "" {
+			continue
+		}
+		seen[i.ID] = true
+		boot, err := c.userData(i.ID)
+		if err == nil {
+			_, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot)
+		}
+		if err != nil {
+			c.t.Errorf("instance %s at %s: %v", i.ID, i.Address, err)
+		}
+	}
+}
+
+// get asks a service.
+func (c *cloud) get(address string) string {
+	c.t.Helper()
+	res, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// TestServicesOnInstances deploys to machines that did not exist before.
+func TestServicesOnInstances(t *testing.T) {
+	lab := machinetest.Boot(t, 0)
+	c := newCloud(t)
+	key, err := os.ReadFile(lab.Key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
+	entry := func(greeting string) {
+		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
+local site(listen, body) = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; %%s }\n}\n' %% [listen, body];
+local web(port, body) = { command: ['/usr/sbin/nginx', '-c', '/etc/site.conf'], ports: { http: port }, dirs: { runtime: 'web' },
+  files: { '/etc/site.conf': site(defx.me.port('http'), body) }, ready: { tcp: true } };
+function(env='dev') {
+  name: 'shop',
+  libs: { site: {
+    back: { service: web(8081, 'return 200 "%s";'), ec2: { class: 'exclusive' } },
+    front: { requires: ['back'], service: web(8080, 'location / { proxy_pass http://%%s:%%s; }' %% [defx.dep('back').host, defx.dep('back').port('http')]) },
+  } },
+  defaults: { backend: 'ec2', ec2: { region: '%s', instanceType: 't3.small', image: 'ami-12345678', servicesPerInstance: 5, user: 'ops',
+    authorizedKeys: ['%s'], subnet: defx.ref('a').output('id') } },
+  resources: {
+    vpc: { type: 'aws.vpc', cidr: '10.213.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '%s', zone: 'eu-central-1a' },
+  },
+}
+`, greeting, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
+	}
+	entry("hello")
+	c.hatch(lab, region)
+	c.must("apply", "--yes")
+	front := ""
+	before := c.instances()
+	if len(before) != 2 {
+		t.Fatalf("instances: %v", before)
+	}
+	for _, m := range lab.Machines {
+		if out, err := m.Try("systemctl is-active 'defx-*front*.service'"); err == nil && strings.Contains(out, "active") {
+			front = m.Address
+		}
+	}
+	if got := c.get(front + ":8080"); got != "hello" {
+		t.Fatalf("through both: %q", got)
+	}
+	// What was let in, and nothing else: ssh from the VPC, and front to back.
+	if n := c.count("DescribeSecurityGroups", "groupId"); n < 2 {
+		t.Errorf("%d security groups", n)
+	}
+	c.starts()
+	entry("good day")
+	if out := c.must("apply", "--yes"); !strings.Contains(out, "1 updated") {
+		t.Error("one service changes")
+	}
+	if s := c.starts(); len(s) > 0 {
+		t.Errorf("Terraform was started for a service: %v", s)
+	}
+	if got := c.get(front + ":8080"); got != "good day" {
+		t.Fatalf("through both: %q", got)
+	}
+	after := c.instances()
+	for i := range before {
+		if before[i].ID != after[i].ID {
+			t.Errorf("an instance was replaced: %v → %v", before, after)
+		}
+	}
+	if out := c.must("graph", "--links"); !strings.Contains(out, "site/front → site/back  vpc") {
+		t.Error("the graph does not tell how they reach each other")
+	}
+	c.must("destroy", "--confirm", "dev")
+	if n := len(c.instances()); n > 0 {
+		t.Errorf("%d instances are left", n)
+	}
+	if list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/shop/dev/terraform/*/entry.json")); len(list) > 0 {
+		t.Errorf("left: %v", list)
+	}
+}
+
+// TestZalora is the deployment that defx was first thought up for, on EC2: two
+// regions, four instances, seven services. What the services run is not there,
+// so each only sleeps; where they stand and how they are reached is the example's.
+func TestZalora(t *testing.T) {
+	lab := machinetest.Boot(t, 0)
+	c := newCloud(t)
+	key, err := os.ReadFile(lab.Key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
+	if err := os.CopyFS(c.dir, os.DirFS("../../../examples/zalora")); err != nil {
+		t.Fatal(err)
+	}
+	first := strings.TrimSuffix(lab.Network(), "0/24")
+	c.write("asleep.jsonnet", fmt.Sprintf(`local zalora = import 'ec2.jsonnet';
+local asleep(s) = { command: ['/usr/bin/sleep', 'infinity'] } + (if 'schedule' in s then { command: ['/usr/bin/true'], schedule: s.schedule } else {}) + (if 'ports' in s then { ports: s.ports } else {});
+function(env='dev') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
+  transforms: [{ each: function(name, f) if 'service' in f then f { service: asleep(f.service) } else f { group: { [k]: f.group[k] { service: asleep(f.group[k].service) } for k in std.objectFields(f.group) } } }],
+}
+`, strings.TrimSpace(string(key)), first, first), 0o644)
+	c.args = []string{"-f", "asleep.jsonnet"}
+	c.hatch(lab, "ap-southeast-1", "eu-central-1")
+	c.must("apply", "--yes")
+	c.starts()
+	c.must("apply", "--yes")
+	if s := c.starts(); len(s) > 0 {
+		t.Fatalf("nothing changed, and Terraform was started: %v", s)
+	}
+	if n := len(c.modules()); n != 5 {
+		t.Errorf("%d modules", n)
+	}
+	for _, m := range c.modules() {
+		if out := c.terraform(m, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
+			t.Errorf("%s\n%s", m, out)
+		}
+	}
+	if out := c.terraform(c.modules()[0], "validate", "-no-color"); !strings.Contains(out, "The configuration is valid.") {
+		t.Error(out)
+	}
+	for r, want := range map[string]int{"ap-southeast-1": 3, "eu-central-1": 1} {
+		c.in = r
+		if n := len(c.instances()); n != want {
+			t.Errorf("%d instances in %s", n, r)
+		}
+	}
+	if len(lab.Machines) != 4 {
+		t.Errorf("%d machines", len(lab.Machines))
+	}
+}

@@ -1,0 +1,143 @@
+package project_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/ec2"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang"
+)
+
+// sound is a deployment without a mistake. Each line of it can be made wrong.
+const sound = `local defx = import 'defx/v1.libsonnet';
+local id(name) = defx.ref(name).output('id');
+function(env='dev') {
+  name: 'shop',
+  libs: {},
+  defaults: { ec2: { region: 'eu-central-1' } },
+  resources: {
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: id('vpc'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    b: { type: 'aws.subnet', vpc: id('vpc'), cidr: '10.0.2.0/24', zone: 'eu-central-1b' },
+    web: { type: 'aws.securityGroup', vpc: id('vpc'), name: 'web', description: 'the web', ingress: [{ fromPort: 80, toPort: 80, protocol: 'tcp', cidrBlocks: ['0.0.0.0/0'] }] },
+    box: { type: 'aws.instance', image: 'ami-12345678', instanceType: 't3.small', subnet: id('a'), securityGroups: [id('web')] },
+    data: { type: 'aws.volume', zone: 'eu-central-1a', size: 20, volumeType: 'gp3' },
+    mount: { type: 'aws.volumeAttachment', volume: id('data'), instance: id('box'), device: '/dev/sdf' },
+    front: { type: 'aws.loadBalancer', name: 'front', kind: 'application', subnets: [id('a'), id('b')], securityGroups: [id('web')] },
+    pool: { type: 'aws.targetGroup', name: 'pool', port: 80, protocol: 'HTTP', vpc: id('vpc') },
+    listen: { type: 'aws.listener', loadBalancer: defx.ref('front').output('arn'), port: 80, protocol: 'HTTP', actions: { type: 'forward', targetGroupArn: defx.ref('pool').output('arn') } },
+    in1: { type: 'aws.lbAttachment', targetGroup: defx.ref('pool').output('arn'), target: id('box'), port: 80 },
+    plan: { type: 'aws.launchTemplate', image: 'ami-12345678', instanceType: 't3.small', userData: std.base64('#!/bin/sh') },
+    herd: { type: 'aws.autoscalingGroup', min: 1, max: 3, desired: 2, subnets: [id('a')], launchTemplate: { id: id('plan'), version: '$Latest' } },
+    zone: { type: 'aws.dnsZone', name: 'example.com' },
+    www: { type: 'aws.dnsRecord', zone: id('zone'), name: 'www.example.com', kind: 'A', ttl: 60, records: ['192.0.2.1'] },
+    key: { type: 'aws.keyPair', name: 'ops', publicKey: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u' },
+    role: { type: 'aws.iamRole', name: 'box', assume: std.manifestJsonMinified({ Version: '2012-10-17', Statement: [] }) },
+    store: { type: 'aws.s3', name: 'shop-backups' },
+    jobs: { type: 'terraform.resource', resource: 'aws_sqs_queue', arguments: { name: 'jobs', delay_seconds: 5 } },
+  },
+}
+`
+
+// mistakes change one text of the sound deployment; want is in the message, and
+// the line of the changed text is told.
+var mistakes = map[string]struct{ old, new, want string }{
+	"an unknown argument":               {"device: '/dev/sdf'", "device: '/dev/sdf', forceDetatch: true", `has no argument "forceDetatch"`},
+	"an unknown type":                   {"type: 'aws.volume',", "type: 'aws.volumes',", `there is no type of resources "aws.volumes"`},
+	"a text for a number":               {"size: 20", "size: 'big'", "a number is needed"},
+	"a text for a boolean":              {"cidr: '10.0.1.0/24',", "cidr: '10.0.1.0/24', mapPublicIpOnLaunch: 'yes',", "true or false is needed"},
+	"a text for a list":                 {"securityGroups: [id('web')] },\n    data", "securityGroups: 'web' },\n    data", "a list is needed"},
+	"what is needed is missing":         {"vpc: id('vpc'), cidr: '10.0.2.0/24',", "cidr: '10.0.2.0/24',", `"vpc" is missing`},
+	"what the cloud tells is set":       {"cidr: '10.0.0.0/16'", "cidr: '10.0.0.0/16', arn: 'x'", "is told by the cloud"},
+	"no network":                        {"'10.0.0.0/16'", "'10.0.0.0'", "is not a network"},
+	"bits behind the mask":              {"'10.0.2.0/24'", "'10.0.2.7/24'", "has bits set behind"},
+	"networks that overlap":             {"'10.0.2.0/24'", "'10.0.1.128/25'", "overlaps 10.0.1.0/24 of a"},
+	"a subnet outside its VPC":          {"'10.0.2.0/24'", "'10.9.2.0/24'", "is not inside 10.0.0.0/16 of vpc"},
+	"no region":                         {"ec2: { region: 'eu-central-1' }", "ec2: {}", "in which region is it"},
+	"no such region":                    {"region: 'eu-central-1'", "region: 'frankfurt'", "not a region"},
+	"a zone of another region":          {"zone: 'eu-central-1b'", "zone: 'us-east-1b'", "is not in region"},
+	"a circle":                          {"cidr: '10.0.0.0/16'", "cidr: '10.0.0.0/16', ipv4IpamPoolId: id('a')", "wait for each other"},
+	"modules in a circle":               {"cidr: '10.0.0.0/16'", "cidr: '10.0.0.0/16', ipv4IpamPoolId: id('data')}, box2: { type: 'aws.instance', subnet: id('a'), image: 'ami-12345678', instanceType: 't3.small'", "modules wait for each other: network → instances → network"},
+	"a ref to nothing":                  {"subnet: id('a')", "subnet: id('c')", `"c", which no library defines`},
+	"an output that is none":            {"target: id('box')", "target: defx.ref('box').output('idd')", `has no output "idd"`},
+	"a thing of another kind":           {"subnet: id('a')", "subnet: id('web')", "is of type aws.securityGroup"},
+	"a port of 70000":                   {"port: 80, protocol: 'HTTP', actions", "port: 70000, protocol: 'HTTP', actions", "70000 is no port"},
+	"a line break in a description":     {"'the web'", "'the\\nweb'", "is no description of a security group"},
+	"user data in clear":                {"std.base64('#!/bin/sh')", "'#!/bin/sh'", "is base64"},
+	"a volume of an unknown type":       {"'gp3'", "'gp9'", `cannot be "gp9"`},
+	"at least more than at most":        {"min: 1,", "min: 4,", "at least 4, and at most 3"},
+	"a desired count out of bounds":     {"desired: 2", "desired: 9", "not between 1 and 3"},
+	"an unknown instance type":          {"instanceType: 't3.small', subnet", "instanceType: 't3-small', subnet", "no type of instances"},
+	"a balancer in one subnet":          {"[id('a'), id('b')]", "[id('a')]", "needs subnets in two zones"},
+	"two subnets of one zone":           {"zone: 'eu-central-1b'", "zone: 'eu-central-1a'", "are in the same zone"},
+	"a volume of another zone":          {"zone: 'eu-central-1a', size", "zone: 'eu-central-1b', size", `in zone "eu-central-1b"`},
+	"no image":                          {"image: 'ami-12345678', instanceType: 't3.small', subnet", "image: 'debian-12', instanceType: 't3.small', subnet", "is not an image"},
+	"no public key":                     {"'ssh-ed25519 AAAA", "'ed25519 AAAA", "is not a public key"},
+	"a policy that is no JSON":          {"std.manifestJsonMinified({ Version: '2012-10-17', Statement: [] })", "'allow'", "a policy is JSON"},
+	"a name for an address":             {"'192.0.2.1'", "'host.example.com'", "is no address for a record of kind A"},
+	"what excludes each other":          {"name: 'ops'", "name: 'ops', keyNamePrefix: 'o'", "exclude each other"},
+	"the same argument twice":           {"cidr: '10.0.0.0/16'", "cidr: '10.0.0.0/16', cidrBlock: '10.0.0.0/16'", "are the same argument"},
+	"a secret":                          {"'shop-backups'", "defx.secret('x')", "would stand in Terraform's state"},
+	"an unknown argument of any type":   {"delay_seconds: 5", "delay_second: 5", `has no argument "delay_second"`},
+	"an unknown resource":               {"'aws_sqs_queue'", "'sqs_queue', provider: 'hashicorp/aws'", "is no resource of hashicorp/aws"},
+	"an unknown name inside an object":  {"cidrBlocks: ['0.0.0.0/0']", "cidrs: ['0.0.0.0/0']", `there is no "cidrs" here`},
+	"a list where one object is needed": {"launchTemplate: { id: id('plan'), version: '$Latest' }", "launchTemplate: [{ id: id('plan') }, { id: id('plan') }]", "one object is needed"},
+	"a module's name":                   {"size: 20", "size: 20, module: 'Data!'", "is not a name"},
+	"a number that is no name":          {"name: 'front'", "name: 'front_one'", "is not a name of a balancer"},
+}
+
+func evaluateResources(t *testing.T, text string) error {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "defx.jsonnet"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New(), ec2.New()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Evaluate(context.Background())
+	return err
+}
+
+// TestEveryMistakeIsToldAtItsLine: before anything is created, without Terraform, with a hint.
+func TestEveryMistakeIsToldAtItsLine(t *testing.T) {
+	if err := evaluateResources(t, sound); err != nil {
+		t.Fatalf("the sound deployment: %v", err)
+	}
+	for name, m := range mistakes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			at := strings.Index(sound, m.old)
+			if at < 0 || strings.Count(sound, m.old) != 1 {
+				t.Fatalf("%q is not in the deployment exactly once", m.old)
+			}
+			err := evaluateResources(t, strings.Replace(sound, m.old, m.new, 1))
+			if err == nil {
+				t.Fatal("it is not refused")
+			}
+			text := err.Error()
+			t.Log(text)
+			if !strings.Contains(text, m.want) {
+				t.Errorf("%q is not said", m.want)
+			}
+			if !strings.Contains(text, "hint: ") {
+				t.Error("there is no hint")
+			}
+			line := 1 + strings.Count(sound[:at], "\n")
+			if name == "no region" || name == "a circle" { // there it is asked for, and not where it could be said
+				return
+			}
+			if !strings.Contains(text, fmt.Sprintf("defx.jsonnet:%d:", line)) && name != "two subnets of one zone" && name != "a volume of another zone" && name != "at least more than at most" {
+				t.Errorf("line %d is not told", line)
+			}
+		})
+	}
+}

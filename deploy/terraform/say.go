@@ -1,0 +1,105 @@
+package terraform
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// stream reads the lines of JSON that Terraform writes while it works.
+type stream struct {
+	rest    []byte
+	planned []planned
+	faults  []fault
+}
+
+type planned struct {
+	Addr, Action string
+}
+
+type fault struct {
+	Severity, Summary, Detail, Address string
+}
+
+func (s *stream) Write(p []byte) (int, error) {
+	s.rest = append(s.rest, p...)
+	for {
+		i := bytes.IndexByte(s.rest, '\n')
+		if i < 0 {
+			return len(p), nil
+		}
+		s.line(s.rest[:i])
+		s.rest = s.rest[i+1:]
+	}
+}
+
+func (s *stream) line(raw []byte) {
+	var l struct {
+		Type       string
+		Diagnostic *fault
+		Change     *struct {
+			Resource struct{ Addr string }
+			Action   string
+		}
+	}
+	if json.Unmarshal(raw, &l) != nil {
+		return
+	}
+	switch {
+	case l.Type == "diagnostic" && l.Diagnostic != nil && l.Diagnostic.Severity == "error":
+		s.faults = append(s.faults, *l.Diagnostic)
+	case l.Type == "planned_change" && l.Change != nil:
+		s.planned = append(s.planned, planned{l.Change.Resource.Addr, l.Change.Action})
+	}
+}
+
+// ours is the address of a resource as users know it.
+func ours(id string, addresses map[string]string) string {
+	if a := addresses[id]; a != "" {
+		return a
+	}
+	if _, name, ok := strings.Cut(id, "."); ok { // it is not in the module any more
+		lib, rest, in := strings.Cut(name, "_")
+		if in && lib != "" {
+			return lib + "/" + rest
+		}
+		return strings.TrimPrefix(name, "_")
+	}
+	return id
+}
+
+// told words what Terraform says, with our addresses.
+func told(err error, said *stream, addresses ...map[string]string) error {
+	if err == nil {
+		return nil
+	}
+	if said == nil || len(said.faults) == 0 {
+		return errors.New(plainly(err.Error()))
+	}
+	var out []string
+	for _, f := range said.faults {
+		text := f.Summary
+		if d := strings.TrimSpace(f.Detail); d != "" && d != f.Summary {
+			text += ": " + strings.Join(strings.Fields(d), " ")
+		}
+		if f.Address != "" && len(addresses) > 0 {
+			text = fmt.Sprintf("%s: %s", ours(f.Address, addresses[0]), text)
+		}
+		out = append(out, text)
+	}
+	return errors.New(strings.Join(out, "\n"))
+}
+
+// plainly takes the frame off what Terraform prints for people.
+func plainly(s string) string {
+	var out []string
+	for l := range strings.Lines(s) {
+		l = strings.TrimSpace(strings.Trim(strings.TrimSpace(l), "│╷╵"))
+		if l != "" {
+			out = append(out, l)
+		}
+	}
+	return strings.Join(out, "\n")
+}
