@@ -3,7 +3,7 @@
 BIN := bin/defx
 export CGO_ENABLED ?= 0
 
-.PHONY: demo test build check e2e torture bench fmt clean
+.PHONY: demo test build check e2e e2e-ec2 torture bench fmt clean
 
 build:
 	@go build -trimpath -o $(BIN) ./cmd/defx
@@ -20,6 +20,10 @@ test:
 e2e:
 	DEFX_E2E=1 go test -count=1 -timeout 15m -parallel 3 ./deploy/e2e
 
+# Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
+e2e-ec2:
+	go test -count=1 -timeout 20m -parallel 4 ./deploy/e2e/ec2
+
 # What CI runs besides: the race detector and staticcheck.
 check: test
 	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -timeout 30m ./...
@@ -34,6 +38,7 @@ torture:
 	DEFX_TEST_CALLS=10000 go test -count=1 -timeout 240m -v ./lang/native
 	DEFX_TEST_CACHE_EDITS=100000 go test -count=1 -timeout 240m -v -run Cache ./lang
 	DEFX_TEST_READINGS=10000 go test -count=1 -timeout 240m -v -run OnePlan ./deploy/project
+	DEFX_TEST_KILLS_EC2=100 go test -count=1 -timeout 120m -v -run 'Killed' ./deploy/e2e/ec2
 	./tools/fuzz.sh 5m
 
 # Workloads of its own beside other evaluators (go-jsonnet's command is built; jsonnet and nix are used if installed), then whole deployments.

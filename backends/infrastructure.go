@@ -17,6 +17,8 @@ type Infrastructure interface {
 	Backend
 	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
 	Modules(*graph.Graph) (Modules, diag.List)
+	// Boot puts what a scaled service is on a machine into the template of its group.
+	Boot(*graph.Graph, *graph.Service, Layout) *diag.Error
 }
 
 // Modules are the resources of a graph, put together.
@@ -44,6 +46,7 @@ type infra struct {
 	g        *graph.Graph
 	deployed func(address string) (plan.Placed, bool)
 	output   func(token.Token) (key, module string, err *diag.Error)
+	artifact func(token.Token) (plan.Artifact, bool)
 	settled  map[string]bool // modules whose outputs stay as they are
 }
 
@@ -64,6 +67,13 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
 				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
 		}
+		return errs
+	}
+	var errs diag.List
+	for _, svc := range in.g.Scaled {
+		errs = append(errs, s.boot(maker, in, svc)...)
+	}
+	if len(errs) > 0 {
 		return errs
 	}
 	made, errs := maker.Modules(in.g)
@@ -92,6 +102,52 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 		visit(address)
 	}
 	return errs
+}
+
+// boot renders a scaled service into the template of its group. What it reads
+// must be known: nobody tells an instance later.
+func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List {
+	b := s[svc.Backend]
+	if b == nil {
+		return diag.List{diag.Errorf(svc.Address.String(), "there is no backend %q", svc.Backend).At(svc.Path...)}
+	}
+	payload, errs := b.Render(Input{Deployment: in.g.Name, Environment: in.g.Environment, Service: svc, Artifact: in.artifact})
+	for _, e := range errs {
+		e.Subject = svc.Address.String()
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	values := plan.Values{}
+	for _, t := range payload.Reads() {
+		if m := in.g.Reads(svc, t); in.g.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
+			errs = append(errs, diag.Errorf(svc.Address.String(), "reads %s, which is known only when it is made: a template must know all before", t).At(svc.SpecPath...).
+				WithHint("give it a name in DNS, and write that; or make it first and say it by external"))
+			continue
+		}
+		v, err := in.g.Value(svc, t)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		values[plan.Key(t)] = v
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	u := &plan.Unit{Backend: svc.Backend, Encoding: b.Encoding(), Payload: payload}
+	version, err := u.Instance(values)
+	if err != nil {
+		return diag.List{diag.Errorf(svc.Address.String(), "%v", err)}
+	}
+	l, err := b.Realize(payload, version, func(t token.Token) (string, bool) { v, ok := values[plan.Key(t)]; return v, ok })
+	if err != nil {
+		return diag.List{diag.Errorf(svc.Address.String(), "%v", err).At(svc.SpecPath...)}
+	}
+	if e := maker.Boot(in.g, svc, l); e != nil {
+		return diag.List{e}
+	}
+	return nil
 }
 
 // module makes a unit of a module.

@@ -57,7 +57,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
 	failures := map[string]diag.List{}
-	infra := &infra{g: g, deployed: deployed, settled: map[string]bool{}}
+	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
 	for _, e := range s.modules(infra, out) {
 		f := ""
 		if a, err := graph.ParseAddress(e.Subject); err == nil && a.Lib != "" {

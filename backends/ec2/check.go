@@ -569,7 +569,7 @@ func escape(s string, more bool) string {
 		}
 		// A $ before { would open an expression, and $$ before { be an escape of it: an
 		// expression that gives the character has only one reading.
-		if (ch == '$' || ch == '%') && (next == '{' || next == ch || last && more) {
+		if (ch == '$' || ch == '%') && (next == '{' || next == '$' || next == '%' || last && more) {
 			b.WriteString(`${"` + string(ch) + `"}`)
 			continue
 		}

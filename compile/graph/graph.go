@@ -28,6 +28,7 @@ type Graph struct {
 
 	Externals map[string]*External // lib/name → what stands without defx
 	Resources []*Resource          // sorted by address
+	Scaled    []*Service           // run by groups whose count the cloud owns: on no machine
 	EC2       Instances            // how services of the backend ec2 come to machines
 }
 

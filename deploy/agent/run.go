@@ -378,10 +378,14 @@ func (r *running) ready(ctx context.Context) error {
 		if d != nil || time.Since(st.Since) > calm { // it told by itself, or it has long been running
 			return r.alive(ctx)
 		}
+		rest := calm // what is left of it
+		if since := time.Since(st.Since); since > 0 {
+			rest -= since
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(calm):
+		case <-time.After(rest):
 		}
 		return r.alive(ctx)
 	}

@@ -285,7 +285,7 @@ func (m *importer) volumes(s types.ServiceConfig, f fields, service, docker, hos
 				m.leave(field, "a volume is shown whole")
 			}
 		case types.VolumeTypeBind:
-			if info, err := os.Stat(v.Source); err == nil && info.Mode().IsRegular() && v.ReadOnly { // it can travel
+			if info, err := os.Stat(v.Source); err == nil && info.Mode().IsRegular() && v.ReadOnly && m.near(v.Source) { // it can travel
 				files, _ := service["files"].(object)
 				if files == nil {
 					files = object{}
@@ -386,6 +386,12 @@ func (m *importer) files(s types.ServiceConfig, f fields, service object) {
 	}
 	delete(f, "configs")
 	delete(f, "secrets")
+}
+
+// near tells whether a file lies with the compose file: it is not of the machine.
+func (m *importer) near(file string) bool {
+	rel, err := filepath.Rel(m.project.WorkingDir, file)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // artifact names a file, seen from the library.

@@ -38,7 +38,12 @@ func (c *child) look(ctx context.Context, m *ec2.Module, r *report) error {
 	if err != nil {
 		return told(err, nil)
 	}
-	r.Look = &plan.Look{Changes: resources(p.ResourceChanges, m.Addresses), Drift: resources(p.ResourceDrift, m.Addresses)}
+	r.Look = &plan.Look{Changes: resources(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
+	for _, d := range resources(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
+		if slices.ContainsFunc(r.Look.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
+			r.Look.Drift = append(r.Look.Drift, d)
+		}
+	}
 	return nil
 }
 
@@ -133,12 +138,28 @@ func differ(before, after, unknown, hidden, hides any, path []string, tell func(
 		}
 		return
 	}
+	if nothing(before) && nothing(after) {
+		return
+	}
 	if !reflect.DeepEqual(before, after) && len(path) > 0 {
 		if somewhere(hidden) || somewhere(hides) {
 			before, after = masked, masked
 		}
 		tell(path, before, after)
 	}
+}
+
+// nothing tells whether a value says nothing: null, an empty list and an empty object are the same to the cloud.
+func nothing(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	}
+	return false
 }
 
 func yes(v any) bool { b, ok := v.(bool); return ok && b }

@@ -23,12 +23,17 @@ local defx = import 'defx/v1.libsonnet';
           readOnly: true,
           target: '/again',
         },
+        {
+          path: '/etc/hostname',
+          readOnly: true,
+          target: '/etc/machine',
+        },
       ],
     },
     service: {
       files: {
-        '/etc/machine': {
-          from: defx.artifact('../../../../../etc/hostname'),
+        '/etc/mine': {
+          from: defx.artifact('./a-config.txt'),
         },
       },
       image: 'IMAGE',
@@ -36,3 +41,4 @@ local defx = import 'defx/v1.libsonnet';
     },
   },
 }
+// left: web.volumes./etc/machine: /etc/hostname is a path of the machine, and must be there: files and configs travel

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,6 +96,9 @@ func newCloud(t *testing.T) *cloud {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			c.sweep()
+		}
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 	})
@@ -120,6 +124,18 @@ func newCloud(t *testing.T) *cloud {
 	c.env = append(c.env, "DEFX_TERRAFORM="+filepath.Join(c.home, "terraform"), "TF_CLI_CONFIG_FILE="+filepath.Join(c.home, "terraform.rc"),
 		"AWS_ENDPOINT_URL="+c.url, "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_MAX_ATTEMPTS=3", "AWS_EC2_METADATA_DISABLED=true")
 	return c
+}
+
+// sweep ends what a failed test left at work: it would outlive its defx, as it should.
+func (c *cloud) sweep() {
+	list, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, l := range list {
+		if dir, err := os.Readlink(l); err == nil && strings.HasPrefix(dir, c.home+"/") {
+			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(l))); err == nil {
+				syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
 }
 
 func (c *cloud) write(path, text string, mode os.FileMode) {

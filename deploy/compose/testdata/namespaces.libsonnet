@@ -1,4 +1,4 @@
-// Made of privileged.yaml by defx import compose.
+// Made of namespaces.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {
@@ -9,7 +9,6 @@ local defx = import 'defx/v1.libsonnet';
       host: {
         IpcMode: 'host',
         PidMode: 'host',
-        Privileged: true,
         UsernsMode: 'host',
       },
       init: false,

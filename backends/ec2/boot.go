@@ -1,0 +1,70 @@
+package ec2
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/base64"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Boot puts what a scaled service is on a machine into the template of its
+// group: every instance unpacks it at its first boot, and no agent is needed.
+func (*Backend) Boot(g *graph.Graph, s *graph.Service, l backends.Layout) *diag.Error {
+	r := g.Resource(s.Address.Lib + "-" + s.Address.Name + "-boot")
+	if r == nil {
+		return diag.Errorf(s.Address.String(), "its group has no template")
+	}
+	user := g.EC2.User
+	if user == "" {
+		user = "admin"
+	}
+	var b strings.Builder
+	b.WriteString(UserData(user, g.EC2.AuthorizedKeys))
+	b.WriteString("put() { mkdir -p \"$(dirname \"$1\")\"; base64 -d >\"$1\"; chmod \"$2\" \"$1\"; }\n")
+	put := func(at string, mode uint32, content []byte) {
+		fmt.Fprintf(&b, "put '%s' %04o <<'EOF'\n%s\nEOF\n", at, mode, base64.StdEncoding.EncodeToString(content))
+	}
+	for _, o := range l.Objects {
+		put(path.Join(backends.StorePath, o.Name), uint32(o.Mode), o.Content)
+	}
+	for _, f := range l.Files {
+		if strings.ContainsAny(f.Path+f.Link, "'\n") {
+			return diag.Errorf(s.Address.String(), "%q cannot be a path on an instance", f.Path).At(s.SpecPath...)
+		}
+		if f.Link != "" {
+			fmt.Fprintf(&b, "mkdir -p '%s'\nln -sfn '%s' '%s'\n", path.Dir(f.Path), f.Link, f.Path)
+			continue
+		}
+		put(f.Path, uint32(f.Mode), f.Content)
+	}
+	b.WriteString("systemctl daemon-reload\n")
+	for _, u := range append([]string{l.Group}, l.Start...) {
+		if u != "" {
+			fmt.Fprintf(&b, "systemctl start --no-block '%s'\n", u)
+		}
+	}
+	var z bytes.Buffer
+	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression) // without a time in it: equal services, equal templates
+	if err == nil {
+		_, err = w.Write([]byte(b.String()))
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return diag.Errorf(s.Address.String(), "%v", err)
+	}
+	if z.Len() > 16<<10 {
+		return diag.Errorf(s.Address.String(), "what it is takes %d bytes, and a template has room for 16384", z.Len()).At(append(s.SpecPath, "files")...).
+			WithHint("put what is large into the image, or fetch it at the start")
+	}
+	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))
+	return nil
+}
