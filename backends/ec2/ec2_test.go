@@ -159,7 +159,9 @@ func TestPacking(t *testing.T) {
 		return func(s *graph.Service) { s.Spec.Ports = map[string]graph.Port{"http": {Port: n, Protocol: "tcp"}} }
 	}
 	exclusive := func(s *graph.Service) { s.EC2 = json.RawMessage(`{"class":"exclusive"}`) }
-	at := func(location string) func(*graph.Service) { return func(s *graph.Service) { s.Place.Location = location } }
+	at := func(location string) func(*graph.Service) {
+		return func(s *graph.Service) { s.Place.Location = location }
+	}
 	spread := func(s *graph.Service) { s.Place.Spread = "machine" }
 	for name, c := range map[string]struct {
 		g    *graph.Graph

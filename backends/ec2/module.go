@@ -54,6 +54,9 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	}
 	var all []*made
 	for _, r := range g.Resources {
+		if !b.Makes(r.Type) {
+			continue
+		}
 		if m := c.begin(b, r); m != nil {
 			all = append(all, m)
 			c.by[m.address()] = m

@@ -490,7 +490,7 @@ func (p *Project) Work(d *Desired) *apply.Work {
 
 // Shop is where the modules of one environment of one deployment are made.
 func (p *Project) Shop(deployment, environment string) *terraform.Shop {
-	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform")}
+	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform"), Root: p.Config.Root}
 }
 
 // Changes is what an apply of w would do, with what is held and where each
