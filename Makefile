@@ -29,15 +29,21 @@ check: test
 	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -timeout 30m ./...
 	go tool -modfile=tools/go.mod staticcheck ./...
 
-# Full sizes: more kills, more edits, an hour of fuzzing in all.
+# Full sizes: more kills, more edits, more calls compared, hours of fuzzing in all.
 torture:
-	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run 'Killed|Many' ./deploy/e2e
+	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_CUTS=100 DEFX_TEST_STRINGS=1000000 go test -count=1 -timeout 60m -parallel 1 -v -run 'Killed|CutAfter|RandomStrings' ./deploy/e2e
+	DEFX_E2E=1 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
+	DEFX_E2E=1 DEFX_TEST_UNITS=300 DEFX_TEST_MACHINES=20 DEFX_TEST_PARALLEL=40 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
 	DEFX_TEST_KILLS=1000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project
+	DEFX_TEST_CALLS=10000 go test -count=1 -timeout 240m -v ./lang/native
+	DEFX_TEST_CACHE_EDITS=100000 go test -count=1 -timeout 240m -v -run Cache ./lang
+	DEFX_TEST_READINGS=10000 go test -count=1 -timeout 240m -v -run OnePlan ./deploy/project
 	DEFX_TEST_KILLS_EC2=100 go test -count=1 -timeout 120m -v -run 'Killed' ./deploy/e2e/ec2
 	./tools/fuzz.sh 5m
 
+# Workloads of its own beside other evaluators (go-jsonnet's command is built; jsonnet and nix are used if installed), then whole deployments.
 bench: build
-	go test -run '^$$' -bench . -benchtime 3x ./deploy/project
+	go -C tools run ./bench -defx ../$(BIN)
 
 fmt:
 	gofmt -l -w .

@@ -25,7 +25,11 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":                 {"cmd/defx"},
 	"github.com/gowebpki/jcs":                {"lang/digest"},
 	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state", "deploy/terraform"},
-	"github.com/google/go-containerregistry": {"deploy/lock"},
+	"github.com/google/go-containerregistry": {"deploy/lock", "deploy/engine"},
+	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
+	"github.com/moby/moby/client":            {"deploy/engine"},
+	"github.com/containerd/errdefs":          {"deploy/engine"},
+	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
 	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang"},
@@ -96,7 +100,7 @@ func backend(name string) string {
 		return ""
 	}
 	b, _, _ = strings.Cut(b, "/")
-	if b == "backendtest" || b == "document" {
+	if b == "backendtest" || b == "document" || b == "spec" {
 		return ""
 	}
 	return b

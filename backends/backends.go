@@ -28,6 +28,8 @@ type Input struct {
 	// Local lists the services of requires and after that run on the same machine, sorted:
 	// what a boot without defx must order by itself.
 	Local []graph.Address
+	// Group lists the members of the group that the service is of, itself included, sorted; nil if it is of none.
+	Group []*graph.Service
 	// Artifact gives the digest and kind of an artifact token's content. The content of a "tree" (a folder)
 	// and of a "tar" (unpacked) lies at StorePath/hex; a "file" keeps its name, StorePath/hex/name.
 	Artifact func(token.Token) (plan.Artifact, bool)
@@ -45,6 +47,15 @@ type Backend interface {
 	// Realize turns a payload into what should stand on the machine. instance is Unit.Instance
 	// of the unit; value gives the value of a ref. An unbound ref is an error.
 	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
+}
+
+// Networker is a backend whose services have addresses of their own. Sees tells
+// what a ref to a service on the same machine is to a reader of this backend;
+// not ok = what it is to everybody. field is host, address (what should be the
+// same to all who read it) or port, arg the port's name; known tells whether the
+// machine has an address that all may use.
+type Networker interface {
+	Sees(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }
 
 // Layout is what a unit is on a machine.

@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -65,16 +68,38 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 	if out.Incomplete = len(failures) > 0; out.Incomplete { // what reads of them cannot be told either
 		return out, listed(failures)
 	}
-	for _, svc := range g.Services {
-		if svc.Held {
+	var asking sync.Mutex
+	one := func(t token.Token) (plan.Artifact, bool) {
+		asking.Lock()
+		defer asking.Unlock()
+		return artifact(t)
+	}
+	units := make([]rendered, len(g.Services))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(g.Services)) { // one service knows nothing of another's unit
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
+				if !g.Services[i].Held {
+					units[i] = s.one(g, g.Services[i], one, infra)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i, svc := range g.Services {
+		u := units[i]
+		switch {
+		case svc.Held:
 			if p, ok := deployed(svc.Address.String()); ok {
 				out.Plan.Units = append(out.Plan.Units, p)
 			}
-			continue
-		}
-		if errs := s.one(g, svc, artifact, out, infra); len(errs) > 0 {
+		case len(u.errs) > 0:
 			f := svc.Address.Functionality()
-			failures[f] = append(failures[f], errs...)
+			failures[f] = append(failures[f], u.errs...)
+		default:
+			out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
+			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
@@ -89,11 +114,20 @@ func listed(failures map[string]diag.List) []Failure {
 	return list
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), out *Rendered, infra *infra) diag.List {
+// rendered is one unit, or why there is none.
+type rendered struct {
+	unit   *plan.Unit
+	raw    []byte
+	placed plan.Placed
+	errs   diag.List
+}
+
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra) (out rendered) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
-		return diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		out.errs = diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		return out
 	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
 	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
@@ -125,17 +159,29 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	slices.Sort(u.After)
 	u.Requires, u.After = slices.Compact(u.Requires), slices.Compact(u.After)
 
+	if svc.Address.Member != "" {
+		for _, m := range g.Services {
+			if a := m.Address; a.Functionality() == svc.Address.Functionality() && a.Replica == svc.Address.Replica && a.Machine == "" && m.Machine == svc.Machine {
+				in.Group = append(in.Group, m)
+			}
+		}
+	}
 	payload, errs := b.Render(in)
 	for _, e := range errs {
 		e.Subject = address
 	}
 	if len(errs) > 0 {
-		return errs
+		out.errs = errs
+		return out
 	}
 	u.Payload, u.Reads = payload, payload.Reads()
 	values := plan.Values{}
 	placed := plan.Placed{}
 	for _, t := range u.Reads {
+		if v, ok := seen(g, b, in, t); ok {
+			values[plan.Key(t)] = v
+			continue
+		}
 		if err := infra.value(svc, t, values, &placed, &u.Requires); err != nil {
 			errs = append(errs, err)
 		}
@@ -146,26 +192,47 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	slices.Sort(u.Requires)
 	u.Requires = slices.Compact(u.Requires)
 	if len(errs) > 0 {
-		return errs
+		out.errs = errs
+		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
 	u.Spec = shown(svc, u)
 	d, err := u.Digest()
 	if err != nil {
-		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		return out
 	}
 	raw, err := digest.Canonical(u)
 	if err != nil {
-		return diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		return out
 	}
 	object := digest.Bytes(raw)
 	if len(values) == 0 {
 		values = nil
 	}
-	out.Units[address], out.Objects[object] = u, raw
-	out.Plan.Units = append(out.Plan.Units, plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful})
-	return nil
+	out.unit, out.raw = u, raw
+	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
+	return out
+}
+
+// seen asks the reader's backend what a neighbour on the same machine is to it.
+func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
+	n, ok := b.(Networker)
+	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
+		return "", false
+	}
+	target := g.Target(in.Service, t)
+	if target == nil || target.Machine != in.Service.Machine {
+		return "", false
+	}
+	field := t.Field
+	if field == "host" && t.Of == "me" {
+		field = "address"
+	}
+	m := g.Machine(target.Machine)
+	return n.Sees(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {
@@ -193,14 +260,19 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
 	}
-	var m map[string]any
+	m := map[string]json.RawMessage{} // what lies below is brought into its order with the rest
 	json.Unmarshal(raw, &m)
+	add := func(name string, v any) {
+		if m[name], err = json.Marshal(v); err != nil {
+			panic(fmt.Sprintf("%s: %v", svc.Address, err))
+		}
+	}
 	if svc.Options != nil {
-		m[svc.Backend] = svc.Options
+		add(svc.Backend, svc.Options)
 	}
 	for name, list := range map[string][]string{"requires": u.Requires, "after": u.After} {
 		if len(list) > 0 {
-			m[name] = list
+			add(name, list)
 		}
 	}
 	out, err := digest.Canonical(m)

@@ -103,7 +103,7 @@ func fillEdges(g *graph.Graph) {
 }
 
 func machine(name string, m Machine) *graph.Machine {
-	out := &graph.Machine{Name: name, Connect: m.Connect, Address: m.Address, HostKey: m.HostKey, Via: m.Via, Pool: m.Pool,
+	out := &graph.Machine{Name: name, Connect: m.Connect, Address: m.Address, HostKey: m.HostKey, Via: m.Via, Docker: m.Docker, Pool: m.Pool,
 		Roles: slices.Sorted(slices.Values(m.Roles)), Labels: m.Labels, Capacity: m.Capacity, Location: m.Location}
 	if u, err := url.Parse(m.Connect); out.Address == "" && err == nil && u.Scheme == "ssh" {
 		out.Address = u.Hostname()

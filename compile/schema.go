@@ -35,6 +35,7 @@ type Machine struct {
 	Made     token.Text        `json:"made"`                    // none: the output of a resource that gives its address: `defx.ref('vm').output('address')`; `connect` then says the user alone, `ssh://root@`
 	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
 	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
+	Docker   string            `json:"docker"`                  // none: where its docker engine listens, `unix:///PATH`; as the user's own docker if absent
 	Pool     string            `json:"pool"`                    // none: the set of machines it belongs to; `place.pool` asks for it
 	Roles    []string          `json:"roles"`                   // none: what it is for; `place.roles` asks for them
 	Labels   map[string]string `json:"labels"`                  // none: free words about it; `place.labels` asks for them
@@ -57,7 +58,7 @@ type Functionality struct {
 	Backend  string                `json:"backend"`  // run: what runs it; `defaults.backend` if absent
 	FQDN     string                `json:"fqdn"`     // none: its name in DNS
 	Systemd  map[string]any        `json:"systemd"`  // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
-	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads
+	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
 	EC2      map[string]any        `json:"ec2"`      // run: what only the backend ec2 reads
 }
 

@@ -2,10 +2,13 @@ package lang
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"runtime/debug"
 	"syscall"
 
+	"github.com/defx-dev/defx/lang/cache"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/lint"
 )
@@ -37,11 +40,12 @@ type locateRequest struct {
 // OnlyFunc the one functionality of it; Names asks for the names of the
 // functionalities instead of their values.
 type wholeRequest struct {
-	Entry    bool   // the deployment without its libraries
-	All      bool   // every library
-	Only     string `json:",omitempty"`
-	OnlyFunc string `json:",omitempty"`
-	Names    bool   `json:",omitempty"`
+	Entry    bool     // the deployment without its libraries
+	All      bool     // every library
+	Some     []string `json:",omitempty"` // these libraries
+	Only     string   `json:",omitempty"`
+	OnlyFunc string   `json:",omitempty"`
+	Names    bool     `json:",omitempty"`
 }
 
 // answer is what a child says.
@@ -56,7 +60,6 @@ type answer struct {
 	Findings []lint.Finding             `json:",omitempty"`
 }
 
-// code is what the program itself needs beside its data, in bytes: with it the
 // code is what the program itself needs beside its data, and what one great
 // allocation may pass the bound by, in bytes: with it the whole child stays
 // within what it is allowed.
@@ -92,8 +95,58 @@ func Child(in io.Reader, out io.Writer) int {
 	case r.Whole != nil:
 		whole(r.Config, *r.Whole, a)
 	}
-	if err := json.NewEncoder(out).Encode(a); err != nil {
+	if _, err := out.Write(a.encode()); err != nil {
 		return 1
 	}
 	return 0
+}
+
+// encode writes an answer as JSON, with the values of libraries behind it as
+// they are: most of an answer, and neither side has to read them.
+func (a *answer) encode() []byte {
+	parts := [][]byte{nil}
+	if a.Result != nil {
+		for i := range a.Result.Libraries {
+			for j := range a.Result.Libraries[i].Functionalities {
+				f := &a.Result.Libraries[i].Functionalities[j]
+				parts = append(parts, f.Value, f.Base)
+				f.Value, f.Base = nil, nil
+			}
+		}
+	}
+	parts[0] = must(a)
+	return cache.Lengths(parts...)
+}
+
+func decodeAnswer(raw []byte) (*answer, error) {
+	parts, err := cache.Parts(raw)
+	if err != nil || len(parts) == 0 {
+		return nil, fmt.Errorf("the evaluation's answer is torn: %w", err)
+	}
+	a := &answer{}
+	if err := json.Unmarshal(parts[0], a); err != nil {
+		return nil, fmt.Errorf("the evaluation's answer is not readable: %w", err)
+	}
+	parts = parts[1:]
+	if a.Result != nil {
+		for i := range a.Result.Libraries {
+			for j := range a.Result.Libraries[i].Functionalities {
+				if len(parts) < 2 {
+					return nil, errors.New("the evaluation's answer lacks values")
+				}
+				f := &a.Result.Libraries[i].Functionalities[j]
+				f.Value, f.Base = value(parts[0]), value(parts[1])
+				parts = parts[2:]
+			}
+		}
+	}
+	return a, nil
+}
+
+// value is what stands for nothing if it is empty.
+func value(raw []byte) json.RawMessage {
+	if len(raw) == 0 {
+		return nil
+	}
+	return raw
 }

@@ -36,6 +36,7 @@ type importer struct {
 	roots []importRoot // the deployment's root first, then library folders, the first wins
 	seen  map[string]*imported
 	reads map[string]Read
+	roads []Read // library folders, present or absent: they decide where is looked
 }
 
 type importRoot struct {
@@ -62,14 +63,24 @@ func newImporter(root string, jpath []string) (*importer, error) {
 		if err != nil {
 			if n > 0 && errors.Is(err, fs.ErrNotExist) {
 				i.absent(relative(root, dir))
+				i.roads = append(i.roads, i.reads[relative(root, dir)])
 				continue
 			}
 			return nil, err
 		}
-		i.roots = append(i.roots, importRoot{r, dir, relative(root, dir)})
+		name := relative(root, dir)
+		i.roots = append(i.roots, importRoot{r, dir, name})
+		if n > 0 {
+			i.reads[name] = Read{Path: name, Digest: folder}
+			i.roads = append(i.roads, i.reads[name])
+		}
 	}
 	return i, nil
 }
+
+// folder stands for the content of a library folder: that it is there is all
+// that counts of itself.
+const folder = "folder"
 
 func relative(root, dir string) string {
 	if rel, err := filepath.Rel(root, dir); err == nil {
@@ -80,26 +91,51 @@ func relative(root, dir string) string {
 
 func (i *importer) absent(place string) { i.reads[place] = Read{Path: place, Absent: true} }
 
+// recorder is an importer as one evaluator sees it: it tells what was read since
+// somebody asked. A VM asks for every import that it evaluates, parsed before or
+// not, so that nothing is missed as long as it forgets values in between.
+type recorder struct {
+	*importer
+	used map[string]Read
+}
+
+func (r *recorder) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
+	contents, place, tried, err := r.find(importedFrom, importedPath)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range tried {
+		if read, known := r.reads[p]; known {
+			r.used[p] = read
+		}
+	}
+	return contents, place, err
+}
+
 // Import finds a path as the file importedFrom means it.
 func (i *importer) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
+	contents, place, _, err := i.find(importedFrom, importedPath)
+	return contents, place, err
+}
+
+// find gives also the places that it looked at.
+func (i *importer) find(importedFrom, importedPath string) (contents jsonnet.Contents, place string, tried []string, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	none := jsonnet.Contents{}
 	if strings.HasPrefix(importedPath, lib.Prefix) {
 		raw, ok := lib.Read(importedPath)
 		if !ok {
-			return none, "", fmt.Errorf("couldn't open import %q: the embedded library has %s", importedPath, strings.Join(lib.Names(), ", "))
+			return none, "", nil, fmt.Errorf("couldn't open import %q: the embedded library has %s", importedPath, strings.Join(lib.Names(), ", "))
 		}
 		place := embedded + path.Join(path.Dir(importedFrom), strings.TrimPrefix(importedPath, lib.Prefix))
 		if i.seen[place] == nil {
 			i.seen[place] = &imported{contents: jsonnet.MakeContentsRaw(raw)}
 		}
-		return i.seen[place].contents, place, nil
+		return i.seen[place].contents, place, nil, nil
 	}
 	if path.IsAbs(importedPath) {
-		return none, "", fmt.Errorf("couldn't open import %q: absolute paths are not imported; use a path relative to this file, or a library folder (-J)", importedPath)
+		return none, "", nil, fmt.Errorf("couldn't open import %q: absolute paths are not imported; use a path relative to this file, or a library folder (-J)", importedPath)
 	}
-	var tried []string
 	candidates := []string{path.Join(path.Dir(importedFrom), importedPath)}
 	for _, r := range i.roots[1:] {
 		candidates = append(candidates, path.Join(r.name, importedPath))
@@ -114,11 +150,11 @@ func (i *importer) Import(importedFrom, importedPath string) (jsonnet.Contents, 
 			continue
 		}
 		if f.err != nil {
-			return none, "", fmt.Errorf("couldn't open import %q: %w", importedPath, f.err)
+			return none, "", tried, fmt.Errorf("couldn't open import %q: %w", importedPath, f.err)
 		}
-		return f.contents, place, nil
+		return f.contents, place, tried, nil
 	}
-	return none, "", fmt.Errorf("couldn't open import %q: looked for %s", importedPath, strings.Join(tried, ", "))
+	return none, "", tried, fmt.Errorf("couldn't open import %q: looked for %s", importedPath, strings.Join(tried, ", "))
 }
 
 // read reads a place once.
@@ -191,9 +227,13 @@ func (i *importer) open(place string) ([]byte, error) {
 func (i *importer) list() []Read {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	var out []Read
-	for _, p := range slices.Sorted(maps.Keys(i.reads)) {
-		out = append(out, i.reads[p])
+	return sortedReads(i.reads)
+}
+
+func sortedReads(reads map[string]Read) []Read {
+	out := []Read{}
+	for _, p := range slices.Sorted(maps.Keys(reads)) {
+		out = append(out, reads[p])
 	}
 	return out
 }

@@ -11,8 +11,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/defx-dev/defx/lang/cache"
 	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
 )
 
 // Config says what to evaluate and within which bounds.
@@ -25,6 +25,10 @@ type Config struct {
 	TLACode map[string]string // top-level arguments as Jsonnet
 	Limits  Limits
 	Command []string // how a child is started; default: this executable with the verb that Child serves
+
+	Cache       string `json:"-"` // folder that keeps what was evaluated; "" = nothing is kept
+	CacheMax    int64  `json:"-"` // bytes that it may take; 0 = the default
+	VerifyCache bool   `json:"-"` // evaluate besides, and fail if the cache knew another value
 }
 
 // Limits bound one child process. Zero fields mean the defaults.
@@ -42,6 +46,8 @@ type Result struct {
 	Overrides   []string        // the names that overrides holds, sorted
 	Transforms  int             // how many transforms there are: see Transform
 	Reads       []Read          // sorted by path
+	EntryReads  []Read          `json:",omitempty"` // those of the entry's own value, if it has no error
+	Cache       []Use           `json:"-"`          // what came out of the cache
 }
 
 // Library is the outcome of one entry of libs.
@@ -49,6 +55,7 @@ type Library struct {
 	Name            string
 	Err             *diag.Error     // the library as a whole did not evaluate
 	Functionalities []Functionality // sorted by name; empty if Err is set
+	Reads           []Read          `json:",omitempty"` // what its value is made of, if it was evaluated just now
 }
 
 // Functionality is the outcome of one field of a library, overrides applied.
@@ -59,9 +66,6 @@ type Functionality struct {
 	Err   *diag.Error     // this functionality did not evaluate; Value is nil
 }
 
-// Read is a file that evaluation read, or a candidate that it found absent.
-type Read struct {
-	Path   string // relative to Root if below it, else absolute
-	Digest digest.Digest
-	Absent bool
-}
+// Read is a file that evaluation read, or a candidate that it found absent. Its
+// path is relative to the root if it lies below, else absolute.
+type Read = cache.Read

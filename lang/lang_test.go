@@ -290,7 +290,7 @@ func TestWhatWasReadAndLookedForIsRecorded(t *testing.T) {
 			t.Errorf("%s was read without a digest", r.Path)
 		}
 	}
-	want := map[string]bool{"defx.jsonnet": false, "a.libsonnet": true, "vendor/a.libsonnet": false}
+	want := map[string]bool{"defx.jsonnet": false, "a.libsonnet": true, "vendor": false, "vendor/a.libsonnet": false}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("read %v, want %v", got, want)
 	}

@@ -21,7 +21,8 @@ type evaluator struct {
 	vm      *jsonnet.VM
 	careful *jsonnet.VM // asked for the words of what failed in an eager vm; nil until then
 	eager   bool
-	i       *importer
+	i       *recorder
+	base    map[string]Read   // what was read before the first question
 	text    map[string]string // external variables of all VMs, as strings
 	code    map[string]string // and as code
 	head    string            // locals that every question begins with
@@ -31,7 +32,11 @@ type evaluator struct {
 // newEvaluator parses the entry and binds its arguments. An eager one is faster;
 // one that looks for errors does better without.
 func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
-	e := &evaluator{vm: newVM(i, eager), eager: eager, i: i, text: map[string]string{}, code: map[string]string{}, env: c.Env}
+	rec := &recorder{importer: i, used: map[string]Read{}}
+	for _, r := range i.roads {
+		rec.used[r.Path] = r
+	}
+	e := &evaluator{vm: newVM(rec, eager), eager: eager, i: rec, text: map[string]string{}, code: map[string]string{}, env: c.Env}
 	node, _, err := e.vm.ImportAST("", c.Entry)
 	if err != nil {
 		return nil, explain(err)
@@ -90,7 +95,20 @@ func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 		"local live(r) = [k for k in std.objectFields(r) if !std.startsWith(k, '#') && r[k] != null];\n" +
 		"local pack(x) = local r = reps(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in live(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in live(r) } };\n" +
 		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n"
+	e.base = maps.Clone(rec.used)
 	return e, nil
+}
+
+// alone runs questions that know of no others: nothing but parsed files is left
+// of these. It gives what the answers are made of.
+func (e *evaluator) alone(questions func()) []Read {
+	e.vm.ExtCode("defx-flush", "null")
+	if e.careful != nil {
+		e.careful.ExtCode("defx-flush", "null")
+	}
+	e.i.used = maps.Clone(e.base)
+	questions()
+	return sortedReads(e.i.used)
 }
 
 // bind sets an external variable of all VMs.
@@ -219,11 +237,15 @@ func whole(c Config, r wholeRequest, a *answer) {
 		a.Result = &Result{Libraries: []Library{{Name: r.Only, Functionalities: []Functionality{e.functionality(r.Only, r.OnlyFunc)}}}}
 	case r.Only != "":
 		a.Result = &Result{Libraries: []Library{e.library(r.Only)}}
+	case len(r.Some) > 0:
+		a.Result = &Result{Libraries: libraries(c, i, e, r.Some)}
 	default:
 		a.Result = &Result{}
-		if a.Names, a.Errors = e.entry(c, a.Result); len(a.Errors) > 0 {
+		reads := e.alone(func() { a.Names, a.Errors = e.entry(c, a.Result) })
+		if len(a.Errors) > 0 {
 			return
 		}
+		a.Result.EntryReads = reads
 		if r.All {
 			a.Result.Libraries = libraries(c, i, e, a.Names)
 		}
@@ -306,27 +328,35 @@ func (e *evaluator) functionality(l, n string) Functionality {
 // library evaluates a library at once and, if that fails, each functionality by itself.
 func (e *evaluator) library(l string) Library {
 	out := Library{Name: l}
-	names, bad := e.functionalities(l)
-	if bad != nil {
-		out.Err = bad
-		return out
-	}
-	values := map[string]json.RawMessage{}
 	q := quote(l)
+	var all struct {
+		Values     map[string]json.RawMessage
+		Overridden []string
+	}
 	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	if bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+"; { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') }", &values); bad == nil {
-		for _, n := range names {
-			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: values[n]})
+	bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+`;
+assert std.isObject(x);
+{
+  Values: { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
+  Overridden: [k for k in std.objectFields(o) if std.startsWith(k, p)],
+}`, &all)
+	if bad == nil {
+		for _, n := range slices.Sorted(maps.Keys(all.Values)) {
+			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: all.Values[n]})
 		}
 	} else {
+		names, bad := e.functionalities(l)
+		if bad != nil {
+			out.Err = bad
+			return out
+		}
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, e.functionality(l, n))
 		}
+		e.askInto("[k for k in std.objectFields(o)]", &all.Overridden)
 	}
-	var overridden []string
-	e.askInto("[k for k in std.objectFields(o)]", &overridden)
 	for i, f := range out.Functionalities {
-		if f.Err == nil && slices.Contains(overridden, l+"/"+f.Name) {
+		if f.Err == nil && slices.Contains(all.Overridden, l+"/"+f.Name) {
 			// A base that fails alone may be right with its override: then there is nothing to compare.
 			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("pack(lib(%s)[%s])", q, quote(f.Name)))
 		}
@@ -348,7 +378,8 @@ func libraries(c Config, i *importer, first *evaluator, names []string) []Librar
 					continue
 				}
 			}
-			out[n] = e.library(names[n])
+			reads := e.alone(func() { out[n] = e.library(names[n]) })
+			out[n].Reads = reads
 		}
 	}
 	for w := range min(runtime.GOMAXPROCS(0), max(len(names), 1)) {

@@ -2,14 +2,11 @@ package systemd
 
 import (
 	"cmp"
-	"io/fs"
 	"path"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
-	"github.com/defx-dev/defx/backends/document"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/token"
@@ -22,7 +19,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	if p.Fact != nil {
 		return p.Fact.build()
 	}
-	b := &builder{payload: p, value: value, subject: p.Run.Address.String(),
+	b := &builder{payload: p, Binder: spec.Binder{Subject: p.Run.Address.String(), Value: value},
 		names: namesOf(p.Run.Environment, p.Run.Deployment, p.Run.Address, version)}
 	l := backends.Layout{Name: b.alias(), Unit: b.unit(), Start: []string{b.unit()}}
 	unit := func(name string, content []byte, shared bool) {
@@ -35,17 +32,17 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
 		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
 		if !graph.ValidName(name) {
-			b.fail(at(), "%q is not a name", name)
+			b.Fail(spec.At(), "%q is not a name", name)
 		}
 	}
 	mounts := b.files(&l)
 	b.hostFiles(&l)
 	if u := p.Run.User; u != "" && u != "root" && !p.Run.Declared {
-		if userRE.MatchString(u) {
+		if spec.UserRE.MatchString(u) {
 			l.Files = append(l.Files, sysusers(u))
 			unit(userUnit(u), userService(u), true)
 		} else {
-			b.fail(at("user"), "%q is not the name of a user", u).WithHint("a-z, 0-9, _ and -, at most 31, no digit first")
+			b.Fail(spec.At("user"), "%q is not the name of a user", u).WithHint("a-z, 0-9, _ and -, at most 31, no digit first")
 		}
 	}
 	if p.Run.Initializer {
@@ -67,7 +64,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	}
 	if up := b.Meta.Update; up != nil {
 		if up.Soak != "" {
-			l.Soak = b.length(at("update", "soak"), up.Soak, 0)
+			l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
 		}
 		if len(up.Healthy) > 0 {
 			l.Healthy = b.healthy()
@@ -90,7 +87,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	link(b.alias(), b.unit(), false)
 	link("multi-user.target.wants/"+b.target, "../"+b.target, true)
 	link(b.target+".wants/"+pulled, "../"+pulled, false)
-	return l, b.errs
+	return l, b.Errs
 }
 
 // targetUnit starts and stops a deployment as a whole. Every unit of the
@@ -112,22 +109,22 @@ func (b *builder) files(l *backends.Layout) []string {
 	}
 	var mounts []string
 	seen := map[string]bool{}
-	for _, p := range sortedKeys(content) {
-		f, where := content[p], at("files", p)
+	for _, p := range spec.Keys(content) {
+		f, where := content[p], spec.At("files", p)
 		target := b.take(where)(bindPath(p))
 		for _, above := range parents(p) {
 			if seen[above] {
-				b.fail(where, "%s lies below %q, which is a file itself", field(where), above)
+				b.Fail(where, "%s lies below %q, which is a file itself", spec.Field(where), above)
 			}
 		}
 		seen[p] = true
 		for _, no := range []string{"/proc", "/sys", "/run/credentials", path.Dir(backends.StorePath)} {
 			if p == no || strings.HasPrefix(p, no+"/") {
-				b.fail(where, "%s lies below %s, where no file can be shown", field(where), no)
+				b.Fail(where, "%s lies below %s, where no file can be shown", spec.Field(where), no)
 			}
 		}
-		mode := b.mode(where, f)
-		data := b.content(where, f)
+		mode := b.Mode(where, f, b.Run.User)
+		data := b.Content(where, f)
 		var source string
 		switch {
 		case f.Store != "":
@@ -164,31 +161,6 @@ func parents(p string) []string {
 	return out
 }
 
-// content is what a file holds once the values of its refs are known.
-func (b *builder) content(where []string, f file) []byte {
-	if f.Doc == nil {
-		data := []byte(b.bind(where, f.Text))
-		if err := text(string(data)); err != nil {
-			b.fail(where, "%s %v", field(where), err)
-		}
-		return data
-	}
-	filled := f.Doc.Map(where, func(_ []string, t token.Text, _ bool) []any {
-		s := b.bind(where, t)
-		if len(t) == 1 && t[0].Token != nil && t[0].Token.Field == "port" {
-			if n, err := strconv.Atoi(s); err == nil {
-				return []any{float64(n)} // a port alone is a number where there are numbers
-			}
-		}
-		return []any{s}
-	})
-	data, err := document.Encode(f.Kind, filled.V)
-	if err != nil {
-		b.fail(append(slices.Clone(where), f.Kind), "%s: %v", field(where), err)
-	}
-	return data
-}
-
 // own gives a file to a user before the service starts: not even an image baked
 // by somebody who is not root can carry owners.
 func (b *builder) own(file, owner string) {
@@ -205,39 +177,23 @@ func (b *builder) hostFiles(l *backends.Layout) {
 	if b.Reload != nil {
 		content, inPlace = b.Reload.HostFiles, true
 	}
-	for _, p := range sortedKeys(content) {
-		f, where := content[p], at("hostFiles", p)
+	for _, p := range spec.Keys(content) {
+		f, where := content[p], spec.At("hostFiles", p)
 		b.take(where)(wholePath(p))
 		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
 			if p == no || strings.HasPrefix(p, no+"/") {
-				b.fail(where, "%s lies below %s, where defx writes no files of users", field(where), no)
+				b.Fail(where, "%s lies below %s, where defx writes no files of users", spec.Field(where), no)
 			}
 		}
 		if f.Store != "" {
 			l.Files = append(l.Files, backends.File{Path: p, Link: f.Store})
 			continue
 		}
-		m, ok := octal(f.Mode)
+		m, ok := spec.Octal(f.Mode)
 		if !ok || m > 0o777 {
-			b.fail(where, "mode %q is not three or four octal digits", f.Mode)
+			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
 		}
-		l.Files = append(l.Files, backends.File{Path: p, Content: b.content(where, f), Mode: m, InPlace: inPlace})
+		l.Files = append(l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
 		b.own(p, f.Owner)
 	}
-}
-
-// mode reads the permissions of a file that the service sees. It must be able
-// to read it, and the file belongs to root if it names no owner.
-func (b *builder) mode(where []string, f file) fs.FileMode {
-	m, ok := octal(f.Mode)
-	switch {
-	case !ok || m > 0o777:
-		b.fail(where, "mode %q is not three or four octal digits", f.Mode)
-	case m&0o222 != 0:
-		b.fail(where, "mode %q would let the service write a file that it sees read-only", f.Mode).WithHint("mode: '0444' or '0555'")
-	case m&0o004 == 0 && b.Run.User != "root" && (f.Owner == "" || f.Owner != b.Run.User):
-		b.fail(where, "mode %q keeps the file from the service", f.Mode).
-			WithHint("mode: '0444', or owner: the service's user; what nobody else may read belongs into secrets")
-	}
-	return m
 }

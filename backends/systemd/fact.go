@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
@@ -31,8 +32,8 @@ type factPart struct {
 }
 
 func (r *renderer) fact() payload {
-	f := r.in.Service.Fact
-	return payload{Fact: &factPart{Deployment: r.in.Deployment, Environment: r.in.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
+	f := r.In.Service.Fact
+	return payload{Fact: &factPart{Deployment: r.In.Deployment, Environment: r.In.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
 }
 
 var keyRE = regexp.MustCompile(`[^A-Za-z0-9_.]`)
@@ -73,7 +74,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 	case "sysctl":
 		var value string
 		json.Unmarshal(f.Value, &value)
-		if err := text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
+		if err := spec.Text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
 			fail("%q is not the value of a kernel setting", value)
 		}
 		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
@@ -108,7 +109,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 	case "users":
 		var user graph.User
 		json.Unmarshal(f.Value, &user)
-		if !userRE.MatchString(f.Key) {
+		if !spec.UserRE.MatchString(f.Key) {
 			fail("%q is not the name of a user", f.Key)
 		}
 		conf := file("/etc/sysusers.d/defx-0-"+base+".conf", sysuser(f.Key, user)) // read before those that services write for their users

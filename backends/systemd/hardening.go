@@ -48,7 +48,7 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
-		r.fail(where, "is neither false nor an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
+		r.Fail(where, "is neither false nor an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
 		return nil
 	}
 	h := &hardening{Set: map[string]values{}}
@@ -62,7 +62,7 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 	}
 	rest, err := json.Marshal(fields)
 	if err != nil {
-		r.fail(where, "%v", err)
+		r.Fail(where, "%v", err)
 		return nil
 	}
 	for k, v := range r.directives(where, rest) {

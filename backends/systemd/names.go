@@ -1,26 +1,12 @@
 package systemd
 
 import (
-	"regexp"
 	"strings"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/digest"
 )
-
-var (
-	versionRE = regexp.MustCompile(`^[0-9a-f]{12}$`)
-	userRE    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}$`)
-	envRE     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-)
-
-// maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a unit's name.
-const maxBase = 200
-
-// part writes one name so that "-" is free to separate parts: names are made
-// of a-z, 0-9 and "-" only, so two names never become one. It also keeps the
-// hierarchy of slices, which systemd reads from dashes, to whole parts.
-func part(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // names are all the names of one unit on a machine.
 type names struct {
@@ -30,39 +16,22 @@ type names struct {
 	version string
 }
 
-// namesOf derives the names: defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA],
-// and of a fact defx-ENV-DEPLOYMENT-host-KIND-KEY.
-// A service without a library has "_" in its place, which no name can become.
+// namesOf derives the names: of a service see spec.Base, of a fact
+// defx-ENV-DEPLOYMENT-host-KIND-KEY.
 func namesOf(environment, deployment string, a graph.Address, version string) names {
-	home := "defx-" + part(environment) + "-" + part(deployment)
-	lib := "_"
-	if a.Lib != "" {
-		lib = part(a.Lib)
-	}
-	replica := ""
-	if a.Replica != "" {
-		replica = "." + part(a.Replica)
-	}
-	whole := home + "-" + lib + "-" + part(a.Name)
-	if a.Lib == graph.HostLib {
-		whole, a.Member = home+"-host-"+a.Name+"-"+fileName(a.Member), ""
-	}
+	home := spec.Home(environment, deployment)
 	n := names{target: home + ".target", slice: home + ".slice", version: version}
+	if a.Lib == graph.HostLib {
+		n.base = spec.Shorten(home + "-host-" + a.Name + "-" + fileName(a.Member))
+		return n
+	}
 	if a.Member != "" {
-		n.slice = shorten(whole+replica) + ".slice"
-		whole += "-" + part(a.Member)
+		group := a
+		group.Member = ""
+		n.slice = spec.Base(home, group) + ".slice"
 	}
-	n.base = shorten(whole + replica)
+	n.base = spec.Base(home, a)
 	return n
-}
-
-// shorten cuts a name that is too long for a file and lets a digest tell it
-// from others with the same beginning.
-func shorten(s string) string {
-	if len(s) <= maxBase {
-		return s
-	}
-	return strings.TrimRight(s[:maxBase-13], "-_.") + "_" + digest.Bytes([]byte(s)).Short()
 }
 
 func (n names) alias() string   { return n.base + ".service" }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 )
 
@@ -47,7 +48,7 @@ func TestNamesDiffer(t *testing.T) {
 						if len(n.migrate()) > 255 || len(n.slice) > 255 {
 							t.Fatalf("%s is too long", n.migrate())
 						}
-						if u := n.dynamicUser(a); !userRE.MatchString(u) {
+						if u := n.dynamicUser(a); !spec.UserRE.MatchString(u) {
 							t.Fatalf("%q is not a user", u)
 						}
 					}
@@ -59,14 +60,14 @@ func TestNamesDiffer(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	for in, want := range map[string]uint64{"1": 1, "1k": 1000, "512Mi": 512 << 20, "2Ti": 2 << 40, "0": 0, "x": 0, "1m": 0, "99999999T": 0, "-1": 0} {
-		if got, err := size(in); got != want || (err == nil) != (want > 0) {
+		if got, err := spec.Size(in); got != want || (err == nil) != (want > 0) {
 			t.Errorf("size %q is %d, %v", in, got, err)
 		}
 	}
 	for in, want := range map[string]string{"90s": "90s", "2h": "2h", "1500ms": "1500ms", "3us": "3us", "1m30s": "90s", "60m": "1h"} {
 		b := &builder{}
-		if got := b.duration(at("x"), in); got != want || len(b.errs) > 0 {
-			t.Errorf("duration %q is %q, %v", in, got, b.errs)
+		if got := b.duration(spec.At("x"), in); got != want || len(b.Errs) > 0 {
+			t.Errorf("duration %q is %q, %v", in, got, b.Errs)
 		}
 	}
 }

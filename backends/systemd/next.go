@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 )
 
@@ -21,10 +22,11 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 	after = after.In(zone)
 	sets, either, seconds := [5][]int{}, false, 0
 	if s.Cron != "" {
-		var err error
-		if sets, either, err = parseCron(s.Cron); err != nil {
+		c, err := spec.ParseCron(s.Cron)
+		if err != nil {
 			return nil
 		}
+		sets, either = [5][]int{c.Minutes, c.Hours, c.Days, c.Months, c.Weekdays}, c.Either
 	} else {
 		d, err := time.ParseDuration(s.Every)
 		if err != nil {
@@ -72,19 +74,20 @@ func everySets(d time.Duration) (sets [5][]int, seconds int) {
 	if d < time.Minute {
 		return sets, int(d / time.Second)
 	}
-	steps := func(f cronField, step int) []int {
+	bounds := [5][2]int{{0, 59}, {0, 23}, {1, 31}, {1, 12}, {0, 6}}
+	steps := func(bound [2]int, step int) []int {
 		var out []int
-		for v := f.min; v <= f.max; v += step {
+		for v := bound[0]; v <= bound[1]; v += step {
 			out = append(out, v)
 		}
 		return out
 	}
-	for i, f := range cronFields {
+	for i, f := range bounds {
 		sets[i] = steps(f, 1)
 	}
-	sets[0] = steps(cronFields[0], max(1, int(min(d, time.Hour)/time.Minute)))
+	sets[0] = steps(bounds[0], max(1, int(min(d, time.Hour)/time.Minute)))
 	if d >= time.Hour {
-		sets[1] = steps(cronFields[1], int(min(d, 24*time.Hour)/time.Hour))
+		sets[1] = steps(bounds[1], int(min(d, 24*time.Hour)/time.Hour))
 	}
 	if d == 7*24*time.Hour {
 		sets[4] = []int{1}

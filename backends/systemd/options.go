@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/lang/diag"
 )
 
@@ -61,17 +62,17 @@ var owned = map[string]string{
 
 // options decodes the namespace strictly.
 func (r *renderer) options(out *options) {
-	raw := r.in.Service.Options
+	raw := r.In.Service.Options
 	if len(raw) == 0 || string(raw) == "null" {
 		return
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		r.fail([]string{"systemd"}, "is not an object")
+		r.Fail([]string{"systemd"}, "is not an object")
 		return
 	}
 	known := []string{"hardening", "unit", "service"}
-	for _, k := range sortedKeys(fields) {
+	for _, k := range spec.Keys(fields) {
 		where, v := []string{"systemd", k}, fields[k]
 		switch {
 		case !slices.Contains(known, k):
@@ -79,7 +80,7 @@ func (r *renderer) options(out *options) {
 			if hint == "" {
 				hint = "one of " + strings.Join(known, ", ")
 			}
-			r.fail(where, "%q is not known here", k).WithHint("%s", hint)
+			r.Fail(where, "%q is not known here", k).WithHint("%s", hint)
 		case string(v) == "null":
 		case k == "hardening":
 			out.Hardening = r.hardening(where, v)
@@ -94,23 +95,23 @@ func (r *renderer) options(out *options) {
 func (r *renderer) directives(where []string, raw json.RawMessage) map[string]values {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		r.fail(where, "is not an object of directives").WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
+		r.Fail(where, "is not an object of directives").WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
 		return nil
 	}
 	out := map[string]values{}
-	for _, k := range sortedKeys(fields) {
+	for _, k := range spec.Keys(fields) {
 		at := append(slices.Clone(where), k)
 		if string(fields[k]) == "null" || !r.directive(at, k) {
 			continue
 		}
 		var v values
 		if err := json.Unmarshal(fields[k], &v); err != nil {
-			r.fail(at, "%s is neither a string nor a list of strings", k)
+			r.Fail(at, "%s is neither a string nor a list of strings", k)
 			continue
 		}
 		for _, s := range v {
 			if _, err := extra(s); err != nil {
-				r.fail(at, "%s %v", k, err)
+				r.Fail(at, "%s %v", k, err)
 			}
 		}
 		out[k] = v
@@ -123,11 +124,11 @@ func (r *renderer) directive(at []string, name string) bool {
 	field, is := owned[name]
 	switch {
 	case !directiveRE.MatchString(name):
-		r.fail(at, "%q is not the name of a directive", name)
+		r.Fail(at, "%q is not the name of a directive", name)
 	case is && field == "":
-		r.fail(at, "%s is written by defx", name)
+		r.Fail(at, "%s is written by defx", name)
 	case is:
-		r.fail(at, "%s is written by defx", name).WithHint("set the service's field %s", field)
+		r.Fail(at, "%s is written by defx", name).WithHint("set the service's field %s", field)
 	default:
 		return true
 	}
@@ -136,7 +137,7 @@ func (r *renderer) directive(at []string, name string) bool {
 
 // extras writes a user's directives after those of defx, so that they win.
 func (b *builder) extras(u *unitText, _ string, m map[string]values) {
-	for _, k := range sortedKeys(m) {
+	for _, k := range spec.Keys(m) {
 		for _, v := range m[k] {
 			u.set(k, v)
 		}

@@ -1,11 +1,7 @@
 package systemd
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"io"
-
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -22,35 +18,35 @@ type payload struct {
 
 // runPart is what a restart is needed for. Its digest is the version.
 type runPart struct {
-	Deployment  string                `json:"deployment"`
-	Environment string                `json:"environment"`
-	Address     graph.Address         `json:"address"`
-	Command     []token.Text          `json:"command"`           // program and arguments; the program is an absolute path
-	Package     string                `json:"package,omitempty"` // folder it runs in
-	Env         map[string]token.Text `json:"env,omitempty"`
-	Secrets     map[string]secret     `json:"secrets,omitempty"`
-	Files       map[string]file       `json:"files,omitempty"`     // without reload
-	HostFiles   map[string]file       `json:"hostFiles,omitempty"` // without reload
-	Bound       []string              `json:"bound,omitempty"`     // with reload: the paths alone, for a new mount needs a new process
-	Dirs        graph.Dirs            `json:"dirs,omitzero"`
-	User        string                `json:"user,omitempty"`
-	Declared    bool                  `json:"declared,omitempty"`    // User is a fact of the machine, which says all of it
-	Initializer bool                  `json:"initializer,omitempty"` // there is one
-	Migrate     []token.Text          `json:"migrate,omitempty"`
-	Scheduled   bool                  `json:"scheduled,omitempty"`
-	Sockets     []listener            `json:"sockets,omitempty"` // by name
-	Notify      bool                  `json:"notify,omitempty"`
-	LowPort     bool                  `json:"lowPort,omitempty"` // it binds a port below 1024 itself
-	Limits      *graph.Limits         `json:"limits,omitempty"`
-	Restart     string                `json:"restart,omitempty"`
-	Stop        *graph.Stop           `json:"stop,omitempty"`
-	Options     options               `json:"options,omitzero"`
+	Deployment  string                 `json:"deployment"`
+	Environment string                 `json:"environment"`
+	Address     graph.Address          `json:"address"`
+	Command     []token.Text           `json:"command"`           // program and arguments; the program is an absolute path
+	Package     string                 `json:"package,omitempty"` // folder it runs in
+	Env         map[string]token.Text  `json:"env,omitempty"`
+	Secrets     map[string]spec.Secret `json:"secrets,omitempty"`
+	Files       map[string]spec.File   `json:"files,omitempty"`     // without reload
+	HostFiles   map[string]spec.File   `json:"hostFiles,omitempty"` // without reload
+	Bound       []string               `json:"bound,omitempty"`     // with reload: the paths alone, for a new mount needs a new process
+	Dirs        graph.Dirs             `json:"dirs,omitzero"`
+	User        string                 `json:"user,omitempty"`
+	Declared    bool                   `json:"declared,omitempty"`    // User is a fact of the machine, which says all of it
+	Initializer bool                   `json:"initializer,omitempty"` // there is one
+	Migrate     []token.Text           `json:"migrate,omitempty"`
+	Scheduled   bool                   `json:"scheduled,omitempty"`
+	Sockets     []listener             `json:"sockets,omitempty"` // by name
+	Notify      bool                   `json:"notify,omitempty"`
+	LowPort     bool                   `json:"lowPort,omitempty"` // it binds a port below 1024 itself
+	Limits      *graph.Limits          `json:"limits,omitempty"`
+	Restart     string                 `json:"restart,omitempty"`
+	Stop        *graph.Stop            `json:"stop,omitempty"`
+	Options     options                `json:"options,omitzero"`
 }
 
 // reloadPart is what a running process takes over when told to.
 type reloadPart struct {
-	Files     map[string]file `json:"files"`
-	HostFiles map[string]file `json:"hostFiles,omitempty"`
+	Files     map[string]spec.File `json:"files"`
+	HostFiles map[string]spec.File `json:"hostFiles,omitempty"`
 }
 
 // metaPart is what changes without touching the process.
@@ -67,21 +63,6 @@ type metaPart struct {
 	Graceful    string                `json:"graceful,omitempty"` // how two versions live at once; empty: they do not
 }
 
-// file is content at a path: a text, a structured value of a kind, or a file of the store.
-type file struct {
-	Text  token.Text `json:"text,omitempty"`
-	Kind  string     `json:"kind,omitempty"` // of Doc
-	Doc   *token.Doc `json:"doc,omitempty"`
-	Store string     `json:"store,omitempty"`
-	Mode  string     `json:"mode"` // four octal digits
-	Owner string     `json:"owner,omitempty"`
-}
-
-type secret struct {
-	Name    string `json:"name"`
-	Version string `json:"version,omitempty"`
-}
-
 // listener is a socket with the port's number in place of its name.
 type listener struct {
 	Name     string `json:"name"`
@@ -89,16 +70,4 @@ type listener struct {
 	Protocol string `json:"protocol,omitempty"`
 	Path     string `json:"path,omitempty"`
 	Mode     string `json:"mode,omitempty"`
-}
-
-func strict(raw []byte, v any) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(v); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("data after the end")
-	}
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -19,8 +20,8 @@ func (b *builder) readiness() *backends.Ready {
 		return nil
 	}
 	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.length(at("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.length(at("ready", "timeout"), r.Timeout, 30*time.Second)}
+		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
 	if r.Port != "" {
 		out.Port = b.Meta.Ports[r.Port].Port
 	}
@@ -28,17 +29,6 @@ func (b *builder) readiness() *backends.Ready {
 		out.Exec = b.ready()
 	}
 	return out
-}
-
-func (b *builder) length(where []string, s string, otherwise time.Duration) time.Duration {
-	if s == "" {
-		return otherwise
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		b.fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
-	}
-	return d
 }
 
 // lookUnit writes the unit of a command that exits 0 when all is well, or done.
@@ -55,7 +45,7 @@ func (b *builder) lookUnit(name, what, field string, command []token.Text, mount
 	if field == "retire" {
 		u.set("TimeoutStartSec", "infinity") // whoever deletes it has patience of his own
 	} else {
-		u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), timeout))
+		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
 	}
 	u.set("ExecStart", b.exec(field, command))
 	b.body(&u, name, mounts)

@@ -3,6 +3,8 @@ package systemd
 import (
 	"regexp"
 	"time"
+
+	"github.com/defx-dev/defx/backends/spec"
 )
 
 var zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
@@ -13,13 +15,13 @@ var zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 func (b *builder) timerUnit() []byte {
 	var u unitText
 	u.section("Unit")
-	u.set("Description", "defx schedule of "+b.Run.Environment+"/"+b.Run.Deployment+" "+b.subject)
+	u.set("Description", "defx schedule of "+b.Run.Environment+"/"+b.Run.Deployment+" "+b.Subject)
 	u.set("PartOf", b.target)
 	u.section("Timer")
 	u.set("Unit", b.unit())
 	s := b.Meta.Schedule
 	if s == nil || (s.Cron == "") == (s.Every == "") {
-		b.fail(at("schedule"), "needs either cron or every")
+		b.Fail(spec.At("schedule"), "needs either cron or every")
 		return u.bytes()
 	}
 	zone := s.Timezone
@@ -27,13 +29,13 @@ func (b *builder) timerUnit() []byte {
 		zone = "UTC"
 	}
 	if !zoneRE.MatchString(zone) {
-		b.fail(at("schedule", "timezone"), "%q is not the name of a time zone", zone).WithHint("for example Europe/Berlin")
+		b.Fail(spec.At("schedule", "timezone"), "%q is not the name of a time zone", zone).WithHint("for example Europe/Berlin")
 	}
 	calendar := true
 	if s.Cron != "" {
 		times, err := cronCalendar(s.Cron)
 		if err != nil {
-			b.fail(at("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
+			b.Fail(spec.At("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
 		}
 		for _, t := range times {
 			u.set("OnCalendar", t+" "+zone)
@@ -41,7 +43,7 @@ func (b *builder) timerUnit() []byte {
 	} else {
 		every, err := time.ParseDuration(s.Every)
 		if err != nil || every < time.Second {
-			b.fail(at("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
+			b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
 			return u.bytes()
 		}
 		if t, ok := everyCalendar(every); ok {
@@ -54,14 +56,14 @@ func (b *builder) timerUnit() []byte {
 	}
 	u.set("AccuracySec", "1s")
 	if s.Jitter != "" {
-		u.set("RandomizedDelaySec", b.duration(at("schedule", "jitter"), s.Jitter))
+		u.set("RandomizedDelaySec", b.duration(spec.At("schedule", "jitter"), s.Jitter))
 	}
 	switch {
 	case s.Missed != "run":
 	case calendar:
 		u.set("Persistent", "true")
 	default:
-		b.fail(at("schedule", "missed"), "a run every %s cannot be made up for: it has no fixed times", s.Every).
+		b.Fail(spec.At("schedule", "missed"), "a run every %s cannot be made up for: it has no fixed times", s.Every).
 			WithHint("use cron, or a duration that divides an hour or a day evenly")
 	}
 	b.foot(&u)

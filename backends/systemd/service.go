@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -30,7 +31,7 @@ func (b *builder) service(mounts []string) []byte {
 	case b.Run.Notify:
 		u.set("Type", "notify")
 		if r := b.Meta.Ready; r != nil && r.Timeout != "" {
-			u.set("TimeoutStartSec", b.duration(at("ready", "timeout"), r.Timeout))
+			u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), r.Timeout))
 		}
 	default:
 		// exec, not simple: a start that succeeded has a running program.
@@ -89,7 +90,7 @@ func (b *builder) once(k onceKind, mounts []string) []byte {
 // head writes what the service and its scripts share of [Unit].
 func (b *builder) head(u *unitText, prefix string) {
 	u.section("Unit")
-	u.set("Description", "defx "+prefix+b.Run.Environment+"/"+b.Run.Deployment+" "+b.subject)
+	u.set("Description", "defx "+prefix+b.Run.Environment+"/"+b.Run.Deployment+" "+b.Subject)
 	u.set("PartOf", b.target)
 	u.set("Wants", "network-online.target")
 	u.set("After", "network-online.target")
@@ -117,14 +118,14 @@ func (b *builder) head(u *unitText, prefix string) {
 
 func (b *builder) foot(u *unitText) {
 	u.section("X-Defx")
-	u.set("Address", b.subject)
+	u.set("Address", b.Subject)
 }
 
 // body writes what the service and its scripts share of [Service]: who they
 // are, what they see and what they may do. self is the unit's name.
 func (b *builder) body(u *unitText, self string, mounts []string) {
 	for _, f := range b.owned {
-		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(at("files"))(arg(f.path)))
+		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(spec.At("files"))(arg(f.path)))
 	}
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
@@ -137,18 +138,18 @@ func (b *builder) body(u *unitText, self string, mounts []string) {
 		u.set("User", b.Run.User)
 	}
 	if b.Run.Package != "" {
-		u.set("WorkingDirectory", b.take(at("package"))(wholePath(b.Run.Package)))
+		u.set("WorkingDirectory", b.take(spec.At("package"))(wholePath(b.Run.Package)))
 	}
-	for _, k := range sortedKeys(b.Run.Env) {
-		where := at("env", k)
-		u.set("Environment", b.take(where)(variable(k, b.bind(where, b.Run.Env[k]))))
+	for _, k := range spec.Keys(b.Run.Env) {
+		where := spec.At("env", k)
+		u.set("Environment", b.take(where)(variable(k, b.Bind(where, b.Run.Env[k]))))
 	}
-	for _, k := range sortedKeys(b.Run.Secrets) {
+	for _, k := range spec.Keys(b.Run.Secrets) {
 		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
-		u.set("LoadCredential", k+":"+b.take(at("secrets", k))(wholePath(file)))
+		u.set("LoadCredential", k+":"+b.take(spec.At("secrets", k))(wholePath(file)))
 		// Not "%d": that is expanded while the unit is read, and if it is read by way of its
 		// alias, with the alias's name, where there are no credentials.
-		u.set("Environment", b.take(at("secrets", k))(variable(k+"_FILE", "/run/credentials/"+self+"/"+k)))
+		u.set("Environment", b.take(spec.At("secrets", k))(variable(k+"_FILE", "/run/credentials/"+self+"/"+k)))
 	}
 	for _, m := range mounts {
 		u.set("BindReadOnlyPaths", m)
@@ -170,13 +171,13 @@ func (b *builder) dirs(u *unitText) {
 		if d.name == "" {
 			continue
 		}
-		where := at("dirs", d.field)
+		where := spec.At("dirs", d.field)
 		if !dirRE.MatchString(d.name) {
-			b.fail(where, "%q is not a name of a directory", d.name).
+			b.Fail(where, "%q is not a name of a directory", d.name).
 				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; it lies below the customary place")
 		}
 		if first, _, _ := strings.Cut(d.name, "/"); first == "private" || first == "defx" {
-			b.fail(where, "%q is taken by systemd or defx", first)
+			b.Fail(where, "%q is taken by systemd or defx", first)
 		}
 		u.set(d.directive, d.name)
 		if d.field == "runtime" {
@@ -191,15 +192,15 @@ func (b *builder) reload(u *unitText) {
 	switch {
 	case r == nil:
 	case len(r.Command) > 0 && r.Signal != "":
-		b.fail(at("reload"), "has both signal and command")
+		b.Fail(spec.At("reload"), "has both signal and command")
 	case len(r.Command) > 0:
 		u.set("ExecReload", b.exec("reload", r.Command))
 	case r.Signal != "":
 		// The shell's own kill: the program of that name is not on every machine.
-		sig := b.signal(at("reload", "signal"), r.Signal)
+		sig := b.Signal(spec.At("reload", "signal"), r.Signal)
 		u.set("ExecReload", `:/bin/sh -c 'kill -s `+strings.TrimPrefix(sig, "SIG")+` "$MAINPID"'`)
 	default:
-		b.fail(at("reload"), "needs signal or command")
+		b.Fail(spec.At("reload"), "needs signal or command")
 	}
 }
 
@@ -212,10 +213,10 @@ func (b *builder) stop(u *unitText) {
 		u.set("ExecStop", b.exec("stop", s.Command))
 	}
 	if s.Signal != "" {
-		u.set("KillSignal", b.signal(at("stop", "signal"), s.Signal))
+		u.set("KillSignal", b.Signal(spec.At("stop", "signal"), s.Signal))
 	}
 	if s.Timeout != "" {
-		u.set("TimeoutStopSec", b.duration(at("stop", "timeout"), s.Timeout))
+		u.set("TimeoutStopSec", b.duration(spec.At("stop", "timeout"), s.Timeout))
 	}
 }
 
@@ -223,7 +224,7 @@ func (b *builder) stop(u *unitText) {
 func (b *builder) restart(u *unitText) {
 	switch r := b.Run.Restart; {
 	case b.Run.Scheduled && r == "always":
-		b.fail(at("restart"), "a service that runs on time cannot always be restarted")
+		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
 	case b.Run.Scheduled || r == "no":
 		u.set("Restart", "no")
 	case r == "" || r == "on-failure" || r == "always":
@@ -233,7 +234,7 @@ func (b *builder) restart(u *unitText) {
 		u.set("Restart", r)
 		u.set("RestartSec", "1s")
 	default:
-		b.fail(at("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
+		b.Fail(spec.At("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
 	}
 }
 
@@ -241,7 +242,7 @@ func (b *builder) restart(u *unitText) {
 func (b *builder) duration(where []string, s string) string {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < time.Microsecond {
-		b.fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
+		b.Fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 	}
 	return span(d)
 }

@@ -1,6 +1,10 @@
 package systemd
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/defx-dev/defx/backends/spec"
+)
 
 // socketUnit writes the listeners. They belong to the machine: an old and a new
 // version inherit the same ones. The service gets them in the order of their
@@ -8,12 +12,12 @@ import "strconv"
 func (b *builder) socketUnit() []byte {
 	var u unitText
 	u.section("Unit")
-	u.set("Description", "defx sockets of "+b.Run.Environment+"/"+b.Run.Deployment+" "+b.subject)
+	u.set("Description", "defx sockets of "+b.Run.Environment+"/"+b.Run.Deployment+" "+b.Subject)
 	u.set("PartOf", b.target)
 	u.section("Socket")
 	mode := ""
 	for _, l := range b.Run.Sockets {
-		where := at("sockets", l.Name)
+		where := spec.At("sockets", l.Name)
 		switch {
 		case l.Path != "":
 			u.set("ListenStream", b.take(where)(socketPath(l.Path)))
@@ -25,11 +29,11 @@ func (b *builder) socketUnit() []byte {
 		if l.Mode == "" {
 			continue
 		}
-		if m, ok := octal(l.Mode); !ok || m > 0o777 {
-			b.fail(append(where, "mode"), "mode %q is not three or four octal digits", l.Mode)
+		if m, ok := spec.Octal(l.Mode); !ok || m > 0o777 {
+			b.Fail(append(where, "mode"), "mode %q is not three or four octal digits", l.Mode)
 		}
 		if mode != "" && mode != l.Mode {
-			b.fail(append(where, "mode"), "the sockets of a service share one mode, but %q and %q are asked for", mode, l.Mode)
+			b.Fail(append(where, "mode"), "the sockets of a service share one mode, but %q and %q are asked for", mode, l.Mode)
 		}
 		mode = l.Mode
 	}

@@ -21,9 +21,9 @@ package systemd
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
@@ -51,41 +51,29 @@ func (backend) Encoding() int { return 1 }
 // stand-in for every ref, so that what no unit can carry is refused here,
 // where the field is known.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
-	r := renderer{in: in, subject: in.Service.Address.String()}
+	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.Address.String()}}
 	var p payload
 	if in.Service.Fact != nil {
 		p = r.fact()
 	} else {
 		p = r.payload()
 	}
-	if len(r.errs) == 0 {
+	if len(r.Errs) == 0 {
 		standIn := func(token.Token) (string, bool) { return "0", true }
 		_, errs := build(p, "000000000000", standIn)
-		r.errs = append(r.errs, errs...)
+		r.Errs = append(r.Errs, errs...)
 	}
-	if len(r.errs) > 0 {
-		for _, e := range r.errs {
-			e.Path = r.absolute(e.Path)
+	if len(r.Errs) > 0 {
+		for _, e := range r.Errs {
+			e.Path = r.Absolute(e.Path)
 		}
-		return plan.Payload{}, r.errs.Sort()
+		return plan.Payload{}, r.Errs.Sort()
 	}
 	out, err := p.encode()
 	if err != nil {
-		return plan.Payload{}, diag.List{diag.Errorf(r.subject, "%v", err).At(in.Service.SpecPath...)}
+		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(in.Service.SpecPath...)}
 	}
 	return out, nil
-}
-
-// absolute turns a path below the spec ("service") or the namespace ("systemd")
-// into one in the entry's value.
-func (r *renderer) absolute(path []string) []string {
-	if len(path) > 0 && path[0] == "systemd" {
-		return slices.Concat(r.in.Service.Path, path)
-	}
-	if len(path) > 0 && path[0] == "service" {
-		path = path[1:]
-	}
-	return slices.Concat(r.in.Service.SpecPath, path)
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
@@ -94,7 +82,7 @@ func (backend) Realize(pl plan.Payload, version string, value func(token.Token) 
 	if err != nil {
 		return backends.Layout{}, err
 	}
-	if !versionRE.MatchString(version) {
+	if !spec.VersionRE.MatchString(version) {
 		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
 	}
 	l, errs := build(p, version, value)
@@ -132,17 +120,17 @@ func decodePayload(pl plan.Payload) (payload, error) {
 		p.Fact = fact.Fact
 		return p, nil
 	}
-	if err := strict(pl.Run, &p.Run); err != nil {
+	if err := spec.Strict(pl.Run, &p.Run); err != nil {
 		return p, fmt.Errorf("the run part of a systemd payload: %w", err)
 	}
 	if len(pl.Meta) > 0 {
-		if err := strict(pl.Meta, &p.Meta); err != nil {
+		if err := spec.Strict(pl.Meta, &p.Meta); err != nil {
 			return p, fmt.Errorf("the meta part of a systemd payload: %w", err)
 		}
 	}
 	if len(pl.Reload) > 0 {
 		p.Reload = new(reloadPart)
-		if err := strict(pl.Reload, p.Reload); err != nil {
+		if err := spec.Strict(pl.Reload, p.Reload); err != nil {
 			return p, fmt.Errorf("the reload part of a systemd payload: %w", err)
 		}
 	}

@@ -5,12 +5,13 @@ import (
 	"os"
 
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/spf13/cobra"
 )
 
 // agentCommand is the machine's side. Nobody calls it by hand.
 func agentCommand() *cobra.Command {
-	enter := ""
+	enter, cron, pause := "", "", false
 	cmd := &cobra.Command{
 		Use:               "agent",
 		Hidden:            true,
@@ -23,6 +24,13 @@ func agentCommand() *cobra.Command {
 			if enter != "" {
 				return agent.Enter(enter)
 			}
+			if cron != "" {
+				return engine.Cron(cron, os.Stdout)
+			}
+			if pause {
+				engine.Pause()
+				return nil
+			}
 			return agent.Serve(struct {
 				io.Reader
 				io.Writer
@@ -30,5 +38,7 @@ func agentCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&enter, "enter", "", "become a command in a unit's surroundings: a `REQUEST` of defx shell")
+	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: start the job of a `FILE` on time")
+	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold a network until told to stop")
 	return cmd
 }

@@ -16,20 +16,21 @@ import (
 
 func evalCommand(o *options) *cobra.Command {
 	var extStr, extCode []string
-	var raw bool
+	var raw, explain, verify bool
 	cmd := &cobra.Command{
 		Use:   "eval [FILE]",
 		Short: "Print what a Jsonnet file evaluates to",
 		Long: `Print what go-jsonnet's own command would print for FILE, byte for byte; JSONNET_PATH is
 honoured here, and only here. Without FILE print the deployment as its libraries give
-it, each functionality with its overrides.
+it, each functionality with its overrides. What was evaluated is kept in the folder of
+--cache, and found again while everything that it was made of is as it was.
 
 ` + exitCodes,
-		Example: "  defx eval\n  defx eval -S -A who=me greeting.jsonnet",
+		Example: "  defx eval\n  defx eval --explain-cache\n  defx eval -S -A who=me greeting.jsonnet",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return o.evalEntry(cmd)
+				return o.evalEntry(cmd, explain, verify)
 			}
 			// Folders stay as they were written: a file may show where it was found (std.thisFile).
 			e := lang.EvalConfig{File: o.path(args[0]), StringOutput: raw}
@@ -62,19 +63,25 @@ it, each functionality with its overrides.
 	}
 	cmd.Flags().StringArrayVarP(&extStr, "ext-str", "V", nil, "`NAME=VALUE` of an external variable, as a string")
 	cmd.Flags().StringArrayVar(&extCode, "ext-code", nil, "`NAME=CODE` of an external variable, as Jsonnet")
+	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print for each library whether it came out of the cache, or why not")
+	cmd.Flags().BoolVar(&verify, "verify-cache", false, "evaluate besides what the cache knows, and fail if they differ")
 	cmd.Flags().BoolVarP(&raw, "string", "S", false, "the value is a string: print it as it is")
 	return cmd
 }
 
 // evalEntry prints the deployment with the values of all libraries that evaluate.
-func (o *options) evalEntry(cmd *cobra.Command) error {
+func (o *options) evalEntry(cmd *cobra.Command, explain, verify bool) error {
 	p, err := o.open()
 	if err != nil {
 		return err
 	}
+	p.Config.VerifyCache = verify
 	res, err := lang.Evaluate(cmd.Context(), p.Config)
 	if err != nil {
 		return err
+	}
+	if explain {
+		return o.explainCache(p.Config.Cache, res)
 	}
 	deployment, err := legible(res.Deployment)
 	if err != nil {
@@ -113,6 +120,27 @@ func (o *options) evalEntry(cmd *cobra.Command) error {
 	if held > 0 {
 		return &exit{code: exitPartly}
 	}
+	return nil
+}
+
+// explainCache tells what came out of the cache.
+func (o *options) explainCache(dir string, res *lang.Result) error {
+	if o.json {
+		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.Use{}, res.Cache...)})
+	}
+	if dir == "" {
+		fmt.Println("The cache is off.")
+		return nil
+	}
+	hits := 0
+	for _, u := range res.Cache {
+		if u.Hit {
+			hits++
+		} else {
+			fmt.Printf("evaluated  %s: %s\n", u.Part, u.Why)
+		}
+	}
+	fmt.Printf("%d of %s came out of %s\n", hits, plural(len(res.Cache), "part"), dir)
 	return nil
 }
 

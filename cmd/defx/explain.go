@@ -37,6 +37,7 @@ type explanation struct {
 	Reads      plan.Values    `json:"reads"`
 	ReadBy     []string       `json:"readBy"`
 	Protected  string         `json:"protected,omitempty"` // why it stays though nothing defines it any more
+	Exposure   string         `json:"hardening,omitempty"` // what systemd-analyze security says of the unit, if this machine has that: 0 is best, 10 worst
 	Next       []time.Time    `json:"next,omitempty"`      // of a schedule with fixed times: when it comes due
 
 	schedule *graph.Schedule
@@ -126,6 +127,7 @@ func explain(ctx context.Context, p *project.Project, d *project.Desired, name s
 			return nil, err
 		}
 		e.Unit = layout.Unit
+		e.Exposure = exposure(ctx, layout)
 	}
 	at := p.Positions(ctx, [][]string{svc.Path, {"overrides", svc.Address.Functionality()}})
 	e.Defined = at[0]
@@ -247,6 +249,9 @@ func (e *explanation) print() {
 	}
 	if e.schedule != nil {
 		line("next runs", nextRuns(e.schedule, e.Next))
+	}
+	if e.Exposure != "" {
+		line("hardening", e.Exposure+" (systemd-analyze security: 0 is best, 10 worst)")
 	}
 	line("reads", reads)
 	by := "nobody"

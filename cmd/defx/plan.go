@@ -112,6 +112,19 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if out == "" && len(c.allowDelete)+len(c.allowMove) == 0 {
+				p, err := o.open()
+				if err != nil {
+					return err
+				}
+				if cs := p.Unchanged(); cs != nil {
+					if o.json {
+						return printJSON(os.Stdout, cs)
+					}
+					fmt.Println(nothing(cs))
+					return nil
+				}
+			}
 			p, d, w, err := o.desired(cmd.Context(), &c)
 			if err != nil {
 				return err
@@ -122,6 +135,9 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 			cs, err := c.changes(cmd.Context(), p, d, w)
 			if err != nil {
 				return err
+			}
+			if len(c.allowDelete)+len(c.allowMove) == 0 {
+				p.Remember(d, cs)
 			}
 			if out != "" {
 				raw, err := digest.Canonical(cs)

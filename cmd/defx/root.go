@@ -19,7 +19,7 @@ var colorFlag = "auto"
 // options are the flags that all verbs share.
 type options struct {
 	dir, file, env, state string
-	agents                string
+	agents, cache         string
 	json, verbose         bool
 	jpath                 []string
 	tlaStr, tlaCode       []string
@@ -53,6 +53,7 @@ stands, and changes only the services whose digest changed.
 	f.StringArrayVarP(&o.tlaStr, "tla-str", "A", nil, "`NAME=VALUE` passed to the entry as a string")
 	f.StringArrayVar(&o.tlaCode, "tla-code", nil, "`NAME=CODE` passed to the entry as Jsonnet")
 	f.StringVar(&o.agents, "agent", "", "`DIR` of defx for machines of other architectures: defx-linux-ARCH")
+	f.StringVar(&o.cache, "cache", "", "`DIR` that keeps what was evaluated, or off (default defx in the user's cache folder)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringVar(&colorFlag, "color", "auto", "`WHEN` to use colour: auto, always or never")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell more")
@@ -60,7 +61,7 @@ stands, and changes only the services whose digest changed.
 		return fmt.Errorf("%w\n    hint: %s --help lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
-		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), shellCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), schemaCommand(o), lintCommand(o), lockCommand(o), versionCommand(o), agentCommand())
+		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), shellCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), importCommand(o), schemaCommand(o), lintCommand(o), lockCommand(o), versionCommand(o), agentCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	completion(root)
 	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
@@ -172,6 +173,15 @@ func pairs(flag string, list []string) (map[string]string, error) {
 // config is what evaluation is told.
 func (o *options) config() (lang.Config, error) {
 	c := lang.Config{Env: o.env}
+	switch o.cache {
+	case "off":
+	case "":
+		if dir, err := os.UserCacheDir(); err == nil {
+			c.Cache = filepath.Join(dir, "defx")
+		}
+	default:
+		c.Cache = o.path(o.cache)
+	}
 	for _, j := range o.jpath {
 		abs, err := filepath.Abs(filepath.Join(o.base(j), j))
 		if err != nil {

@@ -53,6 +53,9 @@ command's own.
 			}
 			terminal := term.IsTerminal(int(os.Stdin.Fd()))
 			e := agent.Entrance{Scope: g.scope(), Address: r.Address, Command: args[1:]}
+			if m != nil {
+				e.Engine = m.Docker
+			}
 			if terminal {
 				e.Term = os.Getenv("TERM")
 			}

@@ -84,8 +84,9 @@ services, edited or missing files, foreign drop-ins.
 				units = append(units, u)
 			}
 			var dumb map[string]error
+			var orphans []string
 			if refresh {
-				if dumb, err = o.refresh(cmd.Context(), units); err != nil {
+				if orphans, dumb, err = o.refresh(cmd.Context(), units); err != nil {
 					return err
 				}
 				for _, name := range slices.Sorted(maps.Keys(dumb)) {
@@ -98,10 +99,16 @@ services, edited or missing files, foreign drop-ins.
 				if g.Number > 0 {
 					doc["applied"] = g.Applied
 				}
+				if refresh {
+					doc["orphans"] = append([]string{}, orphans...)
+				}
 				if err := printJSON(os.Stdout, doc); err != nil {
 					return err
 				}
 				return silent(dumb)
+			}
+			if len(orphans) > 0 {
+				defer fmt.Fprintf(os.Stderr, "nothing leads to %s: defx gc removes it\n", strings.Join(orphans, ", "))
 			}
 			if unfinished != nil {
 				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
@@ -146,11 +153,11 @@ services, edited or missing files, foreign drop-ins.
 	return cmd
 }
 
-// refresh asks the machines how the units are.
-func (o *options) refresh(ctx context.Context, units []stands) (map[string]error, error) {
+// refresh asks the machines how the units are, and what runs there that nothing leads to.
+func (o *options) refresh(ctx context.Context, units []stands) (orphans []string, dumb map[string]error, err error) {
 	g, err := o.ground(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var mu sync.Mutex
 	errs := g.visit(ctx, g.used(), func(name string, c *agent.Client) error {
@@ -158,8 +165,15 @@ func (o *options) refresh(ctx context.Context, units []stands) (map[string]error
 		if err != nil {
 			return err
 		}
+		left, err := c.Orphans(ctx, g.scope())
+		if err != nil {
+			return err
+		}
 		mu.Lock()
 		defer mu.Unlock()
+		for _, l := range left {
+			orphans = append(orphans, "container "+l+" on "+name)
+		}
 		for i := range units {
 			u := &units[i]
 			if u.Machine != name {
@@ -177,7 +191,8 @@ func (o *options) refresh(ctx context.Context, units []stands) (map[string]error
 		}
 		return nil
 	})
-	return errs, nil
+	slices.Sort(orphans)
+	return orphans, errs, nil
 }
 
 // runs says in a few words how a unit is.
@@ -200,6 +215,9 @@ func (u *stands) runs(err error) string {
 // when says when a job ran and runs again.
 func (u *stands) when() string {
 	out := ""
+	if u.Runs.Running {
+		return " for " + age(u.Runs.Last)
+	}
 	if !u.Runs.Last.IsZero() {
 		out = " " + age(u.Runs.Last) + " ago"
 	}

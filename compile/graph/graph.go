@@ -118,6 +118,7 @@ type Machine struct {
 	Address  string            `json:"address,omitempty"`  // what .host gives to readers elsewhere
 	HostKey  string            `json:"hostKey,omitempty"`  // pinned public key, authorized_keys form
 	Via      string            `json:"via,omitempty"`      // ssh hop
+	Docker   string            `json:"docker,omitempty"`   // where its docker engine listens: unix:///PATH; the usual place if absent
 	Pool     string            `json:"pool,omitempty"`     // the set it belongs to
 	Roles    []string          `json:"roles,omitempty"`    // sorted
 	Labels   map[string]string `json:"labels,omitempty"`   //
@@ -269,7 +270,7 @@ type Spec struct {
 	Files       map[string]File       `json:"files,omitempty"`                                                    // run, or reload if `reload` is set: absolute path → content, seen by this service alone
 	HostFiles   map[string]File       `json:"hostFiles,omitempty"`                                                // run, or reload if `reload` is set: absolute path → content, really written on the machine and seen by all; one owner a path
 	Dirs        Dirs                  `json:"dirs,omitzero"`                                                      // run: directories that the machine keeps for it
-	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta, but one below 1024 is run: name → port it listens on; what reads one through a token changes with it
+	Ports       map[string]Port       `json:"ports,omitempty"`                                                    // meta, but run if it is below 1024 or in a container: name → port it listens on; what reads one through a token changes with it
 	User        string                `json:"user,omitempty"`                                                     // run: user it runs as; absent means a dynamic one of its own
 	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but `notify` is run: how to see that it serves; what requires it starts then
 	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta, but having one is run: command before its first start on a machine; runs until it succeeded once, so it must bear repetition

@@ -63,6 +63,21 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 	return "", diag.Errorf(reader.Address.String(), "nothing to read by .%s", t.Field).At(reader.SpecPath...)
 }
 
+// Target is the service that a resolved ref is about; nil if it is about none of this graph.
+func (g *Graph) Target(reader *Service, t token.Token) *Service {
+	if t.Of == "me" {
+		return reader
+	}
+	if g.Externals[t.Name] != nil {
+		return nil
+	}
+	a, err := ParseAddress(t.Name)
+	if err != nil {
+		return nil
+	}
+	return g.one(a)
+}
+
 // Reads is the machine whose address a ref gives, as reader sees it; nil if it gives none.
 func (g *Graph) Reads(reader *Service, t token.Token) *Machine {
 	target := reader

@@ -40,18 +40,56 @@ func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
 	return out, nil
 }
 
-// PutArtifact unpacks an artifact into the store, under its digest only when all of it is
-// there and has that digest.
-func (h *Host) PutArtifact(a plan.Artifact, r io.Reader) error {
+// partly is the end of the name of what has arrived of an artifact whose way was
+// cut off: the bytes as they travel.
+const partly = ".defx-part"
+
+// Arrived tells how many bytes of an artifact lie here from an earlier time.
+func (h *Host) Arrived(d digest.Digest) int64 {
+	info, err := os.Lstat(filepath.Join(h.path, storePath, d.Hex()+partly))
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return info.Size()
+}
+
+// PutArtifact takes an artifact from the byte offset on, which must be what has Arrived, and
+// unpacks it into the store, under its digest only when all of it is there and
+// has that digest. What arrives before the connection is cut is kept for the next time.
+func (h *Host) PutArtifact(a plan.Artifact, offset int64, r io.Reader) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(); err != nil {
 		return err
 	}
-	final, tmp := path.Join(storePath, a.Digest.Hex()), path.Join(storePath, a.Digest.Hex()+temporary)
+	name := path.Join(storePath, a.Digest.Hex())
+	final, tmp, part := name, name+temporary, name+partly
 	if _, err := h.root.Lstat(final); err == nil {
 		_, err := io.Copy(io.Discard, r)
 		return err
+	}
+	fail := func(err error) error { return fmt.Errorf("artifact %s: %w", a.Path, err) }
+	flags := os.O_RDWR | os.O_CREATE
+	if offset == 0 {
+		flags |= os.O_TRUNC
+	}
+	f, err := h.root.OpenFile(part, flags, 0o600)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	at, err := f.Seek(0, io.SeekEnd)
+	if err == nil && at != offset {
+		err = fmt.Errorf("%d bytes of it are here, and the other side thinks of %d", at, offset)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	if _, err := io.Copy(f, r); err != nil {
+		return fail(err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fail(err)
 	}
 	if err := h.root.RemoveAll(tmp); err != nil {
 		return err
@@ -59,12 +97,14 @@ func (h *Host) PutArtifact(a plan.Artifact, r io.Reader) error {
 	if err := h.root.Mkdir(tmp, 0o755); err != nil {
 		return err
 	}
-	err := h.unpackArtifact(a, r, tmp)
-	if err == nil {
+	if err = h.unpackArtifact(a, f, tmp); err == nil {
 		err = h.root.Rename(tmp, final)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("artifact %s: %w", a.Path, err), h.root.RemoveAll(tmp))
+		err = errors.Join(fail(err), h.root.RemoveAll(tmp))
+	}
+	if err := errors.Join(err, h.root.Remove(part)); err != nil { // one that is not what it should be has no use
+		return err
 	}
 	return h.syncDir(storePath)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
@@ -20,6 +21,8 @@ type Client struct {
 	c       *conn
 	sending sync.Mutex
 
+	last atomic.Int64 // when the agent last took or said something
+
 	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan *Message
@@ -32,6 +35,9 @@ type Client struct {
 // NewClient greets the agent at the other end.
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
 	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, closed: make(chan struct{})}
+	c.last.Store(time.Now().UnixNano())
+	c.c.heard = func() { c.last.Store(time.Now().UnixNano()) }
+	c.c.wrote = c.c.heard
 	go c.receive()
 	if _, err := c.quickly(ctx, &Message{Kind: "hello", Protocol: Protocol}); err != nil {
 		c.Close()
@@ -50,6 +56,13 @@ func (c *Client) beat() {
 		case <-c.closed:
 			return
 		case <-every.C:
+		}
+		if time.Since(time.Unix(0, c.last.Load())) > silence {
+			c.mu.Lock()
+			c.broken = errors.New("the agent has fallen silent")
+			c.mu.Unlock()
+			c.rw.Close() // whoever waits for it sees that
+			return
 		}
 		if c.sending.TryLock() { // what is being sent tells it as well
 			err := c.c.send(&Message{Kind: "beat"})
@@ -75,7 +88,9 @@ func (c *Client) receive() {
 			if errors.Is(err, io.EOF) {
 				err = errors.New("the agent hung up")
 			}
-			c.broken = err
+			if c.broken == nil {
+				c.broken = err
+			}
 			for _, w := range c.waiting {
 				close(w)
 			}
@@ -183,18 +198,25 @@ func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses
 	return err
 }
 
-// Missing asks which artifacts are to be sent.
-func (c *Client) Missing(ctx context.Context, digests []digest.Digest) ([]digest.Digest, error) {
+// Missing asks which artifacts are to be sent, and from which byte on.
+func (c *Client) Missing(ctx context.Context, digests []digest.Digest) (map[digest.Digest]int64, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "missing", Digests: digests})
 	if err != nil {
 		return nil, err
 	}
-	return out.Digests, nil
+	missing := map[digest.Digest]int64{}
+	for i, d := range out.Digests {
+		missing[d] = 0
+		if i < len(out.Arrived) {
+			missing[d] = out.Arrived[i]
+		}
+	}
+	return missing, nil
 }
 
-// Put sends an artifact's content.
-func (c *Client) Put(ctx context.Context, a plan.Artifact, in io.Reader) error {
-	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a}, in)
+// Put sends an artifact's content from a byte on.
+func (c *Client) Put(ctx context.Context, a plan.Artifact, offset int64, in io.Reader) error {
+	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a, Offset: offset}, in)
 	return err
 }
 
@@ -257,6 +279,21 @@ func (c *Client) Object(ctx context.Context, d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("what arrived is not object %s", d.Short())
 	}
 	return out.Object, nil
+}
+
+// UseEngine says where the machine's docker engine listens, before anything is asked of it.
+func (c *Client) UseEngine(ctx context.Context, socket string) error {
+	_, err := c.quickly(ctx, &Message{Kind: "engine", Engine: socket})
+	return err
+}
+
+// Orphans asks for what runs in a scope's name and nothing that stands leads to.
+func (c *Client) Orphans(ctx context.Context, scope string) ([]string, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "orphans", Scope: scope})
+	if err != nil {
+		return nil, err
+	}
+	return out.Names, nil
 }
 
 // Restart starts a unit anew, as it stands, and waits until it is ready.

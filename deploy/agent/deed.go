@@ -35,6 +35,13 @@ func (d *deed) now() *Entry { return d.h.m.Scopes[d.scope][d.address] }
 // make brings the new version to life.
 func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	h := d.h
+	if h.system != nil {
+		if err := h.system.Check(ctx, append(slices.Clone(d.layout.Start), d.layout.Unit)...); err != nil {
+			return d.old, err
+		}
+	} else if contained(d.layout.Unit) {
+		return d.old, errors.New("a folder runs no containers: its machine must be connect: 'local' or 'ssh://…'")
+	}
 	b := &begun{Files: d.next.Files, Dirs: h.missingDirs(d.layout), Leaves: d.next.Leaves}
 	if err := h.note(note{Scope: d.scope, Address: d.address, Begin: b}); err != nil {
 		return d.old, err
@@ -46,7 +53,7 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	err := h.install(raw, d.next, d.layout, d.undo)
 	var r *running
 	if err == nil && h.system != nil {
-		h.stale = h.stale || len(unitsOf(d.undo.changed())) > 0
+		h.stale = h.stale || len(systemdUnits(d.undo.changed())) > 0
 		r = &running{h: h, next: d.next, standing: d.standing, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
 		err = d.unlocked(ctx, r.start)
 		if ctx.Err() != nil {
@@ -58,8 +65,8 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 		if err := d.clear(ctx, units); err != nil {
 			return d.now(), err
 		}
-		for _, u := range units {
-			h.system.Forget(ctx, u)
+		if err := d.forget(ctx, units); err != nil {
+			return d.now(), err
 		}
 		return d.next, h.end(d.scope, d.address, d.next)
 	}
@@ -80,12 +87,24 @@ func (d *deed) clear(ctx context.Context, stopped []string) error {
 		return err
 	}
 	removed := unitsOf(d.undo.changed()[before:])
-	d.h.stale = d.h.stale || len(removed) > 0
+	d.h.stale = d.h.stale || len(systemdUnits(d.undo.changed()[before:])) > 0
 	last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) })
 	if len(last) == 0 {
 		return nil
 	}
 	return d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) })
+}
+
+// forget drops what is left of units that were stopped for good.
+func (d *deed) forget(ctx context.Context, units []string) error {
+	return d.unlocked(ctx, func(ctx context.Context) error {
+		for _, u := range units {
+			if err := d.h.system.Forget(ctx, u); err != nil {
+				return fmt.Errorf("%s does not go: %w", u, err)
+			}
+		}
+		return nil
+	})
 }
 
 // unlocked does what takes long while others may use the machine.
@@ -163,8 +182,8 @@ func (d *deed) back(ctx context.Context, r *running, because error) (*Entry, err
 		if err := d.unlocked(limited, func(ctx context.Context) error { return stopAll(ctx, h.system, stop) }); err != nil {
 			return lost(err)
 		}
-		for _, u := range stop {
-			h.system.Forget(limited, u)
+		if err := d.forget(limited, stop); err != nil {
+			return lost(err)
 		}
 	}
 	if err := d.undo.run(); err != nil {
@@ -183,11 +202,19 @@ func (d *deed) back(ctx context.Context, r *running, because error) (*Entry, err
 	}
 	again := ""
 	err := d.unlocked(limited, func(ctx context.Context) error {
-		if err := h.system.Reload(ctx); err != nil || d.standing == nil {
-			return err
+		if len(systemdUnits(merged(d.next.Files, d.had))) > 0 {
+			if err := h.system.Reload(ctx); err != nil {
+				return err
+			}
+		}
+		if d.standing == nil {
+			return nil
 		}
 		if _, left := errors.AsType[*Unhealthy](because); !left {
 			again = "\nthe version before it runs again"
+			if !r.stopped {
+				again = "\nthe version before it was left as it is"
+			}
 		}
 		return r.resume(ctx, d.standing)
 	})
@@ -263,8 +290,8 @@ func (d *deed) remove(ctx context.Context) (*Entry, error) {
 		return d.back(ctx, nil, err)
 	}
 	if h.system != nil {
-		for _, u := range units {
-			h.system.Forget(ctx, u)
+		if err := d.forget(ctx, units); err != nil {
+			return d.now(), err
 		}
 	}
 	if d.old != nil {

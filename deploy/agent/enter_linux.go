@@ -20,6 +20,7 @@ type Entrance struct {
 	Address string   `json:"address"`
 	Command []string `json:"command"` // none = a shell
 	Term    string   `json:"term,omitempty"`
+	Engine  string   `json:"engine,omitempty"` // socket of the docker engine, if it is not where they usually are
 }
 
 // Text is the request as one word of hexadecimal digits, which no shell changes.
@@ -46,7 +47,8 @@ func Enter(text string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	sys := &systemd{}
+	sys := &both{}
+	sys.engine.Socket = e.Engine
 	st, err := sys.State(ctx, entry.Unit)
 	sys.Close()
 	if err != nil {
@@ -80,7 +82,11 @@ func Enter(text string) error {
 	if len(command) == 0 {
 		command = []string{"/bin/sh", "-i"}
 	}
-	args := append([]string{"nsenter", "--target", strconv.Itoa(st.PID), "--mount", "--uts", "--ipc", "--net", "--wd",
-		"--setgid", strconv.Itoa(int(owner.Gid)), "--setuid", strconv.Itoa(int(owner.Uid)), "--"}, command...)
+	spaces := []string{"--mount", "--uts", "--ipc", "--net", "--wd"}
+	if contained(entry.Unit) {
+		spaces = append(spaces, "--pid", "--root")
+	}
+	args := append(append([]string{"nsenter", "--target", strconv.Itoa(st.PID)}, spaces...), "--setgid", strconv.Itoa(int(owner.Gid)), "--setuid", strconv.Itoa(int(owner.Uid)), "--")
+	args = append(args, command...)
 	return syscall.Exec(nsenter, args, env)
 }

@@ -14,6 +14,7 @@ type Entrance struct {
 	Address string   `json:"address"`
 	Command []string `json:"command"` // none = a shell
 	Term    string   `json:"term,omitempty"`
+	Engine  string   `json:"engine,omitempty"`
 }
 
 // Text is the request as one word of hexadecimal digits, which no shell changes.

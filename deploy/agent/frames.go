@@ -42,6 +42,8 @@ type Message struct {
 	Timeout   int               `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back; retire: until it is given up
 	Digests   []digest.Digest   `json:"digests,omitempty"`
 	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
+	Offset    int64             `json:"offset,omitempty"`   // put: how many bytes were sent an earlier time
+	Arrived   []int64           `json:"arrived,omitempty"`  // answer of missing: how many bytes of each digest are there
 	Number    int               `json:"number,omitempty"`   // settle: the generation
 	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
 	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
@@ -53,7 +55,8 @@ type Message struct {
 	Info      *Info             `json:"info,omitempty"`     // answer of info
 	Object    []byte            `json:"object,omitempty"`   // answer of object
 	Freed     uint64            `json:"freed,omitempty"`    // answer of collect: bytes
-	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes
+	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes; of orphans: what nothing leads to
+	Engine    string            `json:"engine,omitempty"`   // engine: socket of the docker engine
 }
 
 // conn reads and writes frames.
@@ -61,6 +64,7 @@ type conn struct {
 	r     *bufio.Reader
 	w     *bufio.Writer
 	heard func() // after every frame; may be nil
+	wrote func() // after every frame of content was given away; may be nil
 }
 
 func newConn(rw io.ReadWriter) *conn {
@@ -127,6 +131,9 @@ func (c *conn) sendContent(r io.Reader) error {
 		if n > 0 {
 			if err := c.writeFrame(buf[:n]); err != nil {
 				return err
+			}
+			if c.wrote != nil {
+				c.wrote()
 			}
 		}
 		if err == io.EOF {

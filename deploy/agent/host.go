@@ -46,10 +46,17 @@ type Host struct {
 func OpenHost(root string, b backends.Set) *Host { return &Host{path: root, backends: b} }
 
 // OpenMachine is the machine that we are on: its units run.
-func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&systemd{}) }
+func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&both{}) }
 
 // Running gives the machine a system that runs its units.
 func (h *Host) Running(s System) *Host { h.system = s; return h }
+
+// UseEngine says where the machine's docker engine listens, if not where engines usually do.
+func (h *Host) UseEngine(socket string) {
+	if b, ok := h.system.(*both); ok {
+		b.engine.Socket = socket
+	}
+}
 
 // Fenced means that somebody with a higher token has been here.
 type Fenced struct {

@@ -1,16 +1,14 @@
 package agent
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,6 +16,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
@@ -69,6 +68,7 @@ type Info struct {
 	Arch    string           `json:"arch"`
 	Program string           `json:"program"` // this one, as it lies there
 	Systemd string           `json:"systemd,omitempty"`
+	Docker  string           `json:"docker,omitempty"` // version of its engine
 	Booted  time.Time        `json:"booted,omitzero"`
 	Free    uint64           `json:"free"`             // bytes where defx keeps things
 	Store   uint64           `json:"store"`            // bytes in the store
@@ -118,10 +118,11 @@ func (h *Host) Look(ctx context.Context, scope string, addresses []string) (map[
 				return nil, err
 			}
 			l.State = &st
+			l.Drift = append(l.Drift, st.Drift...)
 			if st.Active != "active" && st.Active != "reloading" {
 				l.Drift = append(l.Drift, fmt.Sprintf("%s is %s", alive(e), st.Active))
 			}
-			if alive(e) != e.Unit && strings.HasSuffix(alive(e), ".timer") {
+			if alive(e) != e.Unit && (strings.HasSuffix(alive(e), ".timer") || strings.HasSuffix(alive(e), ".cron")) {
 				if l.Runs, err = h.system.Runs(ctx, alive(e), e.Unit); err != nil {
 					return nil, err
 				}
@@ -250,7 +251,8 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 		if err := h.system.Check(ctx); err != nil {
 			return i, nil
 		}
-		i.Systemd = h.system.Version()
+		v := h.system.Versions(ctx)
+		i.Systemd, i.Docker = v["systemd"], v["docker"]
 	}
 	return i, nil
 }
@@ -265,67 +267,7 @@ func (h *Host) Logs(ctx context.Context, scope, address string, n int, follow bo
 	if h.system == nil {
 		return errors.New("nothing runs in a folder, so there is no journal")
 	}
-	args := []string{"--output=json", "--no-pager", "--quiet", "--all", fmt.Sprintf("--lines=%d", n)}
-	if follow {
-		args = append(args, "--follow")
-	}
-	// What its processes write, and what systemd writes of the version that stands.
-	args = append(args, "SYSLOG_IDENTIFIER="+strings.TrimSuffix(e.Name, ".service"), "+", "UNIT="+e.Unit)
-	cmd := exec.CommandContext(ctx, "journalctl", args...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("the journal cannot be read: %w", err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	lines := bufio.NewReaderSize(out, 64<<10)
-	var batch []Line
-	for {
-		raw, err := lines.ReadBytes('\n')
-		if len(raw) > 0 {
-			if l, ok := parseLine(raw); ok {
-				batch = append(batch, l)
-			}
-		}
-		if len(batch) > 0 && (err != nil || lines.Buffered() == 0 || len(batch) >= 500) {
-			if err := each(batch); err != nil {
-				return err
-			}
-			batch = nil
-		}
-		if err != nil {
-			return nil
-		}
-	}
-}
-
-// parseLine reads an entry of the journal's own export.
-func parseLine(raw []byte) (Line, bool) {
-	var e struct {
-		Time    string          `json:"__REALTIME_TIMESTAMP"`
-		PID     string          `json:"_PID"`
-		Message json.RawMessage `json:"MESSAGE"`
-	}
-	if json.Unmarshal(raw, &e) != nil {
-		return Line{}, false
-	}
-	var l Line
-	if us, err := strconv.ParseInt(e.Time, 10, 64); err == nil {
-		l.Time = time.UnixMicro(us).UTC()
-	}
-	l.PID, _ = strconv.Atoi(e.PID)
-	var bytes []byte
-	var numbers []int
-	if json.Unmarshal(e.Message, &l.Text) != nil && json.Unmarshal(e.Message, &numbers) == nil { // not UTF-8: a list of bytes
-		for _, n := range numbers {
-			bytes = append(bytes, byte(n))
-		}
-		l.Text = strings.ToValidUTF8(string(bytes), "\uFFFD")
-	}
-	return l, true
+	return h.system.Logs(ctx, e, n, follow, each)
 }
 
 // standing is the entry of a unit that stands.
@@ -392,6 +334,7 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 	for _, k := range keep {
 		live[k.Hex()] = true
 	}
+	known := map[string]bool{}
 	for _, units := range h.m.Scopes {
 		for _, e := range units {
 			for ; e != nil; e = e.Was {
@@ -399,10 +342,19 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 					return 0, nil, errors.New("an action here was interrupted: apply finishes it, and then there is rubbish to be told from the rest")
 				}
 				live[e.Object.Hex()] = true
+				for _, u := range unitsOf(e.Files) {
+					known[u] = true
+				}
 				for _, o := range e.Objects {
 					live[o] = true
 				}
 			}
+		}
+	}
+	if c, ok := h.system.(collector); ok {
+		if freed, gone, err = c.Collect(context.Background(), engine.Keep{Unit: func(u string) bool { return known[u] },
+			Artifact: func(hex string) bool { return live[hex] }, Image: h.imagesOf(live)}, dry); err != nil {
+			return freed, gone, err
 		}
 	}
 	programs := path.Join(base, "bin")
@@ -435,6 +387,54 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 		}
 	}
 	return freed, gone, nil
+}
+
+// collector is a system that keeps more than files.
+type collector interface {
+	Collect(ctx context.Context, keep engine.Keep, dry bool) (freed uint64, gone []string, err error)
+	Orphans(ctx context.Context, scope string, known func(unit string) bool) ([]string, error)
+}
+
+var imageRE = regexp.MustCompile(`@(sha256:[0-9a-f]{64})"`)
+
+// imagesOf tells which images of registries units in the store speak of.
+func (h *Host) imagesOf(live map[string]bool) func(string) bool {
+	images := map[string]bool{}
+	for hex := range live {
+		if raw, err := readRoot(h.root, path.Join(storePath, hex)); err == nil {
+			for _, m := range imageRE.FindAllSubmatch(raw, -1) {
+				images[string(m[1])] = true
+			}
+		}
+	}
+	return func(reference string) bool { return images[reference] }
+}
+
+// Orphans lists what runs here in a scope's name, and nothing that stands leads to.
+func (h *Host) Orphans(ctx context.Context, scope string) ([]string, error) {
+	c, ok := h.system.(collector)
+	if !ok {
+		return nil, nil
+	}
+	_, m, done, err := h.reading()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	done()
+	known := map[string]bool{}
+	for _, units := range m.Scopes {
+		for _, e := range units {
+			for ; e != nil; e = e.Was {
+				for _, u := range unitsOf(e.Files) {
+					known[u] = true
+				}
+			}
+		}
+	}
+	return c.Orphans(ctx, scope, func(u string) bool { return known[u] })
 }
 
 // runs tells whether some process is this program.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
 )
 
 // Where units lie. What defx writes elsewhere, systemd does not read.
@@ -21,6 +22,17 @@ const unitDir = "/etc/systemd/system"
 
 // unitsOf lists the units among files: those that can be stopped.
 func unitsOf(files []string) []string {
+	out := systemdUnits(files)
+	for _, f := range files {
+		if path.Dir(f) == docker.Dir && docker.Kind(f) != "" {
+			out = append(out, path.Base(f))
+		}
+	}
+	return out
+}
+
+// systemdUnits lists those that systemd runs.
+func systemdUnits(files []string) []string {
 	var out []string
 	for _, f := range files {
 		if path.Dir(f) == unitDir && path.Ext(f) != "" {
@@ -30,11 +42,13 @@ func unitsOf(files []string) []string {
 	return out
 }
 
+// contained tells whether a unit is an engine's and not systemd's.
+func contained(unit string) bool { return docker.Kind(unit) != "" }
+
 // stopOrder: what could start others goes first, groups last.
 func stopOrder(units []string) {
-	rank := func(u string) int {
-		return slices.Index([]string{".timer", ".socket", ".service", ".target"}, path.Ext(u))
-	}
+	order := slices.Concat([]string{".timer", ".socket", ".service"}, docker.Kinds, []string{".target"})
+	rank := func(u string) int { return slices.Index(order, path.Ext(u)) }
 	slices.SortStableFunc(units, func(a, b string) int { return rank(a) - rank(b) })
 }
 
@@ -48,6 +62,7 @@ type running struct {
 	changed  []string // paths that were written
 	before   *undo    // what they held
 	begun    time.Time
+	stopped  bool // something was stopped for it
 }
 
 // start makes the new version run and waits until it is ready.
@@ -57,6 +72,7 @@ func (r *running) start(ctx context.Context) error {
 		if err := sys.Reload(ctx); err != nil {
 			return err
 		}
+	} else if contained(l.Unit) { // there is nothing that would have to look
 	} else if st, err := sys.State(ctx, l.Unit); err != nil {
 		return err
 	} else if st.Load != "loaded" || st.Path != unitDir+"/"+l.Unit { // it looked while the file was written, or took it for what had the alias before
@@ -67,7 +83,13 @@ func (r *running) start(ctx context.Context) error {
 	if err := r.wellBefore(ctx); err != nil {
 		return err
 	}
+	for _, u := range l.Start {
+		if err := sys.Prepare(ctx, u, r.stop); err != nil {
+			return err
+		}
+	}
 	graceful := r.graceful()
+	r.stopped = true
 	if !graceful {
 		if err := stopAll(ctx, sys, r.stop); err != nil {
 			return err
@@ -319,6 +341,8 @@ func outcome(st State, err error) string {
 		return "it ended with exit code " + strconv.Itoa(st.Code)
 	case "signal", "core-dump":
 		return "it was ended by signal " + strconv.Itoa(st.Code)
+	case "oom-kill":
+		return "it was ended because it took more memory than it may"
 	case "timeout":
 		return "it was not ready in time"
 	case "", "success":
@@ -341,13 +365,27 @@ func (r *running) ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		for st.Active == "activating" && st.Sub == "health" { // its image looks by itself, and knows how often
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(200 * time.Millisecond):
+			}
+			if st, err = r.h.system.State(ctx, r.layout.Unit); err != nil {
+				return err
+			}
+		}
 		if d != nil || time.Since(st.Since) > calm { // it told by itself, or it has long been running
 			return r.alive(ctx)
+		}
+		rest := calm // what is left of it
+		if since := time.Since(st.Since); since > 0 {
+			rest -= since
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(calm):
+		case <-time.After(rest):
 		}
 		return r.alive(ctx)
 	}
@@ -390,8 +428,12 @@ func (r *running) alive(ctx context.Context) error {
 		return err
 	}
 	switch {
+	case st.Sub == "unhealthy":
+		return r.why(ctx, r.layout.Unit, errors.New("it is unhealthy, as its image tells"))
 	case st.Active == "active" || st.Active == "reloading":
 		return nil
+	case st.Sub == "restarted":
+		return r.why(ctx, r.layout.Unit, errors.New("it ended, and was started again"))
 	case st.Active == "inactive" && st.Result == "success":
 		return r.why(ctx, r.layout.Unit, errors.New("it ended at once"))
 	}
@@ -410,8 +452,8 @@ func (r *running) look(ctx context.Context, d *backends.Ready) error {
 		}
 		return err
 	}
-	var first error
-	for _, host := range hereabouts() {
+	hosts, first := r.h.system.Hosts(one, r.layout.Unit)
+	for _, host := range hosts {
 		err := visit(one, d, net.JoinHostPort(host, strconv.Itoa(d.Port)))
 		if err == nil {
 			return nil

@@ -46,7 +46,12 @@ func (s *system) did(what, unit string, f func()) error {
 	return nil
 }
 
-func (s *system) Check(context.Context) error  { return nil }
+func (s *system) Check(context.Context, ...string) error          { return nil }
+func (s *system) Prepare(context.Context, string, []string) error { return nil }
+func (s *system) Hosts(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
+func (s *system) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
+	return nil
+}
 func (s *system) Reload(context.Context) error { return nil }
 func (s *system) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
@@ -63,8 +68,8 @@ func (s *system) Restart(_ context.Context, u string) error {
 func (s *system) ReloadUnit(_ context.Context, u string) error {
 	return s.did("reload", u, func() {})
 }
-func (s *system) Raise(context.Context, string) error { return nil }
-func (s *system) Forget(context.Context, string)      {}
+func (s *system) Raise(context.Context, string) error  { return nil }
+func (s *system) Forget(context.Context, string) error { return nil }
 func (s *system) State(_ context.Context, u string) (agent.State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +81,7 @@ func (s *system) State(_ context.Context, u string) (agent.State, error) {
 }
 func (s *system) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
 func (s *system) Journal([]string, time.Time, int) []string                 { return []string{"its last words"} }
-func (s *system) Version() string                                           { return "0" }
+func (s *system) Versions(context.Context) map[string]string                { return nil }
 func (s *system) Close()                                                    {}
 
 // took gives what was asked for since the last call, and forgets it.

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// The other side says something every beat, if only that it is there. One that
-// says nothing for silence has gone without a word, and must not keep the
-// machine from others.
+// Both sides say something every beat, if only that they are there. One that
+// says nothing for silence has gone without a word: it must not keep the
+// machine from others, and nobody waits for it any longer.
 var (
 	beat    = 10 * time.Second
 	silence = 60 * time.Second
@@ -63,6 +63,21 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		defer sending.Unlock()
 		return c.send(m)
 	}
+	go func() {
+		every := time.NewTicker(beat)
+		defer every.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-every.C:
+			}
+			if sending.TryLock() { // what is being sent tells it as well
+				c.send(&Message{Kind: "beat"})
+				sending.Unlock()
+			}
+		}
+	}()
 	for {
 		m, err := c.receive()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrClosedPipe) {
@@ -76,7 +91,7 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		}
 		if m.Kind == "put" {
 			in := &content{c: c}
-			err := h.PutArtifact(*m.Artifact, in)
+			err := h.PutArtifact(*m.Artifact, m.Offset, in)
 			if _, rest := io.Copy(io.Discard, in); rest != nil { // what a failed put left unread
 				return rest
 			}
@@ -116,7 +131,11 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "fence":
 		err = h.Fence(m.Scope, m.Token, m.Addresses)
 	case "missing":
-		out.Digests, err = h.Missing(m.Digests)
+		if out.Digests, err = h.Missing(m.Digests); err == nil {
+			for _, d := range out.Digests {
+				out.Arrived = append(out.Arrived, h.Arrived(d))
+			}
+		}
 	case "do":
 		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "retire":
@@ -132,6 +151,10 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 			return out, errors.New("one object at a time")
 		}
 		out.Object, err = h.Object(m.Digests[0])
+	case "engine":
+		h.UseEngine(m.Engine)
+	case "orphans":
+		out.Names, err = h.Orphans(ctx, m.Scope)
 	case "restart":
 		err = h.Restart(ctx, m.Scope, m.Address)
 	case "collect":

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -35,8 +36,14 @@ func TestWhoFallsSilentGivesTheMachineFree(t *testing.T) {
 	if err := c.send(&Message{Kind: "fence", ID: 1, Scope: "dev/test", Token: 2}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.receive(); err != nil {
-		t.Fatal(err)
+	for {
+		m, err := c.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Kind == "fence" {
+			break
+		}
 	}
 	if err := <-over; err == nil {
 		t.Error("the agent did not notice")
@@ -45,5 +52,33 @@ func TestWhoFallsSilentGivesTheMachineFree(t *testing.T) {
 	defer next.Close()
 	if err := next.Fence("dev/test", 3, nil); err != nil {
 		t.Errorf("the machine is not free: %v", err)
+	}
+}
+
+// TestAnAgentThatFallsSilentIsNotWaitedFor: one that is at work says so now and
+// then; one that is frozen says nothing.
+func TestAnAgentThatFallsSilentIsNotWaitedFor(t *testing.T) {
+	wasBeat, wasSilence := beat, silence
+	defer func() { beat, silence = wasBeat, wasSilence }()
+	beat, silence = 20*time.Millisecond, 400*time.Millisecond
+	here, there := net.Pipe()
+	go func() { // an agent that greets, and takes all, and says nothing more
+		c := newConn(there)
+		if m, err := c.receive(); err == nil {
+			c.send(&Message{Kind: m.Kind, ID: m.ID, Protocol: Protocol})
+		}
+		for {
+			if _, err := c.receive(); err != nil {
+				return
+			}
+		}
+	}()
+	client, err := NewClient(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, known, err := client.Do(t.Context(), "dev/test", "a/b", 1, nil, nil); known || err == nil || !strings.Contains(err.Error(), "fallen silent") {
+		t.Errorf("%v", err)
 	}
 }

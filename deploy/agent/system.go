@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -16,8 +19,11 @@ import (
 
 // System runs units on a machine. Names are those of a Layout.
 type System interface {
-	// Check tells whether it is there at all.
-	Check(ctx context.Context) error
+	// Check tells whether what runs units is there at all: what runs these, or, for none, anything.
+	Check(ctx context.Context, units ...string) error
+	// Prepare makes what a unit needs and is not a file, without starting anything, and tells what is
+	// in its way. replaced are the units that will be stopped before it starts.
+	Prepare(ctx context.Context, unit string, replaced []string) error
 	// Reload makes it read the files of units again. Calls that come together share one reading.
 	Reload(ctx context.Context) error
 	// Start, Stop, Restart and ReloadUnit return when it is done. Start of what runs changes nothing.
@@ -27,19 +33,24 @@ type System interface {
 	ReloadUnit(ctx context.Context, unit string) error
 	// Raise makes a group count as started, without starting what belongs to it.
 	Raise(ctx context.Context, group string) error
-	// Forget drops the memory of a failure.
-	Forget(ctx context.Context, unit string)
+	// Forget drops what is left of a unit that was stopped for good, be it the memory of a failure.
+	Forget(ctx context.Context, unit string) error
 	// State tells how a unit is.
 	State(ctx context.Context, unit string) (State, error)
 	// Runs tells of a timer's service how it went, and when it is due.
 	Runs(ctx context.Context, timer, service string) (*Runs, error)
+	// Hosts lists the addresses on which a unit may listen, the likeliest first.
+	Hosts(ctx context.Context, unit string) ([]string, error)
+	// Logs gives the last n lines of all that an entry stands for, and with follow those to come.
+	Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error
 	// Journal gives the last n lines of units since a time.
 	Journal(units []string, since time.Time, n int) []string
-	Version() string
+	// Versions are those of what runs units here, by name.
+	Versions(ctx context.Context) map[string]string
 	Close()
 }
 
-// State is how a unit is, in systemd's words.
+// State is how a unit is, in systemd's words, whatever runs it.
 type State struct {
 	Load     string    `json:"load"`   // loaded, not-found, masked
 	Active   string    `json:"active"` // active, activating, inactive, failed, …
@@ -51,6 +62,7 @@ type State struct {
 	Since    time.Time `json:"since,omitzero"` // it is as it is
 	Path     string    `json:"path,omitempty"` // of its file
 	DropIns  []string  `json:"dropIns,omitempty"`
+	Drift    []string  `json:"drift,omitempty"` // what is not as it was made, one sentence each
 }
 
 // systemd is the system of a real machine, asked over its own socket: no
@@ -90,7 +102,7 @@ func (s *systemd) Close() {
 	}
 }
 
-func (s *systemd) Check(ctx context.Context) error {
+func (s *systemd) Check(ctx context.Context, _ ...string) error {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -101,15 +113,21 @@ func (s *systemd) Check(ctx context.Context) error {
 	return nil
 }
 
-// Version is systemd's own.
-func (s *systemd) Version() string {
-	c, err := s.connect(context.Background())
+// Versions has systemd's own.
+func (s *systemd) Versions(ctx context.Context) map[string]string {
+	c, err := s.connect(ctx)
 	if err != nil {
-		return ""
+		return nil
 	}
 	v, _ := c.GetManagerProperty("Version")
-	return strings.Trim(v, `"`)
+	return map[string]string{"systemd": strings.Trim(v, `"`)}
 }
+
+// Prepare has nothing to do: files are all that systemd needs.
+func (s *systemd) Prepare(context.Context, string, []string) error { return nil }
+
+// Hosts are those of the machine.
+func (s *systemd) Hosts(context.Context, string) ([]string, error) { return hereabouts(), nil }
 
 func (s *systemd) Reload(ctx context.Context) error {
 	s.mu.Lock()
@@ -151,9 +169,17 @@ func (s *systemd) read(ctx context.Context, r *reading) {
 type job func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
 
 // failedJob is a job that did not come to its end.
-type failedJob struct{ result string }
+type failedJob struct {
+	result string // in systemd's words
+	said   string // by an engine
+}
 
-func (f *failedJob) Error() string { return "systemd says: " + f.result }
+func (f *failedJob) Error() string {
+	if f.said != "" {
+		return f.said
+	}
+	return "systemd says: " + f.result
+}
 
 func (s *systemd) job(ctx context.Context, f job, unit, mode string) error {
 	c, err := s.connect(ctx)
@@ -173,7 +199,7 @@ func (s *systemd) job(ctx context.Context, f job, unit, mode string) error {
 			return ctx.Err()
 		case result := <-done:
 			if result != "done" && result != "skipped" {
-				return &failedJob{result}
+				return &failedJob{result: result}
 			}
 			return nil
 		case <-look.C:
@@ -219,10 +245,11 @@ func (s *systemd) Stop(ctx context.Context, unit string) error {
 	return err
 }
 
-func (s *systemd) Forget(ctx context.Context, unit string) {
+func (s *systemd) Forget(ctx context.Context, unit string) error {
 	if c, err := s.connect(ctx); err == nil {
 		c.ResetFailedUnitContext(ctx, unit) // most have nothing to forget
 	}
+	return nil
 }
 
 func (s *systemd) State(ctx context.Context, unit string) (State, error) {
@@ -321,4 +348,68 @@ func (s *systemd) Journal(units []string, since time.Time, n int) []string {
 	lines := strings.Split(text, "\n")
 	slices.Reverse(lines) // with a beginning, only the reverse order counts from the end
 	return lines
+}
+
+// Logs reads what its processes write, and what systemd writes of the version that stands.
+func (s *systemd) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
+	args := []string{"--output=json", "--no-pager", "--quiet", "--all", fmt.Sprintf("--lines=%d", n)}
+	if follow {
+		args = append(args, "--follow")
+	}
+	args = append(args, "SYSLOG_IDENTIFIER="+strings.TrimSuffix(e.Name, ".service"), "+", "UNIT="+e.Unit)
+	cmd := exec.CommandContext(ctx, "journalctl", args...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("the journal cannot be read: %w", err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	lines := bufio.NewReaderSize(out, 64<<10)
+	var batch []Line
+	for {
+		raw, err := lines.ReadBytes('\n')
+		if len(raw) > 0 {
+			if l, ok := parseLine(raw); ok {
+				batch = append(batch, l)
+			}
+		}
+		if len(batch) > 0 && (err != nil || lines.Buffered() == 0 || len(batch) >= 500) {
+			if err := each(batch); err != nil {
+				return err
+			}
+			batch = nil
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// parseLine reads an entry of the journal's own export.
+func parseLine(raw []byte) (Line, bool) {
+	var e struct {
+		Time    string          `json:"__REALTIME_TIMESTAMP"`
+		PID     string          `json:"_PID"`
+		Message json.RawMessage `json:"MESSAGE"`
+	}
+	if json.Unmarshal(raw, &e) != nil {
+		return Line{}, false
+	}
+	var l Line
+	if us, err := strconv.ParseInt(e.Time, 10, 64); err == nil {
+		l.Time = time.UnixMicro(us).UTC()
+	}
+	l.PID, _ = strconv.Atoi(e.PID)
+	var bytes []byte
+	var numbers []int
+	if json.Unmarshal(e.Message, &l.Text) != nil && json.Unmarshal(e.Message, &numbers) == nil { // not UTF-8: a list of bytes
+		for _, n := range numbers {
+			bytes = append(bytes, byte(n))
+		}
+		l.Text = strings.ToValidUTF8(string(bytes), "\uFFFD")
+	}
+	return l, true
 }

@@ -50,7 +50,7 @@ type step struct {
 	Failed  string  `json:"failed,omitempty"`
 }
 
-const journalName = "journal.jsonl"
+const JournalName = "journal.jsonl"
 
 // Unfinished is what the journal of an interrupted apply tells: which units
 // must be looked at before anything is believed about them.
@@ -61,7 +61,7 @@ type Unfinished struct {
 
 // ReadUnfinished reads the journal below the state's folder; nil if the last apply ended.
 func ReadUnfinished(dir string) (*Unfinished, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, journalName))
+	raw, err := os.ReadFile(filepath.Join(dir, JournalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -77,7 +77,7 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 		}
 		var l line
 		if err := json.Unmarshal(text, &l); err != nil {
-			return nil, fmt.Errorf("%s, line %d is damaged: %w", filepath.Join(dir, journalName), n, err)
+			return nil, fmt.Errorf("%s, line %d is damaged: %w", filepath.Join(dir, JournalName), n, err)
 		}
 		if l.Start != nil {
 			u.Machines = append(u.Machines, l.Start.Machines...)
@@ -105,7 +105,7 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 
 // openJournal appends to the journal of the state's folder.
 func openJournal(dir string) (*journal, error) {
-	path := filepath.Join(dir, journalName)
+	path := filepath.Join(dir, JournalName)
 	raw, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

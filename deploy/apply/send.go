@@ -3,6 +3,8 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/state"
@@ -33,18 +35,12 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	if err != nil {
 		return err
 	}
-	lacks := map[digest.Digest]bool{}
-	for _, d := range missing {
-		lacks[d] = true
-	}
 	for _, a := range u.Artifacts {
-		if lacks[a.Digest] {
-			in, err := r.w.Artifact(a)
-			if err != nil {
-				return err
+		if offset, lacks := missing[a.Digest]; lacks {
+			err := r.put(ctx, m, a, offset)
+			if err != nil && offset > 0 { // the beginning may have come from something else
+				err = r.put(ctx, m, a, 0)
 			}
-			err = m.client.Put(ctx, a, in)
-			in.Close()
 			if err != nil {
 				return err
 			}
@@ -52,6 +48,19 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 		m.sent[a.Digest] = true
 	}
 	return nil
+}
+
+// put sends an artifact, but not the bytes that are there from an earlier time.
+func (r *run) put(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
+	in, err := r.w.Artifact(a)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	if _, err := io.CopyN(io.Discard, in, offset); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return m.client.Put(ctx, a, offset, in)
 }
 
 func count(c *state.Counts, op plan.Op) {

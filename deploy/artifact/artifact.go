@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -59,6 +60,17 @@ func NewSource(root string, also []string, cache string) *Source {
 // is here must be the same. Nil lifts it.
 func (s *Source) Lock(locked map[string]plan.Artifact) {
 	s.locked, s.seen = locked, map[string]described{}
+}
+
+// Described lists the paths that were asked for, sorted, or nil and false if one
+// of them is in order only in part.
+func (s *Source) Described() ([]string, bool) {
+	for _, d := range s.seen {
+		if d.err != nil {
+			return nil, false
+		}
+	}
+	return slices.Sorted(maps.Keys(s.seen)), true
 }
 
 // problem is an error with what to do about it.

@@ -33,6 +33,7 @@ type site struct {
 	command  string // of the server, if another than usual
 	hostKeys bool
 	extra    string        // one more field of the entry
+	env      []string      // more of it for defx
 	patience time.Duration // how long a command may take; 0 = 3 minutes
 }
 
@@ -174,6 +175,7 @@ func (s *site) start(args ...string) *exec.Cmd {
 	s.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Dir, cmd.Env = s.dir, append(s.lab.Env(), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
+	cmd.Env = append(cmd.Env, s.env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second

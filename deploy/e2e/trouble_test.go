@@ -156,7 +156,7 @@ func TestKilledAnywhereOneMoreApplyConverges(t *testing.T) {
 	s := newSite(t, 3)
 	s.apply(0)
 	r := rand.New(rand.NewPCG(7, uint64(number("DEFX_TEST_SEED", 1))))
-	kills := number("DEFX_TEST_KILLS_MACHINES", 10)
+	kills := number("DEFX_TEST_KILLS_MACHINES", 25)
 	for i := range kills {
 		s.greeting, s.port = fmt.Sprintf("greeting %d", i), 6400+i
 		s.write()

@@ -20,7 +20,7 @@ func (m *Machine) id() string { return m.lab.bridge() + "-" + m.Name }
 func (m *Machine) furnish(tree string) error {
 	dir := filepath.Join(m.lab.base, m.Name)
 	m.Root = filepath.Join(dir, "root")
-	for _, d := range []string{"root", "upper", "work"} {
+	for _, d := range []string{"root", "upper", "work", "docker"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return err
 		}
@@ -125,7 +125,7 @@ func (m *Machine) start() {
 		fmt.Fprintf(&join, "echo $$ > %s/cgroup.procs; ", g)
 	}
 	m.nspawn = exec.Command("/bin/sh", "-c", join.String()+`exec systemd-nspawn "$@"`, "sh",
-		"--register=no", "--keep-unit", "--quiet", "--network-bridge="+m.lab.bridge(), "--machine="+m.id(), "-D", m.Root, "-b")
+		"--bind="+filepath.Join(m.lab.base, m.Name, "docker")+":/var/lib/docker", "--register=no", "--keep-unit", "--quiet", "--network-bridge="+m.lab.bridge(), "--machine="+m.id(), "-D", m.Root, "-b")
 	m.out.Reset()
 	m.nspawn.Stdout, m.nspawn.Stderr = &m.out, &m.out
 	m.nspawn.WaitDelay = time.Second
@@ -232,6 +232,7 @@ func (m *Machine) Kill() {
 	syscall.Kill(m.nspawn.Process.Pid, syscall.SIGKILL)
 	<-m.ended
 	m.lab.unplug(m.Name)
+	m.dockerGroups()
 	for _, dir := range cgroups() {
 		removeGroup(filepath.Join(dir, m.id()))
 	}

@@ -166,6 +166,9 @@ func (l *Lab) run(name string, args ...string) {
 	}
 }
 
+// Gateway is our own address in the lab's network.
+func (l *Lab) Gateway() string { return fmt.Sprintf("10.213.%d.1", l.n) }
+
 func (l *Lab) bridge() string { return fmt.Sprintf("dxt%d", l.n) }
 
 // network takes a number that no living process has, and makes its bridge.

@@ -7,7 +7,7 @@ local defx = import 'defx/v1.libsonnet';
 {
   name: 'oracle',
   machines: {
-    m1: { connect: 'dir:@m1.connect@', address: '@m1.address@', hostKey: '@m1.hostKey@', via: '@m1.via@', pool: 'p', roles: ['r', '@m1.role@'],
+    m1: { connect: 'dir:@m1.connect@', address: '@m1.address@', hostKey: '@m1.hostKey@', via: '@m1.via@', docker: '@m1.docker@', pool: 'p', roles: ['r', '@m1.role@'],
           labels: { l: 'x', extra: '@m1.label@' }, location: 'here', capacity: { memory: '@m1.capacity@' } },
     m2: { connect: 'dir:m2', address: '10.0.0.2', pool: 'q', roles: ['r'], labels: { l: 'x' }, location: 'there' },
   },
@@ -130,6 +130,7 @@ var oracleRows = []oracleRow{
 	one("Machine.address", "m1.address", v("10.0.0.1", "10.0.0.9"), "a/far", "a/scraper", "a/set#a", "a/set#b"),
 	one("Machine.hostKey", "m1.hostKey", v("ssh-ed25519 AAAA", "ssh-ed25519 BBBB")),
 	one("Machine.via", "m1.via", v("hop1", "hop2")),
+	one("Machine.docker", "m1.docker", v("unix:///run/a.sock", "unix:///run/b.sock")),
 	one("Machine.roles", "m1.role", v("r2", "r3")),
 	one("Machine.labels", "m1.label", v("x", "y")),
 	one("Machine.capacity", "m1.capacity", v("1Gi", "2Gi")),

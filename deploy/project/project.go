@@ -106,6 +106,9 @@ type Desired struct {
 	Moved       func(address string) string // what was renamed
 	Overrides   []string                    // functionalities that the entry overrides, sorted
 	Entry       json.RawMessage             // the entry's own value, libraries and overrides apart
+	Transforms  int                         // how many the entry has
+
+	before []lang.Read // lock, secrets and state, as they were before they were read
 }
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
@@ -115,7 +118,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides, Entry: res.Deployment}
+	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides, Entry: res.Deployment, Transforms: res.Transforms}
 	var head struct {
 		Name     string `json:"name"`
 		Machines map[string]struct {
@@ -129,6 +132,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
 		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
 	}
+	d.before = p.besides(d)
 	base := compile.Baseline{}
 	old := &plan.Plan{}
 	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
@@ -420,11 +424,12 @@ func (p *Project) artifact(t token.Token) (plan.Artifact, bool) {
 	return a, err == nil
 }
 
+const secretsIndex = "secrets/index.json"
+
 // secretVersions reads secrets/index.json: name → version, in clear. A damaged
 // one is an error: taken for empty, it would restart whoever uses a secret.
 func (p *Project) secretVersions(into map[string]string) error {
-	const name = "secrets/index.json"
-	raw, err := os.ReadFile(filepath.Join(p.Config.Root, name))
+	raw, err := os.ReadFile(filepath.Join(p.Config.Root, secretsIndex))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -432,7 +437,7 @@ func (p *Project) secretVersions(into map[string]string) error {
 		err = json.Unmarshal(raw, &into)
 	}
 	if err != nil {
-		return diag.Errorf("", "the versions of secrets cannot be read: %v", err).In(diag.Position{File: name}).
+		return diag.Errorf("", "the versions of secrets cannot be read: %v", err).In(diag.Position{File: secretsIndex}).
 			WithHint("an object of texts: { \"hydra/db-password\": \"3\" }")
 	}
 	return nil

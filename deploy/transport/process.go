@@ -15,7 +15,7 @@ import (
 type process struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
-	out    io.Reader
+	out    io.ReadCloser
 	errors *tail
 	ended  chan struct{} // closed when it is over
 	once   sync.Once
@@ -71,8 +71,12 @@ func (p *process) Close() error {
 	return nil
 }
 
-// kill ends the program now: whoever reads from it sees that.
-func (p *process) kill() { p.cmd.Process.Kill() }
+// kill ends the program now: whoever reads from it sees that, even if a child
+// of the program goes on and holds the other end.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	p.out.Close()
+}
 
 // line reads up to a newline, and not one byte beyond.
 func (p *process) line() (string, error) {

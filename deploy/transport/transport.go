@@ -43,6 +43,17 @@ func (d Dialer) connecting() time.Duration {
 // Dial gives a client of the machine's agent. A dir: machine's agent runs in
 // this process, and speaks the same frames as one far away.
 func (d Dialer) Dial(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+	c, err := d.dial(ctx, m)
+	if err == nil && m.Docker != "" {
+		if err = c.UseEngine(ctx, m.Docker); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("machine %s: %w", m.Name, err)
+		}
+	}
+	return c, err
+}
+
+func (d Dialer) dial(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 	kind, rest, _ := strings.Cut(m.Connect, ":")
 	switch {
 	case kind == "dir":

@@ -1,6 +1,28 @@
 // nginx in front of a small Go server that counts in redis. Debian's nginx and
 // redis are used where Debian puts them; the server comes as an artifact.
-function(env='dev') {
+//
+// With --tla-str backend=docker the same three run in containers: nginx and
+// redis come as artifacts too, which collect.sh makes of Debian's.
+local defx = import 'defx/v1.libsonnet';
+
+// A container has an address of its own, so what listens there listens on all.
+local contained = {
+  'data/redis': {
+    docker: { at: '/' },
+    service+: {
+      package: defx.artifact('./build/redis'),
+      user: '1000:1000',
+      files+: { '/etc/webstack/redis.conf': 'bind 0.0.0.0\nprotected-mode no\nport %s\ndir %s\nsave 60 1\n' % [defx.me.port('redis'), defx.me.dir('state')] },
+    },
+  },
+  'app/server': { service+: { command: ['server', '-listen', '0.0.0.0:' + defx.me.port('http')] } },
+  'front/nginx': {
+    docker: { at: '/' },
+    service+: { package: defx.artifact('./build/nginx'), user: '1000:1000' },
+  },
+};
+
+function(env='dev', backend='systemd') {
   name: 'webstack',
   libs: {
     front: import 'libs/front.libsonnet',
@@ -8,6 +30,8 @@ function(env='dev') {
     data: import 'libs/data.libsonnet',
   },
   machines: {
-    box: { connect: 'dir:./box' },
+    box: { connect: if backend == 'docker' then 'local' else 'dir:./box' },
   },
+  defaults: { backend: backend },
+  overrides: if backend == 'docker' then contained else {},
 }

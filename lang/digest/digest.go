@@ -15,8 +15,6 @@ import (
 	"io"
 	"os"
 	"sync"
-
-	"github.com/gowebpki/jcs"
 )
 
 // Digest is "sha256:" and 64 lower-case hexadecimal digits.
@@ -84,7 +82,7 @@ func Canonical(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return jcs.Transform(raw)
+	return canonical(raw)
 }
 
 // Bytes is the plain digest of content, the one sha256sum prints.

@@ -6,7 +6,7 @@ local defx = import 'defx/v1.libsonnet';
     // Hydra calls back when it has built; who may talk to whom has no order.
     connects: ['hydra/hydra-web'],
     service: {
-      command: ['/usr/bin/git', 'daemon', '--reuseaddr', '--base-path=' + defx.me.dir('state'), '--port=' + defx.me.port('git')],
+      command: ['/usr/bin/git', 'daemon', '--reuseaddr', '--export-all', '--base-path=%s/repositories' % defx.me.dir('state'), '--port=' + defx.me.port('git')],
       user: 'gitolite3',
       dirs: { state: 'gitolite3' },
       ports: { git: 9418 },
@@ -14,12 +14,13 @@ local defx = import 'defx/v1.libsonnet';
       initializer: ['/usr/bin/gitolite', 'setup', '-a', 'admin'],
     },
   },
-  // Runs every minute and pushes what is new.
+  // Runs every minute and fetches what is new.
   mirror: {
     requires: { git: 'gitolite' },
     service: {
-      command: ['/usr/bin/git', 'remote', 'update'],
-      env: { ORIGIN: 'git://%s:%s/' % [defx.dep('git').host, defx.dep('git').port('git')] },
+      command: ['/usr/bin/git', '-C', defx.me.dir('state') + '/testing.git', 'remote', 'update'],
+      initializer: ['/usr/bin/git', 'clone', '--mirror', 'git://%s:%s/testing.git' % [defx.dep('git').host, defx.dep('git').port('git')], defx.me.dir('state') + '/testing.git'],
+      dirs: { state: 'mirror' },
       schedule: { every: '1m', jitter: '5s' },
     },
   },

@@ -17,12 +17,32 @@ local hydra(command, more={}) = {
       user: 'postgres',
       dirs: { state: 'hydra-db' },
       ports: { sql: 5432 },
-      files: { '/etc/hydra-db/postgresql.conf': "listen_addresses = '*'\nmax_connections = 200\n" },
+      files: {
+        '/etc/hydra-db/postgresql.conf': |||
+          listen_addresses = '*'
+          unix_socket_directories = ''
+          max_connections = 200
+          hba_file = '/etc/hydra-db/pg_hba.conf'
+        |||,
+        '/etc/hydra-db/pg_hba.conf': 'host hydra hydra samenet scram-sha-256\n',
+      },
       reload: { signal: 'HUP' },
-      initializer: ['/usr/lib/postgresql/15/bin/initdb', '-D', defx.me.dir('state')],
+      // Each step may have been done by a try that was cut off.
+      initializer: [
+        '/bin/sh',
+        '-ec',
+        |||
+          PATH=/usr/lib/postgresql/15/bin:$PATH
+          [ -e "$1/PG_VERSION" ] || initdb -D "$1"
+          printf 'create role hydra login;\ncreate database hydra owner hydra;\n' | postgres --single -D "$1" postgres
+        |||,
+        'initializer',
+        defx.me.dir('state'),
+      ],
       ready: { tcp: true },
       stop: { signal: 'INT', timeout: '60s' },
     },
+    systemd: { service: { StateDirectoryMode: '0700' } },  // postgres asks for it
   },
   'hydra-web': {
     requires: { db: 'hydra-db' },
@@ -38,6 +58,7 @@ local hydra(command, more={}) = {
   // One placement; each member restarts alone.
   build: {
     requires: { db: 'hydra-db' },
+    after: ['hydra-web'],  // whose migration makes the tables
     connects: ['git/gitolite'],
     place: { roles: ['build'], location: 'frankfurt' },
   } + defx.group({

@@ -1,0 +1,566 @@
+package docker
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+const (
+	unitsDir = "/var/lib/defx/units" // copies of reloadable files, a folder a unit
+	doneDir  = "/var/lib/defx/done"  // one empty file for each script that succeeded
+)
+
+// builder collects what is wrong with a payload while its files are written.
+type builder struct {
+	payload
+	spec.Binder
+	home, base, version string
+	l                   backends.Layout
+}
+
+func (b *builder) unit() string    { return b.base + "." + b.version + ".container" }
+func (b *builder) cron() string    { return b.base + ".cron" }
+func (b *builder) init() string    { return b.base + ".init.once" }
+func (b *builder) migrate() string { return b.base + "." + b.version + ".migrate.once" }
+func (b *builder) ready() string   { return b.base + ".ready.probe" }
+func (b *builder) healthy() string { return b.base + ".healthy.probe" }
+func (b *builder) id() ID {
+	return ID{Scope: b.Run.Environment + "/" + b.Run.Deployment, Address: b.Run.Address.String(), Base: b.base}
+}
+
+// build makes the layout of a payload: copies of files first, then what is
+// shared, then what it runs, last what starts it.
+func build(p payload, version string, value func(token.Token) (string, bool)) (backends.Layout, diag.List) {
+	b := &builder{payload: p, Binder: spec.Binder{Subject: p.Run.Address.String(), Value: value}, version: version,
+		home: spec.Home(p.Run.Environment, p.Run.Deployment)}
+	b.base = spec.Base(b.home, p.Run.Address)
+	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
+		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
+		if !graph.ValidName(name) {
+			b.Fail(spec.At(), "%q is not a name", name)
+		}
+	}
+	b.l = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
+		Leaves: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl", doneDir + "/" + b.base + ".container-migrate-????????????"}}
+	c := b.container()
+	b.hostFiles()
+	id := b.id()
+	command := func(name, field string, list []token.Text, done string) {
+		b.write(name, Command{ID: id, Of: b.unit(), Command: b.texts(spec.At(field), list), Done: done}, false)
+	}
+	if p.Run.Initializer {
+		command(b.init(), "initializer", p.Meta.Initializer, b.initDone())
+		c.Before = append(c.Before, b.init())
+	}
+	if len(p.Run.Migrate) > 0 {
+		command(b.migrate(), "migrate", p.Run.Migrate, doneDir+"/"+b.base+".container-migrate-"+version)
+		c.Before = append(c.Before, b.migrate())
+	}
+	b.l.Scripts = c.Before
+	if b.l.Ready != nil && b.l.Ready.Exec != "" {
+		command(b.ready(), "ready", p.Meta.Ready.Exec, "")
+	}
+	if up := p.Meta.Update; up != nil {
+		b.l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
+		if len(up.Healthy) > 0 {
+			b.l.Healthy = b.healthy()
+			command(b.healthy(), "update", up.Healthy, "")
+		}
+	}
+	if rl := p.Meta.Reload; rl != nil {
+		cmd := Command{ID: id, Of: b.unit(), Command: b.texts(spec.At("reload", "command"), rl.Command)}
+		switch {
+		case len(rl.Command) > 0 && rl.Signal != "":
+			b.Fail(spec.At("reload"), "has both signal and command")
+		case rl.Signal != "":
+			cmd.Signal = b.Signal(spec.At("reload", "signal"), rl.Signal)
+		case len(rl.Command) == 0:
+			b.Fail(spec.At("reload"), "needs signal or command")
+		}
+		b.write(b.base+".reload", cmd, false)
+	}
+	if b.Run.Options.Network != "host" {
+		b.write(b.home+".network", Network{ID: ID{Scope: id.Scope, Base: b.home}, Name: b.home}, true)
+	}
+	if len(p.Run.Group) > 0 {
+		c.Pod = b.pod()
+		c.Network, c.Aliases = "", nil
+	}
+	b.write(b.unit(), c, false)
+	if p.Run.Scheduled {
+		b.schedule()
+		b.l.Start = []string{b.cron()}
+	}
+	return b.l, b.Errs
+}
+
+// write adds a file of ours.
+func (b *builder) write(name string, v any, shared bool) {
+	raw, err := digest.Canonical(v)
+	if err != nil {
+		b.Fail(spec.At(), "%v", err)
+	}
+	b.l.Files = append(b.l.Files, backends.File{Path: Dir + "/" + name, Content: append(raw, '\n'), Mode: 0o600, Shared: shared})
+}
+
+func (b *builder) initDone() string { return doneDir + "/" + b.base + ".container-init" }
+
+// words binds a text that an engine hands to a process.
+func (b *builder) word(at []string, t token.Text) string {
+	s := b.Bind(at, t)
+	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+		b.Fail(at, "%s holds bytes that no argument can carry", spec.Field(at))
+	}
+	return s
+}
+
+func (b *builder) texts(at []string, list []token.Text) []string {
+	var out []string
+	for _, t := range list {
+		out = append(out, b.word(at, t))
+	}
+	return out
+}
+
+// number is the user of a name, the same on every machine: nothing in an image
+// of ours knows names.
+func number(name string) int {
+	sum := sha256.Sum256([]byte(name))
+	return 200_000 + int(binary.BigEndian.Uint32(sum[:])%1_000_000)
+}
+
+// who tells as whom it runs: as the engine reads it, and by number (−1: the image knows).
+func (b *builder) who() (string, int) {
+	u := b.Run.User
+	first, _, _ := strings.Cut(u, ":")
+	n, err := strconv.Atoi(first)
+	switch {
+	case u != "" && !imageUserRE.MatchString(u):
+		b.Fail(spec.At("user"), "%q is not the name of a user", u).WithHint("a name, a number, or both of user and group: 1000:1000")
+	case err == nil:
+		return u, n
+	case u == "root":
+		return "0:0", 0
+	case !b.bare():
+		return u, -1
+	case u == "":
+		n = number(b.base)
+	default:
+		n = number("user " + u)
+	}
+	return fmt.Sprintf("%d:%d", n, n), n
+}
+
+// bare tells whether the image holds nothing but the package, below its folder.
+func (b *builder) bare() bool {
+	return b.Run.Build != nil && b.Run.Build.Base == "" && b.Run.Build.At != "/"
+}
+
+// container is the version itself.
+func (b *builder) container() *Container {
+	r := b.Run
+	user, uid := b.who()
+	c := &Container{ID: b.id(), Image: r.Image, Build: r.Build, User: user, Network: cmp.Or(r.Options.Network, b.home), Tmpfs: map[string]string{},
+		Entrypoint: b.texts(spec.At("command"), r.Command), Args: b.texts(spec.At("args"), r.Args), Job: r.Scheduled,
+		Config: r.Options.Config, Host: r.Options.Host, NoInit: r.Options.Init != nil && !*r.Options.Init}
+	if len(c.Entrypoint) == 0 && r.Build != nil {
+		b.Fail(spec.At("command"), "has no command")
+	}
+	if c.Network != "host" {
+		c.Aliases = slices.Compact(slices.Sorted(slices.Values(append([]string{alias(r.Address)}, r.Options.Aliases...))))
+		c.Ports = b.ports(r.Ports, r.Options.Ports, r.Options.Publish)
+	}
+	if r.Folder && r.Build != nil {
+		c.WorkDir = r.Build.At
+	}
+	c.ReadOnly = r.Build != nil
+	if r.Options.ReadOnly != nil {
+		c.ReadOnly = *r.Options.ReadOnly
+	}
+	if c.ReadOnly {
+		c.Tmpfs["/tmp"] = "mode=1777"
+	}
+	b.capabilities(c)
+	env := map[string]string{}
+	if b.bare() {
+		env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	}
+	for _, k := range spec.Keys(r.Secrets) {
+		target := "/run/secrets/" + k
+		c.Secrets = append(c.Secrets, Secret{Source: backends.SecretPath(r.Environment, r.Deployment, r.Secrets[k].Name), Target: target, Owner: uid})
+		env[k+"_FILE"] = target
+	}
+	b.dirs(c, env, uid)
+	b.files(c, uid)
+	for _, v := range r.Options.Volumes {
+		m := Mount{Path: v.Path, Target: v.Target, ReadOnly: v.ReadOnly, Owner: max(uid, 0)}
+		if v.Name != "" {
+			m.Volume = b.home + ".shared." + v.Name
+		}
+		c.Mounts = append(c.Mounts, m)
+	}
+	for _, hex := range r.Stored {
+		c.Mounts = append(c.Mounts, Mount{Path: backends.StorePath + "/" + hex, Target: backends.StorePath + "/" + hex, ReadOnly: true})
+	}
+	slices.SortStableFunc(c.Mounts, func(x, y Mount) int { return strings.Compare(x.Target, y.Target) })
+	for i := range c.Mounts {
+		if i > 0 && c.Mounts[i].Target == c.Mounts[i-1].Target {
+			b.Fail(spec.At(), "two things are shown at %s", c.Mounts[i].Target)
+		}
+	}
+	for k, t := range r.Env {
+		env[k] = b.word(spec.At("env", k), t)
+	}
+	for _, k := range spec.Keys(env) {
+		c.Env = append(c.Env, k+"="+env[k])
+	}
+	if lim := r.Limits; lim != nil {
+		if lim.CPU != "" {
+			c.NanoCPUs = int64(b.Milli(spec.At("limits", "cpu"), lim.CPU)) * 1e6
+		}
+		if lim.Memory != "" {
+			c.Memory = int64(b.Bytes(spec.At("limits", "memory"), lim.Memory))
+		}
+		c.Tasks, c.OpenFiles = int64(lim.Tasks), int64(lim.OpenFiles)
+	}
+	if len(c.Tmpfs) == 0 {
+		c.Tmpfs = nil
+	}
+	b.ending(c)
+	return c
+}
+
+// ending says when it is started again, and how it ends.
+func (b *builder) ending(c *Container) {
+	switch r := b.Run.Restart; {
+	case b.Run.Scheduled && r == "always":
+		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
+	case b.Run.Scheduled || r == "no":
+		c.Restart = "no"
+	case r == "" || r == "on-failure" || r == "always":
+		// The engine's own on-failure forgets a container when the machine boots, and unless-stopped when
+		// the engine was killed.
+		c.Restart = "always"
+	default:
+		b.Fail(spec.At("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
+	}
+	s := b.Run.Stop
+	if s == nil {
+		return
+	}
+	c.Stop = &Stop{Command: b.texts(spec.At("stop", "command"), s.Command)}
+	if s.Signal != "" {
+		c.Stop.Signal = b.Signal(spec.At("stop", "signal"), s.Signal)
+	}
+	if s.Timeout != "" {
+		d := b.Length(spec.At("stop", "timeout"), s.Timeout, 0)
+		c.Stop.Timeout = int((d + time.Second - 1) / time.Second) // the engine counts seconds
+	}
+}
+
+// whatImagesNeed is what programs of images keep: most begin as root to give
+// folders away and become somebody else.
+var whatImagesNeed = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+
+func (b *builder) capabilities(c *Container) {
+	own := b.Run.Options.Capabilities
+	if slices.Contains(own, "default") {
+		for _, name := range own {
+			if less, is := strings.CutPrefix(name, "-"); is {
+				c.CapDrop = append(c.CapDrop, less)
+			} else if name != "default" {
+				c.CapAdd = append(c.CapAdd, name)
+			}
+		}
+		return
+	}
+	c.CapDrop, c.CapAdd = []string{"ALL"}, own
+	if own == nil && !b.bare() && (b.Run.User == "" || b.Run.User == "root") {
+		c.CapAdd = whatImagesNeed
+	}
+}
+
+func (b *builder) ports(ports map[string]graph.Port, inner map[string]int, p *publish) []Port {
+	var out []Port
+	if p != nil && p.Off {
+		return nil
+	}
+	for _, name := range spec.Keys(ports) {
+		port := Port{Inner: inner[name], Outer: ports[name].Port, Protocol: cmp.Or(ports[name].Protocol, "tcp")}
+		if port.Inner == 0 {
+			port.Inner = port.Outer
+		}
+		if p != nil {
+			port.Address = p.Address
+		}
+		out = append(out, port)
+	}
+	return out
+}
+
+// dirs are volumes, which outlive containers.
+func (b *builder) dirs(c *Container, env map[string]string, uid int) {
+	d := b.Run.Dirs
+	for _, x := range []struct{ field, name, below, variable string }{
+		{"state", d.State, "/var/lib/", "STATE_DIRECTORY"}, {"cache", d.Cache, "/var/cache/", "CACHE_DIRECTORY"},
+		{"logs", d.Logs, "/var/log/", "LOGS_DIRECTORY"}, {"runtime", d.Runtime, "/run/", "RUNTIME_DIRECTORY"},
+	} {
+		if x.name == "" {
+			continue
+		}
+		target := x.below + x.name
+		if path.Clean(target) != target || strings.HasPrefix(x.name, "/") || strings.ContainsAny(x.name, ":\\\n\x00") {
+			b.Fail(spec.At("dirs", x.field), "%q is not a name of a directory", x.name)
+		}
+		env[x.variable] = target
+		if x.field == "runtime" {
+			c.Tmpfs[target] = "mode=0755"
+			if uid > 0 {
+				c.Tmpfs[target] = fmt.Sprintf("mode=0755,uid=%d,gid=%d", uid, uid)
+			}
+			continue
+		}
+		name := x.name
+		if !volumeRE.MatchString(name) {
+			name = digest.Bytes([]byte(name)).Short()
+		}
+		c.Mounts = append(c.Mounts, Mount{Volume: b.home + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
+	}
+}
+
+// files places the content of files and shows it to the container.
+func (b *builder) files(c *Container, uid int) {
+	content, copies := b.Run.Files, false
+	if b.Reload != nil {
+		content, copies = b.Reload.Files, true
+	}
+	user := b.Run.User
+	if user == "" && uid == -1 {
+		user = "root" // an image that says nothing else
+	}
+	for _, p := range spec.Keys(content) {
+		f, where := content[p], spec.At("files", p)
+		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsRune(p, 0) {
+			b.Fail(where, "%q is not an absolute, clean path", p)
+		}
+		for d := path.Dir(p); len(d) > 1; d = path.Dir(d) {
+			if _, file := content[d]; file {
+				b.Fail(where, "%s lies below %q, which is a file itself", spec.Field(where), d)
+			}
+		}
+		mode := b.Mode(where, f, user)
+		data := b.Content(where, f)
+		m := Mount{Target: p, ReadOnly: true}
+		switch {
+		case f.Store != "":
+			m.Path = f.Store
+		case copies || f.Owner != "":
+			m.Path = unitsDir + "/" + b.base + "/files" + p
+			b.l.Files = append(b.l.Files, backends.File{Path: m.Path, Content: data, Mode: mode, InPlace: copies})
+			if f.Owner != "" {
+				c.Own = append(c.Own, Owner{Path: m.Path, User: b.owner(where, f.Owner)})
+			}
+		default:
+			o := backends.NewObject(data, mode)
+			if !slices.ContainsFunc(b.l.Objects, func(have backends.Object) bool { return have.Name == o.Name }) {
+				b.l.Objects = append(b.l.Objects, o)
+			}
+			m.Path = backends.StorePath + "/" + o.Name
+		}
+		c.Mounts = append(c.Mounts, m)
+	}
+	b.passwd(c, content)
+}
+
+// owner is the number of a file's owner.
+func (b *builder) owner(where []string, name string) int {
+	if n, err := strconv.Atoi(name); err == nil {
+		return n
+	}
+	if !b.bare() {
+		b.Fail(append(slices.Clone(where), "owner"), "who %q is, the image alone knows", name).WithHint("owner: its number")
+	}
+	return number("user " + name)
+}
+
+// passwd gives the users of a bare image their names.
+func (b *builder) passwd(c *Container, content map[string]spec.File) {
+	if !b.bare() {
+		return
+	}
+	_, uid := b.who()
+	name := b.Run.User
+	if name == "" || strings.Trim(name, "0123456789:") == "" {
+		name = "app"
+	}
+	users, groups := "root:x:0:0::/:/sbin/nologin\n", "root:x:0:\n"
+	if uid > 0 {
+		users += fmt.Sprintf("%s:x:%d:%d::/:/sbin/nologin\n", name, uid, uid)
+		groups += fmt.Sprintf("%s:x:%d:\n", name, uid)
+	}
+	for p, text := range map[string]string{"/etc/passwd": users, "/etc/group": groups} {
+		if _, own := content[p]; own {
+			continue
+		}
+		o := backends.NewObject([]byte(text), 0o444)
+		b.l.Objects = append(b.l.Objects, o)
+		c.Mounts = append(c.Mounts, Mount{Path: backends.StorePath + "/" + o.Name, Target: p, ReadOnly: true})
+	}
+	slices.SortFunc(b.l.Objects, func(x, y backends.Object) int { return strings.Compare(x.Name, y.Name) })
+	b.l.Objects = slices.CompactFunc(b.l.Objects, func(x, y backends.Object) bool { return x.Name == y.Name })
+}
+
+// hostFiles are written where they say, for all to see.
+func (b *builder) hostFiles() {
+	content, inPlace := b.Run.HostFiles, false
+	if b.Reload != nil {
+		content, inPlace = b.Reload.HostFiles, true
+	}
+	for _, p := range spec.Keys(content) {
+		f, where := content[p], spec.At("hostFiles", p)
+		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
+			b.Fail(where, "%q is not an absolute, clean path", p)
+		}
+		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath)} {
+			if p == no || strings.HasPrefix(p, no+"/") {
+				b.Fail(where, "%s lies below %s, where defx writes no files of users", spec.Field(where), no)
+			}
+		}
+		if f.Owner != "" {
+			b.Fail(append(where, "owner"), "docker gives no files of the machine to its users").WithHint("leave owner out")
+		}
+		if f.Store != "" {
+			b.l.Files = append(b.l.Files, backends.File{Path: p, Link: f.Store})
+			continue
+		}
+		m, ok := spec.Octal(f.Mode)
+		if !ok || m > 0o777 {
+			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
+		}
+		b.l.Files = append(b.l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
+	}
+}
+
+// readiness tells how to see that a version is ready.
+func (b *builder) readiness() *backends.Ready {
+	r := b.Meta.Ready
+	if r == nil || b.Run.Scheduled {
+		return nil
+	}
+	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
+		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+	if r.Port != "" {
+		ports, inner := b.Run.Ports, b.Run.Options.Ports
+		for _, m := range b.Run.Group {
+			if m.Name == b.Run.Address.Member {
+				ports, inner = m.Ports, m.Inner
+			}
+		}
+		if out.Port = inner[r.Port]; out.Port == 0 {
+			out.Port = ports[r.Port].Port
+		}
+	}
+	if len(r.Exec) > 0 {
+		out.Exec = b.ready()
+	}
+	return out
+}
+
+func (b *builder) schedule() {
+	s := b.Meta.Schedule
+	if s == nil || (s.Cron == "") == (s.Every == "") {
+		b.Fail(spec.At("schedule"), "needs either cron or every")
+		return
+	}
+	if s.Cron != "" {
+		if _, err := spec.ParseCron(s.Cron); err != nil {
+			b.Fail(spec.At("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
+		}
+	} else if d, err := time.ParseDuration(s.Every); err != nil || d < time.Second {
+		b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
+	}
+	b.Length(spec.At("schedule", "jitter"), s.Jitter, 0)
+	b.write(b.cron(), Cron{ID: b.id(), Of: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: cmp.Or(s.Timezone, "UTC"), Jitter: s.Jitter,
+		CatchUp: s.Missed == "run"}, false)
+}
+
+// pod is the network that the members of a group share. It has the ports of all.
+func (b *builder) pod() string {
+	group := b.Run.Address
+	group.Member = ""
+	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.Base(b.home, group)}, Network: b.home, Aliases: []string{alias(group)}}
+	for _, m := range b.Run.Group {
+		a := group
+		a.Member = m.Name
+		p.Aliases = append(append(p.Aliases, alias(a)), m.Aliases...)
+		p.Ports = append(p.Ports, b.ports(m.Ports, m.Inner, m.Publish)...)
+	}
+	slices.Sort(p.Aliases)
+	p.Aliases = slices.Compact(p.Aliases)
+	raw, err := digest.Canonical(p)
+	if err != nil {
+		b.Fail(spec.At(), "%v", err)
+	}
+	name := p.Base + "." + digest.Bytes(raw).Short() + ".pod"
+	b.write(name, p, true)
+	return name
+}
+
+// alias is the name of a service in the network of its deployment. Names hold no
+// dots, so no two services have one.
+func alias(a graph.Address) string {
+	parts := []string{a.Name, a.Lib}
+	if a.Member != "" {
+		parts = append([]string{a.Member}, parts...)
+	}
+	if a.Replica != "" {
+		parts = append([]string{a.Replica}, parts...)
+	}
+	return strings.Trim(strings.Join(parts, "."), ".")
+}
+
+// Gateway is what containers call their machine.
+const Gateway = "host.docker.internal"
+
+// Sees tells what a service on the same machine is to one in a container: a
+// name in their network, or the machine itself.
+func (backend) Sees(in backends.Input, target *graph.Service, field, arg string, known bool) (string, bool) {
+	quiet := func([]string, string, ...any) *diag.Error { return &diag.Error{} }
+	mine := readOptions(in.Service, quiet)
+	if mine.Network == "host" {
+		return "", false
+	}
+	theirs := readOptions(target, quiet)
+	inside := target.Backend == "docker" && theirs.Network != "host"
+	member := func(a graph.Address) string { a.Member = ""; return a.String() }
+	together := target.Address == in.Service.Address || in.Service.Address.Member != "" && member(target.Address) == member(in.Service.Address)
+	switch {
+	case field == "port" && inside && theirs.Ports[arg] != 0:
+		return strconv.Itoa(theirs.Ports[arg]), true
+	case field == "port":
+		return "", false
+	case field == "address" && known && (!inside || len(theirs.Ports) == 0): // with ports of its own inside, it must be seen from inside
+		return "", false
+	case together && inside:
+		return "127.0.0.1", true
+	case inside:
+		return alias(target.Address), true
+	}
+	return Gateway, true
+}

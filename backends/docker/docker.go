@@ -1,0 +1,170 @@
+// Package docker renders services to containers.
+//
+// A version of a service is a file in Dir that holds all that an engine must be
+// told of it; the agent makes a container of the same name. So a version has an
+// owner, a journal and a way back exactly as a unit file has. Files reach a
+// container read-only by bind mounts from the store, or, if the service can
+// reload, from copies that are rewritten in place. An image is one of a
+// registry, by its digest, or is made on the machine of the package alone.
+//
+// The package knows what an engine can be told. It refuses to know how it is
+// told, and how files get to a machine. Invariants: a change that needs no new
+// process changes no Container; what an engine cannot carry is refused with the
+// place of its field.
+package docker
+
+import (
+	"fmt"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+type backend struct{}
+
+// New gives the backend.
+func New() backends.Backend { return backend{} }
+
+// Name is the word of the field backend and of the namespace.
+func (backend) Name() string { return "docker" }
+
+// Encoding rises when equal payloads would give other containers.
+func (backend) Encoding() int { return 1 }
+
+// payload is what a unit is before its refs are bound.
+type payload struct {
+	Run    runPart
+	Reload *reloadPart
+	Meta   metaPart
+}
+
+// runPart is what a new container is needed for. Its digest is the version.
+type runPart struct {
+	Deployment  string                 `json:"deployment"`
+	Environment string                 `json:"environment"`
+	Address     graph.Address          `json:"address"`
+	Image       string                 `json:"image,omitempty"`
+	Build       *Build                 `json:"build,omitempty"`
+	Folder      bool                   `json:"folder,omitempty"`  // the package is one, and the process runs there
+	Command     []token.Text           `json:"command,omitempty"` // program and first arguments
+	Args        []token.Text           `json:"args,omitempty"`
+	Env         map[string]token.Text  `json:"env,omitempty"`
+	Secrets     map[string]spec.Secret `json:"secrets,omitempty"`
+	Files       map[string]spec.File   `json:"files,omitempty"` // without reload
+	HostFiles   map[string]spec.File   `json:"hostFiles,omitempty"`
+	Bound       []string               `json:"bound,omitempty"`  // with reload: the paths alone
+	Stored      []string               `json:"stored,omitempty"` // artifacts that texts speak of
+	Dirs        graph.Dirs             `json:"dirs,omitzero"`
+	User        string                 `json:"user,omitempty"`
+	Initializer bool                   `json:"initializer,omitempty"` // there is one
+	Migrate     []token.Text           `json:"migrate,omitempty"`
+	Scheduled   bool                   `json:"scheduled,omitempty"`
+	Ports       map[string]graph.Port  `json:"ports,omitempty"`
+	Group       []member               `json:"group,omitempty"` // all that share its network, itself included
+	Limits      *graph.Limits          `json:"limits,omitempty"`
+	Restart     string                 `json:"restart,omitempty"`
+	Stop        *graph.Stop            `json:"stop,omitempty"`
+	Options     options                `json:"options,omitzero"`
+}
+
+// member is what the pod of a group needs to know of each.
+type member struct {
+	Name    string                `json:"name"`
+	Ports   map[string]graph.Port `json:"ports,omitempty"`
+	Inner   map[string]int        `json:"inner,omitempty"`
+	Publish *publish              `json:"publish,omitempty"`
+	Aliases []string              `json:"aliases,omitempty"`
+}
+
+// reloadPart is what a running process takes over when told to.
+type reloadPart struct {
+	Files     map[string]spec.File `json:"files"`
+	HostFiles map[string]spec.File `json:"hostFiles,omitempty"`
+}
+
+// metaPart is what changes without touching the process.
+type metaPart struct {
+	Ready       *graph.Ready    `json:"ready,omitempty"`
+	Update      *graph.Update   `json:"update,omitempty"`
+	Initializer []token.Text    `json:"initializer,omitempty"`
+	Schedule    *graph.Schedule `json:"schedule,omitempty"`
+	Reload      *graph.Reload   `json:"reload,omitempty"`
+}
+
+// Render makes the payload of a service. It also builds its files with a
+// stand-in for every ref, so that what no engine can carry is refused here,
+// where the field is known.
+func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
+	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.Address.String()}}
+	p := r.payload()
+	if len(r.Errs) == 0 {
+		_, errs := build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
+		r.Errs = append(r.Errs, errs...)
+	}
+	if len(r.Errs) > 0 {
+		for _, e := range r.Errs {
+			e.Path = r.Absolute(e.Path)
+		}
+		return plan.Payload{}, r.Errs.Sort()
+	}
+	out, err := p.encode()
+	if err != nil {
+		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(in.Service.SpecPath...)}
+	}
+	return out, nil
+}
+
+// Realize makes the files of a payload once the values of its refs are known.
+func (backend) Realize(pl plan.Payload, version string, value func(token.Token) (string, bool)) (backends.Layout, error) {
+	p, err := decodePayload(pl)
+	if err != nil {
+		return backends.Layout{}, err
+	}
+	if !spec.VersionRE.MatchString(version) {
+		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
+	}
+	l, errs := build(p, version, value)
+	if err := errs.Err(); err != nil {
+		return backends.Layout{}, err
+	}
+	return l, nil
+}
+
+func (p payload) encode() (plan.Payload, error) {
+	var out plan.Payload
+	var err error
+	if out.Run, err = digest.Canonical(p.Run); err != nil {
+		return out, err
+	}
+	if out.Meta, err = digest.Canonical(p.Meta); err != nil {
+		return out, err
+	}
+	if p.Reload != nil {
+		out.Reload, err = digest.Canonical(p.Reload)
+	}
+	return out, err
+}
+
+func decodePayload(pl plan.Payload) (payload, error) {
+	var p payload
+	if err := spec.Strict(pl.Run, &p.Run); err != nil {
+		return p, fmt.Errorf("the run part of a docker payload: %w", err)
+	}
+	if len(pl.Meta) > 0 {
+		if err := spec.Strict(pl.Meta, &p.Meta); err != nil {
+			return p, fmt.Errorf("the meta part of a docker payload: %w", err)
+		}
+	}
+	if len(pl.Reload) > 0 {
+		p.Reload = new(reloadPart)
+		if err := spec.Strict(pl.Reload, p.Reload); err != nil {
+			return p, fmt.Errorf("the reload part of a docker payload: %w", err)
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,335 @@
+package docker
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/backendtest"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+var update = flag.Bool("update", false, "write what is into the golden files")
+
+const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+func lit(words ...string) []token.Text {
+	out := make([]token.Text, len(words))
+	for i, w := range words {
+		out[i] = token.Lit(w)
+	}
+	return out
+}
+
+func tok(t token.Token) token.Text { return token.Text{{Token: &t}} }
+
+func secretTok(name, version string) token.Text {
+	return tok(token.Token{Kind: token.Secret, Name: name, Version: version})
+}
+
+func refTok(name, field, arg string) token.Text {
+	return tok(token.Token{Kind: token.Ref, Of: "set", Name: name, Field: field, Arg: arg})
+}
+
+func artifactTok(path string) token.Text {
+	return tok(token.Token{Kind: token.Artifact, Name: path})
+}
+
+func artifacts(t token.Token) (plan.Artifact, bool) {
+	kind := "tree"
+	if strings.HasSuffix(t.Name, ".bin") {
+		kind = "file"
+	}
+	return plan.Artifact{Digest: digest.Bytes([]byte(t.Name)), Path: t.Name, Kind: kind}, true
+}
+
+func input(name string, spec graph.Spec, options string) backends.Input {
+	path := []string{"libs", "hydra", name}
+	in := backends.Input{
+		Deployment: "zalora", Environment: "dev", Artifact: artifacts,
+		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name}, Backend: "docker", Spec: spec,
+			Path: path, SpecPath: append(slices.Clone(path), "service")},
+	}
+	if options != "" {
+		in.Service.Options = json.RawMessage(options)
+	}
+	return in
+}
+
+// full is a service that uses every field that can stand beside the others.
+func full() backends.Input {
+	in := input("web", graph.Spec{
+		Command:     lit("bin/server", "--port", "80"),
+		Args:        []token.Text{append(token.Lit("--db="), refTok("hydra/db", "host", "")...)},
+		Package:     artifactTok("dist/hydra"),
+		Env:         map[string]token.Text{"LOG": token.Lit("info"), "DB": refTok("hydra/db", "port", "sql")},
+		Secrets:     map[string]token.Text{"PASSWORD": secretTok("hydra/db-password", "v1")},
+		Files:       map[string]graph.File{"/etc/hydra/hydra.conf": {Text: token.Lit("a=b\n"), Mode: "0444"}},
+		HostFiles:   map[string]graph.File{"/etc/hydra.host": {Text: token.Lit("a=b\n"), Mode: "0444"}},
+		Dirs:        graph.Dirs{State: "hydra", Cache: "hydra", Logs: "hydra/web", Runtime: "hydra"},
+		Ports:       map[string]graph.Port{"http": {Port: 80, Protocol: "tcp"}},
+		Ready:       &graph.Ready{HTTP: "/health", Port: "http", Interval: "1s", Timeout: "30s"},
+		Initializer: lit("bin/init"),
+		Migrate:     lit("bin/migrate", "--all"),
+		Limits:      &graph.Limits{CPU: "0.5", Memory: "512Mi", Tasks: 100, OpenFiles: 4096},
+		Restart:     "on-failure",
+		Stop:        &graph.Stop{Signal: "SIGINT", Timeout: "10s"},
+		Labels:      map[string]string{"team": "web"},
+	}, "")
+	in.Service.Address.Replica = "0"
+	return in
+}
+
+func image() backends.Input {
+	in := full()
+	s := &in.Service.Spec
+	s.Image, s.Package, s.Command, s.Initializer, s.Migrate = anImage, nil, nil, nil, nil
+	in.Service.Options = json.RawMessage(`{"ports":{"http":8080},"publish":"127.0.0.1","aliases":["www"],"config":{"Hostname":"web"},"host":{"ShmSize":67108864},` +
+		`"volumes":[{"name":"shared","target":"/data"},{"path":"/var/run/docker.sock","target":"/var/run/docker.sock"}]}`)
+	return in
+}
+
+func group() backends.Input {
+	one, two := full(), full()
+	one.Service.Address.Member, two.Service.Address.Member = "one", "two"
+	two.Service.Spec.Ports = map[string]graph.Port{"admin": {Port: 81, Protocol: "tcp"}}
+	one.Group = []*graph.Service{one.Service, two.Service}
+	return one
+}
+
+func with(in backends.Input, f func(*graph.Spec)) backends.Input { f(&in.Service.Spec); return in }
+
+var samples = map[string]func() backends.Input{
+	"full":  full,
+	"image": image,
+	"group": group,
+	"reload": func() backends.Input {
+		return with(full(), func(s *graph.Spec) { s.Reload = &graph.Reload{Signal: "HUP"} })
+	},
+	"schedule": func() backends.Input {
+		return with(full(), func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "0 4 * * 1", Missed: "run"} })
+	},
+	"probe": func() backends.Input {
+		return with(full(), func(s *graph.Spec) {
+			s.Ready = &graph.Ready{Exec: lit("bin/ready")}
+			s.Update = &graph.Update{Soak: "5s", Healthy: lit("bin/healthy")}
+		})
+	},
+	"single-file": func() backends.Input {
+		return with(full(), func(s *graph.Spec) {
+			s.Package, s.Command, s.Initializer, s.Migrate, s.User = artifactTok("dist/server.bin"), lit("server.bin"), nil, nil, "git"
+		})
+	},
+}
+
+func TestContract(t *testing.T) {
+	for name, sample := range samples {
+		t.Run(name, func(t *testing.T) { backendtest.Run(t, New(), sample) })
+	}
+}
+
+// TestGolden compares what services become with what they became.
+func TestGolden(t *testing.T) {
+	for name, sample := range samples {
+		t.Run(name, func(t *testing.T) {
+			p, errs := New().Render(sample())
+			if len(errs) > 0 {
+				t.Fatal(errs)
+			}
+			l, err := New().Realize(p, "0123456789ab", backendtest.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			fmt.Fprintf(&b, "start %s\n", strings.Join(l.Start, " "))
+			for _, o := range l.Objects {
+				fmt.Fprintf(&b, "\n%s\n%s", o.Name, o.Content)
+			}
+			for _, f := range l.Files {
+				var pretty bytes.Buffer
+				if json.Indent(&pretty, f.Content, "", "  ") != nil {
+					pretty.Reset()
+					pretty.Write(f.Content)
+				}
+				fmt.Fprintf(&b, "\n%s %04o shared=%v inPlace=%v\n%s", f.Path, f.Mode, f.Shared, f.InPlace, pretty.Bytes())
+			}
+			file := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), b.String()); d != "" {
+				t.Errorf("(-want +got, -update to accept)\n%s", d)
+			}
+		})
+	}
+}
+
+// TestOnlyWhatAContainerHoldsMakesAnother: which parts of the payload move with which field.
+func TestOnlyWhatAContainerHoldsMakesAnother(t *testing.T) {
+	reloadable := func(s *graph.Spec) { s.Reload = &graph.Reload{Signal: "HUP"} }
+	scheduled := func(s *graph.Spec) { s.Schedule = &graph.Schedule{Every: "1h"} }
+	for _, c := range []struct {
+		name        string
+		base, apply func(*graph.Spec)
+		parts       string
+	}{
+		{"command", nil, func(s *graph.Spec) { s.Command = lit("bin/other") }, "run"},
+		{"env", nil, func(s *graph.Spec) { s.Env["LOG"] = token.Lit("debug") }, "run"},
+		{"secret", nil, func(s *graph.Spec) { s.Secrets["PASSWORD"] = secretTok("hydra/db-password", "v2") }, "run"},
+		{"port", nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 81} }, "run"},
+		{"file", nil, func(s *graph.Spec) { s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("x")} }, "run"},
+		{"file, reloadable", reloadable, func(s *graph.Spec) { s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("x")} }, "reload"},
+		{"another file, reloadable", reloadable, func(s *graph.Spec) { s.Files["/etc/more"] = graph.File{Text: token.Lit("x")} }, "run reload"},
+		{"reload", reloadable, func(s *graph.Spec) { s.Reload.Signal = "USR1" }, "meta"},
+		{"ready", nil, func(s *graph.Spec) { s.Ready.HTTP = "/" }, "meta"},
+		{"initializer", nil, func(s *graph.Spec) { s.Initializer = lit("bin/other") }, "meta"},
+		{"no initializer", nil, func(s *graph.Spec) { s.Initializer = nil }, "run meta"},
+		{"migrate", nil, func(s *graph.Spec) { s.Migrate = lit("bin/other") }, "run"},
+		{"schedule", scheduled, func(s *graph.Spec) { s.Schedule.Every = "2h" }, "meta"},
+		{"limits", nil, func(s *graph.Spec) { s.Limits.Memory = "1Gi" }, "run"},
+		{"stop", nil, func(s *graph.Spec) { s.Stop.Timeout = "1s" }, "run"},
+		{"soak", nil, func(s *graph.Spec) { s.Update = &graph.Update{Soak: "10s"} }, "meta"},
+		{"at once", nil, func(s *graph.Spec) { s.Update = &graph.Update{AtOnce: 2} }, ""},
+		{"labels", nil, func(s *graph.Spec) { s.Labels = map[string]string{"a": "b"} }, ""},
+		{"protect", nil, func(s *graph.Spec) { s.Protect = true }, ""},
+	} {
+		before, after := full(), full()
+		if c.base != nil {
+			c.base(&before.Service.Spec)
+			c.base(&after.Service.Spec)
+		}
+		c.apply(&after.Service.Spec)
+		var got []string
+		a, errs := New().Render(before)
+		b, more := New().Render(after)
+		if len(errs)+len(more) > 0 {
+			t.Fatal(errs, more)
+		}
+		for _, part := range []struct {
+			name string
+			a, b json.RawMessage
+		}{{"run", a.Run, b.Run}, {"reload", a.Reload, b.Reload}, {"meta", a.Meta, b.Meta}} {
+			if !bytes.Equal(part.a, part.b) {
+				got = append(got, part.name)
+			}
+		}
+		if s := strings.Join(got, " "); s != c.parts {
+			t.Errorf("%s moves %q, not %q", c.name, s, c.parts)
+		}
+	}
+}
+
+func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
+	bare := func(options string, f func(*graph.Spec)) backends.Input {
+		in := input("web", graph.Spec{Command: lit("bin/server"), Package: artifactTok("dist/hydra"), Ports: map[string]graph.Port{"http": {Port: 80}}}, options)
+		if f != nil {
+			f(&in.Service.Spec)
+		}
+		return in
+	}
+	for _, c := range []struct {
+		in         backends.Input
+		path, says string
+	}{
+		{bare("", func(s *graph.Spec) { s.Package = nil }), "service", "neither image nor package"},
+		{bare("", func(s *graph.Spec) { s.Image = "nginx:1" }), "service.package", "no package besides"},
+		{bare("", func(s *graph.Spec) { s.Image, s.Package, s.Command = "nginx:1", nil, nil }), "service.image", "has no digest"},
+		{bare("", func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"a": {Port: "http"}} }), "service.sockets", "passes no sockets"},
+		{bare("", func(s *graph.Spec) { s.Ready = &graph.Ready{Notify: true} }), "service.ready.notify", "passes no notification"},
+		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": token.Lit("\x00")} }), "service.env.A", "no argument can carry"},
+		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": secretTok("x", "")} }), "service.env.A", "a secret cannot stand in text"},
+		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not the name of a user"},
+		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a name of a directory"},
+		{bare("", func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "x"} }), "service.schedule.cron", "fields"},
+		{bare("", func(s *graph.Spec) {
+			s.Files = map[string]graph.File{"/etc/passwd/x": {Text: token.Lit("")}, "/etc/passwd": {Text: token.Lit("")}}
+		}), "service.files./etc/passwd/x", "is a file itself"},
+		{bare(`{"bse":"x"}`, nil), "docker.bse", "not known here"},
+		{bare(`{"base":"nginx:1"}`, nil), "docker.base", "has no digest"},
+		{bare(`{"at":"app"}`, nil), "docker.at", "absolute"},
+		{bare(`{"network":"bridge"}`, nil), "docker.network", "not known here"},
+		{bare(`{"ports":{"htp":80}}`, nil), "docker.ports.htp", "no port"},
+		{bare(`{"publish":"everywhere"}`, nil), "docker.publish", "not an address"},
+		{bare(`{"host":{"Privilged":true}}`, nil), "docker.host", "unknown field"},
+		{bare(`{"host":{"PortBindings":{}}}`, nil), "docker.host.PortBindings", "written by defx"},
+		{bare(`{"config":{"Cmd":["x"]}}`, nil), "docker.config.Cmd", "written by defx"},
+		{bare(`{"volumes":[{"target":"/x"}]}`, nil), "docker.volumes", "either a name or a path"},
+		{bare(`{"capabilities":["net admin"]}`, nil), "docker.capabilities", "capability"},
+	} {
+		_, errs := New().Render(c.in)
+		found := false
+		for _, e := range errs {
+			path := strings.Join(e.Path[min(len(e.Path), 3):], ".")
+			found = found || path == c.path && strings.Contains(e.Error(), c.says)
+		}
+		if !found {
+			t.Errorf("%s: no %q in %v", c.path, c.says, errs)
+		}
+	}
+}
+
+// TestANeighbourIsSeenFromInside: what a ref to a service on the same machine becomes.
+func TestANeighbourIsSeenFromInside(t *testing.T) {
+	reader := full()
+	see := func(target *graph.Service, field string, known bool) string {
+		v, ok := backend{}.Sees(reader, target, field, "http", known)
+		if !ok {
+			return "as everybody"
+		}
+		return v
+	}
+	other := input("db", graph.Spec{Ports: map[string]graph.Port{"http": {Port: 5000}}}, "").Service
+	mapped := input("db", graph.Spec{Ports: map[string]graph.Port{"http": {Port: 5000}}}, `{"ports":{"http":80}}`).Service
+	onHost := input("db", graph.Spec{}, `{"network":"host"}`).Service
+	outside := input("db", graph.Spec{}, "").Service
+	outside.Backend = "systemd"
+	for _, c := range []struct{ got, want string }{
+		{see(other, "host", false), "db.hydra"}, {see(other, "port", false), "as everybody"}, {see(other, "address", true), "as everybody"}, {see(other, "address", false), "db.hydra"},
+		{see(mapped, "port", true), "80"}, {see(mapped, "address", true), "db.hydra"},
+		{see(onHost, "host", false), Gateway}, {see(outside, "host", true), Gateway}, {see(reader.Service, "host", false), "127.0.0.1"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%q, want %q", c.got, c.want)
+		}
+	}
+	reader = group()
+	if got := see(reader.Group[1], "host", false); got != "127.0.0.1" {
+		t.Errorf("members of a group share a network: %q", got)
+	}
+	reader = input("web", graph.Spec{}, `{"network":"host"}`)
+	if got := see(other, "host", false); got != "as everybody" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestEveryOptionIsNamed(t *testing.T) {
+	var names []string
+	for f := range reflect.TypeFor[options]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, optionNames) {
+		t.Errorf("%v, named %v", names, optionNames)
+	}
+}

@@ -1,0 +1,169 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Cron is a line of cron: the values of its five fields, in order.
+type Cron struct {
+	Minutes, Hours, Days, Months, Weekdays []int // weekdays from 0, Sunday
+	// Either tells that both days are restricted, and a day that is one of them is meant. A field
+	// that begins with "*" does not count as restricted, as in cron.
+	Either bool
+}
+
+// cronField is one of the five fields of a cron line.
+type cronField struct {
+	name     string
+	min, max int
+	words    []string // names of the values from min on
+}
+
+var (
+	months   = []string{"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"}
+	weekdays = []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+
+	cronFields = []cronField{
+		{"minute", 0, 59, nil}, {"hour", 0, 23, nil}, {"day", 1, 31, nil}, {"month", 1, 12, months}, {"weekday", 0, 7, weekdays},
+	}
+	cronWords = map[string]string{
+		"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+		"@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *",
+	}
+)
+
+// ParseCron reads five fields, or a word.
+func ParseCron(line string) (Cron, error) {
+	if w, ok := cronWords[strings.TrimSpace(line)]; ok {
+		line = w
+	}
+	fields := strings.Fields(line)
+	if strings.HasPrefix(line, "@") {
+		return Cron{}, errors.New("this word is not known")
+	}
+	if len(fields) != 5 {
+		return Cron{}, fmt.Errorf("has %d fields", len(fields))
+	}
+	var sets [5][]int
+	for i, f := range fields {
+		var err error
+		if sets[i], err = cronFields[i].parse(f); err != nil {
+			return Cron{}, err
+		}
+	}
+	sets[4] = sundays(sets[4])
+	c := Cron{Minutes: sets[0], Hours: sets[1], Days: sets[2], Months: sets[3], Weekdays: sets[4],
+		Either: len(sets[4]) < 7 && !strings.HasPrefix(fields[2], "*") && !strings.HasPrefix(fields[4], "*")}
+	if !c.Either && !c.Possible() {
+		return Cron{}, errors.New("none of its months has such a day")
+	}
+	return c, nil
+}
+
+// Possible tells whether some month has one of the days.
+func (c Cron) Possible() bool {
+	longest := []int{0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
+	return slices.ContainsFunc(c.Months, func(m int) bool { return c.Days[0] <= longest[m] })
+}
+
+// Next is the first time after t that is meant, in t's zone. The zero time means
+// that there is none in eight years.
+func (c Cron) Next(t time.Time) time.Time {
+	day := time.Date(t.Year(), t.Month(), t.Day(), 12, 0, 0, 0, t.Location())
+	for range 8 * 366 {
+		if c.on(day) {
+			for _, h := range c.Hours {
+				for _, m := range c.Minutes {
+					at := time.Date(day.Year(), day.Month(), day.Day(), h, m, 0, 0, t.Location())
+					if at.After(t) && at.Hour() == h && at.Minute() == m { // an hour that a change of clocks leaves out is not there
+						return at
+					}
+				}
+			}
+		}
+		day = day.AddDate(0, 0, 1)
+	}
+	return time.Time{}
+}
+
+func (c Cron) on(day time.Time) bool {
+	date, week := slices.Contains(c.Days, day.Day()), slices.Contains(c.Weekdays, int(day.Weekday()))
+	if !slices.Contains(c.Months, int(day.Month())) {
+		return false
+	}
+	if c.Either {
+		return date || week
+	}
+	return date && week
+}
+
+// parse reads lists of ranges with steps and gives the values in order.
+func (f cronField) parse(s string) ([]int, error) {
+	in := map[int]bool{}
+	for _, item := range strings.Split(s, ",") {
+		span, stepText, stepped := strings.Cut(item, "/")
+		lo, hi, step := f.min, f.max, 1
+		if from, to, isRange := strings.Cut(span, "-"); span != "*" {
+			var err error
+			if lo, err = f.value(from); err != nil {
+				return nil, err
+			}
+			switch {
+			case isRange:
+				if hi, err = f.value(to); err != nil {
+					return nil, err
+				}
+			case !stepped:
+				hi = lo
+			}
+		} else if f.name == "weekday" {
+			hi = 6
+		}
+		if stepped {
+			n, err := strconv.Atoi(stepText)
+			if err != nil || n < 1 || n > f.max || stepText[0] == '+' {
+				return nil, fmt.Errorf("%s: %q is not a step", f.name, stepText)
+			}
+			step = n
+		}
+		if lo > hi {
+			return nil, fmt.Errorf("%s: %q ends before it begins", f.name, item)
+		}
+		for v := lo; v <= hi; v += step {
+			in[v] = true
+		}
+	}
+	out := make([]int, 0, len(in))
+	for v := range in {
+		out = append(out, v)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func (f cronField) value(s string) (int, error) {
+	if i := slices.Index(f.words, strings.ToLower(s)); i >= 0 {
+		return f.min + i, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < f.min || n > f.max || s[0] == '+' || s[0] == '-' {
+		return 0, fmt.Errorf("%s: %q is not between %d and %d", f.name, s, f.min, f.max)
+	}
+	return n, nil
+}
+
+// sundays makes both numbers of Sunday one.
+func sundays(v []int) []int {
+	if slices.Contains(v, 7) {
+		v = slices.DeleteFunc(v, func(d int) bool { return d == 7 })
+		if !slices.Contains(v, 0) {
+			v = append([]int{0}, v...)
+		}
+	}
+	return v
+}

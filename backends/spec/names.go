@@ -1,0 +1,48 @@
+package spec
+
+import (
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a unit's name.
+const maxBase = 200
+
+// Part writes one name so that "-" is free to separate parts: names are made
+// of a-z, 0-9 and "-" only, so two names never become one. It also keeps the
+// hierarchy of slices, which systemd reads from dashes, to whole parts.
+func Part(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// Home is the beginning of all names of a deployment on a machine.
+func Home(environment, deployment string) string {
+	return "defx-" + Part(environment) + "-" + Part(deployment)
+}
+
+// Base is the name of a service on a machine, without a suffix:
+// defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. Without a library there is
+// "_" in its place, which no name can become.
+func Base(home string, a graph.Address) string {
+	lib := "_"
+	if a.Lib != "" {
+		lib = Part(a.Lib)
+	}
+	whole := home + "-" + lib + "-" + Part(a.Name)
+	if a.Member != "" {
+		whole += "-" + Part(a.Member)
+	}
+	if a.Replica != "" {
+		whole += "." + Part(a.Replica)
+	}
+	return Shorten(whole)
+}
+
+// Shorten cuts a name that is too long for a file and lets a digest tell it
+// from others with the same beginning.
+func Shorten(s string) string {
+	if len(s) <= maxBase {
+		return s
+	}
+	return strings.TrimRight(s[:maxBase-13], "-_.") + "_" + digest.Bytes([]byte(s)).Short()
+}

@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/defx-dev/defx/deploy/engine"
+)
+
+// both is the system of a real machine: systemd and a docker engine, whichever
+// of them there is. What a unit's name ends in tells whose it is.
+type both struct {
+	systemd systemd
+	engine  engine.Engine
+
+	mu      sync.Mutex
+	checked map[bool]bool // contained → it was there
+}
+
+func (b *both) Check(ctx context.Context, units ...string) error {
+	if len(units) == 0 {
+		err := b.check(ctx, false)
+		if err != nil && b.check(ctx, true) == nil {
+			return nil
+		}
+		return err
+	}
+	for _, u := range units {
+		if err := b.check(ctx, contained(u)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *both) check(ctx context.Context, docker bool) error {
+	b.mu.Lock()
+	there := b.checked[docker]
+	b.mu.Unlock()
+	if there {
+		return nil
+	}
+	err := error(nil)
+	if docker {
+		err = b.engine.Check(ctx)
+	} else {
+		err = b.systemd.Check(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.checked == nil {
+		b.checked = map[bool]bool{}
+	}
+	b.checked[docker] = true
+	return nil
+}
+
+func (b *both) Reload(ctx context.Context) error { return b.systemd.Reload(ctx) }
+
+// told is an engine's error in the agent's terms.
+func told(err error) error {
+	if f, is := errors.AsType[*engine.Failed](err); is {
+		return &failedJob{said: f.Text}
+	}
+	return err
+}
+
+func (b *both) Prepare(ctx context.Context, unit string, replaced []string) error {
+	if !contained(unit) {
+		return nil
+	}
+	return b.engine.Prepare(ctx, unit, replaced)
+}
+
+func (b *both) Start(ctx context.Context, unit string) error {
+	if !contained(unit) {
+		return b.systemd.Start(ctx, unit)
+	}
+	return told(b.engine.Start(ctx, unit))
+}
+
+func (b *both) Stop(ctx context.Context, unit string) error {
+	if !contained(unit) {
+		return b.systemd.Stop(ctx, unit)
+	}
+	return b.engine.Stop(ctx, unit)
+}
+
+func (b *both) Restart(ctx context.Context, unit string) error {
+	if !contained(unit) {
+		return b.systemd.Restart(ctx, unit)
+	}
+	return told(b.engine.Restart(ctx, unit))
+}
+
+func (b *both) ReloadUnit(ctx context.Context, unit string) error {
+	if !contained(unit) {
+		return b.systemd.ReloadUnit(ctx, unit)
+	}
+	return told(b.engine.Reload(ctx, unit))
+}
+
+func (b *both) Raise(ctx context.Context, group string) error { return b.systemd.Raise(ctx, group) }
+
+func (b *both) Forget(ctx context.Context, unit string) error {
+	if !contained(unit) {
+		return b.systemd.Forget(ctx, unit)
+	}
+	return b.engine.Remove(ctx, unit)
+}
+
+func (b *both) State(ctx context.Context, unit string) (State, error) {
+	if !contained(unit) {
+		return b.systemd.State(ctx, unit)
+	}
+	st, err := b.engine.State(ctx, unit)
+	out := State{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, Since: st.Since, Drift: st.Drift}
+	if st.Known {
+		out.Load = "loaded"
+	}
+	return out, err
+}
+
+func (b *both) Runs(ctx context.Context, timer, service string) (*Runs, error) {
+	if !contained(timer) {
+		return b.systemd.Runs(ctx, timer, service)
+	}
+	last, next, err := b.engine.Runs(timer)
+	if err != nil {
+		return nil, err
+	}
+	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next}
+	switch {
+	case last.Begun.IsZero():
+	case last.Code == 0 && last.Error == "":
+		out.Result = "success"
+	case last.Code == 0:
+		out.Result = last.Error
+	default:
+		out.Result = "exit-code"
+	}
+	return out, nil
+}
+
+func (b *both) Hosts(ctx context.Context, unit string) ([]string, error) {
+	if !contained(unit) {
+		return b.systemd.Hosts(ctx, unit)
+	}
+	list, err := b.engine.Hosts(ctx, unit)
+	if err == nil && len(list) == 0 {
+		list = hereabouts()
+	}
+	return list, err
+}
+
+func (b *both) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
+	if !contained(e.Unit) {
+		return b.systemd.Logs(ctx, e, n, follow, each)
+	}
+	return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
+		out := make([]Line, len(list))
+		for i, l := range list {
+			out[i] = Line{Time: l.Time, Text: l.Text}
+		}
+		return each(out)
+	})
+}
+
+func (b *both) Journal(units []string, since time.Time, n int) []string {
+	var ofEngine, ofSystemd []string
+	for _, u := range units {
+		if contained(u) {
+			ofEngine = append(ofEngine, u)
+		} else {
+			ofSystemd = append(ofSystemd, u)
+		}
+	}
+	if len(ofEngine) == 0 {
+		return b.systemd.Journal(ofSystemd, since, n)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return b.engine.Tail(ctx, ofEngine, since, n)
+}
+
+func (b *both) Versions(ctx context.Context) map[string]string {
+	out := map[string]string{"systemd": b.systemd.Versions(ctx)["systemd"]}
+	if v := b.engine.Version(ctx); v != "" {
+		out["docker"] = v
+	}
+	return out
+}
+
+func (b *both) Collect(ctx context.Context, keep engine.Keep, dry bool) (uint64, []string, error) {
+	if b.check(ctx, true) != nil {
+		return 0, nil, nil // there is nothing to collect
+	}
+	return b.engine.Collect(ctx, keep, dry)
+}
+
+func (b *both) Orphans(ctx context.Context, scope string, known func(string) bool) ([]string, error) {
+	if b.check(ctx, true) != nil {
+		return nil, nil
+	}
+	return b.engine.Orphans(ctx, scope, known)
+}
+
+func (b *both) Close() {
+	b.systemd.Close()
+	b.engine.Close()
+}

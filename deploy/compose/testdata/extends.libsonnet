@@ -1,0 +1,41 @@
+// Made of extends.yaml by defx import compose.
+local defx = import 'defx/v1.libsonnet';
+{
+  base: {
+    backend: 'docker',
+    docker: {
+      aliases: ['base'],
+      capabilities: ['default'],
+      init: false,
+    },
+    service: {
+      env: {
+        FROM: 'base',
+      },
+      image: 'IMAGE',
+      restart: 'no',
+    },
+  },
+  web: {
+    backend: 'docker',
+    docker: {
+      aliases: ['web'],
+      capabilities: ['default'],
+      config: {
+        Labels: {
+          a: 'b',
+        },
+      },
+      init: false,
+    },
+    service: {
+      env: {
+        FROM: 'base',
+        MORE: '1',
+      },
+      image: 'IMAGE',
+      restart: 'always',
+    },
+  },
+}
+// left: .services.debug: its profiles are not active: --profile takes them along

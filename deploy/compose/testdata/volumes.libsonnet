@@ -1,0 +1,44 @@
+// Made of volumes.yaml by defx import compose.
+local defx = import 'defx/v1.libsonnet';
+{
+  web: {
+    backend: 'docker',
+    docker: {
+      aliases: ['web'],
+      capabilities: ['default'],
+      host: {
+        Tmpfs: {
+          '/run': 'size=65536',
+          '/scratch': 'size=1048576,mode=1777',
+        },
+      },
+      init: false,
+      volumes: [
+        {
+          name: 'data',
+          target: '/data',
+        },
+        {
+          name: 'data',
+          readOnly: true,
+          target: '/again',
+        },
+        {
+          path: '/etc/hostname',
+          readOnly: true,
+          target: '/etc/machine',
+        },
+      ],
+    },
+    service: {
+      files: {
+        '/etc/mine': {
+          from: defx.artifact('./a-config.txt'),
+        },
+      },
+      image: 'IMAGE',
+      restart: 'no',
+    },
+  },
+}
+// left: web.volumes./etc/machine: /etc/hostname is a path of the machine, and must be there: files and configs travel

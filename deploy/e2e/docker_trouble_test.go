@@ -1,0 +1,233 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/defx-dev/defx/deploy/engine"
+)
+
+// fleet is two services, a group and a job that all say a word.
+const fleet = `
+local serve(port) = { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
+{
+  db: { service: serve(7201) + { dirs: { state: 'db' }, migrate: ['toy', 'write', '$STATE_DIRECTORY/log', 'WORD'] } },
+  web: { requires: ['db'], service: serve(7202) + { files: { '/etc/db': 'http://%s:%s/' % [defx.dep('db').host, defx.dep('db').port('http')] } } },
+  pair: defx.group({ one: { service: serve(7203) }, two: { service: serve(7204) } }),
+  tick: { service: { package: toy, command: ['toy', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+}
+`
+
+// serves tells whether all of the fleet say a word, and there is nothing besides.
+func (s *site) serves(word string) error {
+	m := s.lab.Machines[0]
+	for port := 7201; port <= 7204; port++ {
+		if got, _ := m.Try(fmt.Sprintf("curl -s -m 5 http://127.0.0.1:%d", port)); got != word+"\n" {
+			return fmt.Errorf("port %d says %q, not %q\n%s", port, got, word, m.Docker("ps", "-a"))
+		}
+	}
+	names := strings.Fields(m.Docker("ps", "-a", "--filter", "label=dev.defx.unit", "--format", `{{.Label "dev.defx.unit"}}`))
+	count := map[string]int{}
+	for _, n := range names {
+		base, _, _ := strings.Cut(strings.TrimPrefix(n, "defx-default-dock-d-"), ".")
+		kind := n[strings.LastIndexByte(n, '.'):]
+		count[base+kind]++
+	}
+	for _, k := range []string{"db.container", "web.container", "pair-one.container", "pair-two.container", "pair.pod", "tick.cron"} {
+		if count[k] != 1 {
+			return fmt.Errorf("%d times %s: %v", count[k], k, names)
+		}
+	}
+	return nil
+}
+
+// TestKilledAmongContainersOneMoreApplyConverges kills defx, or the agent, at a
+// random moment.
+func TestKilledAmongContainersOneMoreApplyConverges(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	s.dock(fleet, "WORD", "first")
+	s.wants(0, "5 created")
+	r := rand.New(rand.NewPCG(11, uint64(number("DEFX_TEST_SEED", 1))))
+	for i := range number("DEFX_TEST_KILLS_DOCKER", 25) {
+		word := fmt.Sprintf("word%d", i)
+		s.dock(fleet, "WORD", word)
+		cmd := s.start("apply", "--yes")
+		after, victim := time.Duration(r.IntN(3500))*time.Millisecond, "defx"
+		time.Sleep(after)
+		if r.IntN(2) == 0 {
+			cmd.Process.Kill()
+		} else {
+			victim = "the agent"
+			m.Exec(`for p in /proc/[0-9]*; do case "$(readlink $p/exe)" in /var/lib/defx/bin/*) kill -9 ${p#/proc/};; esac; done; true`)
+		}
+		cmd.Wait()
+		t.Logf("%d: %s was killed after %s", i, victim, after)
+		if code, _ := s.run("apply", "--yes"); code != 0 {
+			t.Fatalf("%d: one more apply ends with %d", i, code)
+		}
+		if err := s.serves(word); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if code, out := s.run("apply", "--yes"); code != 0 || !strings.Contains(out, "Nothing to do") {
+			t.Fatalf("%d: not done yet", i)
+		}
+	}
+	if _, out := s.run("status", "--refresh"); strings.Contains(out, "nothing leads to") {
+		t.Errorf("orphans: %s", out)
+	}
+	log := m.Exec("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state.db)/log")
+	if !strings.HasPrefix(log, "first\n") {
+		t.Errorf("the data did not stay: %q", log)
+	}
+}
+
+func TestAnEngineThatGoesAndComesBack(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	s.dock(fleet, "WORD", "first")
+	s.wants(0, "5 created")
+	for i, signal := range []string{"TERM", "KILL", "TERM"} {
+		word := fmt.Sprintf("word%d", i)
+		s.dock(fleet, "WORD", word)
+		cmd := s.start("apply", "--yes")
+		time.Sleep(time.Duration(1000+400*i) * time.Millisecond)
+		m.StopDocker(signal)
+		m.StartDocker()
+		err := cmd.Wait()
+		out := fmt.Sprint(cmd.Stdout)
+		t.Logf("%s in the middle: %v\n%s", signal, err, out)
+		if err != nil && !strings.Contains(out, "docker engine") && !strings.Contains(out, "does not start") && !strings.Contains(out, "not ready") {
+			t.Errorf("the cause is not told")
+		}
+		if code, _ := s.run("apply", "--yes"); code != 0 {
+			t.Fatalf("%d: one more apply ends with %d", i, code)
+		}
+		if err := s.serves(word); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+
+	// Without one, and with one whose disk is full.
+	m.StopDocker("TERM")
+	m.Exec("rm -f /var/run/docker.sock")
+	s.dock(fleet, "WORD", "last")
+	s.wants(3, "no docker engine is here: there is no socket /var/run/docker.sock")
+	m.Exec("umount -l /var/lib/docker/overlay2 2>/dev/null; mount -t tmpfs -o size=24m tmpfs /var/lib/docker")
+	m.StartDocker()
+	big := make([]byte, 64<<20)
+	rand.NewChaCha8([32]byte{}).Read(big)
+	if err := os.MkdirAll(filepath.Join(s.dir, "build/big"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.copy(filepath.Join(s.dir, "build/toy"), "build/big/toy")
+	if err := os.WriteFile(filepath.Join(s.dir, "build/big/big"), big, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.dock(strings.ReplaceAll(fleet, "package: toy", "package: defx.artifact('../build/big')"), "WORD", "big")
+	s.wants(3, "no space left on device", "its disk is full: make room there")
+	m.StopDocker("TERM")
+	m.Exec("umount -l /var/lib/docker")
+	m.StartDocker()
+	s.wants(0)
+	if err := s.serves("big"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnImageOfARegistryIsPinned: what a tag stands for is written down once, and moves when asked.
+func TestAnImageOfARegistryIsPinned(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	l, err := net.Listen("tcp", s.lab.Gateway()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: registry.New()}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	tag, err := name.NewTag(l.Addr().String() + "/shop/toy:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(who string, health ...string) {
+		t.Helper()
+		dir := t.TempDir()
+		raw, err := os.ReadFile(filepath.Join(s.dir, "build/toy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "toy"), raw, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		img, err := engine.Image(empty.Image, dir, "/bin", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := img.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = file.DeepCopy()
+		file.Config.Entrypoint, file.Config.Cmd, file.Config.Env = []string{"/bin/toy"}, []string{"serve", "0.0.0.0:80"}, []string{"WHO=" + who, "PATH=/bin"}
+		if len(health) > 0 {
+			file.Config.Healthcheck = &v1.HealthConfig{Test: append([]string{"CMD", "toy"}, health...), Interval: time.Second, Timeout: 5 * time.Second, Retries: 2}
+		}
+		if img, err = mutate.ConfigFile(img, file); err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.Write(tag, img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says := func(want string) {
+		t.Helper()
+		if got, _ := m.Try("curl -s http://127.0.0.1:7301"); got != want+"\n" {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	library := "{ web: { service: { image: '" + tag.String() + "', ports: { http: 7301 } }, docker: { ports: { http: 80 } } } }\n"
+	publish("one")
+	s.dock(library)
+	s.wants(3, "has no digest, so it may be another one tomorrow")
+	if code, _ := s.run("lock", "--update"); code != 0 {
+		t.Fatal("no lock")
+	}
+	s.wants(0, "1 created")
+	says("one")
+
+	publish("two", "get", "http://127.0.0.1/")
+	s.wants(0, "Nothing to do")
+	says("one")
+	s.run("lock", "--update")
+	s.wants(0, "1 updated")
+	says("two")
+
+	// An image that says of itself that it is not well is not taken.
+	publish("three", "wants", "/nowhere")
+	s.run("lock", "--update")
+	s.wants(3, "it is unhealthy, as its image tells", "the version before it runs again")
+	says("two")
+
+	// The old image goes with the generations that lead to it.
+	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
+		t.Error("no gc")
+	}
+	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
+		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
+	}
+}

@@ -1,0 +1,104 @@
+// Toy is a program for containers that hold nothing else. Its words are done
+// one after the other:
+//
+//	write FILE TEXT   append a line
+//	wants FILE        end with exit code 4 if there is none
+//	say TEXT          a line on standard output
+//	fail CODE         end with it
+//	get URL           end with exit code 5 unless it answers 200, and say the answer
+//	serve ADDRESS     answer every request with what follows "=" of the variable WHO; SIGHUP appends
+//	                  the content of $RELOADS to $STATE_DIRECTORY/reloads
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	words := os.Args[1:]
+	next := func() string {
+		if len(words) == 0 {
+			fmt.Println("a word is missing")
+			os.Exit(2)
+		}
+		w := words[0]
+		words = words[1:]
+		return os.Expand(w, os.Getenv)
+	}
+	check := func(err error, code int) {
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(code)
+		}
+	}
+	line := func(file, text string) {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		check(err, 3)
+		_, err = fmt.Fprintln(f, text)
+		check(err, 3)
+		check(f.Close(), 3)
+	}
+	for len(words) > 0 {
+		switch verb := next(); verb {
+		case "write":
+			file := next()
+			line(file, next())
+		case "wants":
+			_, err := os.Stat(next())
+			check(err, 4)
+		case "say":
+			fmt.Println(next())
+		case "fail":
+			code, _ := strconv.Atoi(next())
+			os.Exit(code)
+		case "sleep":
+			d, err := time.ParseDuration(next())
+			check(err, 2)
+			time.Sleep(d)
+		case "get":
+			client := http.Client{Timeout: 5 * time.Second}
+			res, err := client.Get(next())
+			check(err, 5)
+			raw, _ := io.ReadAll(res.Body)
+			fmt.Printf("%s", raw)
+			if res.StatusCode != 200 {
+				os.Exit(5)
+			}
+		case "serve":
+			hup := make(chan os.Signal, 1)
+			signal.Notify(hup, syscall.SIGHUP)
+			go func() {
+				for range hup {
+					raw, err := os.ReadFile(os.Getenv("RELOADS"))
+					check(err, 3)
+					line(os.Getenv("STATE_DIRECTORY")+"/reloads", string(raw))
+				}
+			}()
+			http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+				if url := r.URL.Query().Get("ask"); url != "" { // what this one sees
+					res, err := http.Get(url)
+					if err != nil {
+						http.Error(w, err.Error(), 502)
+						return
+					}
+					defer res.Body.Close()
+					io.Copy(w, res.Body)
+					return
+				}
+				fmt.Fprintln(w, os.Getenv("WHO"))
+			})
+			fmt.Println("serving")
+			check(http.ListenAndServe(next(), nil), 6)
+		default:
+			fmt.Println("no such word:", verb)
+			os.Exit(2)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/defx-dev/defx/backends/docker"
+	"github.com/moby/moby/client"
+)
+
+// Keep tells Collect what is needed.
+type Keep struct {
+	Unit     func(unit string) bool      // it stands
+	Artifact func(hex string) bool       // packages of what stands, or to which a way back is kept
+	Image    func(reference string) bool // the same for images of registries: "…@sha256:HEX"
+}
+
+// Collect removes containers of ours that nothing leads to, and images that were
+// made or fetched for what is not needed any more.
+func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64, gone []string, err error) {
+	err = e.lasting(ctx, func(api *client.Client) error {
+		freed, gone = 0, nil
+		orphans, err := e.Orphans(ctx, "", keep.Unit)
+		if err != nil {
+			return err
+		}
+		for _, name := range orphans {
+			gone = append(gone, "container "+name)
+			if dry {
+				continue
+			}
+			if err := remove(ctx, api, name); err != nil {
+				return err
+			}
+		}
+		used := map[string]bool{}
+		containers, err := api.ContainerList(ctx, client.ContainerListOptions{All: true})
+		if err != nil {
+			return err
+		}
+		for _, c := range containers.Items {
+			used[c.ImageID] = used[c.ImageID] || !slices.Contains(orphans, strings.TrimPrefix(c.Names[0], "/"))
+		}
+		images, err := api.ImageList(ctx, client.ImageListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, i := range images.Items {
+			var mine []string
+			others := false
+			for _, tag := range i.RepoTags {
+				switch {
+				case strings.HasPrefix(tag, packages):
+					if !keep.Artifact(i.Labels[docker.LabelArtifact]) {
+						mine = append(mine, tag)
+					}
+				case strings.HasPrefix(tag, pulled):
+					if !keep.Image("sha256:" + strings.TrimPrefix(tag, pulled)) {
+						mine = append(mine, tag)
+					}
+				case strings.HasPrefix(tag, selves):
+					mine = append(mine, tag)
+				default:
+					others = true
+				}
+			}
+			if len(mine) == 0 || used[i.ID] {
+				continue
+			}
+			if !others { // nobody but us ever named it
+				for _, d := range i.RepoDigests {
+					if !strings.HasPrefix(d, "<none>") {
+						mine = append(mine, d)
+					}
+				}
+				freed += uint64(max(0, i.Size))
+			}
+			for _, ref := range mine {
+				gone = append(gone, "image "+ref)
+				if dry {
+					continue
+				}
+				if _, err := api.ImageRemove(ctx, ref, client.ImageRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if !dry {
+		e.forgetImages()
+	}
+	return freed, gone, err
+}
+
+func (e *Engine) forgetImages() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.ids)
+}

@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/defx-dev/defx/backends/docker"
+)
+
+// folder makes files, of other times and rights each time it is called.
+func folder(t *testing.T, mode os.FileMode) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"bin/server": "#!/bin/true\n", "share/a.txt": "a", "share/b/c.txt": "c"} {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), mode|0o100); err != nil {
+			t.Fatal(err)
+		}
+		m := mode &^ 0o111
+		if strings.HasPrefix(name, "bin/") {
+			m = mode | 0o100
+		}
+		if err := os.WriteFile(p, []byte(text), m); err != nil {
+			t.Fatal(err)
+		}
+		past := time.Unix(int64(mode)*1000, 0)
+		if err := os.Chtimes(p, past, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("a.txt", filepath.Join(dir, "share/link")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestEqualPackagesMakeEqualImages(t *testing.T) {
+	digest := func(dir, at, label string) string {
+		t.Helper()
+		img, err := Image(empty.Image, dir, at, map[string]string{"of": label})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := img.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.String()
+	}
+	one := digest(folder(t, 0o644), "/app", "x")
+	if two := digest(folder(t, 0o600), "/app", "x"); two != one {
+		t.Errorf("%s, then %s", one, two)
+	}
+	// Whoever changes this makes all images anew everywhere: then form rises too.
+	if runtime.GOARCH == "amd64" && one != "sha256:"+golden {
+		t.Errorf("images are made otherwise: %s", one)
+	}
+	other := folder(t, 0o644)
+	if err := os.WriteFile(filepath.Join(other, "share/a.txt"), []byte("b"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{digest(other, "/app", "x"), digest(folder(t, 0o644), "/srv", "x"), digest(folder(t, 0o644), "/app", "y")} {
+		if d == one {
+			t.Error("another package makes the same image")
+		}
+	}
+	if _, err := Image(empty.Image, filepath.Join(other, "none"), "/app", nil); err == nil {
+		t.Error("no folder, and an image")
+	}
+}
+
+func TestAnEngineIsSentWholeImagesWithoutWhatItHas(t *testing.T) {
+	img, err := Image(empty.Image, folder(t, 0o644), "/app", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, err := Image(img, folder(t, 0o644), "/more", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "image.tar")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := archive(f, above, nil, "defx.local/package:x"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	back, err := tarball.ImageFromPath(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := above.ConfigName()
+	b, err := back.ConfigName()
+	if err != nil || a != b {
+		t.Errorf("%v %v %v", a, b, err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[v1.Hash]bool{config.RootFS.DiffIDs[0]: true}
+	names := func(there map[v1.Hash]bool) int {
+		t.Helper()
+		var b bytes.Buffer
+		if err := archive(&b, above, there, "defx.local/package:x"); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for r := tar.NewReader(&b); ; n++ {
+			if _, err := r.Next(); err != nil {
+				return n
+			}
+		}
+	}
+	if all, some := names(nil), names(there); all != 4 || some != 3 {
+		t.Errorf("%d files with all layers, %d without the one that is there", all, some)
+	}
+}
+
+func TestTheUsersOwnEngineIsAsked(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("DOCKER_CONFIG", "")
+	t.Setenv("DOCKER_HOST", "")
+	t.Setenv("DOCKER_CONTEXT", "")
+	expect := func(e *Engine, want string) {
+		t.Helper()
+		if got, err := e.socket(); got != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+	}
+	expect(&Engine{}, "/var/run/docker.sock")
+	sum := sha256.Sum256([]byte("mine"))
+	dir := filepath.Join(home, ".docker/contexts/meta", hex.EncodeToString(sum[:]))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(filepath.Join(home, ".docker/config.json"), []byte(`{"currentContext":"mine"}`), 0o644)
+	os.WriteFile(filepath.Join(dir, "meta.json"), []byte(`{"Endpoints":{"docker":{"Host":"unix:///run/mine.sock"}}}`), 0o644)
+	expect(&Engine{}, "/run/mine.sock")
+	t.Setenv("DOCKER_HOST", "unix:///run/env.sock")
+	expect(&Engine{}, "/run/env.sock")
+	expect(&Engine{Socket: "unix:///run/said.sock"}, "/run/said.sock")
+	for _, far := range []string{"tcp://10.0.0.1:2375", "ssh://root@web1", "unix://relative"} {
+		if _, err := (&Engine{Socket: far}).socket(); err == nil || !strings.Contains(err.Error(), "not on this machine") {
+			t.Errorf("%s: %v", far, err)
+		}
+	}
+}
+
+func TestAnAbsentEngineIsToldInWords(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none.sock")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := (&Engine{Socket: "unix://" + none}).Check(ctx)
+	if a, is := errors.AsType[*Absent](err); !is || !strings.Contains(a.Error(), "no docker engine is here: there is no socket "+none) {
+		t.Errorf("%v", err)
+	}
+	for want, cause := range map[string]error{"may not be used by this user": fs.ErrPermission, "does not answer: odd": errors.New("odd")} {
+		if got := (&Absent{"/x", cause}).Error(); !strings.Contains(got, want) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+func TestTimesOfJobs(t *testing.T) {
+	at := func(s string) time.Time {
+		v, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, c := range []struct {
+		cron       docker.Cron
+		from, want string
+	}{
+		{docker.Cron{Every: "15m", Timezone: "UTC"}, "2027-01-01T00:07:00Z", "2027-01-01T00:15:00Z"},
+		{docker.Cron{Cron: "30 4 * * 1-5", Timezone: "UTC"}, "2027-01-01T05:00:00Z", "2027-01-04T04:30:00Z"},
+		{docker.Cron{Cron: "0 0 29 2 *", Timezone: "UTC"}, "2027-01-01T00:00:00Z", "2028-02-29T00:00:00Z"},
+		{docker.Cron{Cron: "0 0 13 * 5", Timezone: "UTC"}, "2027-01-02T00:00:00Z", "2027-01-08T00:00:00Z"}, // a Friday, or the 13th
+		{docker.Cron{Cron: "0 4 * * *", Timezone: "Europe/Berlin"}, "2027-07-01T00:00:00Z", "2027-07-01T02:00:00Z"},
+		{docker.Cron{Cron: "30 2 28 3 *", Timezone: "Europe/Berlin"}, "2027-01-01T00:00:00Z", "2028-03-28T00:30:00Z"}, // 2027 has no 02:30 on that day
+	} {
+		tt, err := NewTimetable(c.cron)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := tt.Next(at(c.from)); !got.Equal(at(c.want)) {
+			t.Errorf("%+v after %s: %s, want %s", c.cron, c.from, got.UTC(), c.want)
+		}
+	}
+	if _, err := NewTimetable(docker.Cron{Every: "1h", Timezone: "Nowhere/Here"}); err == nil {
+		t.Error("a zone that is none")
+	}
+}
+
+func TestRunsAreRecordedAndBounded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "job.jsonl")
+	if !newest(file).Due.IsZero() {
+		t.Error("a run before the first")
+	}
+	for i := range maxRuns + 20 {
+		write(file, Run{Due: time.Unix(int64(i), 0).UTC(), Code: i})
+	}
+	if got := newest(file).Due; !got.Equal(time.Unix(maxRuns+19, 0)) {
+		t.Errorf("%s", got)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil || strings.Count(string(raw), "\n") > maxRuns+1 {
+		t.Errorf("%d lines, %v", strings.Count(string(raw), "\n"), err)
+	}
+}
+
+const golden = "e4416e0af096d5ac6dcf82bf36b3d0cd00c11fa3c053703ae1e8a7c3c99efd6f"

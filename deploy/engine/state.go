@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/backends/docker"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+)
+
+// State is how a unit is.
+type State struct {
+	Known    bool   // its file is there
+	Active   string // active, activating, inactive or failed
+	Sub      string // in the engine's words
+	Result   string // success, exit-code or oom-kill, once it ended
+	Code     int    // that it ended with
+	PID      int
+	Restarts int
+	Since    time.Time
+	Drift    []string // what is not as it was made, one sentence each
+}
+
+// State tells how a unit is.
+func (e *Engine) State(ctx context.Context, unit string) (State, error) {
+	var out State
+	if _, err := os.Lstat(filepath.Join(docker.Dir, unit)); err == nil {
+		out.Known = true
+	}
+	switch docker.Kind(unit) {
+	case ".probe":
+		e.mu.Lock()
+		code, is := e.looked[unit]
+		e.mu.Unlock()
+		if out.Active = "inactive"; is && code != 0 {
+			out.Active, out.Result, out.Code = "failed", "exit-code", code
+		}
+		return out, nil
+	case ".container", ".once", ".cron", ".pod":
+	default:
+		out.Active = "inactive"
+		return out, nil
+	}
+	err := e.lasting(ctx, func(api *client.Client) error {
+		have, err := find(ctx, api, unit)
+		if err != nil {
+			return err
+		}
+		out.of(have)
+		if have != nil && docker.Kind(unit) == ".container" {
+			out.Drift = drift(unit, have)
+			var c docker.Container
+			if _, err := read(unit, &c); err == nil && c.Pod != "" && have.State.Running && !e.together(ctx, api, have, c.Pod) {
+				out.Drift = append(out.Drift, docker.Name(unit)+" is not in the network of its group")
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (s *State) of(have *container.InspectResponse) {
+	s.Active = "inactive"
+	if have == nil || have.State == nil {
+		s.Sub = "absent"
+		return
+	}
+	st := have.State
+	s.Sub, s.Code, s.PID, s.Restarts = string(st.Status), st.ExitCode, st.Pid, have.RestartCount
+	started, _ := time.Parse(time.RFC3339Nano, st.StartedAt)
+	ended, _ := time.Parse(time.RFC3339Nano, st.FinishedAt)
+	if s.Since = started.UTC(); !st.Running && ended.Year() > 1 {
+		s.Since = ended.UTC()
+	}
+	result := func() string {
+		switch {
+		case st.OOMKilled:
+			return "oom-kill"
+		case st.ExitCode != 0:
+			return "exit-code"
+		}
+		return "success"
+	}
+	switch {
+	case st.Status == container.StateCreated:
+		s.Since = time.Time{}
+	case st.Restarting:
+		if s.Active = "activating"; have.RestartCount >= 5 {
+			s.Active = "failed"
+		}
+		s.Result = result()
+	case st.Running:
+		s.Active = "active"
+		if have.RestartCount > 0 && time.Since(started) < time.Second {
+			s.Active, s.Sub = "activating", "restarted"
+		}
+		if h := st.Health; h != nil && s.Active == "active" {
+			switch h.Status {
+			case container.Starting:
+				s.Active, s.Sub = "activating", "health"
+			case container.Unhealthy:
+				s.Sub = "unhealthy"
+			}
+		}
+	default:
+		if s.Result = result(); s.Result != "success" {
+			s.Active = "failed"
+		}
+	}
+}
+
+// drift holds a container against what it was made of: what can be changed by
+// hand while it stands.
+func drift(unit string, have *container.InspectResponse) []string {
+	var c docker.Container
+	d, err := read(unit, &c)
+	if err != nil {
+		return nil // the file's absence is told of by whoever owns it
+	}
+	var out []string
+	say := func(format string, args ...any) {
+		out = append(out, docker.Name(unit)+" "+fmt.Sprintf(format, args...))
+	}
+	if have.Config.Labels[docker.LabelDigest] != string(d) {
+		say("was made of another file")
+	}
+	if have.State.Paused {
+		say("is paused")
+	}
+	if h := have.State.Health; h != nil && h.Status == container.Unhealthy {
+		say("is unhealthy, as its image says")
+	}
+	h := have.HostConfig
+	if string(h.RestartPolicy.Name) != c.Restart {
+		say("has restart policy %s, not %s", h.RestartPolicy.Name, c.Restart)
+	}
+	own := container.HostConfig{} // what the user set by the engine's own words
+	if len(c.Host) > 0 {
+		json.Unmarshal(c.Host, &own)
+	}
+	if h.Memory != c.Memory && own.Memory == 0 {
+		say("may use %d bytes of memory, not %d", h.Memory, c.Memory)
+	}
+	if h.NanoCPUs != c.NanoCPUs {
+		say("may use %g cores, not %g", float64(h.NanoCPUs)/1e9, float64(c.NanoCPUs)/1e9)
+	}
+	if have.NetworkSettings != nil && c.Network != "" && c.Network != "host" && have.State.Running {
+		if _, in := have.NetworkSettings.Networks[c.Network]; !in {
+			say("is not in the network %s any more", c.Network)
+		}
+		for name := range have.NetworkSettings.Networks {
+			if name != c.Network {
+				say("was put into the network %s", name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Hosts gives the addresses under which a unit's ports answer, as the process
+// itself listens; nil if it has none of its own.
+func (e *Engine) Hosts(ctx context.Context, unit string) ([]string, error) {
+	var c docker.Container
+	if _, err := read(unit, &c); err != nil {
+		return nil, err
+	}
+	if c.Network == "host" {
+		return nil, nil
+	}
+	if c.Pod != "" {
+		unit = c.Pod
+	}
+	var out []string
+	err := e.lasting(ctx, func(api *client.Client) error {
+		have, err := find(ctx, api, unit)
+		if err != nil || have == nil || have.NetworkSettings == nil {
+			return err
+		}
+		for _, n := range have.NetworkSettings.Networks {
+			if n.IPAddress.IsValid() && !n.IPAddress.IsUnspecified() {
+				out = append(out, n.IPAddress.String())
+			}
+		}
+		slices.Sort(out)
+		return nil
+	})
+	if err == nil && len(out) == 0 {
+		err = fmt.Errorf("its container has no address: it does not run")
+	}
+	return out, err
+}
+
+// Orphans lists containers of a scope ("" = all) that nothing known leads to.
+func (e *Engine) Orphans(ctx context.Context, scope string, known func(unit string) bool) ([]string, error) {
+	var out []string
+	err := e.lasting(ctx, func(api *client.Client) error {
+		list, err := ours(ctx, api, docker.LabelScope, scope)
+		if err != nil {
+			return err
+		}
+		out = nil
+		for _, c := range list {
+			if u := c.Labels[docker.LabelUnit]; !known(u) && !(c.State == container.StateRunning && c.Labels[docker.LabelAddress] != "" && isJob(c, known)) {
+				out = append(out, strings.TrimPrefix(c.Names[0], "/"))
+			}
+		}
+		slices.Sort(out)
+		return nil
+	})
+	return out, err
+}
+
+// isJob tells whether a container is an earlier version of a job that comes to its end.
+func isJob(c container.Summary, known func(string) bool) bool {
+	return known(c.Labels[docker.LabelBase] + ".cron")
+}

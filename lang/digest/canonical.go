@@ -1,0 +1,239 @@
+package digest
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/gowebpki/jcs"
+)
+
+// canonical brings JSON that encoding/json wrote, without white space, into the
+// form of RFC 8785. It sorts and copies; whatever it is not sure of (numbers
+// that are not short and whole, bytes that are not UTF-8, repeated names) makes
+// the library do all of it.
+func canonical(raw []byte) ([]byte, error) {
+	s := sorter{in: raw, out: make([]byte, 0, len(raw))}
+	if s.value(0) && s.at == len(raw) {
+		return s.out, nil
+	}
+	return jcs.Transform(raw)
+}
+
+type sorter struct {
+	in  []byte
+	at  int
+	out []byte
+}
+
+type member struct {
+	name, text []byte // as they are written, both with the name's quotes
+	sorted     string // the name by which it sorts, if that is not ASCII
+}
+
+const deepest = 500
+
+func (s *sorter) next(c byte) bool {
+	if s.at < len(s.in) && s.in[s.at] == c {
+		s.at++
+		return true
+	}
+	return false
+}
+
+func (s *sorter) value(depth int) bool {
+	if s.at >= len(s.in) || depth > deepest {
+		return false
+	}
+	switch c := s.in[s.at]; c {
+	case '{':
+		return s.object(depth)
+	case '[':
+		s.at++
+		s.out = append(s.out, '[')
+		if s.next(']') {
+			s.out = append(s.out, ']')
+			return true
+		}
+		for {
+			if !s.value(depth + 1) {
+				return false
+			}
+			if s.next(']') {
+				s.out = append(s.out, ']')
+				return true
+			}
+			if !s.next(',') {
+				return false
+			}
+			s.out = append(s.out, ',')
+		}
+	case '"':
+		return s.text()
+	case 't', 'f', 'n':
+		for _, word := range []string{"true", "false", "null"} {
+			if bytes.HasPrefix(s.in[s.at:], []byte(word)) {
+				s.at += len(word)
+				s.out = append(s.out, word...)
+				return true
+			}
+		}
+		return false
+	default:
+		from := s.at
+		for s.at < len(s.in) && s.in[s.at] >= '0' && s.in[s.at] <= '9' {
+			s.at++
+		}
+		// A dot or an exponent behind it is found wrong by the caller.
+		n := s.at - from
+		if n == 0 || n > 15 || n > 1 && s.in[from] == '0' {
+			return false
+		}
+		s.out = append(s.out, s.in[from:s.at]...)
+		return true
+	}
+}
+
+// text copies a text. Of the escapes that encoding/json writes some are plain
+// characters in RFC 8785.
+func (s *sorter) text() bool {
+	s.at++
+	s.out = append(s.out, '"')
+	for {
+		from := s.at
+		for s.at < len(s.in) && s.in[s.at] != '"' && s.in[s.at] != '\\' && s.in[s.at] >= 0x20 {
+			s.at++
+		}
+		if !utf8.Valid(s.in[from:s.at]) {
+			return false
+		}
+		s.out = append(s.out, s.in[from:s.at]...)
+		switch {
+		case s.next('"'):
+			s.out = append(s.out, '"')
+			return true
+		case !s.next('\\') || s.at >= len(s.in):
+			return false
+		}
+		c := s.in[s.at]
+		s.at++
+		switch c {
+		case '"', '\\', 'b', 'f', 'n', 'r', 't':
+			s.out = append(s.out, '\\', c)
+			continue
+		case 'u':
+		default:
+			return false
+		}
+		if len(s.in)-s.at < 4 {
+			return false
+		}
+		switch code := string(s.in[s.at : s.at+4]); code {
+		case "003c":
+			s.out = append(s.out, '<')
+		case "003e":
+			s.out = append(s.out, '>')
+		case "0026":
+			s.out = append(s.out, '&')
+		case "2028", "2029":
+			s.out = append(s.out, "\u2028"...)
+			s.out[len(s.out)-1] += code[3] - '8'
+		default:
+			if code[:2] != "00" || code[2] != '0' && code[2] != '1' || strings.IndexByte("0123456789abcdef", code[3]) < 0 || strings.Contains("08 09 0a 0c 0d", code[2:]) {
+				return false
+			}
+			s.out = append(s.out, '\\', 'u')
+			s.out = append(s.out, code...)
+		}
+		s.at += 4
+	}
+}
+
+func (s *sorter) object(depth int) bool {
+	s.at++
+	begin := len(s.out)
+	s.out = append(s.out, '{')
+	if s.next('}') {
+		s.out = append(s.out, '}')
+		return true
+	}
+	var few [16]member
+	members := few[:0]
+	ordered := true
+	for {
+		if s.at >= len(s.in) || s.in[s.at] != '"' {
+			return false
+		}
+		from := len(s.out)
+		if !s.text() || !s.next(':') {
+			return false
+		}
+		name := len(s.out) - from
+		s.out = append(s.out, ':')
+		if !s.value(depth + 1) {
+			return false
+		}
+		m := member{name: s.out[from+1 : from+name-1], text: s.out[from:]}
+		for _, c := range m.name {
+			if c >= 0x80 || c == '\\' {
+				m.sorted = units(s.out[from : from+name])
+				break
+			}
+		}
+		if n := len(members); n > 0 && ordered {
+			ordered = compare(members[n-1], m) < 0
+		}
+		members = append(members, m)
+		s.out = append(s.out, ',')
+		if s.next('}') {
+			break
+		}
+		if !s.next(',') {
+			return false
+		}
+	}
+	if !ordered {
+		slices.SortFunc(members, compare)
+		sorted := make([]byte, 0, len(s.out)-begin)
+		for i, m := range members {
+			if i > 0 && compare(members[i-1], m) == 0 {
+				return false
+			}
+			sorted = append(append(sorted, m.text...), ',')
+		}
+		copy(s.out[begin+1:], sorted)
+	}
+	s.out[len(s.out)-1] = '}'
+	return true
+}
+
+// compare orders names by their UTF-16 units, which for ASCII are its bytes.
+func compare(a, b member) int {
+	if a.sorted == "" && b.sorted == "" {
+		return bytes.Compare(a.name, b.name)
+	}
+	return strings.Compare(byUnits(a), byUnits(b))
+}
+
+func byUnits(m member) string {
+	if m.sorted != "" {
+		return m.sorted
+	}
+	return units(append(append([]byte{'"'}, m.name...), '"'))
+}
+
+func units(quoted []byte) string {
+	var s string
+	if json.Unmarshal(quoted, &s) != nil {
+		return "\x00" // it was written by text: it is JSON
+	}
+	var b strings.Builder
+	for _, u := range utf16.Encode([]rune(s)) {
+		b.WriteByte(byte(u >> 8))
+		b.WriteByte(byte(u))
+	}
+	return b.String()
+}
