@@ -187,6 +187,27 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 	return m
 }
 
+// Needs lists the providers of which something is asked that is not built in: source → version.
+func Needs(g *graph.Graph) map[string]string {
+	out := map[string]string{}
+	for _, r := range g.Resources {
+		name, ok := literal(r.Fields["resource"])
+		if r.Type != anyType || !ok || builtIn().Resources[name] != nil {
+			continue
+		}
+		source, _ := literal(r.Fields["provider"])
+		if source == "" {
+			prefix, _, _ := strings.Cut(name, "_")
+			source = "hashicorp/" + prefix
+		}
+		out[source], _ = literal(r.Fields["version"])
+		if source == awsSource {
+			out[source] = awsVersion
+		}
+	}
+	return out
+}
+
 // identifier is an address as a name of Terraform's.
 func identifier(a graph.Address) string {
 	s := a.Name
