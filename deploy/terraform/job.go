@@ -266,17 +266,23 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 	var said stream
 	raw, err := os.ReadFile(c.path(stateFile))
 	fresh := errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(raw, []byte(`"mode": "managed"`))
-	if fresh && !c.Shown { // nothing stands that could change
-		c.starts++
-		if err := c.tf.ApplyJSON(ctx, &said); err != nil {
-			return c.failed(ctx, m, &said, err)
-		}
-		return nil
-	}
-	if old != nil {
+	if old != nil && !fresh {
 		if err := c.forget(ctx, old.Retains, m.Addresses); err != nil {
 			return err
 		}
+	}
+	// Where nothing stands that could change, or nothing of it needs consent, one start does.
+	free := !c.OnlyCreate && len(m.Keeps) == 0 && (old == nil || len(old.Keeps) == 0)
+	if (fresh || free) && !c.Shown {
+		c.starts++
+		err := c.tf.ApplyJSON(ctx, &said)
+		if err != nil && !fresh && !said.began && len(said.faults) > 0 { // it did not get as far as that
+			return &refusal{told(err, &said, m.Addresses)}
+		}
+		if err != nil {
+			return c.failed(ctx, m, &said, err)
+		}
+		return nil
 	}
 	if !c.Shown {
 		c.starts++
