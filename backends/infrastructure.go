@@ -15,6 +15,8 @@ import (
 // Infrastructure is a backend that makes modules of a graph's resources.
 type Infrastructure interface {
 	Backend
+	// Makes tells whether it makes resources of a type.
+	Makes(typ string) bool
 	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
 	Modules(*graph.Graph) (Modules, diag.List)
 	// Boot puts what a scaled service is on a machine into the template of its group.
@@ -55,35 +57,73 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	if len(in.g.Resources) == 0 {
 		return nil
 	}
-	var maker Infrastructure
+	var errs diag.List
+	makers := map[string]Infrastructure{} // by name
+	types := map[string]Infrastructure{}
 	for _, name := range s.Names() {
 		if i, ok := s[name].(Infrastructure); ok {
-			maker = i
+			makers[name] = i
 		}
 	}
-	if maker == nil {
-		var errs diag.List
-		for _, r := range in.g.Resources {
+	for _, r := range in.g.Resources {
+		for _, name := range slices.Sorted(maps.Keys(makers)) {
+			if types[r.Type] == nil && makers[name].Makes(r.Type) {
+				types[r.Type] = makers[name]
+			}
+		}
+		if types[r.Type] == nil {
 			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
 				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
 		}
+	}
+	if len(errs) > 0 {
 		return errs
 	}
-	var errs diag.List
 	for _, svc := range in.g.Scaled {
-		errs = append(errs, s.boot(maker, in, svc)...)
+		errs = append(errs, s.boot(types["aws.launchTemplate"], in, svc)...)
 	}
 	if len(errs) > 0 {
 		return errs
 	}
-	made, errs := maker.Modules(in.g)
+	outputs := map[Infrastructure]func(token.Token) (string, string, *diag.Error){}
+	by, of := map[string]Module{}, map[string]Infrastructure{}
+	for _, name := range slices.Sorted(maps.Keys(makers)) {
+		made, bad := makers[name].Modules(in.g)
+		errs = append(errs, bad...)
+		outputs[makers[name]] = made.Output
+		for _, m := range made.List {
+			address := m.Address.String()
+			if by[address].Sources != nil {
+				errs = append(errs, diag.Errorf(address, "two backends make a module of this name").WithHint("another name of the resource, or module: 'another'"))
+			}
+			by[address], of[address] = m, makers[name]
+		}
+	}
 	if len(errs) > 0 {
 		return errs
 	}
-	in.output = made.Output
-	by := map[string]Module{}
-	for _, m := range made.List {
-		by[m.Address.String()] = m
+	in.output = func(t token.Token) (string, string, *diag.Error) {
+		return outputs[types[in.g.Resource(t.Name).Type]](t)
+	}
+	for _, m := range in.g.Machines {
+		if m.Made == nil {
+			continue
+		}
+		key, module, err := in.output(*m.Made)
+		if err != nil {
+			errs = append(errs, err.At("machines", m.Name, "made"))
+			continue
+		}
+		m.Output, m.Module = key, module
+		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
+			m.Address = p.Outputs[key]
+			m.Connect += m.Address
+			for _, old := range in.g.Former {
+				if old.Name == m.Name && old.Address == m.Address && m.HostKey == "" {
+					m.HostKey = old.HostKey
+				}
+			}
+		}
 	}
 	done := map[string]bool{}
 	var visit func(address string)
@@ -96,7 +136,14 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 		for _, r := range m.Requires {
 			visit(r)
 		}
-		errs = append(errs, s.module(maker, m, in, out)...)
+		for _, t := range m.Payload.Reads() {
+			if t.Of != "me" && in.g.Resource(t.Name) != nil {
+				if _, module, err := in.output(t); err == nil {
+					visit(module)
+				}
+			}
+		}
+		errs = append(errs, s.module(of[address], m, in, out)...)
 	}
 	for _, address := range slices.Sorted(maps.Keys(by)) {
 		visit(address)

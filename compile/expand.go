@@ -13,7 +13,9 @@ import (
 func (c *compiler) expand() *graph.Graph {
 	g := &graph.Graph{EC2: c.instances(), Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
-		g.Machines = append(g.Machines, machine(name, c.e.Machines[name]))
+		m := machine(name, c.e.Machines[name])
+		c.made(m, c.e.Machines[name])
+		g.Machines = append(g.Machines, m)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
 		f := c.funcs[name]
@@ -123,4 +125,29 @@ func (c *compiler) instances() graph.Instances {
 	}
 	c.errs = append(c.errs, d.errs...)
 	return out
+}
+
+// made resolves the output that tells where a machine is.
+func (c *compiler) made(m *graph.Machine, said Machine) {
+	if len(said.Made) == 0 {
+		return
+	}
+	at := []string{"machines", m.Name, "made"}
+	d := &decoder{}
+	text := c.resolver(&function{}, &Functionality{}, &part{}, d).resolveText(at, said.Made, false, nil)
+	tokens := text.Tokens()
+	f := (*function)(nil)
+	if len(tokens) == 1 {
+		f = c.funcs[tokens[0].Name]
+	}
+	switch {
+	case len(d.errs) > 0:
+	case len(text) != 1 || f == nil || f.fn == nil || f.fn.Resource == nil || tokens[0].Field != "output":
+		d.errorf(at, "an output of a resource is needed, and nothing else").WithHint("made: defx.ref('vm').output('address')")
+	case !strings.HasPrefix(said.Connect, "ssh://") || !strings.HasSuffix(said.Connect, "@"):
+		d.errorf([]string{"machines", m.Name, "connect"}, "what a resource makes is reached at the address that it tells").WithHint("connect: 'ssh://root@'")
+	default:
+		m.Address, m.Made = "", &tokens[0]
+	}
+	c.errs = append(c.errs, d.errs...)
 }

@@ -32,6 +32,7 @@ type Defaults struct {
 type Machine struct {
 	Connect  string            `json:"connect" required:"true"` // none: how it is reached: `local`, `dir:FOLDER` (a folder that stands for a machine) or `ssh://user@host:port`
 	Address  string            `json:"address"`                 // none: what `.host` gives to readers on other machines; needed once there is one
+	Made     token.Text        `json:"made"`                    // none: the output of a resource that gives its address: `defx.ref('vm').output('address')`; `connect` then says the user alone, `ssh://root@`
 	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
 	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
 	Docker   string            `json:"docker"`                  // none: where its docker engine listens, `unix:///PATH`; as the user's own docker if absent

@@ -50,3 +50,6 @@ func (*Backend) Render(in backends.Input) (plan.Payload, diag.List) {
 func (*Backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (backends.Layout, error) {
 	return backends.Layout{}, errors.New("a module stands on no machine")
 }
+
+// Makes tells whether it makes resources of a type: all but those that are another backend's.
+func (*Backend) Makes(typ string) bool { return typ != "external.resource" }

@@ -54,6 +54,9 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	}
 	var all []*made
 	for _, r := range g.Resources {
+		if !b.Makes(r.Type) {
+			continue
+		}
 		if m := c.begin(b, r); m != nil {
 			all = append(all, m)
 			c.by[m.address()] = m
@@ -182,6 +185,27 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 		return nil
 	}
 	return m
+}
+
+// Needs lists the providers of which something is asked that is not built in: source → version.
+func Needs(g *graph.Graph) map[string]string {
+	out := map[string]string{}
+	for _, r := range g.Resources {
+		name, ok := literal(r.Fields["resource"])
+		if r.Type != anyType || !ok || builtIn().Resources[name] != nil {
+			continue
+		}
+		source, _ := literal(r.Fields["provider"])
+		if source == "" {
+			prefix, _, _ := strings.Cut(name, "_")
+			source = "hashicorp/" + prefix
+		}
+		out[source], _ = literal(r.Fields["version"])
+		if source == awsSource {
+			out[source] = awsVersion
+		}
+	}
+	return out
 }
 
 // identifier is an address as a name of Terraform's.

@@ -19,6 +19,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/ec2"
+	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/lang"
@@ -26,7 +27,7 @@ import (
 )
 
 // all is the list of backends that this program has.
-var all = backends.NewSet(systemd.New(), docker.New(), ec2.New())
+var all = backends.NewSet(systemd.New(), docker.New(), ec2.New(), external.New())
 
 // Exit codes.
 const (

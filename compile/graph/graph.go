@@ -126,6 +126,7 @@ type Machine struct {
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
 	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
 	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Made     *token.Token      `json:"-"`                  // the output of a resource that gives its address; Module and Output say the same once they are known
 	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }
 

@@ -60,6 +60,9 @@ func entry(way []step, body string) string {
 		}
 		body = holder(on, s.field, !s.list, body)
 	}
+	if strings.Contains(body, "defx.ref('vm')") { // an example that reads a resource needs one
+		body += " + { resources: { vm: { type: 'external.resource', provider: './providers/vm' } } }"
+	}
 	return strings.Replace(base, "PATCH", body, 1)
 }
 

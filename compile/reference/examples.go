@@ -45,6 +45,7 @@ var examples = map[string]example{
 
 	"machine.connect":  {value: `'ssh://deploy@web1.example.com'`},
 	"machine.address":  {value: `'10.0.0.11'`},
+	"machine.made":     {value: `defx.ref('vm').output('address')`, with: `connect: 'ssh://root@'`},
 	"machine.hostKey":  {value: `'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u'`},
 	"machine.docker":   {value: `'unix:///run/user/1000/docker.sock'`},
 	"machine.via":      {value: `'ssh://deploy@gate.example.com'`},

@@ -127,11 +127,15 @@ func (r *run) find(ctx context.Context, m *machine) error {
 		return fmt.Errorf("machine %s is not there yet: %s makes it", m.m.Name, m.m.Module)
 	}
 	found := *m.m
-	before, _, _ := strings.Cut(strings.TrimPrefix(found.Connect, "ssh://"), "@")
-	found.Connect = "ssh://" + before + "@" + address
-	if found.Address != address {
-		found.Address, found.HostKey = address, "" // another machine has another key
+	user := ""
+	if before, _, ok := strings.Cut(strings.TrimPrefix(found.Connect, "ssh://"), "@"); ok {
+		user = before + "@"
 	}
+	found.Connect = "ssh://" + user + address
+	if found.Address != "" && found.Address != address {
+		found.HostKey = "" // another machine has another key
+	}
+	found.Address = address
 	until := time.Now().Add(5 * time.Minute) // it may be booting
 	for found.HostKey == "" && r.w.HostKey != nil {
 		key, err := r.w.HostKey(ctx, &found)

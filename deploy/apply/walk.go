@@ -372,6 +372,9 @@ func advise(err error) error {
 }
 
 func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
+	if a.Op == plan.Delete && a.Machine == "" {
+		return r.change(ctx, a.Address, "", nil, old)
+	}
 	if a.Op == plan.Delete {
 		m, err := r.write(ctx, a.Machine)
 		if err == nil {

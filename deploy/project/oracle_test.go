@@ -267,7 +267,7 @@ var oracleFixed = map[string]string{
 var oracleLeft = map[string]string{
 	"Entry.name": "another name is another deployment", "Entry.machines": "its fields are edited", "Entry.defaults": "its fields are edited",
 	"Defaults.ec2": "shown by packing in its own test", "Defaults.backend": "this build has one backend", "Functionality.backend": "this build has one backend",
-	"Machine.pool": "shown by moves in its own test", "Machine.location": "shown by moves in its own test",
+	"Machine.made": "shown with resources in its own test", "Machine.pool": "shown by moves in its own test", "Machine.location": "shown by moves in its own test",
 	"Place.machine": "shown by moves in its own test", "Place.pool": "shown by moves in its own test", "Place.location": "shown by moves in its own test",
 	"Place.spread": "shown by moves in its own test", "Spec.image": "refused by systemd",
 	"Update.reuseport": "without it a graceful style is refused, and alone it says nothing",

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/ec2"
@@ -271,6 +272,7 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			return err
 		}
 		more := map[string]*diag.Error{}
+		p.schemas(out.Graph, d)
 		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, outputsOf(old))
 		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
 		if len(unpacked) > 0 { // what has no instance has no place either
@@ -325,6 +327,25 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 	}
 	d.keepHeld(old)
 	return nil
+}
+
+// schemas asks providers for what is not built in. One that does not answer is
+// no error here: Terraform checks at apply what could not be checked now.
+func (p *Project) schemas(g *graph.Graph, d *Desired) {
+	b, ok := p.Backends[ec2.Name].(*ec2.Backend)
+	if !ok {
+		return
+	}
+	for source, version := range ec2.Needs(g) {
+		if b.Schemas[source] != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		if s, err := p.Shop(d.Name, d.Environment).Schema(ctx, source, version); err == nil {
+			b.Schemas[source] = s
+		}
+		cancel()
+	}
 }
 
 // outputsOf gives what the modules that stand are known to give.
@@ -495,7 +516,7 @@ func (p *Project) Work(d *Desired) *apply.Work {
 
 // Shop is where the modules of one environment of one deployment are made.
 func (p *Project) Shop(deployment, environment string) *terraform.Shop {
-	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform")}
+	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform"), Root: p.Config.Root}
 }
 
 // Changes is what an apply of w would do, with what is held and where each

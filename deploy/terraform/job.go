@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends/ec2"
+	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/lang/digest"
@@ -35,6 +36,7 @@ type job struct {
 	Program     string      `json:"program"` // terraform or tofu
 	Cache       string      `json:"cache"`   // of providers, shared by all modules
 	Deps        string      `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
+	Root        string      `json:"root"`    // folder of the entry file: paths of providers start there
 	Scope       string      `json:"scope"`
 	Address     string      `json:"address"`
 	Token       int64       `json:"token"`
@@ -130,6 +132,9 @@ func (c *child) run(ctx context.Context, r *report) error {
 	}
 	if old != nil && old.Digest == d && maps.Equal(old.Values, c.Values) && !c.Look && !c.Shown {
 		return nil // one that was left alone has finished it
+	}
+	if u.Backend == external.Name {
+		return c.scripts(ctx, &u, d, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
@@ -261,17 +266,23 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 	var said stream
 	raw, err := os.ReadFile(c.path(stateFile))
 	fresh := errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(raw, []byte(`"mode": "managed"`))
-	if fresh && !c.Shown { // nothing stands that could change
-		c.starts++
-		if err := c.tf.ApplyJSON(ctx, &said); err != nil {
-			return c.failed(ctx, m, &said, err)
-		}
-		return nil
-	}
-	if old != nil {
+	if old != nil && !fresh {
 		if err := c.forget(ctx, old.Retains, m.Addresses); err != nil {
 			return err
 		}
+	}
+	// Where nothing stands that could change, or nothing of it needs consent, one start does.
+	free := !c.OnlyCreate && len(m.Keeps) == 0 && (old == nil || len(old.Keeps) == 0)
+	if (fresh || free) && !c.Shown {
+		c.starts++
+		err := c.tf.ApplyJSON(ctx, &said)
+		if err != nil && !fresh && !said.began && len(said.faults) > 0 { // it did not get as far as that
+			return &refusal{told(err, &said, m.Addresses)}
+		}
+		if err != nil {
+			return c.failed(ctx, m, &said, err)
+		}
+		return nil
 	}
 	if !c.Shown {
 		c.starts++
@@ -432,6 +443,9 @@ func (c *child) remove(ctx context.Context, old *kept, r *report) error {
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {
 		return err
+	}
+	if u.Backend == external.Name {
+		return c.unmake(ctx, &u, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {

@@ -13,6 +13,7 @@ type stream struct {
 	rest    []byte
 	planned []planned
 	faults  []fault
+	began   bool // something was changed, or tried
 }
 
 type planned struct {
@@ -48,6 +49,8 @@ func (s *stream) line(raw []byte) {
 		return
 	}
 	switch {
+	case l.Type == "apply_start":
+		s.began = true
 	case l.Type == "diagnostic" && l.Diagnostic != nil && l.Diagnostic.Severity == "error":
 		s.faults = append(s.faults, *l.Diagnostic)
 	case l.Type == "planned_change" && l.Change != nil:

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends/ec2"
+	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
@@ -31,8 +32,10 @@ import (
 type Shop struct {
 	Dir        string   // of the modules: a folder each
 	Cache      string   // of providers
+	Root       string   // folder of the entry file: paths of external providers start there
 	Executable []string // how the child is started; nil = this program with ChildVerb
 
+	begin   sync.Once
 	once    sync.Once
 	program string
 	missing error
@@ -92,7 +95,6 @@ func Program(ctx context.Context) (string, error) {
 func (s *Shop) ready(ctx context.Context) error {
 	s.once.Do(func() {
 		s.program, s.missing = Program(ctx)
-		s.room = make(chan struct{}, max(2, runtime.NumCPU())) // a provider takes half a gigabyte
 	})
 	return s.missing
 }
@@ -199,11 +201,25 @@ func (s *Shop) wasShown(address string) bool {
 	return s.shown[address]
 }
 
+// needsTerraform tells whether a job is done by Terraform, and not by
+// executables of the user's.
+func (j *job) needsTerraform() bool {
+	raw := j.Unit
+	if raw == nil {
+		raw, _ = os.ReadFile(filepath.Join(j.Dir, unitFile)) // without it nothing was ever made
+	}
+	var u plan.Unit
+	return json.Unmarshal(raw, &u) != nil || u.Backend != external.Name
+}
+
 // child starts a process for a job and waits for its report. It goes on
 // without us if we die.
 func (s *Shop) child(ctx context.Context, j *job) (*report, error) {
-	if err := s.ready(ctx); err != nil {
-		return nil, err
+	s.begin.Do(func() { s.room = make(chan struct{}, max(2, runtime.NumCPU())) }) // a provider takes half a gigabyte
+	if j.needsTerraform() {
+		if err := s.ready(ctx); err != nil {
+			return nil, err
+		}
 	}
 	select {
 	case s.room <- struct{}{}:
@@ -211,6 +227,7 @@ func (s *Shop) child(ctx context.Context, j *job) (*report, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	j.Root = s.Root
 	j.Program, j.Cache, j.Deps = s.program, s.Cache, filepath.Join(s.Dir, depsFile)
 	if until, ok := ctx.Deadline(); ok {
 		j.Timeout = max(1, int(time.Until(until).Seconds()*0.9))

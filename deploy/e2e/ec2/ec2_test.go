@@ -201,4 +201,10 @@ func TestWithoutTerraform(t *testing.T) {
 	}
 	c.env = env
 	c.must("apply", "--yes")
+
+	// What is not built in is checked against what the provider itself says, as soon as that can be asked.
+	c.entry(`    table: { type: 'terraform.resource', resource: 'aws_dynamodb_table', arguments: { name: 'jobs', billingmode: 'PAY_PER_REQUEST', hash_key: 'id', attribute: { name: 'id', type: 'S' } } },`, "")
+	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, `has no argument "billingmode"`) || !strings.Contains(out, `did you mean "billingMode"?`) || !strings.Contains(out, "defx.jsonnet:7:") {
+		t.Errorf("exit code %d: the schema of the provider was not asked", code)
+	}
 }

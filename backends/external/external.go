@@ -1,0 +1,187 @@
+// Package external renders resources that executables of the user's make: a
+// folder with create, check, destroy and perhaps install, which read and write
+// JSON.
+//
+// It knows the shape of such a resource. It refuses to know what the
+// executables do. Invariant: what is asked of them is data, never text for a
+// shell; no value of a secret is in it.
+package external
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Type is the type of resources that executables make.
+const Type = "external.resource"
+
+// Name is the word of this backend in plans.
+const Name = "external"
+
+// Request is what a provider is asked for.
+type Request struct {
+	Provider  string          `json:"provider"`  // folder of its executables, relative to the entry file
+	Address   string          `json:"address"`   // of the resource
+	Arguments json.RawMessage `json:"arguments"` // refs filled in
+}
+
+type backend struct{}
+
+// New gives the backend.
+func New() backends.Infrastructure { return backend{} }
+
+// Name is the word of this backend in plans.
+func (backend) Name() string { return Name }
+
+// Encoding rises when equal payloads would be asked for otherwise.
+func (backend) Encoding() int { return 1 }
+
+// Makes tells whether it makes resources of a type.
+func (backend) Makes(typ string) bool { return typ == Type }
+
+// Render refuses: executables make resources, not services.
+func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
+	return plan.Payload{}, diag.List{diag.Errorf(in.Service.Address.String(), "external makes resources and runs no services").
+		At(append(slices.Clone(in.Service.Path), "backend")...).WithHint("backend: 'systemd'")}
+}
+
+// Realize refuses: no machine holds such a resource.
+func (backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (backends.Layout, error) {
+	return backends.Layout{}, errors.New("what an external provider makes stands on no machine")
+}
+
+// Boot refuses: it has no templates.
+func (backend) Boot(_ *graph.Graph, s *graph.Service, _ backends.Layout) *diag.Error {
+	return diag.Errorf(s.Address.String(), "external has no groups that the cloud scales")
+}
+
+// Modules makes a module of each resource.
+func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
+	out := backends.Modules{Output: func(t token.Token) (string, string, *diag.Error) {
+		r := g.Resource(t.Name)
+		if t.Field != "output" || t.Arg == "" {
+			return "", "", diag.Errorf("", "%s gives outputs alone", r.Address).WithHint(".output('name')")
+		}
+		return plan.Key(t), unit(r).String(), nil
+	}}
+	var errs diag.List
+	for _, r := range g.Resources {
+		if r.Type != Type {
+			continue
+		}
+		fail := func(at []string, format string, args ...any) *diag.Error {
+			e := diag.Errorf(r.Address.String(), format, args...).At(append(slices.Clone(r.Path), at...)...)
+			errs = append(errs, e)
+			return e
+		}
+		known := []string{"provider", "arguments", "protect"}
+		for _, k := range slices.Sorted(maps.Keys(r.Fields)) {
+			if !slices.Contains(known, k) {
+				e := fail([]string{k}, "%s has no field %q", Type, k)
+				if e.WithHint("%s", diag.Suggest(k, known)); e.Hint == "" {
+					e.WithHint("there is provider, arguments, protect")
+				}
+			}
+		}
+		text, _ := r.Fields["provider"].(token.Text)
+		folder, plain := text.Literal()
+		folder = path.Clean(folder)
+		if !plain || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
+			fail(nil, "a folder below that of the entry file must be named").WithHint("provider: './providers/box'")
+			continue
+		}
+		arguments := r.Fields["arguments"]
+		if arguments == nil {
+			arguments = map[string]any{}
+		}
+		if _, ok := arguments.(map[string]any); !ok {
+			fail([]string{"arguments"}, "an object is needed").WithHint("arguments: { … }")
+			continue
+		}
+		before := len(errs)
+		secrets(arguments, []string{"arguments"}, func(at []string) {
+			fail(at, "a secret would be in the state of the provider").WithHint("let the provider read it from where it is kept")
+		})
+		if len(errs) > before {
+			continue
+		}
+		protect, _ := r.Fields["protect"].(bool)
+		m := backends.Module{Address: unit(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
+		var err error
+		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}); err == nil {
+			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): r.Fields})
+		}
+		if err != nil {
+			fail(nil, "%v", err)
+		}
+		out.List = append(out.List, m)
+	}
+	return out, errs.Sort()
+}
+
+func unit(r *graph.Resource) graph.Address {
+	name := r.Address.Name
+	if r.Address.Lib != "" {
+		name = r.Address.Lib + "-" + name
+	}
+	return graph.Address{Lib: graph.ModuleLib, Name: name}
+}
+
+func secrets(v any, at []string, tell func([]string)) {
+	switch v := v.(type) {
+	case token.Text:
+		if slices.ContainsFunc(v.Tokens(), func(t token.Token) bool { return t.Kind != token.Ref }) {
+			tell(at)
+		}
+	case []any:
+		for i, x := range v {
+			secrets(x, append(slices.Clone(at), strconv.Itoa(i)), tell)
+		}
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			secrets(v[k], append(slices.Clone(at), k), tell)
+		}
+	}
+}
+
+// Realize fills values into a payload.
+func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request, error) {
+	var doc struct {
+		Provider, Address string
+		Arguments         token.Doc
+	}
+	if err := json.Unmarshal(pl.Run, &doc); err != nil {
+		return nil, err
+	}
+	var unbound error
+	filled := doc.Arguments.Map(nil, func(_ []string, t token.Text, _ bool) []any {
+		out, err := t.Map(func(tok token.Token) (token.Text, error) {
+			v, ok := value(tok)
+			if !ok {
+				return nil, errors.New("the value of " + tok.String() + " is not known")
+			}
+			return token.Lit(v), nil
+		})
+		if err != nil {
+			unbound = err
+		}
+		return []any{out}
+	})
+	if unbound != nil {
+		return nil, unbound
+	}
+	raw, err := json.Marshal(filled)
+	return &Request{Provider: doc.Provider, Address: doc.Address, Arguments: raw}, err
+}

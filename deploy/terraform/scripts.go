@@ -1,0 +1,156 @@
+package terraform
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/defx-dev/defx/backends/external"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// answerFile is what a provider said last of a resource: what it wants to know
+// again, and what others may read.
+const answerFile = "answer.json"
+
+// asked is what an executable of a provider reads.
+type asked struct {
+	APIVersion  string          `json:"apiVersion"`
+	Kind        string          `json:"kind"` // "ProviderRequest"
+	Verb        string          `json:"verb"` // install, create, check or destroy
+	Deployment  string          `json:"deployment"`
+	Environment string          `json:"environment"`
+	Address     string          `json:"address"`
+	Arguments   json.RawMessage `json:"arguments"`
+	State       json.RawMessage `json:"state,omitempty"` // what create said last
+}
+
+// answered is what it writes.
+type answered struct {
+	State   json.RawMessage `json:"state,omitempty"`   // of create: kept, and given back
+	Outputs plan.Values     `json:"outputs,omitempty"` // of create: what others may read
+	OK      *bool           `json:"ok,omitempty"`      // of check
+	Reason  string          `json:"reason,omitempty"`  // of check: why not
+}
+
+// scripts does a job by the executables of a provider.
+func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old *kept, r *report) error {
+	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
+	if err != nil {
+		return err
+	}
+	if c.Look {
+		r.Look = &plan.Look{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
+		if old == nil || old.Digest == "" {
+			return nil
+		}
+		a, err := c.ask(ctx, q, "check")
+		if err != nil {
+			return err
+		}
+		if a.OK != nil && !*a.OK {
+			r.Look.Changes = append(r.Look.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
+				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "as it should be"}}})
+		}
+		return nil
+	}
+	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
+	next.Backend = u.Backend
+	doubt := *next
+	if old != nil {
+		doubt.Outputs = old.Outputs
+	}
+	if err := durable(c.path(unitFile), c.Unit); err != nil {
+		return err
+	}
+	if err := doubt.write(c.Dir); err != nil {
+		return err
+	}
+	r.Entry, r.Known = &doubt.Entry, true
+	if _, err := os.Stat(filepath.Join(c.Root, q.Provider, "install")); err == nil {
+		if _, err := c.ask(ctx, q, "install"); err != nil {
+			return err
+		}
+	}
+	a, err := c.ask(ctx, q, "create")
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(a)
+	if err == nil {
+		err = durable(c.path(answerFile), raw)
+	}
+	if err != nil {
+		return err
+	}
+	next.Outputs = plan.Values{}
+	for name, v := range a.Outputs {
+		next.Outputs[plan.Key(token.Token{Kind: token.Ref, Name: q.Address, Field: "output", Arg: name})] = v
+	}
+	next.Digest, next.Object, next.Values = d, digest.Bytes(c.Unit), c.Values
+	r.Entry = &next.Entry
+	return next.write(c.Dir)
+}
+
+// unmake lets a provider destroy what it made.
+func (c *child) unmake(ctx context.Context, u *plan.Unit, old *kept, r *report) error {
+	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
+	if err != nil {
+		return err
+	}
+	if _, err := c.ask(ctx, q, "destroy"); err != nil {
+		return err
+	}
+	r.Entry, r.Known = nil, true
+	return os.RemoveAll(c.Dir)
+}
+
+// ask runs one executable.
+func (c *child) ask(ctx context.Context, q *external.Request, verb string) (*answered, error) {
+	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
+	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+		return nil, fmt.Errorf("provider %s has no executable %q\n    hint: chmod +x it", q.Provider, verb)
+	}
+	environment, deployment, _ := strings.Cut(c.Scope, "/")
+	in := asked{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
+	var before answered
+	raw, err := os.ReadFile(c.path(answerFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &before)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	in.State = before.State
+	if raw, err = json.Marshal(in); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Dir, cmd.WaitDelay = c.Root, 5*time.Second
+	var out, complaints bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &complaints
+	c.starts++
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(complaints.String()))
+	}
+	a := &answered{}
+	if len(bytes.TrimSpace(out.Bytes())) == 0 && verb != "check" {
+		return a, nil
+	}
+	dec := json.NewDecoder(&out)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(a); err != nil {
+		return nil, fmt.Errorf("%s of provider %s does not answer as a provider does: %w\n    hint: { \"outputs\": { … }, \"state\": … } or nothing; check: { \"ok\": true }", verb, q.Provider, err)
+	}
+	return a, nil
+}
