@@ -151,7 +151,7 @@ func TestWebstackInContainers(t *testing.T) {
 	if got := differ(second, containers(m)); got != "" {
 		t.Errorf("a failure recreated %q", got)
 	}
-	if got := s.ask(); !strings.Contains(got, "hello, visitor 3") {
+	if got := s.ask(); !strings.Contains(got, "hello, visitor ") || strings.Contains(got, "visitor 1\n") { // one may have been asked for in vain while the version before started again
 		t.Errorf("%q", got)
 	}
 	s.file("defx.jsonnet", string(app), 0o644)
