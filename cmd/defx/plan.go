@@ -112,7 +112,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if out == "" && len(c.allowDelete)+len(c.allowMove) == 0 {
+			if out == "" && !c.refresh && len(c.allowDelete)+len(c.allowMove) == 0 {
 				p, err := o.open()
 				if err != nil {
 					return err
