@@ -18,7 +18,7 @@ test:
 
 # Stories on booted machines. Needs root and a Debian tree: see .ci/run.
 e2e:
-	DEFX_E2E=1 go test -count=1 -timeout 15m -parallel 3 ./deploy/e2e
+	DEFX_E2E=1 go test -count=1 -timeout 30m -parallel 3 ./deploy/e2e
 
 # Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
 e2e-ec2:
@@ -31,7 +31,7 @@ check: test
 
 # Full sizes: more kills, more edits, more calls compared, hours of fuzzing in all.
 torture:
-	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_CUTS=100 DEFX_TEST_STRINGS=1000000 go test -count=1 -timeout 60m -parallel 1 -v -run 'Killed|CutAfter|RandomStrings' ./deploy/e2e
+	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_KILLS_DOCKER=300 DEFX_TEST_CUTS=100 DEFX_TEST_STRINGS=1000000 go test -count=1 -timeout 60m -parallel 1 -v -run 'Killed|CutAfter|RandomStrings' ./deploy/e2e
 	DEFX_E2E=1 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
 	DEFX_E2E=1 DEFX_TEST_UNITS=300 DEFX_TEST_MACHINES=20 DEFX_TEST_PARALLEL=40 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
 	DEFX_TEST_KILLS=1000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project

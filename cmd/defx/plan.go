@@ -112,7 +112,8 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if out == "" && !c.refresh && len(c.allowDelete)+len(c.allowMove) == 0 {
+			plain := !c.refresh && len(c.allowDelete)+len(c.allowMove) == 0
+			if out == "" && plain {
 				p, err := o.open()
 				if err != nil {
 					return err
@@ -136,7 +137,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 			if err != nil {
 				return err
 			}
-			if len(c.allowDelete)+len(c.allowMove) == 0 {
+			if plain {
 				p.Remember(d, cs)
 			}
 			if out != "" {

@@ -62,10 +62,10 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 	}
 	if err == nil && h.system != nil { // from here on the new version stays: what goes wrong now is for the next time
 		units := d.replaced()
-		if err := d.clear(ctx, units); err != nil {
+		if err := d.forget(ctx, units); err != nil {
 			return d.now(), err
 		}
-		if err := d.forget(ctx, units); err != nil {
+		if err := d.clear(ctx, units); err != nil {
 			return d.now(), err
 		}
 		return d.next, h.end(d.scope, d.address, d.next)
@@ -95,7 +95,9 @@ func (d *deed) clear(ctx context.Context, stopped []string) error {
 	return d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) })
 }
 
-// forget drops what is left of units that were stopped for good.
+// forget drops what is left of units that were stopped for good. It comes before
+// files go: from then on to the end the machine stays locked, or two that own
+// one file together would both leave it to the other.
 func (d *deed) forget(ctx context.Context, units []string) error {
 	return d.unlocked(ctx, func(ctx context.Context) error {
 		for _, u := range units {
@@ -283,16 +285,16 @@ func (d *deed) remove(ctx context.Context) (*Entry, error) {
 		}
 	}
 	d.undo = &undo{h: h}
+	if h.system != nil {
+		if err := d.forget(ctx, units); err != nil {
+			return d.now(), err
+		}
+	}
 	if err := d.clear(ctx, units); err != nil {
 		if ctx.Err() != nil {
 			return d.now(), err
 		}
 		return d.back(ctx, nil, err)
-	}
-	if h.system != nil {
-		if err := d.forget(ctx, units); err != nil {
-			return d.now(), err
-		}
 	}
 	if d.old != nil {
 		if err := h.sweep(d.old.Leaves); err != nil {

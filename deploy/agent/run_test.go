@@ -29,6 +29,7 @@ type system struct {
 	active map[string]bool
 	calls  []string
 	fails  func(unit string) error
+	forget func()
 }
 
 func (s *system) did(what, unit string, f func()) error {
@@ -57,7 +58,10 @@ func (s *system) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
 }
 func (s *system) Stop(_ context.Context, u string) error {
-	if !s.active[u] {
+	s.mu.Lock()
+	runs := s.active[u]
+	s.mu.Unlock()
+	if !runs {
 		return nil
 	}
 	return s.did("stop", u, func() { delete(s.active, u) })
@@ -68,8 +72,13 @@ func (s *system) Restart(_ context.Context, u string) error {
 func (s *system) ReloadUnit(_ context.Context, u string) error {
 	return s.did("reload", u, func() {})
 }
-func (s *system) Raise(context.Context, string) error  { return nil }
-func (s *system) Forget(context.Context, string) error { return nil }
+func (s *system) Raise(context.Context, string) error { return nil }
+func (s *system) Forget(context.Context, string) error {
+	if s.forget != nil {
+		s.forget()
+	}
+	return nil
+}
 func (s *system) State(_ context.Context, u string) (agent.State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,12 +105,17 @@ func (s *system) took() string {
 // service is the unit of a service that runs under systemd, and its name there.
 func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
 	t.Helper()
+	return named(t, "b", spec)
+}
+
+func named(t *testing.T, name string, spec graph.Spec) (json.RawMessage, string) {
+	t.Helper()
 	b := systemd.New()
-	p, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: "b"}, Spec: spec}})
+	p, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: name}, Spec: spec}})
 	if errs != nil {
 		t.Fatal(errs)
 	}
-	u := &plan.Unit{Address: "a/b", Backend: b.Name(), Encoding: b.Encoding(), Payload: p, Spec: json.RawMessage("{}")}
+	u := &plan.Unit{Address: "a/" + name, Backend: b.Name(), Encoding: b.Encoding(), Payload: p, Spec: json.RawMessage("{}")}
 	raw, err := digest.Canonical(u)
 	if err != nil {
 		t.Fatal(err)
@@ -110,7 +124,7 @@ func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raw, "defx-dev-test-a-b:" + instance + ".service"
+	return raw, "defx-dev-test-a-" + name + ":" + instance + ".service"
 }
 
 func command(words string) graph.Spec {
@@ -407,5 +421,48 @@ func TestHealthDecidesWhoMayChange(t *testing.T) {
 	}
 	if got := s.took(); !slices.Contains(strings.Split(got, ", "), "start "+health) || !strings.Contains(got, "start "+unitTwo) {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestTwoThatGoTogetherLeaveNothing: what they own together goes with the last,
+// also if both are on their way at the same time.
+func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
+	h, s, _ := machine(t)
+	for _, name := range []string{"b", "c"} {
+		raw, _ := named(t, name, command("one"))
+		if _, err := h.Do(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var both sync.WaitGroup
+	both.Add(2)
+	var once [2]sync.Once
+	n := 0
+	var mu sync.Mutex
+	s.forget = func() { // each waits for the other at this point, once
+		mu.Lock()
+		i := min(n, 1)
+		n++
+		mu.Unlock()
+		once[i].Do(both.Done)
+		done := make(chan struct{})
+		go func() { both.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(2 * time.Second): // the other one may wait for the machine
+		}
+	}
+	var all sync.WaitGroup
+	for _, name := range []string{"b", "c"} {
+		all.Go(func() {
+			if _, err := h.Do(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

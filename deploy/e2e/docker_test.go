@@ -371,7 +371,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	words = []string{"MIGRATE", "'say', 'all done'", "ONE", "1", "TWO", "22", "CONTENT", "second"}
 	say("red")
 	s.wants(0, "d/pair/two", "d/again", "reload", "2 updated; 6 unchanged")
-	if got := differ(before, containers(m)); got != "d/pair/two" {
+	if got := differ(before, containers(m)); strings.TrimSuffix(got, " d/tick") != "d/pair/two" { // a job runs, or has run
 		t.Errorf("%s changed", got)
 	}
 	eventually("the reloaded file was read", func() bool { return strings.Contains(wrote("again", "reloads"), "second") })

@@ -60,42 +60,50 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		return err
 	}
 	return e.lasting(ctx, func(api *client.Client) error {
-		if err := e.create(ctx, api, unit, &c, d); err != nil {
+		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 			return err
 		}
 		return e.portsFree(ctx, api, unit, &c, replaced)
 	})
 }
 
-// create makes the container of a version, if it is not there yet.
-func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c *docker.Container, d digest.Digest) error {
+// create makes the container of a version, and gives the one that was there
+// already: each question to the engine costs a service tens of milliseconds
+// where many start at once.
+func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c *docker.Container, d digest.Digest) (*container.InspectResponse, error) {
 	have, err := find(ctx, api, unit)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	join := ""
 	if c.Pod != "" {
 		if join, err = e.pod(ctx, api, c.Pod, false); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if have != nil {
 		same := have.Config.Labels[docker.LabelDigest] == string(d) && have.State != nil && have.State.Status != container.StateDead
 		if same && (join == "" || string(have.HostConfig.NetworkMode) == "container:"+join) {
-			return nil
+			return have, nil
 		}
 		if err := remove(ctx, api, have.ID); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	config, host, nets, err := e.translate(ctx, api, unit, c, d)
-	if err != nil {
-		return err
+	for again := false; ; again = true {
+		config, host, nets, err := e.translate(ctx, api, unit, c, d)
+		if err != nil {
+			return nil, err
+		}
+		if join != "" {
+			host.NetworkMode = container.NetworkMode("container:" + join)
+		}
+		err = e.createNamed(ctx, api, unit, config, host, nets)
+		if err == nil || again || !errdefs.IsNotFound(err) {
+			return nil, err
+		}
+		e.forget() // something that was seen is gone
 	}
-	if join != "" {
-		host.NetworkMode = container.NetworkMode("container:" + join)
-	}
-	return e.createNamed(ctx, api, unit, config, host, nets)
 }
 
 func (e *Engine) createNamed(ctx context.Context, api *client.Client, unit string, config *container.Config, host *container.HostConfig, nets *network.NetworkingConfig) error {
@@ -213,6 +221,20 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 // hasInit tells whether the engine has a process 1 to give away. Not every
 // machine's packages bring it along.
 func (e *Engine) hasInit(ctx context.Context, api *client.Client) bool {
+	e.mu.Lock()
+	known := e.init
+	e.mu.Unlock()
+	if known == nil {
+		is := askInit(ctx, api)
+		known = &is
+		e.mu.Lock()
+		e.init = known
+		e.mu.Unlock()
+	}
+	return *known
+}
+
+func askInit(ctx context.Context, api *client.Client) bool {
 	info, err := api.Info(ctx, client.InfoOptions{})
 	if err != nil || info.Info.InitBinary == "" {
 		return false
@@ -270,7 +292,12 @@ func (e *Engine) network(ctx context.Context, api *client.Client, id docker.ID, 
 
 // ensureNetwork makes a deployment's network, and tells the machine's address in it.
 func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, name string) (netip.Addr, error) {
-	var gateway netip.Addr
+	e.mu.Lock()
+	gateway, known := e.networks[scope+" "+name]
+	e.mu.Unlock()
+	if known {
+		return gateway, nil
+	}
 	err := e.alone("network "+name, func() error {
 		for range 2 {
 			res, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
@@ -283,6 +310,9 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 						gateway = c.Gateway
 					}
 				}
+				e.mu.Lock()
+				e.networks[scope+" "+name] = gateway
+				e.mu.Unlock()
 				return nil
 			}
 			if !errdefs.IsNotFound(err) {

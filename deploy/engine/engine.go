@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,11 +42,13 @@ type Engine struct {
 
 	mu     sync.Mutex
 	api    *client.Client
-	path   string              // of the socket
-	busy   map[string]*turn    // name → who makes it now
-	looked map[string]int      // probe → its last exit code
-	ids    map[string]string   // image → its id, once seen
-	facts  map[string]struct{} // networks and volumes that were seen to be ours
+	path   string            // of the socket
+	busy   map[string]*turn  // name → who makes it now
+	looked map[string]int    // probe → its last exit code
+	ids    map[string]string // image → its id, once seen
+	init   *bool             // it has a process 1 to give away; nil: it was not asked
+
+	networks map[string]netip.Addr // scope and name → the machine's address in it
 }
 
 // Failed means that something of the user's own did not do what it should.
@@ -149,7 +152,7 @@ func (e *Engine) connect() (*client.Client, error) {
 		return nil, err
 	}
 	e.api, e.path = api, p
-	e.busy, e.looked, e.ids, e.facts = map[string]*turn{}, map[string]int{}, map[string]string{}, map[string]struct{}{}
+	e.busy, e.looked, e.ids, e.networks = map[string]*turn{}, map[string]int{}, map[string]string{}, map[string]netip.Addr{}
 	return api, nil
 }
 
@@ -296,7 +299,8 @@ func (e *Engine) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.ids)
-	clear(e.facts)
+	clear(e.networks)
+	e.init = nil
 }
 
 // turn lets one at a time make something.

@@ -49,10 +49,10 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 			return err
 		}
 	}
-	if err := e.create(ctx, api, unit, &c, d); err != nil {
-		return err
+	have, err := e.create(ctx, api, unit, &c, d)
+	if err == nil && have == nil {
+		have, err = find(ctx, api, unit)
 	}
-	have, err := find(ctx, api, unit)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 		if err := remove(ctx, api, have.ID); err != nil {
 			return err
 		}
-		if err := e.create(ctx, api, unit, &c, d); err != nil {
+		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 			return err
 		}
 		if have, err = find(ctx, api, unit); err != nil || have == nil {
@@ -223,7 +223,7 @@ func (e *Engine) once(ctx context.Context, unit string) error {
 				return err
 			}
 		}
-		if err := e.create(ctx, api, unit, &c, digest.Bytes([]byte(unit))); err != nil {
+		if _, err := e.create(ctx, api, unit, &c, digest.Bytes([]byte(unit))); err != nil {
 			return err
 		}
 		return e.run(ctx, api, unit)
@@ -378,14 +378,14 @@ func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) erro
 			return err
 		}
 	}
-	if err := policy(ctx, api, have, "no"); err != nil { // what was stopped does not come back with the engine
-		return err
-	}
 	_, err = api.ContainerStop(ctx, have.ID, client.ContainerStopOptions{}) // also ends restarting
 	if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
-		return nil
+		err = nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return policy(ctx, api, have, "no") // what was stopped does not come back with the engine
 }
 
 // policy says when the engine starts a container by itself.
@@ -411,6 +411,7 @@ func (e *Engine) removeNetwork(ctx context.Context, api *client.Client, name str
 	if res.Network.Labels[docker.LabelUnit] != name+".network" {
 		return nil
 	}
+	defer e.forget()
 	if _, err = api.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
 		return fmt.Errorf("the network %s does not go: %w", name, err)
 	}
@@ -429,7 +430,7 @@ func (e *Engine) Restart(ctx context.Context, unit string) error {
 	}
 	return e.lasting(ctx, func(api *client.Client) error {
 		if c.Job {
-			if err := e.create(ctx, api, unit, &c, d); err != nil {
+			if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 				return err
 			}
 			for _, script := range c.Before {

@@ -60,7 +60,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			return err
 		}
 	}
-	if err := e.create(ctx, api, cron.Of, &c, job); err != nil {
+	if _, err := e.create(ctx, api, cron.Of, &c, job); err != nil {
 		return err
 	}
 	have, err := find(ctx, api, unit)

@@ -54,9 +54,11 @@ func (p *Project) Unchanged() *plan.ChangeSet {
 	return cs
 }
 
-// Remember keeps a change set that is empty, with all that it was made of.
+// Remember keeps a change set that is empty, with all that it was made of. What
+// transforms read is not told, and modules have a world of their own: plans with
+// them are always made.
 func (p *Project) Remember(d *Desired, cs *plan.ChangeSet) {
-	if p.Config.Cache == "" || !cs.Empty() || len(cs.Protected) > 0 || len(d.Held) > 0 || d.Transforms > 0 {
+	if p.Config.Cache == "" || !cs.Empty() || len(cs.Protected) > 0 || len(d.Held) > 0 || d.Transforms > 0 || len(d.Rendered.Modules) > 0 {
 		return
 	}
 	artifacts, whole := p.artifacts.Described()

@@ -64,6 +64,9 @@ func run() error {
 // patience is how long a program may take.
 const patience = time.Minute
 
+// muchPatience is how long a deployment may take.
+const muchPatience = 20 * time.Minute
+
 // cost is the least of several runs.
 type cost struct {
 	cpu, wall time.Duration
@@ -73,8 +76,8 @@ type cost struct {
 	fail      string
 }
 
-func measure(best *cost, env []string, command ...string) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func measure(best *cost, most time.Duration, env []string, command ...string) {
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), env...)
@@ -129,12 +132,12 @@ func evaluators(dir, program string) error {
 		}
 		costs := make([]cost, len(others)+1)
 		for n := range *runs {
-			measure(&costs[0], nil, program, "eval", file)
+			measure(&costs[0], patience, nil, program, "eval", file)
 			for i, o := range others {
 				if n > 0 && (costs[i+1].cpu > 5*time.Second || costs[i+1].fail != "") { // once is enough to tell
 					continue
 				}
-				measure(&costs[i+1], nil, append(slices.Clone(o), file)...)
+				measure(&costs[i+1], patience, nil, append(slices.Clone(o), file)...)
 			}
 		}
 		fmt.Printf("| %s | %s |", w.name, costs[0])
@@ -155,7 +158,7 @@ func evaluators(dir, program string) error {
 		}
 		var c cost
 		for range *runs {
-			measure(&c, nil, nix, "--eval", "--strict", "--json", file)
+			measure(&c, patience, nil, nix, "--eval", "--strict", "--json", file)
 		}
 		fmt.Printf("\nNix, the same services as in formats: %s %s\n", c, c.fail)
 	}
@@ -186,20 +189,20 @@ func plans(dir, program string) error {
 		var first, apply, none, touched cost
 		for range min(*runs, 3) {
 			os.RemoveAll(store)
-			measure(&first, env, plan...)
+			measure(&first, muchPatience, env, plan...)
 		}
-		measure(&apply, env, program, "-C", root, "apply", "--yes")
-		measure(&cost{}, env, plan...)
+		measure(&apply, muchPatience, env, program, "-C", root, "apply", "--yes")
+		measure(&cost{}, muchPatience, env, plan...)
 		for i := range *runs {
-			measure(&none, env, plan...)
+			measure(&none, muchPatience, env, plan...)
 			if err := put(root, libraryName(0), w.library(0, fmt.Sprint("level", i))); err != nil {
 				return err
 			}
-			measure(&touched, env, plan...)
+			measure(&touched, muchPatience, env, plan...)
 			if err := put(root, libraryName(0), w.library(0, "info")); err != nil {
 				return err
 			}
-			measure(&cost{}, env, plan...)
+			measure(&cost{}, muchPatience, env, plan...)
 		}
 		row := func(c cost) string {
 			if c.fail != "" {
