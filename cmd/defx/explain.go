@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
@@ -100,6 +101,9 @@ func explain(ctx context.Context, p *project.Project, d *project.Desired, name s
 			}
 		}
 	}
+	if m, ok := d.Rendered.Modules[name]; ok {
+		return explainModule(ctx, p, d, m, e), nil
+	}
 	svc, err := findService(d, name)
 	if err != nil {
 		return nil, err
@@ -158,12 +162,34 @@ func (e *explanation) stands(d *project.Desired, cs *plan.ChangeSet) {
 	}
 }
 
+// explainModule tells what the deployment knows of a module of resources.
+func explainModule(ctx context.Context, p *project.Project, d *project.Desired, m backends.Module, e *explanation) *explanation {
+	e.Address = m.Address.String()
+	placed := d.Rendered.Plan.Find(e.Address)
+	e.Backend, e.Digest = placed.Backend, placed.Digest
+	if placed.Values != nil {
+		e.Reads = placed.Values
+	}
+	list := slices.Sorted(maps.Keys(m.Sources))
+	e.Because = "it holds " + strings.Join(list, ", ")
+	if found := p.Positions(ctx, [][]string{m.Sources[list[0]]}); len(found) == 1 {
+		e.Defined = found[0]
+	}
+	for address, u := range d.Rendered.Units {
+		if slices.Contains(u.Requires, e.Address) {
+			e.ReadBy = append(e.ReadBy, address)
+		}
+	}
+	slices.Sort(e.ReadBy)
+	return e
+}
+
 func addresses(d *project.Desired) []string {
 	var out []string
 	for _, s := range d.Graph.Services {
 		out = append(out, s.Address.String())
 	}
-	return out
+	return append(out, slices.Sorted(maps.Keys(d.Rendered.Modules))...)
 }
 
 // findService takes an address, or the end of one if that is unique.
@@ -207,7 +233,11 @@ func (e *explanation) print() {
 	if e.Unit != "" {
 		unit = ", unit " + e.Unit
 	}
-	fmt.Printf("%s on %s (%s)%s\n", s.bold(e.Address), e.Machine, e.Backend, unit)
+	if e.Machine == "" {
+		fmt.Printf("%s (%s)\n", s.bold(e.Address), e.Backend)
+	} else {
+		fmt.Printf("%s on %s (%s)%s\n", s.bold(e.Address), e.Machine, e.Backend, unit)
+	}
 	defined := e.Defined.String()
 	if e.Digest == "" {
 		defined = "no longer"

@@ -76,6 +76,9 @@ func orHint(hint, otherwise string) string {
 // dial reaches a machine.
 func (g *ground) dial(ctx context.Context, name string) (*agent.Client, error) {
 	m := g.machines[name]
+	if name == "" {
+		return nil, diag.Errorf("", "it is made of resources, and stands on no machine").WithHint("defx plan --refresh asks the cloud how they are")
+	}
 	if m == nil {
 		return nil, diag.Errorf("", "there is no machine %q", name).WithHint("%s", orHint(diag.Suggest(name, slices.Sorted(maps.Keys(g.machines))), "defx machine list lists them"))
 	}

@@ -200,6 +200,8 @@ func (u *stands) runs(err error) string {
 	switch {
 	case err != nil:
 		return "nobody knows: its machine does not answer"
+	case u.Machine == "":
+		return "defx plan --refresh asks the cloud"
 	case len(u.Drift) > 0:
 		return strings.Join(u.Drift, "; ")
 	case u.Runs != nil:

@@ -59,6 +59,9 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 				needed[on] = r.Address
 			}
 		}
+		if stays {
+			in.ground(r, needed, records)
+		}
 	}
 	for i := range in.Plan.Units {
 		u := &in.Plan.Units[i]
@@ -115,6 +118,20 @@ func (in *DiffInput) rename() map[string]string {
 	}
 	return former
 }
+
+// ground notes the modules that what stays stands on: its instance, and the
+// network of that.
+func (in *DiffInput) ground(r Record, needed map[string]string, records map[string]*Record) {
+	for _, on := range r.Requires {
+		if m := records[on]; strings.HasPrefix(on, modulePrefix) && m != nil && needed[on] == "" {
+			needed[on] = r.Address
+			in.ground(*m, needed, records)
+		}
+	}
+}
+
+// modulePrefix begins the addresses of modules of resources.
+const modulePrefix = "module/"
 
 // factPrefix begins the addresses of what machines must have.
 const factPrefix = "host/"

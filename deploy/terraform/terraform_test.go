@@ -1,0 +1,124 @@
+package terraform
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/gofrs/flock"
+	tfjson "github.com/hashicorp/terraform-json"
+)
+
+// TestWhatIsSecretIsMasked wherever it stands, and what nobody knows yet is said to be so.
+func TestWhatIsSecretIsMasked(t *testing.T) {
+	raw := `[{"address":"aws_db_instance.main","mode":"managed","type":"aws_db_instance","name":"main","change":{"actions":["delete","create"],
+	  "before":{"password":"old-secret","size":20,"list":[{"token":"s1","n":1}],"endpoint":"a:1","same":1,"empty":null},
+	  "after":{"password":"new-secret","size":30,"list":[{"token":"s2","n":2}],"same":1,"empty":[]},
+	  "after_unknown":{"endpoint":true},"before_sensitive":{"password":true,"list":[{"token":true}]},"after_sensitive":{"password":true,"list":[{"token":true}]},
+	  "replace_paths":[["size"]]}}]`
+	var list []*tfjson.ResourceChange
+	if err := json.Unmarshal([]byte(raw), &list); err != nil {
+		t.Fatal(err)
+	}
+	got := resources(list, map[string]string{"aws_db_instance.main": "shop/main"})
+	if len(got) != 1 || got[0].Address != "shop/main" || got[0].Op != plan.Replace {
+		t.Fatalf("%+v", got)
+	}
+	text := fmt.Sprintf("%v", got[0].Fields)
+	if strings.Contains(text, "secret") || strings.Contains(text, "s1") || strings.Contains(text, "s2") {
+		t.Errorf("a secret is shown: %s", text)
+	}
+	fields := map[string]plan.Change{}
+	for _, f := range got[0].Fields {
+		fields[f.Path] = f
+	}
+	if f := fields["/size"]; f.Before != 20.0 || f.After != 30.0 || !f.Replaces {
+		t.Errorf("%+v", f)
+	}
+	if fields["/password"].After != masked || fields["/list/0/token"].After != masked || fields["/endpoint"].After != unknownYet || fields["/list/0/n"].After != 2.0 {
+		t.Errorf("%+v", fields)
+	}
+	if _, same := fields["/same"]; same || len(fields) != 5 {
+		t.Errorf("%+v", fields)
+	}
+}
+
+// TestErrorsSpeakOfOurAddresses and not of Terraform's.
+func TestErrorsSpeakOfOurAddresses(t *testing.T) {
+	var s stream
+	for _, l := range []string{
+		`{"type":"version","terraform":"1.11.4"}`,
+		`{"type":"planned_change","change":{"resource":{"addr":"aws_vpc.vpc"},"action":"create"}}`,
+		`{"type":"apply_start","hook":{}}`,
+		`{"type":"diagnostic","diagnostic":{"severity":"warning","summary":"old"}}`,
+		`{"type":"diagnostic","diagnostic":{"severity":"error","summary":"creating EC2 VPC","detail":"no\n more\n room","address":"aws_vpc.vpc"}}`,
+	} {
+		half := len(l) / 2 // it arrives in pieces
+		s.Write([]byte(l[:half]))
+		s.Write([]byte(l[half:] + "\n"))
+	}
+	if !s.began || len(s.planned) != 1 || s.planned[0] != (planned{"aws_vpc.vpc", "create"}) {
+		t.Errorf("%+v", s)
+	}
+	if got := told(errors.New("exit status 1"), &s, map[string]string{"aws_vpc.vpc": "net/vpc"}).Error(); got != "net/vpc: creating EC2 VPC: no more room" {
+		t.Errorf("%q", got)
+	}
+	if got := ours("aws_vpc.net_gone", nil); got != "net/gone" {
+		t.Errorf("%q", got)
+	}
+	if got := told(errors.New("╷\n│ Error: no way\n│ \n╵"), nil).Error(); got != "Error: no way" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestAConsentedModuleGoesWithItsGuards.
+func TestAConsentedModuleGoesWithItsGuards(t *testing.T) {
+	raw, err := withoutGuard([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
+	if err != nil || strings.Contains(string(raw), "prevent_destroy") || !strings.Contains(string(raw), "ignore_changes") {
+		t.Errorf("%s %v", raw, err)
+	}
+}
+
+// TestAModuleAtWorkIsInDoubt: somebody holds its lock, whatever its entry says.
+func TestAModuleAtWorkIsInDoubt(t *testing.T) {
+	s := &Shop{Dir: t.TempDir()}
+	dir := filepath.Join(s.Dir, "network")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	e := &kept{Scope: "dev/shop", Address: "module/network"}
+	e.Digest = "sha256:1"
+	if err := e.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, depsFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	units, err := s.Units(t.Context(), "dev/shop")
+	if err != nil || units["module/network"] == nil || units["module/network"].Digest != "sha256:1" {
+		t.Fatalf("%v %v", units, err)
+	}
+	if other, err := s.Units(t.Context(), "prod/shop"); err != nil || len(other) != 0 {
+		t.Errorf("%v %v", other, err)
+	}
+	release := hold(t, filepath.Join(dir, lockFile))
+	units, err = s.Units(t.Context(), "dev/shop")
+	if err != nil || units["module/network"].Digest != "" {
+		t.Errorf("%v %v", units["module/network"], err)
+	}
+	release()
+}
+
+func hold(t *testing.T, path string) func() {
+	t.Helper()
+	l := flock.New(path)
+	if ok, err := l.TryLock(); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	return func() { l.Unlock() }
+}
