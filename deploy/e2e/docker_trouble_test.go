@@ -121,7 +121,11 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 		if code, _ := s.run("apply", "--yes"); code != 0 {
 			t.Fatalf("%d: one more apply ends with %d", i, code)
 		}
-		if err := s.serves(word); err != nil {
+		err = s.serves(word)
+		for until := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(until); err = s.serves(word) {
+			time.Sleep(500 * time.Millisecond) // an engine that came back starts what it had one by one
+		}
+		if err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
