@@ -358,7 +358,7 @@ func (c *compiler) isNull(full string) bool {
 
 // fallBack holds a functionality: its last good value stands in, or it is gone.
 func (c *compiler) fallBack(lib, name string, good json.RawMessage, err *diag.Error) {
-	f := &function{lib: lib, name: name, err: err}
+	f := &function{lib: lib, name: name, err: err, exports: map[string]*export{}}
 	if good != nil {
 		if old, bad := c.decode(lib, name, good); bad == nil {
 			f.fn, f.parts, f.variants, f.value = old.fn, old.parts, old.variants, good

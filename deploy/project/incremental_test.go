@@ -52,7 +52,7 @@ var editedFields = map[string][]string{
 	"command":   {"['/bin/x']", "['/bin/x', '#']", "['bin/run', '~']", "['/bin/x', 7]"},
 	"package":   {"", "", "defx.artifact('./pkg~')"},
 	"image":     {"", "", "", "'x@sha256:" + strings.Repeat("ab", 32) + "'"},
-	"ports":     {"{ http: 80# }", "{ http: 80#, admin: 90# }", "{ http: { port: 70#, protocol: 'udp' } }", "{ other: 80# }", ""},
+	"ports":     {"{ http: 80# }", "{ http: 80#, admin: 90# }", "{ http: 80#, admin: 90# }", "{ http: { port: 70#, protocol: 'udp' } }", "{ other: 80# }", ""},
 	"labels":    {"", "{ tier: 't~' }", "{ tier: 't#', more: 'x' }"},
 	"dirs":      {"", "", "{ cache: 'c~' }", "{ state: 's~' }"},
 	"secrets":   {"", "", "{ KEY: defx.secret('key') }"},
@@ -70,6 +70,9 @@ var ofService = []string{"command", "package", "image", "ports", "labels", "dirs
 func (e *edited) names() []string { return slices.Sorted(maps.Keys(e.funcs)) }
 
 func (e *edited) any() string { n := e.names(); return n[e.r.IntN(len(n))] }
+
+// readBy are those that many others read of.
+var readBy = []string{"a/s0", "b/s0", "d/only"}
 
 // fill writes out the signs of a value.
 func (e *edited) fill(value string) string {
@@ -97,12 +100,40 @@ func (e *edited) choose(full, field string) {
 	e.funcs[full][field] = e.fill(values[e.r.IntN(len(values))])
 }
 
-// calm makes a functionality of which most deployments are made.
+// calm makes a functionality of which most deployments are made; each reads something else.
 func (e *edited) calm(full string) {
-	e.funcs[full] = map[string]string{"command": "['/bin/x']", "ports": e.fill("{ http: ~#" + strconv.Itoa(len(e.funcs)) + " }"), "ENV": e.fill("'#'")}
-	if n := len(e.funcs); n > 1 {
-		e.funcs[full]["requires"] = "{ up: 'a/s0' }"
-		e.funcs[full]["ENV"] = "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]"
+	f := map[string]string{"command": "['/bin/x']", "requires": "{ up: 'a/s0' }", "ENV": "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]"}
+	e.funcs[full] = f
+	switch full {
+	case "a/s0":
+		f["requires"], f["ENV"], f["ports"], f["labels"], f["dirs"] = "", e.fill("'#'"), "{ http: 8080, admin: 8081 }", "{ tier: 't1' }", "{ cache: 'c1' }"
+		return
+	case "b/s0":
+		f["exports"], f["ports"] = "{ url: 'http://%s:%s/%s' % [defx.me.host, defx.me.port('http'), defx.ref('a/s0').port('admin')] }", "{ http: 8082 }"
+		return
+	case "d/only":
+		f["requires"], f["ENV"], f["ports"] = "", e.fill("'#'"), "{ http: 8083 }"
+		return
+	}
+	switch e.r.IntN(10) {
+	case 0:
+		f["secrets"] = "{ KEY: defx.secret('key') }"
+	case 1:
+		f["command"], f["package"] = "['bin/run']", "defx.artifact('./pkg1')"
+	case 2:
+		f["requires"] = "{ up: 'only' }"
+	case 3:
+		f["ENV"] = "defx.dep('up').label('tier')"
+	case 4:
+		f["requires"], f["ENV"] = "{ up: 'b/s0' }", "defx.dep('up').output('url')"
+	case 5:
+		f["ENV"] = "defx.dep('up').port('admin')"
+	case 6:
+		f["ENV"] = "defx.dep('up').dir('cache')"
+	case 7:
+		f["place"] = "{ replicas: 2 }"
+	case 8:
+		f["after"] = "['only']"
 	}
 }
 
@@ -113,6 +144,7 @@ func newEdited(seed uint64) *edited {
 			e.calm(fmt.Sprintf("%s/s%d", l, i))
 		}
 	}
+	e.calm("d/only")
 	e.machines = map[string]string{"m1": "address: '10.0.0.1', pool: 'p'", "m2": "address: '10.0.0.2'"}
 	return e
 }
@@ -177,7 +209,7 @@ func (e *edited) edit(w *world) string {
 		old := e.any()
 		lib, _, _ := strings.Cut(old, "/")
 		now := fmt.Sprintf("%s/r%d", lib, e.r.IntN(3))
-		if e.funcs[now] != nil || old == "a/s0" || old == "a/s1" {
+		if e.funcs[now] != nil || old == "a/s1" || slices.Contains(readBy, old) {
 			return "nothing"
 		}
 		e.funcs[now] = e.funcs[old]
@@ -187,13 +219,13 @@ func (e *edited) edit(w *world) string {
 		}
 		return old + " is now " + now
 	case n == 1: // gone
-		if old := e.any(); len(e.funcs) > 12 && old != "a/s0" && old != "a/s1" {
+		if old := e.any(); len(e.funcs) > 13 && old != "a/s1" && !slices.Contains(readBy, old) {
 			delete(e.funcs, old)
 			return old + " is gone"
 		}
 		return "nothing"
 	case n == 2: // new
-		full := fmt.Sprintf("%s/s%d", editedLibs[e.r.IntN(4)], e.r.IntN(6))
+		full := editedLibs[e.r.IntN(4)] + e.fill([]string{"/s5", "/s6", "/only"}[e.r.IntN(3)])
 		e.calm(full)
 		return full + " is new"
 	case n == 3:
@@ -222,6 +254,12 @@ func (e *edited) edit(w *world) string {
 		return full + " is calm"
 	}
 	full := e.any()
+	if e.r.IntN(3) == 0 {
+		full = readBy[e.r.IntN(len(readBy))]
+		field := []string{"ports", "labels", "dirs", "place", "exports", "ENV"}[e.r.IntN(6)]
+		e.choose(full, field)
+		return full + ": " + field + " = " + e.funcs[full][field]
+	}
 	field := slices.Sorted(maps.Keys(editedFields))[e.r.IntN(len(editedFields))]
 	e.choose(full, field)
 	return full + ": " + field + " = " + e.funcs[full][field]
@@ -297,14 +335,22 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			if done++; done >= edits {
 				break
 			}
-			if d != nil && e.r.IntN(3) == 0 {
+			if d != nil && e.r.IntN(2) == 0 {
 				log = append(log, "apply")
 				if _, err := apply.Run(context.Background(), p.Work(d)); err != nil {
 					t.Fatalf("seed %d, after %d edits: %v", seed, done, err)
 				}
 				continue
 			}
-			for range 1 + e.r.IntN(2) {
+			if d != nil && e.r.IntN(2) == 0 {
+				for _, h := range d.Held {
+					if e.funcs[h.Name] != nil {
+						log = append(log, h.Name+" is calm")
+						e.calm(h.Name)
+					}
+				}
+			}
+			for range 1 + e.r.IntN(4)/3 {
 				log = append(log, e.edit(w))
 			}
 		}

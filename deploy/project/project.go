@@ -50,6 +50,7 @@ type Project struct {
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
+	stores    sync.Map // path → *state.Dir
 }
 
 // Open finds the entry file below dir.
@@ -82,7 +83,18 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 
 // Store is the state of one environment of one deployment.
 func (p *Project) Store(deployment, environment string) *state.Dir {
-	return state.OpenDir(filepath.Join(p.StateDir, deployment, environment))
+	path := filepath.Join(p.StateDir, deployment, environment)
+	s, _ := p.stores.LoadOrStore(path, state.OpenDir(path)) // one for all, since it knows what it has read
+	return s.(*state.Dir)
+}
+
+// readAhead begins to read the state while sources are evaluated, if it can be
+// only one that will be asked for.
+func (p *Project) readAhead(ctx context.Context) {
+	if heads, _ := filepath.Glob(filepath.Join(p.StateDir, "*", "*", "head.json")); len(heads) == 1 {
+		env := filepath.Dir(heads[0])
+		go state.Current(ctx, p.Store(filepath.Base(filepath.Dir(env)), filepath.Base(env)))
+	}
 }
 
 // Dialer reaches the machines of this project.
@@ -122,6 +134,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) { return p.eva
 func (p *Project) Plan(ctx context.Context) (*Desired, error) { return p.evaluate(ctx, true) }
 
 func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
+	p.readAhead(ctx)
 	res, err := lang.Evaluate(ctx, p.Config)
 	if err != nil {
 		return nil, err
