@@ -73,7 +73,7 @@ type Failure struct {
 // deployed gives them; one that was never deployed is left out.
 func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory Memory) (*Rendered, []Failure) {
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
-		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
+		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: make([]plan.Placed, 0, len(g.Services))}}
 	if memory.Keep {
 		out.Known = map[string]*Known{}
 	}

@@ -169,6 +169,31 @@ func walkTexts(v any, path []string, f func(path []string, t token.Text)) {
 // Values are what the refs of a unit stand for, keyed by Key.
 type Values map[string]string
 
+// canonical appends the canonical form of values.
+func (v Values) canonical(out []byte) []byte {
+	names := slices.Sorted(maps.Keys(v))
+	for _, name := range names {
+		for i := range len(name) {
+			if name[i] >= 0x80 { // they sort in another order then
+				raw, err := digest.Canonical(v)
+				if err != nil {
+					panic(err) // texts always encode
+				}
+				return append(out, raw...)
+			}
+		}
+	}
+	for i, name := range names {
+		before := byte(',')
+		if i == 0 {
+			before = '{'
+		}
+		out = digest.AppendText(append(out, before), name)
+		out = digest.AppendText(append(out, ':'), v[name])
+	}
+	return append(out, '}')
+}
+
 // Key is the one name of a resolved ref: "hydra/hydra-db.port(sql)".
 func Key(t token.Token) string {
 	if t.Kind != token.Ref {

@@ -23,6 +23,20 @@ func canonical(raw []byte) ([]byte, error) {
 	return jcs.Transform(raw)
 }
 
+// AppendText appends the canonical form of a text.
+func AppendText[T ~string](out []byte, s T) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			raw, err := Canonical(string(s))
+			if err != nil {
+				panic(err) // a text always encodes
+			}
+			return append(out, raw...)
+		}
+	}
+	return append(append(append(out, '"'), s...), '"')
+}
+
 type sorter struct {
 	in  []byte
 	at  int
