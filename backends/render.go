@@ -332,12 +332,17 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
 	}
-	m := map[string]json.RawMessage{} // what lies below is brought into its order with the rest
-	json.Unmarshal(raw, &m)
+	raw = raw[:len(raw)-1] // more fields follow; none has the name of one of a spec
 	add := func(name string, v any) {
-		if m[name], err = json.Marshal(v); err != nil {
+		field, err := json.Marshal(v)
+		if err != nil {
 			panic(fmt.Sprintf("%s: %v", svc.Address, err))
 		}
+		if len(raw) > 1 {
+			raw = append(raw, ',')
+		}
+		raw = append(append(append(raw, '"'), name...), '"', ':')
+		raw = append(raw, field...)
 	}
 	if svc.Options != nil {
 		add(svc.Backend, svc.Options)
@@ -347,7 +352,7 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 			add(name, list)
 		}
 	}
-	out, err := digest.Canonical(m)
+	out, err := digest.CanonicalJSON(append(raw, '}'))
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err))
 	}

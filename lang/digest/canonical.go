@@ -11,6 +11,9 @@ import (
 	"github.com/gowebpki/jcs"
 )
 
+// CanonicalJSON is the RFC 8785 form of JSON that encoding/json wrote.
+func CanonicalJSON(raw []byte) ([]byte, error) { return canonical(raw) }
+
 // canonical brings JSON that encoding/json wrote, without white space, into the
 // form of RFC 8785. It sorts and copies; whatever it is not sure of (numbers
 // that are not short and whole, bytes that are not UTF-8, repeated names) makes
