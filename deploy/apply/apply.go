@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -246,6 +247,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	go w.renew(held, lease, lost)
 
 	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r.token.Store(lease.Token)
 	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
 		r.tell = func(Event) {}
@@ -308,6 +310,7 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
+	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
