@@ -41,6 +41,8 @@ type Module struct {
 	Replaces []string            // fields, as pointers into Spec, whose change makes a new resource of it
 	Protect  bool
 	Stateful bool
+	Follows  []string // services whose places it tells others, sorted
+	Drain    int      // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
 }
 
 // infra knows what modules give.
@@ -201,7 +203,8 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Spec: m.Spec}
+		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Spec: m.Spec}
+	u.Requires = append(u.Requires, m.Follows...)
 	reader := &graph.Service{Address: m.Address}
 	values, p := plan.Values{}, plan.Placed{}
 	var errs diag.List
@@ -229,7 +232,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 		var raw []byte
 		if raw, err = digest.Canonical(u); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
-			p.Requires, p.Protect, p.Stateful = u.Requires, u.Protect, u.Stateful
+			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, stands := in.deployed(address)

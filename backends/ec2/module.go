@@ -521,6 +521,10 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 				requires[r.target.unit()] = true
 			}
 		}
+		for _, a := range m.res.Follows {
+			out.Follows = append(out.Follows, a.String())
+		}
+		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
 		out.Sources[m.address()] = m.res.Path
 		for _, k := range slices.Sorted(maps.Keys(m.written)) {
@@ -530,6 +534,8 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 			}
 		}
 	}
+	slices.Sort(out.Follows)
+	out.Follows = slices.Compact(out.Follows)
 	slices.Sort(p.Keeps)
 	slices.Sort(p.Retains)
 	out.Requires = slices.Sorted(maps.Keys(requires))

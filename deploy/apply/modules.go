@@ -79,7 +79,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
-		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 { // nobody saw what it would be made of
+		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
@@ -92,7 +92,15 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	}
 	if e == nil {
 		r.outs.set(address, nil)
+		if u == nil && err == nil && old != nil {
+			err = rest(ctx, old.Drain)
+		}
 		return nil, err
+	}
+	if err == nil && e.Digest != "" {
+		r.mu.Lock()
+		delete(r.outside, address)
+		r.mu.Unlock()
 	}
 	var was plan.Record
 	if old != nil {

@@ -47,6 +47,7 @@ type Project struct {
 	StateDir  string // folder that holds the state of all environments
 	Backends  backends.Set
 	AllowMove map[string]bool // addresses with data of their own that may change machines
+	Attach    map[string]bool // modules of attachments that are asked for (true), or not any more; the others are as they were
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
@@ -272,8 +273,9 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			return err
 		}
 		more := map[string]*diag.Error{}
+		d.Rendered = nil
 		p.schemas(out.Graph, d)
-		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, outputsOf(old))
+		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Known{Output: outputsOf(old), Stands: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }, Attach: p.Attach})
 		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
 		if len(unpacked) > 0 { // what has no instance has no place either
 			bad = unpacked
@@ -316,10 +318,15 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
 			d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = out.Graph, reasons, rendered, out.Held, out.Good
 		}
 		again := false
+		var rest diag.List
 		for name, e := range more {
+			rest = append(rest, compile.All(e)...)
 			if failed[name] == nil {
 				failed[name], again = e, true
 			}
+		}
+		if !again && d.Rendered == nil { // not even the last good one fits
+			return rest.Sort()
 		}
 		if !again {
 			break
@@ -483,8 +490,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		if r.Digest == "" {
 			continue // nobody knows what stands there
 		}
-		stands.Units = append(stands.Units, plan.Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest,
-			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful, Outputs: r.Outputs})
+		stands.Units = append(stands.Units, r.Placed())
 	}
 	for lib, object := range gen.Good {
 		funcs := map[string]json.RawMessage{}
