@@ -116,7 +116,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 			errs = append(errs, err.At("machines", m.Name, "made"))
 			continue
 		}
-		m.Output, m.Module = key, module
+		m.Output, m.Module, m.Identity = key, module, key
 		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
 			m.Connect += m.Address
@@ -287,13 +287,20 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 	if module != reader.Address.String() {
 		*requires = append(*requires, module)
 	}
+	in.bind(key, from, module, values, p)
+	return nil
+}
+
+// bind notes what a module gives: its value if that is known for good, and
+// otherwise the one it had, and the output that will tell.
+func (in *infra) bind(key, from, module string, values plan.Values, p *plan.Placed) {
 	old, stands := in.deployed(module)
 	v, known := old.Outputs[from]
 	if stands && known {
 		values[key] = v
 	}
 	if in.settled[module] && known {
-		return nil
+		return
 	}
 	if p.Binds == nil {
 		p.Binds = plan.Values{}
@@ -302,5 +309,4 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 	p.Unknown = append(p.Unknown, key)
 	slices.Sort(p.Unknown)
 	p.Unknown = slices.Compact(p.Unknown)
-	return nil
 }

@@ -508,7 +508,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		for _, attr := range wanted[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
-		if m.protect || keeps[m.word.kind] {
+		if m.protect || keeps[m.word.kind] || m.res.Keeps {
 			p.Keeps = append(p.Keeps, m.id())
 		}
 		out.Protect = out.Protect || m.protect

@@ -544,7 +544,10 @@ func (p *packer) instance(kind kindOf, b *box) {
 	if e.Address == "public" {
 		f["associatePublicIpAddress"] = true
 	}
-	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}})
+	keeps := slices.ContainsFunc(b.packs, func(k *pack) bool {
+		return slices.ContainsFunc(k.list, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
+	})
+	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Keeps: keeps})
 	var labels map[string]string
 	for _, l := range strings.Fields(kind.labels) {
 		if labels == nil {
@@ -555,13 +558,14 @@ func (p *packer) instance(kind kindOf, b *box) {
 	}
 	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
-		Output: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address})}
+		Output:   plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address}),
+		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
 	if at := p.known.Output(m.Output); at != "" {
 		m.Address = at
 		m.Connect += at
 		for _, old := range p.g.Former {
 			if old.Name == m.Name && old.Address == at {
-				m.HostKey = old.HostKey
+				m.HostKey, m.Instance = old.HostKey, old.Instance
 			}
 		}
 	}

@@ -104,6 +104,7 @@ type Resource struct {
 	Fields  map[string]any // what its backend reads; texts are token.Text with resolved refs
 	Path    []string       // where it stands in the entry's value
 	Held    bool
+	Keeps   bool          // what stands on it has data of its own: it is not replaced unasked
 	Follows []Address     // services that must be ready before it tells others where they are
 	Drain   time.Duration // not 0: it leads to what it follows, which is taken out and may finish for so long before it is stopped
 }
@@ -160,6 +161,8 @@ type Machine struct {
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
 	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
 	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Identity string            `json:"identity,omitempty"` // the module's output that tells whether it is still the same machine
+	Instance string            `json:"instance,omitempty"` // what that was when it was last reached
 	Made     *token.Token      `json:"-"`                  // the output of a resource that gives its address; Module and Output say the same once they are known
 	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }

@@ -427,6 +427,15 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 			}
 		}
 	}
+	for address, r := range records {
+		if a := acting[address]; a != nil && a.Op == Delete && a.Machine != "" { // its machine may be another one soon
+			for _, on := range r.Requires {
+				if m := acting[on]; strings.HasPrefix(on, modulePrefix) && m != nil && m.Op != Delete {
+					wait(a, on)
+				}
+			}
+		}
+	}
 	for address, r := range records { // whoever used a thing that goes is changed or gone first
 		for _, on := range slices.Concat(r.Requires, r.After) {
 			if a := acting[on]; a != nil && a.Op == Delete {

@@ -315,6 +315,7 @@ type run struct {
 	outs     outputs
 	looked   sync.Once     // at what stands on no machine
 	foreign  error         // what was found there
+	own      string        // resource that is the machine on which defx runs; "" = none that changes
 	leads    []plan.Record // what led users to services when it began
 	mu       sync.Mutex
 	outside  map[string]bool // what of it was taken out and is not back
@@ -380,6 +381,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
+	}
+	if err := r.saw(lasting, cs, records); err != nil {
+		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
 		return nothing(cs), nil
