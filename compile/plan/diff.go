@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -25,7 +26,7 @@ type DiffInput struct {
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
 	Drifted     map[string]bool                    // modules that others changed
-	Doubt       map[string]string                  // address → why nobody knows whether it stands: Interrupted, or another reason
+	Doubt       map[string]Doubt                   // address → why nobody knows whether it stands
 }
 
 // Diff is set subtraction on address, place, digest and values. The result is
@@ -89,7 +90,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: in.Doubt[r.Address] == "", Reason: gone(in.Doubt[r.Address]), Changes: []Change{}})
+			Before: r.Digest, Certain: !in.doubted(r.Address), Reason: in.Doubt[r.Address].gone(), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
@@ -180,12 +181,23 @@ const modulePrefix = "module/"
 // factPrefix begins the addresses of what machines must have.
 const factPrefix = "host/"
 
-// Interrupted is the doubt that an interrupted apply leaves.
-const Interrupted = "the interrupted apply finished it"
+// A Doubt is why nobody knows whether a unit stands as its record says.
+type Doubt struct {
+	Unless string // what may turn out, so that nothing is to be done
+	Since  string // what happened
+}
 
-func gone(doubt string) string {
-	if doubt != "" {
-		return "no longer defined, unless " + doubt
+// Interrupted is the doubt that an interrupted apply leaves.
+var Interrupted = Doubt{"the interrupted apply finished it", interrupted}
+
+// interrupted is also true of a record without a digest, which nothing but such an apply leaves.
+const interrupted = "an interrupted apply left it in an unknown state"
+
+func (in *DiffInput) doubted(address string) bool { return in.Doubt[address] != Doubt{} }
+
+func (d Doubt) gone() string {
+	if d.Since != "" {
+		return "no longer defined; " + d.Since
 	}
 	return "no longer defined"
 }
@@ -230,8 +242,8 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case former != "":
 		a.Op = Update
 		cs.Summary.Update++
-	case in.Doubt[u.Address] != "":
-		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address]
+	case in.doubted(u.Address):
+		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address].Unless
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
 		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
@@ -256,7 +268,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" || in.Doubt[u.Address]+in.Doubt[former] != "" {
+	if r.Digest == "" || in.doubted(u.Address) || in.doubted(former) {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
 			return nil
@@ -265,7 +277,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		if u.Machine == "" {
 			a.Verb = Converge
 		}
-		a.Reason = "an interrupted apply left it in an unknown state"
+		a.Reason = cmp.Or(in.Doubt[u.Address].Since, in.Doubt[former].Since, interrupted)
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -109,14 +110,17 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	uncertain := map[string]string{}
+	uncertain := map[string]plan.Doubt{}
 	if unfinished != nil {
 		records = doubt(records, unfinished, uncertain)
 	}
 	if gen != nil {
 		for name, was := range elsewhere(gen.Machines, w.Machines) {
 			for _, rec := range w.on(name, records) {
-				uncertain[rec.Address] = fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was)
+				uncertain[rec.Address] = plan.Doubt{
+					Unless: fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was),
+					Since:  fmt.Sprintf("%s was %s, and what stands there stays", name, was),
+				}
 			}
 		}
 	}
@@ -125,7 +129,7 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 
 // doubt lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished, uncertain map[string]string) []plan.Record {
+func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Doubt) []plan.Record {
 	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
@@ -163,7 +167,7 @@ func (w *Work) on(machine string, records []plan.Record) []plan.Record {
 	})
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]string, base int) (*plan.ChangeSet, error) {
+func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Doubt, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
 		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
@@ -243,6 +247,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	go w.renew(held, lease, lost)
 
 	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r.token.Store(lease.Token)
 	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
 		r.tell = func(Event) {}
@@ -305,6 +310,7 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
+	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)

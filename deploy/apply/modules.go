@@ -72,7 +72,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if err := r.strange(ctx); err != nil {
 		return old, err
 	}
-	ask := terraform.Ask{Scope: r.scope(), Address: address, Token: r.lease.Token, AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", Spare: r.own}
+	ask := terraform.Ask{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", Spare: r.own}
 	if u != nil {
 		raw, err := r.w.object(ctx, u.Object)
 		if err != nil {

@@ -106,12 +106,32 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		if err := m.client.Fence(ctx, r.scope(), r.lease.Token, r.lease.Addresses); err != nil {
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+		if f, is := errors.AsType[*agent.Fenced](err); is && len(m.stands) == 0 {
+			err = r.raise(ctx, m, f.Token)
+		}
+		if err != nil {
 			return nil, err
 		}
 		m.fenced = true
 	}
 	return m, nil
+}
+
+// raise begins anew on a machine that holds nothing but remembers a higher
+// token: that of another state, for within one state who has the lease has the
+// highest. Who lost it meanwhile is kept away.
+func (r *run) raise(ctx context.Context, m *machine, above int64) error {
+	token, err := r.w.Store.Raise(ctx, r.lease, above)
+	if err != nil {
+		return err
+	}
+	for {
+		was := r.token.Load()
+		if was >= token || r.token.CompareAndSwap(was, token) {
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+		}
+	}
 }
 
 // settle makes the manifests of the machines that were reached whole, and says
@@ -384,7 +404,7 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 	if a.Op == plan.Delete {
 		m, err := r.write(ctx, a.Machine)
 		if err == nil {
-			err = m.client.Retire(ctx, r.scope(), a.Address, r.lease.Token)
+			err = m.client.Retire(ctx, r.scope(), a.Address, r.token.Load())
 		}
 		if err != nil {
 			return old, err
@@ -520,7 +540,7 @@ func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, 
 		}
 		values = u.Values
 	}
-	e, known, err := m.client.Do(ctx, r.scope(), address, r.lease.Token, raw, values)
+	e, known, err := m.client.Do(ctx, r.scope(), address, r.token.Load(), raw, values)
 	if !known { // the connection broke: nobody knows what stands
 		rec := plan.Record{Address: address, Machine: name}
 		if old != nil {
