@@ -219,7 +219,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs, func(address string) int { return planned(address).AtOnce })
+	rolling := rolls(cs, r.w.Plan, func(address string) int { return planned(address).AtOnce })
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].stopped(a.Address) != nil
@@ -319,6 +319,12 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, nil, err // the lease was lost
 	}
+	for address := range r.outside { // nobody put it back: the next apply does
+		if rec, stood := by[address]; stood {
+			rec.Digest = ""
+			by[address] = rec
+		}
+	}
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
@@ -416,6 +422,52 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		}
 		u = &bound
 	}
+	if a.Machine != "" && a.Op != plan.Create && a.Stops() {
+		return r.apart(ctx, a, u, old)
+	}
+	return r.exchange(ctx, a, u, old)
+}
+
+// apart changes what is taken out from behind its balancers meanwhile. What
+// moves is taken out when the new one has its place.
+func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	behind := r.behind(a.Address)
+	if a.Former != "" {
+		behind = append(behind, r.behind(a.Former)...)
+	}
+	if len(behind) == 0 {
+		return r.exchange(ctx, a, u, old)
+	}
+	if a.Op == plan.Move && a.Former == "" {
+		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
+		for _, rec := range behind {
+			if err == nil {
+				if err = r.putBack(ctx, rec); err == nil {
+					err = rest(ctx, rec.Drain)
+				}
+			}
+		}
+		if err != nil {
+			return old, err // it counts as not moved yet
+		}
+		return r.leave(ctx, a, stands, old)
+	}
+	for _, rec := range behind {
+		if err := r.takeOut(ctx, rec); err != nil {
+			return old, fmt.Errorf("it could not be taken out from behind its balancer, and goes on as it was: %w", err)
+		}
+	}
+	stands, err := r.exchange(ctx, a, u, old)
+	if err != nil && stands != nil && stands.Digest != "" { // what stood before is back
+		for _, rec := range behind {
+			err = errors.Join(err, r.putBack(ctx, rec))
+		}
+	}
+	return stands, err
+}
+
+// exchange puts the new one in the place of the old one.
+func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {
@@ -428,11 +480,17 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 	}
 	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
 	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
-		if _, err = r.change(ctx, a.Address, a.From, nil, old); err != nil {
-			return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
-		}
+		return r.leave(ctx, a, stands, old)
 	}
 	return stands, err
+}
+
+// leave removes what moved from where it was.
+func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
+	if _, err := r.change(ctx, a.Address, a.From, nil, old); err != nil {
+		return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
+	}
+	return stands, nil
 }
 
 // rename puts a unit in the place of the same one under its old name. The two
