@@ -42,11 +42,12 @@ type Engine struct {
 
 	mu     sync.Mutex
 	api    *client.Client
-	path   string            // of the socket
-	busy   map[string]*turn  // name → who makes it now
-	looked map[string]int    // probe → its last exit code
-	ids    map[string]string // image → its id, once seen
-	init   *bool             // it has a process 1 to give away; nil: it was not asked
+	path   string                // of the socket
+	busy   map[string]*turn      // name → who makes it now
+	looked map[string]int        // probe → its last exit code
+	ids    map[string]string     // image → its id, once seen
+	ending map[string]chan error // unit → what it was stopped by, and is tidied up after
+	init   *bool                 // it has a process 1 to give away; nil: it was not asked
 
 	networks map[string]netip.Addr // scope and name → the machine's address in it
 }
@@ -153,6 +154,7 @@ func (e *Engine) connect() (*client.Client, error) {
 	}
 	e.api, e.path = api, p
 	e.busy, e.looked, e.ids, e.networks = map[string]*turn{}, map[string]int{}, map[string]string{}, map[string]netip.Addr{}
+	e.ending = map[string]chan error{}
 	return api, nil
 }
 
