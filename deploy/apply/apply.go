@@ -87,6 +87,7 @@ type Result struct {
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
 	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
 // ErrChanged means that what would be done is not what was agreed to.
@@ -308,6 +309,7 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
+	making   int // the generation
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
@@ -328,6 +330,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.making = head.Generation + 1
 	var records []plan.Record
 	if gen != nil {
 		records = slices.Clone(gen.Records)
@@ -428,7 +431,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
@@ -436,7 +439,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unsettled = r.settle(lasting, res.Generation)
+	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
 		raw, object, err := state.Object(next)
 		if err != nil {

@@ -151,7 +151,7 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 			if err != nil {
 				return err
 			}
-			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: labels(p.ID, unit, d),
+			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: e.labels(p.ID, unit, d),
 				ExposedPorts: network.PortSet{}}
 			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
 				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"},
@@ -192,12 +192,16 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 
 // ours lists all containers with a label, stopped ones too.
 func ours(ctx context.Context, api *client.Client, label, value string) ([]container.Summary, error) {
-	f := label
-	if value != "" {
-		f += "=" + value
-	}
-	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", f)})
+	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelled(label, value)})
 	return res.Items, err
+}
+
+// labelled asks for what has a label; value "" = any.
+func labelled(label, value string) client.Filters {
+	if value != "" {
+		label += "=" + value
+	}
+	return make(client.Filters).Add("label", label)
 }
 
 // once runs a command to its end, as a container of its own that sees what the
