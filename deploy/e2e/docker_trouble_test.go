@@ -225,6 +225,14 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 	says("two")
 
+	// A package above it, by the same tag: the lock has it already.
+	above := "{ web: { service: { package: toy, command: ['/app/toy', 'say', 'above', 'serve', '0.0.0.0:80'], ports: { http: 7301 } }, docker: { base: '" + tag.String() + "', ports: { http: 80 } } } }\n"
+	s.dock(above)
+	s.wants(0, "1 updated")
+	says("two")
+	s.dock(library)
+	s.wants(0, "1 updated")
+
 	// An image that says of itself that it is not well is not taken.
 	publish("three", "wants", "/nowhere")
 	s.run("lock", "--update")
@@ -261,7 +269,9 @@ func TestWhatIsAStrangersStays(t *testing.T) {
 		t.FailNow()
 	}
 	first := containers(m)
-	name := func() string { return m.Docker("ps", "--filter", "label=dev.defx.address=d/web", "--format", "{{.Names}}") }
+	name := func() string {
+		return m.Docker("ps", "--filter", "label=dev.defx.address=d/web", "--format", "{{.Names}}")
+	}
 	old := name()
 	untouched := func(what string, before map[string]string) {
 		t.Helper()
