@@ -652,6 +652,10 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 		}
 	}
 	if o := opts[runs]; len(o) > 0 {
+		if base, _ := o["base"].(string); runs == "docker" && c.in.Images[base] != "" { // the image below a package is pinned as any other
+			o = maps.Clone(o)
+			o["base"] = base + "@" + string(c.in.Images[base])
+		}
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already

@@ -106,7 +106,7 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
 		if f, is := errors.AsType[*agent.Fenced](err); is && len(m.stands) == 0 {
 			err = r.raise(ctx, m, f.Token)
 		}
@@ -129,16 +129,17 @@ func (r *run) raise(ctx context.Context, m *machine, above int64) error {
 	for {
 		was := r.token.Load()
 		if was >= token || r.token.CompareAndSwap(was, token) {
-			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
 		}
 	}
 }
 
 // settle makes the manifests of the machines that were reached whole, and says
-// of which it could not. What is not whole is in the machine's own journal.
-func (r *run) settle(ctx context.Context, generation int) []string {
+// of which it could not. What is not whole is in the machine's own journal. Since
+// they are asked anyway, they also tell what nothing leads to.
+func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []string) {
 	names := slices.Sorted(maps.Keys(r.machines))
-	said := make([]string, len(names))
+	said, left := make([]string, len(names)), make([][]string, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
 		m := r.machines[name]
@@ -155,9 +156,15 @@ func (r *run) settle(ctx context.Context, generation int) []string {
 				said[i] = fmt.Sprintf("machine %s: %v", name, err)
 			}
 		})
+		all.Go(func() {
+			list, _ := client.Orphans(ctx, r.scope()) // that it cannot tell is no failure of what was done
+			for _, o := range list {
+				left[i] = append(left[i], o+" on "+name)
+			}
+		})
 	}
 	all.Wait()
-	return slices.DeleteFunc(said, func(s string) bool { return s == "" })
+	return slices.DeleteFunc(said, func(s string) bool { return s == "" }), slices.Concat(left...)
 }
 
 // hangUp ends all conversations, and those that have not come about yet.
