@@ -21,7 +21,14 @@ const masked = "(sensitive)"
 const unknownYet = "(known after apply)"
 
 // look plans without changing anything but what Terraform remembers of the plan.
-func (c *child) look(ctx context.Context, m *ec2.Module, r *report) error {
+func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) error {
+	moves, err := c.moves(m, old)
+	if err == nil && len(moves) > 0 {
+		m.JSON, err = withMoves(m.JSON, moves)
+	}
+	if err != nil {
+		return err
+	}
 	if err := durable(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
