@@ -24,15 +24,16 @@ import (
 
 // cloud is a moto of one test, and a folder with a deployment.
 type cloud struct {
-	t    *testing.T
-	dir  string // of the deployment
-	home string // of what the test needs besides
-	bin  string // defx
-	url  string
-	env  []string
-	runs string   // file in which every start of Terraform is a line
-	in   string   // region that is asked; "" = the usual one
-	args []string // that every verb is given
+	t       *testing.T
+	dir     string // of the deployment
+	home    string // of what the test needs besides
+	bin     string // defx
+	url     string
+	env     []string
+	runs    string   // file in which every start of Terraform is a line
+	in      string   // region that is asked; "" = the usual one
+	args    []string // that every verb is given
+	engines bool     // the image of instances has a docker engine
 }
 
 const region = "eu-central-1"
