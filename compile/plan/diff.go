@@ -181,7 +181,29 @@ func (in *DiffInput) renamed(spec json.RawMessage) (json.RawMessage, string) {
 	if len(said) == 0 {
 		return spec, ""
 	}
-	return mustJSON(by), "renamed: " + strings.Join(said, ", ")
+	var whole any
+	if json.Unmarshal(mustJSON(by), &whole) != nil {
+		return spec, ""
+	}
+	in.readers(whole)
+	return mustJSON(whole), "renamed: " + strings.Join(said, ", ")
+}
+
+// readers lets those that read something read it under the name that it has now.
+func (in *DiffInput) readers(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			in.readers(x)
+		}
+	case map[string]any:
+		if name, ok := v["name"].(string); ok && v["kind"] == "ref" {
+			v["name"] = in.Moved(name)
+		}
+		for _, x := range v {
+			in.readers(x)
+		}
+	}
 }
 
 // ground notes the modules that what stays stands on: its instance, and the

@@ -58,7 +58,8 @@ type report struct {
 	Fenced int64        `json:"fenced,omitempty"`
 	Error  string       `json:"error,omitempty"`
 	Look   *plan.Look   `json:"look,omitempty"`
-	Starts int          `json:"starts"` // how often Terraform was started
+	Again  bool         `json:"again,omitempty"` // what Look planned is not yet all that will be done: it is planned once more
+	Starts int          `json:"starts"`          // how often Terraform was started
 }
 
 // Child does one job, told on in, and reports on out. It is the whole of a

@@ -220,7 +220,7 @@ func (s *Shop) Look(ctx context.Context, a Ask) (*plan.Look, error) {
 	if s.shown == nil {
 		s.shown = map[string]bool{}
 	}
-	s.shown[address] = len(r.Look.Changes) > 0
+	s.shown[address] = len(r.Look.Changes) > 0 && !r.Again
 	return r.Look, nil
 }
 
