@@ -255,13 +255,13 @@ function(env='dev') {
 		slices.Sort(out)
 		return strings.Join(out, " ")
 	}
-	if got := said(); got != "front one" {
+	if got := said(); got != "toy=front toy=one" {
 		t.Fatalf("the containers answer %q", got)
 	}
 	c.starts()
 	entry("two")
 	c.must("apply", "--yes")
-	if got := said(); got != "front two" || len(c.starts()) > 0 {
+	if got := said(); got != "toy=front toy=two" || len(c.starts()) > 0 {
 		t.Errorf("the containers answer %q", got)
 	}
 	c.must("destroy", "--confirm", "dev")
