@@ -231,6 +231,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	if m := g.Machine(svc.Machine); m != nil && m.Module != "" { // its machine must be there
 		u.Requires = append(u.Requires, m.Module)
+		infra.bind(m.Identity, m.Identity, m.Module, values, &placed) // another machine is an empty one
 	}
 	slices.Sort(u.Requires)
 	u.Requires = slices.Compact(u.Requires)

@@ -162,6 +162,7 @@ type function struct {
 	sketch    *Sketch             // not nil: what an earlier run knew of it stands in for the rest
 	looked    map[string]bool     // what was looked at while it was resolved
 	folded    bool                // it says something of sets, which placement unfolds
+	balancer  *graph.Balancer     // names and tokens resolved
 }
 
 // variant is a replica with a patch.
@@ -457,7 +458,7 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 	fn := &Functionality{}
 	d.decodeJSON(value, fn, f.path())
 	kinds := 0
-	for _, is := range []bool{fn.Service != nil, len(fn.Group) > 0, fn.External != nil, fn.Resource != nil} {
+	for _, is := range []bool{fn.Service != nil, len(fn.Group) > 0, fn.External != nil, fn.Resource != nil, fn.LoadBalancer != nil} {
 		if is {
 			kinds++
 		}
@@ -469,10 +470,12 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 			at, hint = append(at, "external"), "what stands elsewhere is no service of this deployment: leave one out"
 		case fn.Resource != nil && kinds > 1:
 			at, hint = append(at, "resource"), "give the resource a name of its own"
+		case fn.LoadBalancer != nil && kinds > 1:
+			at, hint = append(at, "loadBalancer"), "give the balancer a name of its own, and name this in its backends"
 		case kinds > 1:
 			at, hint = append(at, "group"), "make the service a member of the group"
 		}
-		d.errorf(at, "exactly one of \"service\", \"group\", \"external\" and \"resource\" is needed").WithHint("%s", hint)
+		d.errorf(at, "exactly one of \"service\", \"group\", \"external\", \"resource\" and \"loadBalancer\" is needed").WithHint("%s", hint)
 	}
 	if len(fn.Group) == 0 && fn.Service == nil && kinds == 1 {
 		for field, set := range map[string]bool{"place": !reflect.ValueOf(fn.Place).IsZero(), "requires": len(fn.Requires) > 0, "connects": len(fn.Connects) > 0,
@@ -481,6 +484,9 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 				d.errorf(append(f.path(), field), "%q says nothing of what runs on no machine", field).WithHint("leave it out")
 			}
 		}
+	}
+	if fn.LoadBalancer != nil { // its readers read it as what it becomes
+		fn.Resource = &Resource{Type: "aws.loadBalancer"}
 	}
 	c.checkBackend(d, fn.Backend, append(f.path(), "backend"))
 	fn.Place = c.defaultPlace(fn.Place)
@@ -646,6 +652,10 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 		}
 	}
 	if o := opts[runs]; len(o) > 0 {
+		if base, _ := o["base"].(string); runs == "docker" && c.in.Images[base] != "" { // the image below a package is pinned as any other
+			o = maps.Clone(o)
+			o["base"] = base + "@" + string(c.in.Images[base])
+		}
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already

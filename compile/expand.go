@@ -23,6 +23,10 @@ func (c *compiler) expand() *graph.Graph {
 		case f.fn == nil:
 		case f.fn.External != nil:
 			g.Externals[name] = f.fn.External
+		case f.fn.LoadBalancer != nil:
+			if f.balancer != nil {
+				g.Balancers = append(g.Balancers, f.balancer)
+			}
 		case f.fn.Resource != nil:
 			path := f.path()
 			if f.lib != "" {

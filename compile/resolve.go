@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
@@ -72,7 +73,9 @@ func (c *compiler) resolve(f *function) *diag.Error {
 			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
 		}
 	}
-	if res := f.fn.Resource; res != nil {
+	if f.fn.LoadBalancer != nil {
+		f.balancer = c.balancer(f, d)
+	} else if res := f.fn.Resource; res != nil {
 		r := c.resolver(f, f.fn, &part{path: f.path()}, d)
 		at := f.path()
 		if f.lib != "" {
@@ -87,6 +90,46 @@ func (c *compiler) resolve(f *function) *diag.Error {
 		}
 	}
 	return together(dedupe(d.errs))
+}
+
+// balancer resolves the names and tokens of a balancer.
+func (c *compiler) balancer(f *function, d *decoder) *graph.Balancer {
+	at := append(f.path(), "loadBalancer")
+	r := c.resolver(f, f.fn, &part{path: f.path()}, d)
+	out := &graph.Balancer{Balance: *f.fn.LoadBalancer, Address: graph.Address{Lib: f.lib, Name: f.name}, FQDN: f.fn.FQDN, Path: f.path(), Held: f.err != nil}
+	out.Subnets = nil
+	for i, s := range f.fn.LoadBalancer.Subnets {
+		out.Subnets = append(out.Subnets, r.resolveText(append(slices.Clone(at), "subnets", strconv.Itoa(i)), s, false, nil))
+	}
+	if len(out.Backends) == 0 {
+		d.errorf(append(slices.Clone(at), "backends"), "nothing stands behind it").WithHint("backends: ['web']")
+	}
+	for i, name := range out.Backends {
+		p := append(slices.Clone(at), "backends", strconv.Itoa(i))
+		set, err := c.lookup(f, r.p, name)
+		if err != nil {
+			d.errorf(p, "backend %v", err.Msg).WithHint("%s", err.Hint).Because = err.Because
+			continue
+		}
+		a, _ := graph.ParseAddress(set)
+		g := c.funcs[a.Functionality()]
+		if len(g.parts) == 0 {
+			d.errorf(p, "%s runs nothing", set).WithHint("name services")
+			continue
+		}
+		for _, shape := range g.shapes() {
+			if len(g.variants) == 0 || shape.fn != g.fn { // every replica has a shape of its own
+				r.targetPort(append(slices.Clone(at), "target"), shape, a, set, token.Token{Arg: out.Target})
+			}
+		}
+		out.Sets = append(out.Sets, portSet(g, a, out.Target))
+	}
+	slices.Sort(out.Sets)
+	out.Sets = slices.Compact(out.Sets)
+	if t, err := time.ParseDuration(out.Drain); err == nil && (t%time.Second != 0 || t < time.Second || t > time.Hour) {
+		d.errorf(append(slices.Clone(at), "drain"), "%s is no time for it", out.Drain).WithHint("whole seconds, from 1s to 1h")
+	}
+	return out
 }
 
 // dedupe drops what the variants of one functionality say alike.

@@ -31,6 +31,10 @@ const (
 	LabelUnit     = "dev.defx.unit"     // file it was made of
 	LabelDigest   = "dev.defx.digest"   // of that file's content
 	LabelArtifact = "dev.defx.artifact" // of an image: what it was built of, in the store
+
+	// LabelGeneration is the generation that something was made for. It tells history and decides nothing: what
+	// stays as it is keeps it.
+	LabelGeneration = "dev.defx.generation"
 )
 
 // ID names something of a deployment.

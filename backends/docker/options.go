@@ -104,7 +104,7 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 		switch k {
 		case "base":
 			if take(&o.Base, "an image") && !pinned(o.Base) {
-				fail(where, "image %q has no digest, so it may be another one tomorrow", o.Base).WithHint("NAME@sha256:…")
+				fail(where, "image %q has no digest, so it may be another one tomorrow", o.Base).WithHint("defx lock --update writes down what it is now; or NAME@sha256:…")
 			}
 		case "at":
 			if take(&o.At, "a path") && (!path.IsAbs(o.At) || path.Clean(o.At) != o.At) {

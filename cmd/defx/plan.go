@@ -188,4 +188,5 @@ func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
 		return
 	}
 	fmt.Println(s.summary(cs))
+	printApart(os.Stderr, d.Graph)
 }

@@ -47,6 +47,8 @@ func does(a plan.Action) string {
 	switch {
 	case !a.Certain && a.Op == plan.Create:
 		return "create, when what it reads is known"
+	case !a.Certain && a.Op == plan.Delete:
+		return "delete: " + a.Reason
 	case !a.Certain:
 		return "update " + a.Reason
 	case a.Former != "":
@@ -208,14 +210,7 @@ func nothing(cs *plan.ChangeSet) string {
 	if cs.Summary.Unchanged == 0 {
 		return "Nothing to do: what is protected stays."
 	}
-	return fmt.Sprintf("Nothing to do: %s.", isAre(cs.Summary.Unchanged+cs.Summary.Protected))
-}
-
-func isAre(n int) string {
-	if n == 1 {
-		return "1 service is as it should be"
-	}
-	return fmt.Sprintf("%d services are as they should be", n)
+	return fmt.Sprintf("Nothing to do: all is as it should be (%d unchanged).", cs.Summary.Unchanged+cs.Summary.Protected)
 }
 
 // printHeld tells on stderr what did not evaluate and what stays because of it.

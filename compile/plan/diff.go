@@ -2,6 +2,7 @@ package plan
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -25,7 +26,7 @@ type DiffInput struct {
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
 	Drifted     map[string]bool                    // modules that others changed
-	Doubt       map[string]string                  // address → why nobody knows whether it stands: Interrupted, or another reason
+	Doubt       map[string]Doubt                   // address → why nobody knows whether it stands
 }
 
 // Diff is set subtraction on address, place, digest and values. The result is
@@ -73,6 +74,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
+	cs.attach(in, records)
 	for _, r := range in.Records {
 		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {
 			continue
@@ -88,12 +90,55 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: in.Doubt[r.Address] == "", Reason: gone(in.Doubt[r.Address]), Changes: []Change{}})
+			Before: r.Digest, Certain: !in.doubted(r.Address), Reason: in.Doubt[r.Address].gone(), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
 	cs.order(in.Plan, records)
 	return cs, nil
+}
+
+// attach adds what must be put behind its balancer again: it is taken out
+// before what it leads to stops.
+func (cs *ChangeSet) attach(in DiffInput, records map[string]*Record) {
+	acting := map[string]*Action{}
+	for i := range cs.Actions {
+		acting[cs.Actions[i].Address] = &cs.Actions[i]
+	}
+	var more []Action
+	for i := range in.Plan.Units {
+		u := &in.Plan.Units[i]
+		if u.Drain == 0 || records[u.Address] == nil || acting[u.Address] != nil || in.Held(u.Address) {
+			continue
+		}
+		for _, on := range u.Follows {
+			a := acting[on]
+			if a == nil || !a.Stops() {
+				continue
+			}
+			cs.Summary.Unchanged--
+			if a.Certain {
+				cs.Summary.Update++
+			} else {
+				cs.Summary.Uncertain++
+			}
+			more = append(more, Action{Op: Update, Verb: Attach, Address: u.Address, Backend: u.Backend, Digest: u.Digest, Before: u.Digest, Certain: a.Certain,
+				Reason: "taken out while " + on + " changes", Changes: []Change{}})
+			break
+		}
+	}
+	cs.Actions = append(cs.Actions, more...)
+}
+
+// Stops tells whether what stood ends, or may end, before the new one is ready.
+func (a *Action) Stops() bool {
+	switch a.Op {
+	case Update:
+		return a.Verb == Restart && !a.Gently || a.Verb == "" && !a.Certain
+	case Replace, Move, Delete:
+		return true
+	}
+	return false
 }
 
 // rename gives records the addresses that they have now, where nothing else has
@@ -119,6 +164,48 @@ func (in *DiffInput) rename() map[string]string {
 	return former
 }
 
+// renamed gives the resources of a module the names that they have now, and says which.
+func (in *DiffInput) renamed(spec json.RawMessage) (json.RawMessage, string) {
+	var by map[string]json.RawMessage
+	if in.Moved == nil || json.Unmarshal(spec, &by) != nil {
+		return spec, ""
+	}
+	var said []string
+	for _, old := range slices.Sorted(maps.Keys(by)) {
+		if now := in.Moved(old); now != old && by[now] == nil {
+			by[now] = by[old]
+			delete(by, old)
+			said = append(said, old+" → "+now)
+		}
+	}
+	if len(said) == 0 {
+		return spec, ""
+	}
+	var whole any
+	if json.Unmarshal(mustJSON(by), &whole) != nil {
+		return spec, ""
+	}
+	in.readers(whole)
+	return mustJSON(whole), "renamed: " + strings.Join(said, ", ")
+}
+
+// readers lets those that read something read it under the name that it has now.
+func (in *DiffInput) readers(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			in.readers(x)
+		}
+	case map[string]any:
+		if name, ok := v["name"].(string); ok && v["kind"] == "ref" {
+			v["name"] = in.Moved(name)
+		}
+		for _, x := range v {
+			in.readers(x)
+		}
+	}
+}
+
 // ground notes the modules that what stays stands on: its instance, and the
 // network of that.
 func (in *DiffInput) ground(r Record, needed map[string]string, records map[string]*Record) {
@@ -136,12 +223,23 @@ const modulePrefix = "module/"
 // factPrefix begins the addresses of what machines must have.
 const factPrefix = "host/"
 
-// Interrupted is the doubt that an interrupted apply leaves.
-const Interrupted = "the interrupted apply finished it"
+// A Doubt is why nobody knows whether a unit stands as its record says.
+type Doubt struct {
+	Unless string // what may turn out, so that nothing is to be done
+	Since  string // what happened
+}
 
-func gone(doubt string) string {
-	if doubt != "" {
-		return "no longer defined, unless " + doubt
+// Interrupted is the doubt that an interrupted apply leaves.
+var Interrupted = Doubt{"the interrupted apply finished it", interrupted}
+
+// interrupted is also true of a record without a digest, which nothing but such an apply leaves.
+const interrupted = "an interrupted apply left it in an unknown state"
+
+func (in *DiffInput) doubted(address string) bool { return in.Doubt[address] != Doubt{} }
+
+func (d Doubt) gone() string {
+	if d.Since != "" {
+		return "no longer defined; " + d.Since
 	}
 	return "no longer defined"
 }
@@ -158,7 +256,7 @@ func protection(r Record) string {
 
 // same tells whether the record keeps what the unit says about order and protection.
 func (r *Record) same(u *Placed) bool {
-	return r.Protect == u.Protect && r.Stateful == u.Stateful && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
+	return r.Protect == u.Protect && r.Stateful == u.Stateful && r.Drain == u.Drain && slices.Equal(r.Follows, u.Follows) && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
 }
 
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
@@ -186,8 +284,8 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case former != "":
 		a.Op = Update
 		cs.Summary.Update++
-	case in.Doubt[u.Address] != "":
-		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address]
+	case in.doubted(u.Address):
+		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address].Unless
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
 		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
@@ -212,7 +310,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" || in.Doubt[u.Address]+in.Doubt[former] != "" {
+	if r.Digest == "" || in.doubted(u.Address) || in.doubted(former) {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
 			return nil
@@ -221,12 +319,16 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		if u.Machine == "" {
 			a.Verb = Converge
 		}
-		a.Reason = "an interrupted apply left it in an unknown state"
+		a.Reason = cmp.Or(in.Doubt[u.Address].Since, in.Doubt[former].Since, interrupted)
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
 	}
 	if before != nil {
-		a.Changes = append(changes(before.Spec, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
+		was, names := before.Spec, ""
+		if u.Machine == "" {
+			was, names = in.renamed(before.Spec)
+		}
+		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
@@ -234,9 +336,14 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			if u.Machine == "" {
 				a.Verb = Converge
 			}
+			if names != "" {
+				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; rendered differently")
+			}
 		}
 	}
-	if former != "" {
+	if former != "" && u.Machine == "" {
+		a.Reason = "renamed from " + former
+	} else if former != "" {
 		a.Verb, a.Gently, a.Reason = Restart, false, "renamed from "+former
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
@@ -378,6 +485,15 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 		if u := p.Find(a.Address); u != nil {
 			for _, on := range slices.Concat(u.Requires, u.After) {
 				if o := acting[on]; o != nil && o.Op != Delete {
+					wait(a, on)
+				}
+			}
+		}
+	}
+	for address, r := range records {
+		if a := acting[address]; a != nil && a.Op == Delete && a.Machine != "" { // its machine may be another one soon
+			for _, on := range r.Requires {
+				if m := acting[on]; strings.HasPrefix(on, modulePrefix) && m != nil && m.Op != Delete {
 					wait(a, on)
 				}
 			}

@@ -391,7 +391,10 @@ func (r *running) ready(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	pause, looks := 50*time.Millisecond, 0
+	pause, looks := 5*time.Millisecond, 0
+	if d.Exec != "" { // a process each time
+		pause = 50 * time.Millisecond
+	}
 	if d.Retries > 0 {
 		pause = d.Interval
 	}

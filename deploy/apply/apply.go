@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -87,6 +88,7 @@ type Result struct {
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
 	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
 // ErrChanged means that what would be done is not what was agreed to.
@@ -109,14 +111,17 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	uncertain := map[string]string{}
+	uncertain := map[string]plan.Doubt{}
 	if unfinished != nil {
 		records = doubt(records, unfinished, uncertain)
 	}
 	if gen != nil {
 		for name, was := range elsewhere(gen.Machines, w.Machines) {
 			for _, rec := range w.on(name, records) {
-				uncertain[rec.Address] = fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was)
+				uncertain[rec.Address] = plan.Doubt{
+					Unless: fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was),
+					Since:  fmt.Sprintf("%s was %s, and what stands there stays", name, was),
+				}
 			}
 		}
 	}
@@ -125,7 +130,7 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 
 // doubt lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished, uncertain map[string]string) []plan.Record {
+func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Doubt) []plan.Record {
 	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
@@ -163,7 +168,7 @@ func (w *Work) on(machine string, records []plan.Record) []plan.Record {
 	})
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]string, base int) (*plan.ChangeSet, error) {
+func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Doubt, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
 		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
@@ -243,6 +248,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	go w.renew(held, lease, lost)
 
 	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r.token.Store(lease.Token)
 	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
 		r.tell = func(Event) {}
@@ -305,6 +311,8 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
+	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
+	making   int          // the generation
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
@@ -313,8 +321,12 @@ type run struct {
 	life     context.Context // of the conversations with machines
 	end      context.CancelFunc
 	outs     outputs
-	looked   sync.Once // at what stands on no machine
-	foreign  error     // what was found there
+	looked   sync.Once     // at what stands on no machine
+	foreign  error         // what was found there
+	own      string        // resource that is the machine on which defx runs; "" = none that changes
+	leads    []plan.Record // what led users to services when it began
+	mu       sync.Mutex
+	outside  map[string]bool // what of it was taken out and is not back
 }
 
 // scope names deployment and environment on machines.
@@ -325,6 +337,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.making = head.Generation + 1
 	var records []plan.Record
 	if gen != nil {
 		records = slices.Clone(gen.Records)
@@ -363,6 +376,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		}
 	}
 	r.outs.learn(records)
+	r.note(records)
 	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
@@ -376,6 +390,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
+	}
+	if err := r.saw(lasting, cs, records); err != nil {
+		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
 		return nothing(cs), nil
@@ -425,7 +442,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
@@ -433,7 +450,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unsettled = r.settle(lasting, res.Generation)
+	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
 		raw, object, err := state.Object(next)
 		if err != nil {
@@ -605,8 +622,9 @@ func (r *run) completePlan(records []plan.Record) {
 	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.w.Held(u.Address) })
 	for _, rec := range records {
 		if r.w.Held(rec.Address) && rec.Digest != "" {
-			whole.Units = append(whole.Units, plan.Placed{Address: rec.Address, Machine: rec.Machine, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object,
-				Values: rec.Values, Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful, Held: true})
+			u := rec.Placed()
+			u.Held = true
+			whole.Units = append(whole.Units, u)
 		}
 	}
 	slices.SortFunc(whole.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
@@ -716,7 +734,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	if err := json.Unmarshal(raw, &u); err != nil {
 		return rec, err
 	}
-	rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+	rec.Requires, rec.After, rec.Protect, rec.Stateful, rec.Follows, rec.Drain = u.Requires, u.After, u.Protect, u.Stateful, u.Follows, u.Drain
 	return rec, nil
 }
 

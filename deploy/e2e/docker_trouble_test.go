@@ -225,6 +225,14 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 	says("two")
 
+	// A package above it, by the same tag: the lock has it already.
+	above := "{ web: { service: { package: toy, command: ['/app/toy', 'say', 'above', 'serve', '0.0.0.0:80'], ports: { http: 7301 } }, docker: { base: '" + tag.String() + "', ports: { http: 80 } } } }\n"
+	s.dock(above)
+	s.wants(0, "1 updated")
+	says("two")
+	s.dock(library)
+	s.wants(0, "1 updated")
+
 	// An image that says of itself that it is not well is not taken.
 	publish("three", "wants", "/nowhere")
 	s.run("lock", "--update")
@@ -237,5 +245,87 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	}
 	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
 		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
+	}
+}
+
+// TestWhatIsAStrangersStays: names and ports that somebody else has are told of
+// before anything is stopped, and what is there is not touched.
+func TestWhatIsAStrangersStays(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	library := `{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: PORT, say: { port: SAY, protocol: 'udp' } }, ready: { http: '/', port: 'http' },
+	  env: { WHO: 'WORD' }MORE } } }` + "\n"
+	say := func(word string, pairs ...string) {
+		s.dock(library, append(pairs, "PORT", "7401", "SAY", "7402", "WORD", word, "MORE", "")...)
+	}
+
+	// The network of the deployment, and its volume, before anything is there.
+	m.Docker("network", "create", "defx-default-dock")
+	say("one")
+	s.wants(3, "the network defx-default-dock is not defx's")
+	m.Docker("network", "rm", "defx-default-dock")
+	s.wants(0, "1 created")
+	if t.Failed() {
+		t.FailNow()
+	}
+	first := containers(m)
+	name := func() string {
+		return m.Docker("ps", "--filter", "label=dev.defx.address=d/web", "--format", "{{.Names}}")
+	}
+	old := name()
+	untouched := func(what string, before map[string]string) {
+		t.Helper()
+		if got := differ(before, containers(m)); got != "" {
+			t.Errorf("%s: %s was touched", what, got)
+		}
+		if got := m.Exec("curl -s http://127.0.0.1:7401"); got == "" {
+			t.Errorf("%s: nobody serves", what)
+		}
+	}
+	m.Docker("volume", "create", "defx-default-dock.state.web")
+	say("one", "MORE", ", dirs: { state: 'web' }")
+	s.wants(3, "the volume defx-default-dock.state.web is not defx's", "was left as it is")
+	untouched("a volume", first)
+	if got := m.Docker("volume", "rm", "defx-default-dock.state.web"); got == "" {
+		t.Error("the stranger's volume went")
+	}
+
+	// Ports: of a container, and of a process that listens for datagrams.
+	image := m.Docker("inspect", "--format", "{{.Config.Image}}", old)
+	m.Docker("run", "-d", "--name", "mine", "-p", "7403:80", "--entrypoint", "/app/toy", image, "serve", "0.0.0.0:80")
+	say("one", "7401", "7401", "PORT", "7403")
+	s.wants(3, "port 7403 is taken by the container mine, which is not defx's", "was left as it is")
+	untouched("a container's port", first)
+	m.Exec("systemd-run -q --unit=datagrams /usr/bin/python3 -c x 2>/dev/null; perl -MIO::Socket::INET -e 'fork and exit; $s = IO::Socket::INET->new(Proto => \"udp\", LocalPort => 7404) or die; sleep 600' >/dev/null 2>&1 </dev/null")
+	say("one", "SAY", "7404")
+	s.wants(3, "port 7404 is taken by something on this machine that is not defx's", "was left as it is")
+	untouched("a process's port", first)
+
+	// The name of a version that is not there any more.
+	say("two")
+	s.wants(0, "1 updated")
+	second := containers(m)
+	m.Docker("run", "-d", "--name", old, "--entrypoint", "/app/toy", image, "sleep", "1h")
+	say("one")
+	s.wants(3, "the name "+old+" is taken by a container that is not defx's", "was left as it is")
+	untouched("a name", second)
+	if got := m.Docker("ps", "--format", "{{.Names}}"); !strings.Contains(got, "mine") || !strings.Contains(got, old) {
+		t.Errorf("a stranger was touched: %s", got)
+	}
+
+	// What is ours and lost is told by every apply that comes by. It says for which generation it was made.
+	if got := m.Docker("inspect", "--format", `{{index .Config.Labels "dev.defx.generation"}}`, name()); got != "2" {
+		t.Errorf("made for generation %q", got)
+	}
+	m.Docker("rm", "-f", old)
+	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten", "--entrypoint", "/app/toy", image, "sleep", "1h")
+	m.Docker("network", "create", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=lost.network", "lost")
+	say("three")
+	s.wants(0, "1 updated", "nothing leads to container forgotten on m1, network lost on m1: defx gc removes it")
+	if code, _ := s.run("gc"); code != 0 {
+		t.Error("no gc")
+	}
+	if got := m.Docker("ps", "-a", "--format", "{{.Names}}") + m.Docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "forgotten") || strings.Contains(got, "lost") || !strings.Contains(got, "mine") {
+		t.Errorf("after gc: %s", got)
 	}
 }

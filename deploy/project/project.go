@@ -47,6 +47,7 @@ type Project struct {
 	StateDir  string // folder that holds the state of all environments
 	Backends  backends.Set
 	AllowMove map[string]bool // addresses with data of their own that may change machines
+	Attach    map[string]bool // modules of attachments that are asked for (true), or not any more; the others are as they were
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
@@ -309,10 +310,15 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan, memory ba
 		}
 		d.take(r)
 		again := false
+		var rest diag.List
 		for name, e := range r.more {
+			rest = append(rest, compile.All(e)...)
 			if failed[name] == nil {
 				failed[name], again = e, true
 			}
+		}
+		if !again && r.rendered == nil { // not even the last good one fits
+			return nil, rest.Sort()
 		}
 		if !again {
 			d.keepHeld(old)
@@ -344,7 +350,8 @@ func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory bac
 	r := &round{out: out, more: map[string]*diag.Error{}}
 	more := r.more
 	p.schemas(out.Graph, d)
-	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, outputsOf(old))
+	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Known{Output: outputsOf(old), Attach: p.Attach,
+		Stands: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }})
 	reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
 	if len(unpacked) > 0 { // what has no instance has no place either
 		bad = unpacked
@@ -546,8 +553,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		if r.Digest == "" {
 			continue // nobody knows what stands there
 		}
-		stands.Units = append(stands.Units, plan.Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest,
-			Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After, Protect: r.Protect, Stateful: r.Stateful, Outputs: r.Outputs})
+		stands.Units = append(stands.Units, r.Placed())
 	}
 	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
 	return base, stands, err
@@ -615,12 +621,23 @@ func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	looks, errs := map[string]*plan.Look{}, diag.List{}
+	stands, former := map[string]*plan.Record{}, map[string]bool{}
+	if d.Generation != nil {
+		for _, r := range d.Generation.Records {
+			stands[r.Address] = &r
+			former[d.Moved(r.Address)] = d.Moved(r.Address) != r.Address
+		}
+	}
 	for _, u := range d.Rendered.Plan.Units {
-		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 {
+		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 || former[u.Address] {
 			continue
 		}
 		all.Go(func() {
-			look, err := w.Modules.Look(ctx, d.Environment+"/"+d.Name, u.Address, d.Rendered.Objects[u.Object], u.Values)
+			moved, err := w.MovedIn(ctx, stands[u.Address])
+			var look *plan.Look
+			if err == nil {
+				look, err = w.Modules.Look(ctx, terraform.Ask{Scope: d.Environment + "/" + d.Name, Address: u.Address, Unit: d.Rendered.Objects[u.Object], Values: u.Values, Moved: moved})
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if e, is := errors.AsType[*diag.Error](err); is {

@@ -99,6 +99,9 @@ type Store interface {
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
 	// Renew extends a lease that is still held.
 	Renew(ctx context.Context, l Lease, ttl time.Duration) error
+	// Raise gives the holder of a lease a fencing token above one that a machine remembers
+	// from another state; above that, later leases begin.
+	Raise(ctx context.Context, l Lease, above int64) (int64, error)
 	// Release ends a lease. One that is gone already is no error.
 	Release(ctx context.Context, l Lease) error
 }

@@ -6,6 +6,10 @@
 set -eu
 program=$1 out=$2 root=${3:-/}
 inside() { if [ "$root" = / ]; then "$@"; else chroot "$root" "$@"; fi; }
+if ! [ -x "$root/$program" ]; then
+	echo "collect.sh: $program is not there: install its package first" >&2
+	exit 1
+fi
 rm -rf "$out"
 mkdir -p "$out"
 for f in "$program" $(inside ldd "$program" | grep -o '/[^ ]*'); do

@@ -26,7 +26,9 @@ var (
 	runs     = flag.Int("runs", 5, "runs of each")
 	services = flag.String("services", "1000,10000", "sizes of deployments, in services")
 	keep     = flag.String("keep", "", "folder for the workloads (default a temporary one)")
-	only     = flag.String("only", "", "eval or plan")
+	only     = flag.String("only", "", "eval, plan or compose")
+	compose  = flag.String("compose", "", "a docker-compose to measure beside, on the engine that is here")
+	beside   = flag.Int("beside", 50, "services of that")
 )
 
 func main() {
@@ -49,6 +51,13 @@ func run() error {
 	program, err := filepath.Abs(*defx)
 	if err != nil {
 		return err
+	}
+	if *only == "compose" {
+		theirs, err := filepath.Abs(*compose)
+		if err != nil {
+			return err
+		}
+		return besideCompose(dir, program, theirs, *beside)
 	}
 	if *only != "plan" {
 		if err := evaluators(dir, program); err != nil {

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,7 +69,10 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 		seen[i.ID] = true
 		boot, err := c.userData(i.ID)
 		if err == nil {
-			_, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot)
+			var m *machinetest.Machine
+			if m, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot); err == nil && c.engines {
+				m.StartDocker()
+			}
 		}
 		if err != nil {
 			c.t.Errorf("instance %s at %s: %v", i.ID, i.Address, err)
@@ -77,16 +83,21 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 // get asks a service.
 func (c *cloud) get(address string) string {
 	c.t.Helper()
-	res, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address)
+	got, err := c.fetch(address)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	return got
+}
+
+func (c *cloud) fetch(address string) (string, error) {
+	res, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address)
+	if err != nil {
+		return "", err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return string(raw)
+	return string(raw), err
 }
 
 // TestServicesOnInstances deploys to machines that did not exist before.
@@ -158,12 +169,104 @@ function(env='dev') {
 	if out := c.must("graph", "--links"); !strings.Contains(out, "site/front → site/back  vpc") {
 		t.Error("the graph does not tell how they reach each other")
 	}
+	// From one of them nobody destroys it, whether the cloud tells who is who or the address does.
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PUT" {
+			io.WriteString(w, "token")
+		} else if r.URL.Path == "/latest/meta-data/instance-id" {
+			io.WriteString(w, before[0].ID)
+		}
+	}))
+	defer metadata.Close()
+	env := c.env
+	c.env = append(slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "AWS_EC2_METADATA_DISABLED") }), "AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata.URL)
+	if code, out := c.run("destroy", "--confirm", "dev"); code != 1 || !strings.Contains(out, "on which defx runs itself (both are instance "+before[0].ID+")") || len(c.instances()) != 2 {
+		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
+	}
+	entry("good day")
+	c.edit("ami-12345678", "ami-87654321")
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "the machine on which defx runs itself") || len(c.instances()) != 2 {
+		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
+	}
+	c.env = env
+	entry("good day")
+	for _, m := range lab.Machines {
+		if m.Address != front {
+			continue
+		}
+		cmd := m.OnNetwork(c.bin, "destroy", "--confirm", "dev")
+		cmd.Dir, cmd.Env = c.dir, c.env
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "on which defx runs itself (both have the address "+front+")") || len(c.instances()) != 2 {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
 	c.must("destroy", "--confirm", "dev")
 	if n := len(c.instances()); n > 0 {
 		t.Errorf("%d instances are left", n)
 	}
 	if list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/shop/dev/terraform/*/entry.json")); len(list) > 0 {
 		t.Errorf("left: %v", list)
+	}
+}
+
+// TestContainersOnInstances: the same, run by the docker engine of the instances' image.
+func TestContainersOnInstances(t *testing.T) {
+	lab := machinetest.Boot(t, 0)
+	c := newCloud(t)
+	key, err := os.ReadFile(lab.Key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env, c.engines = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH")), true
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "toy"), "../testdata/toy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	entry := func(word string) {
+		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
+local toy(port, who) = { package: defx.artifact('toy'), command: ['toy', 'serve', ':%%d' %% port], env: { WHO: 'toy=' + who }, ports: { http: port } };
+function(env='dev') {
+  name: 'shop',
+  libs: { site: {
+    back: { ec2: { run: 'docker', class: 'exclusive' }, service: toy(8081, '%s') },
+    front: { ec2: { run: 'docker' }, requires: ['back'], service: toy(8080, 'front') + { env+: { BACK: 'http://%%s:%%s' %% [defx.dep('back').host, defx.dep('back').port('http')] } } },
+  } },
+  defaults: { backend: 'ec2', ec2: { region: '%s', instanceType: 't3.small', image: 'ami-12345678', user: 'ops', authorizedKeys: ['%s'], subnet: defx.ref('a').output('id') } },
+  resources: {
+    vpc: { type: 'aws.vpc', cidr: '10.213.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '%s', zone: 'eu-central-1a' },
+  },
+}
+`, word, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
+	}
+	entry("one")
+	c.hatch(lab, region)
+	c.must("apply", "--yes")
+	said := func() string {
+		var out []string
+		for _, i := range c.instances() {
+			for _, port := range []string{":8080", ":8081"} {
+				if got, err := c.fetch(i.Address + port); err == nil {
+					out = append(out, strings.TrimSpace(got))
+				}
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, " ")
+	}
+	if got := said(); got != "toy=front toy=one" {
+		t.Fatalf("the containers answer %q", got)
+	}
+	c.starts()
+	entry("two")
+	c.must("apply", "--yes")
+	if got := said(); got != "toy=front toy=two" || len(c.starts()) > 0 {
+		t.Errorf("the containers answer %q", got)
+	}
+	c.must("destroy", "--confirm", "dev")
+	if n := len(c.instances()); n > 0 {
+		t.Errorf("%d instances are left", n)
 	}
 }
 
