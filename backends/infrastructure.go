@@ -41,6 +41,8 @@ type Module struct {
 	Replaces []string            // fields, as pointers into Spec, whose change makes a new resource of it
 	Protect  bool
 	Stateful bool
+	Follows  []string // services whose places it tells others, sorted
+	Drain    int      // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
 }
 
 // infra knows what modules give.
@@ -114,7 +116,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 			errs = append(errs, err.At("machines", m.Name, "made"))
 			continue
 		}
-		m.Output, m.Module = key, module
+		m.Output, m.Module, m.Identity = key, module, key
 		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
 			m.Connect += m.Address
@@ -201,7 +203,8 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Spec: m.Spec}
+		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Spec: m.Spec}
+	u.Requires = append(u.Requires, m.Follows...)
 	reader := &graph.Service{Address: m.Address}
 	values, p := plan.Values{}, plan.Placed{}
 	var errs diag.List
@@ -229,7 +232,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 		var raw []byte
 		if raw, err = digest.Canonical(u); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
-			p.Requires, p.Protect, p.Stateful = u.Requires, u.Protect, u.Stateful
+			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, stands := in.deployed(address)
@@ -284,13 +287,20 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 	if module != reader.Address.String() {
 		*requires = append(*requires, module)
 	}
+	in.bind(key, from, module, values, p)
+	return nil
+}
+
+// bind notes what a module gives: its value if that is known for good, and
+// otherwise the one it had, and the output that will tell.
+func (in *infra) bind(key, from, module string, values plan.Values, p *plan.Placed) {
 	old, stands := in.deployed(module)
 	v, known := old.Outputs[from]
 	if stands && known {
 		values[key] = v
 	}
 	if in.settled[module] && known {
-		return nil
+		return
 	}
 	if p.Binds == nil {
 		p.Binds = plan.Values{}
@@ -299,5 +309,4 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 	p.Unknown = append(p.Unknown, key)
 	slices.Sort(p.Unknown)
 	p.Unknown = slices.Compact(p.Unknown)
-	return nil
 }

@@ -223,7 +223,8 @@ func (d *decoder) wrong(path []string, want string, got any) {
 var objects = map[string]string{
 	"service": "service: { command: ['/usr/bin/program'] }", "group": "group: { name: { service: { command: ['/usr/bin/program'] } } }",
 	"external": "external: { host: 'db.example.com', ports: { sql: 5432 } }", "resource": "resource: { type: 'aws.s3' }",
-	"place": "place: { machine: 'name' }, or { pool: 'prod', replicas: 2 }", "host": "host: { packages: ['nginx'] }",
+	"loadBalancer": "loadBalancer: { listen: 80, target: 'http', backends: ['web'] }",
+	"place":        "place: { machine: 'name' }, or { pool: 'prod', replicas: 2 }", "host": "host: { packages: ['nginx'] }",
 	"env": "env: { NAME: 'value' }", "secrets": "secrets: { NAME: defx.secret('name') }", "files": "files: { '/etc/x.conf': 'text' }",
 	"hostFiles": "hostFiles: { '/etc/x.conf': 'text' }", "dirs": "dirs: { state: 'name' }", "ports": "ports: { http: 8080 }",
 	"ready":    "ready: { http: '/health' }, { tcp: true }, { exec: ['/bin/check'] } or { notify: true }",

@@ -23,6 +23,10 @@ func (c *compiler) expand() *graph.Graph {
 		case f.fn == nil:
 		case f.fn.External != nil:
 			g.Externals[name] = f.fn.External
+		case f.fn.LoadBalancer != nil:
+			if f.balancer != nil {
+				g.Balancers = append(g.Balancers, f.balancer)
+			}
 		case f.fn.Resource != nil:
 			path := f.path()
 			if f.lib != "" {
@@ -66,7 +70,7 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
 				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
-				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch,
+				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Sketch: f.sketch != nil,
 			})
 		}
 	}

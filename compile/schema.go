@@ -43,23 +43,24 @@ type Machine struct {
 	Location string            `json:"location"`                // none: a region, a rack: free text; `place.location` asks for it
 }
 
-// Functionality is one field of a library. It holds exactly one of `service`, `group`, `external` and `resource`.
+// Functionality is one field of a library. It holds exactly one of `service`, `group`, `external`, `resource` and `loadBalancer`.
 type Functionality struct {
-	Service  *graph.Spec           `json:"service"`  // run: the one service that it is; one of `service`, `group`, `external` and `resource`
-	Group    map[string]Member     `json:"group"`    // run: name → member: services that are placed together and change alone
-	External *graph.External       `json:"external"` // none by themselves: a name for what stands already, without defx; what reads it through a token changes with it
-	Resource *Resource             `json:"resource"` // run: infrastructure that is not a process
-	Requires Aliases               `json:"requires"` // meta, if it stands on the same machine: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
-	Connects Aliases               `json:"connects"` // none: what it may talk to and whose values it may read; adds no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
-	After    []string              `json:"after"`    // meta, if it stands on the same machine: what starts before it if both start; order only
-	Exports  map[string]token.Text `json:"exports"`  // none by themselves: name → text that others read by `.output(name)` and change with; its tokens mean what they mean here
-	Host     *graph.Host           `json:"host"`     // meta: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
-	Place    graph.Place           `json:"place"`    // none: where it may run, and how many of it
-	Backend  string                `json:"backend"`  // run: what runs it; `defaults.backend` if absent
-	FQDN     string                `json:"fqdn"`     // none: its name in DNS
-	Systemd  map[string]any        `json:"systemd"`  // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
-	Docker   map[string]any        `json:"docker"`   // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
-	EC2      map[string]any        `json:"ec2"`      // run: what only the backend ec2 reads
+	Service      *graph.Spec           `json:"service"`      // run: the one service that it is; one of `service`, `group`, `external`, `resource` and `loadBalancer`
+	Group        map[string]Member     `json:"group"`        // run: name → member: services that are placed together and change alone
+	External     *graph.External       `json:"external"`     // none by themselves: a name for what stands already, without defx; what reads it through a token changes with it
+	Resource     *Resource             `json:"resource"`     // run: infrastructure that is not a process
+	LoadBalancer *graph.Balance        `json:"loadBalancer"` // run: a balancer of the cloud, in front of services that EC2 runs
+	Requires     Aliases               `json:"requires"`     // meta, if it stands on the same machine: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
+	Connects     Aliases               `json:"connects"`     // none: what it may talk to and whose values it may read; adds no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
+	After        []string              `json:"after"`        // meta, if it stands on the same machine: what starts before it if both start; order only
+	Exports      map[string]token.Text `json:"exports"`      // none by themselves: name → text that others read by `.output(name)` and change with; its tokens mean what they mean here
+	Host         *graph.Host           `json:"host"`         // meta: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
+	Place        graph.Place           `json:"place"`        // none: where it may run, and how many of it
+	Backend      string                `json:"backend"`      // run: what runs it; `defaults.backend` if absent
+	FQDN         string                `json:"fqdn"`         // none: its name in DNS; where a zone for it is among the resources, a record leads to its balancer, or to all instances that it runs on
+	Systemd      map[string]any        `json:"systemd"`      // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
+	Docker       map[string]any        `json:"docker"`       // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
+	EC2          map[string]any        `json:"ec2"`          // run: what only the backend ec2 reads
 }
 
 // Resource is infrastructure that is not a process: its type, and the fields of that type.

@@ -508,7 +508,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		for _, attr := range wanted[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
-		if m.protect || keeps[m.word.kind] {
+		if m.protect || keeps[m.word.kind] || m.res.Keeps {
 			p.Keeps = append(p.Keeps, m.id())
 		}
 		out.Protect = out.Protect || m.protect
@@ -521,6 +521,10 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 				requires[r.target.unit()] = true
 			}
 		}
+		for _, a := range m.res.Follows {
+			out.Follows = append(out.Follows, a.String())
+		}
+		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
 		out.Sources[m.address()] = m.res.Path
 		for _, k := range slices.Sorted(maps.Keys(m.written)) {
@@ -530,6 +534,8 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 			}
 		}
 	}
+	slices.Sort(out.Follows)
+	out.Follows = slices.Compact(out.Follows)
 	slices.Sort(p.Keeps)
 	slices.Sort(p.Retains)
 	out.Requires = slices.Sorted(maps.Keys(requires))

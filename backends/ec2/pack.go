@@ -81,22 +81,30 @@ type kindOf struct {
 }
 
 type packer struct {
-	g      *graph.Graph
-	prev   map[string]string
-	boxes  map[kindOf][]*box
-	at     map[string]*box // name → box
-	errs   diag.List
-	whys   map[string]string
-	allow  map[string]string // address → how it may be reached from other networks
-	output func(key string) string
+	g     *graph.Graph
+	prev  map[string]string
+	boxes map[kindOf][]*box
+	at    map[string]*box // name → box
+	errs  diag.List
+	whys  map[string]string
+	allow map[string]string // address → how it may be reached from other networks
+	group map[string]string // instance → its security group
+	known Known
+}
+
+// Known is what earlier applies and this run tell of modules.
+type Known struct {
+	Output func(key string) string  // what modules are known to give; "" = not known
+	Stands func(module string) bool // it was made
+	Attach map[string]bool          // modules of attachments that this run was asked for, or to do without
 }
 
 // Pack gives services of the backend ec2 instances to run on: machines and
 // resources are added to the graph, and the services belong to the backend that
 // runs them there. Where a service was before, it stays as long as it fits.
-// output gives what modules are known to give; reasons say why each is where it is.
-func Pack(g *graph.Graph, prev map[string]string, output func(key string) string) (map[string]string, diag.List) {
-	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, output: output}
+// The reasons say why each is where it is.
+func Pack(g *graph.Graph, prev map[string]string, known Known) (map[string]string, diag.List) {
+	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, group: map[string]string{}, known: known}
 	packs := p.packs()
 	if len(g.Scaled) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return slices.Contains(g.Scaled, s) })
@@ -246,9 +254,6 @@ func (p *packer) scale(s *graph.Service, w wish) {
 		return
 	}
 	name := a.Lib + "-" + a.Name
-	id := func(resource, attr string) token.Text {
-		return token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: resource, Field: "output", Arg: attr}}}
-	}
 	add := func(suffix, kind string, f map[string]any) {
 		f["module"], f["region"] = token.Lit(name), token.Lit(loc.Region)
 		p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: name + suffix}, Type: kind, Fields: f, Path: s.Path})
@@ -260,9 +265,9 @@ func (p *packer) scale(s *graph.Service, w wish) {
 	}
 	add("-boot", "aws.launchTemplate", template)
 	add("-group", "aws.autoscalingGroup", map[string]any{"min": float64(w.Min), "max": float64(w.Max), "subnets": []any{loc.Subnet},
-		"launchTemplate": map[string]any{"id": id(name+"-boot", "id"), "version": token.Lit("$Latest")}})
+		"launchTemplate": map[string]any{"id": outputOf(name+"-boot", "id"), "version": token.Lit("$Latest")}})
 	if w.CPU > 0 {
-		add("-pace", "aws.autoscalingPolicy", map[string]any{"name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + name), "group": id(name+"-group", "name"),
+		add("-pace", "aws.autoscalingPolicy", map[string]any{"name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + name), "group": outputOf(name+"-group", "name"),
 			"policyType": token.Lit("TargetTrackingScaling"), "targetTrackingConfiguration": map[string]any{"targetValue": float64(w.CPU),
 				"predefinedMetricSpecification": map[string]any{"predefinedMetricType": token.Lit("ASGAverageCPUUtilization")}}})
 	}
@@ -482,6 +487,9 @@ func (p *packer) make() {
 	p.g.Sort()
 	if len(p.errs) == 0 {
 		p.reach()
+		p.balance()
+		p.names()
+		p.g.Sort()
 	}
 }
 
@@ -536,7 +544,10 @@ func (p *packer) instance(kind kindOf, b *box) {
 	if e.Address == "public" {
 		f["associatePublicIpAddress"] = true
 	}
-	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}})
+	keeps := slices.ContainsFunc(b.packs, func(k *pack) bool {
+		return slices.ContainsFunc(k.list, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
+	})
+	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Keeps: keeps})
 	var labels map[string]string
 	for _, l := range strings.Fields(kind.labels) {
 		if labels == nil {
@@ -547,13 +558,14 @@ func (p *packer) instance(kind kindOf, b *box) {
 	}
 	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
-		Output: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address})}
-	if at := p.output(m.Output); at != "" {
+		Output:   plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address}),
+		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
+	if at := p.known.Output(m.Output); at != "" {
 		m.Address = at
 		m.Connect += at
 		for _, old := range p.g.Former {
 			if old.Name == m.Name && old.Address == at {
-				m.HostKey = old.HostKey
+				m.HostKey, m.Instance = old.HostKey, old.Instance
 			}
 		}
 	}

@@ -94,7 +94,7 @@ func read(g *graph.Graph, field any) *graph.Resource {
 // reach makes a security group for each instance whose VPC is known, that lets
 // in what the edges of the graph ask for and nothing else.
 func (p *packer) reach() {
-	group := map[string]string{} // machine → its group
+	group := p.group
 	var made []*graph.Resource
 	for _, m := range p.g.Machines {
 		r := p.g.Resource(m.Name)
@@ -107,16 +107,13 @@ func (p *packer) reach() {
 		}
 		name := m.Name + "-access"
 		group[m.Name] = name
-		id := func(resource string) token.Text {
-			return token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: resource, Field: "output", Arg: "id"}}}
-		}
 		add := func(name, kind string, f map[string]any) {
 			f["module"], f["region"] = moduleOfNetwork(v), r.Fields["region"]
 			made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: kind, Fields: f, Path: r.Path})
 		}
-		add(name, "aws.securityGroup", map[string]any{"vpc": id(v.Address.String()), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + m.Name),
+		add(name, "aws.securityGroup", map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + m.Name),
 			"description": token.Lit("made by defx: what services on " + m.Name + " are reached by")})
-		add(m.Name+"-out", "aws.egressRule", map[string]any{"securityGroup": id(name), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
+		add(m.Name+"-out", "aws.egressRule", map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
 		from := p.g.EC2.SSHFrom
 		if len(from) == 0 {
 			if s, ok := literal(v.Fields["cidr"]); ok {
@@ -124,11 +121,11 @@ func (p *packer) reach() {
 			}
 		}
 		for i, cidr := range from {
-			add(fmt.Sprintf("%s-ssh-%d", m.Name, i), "aws.ingressRule", map[string]any{"securityGroup": id(name), "cidr": token.Lit(cidr),
+			add(fmt.Sprintf("%s-ssh-%d", m.Name, i), "aws.ingressRule", map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit(cidr),
 				"protocol": token.Lit("tcp"), "fromPort": 22.0, "toPort": 22.0})
 		}
 		groups, _ := r.Fields["securityGroups"].([]any)
-		r.Fields["securityGroups"] = append(slices.Clone(groups), id(name))
+		r.Fields["securityGroups"] = append(slices.Clone(groups), outputOf(name, "id"))
 	}
 	type way struct{ from, to, port string }
 	open := map[string]string{} // port and machine → how it is reached from elsewhere
@@ -165,12 +162,9 @@ func (p *packer) reach() {
 		protocol, number, _ := strings.Cut(w.port, "/")
 		var n float64
 		fmt.Sscan(number, &n)
-		ref := func(resource string) token.Text {
-			return token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: resource, Field: "output", Arg: "id"}}}
-		}
 		name := fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, w.from)
 		made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
-			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": ref(group[w.to]), "from": ref(group[w.from]),
+			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": outputOf(group[w.to], "id"), "from": outputOf(group[w.from], "id"),
 			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
 	for _, k := range slices.Sorted(maps.Keys(open)) {
@@ -184,7 +178,7 @@ func (p *packer) reach() {
 		}
 		made = append(made, &graph.Resource{Address: graph.Address{Name: fmt.Sprintf("%s-%s-%s-%s", machine, protocol, number, open[k])}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
 			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"],
-			"securityGroup": token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: group[machine], Field: "output", Arg: "id"}}},
+			"securityGroup": outputOf(group[machine], "id"),
 			"cidr":          token.Lit(cidr), "protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
 	p.g.Resources = append(p.g.Resources, made...)

@@ -61,7 +61,7 @@ stands, and changes only the services whose digest changed.
 		return fmt.Errorf("%w\n    hint: %s --help lists the flags", err, cmd.CommandPath())
 	})
 	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
-		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), shellCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), importCommand(o), schemaCommand(o), lintCommand(o), lockCommand(o), versionCommand(o), agentCommand())
+		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), attachCommand(o), detachCommand(o), shellCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), importCommand(o), schemaCommand(o), lintCommand(o), lockCommand(o), versionCommand(o), agentCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
 	completion(root)
 	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))

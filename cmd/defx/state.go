@@ -147,7 +147,12 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 		return nil, err
 	}
 	store := g.p.Store(g.at.name, g.at.env)
-	if err := store.Raise(ctx, token); err != nil {
+	lease, err := store.Acquire(ctx, nil, state.Self("rebuild"), time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Release(ctx, lease)
+	if _, err := store.Raise(ctx, lease, token); err != nil {
 		return nil, err
 	}
 	if err := store.Put(ctx, append(objects, planRaw, raw)...); err != nil {

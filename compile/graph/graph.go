@@ -14,6 +14,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -29,6 +30,7 @@ type Graph struct {
 	Externals map[string]*External // lib/name → what stands without defx
 	Resources []*Resource          // sorted by address
 	Scaled    []*Service           // run by groups whose count the cloud owns: on no machine
+	Balancers []*Balancer          // sorted by address
 	EC2       Instances            // how services of the backend ec2 come to machines
 }
 
@@ -58,6 +60,36 @@ type Location struct {
 	Subnet token.Text `json:"subnet,omitempty"` // of its instances
 }
 
+// Balance is a balancer of the cloud, which takes what comes to one port to the replicas of services.
+type Balance struct {
+	Backends []string     `json:"backends" required:"true"`                          // functionalities of services whose replicas stand behind it
+	Listen   int          `json:"listen" required:"true" min:"1" max:"65535"`        // the port that it listens on
+	Target   string       `json:"target" required:"true"`                            // name of the port of its backends that it leads to
+	Attach   string       `json:"attach" enum:"auto,manual" default:"manual"`        // `auto`: a backend is put behind it as soon as it is ready; `manual`: by `defx attach`, an approval of its own
+	Kind     string       `json:"kind" enum:"network,application" default:"network"` // `network`: connections of TCP; `application`: requests of HTTP, in subnets of two zones
+	Drain    string       `json:"drain,omitempty" format:"duration" default:"30s"`   // how long a backend that is taken out may finish what it began, before it is stopped; whole seconds, at most an hour
+	Public   bool         `json:"public,omitempty"`                                  // it has an address in the internet
+	Subnets  []token.Text `json:"subnets,omitempty"`                                 // where it stands; `defaults.ec2.subnet` if absent
+}
+
+// Balancer is a balancer and what stands behind it.
+type Balancer struct {
+	Balance
+	Address     Address
+	Sets        []string     // its backends: sets, sorted
+	FQDN        string       // its name in DNS
+	Path        []string     // where it stands in the entry's value
+	Held        bool         // it did not evaluate: the last good one stands here
+	Attachments []Attachment // one for each replica on an instance, sorted; known once services are packed
+}
+
+// Attachment is one replica behind a balancer, or not yet.
+type Attachment struct {
+	Module   string  // address of the module that puts it there
+	Backend  Address // the replica
+	Attached bool    // it should be there
+}
+
 // External is a name for what stands already.
 type External struct {
 	Host   string            `json:"host" required:"true"` // a name or an address, as every reader sees it
@@ -72,6 +104,9 @@ type Resource struct {
 	Fields  map[string]any // what its backend reads; texts are token.Text with resolved refs
 	Path    []string       // where it stands in the entry's value
 	Held    bool
+	Keeps   bool          // what stands on it has data of its own: it is not replaced unasked
+	Follows []Address     // services that must be ready before it tells others where they are
+	Drain   time.Duration // not 0: it leads to what it follows, which is taken out and may finish for so long before it is stopped
 }
 
 // Fact is one thing that a machine must have.
@@ -102,6 +137,7 @@ type Service struct {
 	Patch    []string // where the patch of this replica stands in the entry's value; nil if it has none
 	Host     *Host    // what its machine must have
 	Fact     *Fact    // not nil: no process but a fact of its machine; Spec is empty
+	Sketch   bool     // an earlier run knows what it comes to: Spec has ports, labels, dirs and schedule alone
 }
 
 // Edge leads from a service to a set of replicas.
@@ -126,6 +162,8 @@ type Machine struct {
 	Capacity map[string]string `json:"capacity,omitempty"` // resource → amount
 	Module   string            `json:"module,omitempty"`   // the module of resources that makes it; empty: it was there before
 	Output   string            `json:"output,omitempty"`   // the module's output that gives its address
+	Identity string            `json:"identity,omitempty"` // the module's output that tells whether it is still the same machine
+	Instance string            `json:"instance,omitempty"` // what that was when it was last reached
 	Made     *token.Token      `json:"-"`                  // the output of a resource that gives its address; Module and Output say the same once they are known
 	Kind     string            `json:"kind,omitempty"`     // instance type and image, of what a module makes
 }

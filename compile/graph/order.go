@@ -13,6 +13,7 @@ import (
 // Sort puts services and machines in their order.
 func (g *Graph) Sort() {
 	slices.SortFunc(g.Services, func(a, b *Service) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(g.Balancers, func(a, b *Balancer) int { return a.Address.Compare(b.Address) })
 	slices.SortFunc(g.Resources, func(a, b *Resource) int { return a.Address.Compare(b.Address) })
 	slices.SortFunc(g.Machines, func(a, b *Machine) int { return strings.Compare(a.Name, b.Name) })
 }

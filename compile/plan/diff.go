@@ -74,6 +74,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
+	cs.attach(in, records)
 	for _, r := range in.Records {
 		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {
 			continue
@@ -95,6 +96,49 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
 	cs.order(in.Plan, records)
 	return cs, nil
+}
+
+// attach adds what must be put behind its balancer again: it is taken out
+// before what it leads to stops.
+func (cs *ChangeSet) attach(in DiffInput, records map[string]*Record) {
+	acting := map[string]*Action{}
+	for i := range cs.Actions {
+		acting[cs.Actions[i].Address] = &cs.Actions[i]
+	}
+	var more []Action
+	for i := range in.Plan.Units {
+		u := &in.Plan.Units[i]
+		if u.Drain == 0 || records[u.Address] == nil || acting[u.Address] != nil || in.Held(u.Address) {
+			continue
+		}
+		for _, on := range u.Follows {
+			a := acting[on]
+			if a == nil || !a.Stops() {
+				continue
+			}
+			cs.Summary.Unchanged--
+			if a.Certain {
+				cs.Summary.Update++
+			} else {
+				cs.Summary.Uncertain++
+			}
+			more = append(more, Action{Op: Update, Verb: Attach, Address: u.Address, Backend: u.Backend, Digest: u.Digest, Before: u.Digest, Certain: a.Certain,
+				Reason: "taken out while " + on + " changes", Changes: []Change{}})
+			break
+		}
+	}
+	cs.Actions = append(cs.Actions, more...)
+}
+
+// Stops tells whether what stood ends, or may end, before the new one is ready.
+func (a *Action) Stops() bool {
+	switch a.Op {
+	case Update:
+		return a.Verb == Restart && !a.Gently || a.Verb == "" && !a.Certain
+	case Replace, Move, Delete:
+		return true
+	}
+	return false
 }
 
 // rename gives records the addresses that they have now, where nothing else has
@@ -170,7 +214,7 @@ func protection(r Record) string {
 
 // same tells whether the record keeps what the unit says about order and protection.
 func (r *Record) same(u *Placed) bool {
-	return r.Protect == u.Protect && r.Stateful == u.Stateful && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
+	return r.Protect == u.Protect && r.Stateful == u.Stateful && r.Drain == u.Drain && slices.Equal(r.Follows, u.Follows) && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
 }
 
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
@@ -390,6 +434,15 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 		if u := p.Find(a.Address); u != nil {
 			for _, on := range slices.Concat(u.Requires, u.After) {
 				if o := acting[on]; o != nil && o.Op != Delete {
+					wait(a, on)
+				}
+			}
+		}
+	}
+	for address, r := range records {
+		if a := acting[address]; a != nil && a.Op == Delete && a.Machine != "" { // its machine may be another one soon
+			for _, on := range r.Requires {
+				if m := acting[on]; strings.HasPrefix(on, modulePrefix) && m != nil && m.Op != Delete {
 					wait(a, on)
 				}
 			}

@@ -36,6 +36,8 @@ type Placed struct {
 	After    []string      `json:"after,omitempty"`
 	Protect  bool          `json:"protect,omitempty"`
 	Stateful bool          `json:"stateful,omitempty"`
+	Follows  []string      `json:"follows,omitempty"`
+	Drain    int           `json:"drain,omitempty"`
 	Held     bool          `json:"held,omitempty"`  // stands as it was deployed, because it did not evaluate
 	Binds    Values        `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
 	Outputs  Values        `json:"-"`               // of what stands: what its record keeps
@@ -100,7 +102,15 @@ type Record struct {
 	After    []string      `json:"after,omitempty"`
 	Protect  bool          `json:"protect,omitempty"`
 	Stateful bool          `json:"stateful,omitempty"`
+	Follows  []string      `json:"follows,omitempty"` // as of the unit
+	Drain    int           `json:"drain,omitempty"`   // as of the unit
 	Outputs  Values        `json:"outputs,omitempty"` // of a module: what others may read of it
+}
+
+// Placed is the unit of a record, to stay as it is.
+func (r Record) Placed() Placed {
+	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After,
+		Protect: r.Protect, Stateful: r.Stateful, Follows: r.Follows, Drain: r.Drain, Outputs: r.Outputs}
 }
 
 // Op is what an action does.
@@ -122,6 +132,7 @@ const (
 	Reload   Verb = "reload"   // files are exchanged and the process is told
 	Exchange Verb = "exchange" // what defx knows changes, the process does not notice
 	Converge Verb = "converge" // resources are made to be what the module says
+	Attach   Verb = "attach"   // a balancer leads there again, after it was taken out for a change
 )
 
 // Change is one field that differs.

@@ -48,6 +48,8 @@ type Unit struct {
 	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
 	Suffice   int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
+	Follows   []string        `json:"follows,omitempty"`  // of a module: services whose places it tells others; its inputs change with them
+	Drain     int             `json:"drain,omitempty"`    // of a module: it leads users to what it follows, which may go on for so many seconds before it is stopped
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
 }
 

@@ -72,7 +72,7 @@ type Fenced struct {
 }
 
 func (f *Fenced) Error() string {
-	return fmt.Sprintf("%s: a newer apply (token %d) took over on this machine", f.Address, f.Token)
+	return fmt.Sprintf("%s: an apply with a newer lease (token %d) was on this machine: either it took over, or the state is not the one that the machine knows", f.Address, f.Token)
 }
 
 // Units reads what stands of a scope, without changing anything.

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -247,6 +248,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	go w.renew(held, lease, lost)
 
 	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r.token.Store(lease.Token)
 	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
 		r.tell = func(Event) {}
@@ -309,7 +311,8 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
-	making   int // the generation
+	making   int          // the generation
+	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
@@ -318,8 +321,12 @@ type run struct {
 	life     context.Context // of the conversations with machines
 	end      context.CancelFunc
 	outs     outputs
-	looked   sync.Once // at what stands on no machine
-	foreign  error     // what was found there
+	looked   sync.Once     // at what stands on no machine
+	foreign  error         // what was found there
+	own      string        // resource that is the machine on which defx runs; "" = none that changes
+	leads    []plan.Record // what led users to services when it began
+	mu       sync.Mutex
+	outside  map[string]bool // what of it was taken out and is not back
 }
 
 // scope names deployment and environment on machines.
@@ -369,6 +376,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		}
 	}
 	r.outs.learn(records)
+	r.note(records)
 	cs, err := r.w.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
@@ -382,6 +390,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
+	}
+	if err := r.saw(lasting, cs, records); err != nil {
+		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
 		return nothing(cs), nil
@@ -611,8 +622,9 @@ func (r *run) completePlan(records []plan.Record) {
 	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.w.Held(u.Address) })
 	for _, rec := range records {
 		if r.w.Held(rec.Address) && rec.Digest != "" {
-			whole.Units = append(whole.Units, plan.Placed{Address: rec.Address, Machine: rec.Machine, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object,
-				Values: rec.Values, Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful, Held: true})
+			u := rec.Placed()
+			u.Held = true
+			whole.Units = append(whole.Units, u)
 		}
 	}
 	slices.SortFunc(whole.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
@@ -722,7 +734,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	if err := json.Unmarshal(raw, &u); err != nil {
 		return rec, err
 	}
-	rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+	rec.Requires, rec.After, rec.Protect, rec.Stateful, rec.Follows, rec.Drain = u.Requires, u.After, u.Protect, u.Stateful, u.Follows, u.Drain
 	return rec, nil
 }
 

@@ -72,14 +72,14 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if err := r.strange(ctx); err != nil {
 		return old, err
 	}
-	ask := terraform.Ask{Scope: r.scope(), Address: address, Token: r.lease.Token, AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy"}
+	ask := terraform.Ask{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", Spare: r.own}
 	if u != nil {
 		raw, err := r.w.object(ctx, u.Object)
 		if err != nil {
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
-		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 { // nobody saw what it would be made of
+		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
@@ -92,7 +92,15 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	}
 	if e == nil {
 		r.outs.set(address, nil)
+		if u == nil && err == nil && old != nil {
+			err = rest(ctx, old.Drain)
+		}
 		return nil, err
+	}
+	if err == nil && e.Digest != "" {
+		r.mu.Lock()
+		delete(r.outside, address)
+		r.mu.Unlock()
 	}
 	var was plan.Record
 	if old != nil {
@@ -100,7 +108,23 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	}
 	rec, rerr := r.record(ctx, address, "", e, was)
 	r.outs.set(address, rec.Outputs)
+	r.renew(address)
 	return &rec, errors.Join(err, rerr)
+}
+
+// renew forgets what was known of machines that a module has replaced.
+func (r *run) renew(module string) {
+	for _, m := range r.machines {
+		if m.m.Module != module {
+			continue
+		}
+		m.mu.Lock()
+		if id, _ := r.outs.get(m.m.Identity); m.m.Instance != id && m.client != nil {
+			m.client.Close()
+			m.client, m.fenced, m.asked, m.stands, m.sent = nil, false, false, nil, nil
+		}
+		m.mu.Unlock()
+	}
 }
 
 // asDone is the plan with the values that its units really read; nil if all were known before.
@@ -132,10 +156,11 @@ func (r *run) find(ctx context.Context, m *machine) error {
 		user = before + "@"
 	}
 	found.Connect = "ssh://" + user + address
-	if found.Address != "" && found.Address != address {
+	id, _ := r.outs.get(found.Identity)
+	if found.Address != "" && found.Address != address || found.Instance != "" && found.Instance != id {
 		found.HostKey = "" // another machine has another key
 	}
-	found.Address = address
+	found.Address, found.Instance = address, id
 	until := time.Now().Add(5 * time.Minute) // it may be booting
 	for found.HostKey == "" && r.w.HostKey != nil {
 		key, err := r.w.HostKey(ctx, &found)

@@ -14,13 +14,15 @@ import (
 // cluster is ready before its quorum is there.
 type roll struct {
 	atOnce int
-	left   map[string]int // replica → its actions that are not over
+	left   map[string]int    // replica → its actions that are not over
+	of     map[string]string // address of what puts a replica behind its balancer again → that replica
 	open   map[string]bool
 	failed string // address that stopped it
 }
 
-// rolls finds the rolls of a change set, by the addresses of their actions.
-func rolls(cs *plan.ChangeSet, atOnce func(address string) int) map[string]*roll {
+// rolls finds the rolls of a change set, by the addresses of their actions. A
+// replica's turn is over when it is behind its balancers again.
+func rolls(cs *plan.ChangeSet, p *plan.Plan, atOnce func(address string) int) map[string]*roll {
 	by, at := map[string]*roll{}, map[string]*roll{}
 	for _, a := range cs.Actions {
 		address, err := graph.ParseAddress(a.Address)
@@ -29,10 +31,23 @@ func rolls(cs *plan.ChangeSet, atOnce func(address string) int) map[string]*roll
 		}
 		name := address.Functionality()
 		if by[name] == nil {
-			by[name] = &roll{atOnce: max(1, atOnce(a.Address)), left: map[string]int{}, open: map[string]bool{}}
+			by[name] = &roll{atOnce: max(1, atOnce(a.Address)), left: map[string]int{}, of: map[string]string{}, open: map[string]bool{}}
 		}
 		by[name].left[address.Replica]++
 		at[a.Address] = by[name]
+	}
+	for _, a := range cs.Actions {
+		u := p.Find(a.Address)
+		if u == nil || u.Drain == 0 || a.Op == plan.Create {
+			continue
+		}
+		for _, on := range u.Follows {
+			if r := at[on]; r != nil {
+				r.of[a.Address] = replica(on)
+				r.left[replica(on)]++
+				at[a.Address] = r
+			}
+		}
 	}
 	for address, r := range at {
 		if len(r.left) < 2 {
@@ -40,6 +55,14 @@ func rolls(cs *plan.ChangeSet, atOnce func(address string) int) map[string]*roll
 		}
 	}
 	return at
+}
+
+// turn is the replica whose turn an action belongs to.
+func (r *roll) turn(address string) string {
+	if name, is := r.of[address]; is {
+		return name
+	}
+	return replica(address)
 }
 
 func replica(address string) string {
@@ -52,7 +75,7 @@ func (r *roll) begin(address string) bool {
 	if r == nil {
 		return true
 	}
-	name := replica(address)
+	name := r.turn(address)
 	if r.failed != "" || !r.open[name] && len(r.open) >= r.atOnce {
 		return false
 	}
@@ -65,7 +88,7 @@ func (r *roll) over(address string, err error) {
 	if r == nil {
 		return
 	}
-	name := replica(address)
+	name := r.turn(address)
 	if r.left[name]--; r.left[name] <= 0 {
 		delete(r.open, name)
 	}

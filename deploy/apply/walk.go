@@ -106,12 +106,32 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		if err := m.client.Fence(ctx, r.scope(), r.lease.Token, r.lease.Addresses, r.making); err != nil {
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
+		if f, is := errors.AsType[*agent.Fenced](err); is && len(m.stands) == 0 {
+			err = r.raise(ctx, m, f.Token)
+		}
+		if err != nil {
 			return nil, err
 		}
 		m.fenced = true
 	}
 	return m, nil
+}
+
+// raise begins anew on a machine that holds nothing but remembers a higher
+// token: that of another state, for within one state who has the lease has the
+// highest. Who lost it meanwhile is kept away.
+func (r *run) raise(ctx context.Context, m *machine, above int64) error {
+	token, err := r.w.Store.Raise(ctx, r.lease, above)
+	if err != nil {
+		return err
+	}
+	for {
+		was := r.token.Load()
+		if was >= token || r.token.CompareAndSwap(was, token) {
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
+		}
+	}
 }
 
 // settle makes the manifests of the machines that were reached whole, and says
@@ -206,7 +226,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs, func(address string) int { return planned(address).AtOnce })
+	rolling := rolls(cs, r.w.Plan, func(address string) int { return planned(address).AtOnce })
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].stopped(a.Address) != nil
@@ -306,6 +326,12 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, nil, err // the lease was lost
 	}
+	for address := range r.outside { // nobody put it back: the next apply does
+		if rec, stood := by[address]; stood {
+			rec.Digest = ""
+			by[address] = rec
+		}
+	}
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
@@ -385,7 +411,7 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 	if a.Op == plan.Delete {
 		m, err := r.write(ctx, a.Machine)
 		if err == nil {
-			err = m.client.Retire(ctx, r.scope(), a.Address, r.lease.Token)
+			err = m.client.Retire(ctx, r.scope(), a.Address, r.token.Load())
 		}
 		if err != nil {
 			return old, err
@@ -403,6 +429,52 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		}
 		u = &bound
 	}
+	if a.Machine != "" && a.Op != plan.Create && a.Stops() {
+		return r.apart(ctx, a, u, old)
+	}
+	return r.exchange(ctx, a, u, old)
+}
+
+// apart changes what is taken out from behind its balancers meanwhile. What
+// moves is taken out when the new one has its place.
+func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	behind := r.behind(a.Address)
+	if a.Former != "" {
+		behind = append(behind, r.behind(a.Former)...)
+	}
+	if len(behind) == 0 {
+		return r.exchange(ctx, a, u, old)
+	}
+	if a.Op == plan.Move && a.Former == "" {
+		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
+		for _, rec := range behind {
+			if err == nil {
+				if err = r.putBack(ctx, rec); err == nil {
+					err = rest(ctx, rec.Drain)
+				}
+			}
+		}
+		if err != nil {
+			return old, err // it counts as not moved yet
+		}
+		return r.leave(ctx, a, stands, old)
+	}
+	for _, rec := range behind {
+		if err := r.takeOut(ctx, rec); err != nil {
+			return old, fmt.Errorf("it could not be taken out from behind its balancer, and goes on as it was: %w", err)
+		}
+	}
+	stands, err := r.exchange(ctx, a, u, old)
+	if err != nil && stands != nil && stands.Digest != "" { // what stood before is back
+		for _, rec := range behind {
+			err = errors.Join(err, r.putBack(ctx, rec))
+		}
+	}
+	return stands, err
+}
+
+// exchange puts the new one in the place of the old one.
+func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {
@@ -415,11 +487,17 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 	}
 	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
 	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
-		if _, err = r.change(ctx, a.Address, a.From, nil, old); err != nil {
-			return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
-		}
+		return r.leave(ctx, a, stands, old)
 	}
 	return stands, err
+}
+
+// leave removes what moved from where it was.
+func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
+	if _, err := r.change(ctx, a.Address, a.From, nil, old); err != nil {
+		return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
+	}
+	return stands, nil
 }
 
 // rename puts a unit in the place of the same one under its old name. The two
@@ -469,7 +547,7 @@ func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, 
 		}
 		values = u.Values
 	}
-	e, known, err := m.client.Do(ctx, r.scope(), address, r.lease.Token, raw, values)
+	e, known, err := m.client.Do(ctx, r.scope(), address, r.token.Load(), raw, values)
 	if !known { // the connection broke: nobody knows what stands
 		rec := plan.Record{Address: address, Machine: name}
 		if old != nil {

@@ -192,6 +192,16 @@ func (m *Machine) leader() (int, error) {
 	return 0, fmt.Errorf("machine %s does not run", m.Name)
 }
 
+// OnNetwork prepares a program of the host's that has the machine's addresses.
+func (m *Machine) OnNetwork(name string, args ...string) *exec.Cmd {
+	m.lab.t.Helper()
+	pid, err := m.leader()
+	if err != nil {
+		m.lab.t.Fatal(err)
+	}
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n", "--", name}, args...)...)
+}
+
 // Try runs a bash script inside, as root, whatever became of network and sshd.
 func (m *Machine) Try(script string) (string, error) {
 	pid, err := m.leader()

@@ -26,7 +26,7 @@ func TestFieldsGoWhereTheReferenceSays(t *testing.T) {
 	}
 	// Where the example says what counts without it, the backend systemd has no
 	// part in it, or it shows in units of its own.
-	elsewhere := map[string]bool{"functionality.backend": true, "functionality.group": true, "functionality.resource": true, "functionality.external": true,
+	elsewhere := map[string]bool{"functionality.backend": true, "functionality.group": true, "functionality.resource": true, "functionality.loadBalancer": true, "functionality.external": true,
 		"functionality.docker": true, "functionality.ec2": true, "functionality.service": true, "functionality.place": true, "service.image": true,
 		"file.owner": true, "ready.port": true, "ready.http": true, "ready.tcp": true, "ready.exec": true}
 	inside := map[string]bool{"functionality": true, "service": true, "file": true, "dirs": true, "port": true, "ready": true, "schedule": true,

@@ -69,7 +69,7 @@ func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
 				return writeJSON(filepath.Join(s.path, "leases.json"), l)
 			}
 		}
-		return fmt.Errorf("the lease %d was lost: it expired and somebody else took over", lease.Token)
+		return lost(lease)
 	})
 }
 
@@ -132,14 +132,24 @@ func dead(o Owner) bool {
 	return startOf(o.PID) != o.Start
 }
 
-// Raise makes every later token higher than one that a machine remembers.
-func (s *Dir) Raise(ctx context.Context, token int64) error {
-	return s.locked(ctx, func() error {
+// Raise gives the holder of a lease a token above one that a machine remembers.
+func (s *Dir) Raise(ctx context.Context, lease Lease, above int64) (int64, error) {
+	var token int64
+	err := s.locked(ctx, func() error {
 		l, err := s.leases()
-		if err != nil || l.Last >= token {
+		if err != nil {
 			return err
 		}
+		if !slices.ContainsFunc(l.Held, func(h Lease) bool { return h.Token == lease.Token }) {
+			return lost(lease)
+		}
+		token = max(l.Last, above) + 1
 		l.Last = token
 		return writeJSON(filepath.Join(s.path, "leases.json"), l)
 	})
+	return token, err
+}
+
+func lost(lease Lease) error {
+	return fmt.Errorf("the lease %d was lost: it expired and somebody else took over", lease.Token)
 }

@@ -42,11 +42,12 @@ type job struct {
 	Token       int64       `json:"token"`
 	Unit        []byte      `json:"unit,omitempty"` // canonical bytes; absent: everything goes
 	Values      plan.Values `json:"values,omitempty"`
-	OnlyCreate  bool        `json:"onlyCreate"`  // stop if anything that stands would change
-	AllowDelete bool        `json:"allowDelete"` // of what keeps data or is protected
-	Look        bool        `json:"look"`        // only plan, and tell
-	Shown       bool        `json:"shown"`       // apply the plan that Look made
-	Timeout     int         `json:"timeout"`     // seconds
+	OnlyCreate  bool        `json:"onlyCreate"`      // stop if anything that stands would change
+	AllowDelete bool        `json:"allowDelete"`     // of what keeps data or is protected
+	Spare       string      `json:"spare,omitempty"` // address of a resource that must not go
+	Look        bool        `json:"look"`            // only plan, and tell
+	Shown       bool        `json:"shown"`           // apply the plan that Look made
+	Timeout     int         `json:"timeout"`         // seconds
 }
 
 // report is what a child says at its end.
@@ -272,7 +273,7 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 		}
 	}
 	// Where nothing stands that could change, or nothing of it needs consent, one start does.
-	free := !c.OnlyCreate && len(m.Keeps) == 0 && (old == nil || len(old.Keeps) == 0)
+	free := !c.OnlyCreate && c.Spare == "" && len(m.Keeps) == 0 && (old == nil || len(old.Keeps) == 0)
 	if (fresh || free) && !c.Shown {
 		c.starts++
 		err := c.tf.ApplyJSON(ctx, &said)
@@ -318,6 +319,9 @@ func (c *child) consent(said *stream, m *ec2.Module, old *kept) error {
 		name := ours(p.Addr, m.Addresses)
 		if p.Action != "create" && p.Action != "read" && p.Action != "noop" && p.Action != "no-op" {
 			changed = append(changed, fmt.Sprintf("%s (%s)", name, p.Action))
+		}
+		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && c.Spare != "" && name == c.Spare {
+			return fmt.Errorf("it would %s %s, the machine on which defx runs itself: nobody would be left to finish; nothing was done\n    hint: run defx on another machine; the state folder must be there too", p.Action, name)
 		}
 		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(both(keeps, m.Keeps), p.Addr) && !c.AllowDelete {
 			return fmt.Errorf("it would %s %s, which is protected or keeps data; nothing was done\n    hint: --allow-delete %s consents", p.Action, name, c.Address)

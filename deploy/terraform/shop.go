@@ -158,14 +158,15 @@ type Ask struct {
 	Token          int64
 	Unit           json.RawMessage // nil: everything goes
 	Values         plan.Values
-	OnlyCreate     bool // stop if anything that stands would change
-	AllowDelete    bool // of what keeps data or is protected
+	OnlyCreate     bool   // stop if anything that stands would change
+	AllowDelete    bool   // of what keeps data or is protected
+	Spare          string // address of a resource that must not go, whatever was allowed: defx runs on it
 }
 
 // Do makes a module what it should be. The entry is what stands afterwards.
 func (s *Shop) Do(ctx context.Context, a Ask) (e *agent.Entry, known bool, err error) {
 	r, err := s.child(ctx, &job{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
-		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Shown: a.Unit != nil && s.wasShown(a.Address)})
+		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Spare: a.Spare, Shown: a.Unit != nil && s.wasShown(a.Address)})
 	if err != nil {
 		return nil, false, err
 	}

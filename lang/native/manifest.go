@@ -53,6 +53,7 @@ func init() {
 		}
 		return b.String()
 	}, "value")
+	eager("prune", func(a []any) any { return prune(a[0]) }, "a")
 	eager("deepJoin", func(a []any) any {
 		var b strings.Builder
 		if !deepJoin(&b, a[0]) {
@@ -208,4 +209,39 @@ func deepJoin(b *strings.Builder, v any) bool {
 		return true
 	}
 	return false
+}
+
+// prune leaves out what is null or empty, from the inside out.
+func prune(v any) any {
+	switch v := v.(type) {
+	case []any:
+		out := []any{}
+		for _, x := range v {
+			if p := prune(x); content(p) {
+				out = append(out, p)
+			}
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if p := prune(x); content(p) {
+				out[k] = p
+			}
+		}
+		return out
+	}
+	return v
+}
+
+func content(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case []any:
+		return len(v) > 0
+	case map[string]any:
+		return len(v) > 0
+	}
+	return true
 }

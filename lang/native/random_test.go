@@ -322,6 +322,60 @@ func (d dice) read(list string) string {
 	return list
 }
 
+// keyed is a list of keys, mostly of one kind; set is one in order, mostly.
+func (d dice) keyed() string {
+	switch d.IntN(6) {
+	case 0, 1:
+		return d.strings()
+	case 2:
+		return "[" + strings.Join([]string{d.number(), d.number(), d.number(), "1", "2", "2", "1"}[d.IntN(7):], ", ") + "]"
+	case 3:
+		return `["b", "a", "é", "b", "ab", "日本", "😀", "\uffff"]`
+	case 4:
+		return d.of("[]", `["a", error "late"]`, `["a", 1]`, `[{ k: 2, v: error "unread" }, { k: 1 }]`, "[[1, 2], [1]]", "'abc'")
+	}
+	return d.list(1)
+}
+
+func (d dice) set() string {
+	if d.odds(5) {
+		return d.keyed()
+	}
+	return "std.sort(" + d.keyed() + ")"
+}
+
+// sets are two, of which one at most fails when it is read: of two that fail the
+// interpreter tells now one, now the other.
+func (d dice) sets() string {
+	if d.odds(2) {
+		return d.set() + ", " + d.proper()
+	}
+	return d.proper() + ", " + d.set()
+}
+
+// proper is a set of texts or numbers.
+func (d dice) proper() string {
+	return d.of("[]", "[1, 2, 3]", "[2, 4, 7, 50]", `["a", "b", "日本"]`, `["", "B", "a", "true", "é"]`)
+}
+
+func (d dice) key() string {
+	return d.of("", "", "", ", function(x) std.length(x)", ", function(x) -x", ", keyF=function(x) 1", ", std.toString", ", function(x) std.get(x, 'k', 0)")
+}
+
+func (d dice) digits() string {
+	if d.odds(6) {
+		return d.value(1)
+	}
+	var b strings.Builder
+	for range d.IntN(12) {
+		b.WriteString(d.of("0", "1", "7", "5", "2", "4", "3", "6", "9", "a", "F", "f", "c", d.of("g", "-", "@", "`", " ", "é", "8")))
+	}
+	if d.odds(10) {
+		return literal(strings.Repeat(b.String(), 60)) // more than a number holds
+	}
+	return literal(b.String())
+}
+
 // calls makes a call of each function that has a new body.
 var calls = map[string]func(d dice) string{
 	"mod":            func(d dice) string { return d.value(1) + " % " + d.value(1) },
@@ -357,6 +411,12 @@ var calls = map[string]func(d dice) string{
 	"uniq": func(d dice) string {
 		return d.read("std.uniq(" + d.of("std.sort("+d.strings()+")", d.list(1), d.value(1), "[1, 1, 2, 2, 2, 3, 1, 1]", "[[1], [1], [2]]") + d.of("", "", ", function(x) std.length(x)", ", function(x) x", ", keyF=function(x) 1", ", std.type") + ")")
 	},
+	"set":        func(d dice) string { return d.read("std.set(" + d.keyed() + d.key() + ")") },
+	"setUnion":   func(d dice) string { return d.read("std.setUnion(" + d.sets() + d.key() + ")") },
+	"setInter":   func(d dice) string { return d.read("std.setInter(" + d.sets() + d.key() + ")") },
+	"setDiff":    func(d dice) string { return d.read("std.setDiff(" + d.sets() + d.key() + ")") },
+	"parseHex":   func(d dice) string { return "std.parseHex(" + d.digits() + ")" },
+	"parseOctal": func(d dice) string { return "std.parseOctal(" + d.digits() + ")" },
 	"mergePatch": func(d dice) string {
 		return d.of("std.mergePatch(%s, %s)", "std.objectFields(std.mergePatch(%s, %s))", "std.get(std.mergePatch(%s, %s), 'a')")
 	},

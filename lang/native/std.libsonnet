@@ -149,8 +149,12 @@ local original = null;
       }
     else patch,
 
-  // The old body prunes each value twice, and so what lies n deep 2^n times.
-  prune(a)::
+  // The old body prunes each value twice, and so what lies n deep 2^n times. What
+  // is pruned is read whole.
+  prune::
+    local eager = std.native('defx.std.eager.prune');
+    function(a)
+    if eager != null && (std.isArray(a) || std.isObject(a)) then eager(a) else
     local isContent(b) = if b == null then false else if std.isArray(b) || std.isObject(b) then std.length(b) > 0 else true;
     if std.isArray(a) then
       std.flatMap(function(x) local p = std.prune(x); if isContent(p) then [p] else [], a)
@@ -158,4 +162,42 @@ local original = null;
       local kept = std.flatMap(function(x) local p = std.prune(a[x]); if isContent(p) then [{ k: x, v: p }] else [], std.objectFields(a));
       { [e.k]: e.v for e in kept }
     else a,
+
+  // Which elements stay is found from all keys at once; the old bodies copy what
+  // they have for each element that they keep. Elements stay unread, but for their keys.
+  set::
+    local pick = std.native('defx.std.eager.set');
+    function(arr, keyF)
+    local out = if pick != null && std.isArray(arr) then pick([keyF(x) for x in arr]);
+    if out != null then std.makeArray(std.length(out), function(i) arr[out[i]]) else original,
+
+  setUnion::
+    local pick = std.native('defx.std.eager.union');
+    function(a, b, keyF)
+    local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
+    if out != null then local both = a + b; std.makeArray(std.length(out), function(i) both[out[i]]) else original,
+
+  setInter::
+    local pick = std.native('defx.std.eager.inter');
+    function(a, b, keyF)
+    local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
+    if out != null then std.makeArray(std.length(out), function(i) a[out[i]]) else original,
+
+  setDiff::
+    local pick = std.native('defx.std.eager.diff');
+    function(a, b, keyF)
+    local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
+    if out != null then std.makeArray(std.length(out), function(i) a[out[i]]) else original,
+
+  parseHex::
+    local parse = std.native('defx.std.parse');
+    function(str)
+    local out = if std.type(str) == 'string' then parse(str, 16);
+    if out != null then out else original,
+
+  parseOctal::
+    local parse = std.native('defx.std.parse');
+    function(str)
+    local out = if std.type(str) == 'string' then parse(str, 8);
+    if out != null then out else original,
 }

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"math"
 	"slices"
 	"strings"
 )
@@ -12,6 +13,7 @@ func init() {
 	register("lower", func(a []any) (any, error) { return ascii(a[0].(string), 'A', 'Z'), nil }, "str")
 	register("slice", slice, "str", "index", "end", "step")
 	register("findSubstr", findSubstr, "pat", "str")
+	register("parse", number, "str", "base")
 	register("merged", merged, "target", "patch", "null")
 }
 
@@ -66,6 +68,23 @@ func findSubstr(a []any) (any, error) {
 		}
 	}
 	return out, nil
+}
+
+// number reads a whole number, and gives nil of what is none.
+func number(a []any) (any, error) {
+	str, base := a[0].(string), a[1].(float64)
+	n := 0.0
+	for _, c := range []byte(str) {
+		digit := strings.IndexByte("0123456789abcdef", c|0x20)
+		if digit < 0 || float64(digit) >= base {
+			return nil, nil
+		}
+		n = n*base + float64(digit)
+	}
+	if str == "" || math.IsInf(n, 0) {
+		return nil, nil
+	}
+	return n, nil
 }
 
 // merged gives the names that mergePatch leaves, sorted.

@@ -148,6 +148,16 @@ func (c *cloud) write(path, text string, mode os.FileMode) {
 	}
 }
 
+// edit replaces a text in the entry file.
+func (c *cloud) edit(old, new string) {
+	c.t.Helper()
+	raw, err := os.ReadFile(filepath.Join(c.dir, "defx.jsonnet"))
+	if err != nil || !strings.Contains(string(raw), old) {
+		c.t.Fatalf("%q is not in the entry: %v", old, err)
+	}
+	c.write("defx.jsonnet", strings.Replace(string(raw), old, new, 1), 0o644)
+}
+
 // entry writes the entry file: resources and whatever else.
 func (c *cloud) entry(resources, rest string) {
 	c.t.Helper()

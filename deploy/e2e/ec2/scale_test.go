@@ -81,6 +81,22 @@ function(env='dev') {
 func (c *cloud) refreshes() *atomic.Int32 {
 	c.t.Helper()
 	var n atomic.Int32
+	const answer = `<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></%[1]sResponse>`
+	c.between(func(action string, _ url.Values) string {
+		switch action {
+		case "StartInstanceRefresh":
+			return fmt.Sprintf(answer, action, fmt.Sprintf("<InstanceRefreshId>%d</InstanceRefreshId>", n.Add(1)))
+		case "DescribeInstanceRefreshes":
+			return fmt.Sprintf(answer, action, "<InstanceRefreshes></InstanceRefreshes>")
+		}
+		return ""
+	})
+	return &n
+}
+
+// between hears what Terraform asks of the cloud. What it answers itself, the cloud does not hear.
+func (c *cloud) between(hear func(action string, form url.Values) string) {
+	c.t.Helper()
 	moto, err := url.Parse(c.url)
 	if err != nil {
 		c.t.Fatal(err)
@@ -93,19 +109,15 @@ func (c *cloud) refreshes() *atomic.Int32 {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(raw))
-		const answer = `<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></%[1]sResponse>`
-		switch form, _ := url.ParseQuery(string(raw)); form.Get("Action") {
-		case "StartInstanceRefresh":
-			fmt.Fprintf(w, answer, "StartInstanceRefresh", fmt.Sprintf("<InstanceRefreshId>%d</InstanceRefreshId>", n.Add(1)))
-		case "DescribeInstanceRefreshes":
-			fmt.Fprintf(w, answer, "DescribeInstanceRefreshes", "<InstanceRefreshes></InstanceRefreshes>")
-		default:
-			pass.ServeHTTP(w, r)
+		form, _ := url.ParseQuery(string(raw))
+		if answer := hear(form.Get("Action"), form); answer != "" {
+			io.WriteString(w, answer)
+			return
 		}
+		pass.ServeHTTP(w, r)
 	}))
 	c.t.Cleanup(server.Close)
 	c.env = append(c.env, "AWS_ENDPOINT_URL="+server.URL)
-	return &n
 }
 
 // bootOf is the script of a template.

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,16 +79,21 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 // get asks a service.
 func (c *cloud) get(address string) string {
 	c.t.Helper()
-	res, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address)
+	got, err := c.fetch(address)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	return got
+}
+
+func (c *cloud) fetch(address string) (string, error) {
+	res, err := (&http.Client{Timeout: 10 * time.Second}).Get("http://" + address)
+	if err != nil {
+		return "", err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return string(raw)
+	return string(raw), err
 }
 
 // TestServicesOnInstances deploys to machines that did not exist before.
@@ -157,6 +164,37 @@ function(env='dev') {
 	}
 	if out := c.must("graph", "--links"); !strings.Contains(out, "site/front → site/back  vpc") {
 		t.Error("the graph does not tell how they reach each other")
+	}
+	// From one of them nobody destroys it, whether the cloud tells who is who or the address does.
+	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PUT" {
+			io.WriteString(w, "token")
+		} else if r.URL.Path == "/latest/meta-data/instance-id" {
+			io.WriteString(w, before[0].ID)
+		}
+	}))
+	defer metadata.Close()
+	env := c.env
+	c.env = append(slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "AWS_EC2_METADATA_DISABLED") }), "AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata.URL)
+	if code, out := c.run("destroy", "--confirm", "dev"); code != 1 || !strings.Contains(out, "on which defx runs itself (both are instance "+before[0].ID+")") || len(c.instances()) != 2 {
+		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
+	}
+	entry("good day")
+	c.edit("ami-12345678", "ami-87654321")
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "the machine on which defx runs itself") || len(c.instances()) != 2 {
+		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
+	}
+	c.env = env
+	entry("good day")
+	for _, m := range lab.Machines {
+		if m.Address != front {
+			continue
+		}
+		cmd := m.OnNetwork(c.bin, "destroy", "--confirm", "dev")
+		cmd.Dir, cmd.Env = c.dir, c.env
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "on which defx runs itself (both have the address "+front+")") || len(c.instances()) != 2 {
+			t.Errorf("%v: %s", err, out)
+		}
 	}
 	c.must("destroy", "--confirm", "dev")
 	if n := len(c.instances()); n > 0 {

@@ -137,6 +137,30 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Error(err)
 		}
 	})
+	t.Run("who holds a lease may raise its token, who lost it may not", func(t *testing.T) {
+		open := fresh(t)
+		a, err := open().Acquire(ctx, nil, me, -time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := open().Acquire(ctx, nil, me, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token, err := open().Raise(ctx, a, 40); err == nil {
+			t.Errorf("a lost lease was raised to %d", token)
+		}
+		token, err := open().Raise(ctx, b, 40)
+		if err != nil || token <= 40 {
+			t.Fatalf("%d, %v", token, err)
+		}
+		if err := errors.Join(open().Renew(ctx, b, time.Minute), open().Release(ctx, b)); err != nil {
+			t.Error(err)
+		}
+		if c, err := open().Acquire(ctx, nil, me, time.Minute); err != nil || c.Token <= token {
+			t.Errorf("token %d after %d, %v", c.Token, token, err)
+		}
+	})
 	t.Run("leases of different units live side by side", func(t *testing.T) {
 		open := fresh(t)
 		if _, err := open().Acquire(ctx, []string{"a/x", "a/y"}, me, time.Minute); err != nil {
