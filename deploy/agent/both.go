@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,10 +23,14 @@ type both struct {
 func (b *both) Check(ctx context.Context, units ...string) error {
 	if len(units) == 0 {
 		err := b.check(ctx, false)
-		if err != nil && b.check(ctx, true) == nil {
+		if err == nil {
 			return nil
 		}
-		return err
+		none := b.check(ctx, true)
+		if none == nil {
+			return nil
+		}
+		return fmt.Errorf("nothing runs units here: %w; %w", none, err)
 	}
 	for _, u := range units {
 		if err := b.check(ctx, contained(u)); err != nil {
