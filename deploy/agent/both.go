@@ -124,7 +124,7 @@ func (b *both) State(ctx context.Context, unit string) (State, error) {
 		return b.systemd.State(ctx, unit)
 	}
 	st, err := b.engine.State(ctx, unit)
-	out := State{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, Since: st.Since, Drift: st.Drift}
+	out := State{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, Said: st.Said, Since: st.Since, Drift: st.Drift}
 	if st.Known {
 		out.Load = "loaded"
 	}

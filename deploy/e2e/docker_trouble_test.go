@@ -237,9 +237,9 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 
 	// An image that says of itself that it is not well is not taken.
-	publish("three", "wants", "/nowhere")
+	publish("three", "get", "http://127.0.0.1:9/")
 	s.run("lock", "--update")
-	s.wants(3, "it is unhealthy, as its image tells", "the version before it runs again")
+	s.wants(3, "it is unhealthy, as its image tells: Get \"http://127.0.0.1:9/\": dial tcp", "the version before it runs again")
 	says("two")
 
 	// The old image goes with the generations that lead to it.
