@@ -10,14 +10,27 @@ import (
 )
 
 // Renames gives the address that an address has after the renames of an entry:
-// old → new names of libraries, functionalities or replicas. The longest name
-// that fits counts; a chain of renames is followed to its end.
+// old → new names of libraries, functionalities, replicas or resources. The
+// longest name that fits counts; a chain of renames is followed to its end. A
+// module that is called as its resource is called as that is now.
 func Renames(moved map[string]string) func(address string) string {
+	modules := map[string]string{}
+	module := func(name string) string {
+		return graph.Address{Lib: graph.ModuleLib, Name: strings.ReplaceAll(name, "/", "-")}.String()
+	}
+	for old, now := range moved {
+		if !strings.Contains(old, "#") {
+			modules[module(old)] = module(now)
+		}
+	}
 	once := func(address string) string {
 		rest := ""
 		for name := address; name != ""; {
 			if now, ok := moved[name]; ok {
 				return now + rest
+			}
+			if now, ok := modules[name]; ok && rest == "" {
+				return now
 			}
 			i := strings.LastIndexAny(name, "/#")
 			if i < 0 {
@@ -59,8 +72,12 @@ func (c *compiler) checkMoved() {
 		case err != nil:
 			fail("moved: %q is no name", now).WithHint(nameHint)
 		case c.e.Moved[now] != "":
+		case parts == 0 && c.funcs[now] != nil: // a resource of the entry
+			if c.funcs[old] != nil {
+				fail("moved: resource %q is still there", old).WithHint("only what is gone was renamed")
+			}
 		case parts == 0 && !libs[now]:
-			fail("moved: there is no library %q", now).WithHint("%s", diag.Suggest(now, slices.Sorted(maps.Keys(libs))))
+			fail("moved: there is no library or resource %q", now).WithHint("%s", diag.Suggest(now, slices.Sorted(maps.Keys(libs))))
 		case parts == 0 && libs[old]:
 			fail("moved: library %q is still there", old).WithHint("only what is gone was renamed")
 		case parts > 0:

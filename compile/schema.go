@@ -18,7 +18,7 @@ type Entry struct {
 	Machines  map[string]Machine  `json:"machines"`             // none: name → machine that units may be placed on
 	Resources map[string]Resource `json:"resources"`            // none: name → infrastructure that is of no library
 	Defaults  Defaults            `json:"defaults"`             // none: what functionalities get that leave it open
-	Moved     map[string]string   `json:"moved"`                // none: old name → new one, of functionalities, libraries and replicas: renamed, not deleted and created
+	Moved     map[string]string   `json:"moved"`                // none: old name → new one, of functionalities, libraries, replicas and resources: renamed, not deleted and created
 }
 
 // Defaults fill what a functionality leaves open.

@@ -74,7 +74,7 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	debug.SetGCPercent(400) // most evaluations are small and short
+	debug.SetGCPercent(1000) // most evaluations are small and short
 	if bounded {
 		debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound, but do not crawl along it
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.

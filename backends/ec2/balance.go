@@ -3,6 +3,7 @@ package ec2
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -56,12 +57,12 @@ func (p *packer) balancer(b *graph.Balancer) {
 		subnets = []token.Text{p.g.EC2.Subnet}
 	}
 	if len(subnets) == 0 {
-		p.failed(b.Address, said(), "in which subnet does it stand?").WithHint("subnets: [defx.ref('a').outputOf('id')], or defaults: { ec2: { subnet: … } }")
+		p.failed(b.Address, said(), "in which subnet does it stand?").WithHint("subnets: [defx.ref('a').output('id')], or defaults: { ec2: { subnet: … } }")
 		return
 	}
 	in, v := network(p.g, subnets[0])
 	if v == nil {
-		p.failed(b.Address, said("subnets"), "the network of its subnet is not among the resources").WithHint("declare vpc and subnet, and say defx.ref('a').outputOf('id')")
+		p.failed(b.Address, said("subnets"), "the network of its subnet is not among the resources").WithHint("declare vpc and subnet, and say defx.ref('a').output('id')")
 		return
 	}
 	var replicas, scaled []*graph.Service
@@ -106,9 +107,9 @@ func (p *packer) balancer(b *graph.Balancer) {
 	if port == 0 {
 		return // its backends are held, and so is it
 	}
-	stem := b.Address.Lib + "-" + b.Address.Name
-	module, name := short(stem, longest), p.g.Environment+"-"+p.g.Name+"-"+stem
-	self, access, targets := b.Address.String(), short(stem+"-access", longest), short(stem+"-targets", longest)
+	base := stem(b.Address)
+	module, name := short(base, longest), p.g.Environment+"-"+p.g.Name+"-"+base
+	self, access, targets := b.Address.String(), short(base+"-access", longest), short(base+"-targets", longest)
 	region := in.Fields["region"]
 	add := func(a graph.Address, module any, kind string, f map[string]any) *graph.Resource {
 		if p.g.Resource(a.String()) != nil || p.g.Machine(a.String()) != nil {
@@ -130,13 +131,18 @@ func (p *packer) balancer(b *graph.Balancer) {
 	if !b.Public {
 		open = outputOf(v.Address.String(), "cidr_block")
 	}
-	add(own(short(stem+"-in", longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": open, "protocol": token.Lit("tcp"), "fromPort": float64(b.Listen), "toPort": float64(b.Listen)})
-	add(own(short(stem+"-out", longest)), where, "aws.egressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
-	done := map[string]bool{}
+	add(own(short(base+"-in", longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": open, "protocol": token.Lit("tcp"), "fromPort": float64(b.Listen), "toPort": float64(b.Listen)})
+	add(own(short(base+"-out", longest)), where, "aws.egressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
+	ends := map[string]string{} // what is behind it → its group
 	for _, s := range replicas {
-		if m := s.Place.Machine; !done[m] && p.group[m] != "" {
-			done[m] = true
-			add(own(short(m+"-from-"+stem, longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(p.group[m], "id"), "from": outputOf(access, "id"),
+		ends[s.Place.Machine] = p.group[s.Place.Machine]
+	}
+	for _, s := range scaled {
+		ends[stem(s.Address)] = p.group[s.Address.String()]
+	}
+	for _, m := range slices.Sorted(maps.Keys(ends)) {
+		if ends[m] != "" {
+			add(own(short(m+"-from-"+base, longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(ends[m], "id"), "from": outputOf(access, "id"),
 				"protocol": token.Lit("tcp"), "fromPort": float64(port), "toPort": float64(port)})
 		}
 	}
@@ -162,11 +168,11 @@ func (p *packer) balancer(b *graph.Balancer) {
 		group["healthCheck"] = check
 	}
 	add(own(targets), token.Lit(module), "aws.targetGroup", group)
-	add(own(short(stem+"-listen", longest)), token.Lit(module), "aws.listener", map[string]any{"loadBalancer": outputOf(self, "arn"), "port": float64(b.Listen), "protocol": token.Lit(protocol),
+	add(own(short(base+"-listen", longest)), token.Lit(module), "aws.listener", map[string]any{"loadBalancer": outputOf(self, "arn"), "port": float64(b.Listen), "protocol": token.Lit(protocol),
 		"actions": map[string]any{"type": token.Lit("forward"), "targetGroupArn": outputOf(targets, "arn")}})
 	for _, s := range replicas {
 		a := s.Address
-		n := short(strings.Join(slices.DeleteFunc([]string{stem, a.Lib, a.Name, a.Member, a.Replica}, func(s string) bool { return s == "" }), "-"), longest)
+		n := short(strings.Join(slices.DeleteFunc([]string{base, a.Lib, a.Name, a.Member, a.Replica}, func(s string) bool { return s == "" }), "-"), longest)
 		at := graph.Attachment{Module: graph.Address{Lib: graph.ModuleLib, Name: n}.String(), Backend: a, Attached: b.Attach == "auto"}
 		if is, said := p.known.Attach[at.Module]; said {
 			at.Attached = is
@@ -181,8 +187,7 @@ func (p *packer) balancer(b *graph.Balancer) {
 		r.Follows, r.Drain = []graph.Address{a}, drain
 	}
 	for _, s := range scaled { // the cloud attaches what it makes, and drains what it ends
-		n := s.Address.Lib + "-" + s.Address.Name
-		if g := p.g.Resource(n + "-group"); g != nil {
+		if g := p.g.Resource(stem(s.Address) + "-group"); g != nil {
 			before, _ := g.Fields["targetGroups"].([]any)
 			g.Fields["targetGroups"] = append(slices.Clone(before), outputOf(targets, "arn"))
 		}
@@ -248,13 +253,24 @@ func (p *packer) zone(fqdn string) *graph.Resource {
 	return out
 }
 
+var nameRE = regexp.MustCompile(`^(\*\.)?([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // record gives what has a name in DNS a record, if its zone is among the resources.
 func (p *packer) record(a graph.Address, path []string, fqdn string, f map[string]any, follows []graph.Address) {
 	z := p.zone(strings.TrimSuffix(fqdn, "."))
 	if z == nil {
 		return
 	}
-	n := short(a.Lib+"-"+a.Name+"-dns", longest)
+	if !nameRE.MatchString(fqdn) {
+		p.failed(a, append(slices.Clone(path), "fqdn"), "%q is no name in DNS", fqdn).WithHint("letters a-z, digits and -, with dots between: 'shop.example.com'")
+		return
+	}
+	if other, twice := p.named[fqdn]; twice {
+		p.failed(a, append(slices.Clone(path), "fqdn"), "%s has the name %q already", other, fqdn).WithHint("each has a name of its own; replicas of one functionality share one")
+		return
+	}
+	p.named[fqdn] = a.String()
+	n := short(stem(a)+"-dns", longest)
 	if p.g.Resource(n) != nil {
 		p.failed(a, append(slices.Clone(path), "fqdn"), "its record would be called %q, which is taken", n).WithHint("another name of the resource")
 		return

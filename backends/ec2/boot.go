@@ -17,7 +17,7 @@ import (
 // Boot puts what a scaled service is on a machine into the template of its
 // group: every instance unpacks it at its first boot, and no agent is needed.
 func (*Backend) Boot(g *graph.Graph, s *graph.Service, l backends.Layout) *diag.Error {
-	r := g.Resource(s.Address.Lib + "-" + s.Address.Name + "-boot")
+	r := g.Resource(stem(s.Address) + "-boot")
 	if r == nil {
 		return diag.Errorf(s.Address.String(), "its group has no template")
 	}

@@ -89,6 +89,7 @@ type packer struct {
 	whys  map[string]string
 	allow map[string]string // address → how it may be reached from other networks
 	group map[string]string // instance → its security group
+	named map[string]string // name in DNS → whose it is
 	known Known
 }
 
@@ -104,7 +105,7 @@ type Known struct {
 // runs them there. Where a service was before, it stays as long as it fits.
 // The reasons say why each is where it is.
 func Pack(g *graph.Graph, prev map[string]string, known Known) (map[string]string, diag.List) {
-	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, group: map[string]string{}, known: known}
+	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, group: map[string]string{}, named: map[string]string{}, known: known}
 	packs := p.packs()
 	if len(g.Scaled) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return slices.Contains(g.Scaled, s) })
@@ -253,7 +254,7 @@ func (p *packer) scale(s *graph.Service, w wish) {
 	if len(p.errs) > before {
 		return
 	}
-	name := a.Lib + "-" + a.Name
+	name := stem(a)
 	add := func(suffix, kind string, f map[string]any) {
 		f["module"], f["region"] = token.Lit(name), token.Lit(loc.Region)
 		p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: name + suffix}, Type: kind, Fields: f, Path: s.Path})
@@ -273,6 +274,9 @@ func (p *packer) scale(s *graph.Service, w wish) {
 	}
 	p.g.Scaled = append(p.g.Scaled, s)
 }
+
+// stem begins the names of what is made for a functionality.
+func stem(a graph.Address) string { return a.Lib + "-" + a.Name }
 
 func size(s string) int64 {
 	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {

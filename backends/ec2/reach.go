@@ -127,18 +127,44 @@ func (p *packer) reach() {
 		groups, _ := r.Fields["securityGroups"].([]any)
 		r.Fields["securityGroups"] = append(slices.Clone(groups), outputOf(name, "id"))
 	}
+	for _, s := range p.g.Scaled {
+		t, g := p.g.Resource(stem(s.Address)+"-boot"), p.g.Resource(stem(s.Address)+"-group")
+		v := networkOfGroup(p.g, g)
+		if t == nil || v == nil {
+			continue
+		}
+		name := short(stem(s.Address)+"-access", longest)
+		group[s.Address.String()] = name
+		for name, r := range map[string]*graph.Resource{
+			name: {Type: "aws.securityGroup", Fields: map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + stem(s.Address)),
+				"description": token.Lit("made by defx: what " + s.Address.String() + " is reached by")}},
+			short(stem(s.Address)+"-out", longest): {Type: "aws.egressRule", Fields: map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")}},
+		} {
+			r.Address, r.Path = graph.Address{Name: name}, s.Path
+			r.Fields["module"], r.Fields["region"] = moduleOfNetwork(v), g.Fields["region"]
+			made = append(made, r)
+		}
+		t.Fields["securityGroups"] = []any{outputOf(name, "id")}
+	}
 	type way struct{ from, to, port string }
 	open := map[string]string{} // port and machine → how it is reached from elsewhere
 	seen := map[way]bool{}
-	for _, s := range p.g.Services {
-		from := group[s.Place.Machine]
+	for _, s := range slices.Concat(p.g.Services, p.g.Scaled) {
+		self := s.Place.Machine
+		if slices.Contains(p.g.Scaled, s) {
+			self = s.Address.String()
+		}
+		from := group[self]
 		for _, e := range slices.Concat(s.Requires, s.Connects) {
 			for _, a := range e.To {
 				t := p.g.Find(a)
-				if t == nil || from == "" || group[t.Place.Machine] == "" || t.Place.Machine == s.Place.Machine {
+				if t == nil || from == "" || group[t.Place.Machine] == "" || t.Place.Machine == self {
 					continue
 				}
-				here, there := networkOf(p.g, p.g.Resource(s.Place.Machine)), networkOf(p.g, p.g.Resource(t.Place.Machine))
+				here, there := networkOfGroup(p.g, p.g.Resource(stem(s.Address)+"-group")), networkOf(p.g, p.g.Resource(t.Place.Machine))
+				if self == s.Place.Machine {
+					here = networkOf(p.g, p.g.Resource(self))
+				}
 				if here != there {
 					if p.allow[a.String()] == "" && !s.Held {
 						p.fail(s, s.Path, "reaches %s, which is in %s, from %s: nothing leads from one network to the other", a, there.Address, here.Address).
@@ -150,7 +176,7 @@ func (p *packer) reach() {
 					continue
 				}
 				for _, port := range ports(t) {
-					seen[way{s.Place.Machine, t.Place.Machine, port}] = true
+					seen[way{self, t.Place.Machine, port}] = true
 				}
 			}
 		}
@@ -162,7 +188,7 @@ func (p *packer) reach() {
 		protocol, number, _ := strings.Cut(w.port, "/")
 		var n float64
 		fmt.Sscan(number, &n)
-		name := fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, w.from)
+		name := short(fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, strings.ReplaceAll(w.from, "/", "-")), longest)
 		made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
 			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": outputOf(group[w.to], "id"), "from": outputOf(group[w.from], "id"),
 			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
@@ -187,6 +213,19 @@ func (p *packer) reach() {
 
 func networkOf(g *graph.Graph, instance *graph.Resource) *graph.Resource {
 	_, v := network(g, instance.Fields["subnet"])
+	return v
+}
+
+// networkOfGroup is the network of the instances of a scaled service; nil if it is not among the resources.
+func networkOfGroup(g *graph.Graph, r *graph.Resource) *graph.Resource {
+	if r == nil {
+		return nil
+	}
+	subnets, _ := r.Fields["subnets"].([]any)
+	if len(subnets) == 0 {
+		return nil
+	}
+	_, v := network(g, subnets[0])
 	return v
 }
 

@@ -164,6 +164,48 @@ func (in *DiffInput) rename() map[string]string {
 	return former
 }
 
+// renamed gives the resources of a module the names that they have now, and says which.
+func (in *DiffInput) renamed(spec json.RawMessage) (json.RawMessage, string) {
+	var by map[string]json.RawMessage
+	if in.Moved == nil || json.Unmarshal(spec, &by) != nil {
+		return spec, ""
+	}
+	var said []string
+	for _, old := range slices.Sorted(maps.Keys(by)) {
+		if now := in.Moved(old); now != old && by[now] == nil {
+			by[now] = by[old]
+			delete(by, old)
+			said = append(said, old+" → "+now)
+		}
+	}
+	if len(said) == 0 {
+		return spec, ""
+	}
+	var whole any
+	if json.Unmarshal(mustJSON(by), &whole) != nil {
+		return spec, ""
+	}
+	in.readers(whole)
+	return mustJSON(whole), "renamed: " + strings.Join(said, ", ")
+}
+
+// readers lets those that read something read it under the name that it has now.
+func (in *DiffInput) readers(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			in.readers(x)
+		}
+	case map[string]any:
+		if name, ok := v["name"].(string); ok && v["kind"] == "ref" {
+			v["name"] = in.Moved(name)
+		}
+		for _, x := range v {
+			in.readers(x)
+		}
+	}
+}
+
 // ground notes the modules that what stays stands on: its instance, and the
 // network of that.
 func (in *DiffInput) ground(r Record, needed map[string]string, records map[string]*Record) {
@@ -282,7 +324,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	if before != nil {
-		a.Changes = append(changes(before.Spec, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
+		was, names := before.Spec, ""
+		if u.Machine == "" {
+			was, names = in.renamed(before.Spec)
+		}
+		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
@@ -290,9 +336,14 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			if u.Machine == "" {
 				a.Verb = Converge
 			}
+			if names != "" {
+				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; rendered differently")
+			}
 		}
 	}
-	if former != "" {
+	if former != "" && u.Machine == "" {
+		a.Reason = "renamed from " + former
+	} else if former != "" {
 		a.Verb, a.Gently, a.Reason = Restart, false, "renamed from "+former
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)

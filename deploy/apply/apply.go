@@ -311,8 +311,8 @@ func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCaus
 type run struct {
 	w        *Work
 	lease    state.Lease
-	making   int          // the generation
 	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
+	making   int          // the generation
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)

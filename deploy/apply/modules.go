@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -79,6 +80,9 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
+		if ask.Moved, err = r.w.MovedIn(ctx, old); err != nil {
+			return old, err
+		}
 		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
@@ -110,6 +114,29 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	r.outs.set(address, rec.Outputs)
 	r.renew(address)
 	return &rec, errors.Join(err, rerr)
+}
+
+// MovedIn lists the resources of a module that stand under another name: old → new.
+func (w *Work) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
+	if old == nil || old.Digest == "" || w.Moved == nil {
+		return nil, nil
+	}
+	raw, err := w.object(ctx, old.Object)
+	if err != nil {
+		return nil, err
+	}
+	var u plan.Unit
+	var by map[string]json.RawMessage
+	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &by) != nil {
+		return nil, nil
+	}
+	out := map[string]string{}
+	for address := range by {
+		if now := w.Moved(address); now != address {
+			out[address] = now
+		}
+	}
+	return out, nil
 }
 
 // renew forgets what was known of machines that a module has replaced.

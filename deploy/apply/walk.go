@@ -509,6 +509,16 @@ func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Recor
 // the new one fails.
 func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	from := a.Machine
+	if from == "" { // what stands is called otherwise from now on
+		if err := r.strange(ctx); err != nil {
+			return old, err
+		}
+		if err := r.w.Modules.Rename(ctx, r.scope(), a.Former, a.Address); err != nil {
+			return old, err
+		}
+		r.outs.set(a.Former, nil)
+		return r.change(ctx, a.Address, "", u, old)
+	}
 	if a.From != "" {
 		from = a.From
 	}

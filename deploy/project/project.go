@@ -546,6 +546,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 	}
 	d.Generation, base.Generation = gen, gen.Number
 	base.Former = gen.Machines
+	stands.Units = make([]plan.Placed, 0, len(gen.Records))
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
 		r.Address = d.Moved(r.Address)
 		base.Machines[r.Address] = r.Machine
@@ -620,12 +621,23 @@ func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	looks, errs := map[string]*plan.Look{}, diag.List{}
+	stands, former := map[string]*plan.Record{}, map[string]bool{}
+	if d.Generation != nil {
+		for _, r := range d.Generation.Records {
+			stands[r.Address] = &r
+			former[d.Moved(r.Address)] = d.Moved(r.Address) != r.Address
+		}
+	}
 	for _, u := range d.Rendered.Plan.Units {
-		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 {
+		if _, module := d.Rendered.Modules[u.Address]; !module || len(u.Unknown) > 0 || former[u.Address] {
 			continue
 		}
 		all.Go(func() {
-			look, err := w.Modules.Look(ctx, d.Environment+"/"+d.Name, u.Address, d.Rendered.Objects[u.Object], u.Values)
+			moved, err := w.MovedIn(ctx, stands[u.Address])
+			var look *plan.Look
+			if err == nil {
+				look, err = w.Modules.Look(ctx, terraform.Ask{Scope: d.Environment + "/" + d.Name, Address: u.Address, Unit: d.Rendered.Objects[u.Object], Values: u.Values, Moved: moved})
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			if e, is := errors.AsType[*diag.Error](err); is {

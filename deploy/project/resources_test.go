@@ -141,3 +141,90 @@ func TestEveryMistakeIsToldAtItsLine(t *testing.T) {
 		})
 	}
 }
+
+const balanced = `local defx = import 'defx/v1.libsonnet';
+local id(name) = defx.ref(name).output('id');
+function(env='dev') {
+  name: 'shop',
+  libs: { shop: {
+    web: { place: { replicas: 2, spread: 'machine' }, service: { command: ['/usr/bin/web'], ports: { http: 8080 } }, fqdn: 'direct.example.com' },
+    many: { ec2: { class: 'autoscale', min: 1, max: 2 }, service: { command: ['/usr/bin/web'], ports: { http: 8080 } } },
+    here: { backend: 'systemd', place: { machine: 'box' }, service: { command: ['/usr/bin/web'], ports: { http: 8080 } } },
+    front: { loadBalancer: { listen: 80, target: 'http', backends: ['web', 'many'], attach: 'auto', subnets: [id('a'), id('b')], kind: 'application' }, fqdn: 'shop.example.com' },
+  } },
+  machines: { box: { connect: 'dir:box', address: '10.0.0.9' } },
+  defaults: { backend: 'ec2', ec2: { region: 'eu-central-1', instanceType: 't3.small', image: 'ami-12345678', subnet: id('a') } },
+  resources: {
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: id('vpc'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    b: { type: 'aws.subnet', vpc: id('vpc'), cidr: '10.0.2.0/24', zone: 'eu-central-1b' },
+    zone: { type: 'aws.dnsZone', name: 'example.com' },
+  },
+}
+`
+
+// TestMistakesOfBalancers hold the balancer, or what it stands in front of, and nothing else.
+func TestMistakesOfBalancers(t *testing.T) {
+	evaluate := func(text string) *project.Desired {
+		t.Helper()
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "defx.jsonnet"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New(), ec2.New()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := p.Evaluate(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := evaluate(balanced)
+	if len(d.Held) > 0 {
+		t.Fatal(d.Held[0].Err)
+	}
+	for _, want := range []string{"module/shop-front", "module/shop-front-dns", "module/shop-front-shop-web-0", "module/shop-front-shop-web-1", "module/shop-web-dns"} {
+		if d.Rendered.Plan.Find(want) == nil {
+			t.Errorf("there is no %s", want)
+		}
+	}
+	if u := d.Rendered.Units["module/shop-front-shop-web-0"]; u == nil || u.Drain != 30 || len(u.Follows) != 1 || u.Follows[0] != "shop/web#0" {
+		t.Errorf("an attachment follows its replica: %+v", u)
+	}
+	for name, m := range map[string]struct{ old, new, want string }{
+		"no such backend":           {"['web', 'many']", "['wbe']", `did you mean "web"?`},
+		"a backend that runs not":   {"['web', 'many']", "['vpc']", "vpc runs nothing"},
+		"no such port":              {"target: 'http'", "target: 'htp'", `has no port "htp"`},
+		"a port of udp":             {"ports: { http: 8080 } }, fqdn", "ports: { http: { port: 8080, protocol: 'udp' } } }, fqdn", "is udp"},
+		"two ports":                 {"ports: { http: 8080 } }, fqdn", "ports: { http: 8081 } }, fqdn", "and another backend at"},
+		"nobody behind it":          {"['web', 'many']", "[]", "nothing stands behind it"},
+		"on a machine of one's own": {"['web', 'many']", "['here']", "runs on no instance of EC2"},
+		"one zone":                  {"[id('a'), id('b')]", "[id('a')]", "needs subnets in two zones"},
+		"a network elsewhere":       {"[id('a'), id('b')]", "['subnet-0123456789abcdef0']", "is not among the resources"},
+		"no way to attach":          {"'auto'", "'always'", "one of auto, manual"},
+		"no time":                   {"attach: 'auto'", "attach: 'auto', drain: '1500ms'", "is no time for it"},
+		"two kinds":                 {"front: {", "front: { service: { command: ['/x'] },", `"resource" and "loadBalancer" is needed`},
+		"a name for two":            {"'direct.example.com'", "'shop.example.com'", "has the name \"shop.example.com\" already"},
+		"no name":                   {"'shop.example.com'", "'shop !.example.com'", "is no name in DNS"},
+		"a name of a group":         {"many: {", "many: { fqdn: 'many.example.com',", "nobody could keep their record"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if strings.Count(balanced, m.old) != 1 {
+				t.Fatalf("%q is not in the deployment exactly once", m.old)
+			}
+			d := evaluate(strings.Replace(balanced, m.old, m.new, 1))
+			var text string
+			for _, h := range d.Held {
+				text += h.Err.Error()
+			}
+			if !strings.Contains(text, m.want) || !strings.Contains(text, "hint: ") || !strings.Contains(text, "defx.jsonnet:") {
+				t.Errorf("%q is not said with place and hint:\n%s", m.want, text)
+			}
+			if d.Rendered.Plan.Find("shop/here") == nil {
+				t.Error("another is held too")
+			}
+		})
+	}
+}

@@ -27,12 +27,13 @@ const (
 // kept is entry.json.
 type kept struct {
 	agent.Entry
-	Scope   string      `json:"scope"`
-	Address string      `json:"address"`
-	Token   int64       `json:"token"`          // highest fencing token seen
-	Keeps   []string    `json:"keeps"`          // kind.name that must not be deleted unless asked for
-	Retains []string    `json:"retains"`        // kind.name that are forgotten and not deleted
-	Last    plan.Values `json:"last,omitempty"` // values with which Terraform was last called
+	Scope   string            `json:"scope"`
+	Address string            `json:"address"`
+	Token   int64             `json:"token"`           // highest fencing token seen
+	Keeps   []string          `json:"keeps"`           // kind.name that must not be deleted unless asked for
+	Retains []string          `json:"retains"`         // kind.name that are forgotten and not deleted
+	Moves   map[string]string `json:"moves,omitempty"` // kind.name → kind.name: what a change under way calls otherwise
+	Last    plan.Values       `json:"last,omitempty"`  // values with which Terraform was last called
 }
 
 func readEntry(dir string) (*kept, error) {

@@ -32,22 +32,23 @@ const ChildVerb = "terraform-module"
 
 // job is what a child is asked to do.
 type job struct {
-	Dir         string      `json:"dir"`     // of the module
-	Program     string      `json:"program"` // terraform or tofu
-	Cache       string      `json:"cache"`   // of providers, shared by all modules
-	Deps        string      `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
-	Root        string      `json:"root"`    // folder of the entry file: paths of providers start there
-	Scope       string      `json:"scope"`
-	Address     string      `json:"address"`
-	Token       int64       `json:"token"`
-	Unit        []byte      `json:"unit,omitempty"` // canonical bytes; absent: everything goes
-	Values      plan.Values `json:"values,omitempty"`
-	OnlyCreate  bool        `json:"onlyCreate"`      // stop if anything that stands would change
-	AllowDelete bool        `json:"allowDelete"`     // of what keeps data or is protected
-	Spare       string      `json:"spare,omitempty"` // address of a resource that must not go
-	Look        bool        `json:"look"`            // only plan, and tell
-	Shown       bool        `json:"shown"`           // apply the plan that Look made
-	Timeout     int         `json:"timeout"`         // seconds
+	Dir         string            `json:"dir"`     // of the module
+	Program     string            `json:"program"` // terraform or tofu
+	Cache       string            `json:"cache"`   // of providers, shared by all modules
+	Deps        string            `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
+	Root        string            `json:"root"`    // folder of the entry file: paths of providers start there
+	Scope       string            `json:"scope"`
+	Address     string            `json:"address"`
+	Token       int64             `json:"token"`
+	Unit        []byte            `json:"unit,omitempty"` // canonical bytes; absent: everything goes
+	Values      plan.Values       `json:"values,omitempty"`
+	OnlyCreate  bool              `json:"onlyCreate"`      // stop if anything that stands would change
+	AllowDelete bool              `json:"allowDelete"`     // of what keeps data or is protected
+	Moved       map[string]string `json:"moved,omitempty"` // resources that stand under another name: old → new
+	Spare       string            `json:"spare,omitempty"` // address of a resource that must not go
+	Look        bool              `json:"look"`            // only plan, and tell
+	Shown       bool              `json:"shown"`           // apply the plan that Look made
+	Timeout     int               `json:"timeout"`         // seconds
 }
 
 // report is what a child says at its end.
@@ -57,7 +58,8 @@ type report struct {
 	Fenced int64        `json:"fenced,omitempty"`
 	Error  string       `json:"error,omitempty"`
 	Look   *plan.Look   `json:"look,omitempty"`
-	Starts int          `json:"starts"` // how often Terraform was started
+	Again  bool         `json:"again,omitempty"` // what Look planned is not yet all that will be done: it is planned once more
+	Starts int          `json:"starts"`          // how often Terraform was started
 }
 
 // Child does one job, told on in, and reports on out. It is the whole of a
@@ -142,7 +144,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 		return err
 	}
 	if c.Look {
-		return c.look(ctx, m, r)
+		return c.look(ctx, m, old, r)
 	}
 	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Keeps: m.Keeps, Retains: m.Retains, Last: c.Values}
 	next.Backend = u.Backend
@@ -150,7 +152,15 @@ func (c *child) run(ctx context.Context, r *report) error {
 	if old != nil { // what must not go is known until it is certain that it may
 		doubt.Keeps, doubt.Outputs = both(old.Keeps, m.Keeps), old.Outputs
 	}
-	if err := durable(c.path(unitFile), c.Unit); err != nil {
+	if doubt.Moves, err = c.moves(m, old); err == nil && len(doubt.Moves) > 0 {
+		if m.JSON, err = withMoves(m.JSON, doubt.Moves); err == nil {
+			err = doubt.write(c.Dir) // before what stood is forgotten
+		}
+	}
+	if err == nil {
+		err = durable(c.path(unitFile), c.Unit)
+	}
+	if err != nil {
 		return err
 	}
 	if err := doubt.write(c.Dir); err != nil {
@@ -183,6 +193,55 @@ func (c *child) run(ctx context.Context, r *report) error {
 	}
 	r.Entry = &next.Entry
 	return nil
+}
+
+// moves lists what is called otherwise from now on: kind.name → kind.name. What
+// is called so is no part of what a module is, and so of no digest.
+func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
+	out := map[string]string{}
+	if old != nil {
+		maps.Copy(out, old.Moves) // of an apply that did not live to its end
+	}
+	raw, err := os.ReadFile(c.path(unitFile))
+	if len(c.Moved) == 0 || errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	var u plan.Unit
+	if err == nil {
+		err = json.Unmarshal(raw, &u)
+	}
+	if err != nil {
+		return nil, err
+	}
+	before, err := ec2.Realize(u.Payload, func(token.Token) (string, bool) { return "", true })
+	if err != nil {
+		return nil, err
+	}
+	now := map[string]string{} // our address → kind.name
+	for id, address := range m.Addresses {
+		now[address] = id
+	}
+	for id, address := range before.Addresses {
+		kind, _, _ := strings.Cut(id, ".")
+		if to := now[c.Moved[address]]; m.Addresses[id] == "" && strings.HasPrefix(to, kind+".") {
+			out[id] = to
+		}
+	}
+	return out, nil
+}
+
+// withMoves tells Terraform of them.
+func withMoves(config []byte, moves map[string]string) ([]byte, error) {
+	var doc map[string]any
+	if err := json.Unmarshal(config, &doc); err != nil {
+		return nil, err
+	}
+	var list []map[string]string
+	for _, from := range slices.Sorted(maps.Keys(moves)) {
+		list = append(list, map[string]string{"from": from, "to": moves[from]})
+	}
+	doc["moved"] = list
+	return json.MarshalIndent(doc, "", "  ")
 }
 
 func both(a, b []string) []string {

@@ -21,7 +21,14 @@ const masked = "(sensitive)"
 const unknownYet = "(known after apply)"
 
 // look plans without changing anything but what Terraform remembers of the plan.
-func (c *child) look(ctx context.Context, m *ec2.Module, r *report) error {
+func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) error {
+	moves, err := c.moves(m, old)
+	if err == nil && len(moves) > 0 {
+		m.JSON, err = withMoves(m.JSON, moves)
+	}
+	if err != nil {
+		return err
+	}
 	if err := durable(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
@@ -39,6 +46,13 @@ func (c *child) look(ctx context.Context, m *ec2.Module, r *report) error {
 		return told(err, nil)
 	}
 	r.Look = &plan.Look{Changes: resources(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
+	if old != nil { // what is to be retained is forgotten first, and then planned anew
+		r.Look.Changes = slices.DeleteFunc(r.Look.Changes, func(rc plan.ResourceChange) bool {
+			goes := rc.Op == plan.Delete && slices.ContainsFunc(old.Retains, func(id string) bool { return ours(id, m.Addresses) == rc.Address })
+			r.Again = r.Again || goes
+			return goes
+		})
+	}
 	for _, d := range resources(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
 		if slices.ContainsFunc(r.Look.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
 			r.Look.Drift = append(r.Look.Drift, d)

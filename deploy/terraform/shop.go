@@ -158,15 +158,16 @@ type Ask struct {
 	Token          int64
 	Unit           json.RawMessage // nil: everything goes
 	Values         plan.Values
-	OnlyCreate     bool   // stop if anything that stands would change
-	AllowDelete    bool   // of what keeps data or is protected
-	Spare          string // address of a resource that must not go, whatever was allowed: defx runs on it
+	OnlyCreate     bool              // stop if anything that stands would change
+	AllowDelete    bool              // of what keeps data or is protected
+	Moved          map[string]string // resources that stand under another name: old → new
+	Spare          string            // address of a resource that must not go, whatever was allowed: defx runs on it
 }
 
 // Do makes a module what it should be. The entry is what stands afterwards.
 func (s *Shop) Do(ctx context.Context, a Ask) (e *agent.Entry, known bool, err error) {
 	r, err := s.child(ctx, &job{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
-		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Spare: a.Spare, Shown: a.Unit != nil && s.wasShown(a.Address)})
+		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Moved: a.Moved, Spare: a.Spare, Shown: a.Unit != nil && s.wasShown(a.Address)})
 	if err != nil {
 		return nil, false, err
 	}
@@ -178,9 +179,36 @@ func (s *Shop) Do(ctx context.Context, a Ask) (e *agent.Entry, known bool, err e
 	return r.Entry, r.Known, err
 }
 
-// Look asks Terraform what it would do to a module.
-func (s *Shop) Look(ctx context.Context, scope, address string, unit json.RawMessage, values plan.Values) (*plan.Look, error) {
-	r, err := s.child(ctx, &job{Dir: s.folder(address), Scope: scope, Address: address, Unit: unit, Values: values, Look: true})
+// Rename calls a module otherwise. Doing it again does nothing.
+func (s *Shop) Rename(ctx context.Context, scope, former, address string) error {
+	from, to := s.folder(former), s.folder(address)
+	e, err := readEntry(from)
+	if err == nil && e == nil { // it was done, or there is nothing
+		from = to
+		e, err = readEntry(to)
+	}
+	if err != nil || e == nil || e.Scope != scope {
+		return err
+	}
+	lock := flock.New(filepath.Join(from, lockFile))
+	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
+		return fmt.Errorf("Terraform is still at work in %s: %w", from, err)
+	}
+	defer lock.Unlock()
+	if from != to {
+		if err := os.Rename(from, to); err != nil {
+			return err
+		}
+	}
+	e.Address = address
+	return e.write(to)
+}
+
+// Look asks Terraform what it would do to a module. Of what is asked only scope,
+// address, unit, values and names count.
+func (s *Shop) Look(ctx context.Context, a Ask) (*plan.Look, error) {
+	address := a.Address
+	r, err := s.child(ctx, &job{Dir: s.folder(address), Scope: a.Scope, Address: address, Unit: a.Unit, Values: a.Values, Moved: a.Moved, Look: true})
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)
 	}
@@ -192,7 +220,7 @@ func (s *Shop) Look(ctx context.Context, scope, address string, unit json.RawMes
 	if s.shown == nil {
 		s.shown = map[string]bool{}
 	}
-	s.shown[address] = len(r.Look.Changes) > 0
+	s.shown[address] = len(r.Look.Changes) > 0 && !r.Again
 	return r.Look, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,15 +24,16 @@ import (
 
 // cloud is a moto of one test, and a folder with a deployment.
 type cloud struct {
-	t    *testing.T
-	dir  string // of the deployment
-	home string // of what the test needs besides
-	bin  string // defx
-	url  string
-	env  []string
-	runs string   // file in which every start of Terraform is a line
-	in   string   // region that is asked; "" = the usual one
-	args []string // that every verb is given
+	t       *testing.T
+	dir     string // of the deployment
+	home    string // of what the test needs besides
+	bin     string // defx
+	url     string
+	env     []string
+	runs    string   // file in which every start of Terraform is a line
+	in      string   // region that is asked; "" = the usual one
+	args    []string // that every verb is given
+	engines bool     // the image of instances has a docker engine
 }
 
 const region = "eu-central-1"
@@ -287,10 +289,21 @@ func (c *cloud) instances() []instance {
 // count is how many the cloud has of what defx made: its tag tells.
 func (c *cloud) count(action, items string) int {
 	c.t.Helper()
+	return strings.Count(c.made(action), "<"+items+">")
+}
+
+// ids are the ids of what defx made.
+func (c *cloud) ids(action, items string) string {
+	c.t.Helper()
+	return fmt.Sprint(regexp.MustCompile("<"+items+">[^<]*").FindAllString(c.made(action), -1))
+}
+
+func (c *cloud) made(action string) string {
+	c.t.Helper()
 	req := url.Values{"Action": {action}, "Version": {"2016-11-15"}, "Filter.1.Name": {"tag-key"}, "Filter.1.Value.1": {"defx"}}
 	var raw struct {
 		Inner string `xml:",innerxml"`
 	}
 	c.ask("ec2", req, &raw)
-	return strings.Count(raw.Inner, "<"+items+">")
+	return raw.Inner
 }

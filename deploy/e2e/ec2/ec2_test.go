@@ -208,3 +208,57 @@ func TestWithoutTerraform(t *testing.T) {
 		t.Errorf("exit code %d: the schema of the provider was not asked", code)
 	}
 }
+
+// TestARenamedResource stays what it is; one that is to be retained is forgotten and not deleted.
+func TestARenamedResource(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.entry(`
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    jobs: { type: 'aws.queue', name: 'jobs' },
+    kept: { type: 'aws.volume', module: 'network', zone: 'eu-central-1a', size: 1, volumeType: 'gp3', retain: true },`, "")
+	c.must("apply", "--yes")
+	ids := func() string {
+		var out string
+		for _, what := range [][2]string{{"DescribeVpcs", "vpcId"}, {"DescribeSubnets", "subnetId"}} {
+			out += c.ids(what[0], what[1])
+		}
+		for _, m := range c.modules() {
+			if strings.HasSuffix(m, "/jobs") || strings.HasSuffix(m, "/work") {
+				out += c.terraform(m, "output", "-no-color", "-json")
+			}
+		}
+		return strings.NewReplacer("jobs__", "", "work__", "").Replace(out)
+	}
+	before := ids()
+	renamed := `
+    net: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('net').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
+    work: { type: 'aws.queue', name: 'jobs' },`
+	c.entry(renamed, "  moved: { vpc: 'net', jobs: 'work' },\n")
+	if out := c.must("plan", "--refresh"); strings.Contains(out, "a.vpc") || strings.Contains(out, "delete") || strings.Contains(out, "create") && !strings.Contains(out, "0 to create") {
+		t.Error("a rename is told as something else")
+	}
+	c.must("apply", "--yes", "--allow-delete", "module/network")
+	if after := ids(); after != before {
+		t.Errorf("what was renamed was made anew:\n%s\n%s", before, after)
+	}
+	if n := c.count("DescribeVolumes", "volumeId"); n != 1 {
+		t.Errorf("%d volumes: what is retained is not deleted", n)
+	}
+	for _, m := range c.modules() {
+		if out := c.terraform(m, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
+			t.Errorf("%s\n%s", m, out)
+		}
+	}
+	c.entry(renamed, "")
+	c.starts()
+	if code, out := c.run("plan", "--exit-code"); code != 0 || len(c.starts()) > 0 {
+		t.Errorf("what was renamed once is not renamed again\n%s", out)
+	}
+	c.must("destroy", "--confirm", "dev")
+	if n := c.count("DescribeVpcs", "vpcId"); n != 0 {
+		t.Errorf("%d networks are left", n)
+	}
+}

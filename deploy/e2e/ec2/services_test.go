@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,7 +69,10 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 		seen[i.ID] = true
 		boot, err := c.userData(i.ID)
 		if err == nil {
-			_, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot)
+			var m *machinetest.Machine
+			if m, err = lab.Add(fmt.Sprintf("i%d", len(seen)), i.Address, boot); err == nil && c.engines {
+				m.StartDocker()
+			}
 		}
 		if err != nil {
 			c.t.Errorf("instance %s at %s: %v", i.ID, i.Address, err)
@@ -202,6 +206,67 @@ function(env='dev') {
 	}
 	if list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/shop/dev/terraform/*/entry.json")); len(list) > 0 {
 		t.Errorf("left: %v", list)
+	}
+}
+
+// TestContainersOnInstances: the same, run by the docker engine of the instances' image.
+func TestContainersOnInstances(t *testing.T) {
+	lab := machinetest.Boot(t, 0)
+	c := newCloud(t)
+	key, err := os.ReadFile(lab.Key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env, c.engines = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH")), true
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "toy"), "../testdata/toy")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	entry := func(word string) {
+		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
+local toy(port, who) = { package: defx.artifact('toy'), command: ['toy', 'serve', ':%%d' %% port], env: { WHO: 'toy=' + who }, ports: { http: port } };
+function(env='dev') {
+  name: 'shop',
+  libs: { site: {
+    back: { ec2: { run: 'docker', class: 'exclusive' }, service: toy(8081, '%s') },
+    front: { ec2: { run: 'docker' }, requires: ['back'], service: toy(8080, 'front') + { env+: { BACK: 'http://%%s:%%s' %% [defx.dep('back').host, defx.dep('back').port('http')] } } },
+  } },
+  defaults: { backend: 'ec2', ec2: { region: '%s', instanceType: 't3.small', image: 'ami-12345678', user: 'ops', authorizedKeys: ['%s'], subnet: defx.ref('a').output('id') } },
+  resources: {
+    vpc: { type: 'aws.vpc', cidr: '10.213.0.0/16' },
+    a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '%s', zone: 'eu-central-1a' },
+  },
+}
+`, word, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
+	}
+	entry("one")
+	c.hatch(lab, region)
+	c.must("apply", "--yes")
+	said := func() string {
+		var out []string
+		for _, i := range c.instances() {
+			for _, port := range []string{":8080", ":8081"} {
+				if got, err := c.fetch(i.Address + port); err == nil {
+					out = append(out, strings.TrimSpace(got))
+				}
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, " ")
+	}
+	if got := said(); got != "toy=front toy=one" {
+		t.Fatalf("the containers answer %q", got)
+	}
+	c.starts()
+	entry("two")
+	c.must("apply", "--yes")
+	if got := said(); got != "toy=front toy=two" || len(c.starts()) > 0 {
+		t.Errorf("the containers answer %q", got)
+	}
+	c.must("destroy", "--confirm", "dev")
+	if n := len(c.instances()); n > 0 {
+		t.Errorf("%d instances are left", n)
 	}
 }
 
