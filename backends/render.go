@@ -41,8 +41,26 @@ type Rendered struct {
 	Modules map[string]Module // by address
 	// Incomplete means that resources failed, and nothing else was rendered.
 	Incomplete bool
-	Units      map[string]*plan.Unit    // by address; without what is held
+	Units      map[string]*plan.Unit    // by address; without what is held or known
 	Objects    map[digest.Digest][]byte // canonical bytes of each unit
+	Known      map[string]*Known        // by address: what the next run may know; nil if nobody asked
+	Unknown    []string                 // sketches of which nobody knows what they come to: nothing is rendered
+}
+
+// Known is what a service comes to, and in which surroundings: all that its
+// rendering saw besides the service as its functionality says it.
+type Known struct {
+	Around            string
+	Digest, Object    digest.Digest
+	Requires, After   []string
+	Reads             []token.Token
+	Protect, Stateful bool
+}
+
+// Memory knows what services of sketches come to. The zero Memory knows nothing.
+type Memory struct {
+	Of   func(address string) *Known // nil: nothing is known of it
+	Keep bool                        // tell what can be known of the next time
 }
 
 // Failure is a functionality that a backend, or a value it reads, refuses.
@@ -53,9 +71,12 @@ type Failure struct {
 
 // Render makes the plan of a placed graph. Held services take the place that
 // deployed gives them; one that was never deployed is left out.
-func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool)) (*Rendered, []Failure) {
+func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory Memory) (*Rendered, []Failure) {
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
+	if memory.Keep {
+		out.Known = map[string]*Known{}
+	}
 	failures := map[string]diag.List{}
 	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
 	for _, e := range s.modules(infra, out) {
@@ -81,7 +102,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
 				if !g.Services[i].Held {
-					units[i] = s.one(g, g.Services[i], one, infra)
+					units[i] = s.one(g, g.Services[i], one, infra, memory)
 				}
 			}
 		})
@@ -94,11 +115,18 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 			if p, ok := deployed(svc.Address.String()); ok {
 				out.Plan.Units = append(out.Plan.Units, p)
 			}
+		case u.unknown:
+			out.Unknown = append(out.Unknown, svc.Address.String())
 		case len(u.errs) > 0:
 			f := svc.Address.Functionality()
 			failures[f] = append(failures[f], u.errs...)
 		default:
-			out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
+			if !svc.Sketch {
+				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
+			}
+			if memory.Keep {
+				out.Known[u.placed.Address] = u.known
+			}
 			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
 	}
@@ -120,9 +148,12 @@ type rendered struct {
 	raw    []byte
 	placed plan.Placed
 	errs   diag.List
+
+	known   *Known
+	unknown bool // it is a sketch, and it was never rendered here
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra) (out rendered) {
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra, memory Memory) (out rendered) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
@@ -166,15 +197,27 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 			}
 		}
 	}
-	payload, errs := b.Render(in)
-	for _, e := range errs {
-		e.Subject = address
+	var around string
+	if svc.Sketch || memory.Keep {
+		around = surroundings(svc, in.Local)
 	}
-	if len(errs) > 0 {
-		out.errs = errs
-		return out
+	var errs diag.List
+	if svc.Sketch {
+		out.known = memory.Of(address)
+		if out.unknown = out.known == nil || out.known.Around != around; out.unknown {
+			return out
+		}
+		u.Reads, u.Requires, u.After = out.known.Reads, out.known.Requires, out.known.After
+	} else {
+		if u.Payload, errs = b.Render(in); len(errs) > 0 {
+			for _, e := range errs {
+				e.Subject = address
+			}
+			out.errs = errs
+			return out
+		}
+		u.Reads = u.Payload.Reads()
 	}
-	u.Payload, u.Reads = payload, payload.Reads()
 	values := plan.Values{}
 	placed := plan.Placed{}
 	for _, t := range u.Reads {
@@ -196,6 +239,14 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		out.errs = errs
 		return out
 	}
+	if len(values) == 0 {
+		values = nil
+	}
+	if svc.Sketch {
+		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.known.Digest, Object: out.known.Object,
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.known.Protect, Stateful: out.known.Stateful}
+		return out
+	}
 	u.Artifacts = artifactsOf(svc, artifact)
 	u.Spec = shown(svc, u)
 	d, err := u.Digest()
@@ -209,13 +260,34 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		return out
 	}
 	object := digest.Bytes(raw)
-	if len(values) == 0 {
-		values = nil
+	if memory.Keep {
+		out.known = &Known{Around: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
 	}
 	out.unit, out.raw = u, raw
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
 		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
 	return out
+}
+
+// surroundings writes all of a service that its functionality does not say
+// alone: its machine, where its edges end, and who of those is beside it.
+func surroundings(svc *graph.Service, local []graph.Address) string {
+	var b strings.Builder
+	b.WriteString(svc.Machine)
+	for _, kind := range [][]graph.Edge{svc.Requires, svc.Connects, svc.After} {
+		b.WriteString("\n")
+		for _, e := range kind {
+			b.WriteString(" " + e.Alias + "=" + e.Set + ":")
+			for _, to := range e.To {
+				b.WriteString(" " + to.String())
+			}
+		}
+	}
+	b.WriteString("\n")
+	for _, a := range local {
+		b.WriteString(" " + a.String())
+	}
+	return b.String()
 }
 
 // seen asks the reader's backend what a neighbour on the same machine is to it.

@@ -50,6 +50,8 @@ type Input struct {
 	Raw      Good                                     // values before transforms, of what evaluated; nil without transforms
 	RawGood  Good                                     // last good values before transforms; those of Baseline are behind them
 	Failed   map[string]*diag.Error                   // functionalities that a later stage refused, by full name
+	Sketches map[string]*Sketch                       // what an earlier run knew of functionalities, by full name; may be nil
+	Values   map[string]digest.Digest                 // what each functionality is made of, by full name; nil: nobody wants sketches
 }
 
 // Held is something that did not evaluate and is left as it is.
@@ -63,6 +65,8 @@ type Output struct {
 	Graph *graph.Graph
 	Held  []Held // sorted by name
 	Good  Good   // what the next baseline should hold
+
+	Sketches map[string]*Sketch // of this run, as far as Input.Values names them
 
 	exports map[string]map[string]token.Text
 }
@@ -105,6 +109,7 @@ func Compile(in Input) (*Output, error) {
 		}
 	}
 	c.keepDropped(out.Good)
+	out.Sketches = c.sketches()
 	out.Held = append(c.heldLibs, out.Held...)
 	slices.SortStableFunc(out.Held, func(a, b Held) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -146,6 +151,9 @@ type function struct {
 	variants  map[string]*variant // replicas that have a patch, by name
 	exports   map[string]*export  // resolved when they are read
 	fields    map[string]any      // of a resource, tokens resolved
+	sketch    *Sketch             // not nil: what an earlier run knew of it stands in for the rest
+	looked    map[string]bool     // what was looked at while it was resolved
+	folded    bool                // it says something of sets, which placement unfolds
 	balancer  *graph.Balancer     // names and tokens resolved
 }
 
@@ -173,10 +181,18 @@ func (f *function) of(replica string) variant {
 	return variant{fn: f.fn, parts: f.parts}
 }
 
+// Face is what others see of a service when they read of it.
+type Face struct {
+	Ports  map[string]graph.Port
+	Labels map[string]string
+	Dirs   graph.Dirs
+}
+
 // part is a service of a functionality before replicas are made of it.
 type part struct {
 	member                    string
-	decoded                   graph.Spec // as the library wrote it
+	face                      Face       // what others see of it
+	decoded                   graph.Spec // as the library wrote it; for resolve alone
 	spec                      graph.Spec // tokens resolved
 	options, ec2              json.RawMessage
 	with                      string       // the set that it must share its machine with
@@ -206,6 +222,9 @@ type compiler struct {
 	heldLibs []Held
 	libHeld  map[string]bool // libraries that did not evaluate at all
 	errs     diag.List
+
+	looked map[string]bool     // what is looked at just now; nil: nobody wants to know
+	bare   map[string][]string // name → functionalities of that name in all libraries, sorted; made when it is asked for
 }
 
 // entry decodes the central file; its errors stop the run.
@@ -302,6 +321,10 @@ func (c *compiler) libraries() {
 				err = c.in.Failed[lib.Name+"/"+f.Name]
 			}
 			if err == nil {
+				if s := c.in.Sketches[lib.Name+"/"+f.Name]; s != nil && s.Value == c.in.Values[lib.Name+"/"+f.Name] {
+					c.funcs[lib.Name+"/"+f.Name] = s.function(lib.Name, f.Name, f.Value)
+					continue
+				}
 				var fn *function
 				if fn, err = c.decode(lib.Name, f.Name, f.Value); err == nil {
 					c.checkLost(fn, f)
@@ -336,7 +359,7 @@ func (c *compiler) isNull(full string) bool {
 
 // fallBack holds a functionality: its last good value stands in, or it is gone.
 func (c *compiler) fallBack(lib, name string, good json.RawMessage, err *diag.Error) {
-	f := &function{lib: lib, name: name, err: err}
+	f := &function{lib: lib, name: name, err: err, exports: map[string]*export{}}
 	if good != nil {
 		if old, bad := c.decode(lib, name, good); bad == nil {
 			f.fn, f.parts, f.variants, f.value = old.fn, old.parts, old.variants, good
@@ -695,7 +718,7 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			d.errorf(at("reload"), "exactly one of signal and command is needed").WithHint("%s", objects["reload"])
 		}
 	}
-	out.spec = out.decoded
+	out.spec, out.face = out.decoded, Face{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
 	return out
 }
 

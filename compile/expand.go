@@ -70,7 +70,7 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
 				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
-				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch,
+				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Sketch: f.sketch != nil,
 			})
 		}
 	}

@@ -13,6 +13,8 @@ type export struct {
 	text token.Text
 	err  *diag.Error
 	busy bool // it is being resolved: meeting it again is a circle
+
+	looked map[string]bool // what was looked at for it
 }
 
 // export resolves an export of a functionality once. It is nil if there is none of the name.
@@ -26,17 +28,24 @@ func (c *compiler) export(f *function, name string) *export {
 		if e.busy {
 			return &export{err: diag.Errorf(f.full(), "export %q is made of itself", name).At(at...)}
 		}
+		c.merge(e.looked)
 		return e
 	}
 	e := &export{busy: true}
 	f.exports[name] = e
+	outer := c.looked
+	c.looked = map[string]bool{}
+	defer func() {
+		e.looked, c.looked = c.looked, outer
+		c.merge(e.looked)
+	}()
 	// Its me is the functionality; of a group, that is no one service.
 	p := &part{path: f.path()}
 	if len(f.parts) == 1 {
 		p = f.parts[0]
 	}
 	if x := f.fn.External; x != nil {
-		p.decoded.Ports, p.decoded.Labels = x.Ports, x.Labels
+		p.face.Ports, p.face.Labels = x.Ports, x.Labels
 	}
 	d := &decoder{subject: f.full()}
 	r := c.resolver(f, f.fn, p, &decoder{})

@@ -20,7 +20,7 @@ import (
 func (c *compiler) resolveAll() {
 	names := slices.Sorted(maps.Keys(c.funcs))
 	for again := true; again; {
-		again = false
+		again, c.bare = false, nil
 		for _, name := range names {
 			c.funcs[name].exports = map[string]*export{} // what they read may have fallen
 		}
@@ -28,6 +28,18 @@ func (c *compiler) resolveAll() {
 			f := c.funcs[name]
 			if f.err != nil {
 				continue
+			}
+			if f.sketch != nil {
+				if c.stands(f) {
+					continue
+				}
+				whole, err := c.decode(f.lib, f.name, f.value)
+				if err != nil { // it was decoded once, and is the same
+					c.fallBack(f.lib, f.name, c.in.Baseline.Good[f.lib][f.name], err)
+					again = true
+					continue
+				}
+				f, c.funcs[name] = whole, whole
 			}
 			if err := c.resolve(f); err != nil {
 				if f.lib == "" { // the entry's own: its mistakes stop the run
@@ -49,6 +61,10 @@ func (c *compiler) resolveAll() {
 // resolve fills the edges and tokens of a functionality from its decoded form.
 func (c *compiler) resolve(f *function) *diag.Error {
 	d := &decoder{subject: f.full()}
+	if c.looked, f.folded = nil, false; c.in.Values != nil {
+		c.looked = map[string]bool{}
+		defer func() { f.looked, c.looked = c.looked, nil }()
+	}
 	for _, shape := range f.shapes() {
 		for _, p := range shape.parts {
 			r := c.resolver(f, shape.fn, p, d)
@@ -235,7 +251,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		return "", diag.Errorf("", "%q, "+format, append([]any{name}, args...)...)
 	}
 	found := func(full, member string) (string, *diag.Error) {
-		g := c.funcs[full]
+		g := c.look(full)
 		if g.fn == nil {
 			_, e := fail("which is held and has no last good version")
 			e.Because = full
@@ -256,19 +272,13 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		if p.member != "" && f.has(name) {
 			return found(f.full(), name)
 		}
-		if c.funcs[f.lib+"/"+name] != nil {
+		if c.look(f.lib+"/"+name) != nil {
 			return found(f.lib+"/"+name, "")
 		}
-		if f.lib == "" && c.funcs[name] != nil { // resources of the entry know each other first
+		if f.lib == "" && c.look(name) != nil { // resources of the entry know each other first
 			return found(name, "")
 		}
-		var candidates []string
-		for full := range c.funcs {
-			if full == name || strings.HasSuffix(full, "/"+name) {
-				candidates = append(candidates, full)
-			}
-		}
-		slices.Sort(candidates)
+		candidates := c.everywhere(name)
 		if len(candidates) == 1 {
 			return found(candidates[0], "")
 		}
@@ -277,14 +287,14 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 			return "", e.WithHint("say which: %s", list(candidates))
 		}
 	case 2:
-		if c.funcs[name] != nil {
+		if c.look(name) != nil {
 			return found(name, "")
 		}
-		if full := f.lib + "/" + parts[0]; c.funcs[full] != nil && c.funcs[full].has(parts[1]) {
+		if full := f.lib + "/" + parts[0]; c.look(full) != nil && c.look(full).has(parts[1]) {
 			return found(full, parts[1])
 		}
 	case 3:
-		if full := parts[0] + "/" + parts[1]; c.funcs[full] != nil {
+		if full := parts[0] + "/" + parts[1]; c.look(full) != nil {
 			return found(full, parts[2])
 		}
 	}
@@ -324,7 +334,11 @@ func (f *function) single() (bool, string) {
 
 // text resolves the tokens of one text and adds the edges that they mean.
 func (r *resolver) text(path []string, t token.Text, inList bool) []any {
-	return []any{r.resolveText(path, t, inList, nil)}
+	out := r.resolveText(path, t, inList, nil)
+	for _, s := range out {
+		r.f.folded = r.f.folded || s.Token != nil && (s.Token.Set() || s.Token.Here)
+	}
+	return []any{out}
 }
 
 // resolveText resolves the tokens of a text; inside says of which set its replica is, if it is a body.
@@ -348,13 +362,13 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside 
 		case token.Ref:
 			return r.ref(path, t, inside), nil
 		case token.Secret:
-			t.Version = r.c.in.Secrets[t.Name]
+			t.Version = r.c.secret(t.Name)
 			if at := len(r.p.path) + 1; at < len(path) && path[at-1] == "service" && !slices.Contains([]string{"secrets", "files", "hostFiles"}, path[at]) {
 				r.d.errorf(path, "a secret cannot stand in text that others can read").
 					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", t.Name)
 			}
 		case token.Artifact:
-			a, err := r.c.in.Artifact(t)
+			a, err := r.c.artifact(t)
 			if err != nil {
 				hint := "build it first; the path is relative to the file that names it"
 				if h, ok := err.(interface{ Hint() string }); ok {
@@ -400,7 +414,7 @@ func (r *resolver) ref(path []string, t token.Token, inside map[string][]string)
 		return just(t)
 	}
 	a, _ := graph.ParseAddress(set)
-	f := r.c.funcs[a.Functionality()]
+	f := r.c.look(a.Functionality())
 	if t.Field == "output" {
 		return r.output(path, f, set, t)
 	}
@@ -420,12 +434,12 @@ func (r *resolver) ref(path []string, t token.Token, inside map[string][]string)
 func (r *resolver) own(path []string, t token.Token) {
 	switch t.Field {
 	case "port":
-		r.port(path, "me", r.p.decoded.Ports, t.Arg)
+		r.port(path, "me", r.p.face.Ports, t.Arg)
 	case "label":
-		_, ok := r.p.decoded.Labels[t.Arg]
-		r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(r.p.decoded.Labels)))
+		_, ok := r.p.face.Labels[t.Arg]
+		r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(r.p.face.Labels)))
 	case "dir":
-		r.dir(path, r.p.decoded.Dirs, t.Arg)
+		r.dir(path, r.p.face.Dirs, t.Arg)
 	case "output":
 		r.d.errorf(path, "reads an export of its own").WithHint("use what it is made of")
 	}
@@ -549,7 +563,7 @@ func (r *resolver) readable(path []string, set string, t token.Token) {
 		return
 	}
 	a, _ := graph.ParseAddress(set)
-	f := r.c.funcs[a.Functionality()]
+	f := r.c.look(a.Functionality())
 	if e := f.fn.External; e != nil {
 		switch t.Field {
 		case "port":
@@ -585,10 +599,10 @@ func (r *resolver) readable(path []string, set string, t token.Token) {
 					continue
 				}
 				if t.Field == "dir" {
-					r.dir(path, p.decoded.Dirs, t.Arg, set+" has")
+					r.dir(path, p.face.Dirs, t.Arg, set+" has")
 				} else {
-					_, ok := p.decoded.Labels[t.Arg]
-					r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.decoded.Labels)), set+" has")
+					_, ok := p.face.Labels[t.Arg]
+					r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.face.Labels)), set+" has")
 				}
 			}
 		case "output":
@@ -611,8 +625,8 @@ func (r *resolver) targetPort(path []string, f variant, a graph.Address, set str
 		if a.Member != "" && p.member != a.Member {
 			continue
 		}
-		ports = append(ports, slices.Sorted(maps.Keys(p.decoded.Ports))...)
-		if _, ok := p.decoded.Ports[t.Arg]; ok {
+		ports = append(ports, slices.Sorted(maps.Keys(p.face.Ports))...)
+		if _, ok := p.face.Ports[t.Arg]; ok {
 			having = append(having, graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set())
 		}
 	}
@@ -628,7 +642,7 @@ func (r *resolver) targetPort(path []string, f variant, a graph.Address, set str
 // portSet is the set of the part that has a port.
 func portSet(f *function, a graph.Address, port string) string {
 	for _, p := range f.parts {
-		if _, ok := p.decoded.Ports[port]; ok && (a.Member == "" || p.member == a.Member) {
+		if _, ok := p.face.Ports[port]; ok && (a.Member == "" || p.member == a.Member) {
 			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set()
 		}
 	}

@@ -96,43 +96,17 @@ type metaPart struct {
 	Reload      *graph.Reload   `json:"reload,omitempty"`
 }
 
-// Render makes the payload of a service. It also builds its files with a
-// stand-in for every ref, so that what no engine can carry is refused here,
-// where the field is known.
+var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+
+// Render makes the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.Address.String()}}
-	p := r.payload()
-	if len(r.Errs) == 0 {
-		_, errs := build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
-		r.Errs = append(r.Errs, errs...)
-	}
-	if len(r.Errs) > 0 {
-		for _, e := range r.Errs {
-			e.Path = r.Absolute(e.Path)
-		}
-		return plan.Payload{}, r.Errs.Sort()
-	}
-	out, err := p.encode()
-	if err != nil {
-		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(in.Service.SpecPath...)}
-	}
-	return out, nil
+	return kind.Render(&r.Reader, r.payload())
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
-func (backend) Realize(pl plan.Payload, version string, value func(token.Token) (string, bool)) (backends.Layout, error) {
-	p, err := decodePayload(pl)
-	if err != nil {
-		return backends.Layout{}, err
-	}
-	if !spec.VersionRE.MatchString(version) {
-		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
-	}
-	l, errs := build(p, version, value)
-	if err := errs.Err(); err != nil {
-		return backends.Layout{}, err
-	}
-	return l, nil
+func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
+	return kind.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) {

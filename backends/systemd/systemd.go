@@ -27,7 +27,6 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 const (
@@ -47,9 +46,9 @@ func (backend) Name() string { return "systemd" }
 // Encoding rises when equal payloads would give other unit files.
 func (backend) Encoding() int { return 1 }
 
-// Render makes the payload of a service. It also builds its units with a
-// stand-in for every ref, so that what no unit can carry is refused here,
-// where the field is known.
+var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+
+// Render makes the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.Address.String()}}
 	var p payload
@@ -58,38 +57,12 @@ func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	} else {
 		p = r.payload()
 	}
-	if len(r.Errs) == 0 {
-		standIn := func(token.Token) (string, bool) { return "0", true }
-		_, errs := build(p, "000000000000", standIn)
-		r.Errs = append(r.Errs, errs...)
-	}
-	if len(r.Errs) > 0 {
-		for _, e := range r.Errs {
-			e.Path = r.Absolute(e.Path)
-		}
-		return plan.Payload{}, r.Errs.Sort()
-	}
-	out, err := p.encode()
-	if err != nil {
-		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(in.Service.SpecPath...)}
-	}
-	return out, nil
+	return kind.Render(&r.Reader, p)
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
-func (backend) Realize(pl plan.Payload, version string, value func(token.Token) (string, bool)) (backends.Layout, error) {
-	p, err := decodePayload(pl)
-	if err != nil {
-		return backends.Layout{}, err
-	}
-	if !spec.VersionRE.MatchString(version) {
-		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
-	}
-	l, errs := build(p, version, value)
-	if err := errs.Err(); err != nil {
-		return backends.Layout{}, err
-	}
-	return l, nil
+func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
+	return kind.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) {

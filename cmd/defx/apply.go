@@ -15,6 +15,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/spf13/cobra"
@@ -59,7 +60,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				}
 				approved = saved.ChangeSet
 			}
-			prj, d, w, err := o.desired(ctx, &c)
+			prj, d, w, err := o.desired(ctx, &c, (*project.Project).Plan)
 			if err != nil {
 				return err
 			}

@@ -55,7 +55,7 @@ from the deployed one, and which values it reads.
 		Example: "  defx explain shop/web\n  defx explain hydra/hydra-web#0 --json",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, d, w, err := o.desired(cmd.Context(), &consent{})
+			p, d, w, err := o.desired(cmd.Context(), &consent{}, (*project.Project).Evaluate)
 			if err != nil {
 				return err
 			}

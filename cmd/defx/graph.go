@@ -60,7 +60,7 @@ may talk to each other reach each other, and why so.
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, d, _, err := o.desired(cmd.Context(), &consent{})
+			p, d, _, err := o.desired(cmd.Context(), &consent{}, (*project.Project).Evaluate)
 			if err != nil {
 				return err
 			}

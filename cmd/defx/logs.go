@@ -28,11 +28,7 @@ journal of its machine.
 				return fmt.Errorf("--lines %d is less than nothing", n)
 			}
 			ctx := cmd.Context()
-			g, err := o.ground(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := g.unit(args[0])
+			g, r, err := o.unit(ctx, args[0])
 			if err != nil {
 				return err
 			}

@@ -11,8 +11,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -55,6 +57,24 @@ func (e *exit) Unwrap() error { return e.err }
 
 func main() { os.Exit(run()) }
 
+// free is how much memory, in bytes, is used before any of it is collected.
+const free = 256 << 20
+
+// collectLate lets the first memory be used without collecting it: most runs
+// end before they have used it up. After that all is as usual.
+func collectLate() {
+	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(free)
+	if percent < 0 || limit < math.MaxInt64 { // the user knows better
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+		return
+	}
+	runtime.SetFinalizer(new([16]byte), func(any) {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	})
+}
+
 func run() (code int) {
 	defer func() { // a crash must not be taken for pending changes, whose code is 2
 		if r := recover(); r != nil {
@@ -68,6 +88,7 @@ func run() (code int) {
 	if len(os.Args) > 1 && os.Args[1] == terraform.ChildVerb {
 		return terraform.Child(os.Stdin, os.Stdout)
 	}
+	collectLate()
 	ctx, stop := stoppable()
 	defer stop()
 	root := rootCommand()

@@ -51,14 +51,15 @@ func set(list []string) map[string]bool {
 	return out
 }
 
-// desired evaluates, tells what is held, and prepares the work.
-func (o *options) desired(ctx context.Context, c *consent) (*project.Project, *project.Desired, *apply.Work, error) {
+// desired plans, tells what is held, and prepares the work. evaluate is how:
+// (*project.Project).Evaluate, or Plan where that suffices.
+func (o *options) desired(ctx context.Context, c *consent, evaluate func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, *apply.Work, error) {
 	p, err := o.open()
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	p.AllowMove = set(c.allowMove)
-	d, err := p.Evaluate(ctx)
+	d, err := evaluate(p, ctx)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -126,7 +127,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					return nil
 				}
 			}
-			p, d, w, err := o.desired(cmd.Context(), &c)
+			p, d, w, err := o.desired(cmd.Context(), &c, (*project.Project).Plan)
 			if err != nil {
 				return err
 			}

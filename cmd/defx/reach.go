@@ -26,11 +26,7 @@ type ground struct {
 }
 
 func (o *options) ground(ctx context.Context) (*ground, error) {
-	p, err := o.open()
-	if err != nil {
-		return nil, err
-	}
-	at, err := o.which(ctx, p)
+	p, at, err := o.which(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +67,16 @@ func orHint(hint, otherwise string) string {
 		return otherwise
 	}
 	return hint
+}
+
+// unit opens the ground and finds what stands at an address on it.
+func (o *options) unit(ctx context.Context, address string) (*ground, plan.Record, error) {
+	g, err := o.ground(ctx)
+	if err != nil {
+		return nil, plan.Record{}, err
+	}
+	r, err := g.unit(address)
+	return g, r, err
 }
 
 // dial reaches a machine.

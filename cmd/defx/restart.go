@@ -22,11 +22,7 @@ has its times runs now. While an apply is at work on the machine, it waits for t
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			g, err := o.ground(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := g.unit(args[0])
+			g, r, err := o.unit(ctx, args[0])
 			if err != nil {
 				return err
 			}

@@ -33,9 +33,18 @@ func (p place) machines() []*graph.Machine {
 	return p.desired.Graph.Machines
 }
 
-// which finds deployment and environment even if the entry is broken: from the
-// entry if it evaluates, else from what the state holds.
-func (o *options) which(ctx context.Context, p *project.Project) (place, error) {
+// which opens the project and finds deployment and environment even if the entry
+// is broken: from the entry if it evaluates, else from what the state holds.
+func (o *options) which(ctx context.Context) (*project.Project, place, error) {
+	p, err := o.open()
+	if err != nil {
+		return nil, place{}, err
+	}
+	at, err := o.find(ctx, p)
+	return p, at, err
+}
+
+func (o *options) find(ctx context.Context, p *project.Project) (place, error) {
 	d, err := p.Evaluate(ctx)
 	if err == nil {
 		return place{d.Name, d.Environment, d}, nil
@@ -73,11 +82,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			p, err := o.open()
-			if err != nil {
-				return err
-			}
-			at, err := o.which(ctx, p)
+			p, at, err := o.which(ctx)
 			if err != nil {
 				return err
 			}
@@ -179,11 +184,7 @@ was deployed with protect stays, and is listed. The history stays.
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			p, err := o.open()
-			if err != nil {
-				return err
-			}
-			at, err := o.which(ctx, p)
+			p, at, err := o.which(ctx)
 			if err != nil {
 				return err
 			}

@@ -28,11 +28,7 @@ command's own.
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			g, err := o.ground(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := g.unit(args[0])
+			g, r, err := o.unit(ctx, args[0])
 			if err != nil {
 				return err
 			}

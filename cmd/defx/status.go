@@ -47,11 +47,7 @@ services, edited or missing files, foreign drop-ins.
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := o.open()
-			if err != nil {
-				return err
-			}
-			at, err := o.which(cmd.Context(), p)
+			p, at, err := o.which(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -275,11 +271,7 @@ func historyCommand(o *options) *cobra.Command {
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := o.open()
-			if err != nil {
-				return err
-			}
-			at, err := o.which(cmd.Context(), p)
+			p, at, err := o.which(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -76,19 +76,27 @@ func digits(replica string) int {
 	return len(replica)
 }
 
-var (
-	nameRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$`)
-	// keyRE is what packages, settings, modules and users may be called.
-	keyRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+:~*/-]{0,127}$`)
-)
+// keyRE is what packages, settings, modules and users may be called.
+var keyRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+:~*/-]{0,127}$`)
 
 // ValidKey tells whether s may name a fact of a machine.
 func ValidKey(s string) bool {
 	return keyRE.MatchString(s) && !strings.Contains(s, "//") && !strings.Contains(s, "..")
 }
 
-// ValidName tells whether s may name a library, functionality, member, replica, machine or environment.
-func ValidName(s string) bool { return nameRE.MatchString(s) }
+// ValidName tells whether s may name a library, functionality, member, replica,
+// machine or environment: [a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?
+func ValidName(s string) bool {
+	if s == "" || len(s) > 42 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
 // ParseAddress reads the form of String. One or two parts before # are name and
 // lib/name; three are lib/name/member.

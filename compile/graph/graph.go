@@ -137,6 +137,7 @@ type Service struct {
 	Patch    []string // where the patch of this replica stands in the entry's value; nil if it has none
 	Host     *Host    // what its machine must have
 	Fact     *Fact    // not nil: no process but a fact of its machine; Spec is empty
+	Sketch   bool     // an earlier run knows what it comes to: Spec has ports, labels, dirs and schedule alone
 }
 
 // Edge leads from a service to a set of replicas.

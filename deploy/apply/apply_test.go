@@ -58,7 +58,7 @@ func (s *site) work(services ...string) *apply.Work {
 	}
 	g.Sort()
 	set := backends.NewSet(s.fake)
-	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil)
+	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil, backends.Memory{})
 	if bad != nil {
 		s.t.Fatal(bad)
 	}

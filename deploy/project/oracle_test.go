@@ -271,5 +271,5 @@ var oracleLeft = map[string]string{
 	"Place.machine": "shown by moves in its own test", "Place.pool": "shown by moves in its own test", "Place.location": "shown by moves in its own test",
 	"Place.spread": "shown by moves in its own test", "Spec.image": "refused by systemd",
 	"Update.reuseport": "without it a graceful style is refused, and alone it says nothing",
-	"Entry.moved":      "shown in its own test", "Entry.resources": "this build makes no resources", "Functionality.resource": "this build makes no resources", "Functionality.loadBalancer": "shown with resources in its own test",
+	"Entry.moved":      "shown in its own test", "Entry.resources": "shown beside Terraform", "Functionality.resource": "shown beside Terraform", "Functionality.loadBalancer": "shown beside Terraform",
 }

@@ -51,6 +51,7 @@ type Project struct {
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
+	stores    sync.Map // path → *state.Dir
 }
 
 // Open finds the entry file below dir.
@@ -83,7 +84,18 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 
 // Store is the state of one environment of one deployment.
 func (p *Project) Store(deployment, environment string) *state.Dir {
-	return state.OpenDir(filepath.Join(p.StateDir, deployment, environment))
+	path := filepath.Join(p.StateDir, deployment, environment)
+	s, _ := p.stores.LoadOrStore(path, state.OpenDir(path)) // one for all, since it knows what it has read
+	return s.(*state.Dir)
+}
+
+// readAhead begins to read the state while sources are evaluated, if it can be
+// only one that will be asked for.
+func (p *Project) readAhead(ctx context.Context) {
+	if heads, _ := filepath.Glob(filepath.Join(p.StateDir, "*", "*", "head.json")); len(heads) == 1 {
+		env := filepath.Dir(heads[0])
+		go state.Current(ctx, p.Store(filepath.Base(filepath.Dir(env)), filepath.Base(env)))
+	}
 }
 
 // Dialer reaches the machines of this project.
@@ -115,15 +127,24 @@ type Desired struct {
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
 // positions, or what reading the state met with.
-func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
+func (p *Project) Evaluate(ctx context.Context) (*Desired, error) { return p.evaluate(ctx, false) }
+
+// Plan is Evaluate for those who need no more than the plan and what is to
+// change: of services that stand as they should the graph may hold what others
+// see of them alone, and no unit. What an earlier plan found out is used.
+func (p *Project) Plan(ctx context.Context) (*Desired, error) { return p.evaluate(ctx, true) }
+
+func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
+	p.readAhead(ctx)
 	res, err := lang.Evaluate(ctx, p.Config)
 	if err != nil {
 		return nil, err
 	}
 	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides, Entry: res.Deployment, Transforms: res.Transforms}
 	var head struct {
-		Name     string `json:"name"`
-		Machines map[string]struct {
+		Name      string                     `json:"name"`
+		Resources map[string]json.RawMessage `json:"resources"`
+		Machines  map[string]struct {
 			Connect string `json:"connect"`
 		} `json:"machines"`
 		Moved map[string]string `json:"moved"`
@@ -150,6 +171,13 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 	if err := p.secretVersions(in.Secrets); err != nil {
 		return nil, err
 	}
+	memory := p.memoryOf(in, len(head.Resources))
+	if memory != nil && short && memory.short(d, in, old) {
+		return d, nil
+	}
+	if err := p.good(ctx, d, base.Good); err != nil {
+		return nil, err
+	}
 	if res.Transforms > 0 {
 		if err := p.transform(ctx, &in); err != nil {
 			var list diag.List
@@ -159,7 +187,15 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) {
 			return nil, err
 		}
 	}
-	if err := p.settle(d, in, old); err != nil {
+	m := backends.Memory{}
+	if memory != nil {
+		in.Values, m.Keep = memory.values, true
+	}
+	last, err := p.settle(d, in, old, m)
+	if memory != nil && err == nil {
+		memory.keep(last)
+	}
+	if err != nil {
 		var list diag.List
 		if errors.As(err, &list) {
 			p.locate(ctx, list)
@@ -264,76 +300,102 @@ func (p *Project) transform(ctx context.Context, in *compile.Input) error {
 
 // settle compiles, places and renders until nothing more has to be held: what
 // cannot be placed or rendered is held like what does not evaluate.
-func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan) error {
+func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan, memory backends.Memory) (*round, error) {
 	failed := map[string]*diag.Error{}
 	for {
 		in.Failed = failed
-		out, err := compile.Compile(in)
+		r, err := p.round(d, in, old, memory)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		more := map[string]*diag.Error{}
-		d.Rendered = nil
-		p.schemas(out.Graph, d)
-		packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Known{Output: outputsOf(old), Stands: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }, Attach: p.Attach})
-		reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
-		if len(unpacked) > 0 { // what has no instance has no place either
-			bad = unpacked
-		}
-		var own diag.List
-		for _, e := range unpacked {
-			if a, err := graph.ParseAddress(e.Subject); err != nil || a.Lib == "" {
-				own = append(own, e)
-			}
-		}
-		if len(own) > 0 {
-			return own
-		}
-		maps.Copy(reasons, packed)
-		for _, e := range bad {
-			a, _ := graph.ParseAddress(e.Subject)
-			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
-		}
-		if len(more) == 0 {
-			for _, e := range out.Unfold() {
-				a, _ := graph.ParseAddress(e.Subject)
-				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
-			}
-		}
-		if len(more) == 0 {
-			rendered, bad := p.Backends.Render(out.Graph, deployedIn(old), p.artifact)
-			for _, f := range bad {
-				if f.Functionality == "" { // resources of the entry itself
-					return f.Errors
-				}
-				if rendered.Incomplete && failed[f.Functionality] != nil { // not even the last good one can be made
-					return f.Errors
-				}
-				more[f.Functionality] = join(more[f.Functionality], f.Errors)
-			}
-			for _, e := range p.strays(out.Graph, rendered.Plan, old) {
-				a, _ := graph.ParseAddress(e.Subject)
-				more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
-			}
-			d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = out.Graph, reasons, rendered, out.Held, out.Good
-		}
+		d.take(r)
 		again := false
 		var rest diag.List
-		for name, e := range more {
+		for name, e := range r.more {
 			rest = append(rest, compile.All(e)...)
 			if failed[name] == nil {
 				failed[name], again = e, true
 			}
 		}
-		if !again && d.Rendered == nil { // not even the last good one fits
-			return rest.Sort()
+		if !again && r.rendered == nil { // not even the last good one fits
+			return nil, rest.Sort()
 		}
 		if !again {
-			break
+			d.keepHeld(old)
+			return r, nil
 		}
 	}
-	d.keepHeld(old)
-	return nil
+}
+
+// round is what came of compiling, placing and rendering once.
+type round struct {
+	out      *compile.Output
+	reasons  place.Reasons
+	rendered *backends.Rendered     // nil: it did not come to that
+	more     map[string]*diag.Error // functionalities that have to be held, by full name
+}
+
+// take makes a round's findings the desired ones, if it came to any.
+func (d *Desired) take(r *round) {
+	if r.rendered != nil {
+		d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = r.out.Graph, r.reasons, r.rendered, r.out.Held, r.out.Good
+	}
+}
+
+func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory backends.Memory) (*round, error) {
+	out, err := compile.Compile(in)
+	if err != nil {
+		return nil, err
+	}
+	r := &round{out: out, more: map[string]*diag.Error{}}
+	more := r.more
+	p.schemas(out.Graph, d)
+	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Known{Output: outputsOf(old), Attach: p.Attach,
+		Stands: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }})
+	reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
+	if len(unpacked) > 0 { // what has no instance has no place either
+		bad = unpacked
+	}
+	var own diag.List
+	for _, e := range unpacked {
+		if a, err := graph.ParseAddress(e.Subject); err != nil || a.Lib == "" {
+			own = append(own, e)
+		}
+	}
+	if len(own) > 0 {
+		return nil, own
+	}
+	maps.Copy(reasons, packed)
+	r.reasons = reasons
+	for _, e := range bad {
+		a, _ := graph.ParseAddress(e.Subject)
+		more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+	}
+	if len(more) == 0 {
+		for _, e := range out.Unfold() {
+			a, _ := graph.ParseAddress(e.Subject)
+			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+		}
+	}
+	if len(more) > 0 {
+		return r, nil
+	}
+	rendered, failures := p.Backends.Render(out.Graph, deployedIn(old), p.artifact, memory)
+	for _, f := range failures {
+		if f.Functionality == "" { // resources of the entry itself
+			return nil, f.Errors
+		}
+		if rendered.Incomplete && in.Failed[f.Functionality] != nil { // not even the last good one can be made
+			return nil, f.Errors
+		}
+		more[f.Functionality] = join(more[f.Functionality], f.Errors)
+	}
+	for _, e := range p.strays(out.Graph, rendered.Plan, old) {
+		a, _ := graph.ParseAddress(e.Subject)
+		more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
+	}
+	r.rendered = rendered
+	return r, nil
 }
 
 // schemas asks providers for what is not built in. One that does not answer is
@@ -492,24 +554,33 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		}
 		stands.Units = append(stands.Units, r.Placed())
 	}
-	for lib, object := range gen.Good {
+	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
+	return base, stands, err
+}
+
+// good reads the last good version of each library: what may stand in for it.
+func (p *Project) good(ctx context.Context, d *Desired, into compile.Good) error {
+	if d.Generation == nil {
+		return nil
+	}
+	store := p.Store(d.Name, d.Environment)
+	for lib, object := range d.Generation.Good {
 		funcs := map[string]json.RawMessage{}
 		if err := state.Load(ctx, store, object, &funcs); err != nil {
-			return base, nil, fmt.Errorf("last good version of library %s: %w", lib, err)
+			return fmt.Errorf("last good version of library %s: %w", lib, err)
 		}
 		for name, value := range funcs {
 			a, err := graph.ParseAddress(d.Moved(lib + "/" + name))
 			if err != nil {
 				continue
 			}
-			if base.Good[a.Lib] == nil {
-				base.Good[a.Lib] = map[string]json.RawMessage{}
+			if into[a.Lib] == nil {
+				into[a.Lib] = map[string]json.RawMessage{}
 			}
-			base.Good[a.Lib][a.Name] = value
+			into[a.Lib][a.Name] = value
 		}
 	}
-	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
-	return base, stands, err
+	return nil
 }
 
 // Work is the apply of what is desired.

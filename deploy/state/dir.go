@@ -34,6 +34,10 @@ type Dir struct {
 	mu      sync.Mutex
 	index   map[digest.Digest]where
 	indexed map[string]bool // packs whose index was read
+
+	reading  sync.Mutex  // one reads a generation at a time: the next one has it then
+	newest   *Generation // as it was read last
+	newestAt digest.Digest
 }
 
 type where struct {

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -153,11 +154,43 @@ func Current(ctx context.Context, s Store) (*Generation, Head, error) {
 	if err != nil || h.Generation == 0 {
 		return nil, h, err
 	}
-	var g Generation
-	if err := Load(ctx, s, h.Object, &g); err != nil {
+	g, err := generation(ctx, s, h.Object)
+	if err != nil {
 		return nil, h, fmt.Errorf("generation %d: %w", h.Generation, err)
 	}
-	return &g, h, nil
+	return g, h, nil
+}
+
+// generation reads one. A folder knows the one that it read last: an object
+// never changes.
+func generation(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
+	dir, _ := s.(*Dir)
+	if dir != nil {
+		dir.reading.Lock()
+		defer dir.reading.Unlock()
+		if dir.newestAt == object {
+			return dir.newest.clone(), nil
+		}
+	}
+	g := &Generation{}
+	if err := Load(ctx, s, object, g); err != nil {
+		return nil, err
+	}
+	if dir != nil {
+		dir.newest, dir.newestAt = g.clone(), object
+	}
+	return g, nil
+}
+
+// clone is a copy of which records and machines may be changed, but not what these hold.
+func (g *Generation) clone() *Generation {
+	out := *g
+	out.Records, out.Machines = slices.Clone(g.Records), slices.Clone(g.Machines)
+	for i, m := range g.Machines {
+		one := *m
+		out.Machines[i] = &one
+	}
+	return &out
 }
 
 // History reads generations, newest first, until limit (0 = all).

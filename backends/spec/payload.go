@@ -1,0 +1,57 @@
+package spec
+
+import (
+	"fmt"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/token"
+)
+
+// Values gives the value of a ref, and whether it is known.
+type Values = func(token.Token) (string, bool)
+
+// A Kind is how one backend keeps what a unit is before its refs are bound, P.
+type Kind[P any] struct {
+	Build  func(p P, version string, value Values) (backends.Layout, diag.List)
+	Encode func(P) (plan.Payload, error)
+	Decode func(plan.Payload) (P, error)
+}
+
+// Render encodes what a reader made. It also builds its files, with a stand-in
+// for every ref, so that what cannot be carried is refused here, where the field
+// is known.
+func (k Kind[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
+	if len(r.Errs) == 0 {
+		_, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
+		r.Errs = append(r.Errs, errs...)
+	}
+	if len(r.Errs) > 0 {
+		for _, e := range r.Errs {
+			e.Path = r.Absolute(e.Path)
+		}
+		return plan.Payload{}, r.Errs.Sort()
+	}
+	out, err := k.Encode(p)
+	if err != nil {
+		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(r.In.Service.SpecPath...)}
+	}
+	return out, nil
+}
+
+// Realize makes the files of a payload once the values of its refs are known.
+func (k Kind[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
+	p, err := k.Decode(pl)
+	if err != nil {
+		return backends.Layout{}, err
+	}
+	if !VersionRE.MatchString(version) {
+		return backends.Layout{}, fmt.Errorf("%q is not a version (12 hexadecimal digits)", version)
+	}
+	l, errs := k.Build(p, version, value)
+	if err := errs.Err(); err != nil {
+		return backends.Layout{}, err
+	}
+	return l, nil
+}

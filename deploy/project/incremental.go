@@ -1,0 +1,290 @@
+package project
+
+import (
+	"maps"
+	"runtime"
+	"slices"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/cache"
+	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
+	"golang.org/x/sync/errgroup"
+)
+
+// What a plan found out about each functionality is kept beside evaluation: a
+// file for each library, with the sketch of each functionality and what each of
+// its services came to. The next plan decodes, resolves and renders only what
+// the sketches do not tell, and places, orders and compares all of them.
+//
+// A sketch counts only if value, answers and surroundings are those of the run
+// that made it (compile.Sketch, backends.Known), and if what it comes to is what
+// stands: so whatever is to change was rendered in this very run. The short road
+// knows no errors. Where it meets with anything but success it is left, and the
+// whole road decides, and tells.
+
+// memory is what is kept of a deployment's libraries.
+type memory struct {
+	p      *Project
+	entry  digest.Digest // of all that libraries' values do not tell
+	values map[string]digest.Digest
+	kept   map[string]map[string]*kept // library → functionality
+}
+
+// kept is what is known of a functionality.
+type kept struct {
+	name     string
+	sketch   compile.Sketch
+	services []service
+}
+
+// service is one replica of it.
+type service struct {
+	replica string
+	known   backends.Known
+}
+
+// memoryOf reads what is kept; nil if nothing can be, or nothing is wanted.
+func (p *Project) memoryOf(in compile.Input, resources int) *memory {
+	res := in.Result
+	if p.Config.Cache == "" || res.Transforms > 0 || resources > 0 {
+		return nil
+	}
+	for _, l := range res.Libraries {
+		if l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Err != nil }) {
+			return nil
+		}
+	}
+	encodings := map[string]int{}
+	for name, b := range p.Backends {
+		encodings[name] = b.Encoding()
+	}
+	entry, err := digest.Of("memory/1", map[string]any{"entry": res.Deployment, "environment": res.Environment, "images": in.Images, "backends": encodings})
+	if err != nil {
+		return nil
+	}
+	m := &memory{p: p, entry: entry, values: map[string]digest.Digest{}, kept: map[string]map[string]*kept{}}
+	store := cache.Open(p.Config.Cache, p.Config.CacheMax)
+	values, all := make([][]digest.Digest, len(res.Libraries)), make([]map[string]*kept, len(res.Libraries))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, l := range res.Libraries {
+		g.Go(func() error {
+			for _, f := range l.Functionalities {
+				values[i] = append(values[i], valueOf(f))
+			}
+			if key, err := p.Config.Key("units of " + l.Name); err == nil {
+				raw, _, _ := store.Find(key, nil)
+				all[i] = m.read(raw)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	for i, l := range res.Libraries {
+		m.kept[l.Name] = all[i]
+		for j, f := range l.Functionalities {
+			m.values[l.Name+"/"+f.Name] = values[i][j]
+		}
+	}
+	return m
+}
+
+// valueOf names all that a functionality is decoded from.
+func valueOf(f lang.Functionality) digest.Digest {
+	return digest.Bytes(cache.Lengths(f.Value, f.Base))
+}
+
+// sketches gives those of what stands as they know it.
+func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
+	out := map[string]*compile.Sketch{}
+	for lib, funcs := range m.kept {
+		for name, k := range funcs {
+			if m.values[lib+"/"+name] == k.sketch.Value && !slices.ContainsFunc(k.services, func(s service) bool {
+				u := old.Find(graph.Address{Lib: lib, Name: name, Replica: s.replica}.String())
+				return u == nil || u.Object != s.known.Object || u.Digest != s.known.Digest
+			}) {
+				out[lib+"/"+name] = &k.sketch
+			}
+		}
+	}
+	return out
+}
+
+// known gives what a service of a sketch comes to.
+func (m *memory) known(address string) *backends.Known {
+	a, err := graph.ParseAddress(address)
+	if err != nil || m.kept[a.Lib][a.Name] == nil {
+		return nil
+	}
+	k := m.kept[a.Lib][a.Name]
+	for i := range k.services {
+		if k.services[i].replica == a.Replica {
+			return &k.services[i].known
+		}
+	}
+	return nil
+}
+
+// short walks the road with sketches. It gives false, and leaves d as it was,
+// if there is anything to tell besides the plan.
+func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
+	in.Sketches, in.Values = m.sketches(old), m.values
+	for len(in.Sketches) > 0 {
+		r, err := m.p.round(d, in, old, backends.Memory{Of: m.known, Keep: true})
+		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 {
+			return false
+		}
+		if len(r.rendered.Unknown) == 0 {
+			d.take(r)
+			m.keep(r)
+			return true
+		}
+		before := len(in.Sketches)
+		for _, address := range r.rendered.Unknown {
+			a, _ := graph.ParseAddress(address)
+			delete(in.Sketches, a.Functionality())
+		}
+		if len(in.Sketches) < before*3/4 || len(in.Sketches) == before {
+			return false // most is new: the whole road is shorter
+		}
+	}
+	return false
+}
+
+// keep writes what is known now, of libraries of which that changed.
+func (m *memory) keep(r *round) {
+	if r.rendered == nil || len(r.out.Held) > 0 {
+		return
+	}
+	now := map[string]map[string]*kept{}
+	for lib := range m.kept {
+		now[lib] = map[string]*kept{}
+	}
+	for full, s := range r.out.Sketches {
+		a, _ := graph.ParseAddress(full)
+		now[a.Lib][a.Name] = &kept{name: a.Name, sketch: *s}
+	}
+	changed := map[string]bool{}
+	for _, s := range r.out.Graph.Services {
+		if k := now[s.Address.Lib][s.Address.Name]; k != nil && s.Address.Member == "" && s.Address.Machine == "" {
+			if known := r.rendered.Known[s.Address.String()]; known != nil {
+				k.services = append(k.services, service{s.Address.Replica, *known})
+				changed[s.Address.Lib] = changed[s.Address.Lib] || !s.Sketch
+			}
+		}
+	}
+	store := cache.Open(m.p.Config.Cache, m.p.Config.CacheMax)
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for lib, funcs := range now {
+		if !changed[lib] && len(funcs) == len(m.kept[lib]) {
+			continue
+		}
+		g.Go(func() error {
+			if key, err := m.p.Config.Key("units of " + lib); err == nil {
+				store.Keep(key, nil, m.write(funcs))
+			}
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+func (m *memory) write(funcs map[string]*kept) []byte {
+	c := cache.Writer()
+	var list []kept
+	for _, name := range slices.Sorted(maps.Keys(funcs)) {
+		list = append(list, *funcs[name])
+	}
+	entry := m.entry
+	cache.Text(c, &entry)
+	cache.List(c, &list, codeKept)
+	return c.Bytes()
+}
+
+func (m *memory) read(raw []byte) map[string]*kept {
+	out := map[string]*kept{}
+	c := cache.Reader(raw)
+	var entry digest.Digest
+	var list []kept
+	if cache.Text(c, &entry); entry != m.entry {
+		return out
+	}
+	if cache.List(c, &list, codeKept); c.Ok() {
+		for i := range list {
+			out[list[i].name] = &list[i]
+		}
+	}
+	return out
+}
+
+// How each thing that is kept is written and read.
+
+func codeKept(c *cache.Codec, k *kept) {
+	cache.Text(c, &k.name)
+	codeSketch(c, &k.sketch)
+	cache.List(c, &k.services, codeService)
+}
+
+func codeSketch(c *cache.Codec, s *compile.Sketch) {
+	cache.Text(c, &s.Value)
+	cache.Text(c, &s.Backend)
+	cache.Bytes(c, &s.Options)
+	cache.Text(c, &s.FQDN)
+	codePlace(c, &s.Place)
+	cache.Text(c, &s.With)
+	cache.Table(c, &s.Face.Ports, func(c *cache.Codec, p *graph.Port) { c.Number(&p.Port); cache.Text(c, &p.Protocol) })
+	cache.Table(c, &s.Face.Labels, cache.Text)
+	d := &s.Face.Dirs
+	texts(c, &d.State, &d.Cache, &d.Logs, &d.Runtime)
+	cache.Maybe(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
+		texts(c, &s.Cron, &s.Every, &s.Timezone, &s.Jitter, &s.Missed)
+	})
+	for _, edges := range []*[]graph.Edge{&s.Requires, &s.Connects, &s.After} {
+		cache.List(c, edges, func(c *cache.Codec, e *graph.Edge) { texts(c, &e.Alias, &e.Set) })
+	}
+	cache.List(c, &s.Looks, func(c *cache.Codec, l *compile.Look) { texts(c, &l.Question, &l.Answer) })
+}
+
+func codePlace(c *cache.Codec, p *graph.Place) {
+	texts(c, &p.Machine, &p.Every, &p.With, &p.Pool, &p.Location, &p.Spread)
+	cache.List(c, &p.Roles, cache.Text)
+	cache.Table(c, &p.Labels, cache.Text)
+	cache.List(c, &p.Except, cache.Text)
+	cache.Maybe(c, &p.Replicas, func(c *cache.Codec, r *graph.Replicas) {
+		c.Number(&r.Count)
+		named := r.Names != nil
+		if c.Flag(&named); named {
+			if cache.List(c, &r.Names, cache.Text); r.Names == nil {
+				r.Names = []string{}
+			}
+		}
+	})
+}
+
+func codeService(c *cache.Codec, s *service) {
+	k := &s.known
+	texts(c, &s.replica, &k.Around)
+	cache.Text(c, &k.Digest)
+	cache.Text(c, &k.Object)
+	cache.List(c, &k.Requires, cache.Text)
+	cache.List(c, &k.After, cache.Text)
+	c.Flag(&k.Protect)
+	c.Flag(&k.Stateful)
+	cache.List(c, &k.Reads, func(c *cache.Codec, t *token.Token) {
+		cache.Text(c, &t.Kind)
+		texts(c, &t.Of, &t.Name, &t.Field, &t.Arg, &t.Body, &t.Digest, &t.Version)
+		c.Flag(&t.Here)
+	})
+}
+
+func texts(c *cache.Codec, list ...*string) {
+	for _, s := range list {
+		cache.Text(c, s)
+	}
+}

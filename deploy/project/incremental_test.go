@@ -1,0 +1,371 @@
+package project_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// edited is a deployment that is edited at random: functionalities are fields
+// that were chosen for them, machines and arguments are texts.
+type edited struct {
+	r        *rand.Rand
+	funcs    map[string]map[string]string // lib/name → field → value
+	machines map[string]string
+	moved    map[string]string
+	entry    map[string]string // further fields of the entry
+	level    string            // an argument
+}
+
+var editedLibs = []string{"a", "b", "c", "d"}
+
+// fields are what a functionality may say, each in some ways. @ is another
+// functionality, % one of the same library without its name, # a number, ~ one of few numbers.
+var editedFields = map[string][]string{
+	"requires":  {"", "{ up: '@' }", "{ up: '@' }", "{ up: '@', more: '@' }", "{ up: '%' }", "{ up: '@' } + { more: '%' }"},
+	"connects":  {"", "['@']", "{ all: defx.all({ port: 'http' }) }", "{ all: defx.all({ label: 'tier' }) }"},
+	"after":     {"", "['@']", "['%']"},
+	"place":     {"", "", "{ machine: 'm1' }", "{ machine: 'm~' }", "{ replicas: ~ }", "{ replicas: 2, spread: 'machine' }", "{ with: '@' }", "{ every: 'machine' }", "{ pool: 'p' }", "{ replicas: { x: {}, y: { service+: { env+: { Y: '#' } } } } }"},
+	"exports":   {"", "", "", "{ url: 'http://%s:%s/~' % [defx.me.host, defx.me.port('http')] }"},
+	"host":      {"", "", "", "{ packages: ['curl'] }", "{ sysctl: { 'vm.swappiness': 1~ } }"},
+	"backend":   {"", "", "", "'systemd'", "'docker'", "'none'"},
+	"docker":    {"", "", "{ init: false }"},
+	"systemd":   {"", "", "{ service: { Nice: '~' } }"},
+	"ENV":       {"", "'#'", "'#'", "'%s' % defx.dep('up').host", "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]", "defx.dep('up').label('tier')", "defx.dep('up').output('url')", "defx.ref('@').port('http')", "defx.peers.join(',', function(r) r.host)", "defx.dep('all').join(',', function(r) r.name + r.port('http'))", "defx.me.port('http')", "defx.dep('up').here.host", "error 'sorry #'", "defx.dep('up').dir('cache')"},
+	"command":   {"['/bin/x']", "['/bin/x', '#']", "['bin/run', '~']", "['/bin/x', 7]"},
+	"package":   {"", "", "defx.artifact('./pkg~')"},
+	"image":     {"", "", "", "'x@sha256:" + strings.Repeat("ab", 32) + "'"},
+	"ports":     {"{ http: 80# }", "{ http: 80#, admin: 90# }", "{ http: 80#, admin: 90# }", "{ http: { port: 70#, protocol: 'udp' } }", "{ other: 80# }", ""},
+	"labels":    {"", "{ tier: 't~' }", "{ tier: 't#', more: 'x' }"},
+	"dirs":      {"", "", "{ cache: 'c~' }", "{ state: 's~' }"},
+	"secrets":   {"", "", "{ KEY: defx.secret('key') }"},
+	"files":     {"", "{ '/etc/x': '#' }", "{ '/etc/x': 'k=%s' % defx.secret('key') }", "{ '/etc/x': { json: { port: defx.me.port('http') } } }"},
+	"hostFiles": {"", "", "", "{ '/etc/host~': '#' }"},
+	"schedule":  {"", "", "", "{ every: '~h' }", "{ cron: '~ * * * *' }"},
+	"limits":    {"", "{ memory: '6#Mi' }", "{ memory: '#' }"},
+	"update":    {"", "", "{ atOnce: 2 }"},
+	"protect":   {"", "", "true"},
+	"ready":     {"", "", "{ tcp: true, port: 'http' }", "{ tcp: true, count: 1, port: 'http' }"},
+}
+
+var ofService = []string{"command", "package", "image", "ports", "labels", "dirs", "secrets", "files", "hostFiles", "schedule", "limits", "update", "protect", "ready"}
+
+func (e *edited) names() []string { return slices.Sorted(maps.Keys(e.funcs)) }
+
+func (e *edited) any() string { n := e.names(); return n[e.r.IntN(len(n))] }
+
+// readBy are those that many others read of.
+var readBy = []string{"a/s0", "b/s0", "d/only"}
+
+// fill writes out the signs of a value.
+func (e *edited) fill(value string) string {
+	var b strings.Builder
+	for i, c := range value {
+		switch {
+		case c == '@' && !strings.HasPrefix(value[i:], "@sha256"):
+			b.WriteString(e.any())
+		case c == '%' && i > 0 && value[i-1] == '\'' && strings.HasPrefix(value[i:], "%'"):
+			_, name, _ := strings.Cut(e.any(), "/")
+			b.WriteString(name)
+		case c == '#':
+			b.WriteString(strconv.Itoa(10 + e.r.IntN(90)))
+		case c == '~':
+			b.WriteString(strconv.Itoa(1 + e.r.IntN(2)))
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+func (e *edited) choose(full, field string) {
+	values := editedFields[field]
+	e.funcs[full][field] = e.fill(values[e.r.IntN(len(values))])
+}
+
+// calm makes a functionality of which most deployments are made; each reads something else.
+func (e *edited) calm(full string) {
+	f := map[string]string{"command": "['/bin/x']", "requires": "{ up: 'a/s0' }", "ENV": "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]"}
+	e.funcs[full] = f
+	switch full {
+	case "a/s0":
+		f["requires"], f["ENV"], f["ports"], f["labels"], f["dirs"] = "", e.fill("'#'"), "{ http: 8080, admin: 8081 }", "{ tier: 't1' }", "{ cache: 'c1' }"
+		return
+	case "b/s0":
+		f["exports"], f["ports"] = "{ url: 'http://%s:%s/%s' % [defx.me.host, defx.me.port('http'), defx.ref('a/s0').port('admin')] }", "{ http: 8082 }"
+		return
+	case "d/only":
+		f["requires"], f["ENV"], f["ports"] = "", e.fill("'#'"), "{ http: 8083 }"
+		return
+	}
+	switch e.r.IntN(10) {
+	case 0:
+		f["secrets"] = "{ KEY: defx.secret('key') }"
+	case 1:
+		f["command"], f["package"] = "['bin/run']", "defx.artifact('./pkg1')"
+	case 2:
+		f["requires"] = "{ up: 'only' }"
+	case 3:
+		f["ENV"] = "defx.dep('up').label('tier')"
+	case 4:
+		f["requires"], f["ENV"] = "{ up: 'b/s0' }", "defx.dep('up').output('url')"
+	case 5:
+		f["ENV"] = "defx.dep('up').port('admin')"
+	case 6:
+		f["ENV"] = "defx.dep('up').dir('cache')"
+	case 7:
+		f["place"] = "{ replicas: 2 }"
+	case 8:
+		f["after"] = "['only']"
+	}
+}
+
+func newEdited(seed uint64) *edited {
+	e := &edited{r: rand.New(rand.NewPCG(seed, 2)), funcs: map[string]map[string]string{}, entry: map[string]string{}, level: "info", moved: map[string]string{}}
+	for _, l := range editedLibs {
+		for i := range 4 {
+			e.calm(fmt.Sprintf("%s/s%d", l, i))
+		}
+	}
+	e.calm("d/only")
+	e.machines = map[string]string{"m1": "address: '10.0.0.1', pool: 'p'", "m2": "address: '10.0.0.2'"}
+	return e
+}
+
+func (e *edited) write(w *world) {
+	for _, l := range editedLibs {
+		var b strings.Builder
+		b.WriteString("local defx = import 'defx/v1.libsonnet';\n{\n")
+		for _, full := range e.names() {
+			lib, name, _ := strings.Cut(full, "/")
+			if lib != l {
+				continue
+			}
+			fields := e.funcs[full]
+			fmt.Fprintf(&b, "  %s: {\n", name)
+			for _, f := range slices.Sorted(maps.Keys(fields)) {
+				if !slices.Contains(ofService, f) && f != "ENV" && fields[f] != "" {
+					fmt.Fprintf(&b, "    %s: %s,\n", f, fields[f])
+				}
+			}
+			b.WriteString("    service: {\n")
+			for _, f := range ofService {
+				if fields[f] != "" {
+					fmt.Fprintf(&b, "      %s: %s,\n", f, fields[f])
+				}
+			}
+			if fields["ENV"] != "" {
+				fmt.Fprintf(&b, "      env: { ENV: %s },\n", fields["ENV"])
+			}
+			b.WriteString("    },\n  },\n")
+		}
+		b.WriteString("}\n")
+		w.write(l+".libsonnet", b.String())
+	}
+	var b strings.Builder
+	b.WriteString("function(level='info') {\n  name: 'many',\n  libs: {\n")
+	for _, l := range editedLibs {
+		fmt.Fprintf(&b, "    %s: import '%s.libsonnet',\n", l, l)
+	}
+	b.WriteString("  },\n  machines: {\n")
+	for _, m := range slices.Sorted(maps.Keys(e.machines)) {
+		fmt.Fprintf(&b, "    %s: { connect: 'dir:./machines/%s', %s },\n", m, m, e.machines[m])
+	}
+	b.WriteString("  },\n  overrides: { 'a/s1'+: { service+: { env+: { LEVEL: level } } } },\n  moved: {\n")
+	for _, old := range slices.Sorted(maps.Keys(e.moved)) {
+		if e.funcs[old] == nil && e.funcs[e.moved[old]] != nil {
+			fmt.Fprintf(&b, "    '%s': '%s',\n", old, e.moved[old])
+		}
+	}
+	b.WriteString("  },\n")
+	for _, f := range slices.Sorted(maps.Keys(e.entry)) {
+		fmt.Fprintf(&b, "  %s: %s,\n", f, e.entry[f])
+	}
+	b.WriteString("}\n")
+	w.write("defx.jsonnet", b.String())
+}
+
+// edit changes one thing, or a few; it gives what.
+func (e *edited) edit(w *world) string {
+	switch n := e.r.IntN(30); {
+	case n == 0: // renamed
+		old := e.any()
+		lib, _, _ := strings.Cut(old, "/")
+		now := fmt.Sprintf("%s/r%d", lib, e.r.IntN(3))
+		if e.funcs[now] != nil || old == "a/s1" || slices.Contains(readBy, old) {
+			return "nothing"
+		}
+		e.funcs[now] = e.funcs[old]
+		delete(e.funcs, old)
+		if e.r.IntN(2) == 0 {
+			e.moved[old] = now
+		}
+		return old + " is now " + now
+	case n == 1: // gone
+		if old := e.any(); len(e.funcs) > 13 && old != "a/s1" && !slices.Contains(readBy, old) {
+			delete(e.funcs, old)
+			return old + " is gone"
+		}
+		return "nothing"
+	case n == 2: // new
+		full := editedLibs[e.r.IntN(4)] + e.fill([]string{"/s5", "/s6", "/only"}[e.r.IntN(3)])
+		e.calm(full)
+		return full + " is new"
+	case n == 3:
+		name := fmt.Sprintf("m%d", 1+e.r.IntN(3))
+		if e.machines[name] != "" && len(e.machines) > 1 && e.r.IntN(3) == 0 {
+			delete(e.machines, name)
+		} else {
+			e.machines[name] = e.fill("address: '10.0.0.#'" + []string{"", ", pool: 'p'"}[e.r.IntN(2)])
+		}
+		return "machine " + name
+	case n == 4:
+		w.write("secrets/index.json", e.fill(`{ "key": "~" }`))
+		return "a secret"
+	case n <= 6:
+		w.write(e.fill("pkg~/bin/run"), e.fill("#!/bin/sh\n# ~\n"))
+		return "an artifact"
+	case n == 7:
+		e.level = e.fill("level~")
+		return "an argument"
+	case n == 8:
+		e.entry["defaults"] = []string{"{}", "{ place: { pool: 'p' } }", "{ place: { machine: 'm1' } }", "{ backend: 'systemd' }"}[e.r.IntN(4)]
+		return "defaults"
+	case n <= 14: // back to what works
+		full := e.any()
+		e.calm(full)
+		return full + " is calm"
+	}
+	full := e.any()
+	if e.r.IntN(3) == 0 {
+		full = readBy[e.r.IntN(len(readBy))]
+		field := []string{"ports", "labels", "dirs", "place", "exports", "ENV"}[e.r.IntN(6)]
+		e.choose(full, field)
+		return full + ": " + field + " = " + e.funcs[full][field]
+	}
+	field := slices.Sorted(maps.Keys(editedFields))[e.r.IntN(len(editedFields))]
+	e.choose(full, field)
+	return full + ": " + field + " = " + e.funcs[full][field]
+}
+
+// What is planned with all that earlier plans found out is what is planned
+// without anything known, whatever was edited: the change set with its
+// positions, the plan, the reasons, and every word of what went wrong.
+func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
+	edits := 120
+	if s := os.Getenv("DEFX_TEST_INCREMENTAL"); s != "" {
+		edits, _ = strconv.Atoi(s)
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("DEFX_TEST_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("seed %d", seed)
+	short, failed, held, planned := 0, 0, 0, 0
+	for done := 0; done < edits; {
+		w := &world{t, t.TempDir()}
+		e := newEdited(seed + uint64(done))
+		w.write("pkg1/bin/run", "1")
+		w.write("pkg2/bin/run", "2")
+		w.write("secrets/index.json", `{ "key": "1" }`)
+		knows, other := filepath.Join(w.dir, ".knows"), filepath.Join(w.dir, ".other")
+		road := func(store string, walk func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, string) {
+			p, err := project.Open(w.dir, "defx.jsonnet", "", lang.Config{Cache: store, TLAStr: map[string]string{"level": e.level}}, backends.NewSet(systemd.New(), docker.New()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := walk(p, context.Background())
+			if err != nil {
+				return p, nil, "error: " + err.Error()
+			}
+			cs, err := p.Changes(context.Background(), d, p.Work(d))
+			if err != nil {
+				return p, d, "error: " + err.Error()
+			}
+			told := map[string]any{"changes": cs, "plan": d.Rendered.Plan, "reasons": d.Reasons, "services": len(d.Graph.Services), "good": d.Good}
+			for _, h := range d.Held {
+				told["held "+h.Name] = fmt.Sprint(compile.All(h.Err))
+			}
+			raw, err := digest.Canonical(told)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p, d, string(raw)
+		}
+		var log []string
+		for range 40 {
+			e.write(w)
+			p, d, got := road(knows, (*project.Project).Plan)
+			without := other
+			if done%10 == 0 {
+				without = ""
+			}
+			_, whole, want := road(without, (*project.Project).Evaluate)
+			if got != want {
+				t.Fatalf("seed %d, after %d edits:\n%s\nknowing earlier plans:\n%s\nwithout:\n%s", seed, done, strings.Join(log, "\n"), difference(got, want), difference(want, got))
+			}
+			switch {
+			case d == nil:
+				failed++
+			case len(d.Held) > 0:
+				held++
+			default:
+				planned++
+				if len(d.Rendered.Units) < len(whole.Rendered.Units) {
+					short++
+				}
+			}
+			if done++; done >= edits {
+				break
+			}
+			if d != nil && e.r.IntN(2) == 0 {
+				log = append(log, "apply")
+				if _, err := apply.Run(context.Background(), p.Work(d)); err != nil {
+					t.Fatalf("seed %d, after %d edits: %v", seed, done, err)
+				}
+				continue
+			}
+			if d != nil && e.r.IntN(2) == 0 {
+				for _, h := range d.Held {
+					if e.funcs[h.Name] != nil {
+						log = append(log, h.Name+" is calm")
+						e.calm(h.Name)
+					}
+				}
+			}
+			for range 1 + e.r.IntN(4)/3 {
+				log = append(log, e.edit(w))
+			}
+		}
+	}
+	t.Logf("%d plans, %d of them short; %d with something held, %d failed", planned, short, held, failed)
+	if short*3 < planned {
+		t.Errorf("only %d of %d plans used what earlier ones knew", short, planned)
+	}
+}
+
+// difference is where a begins to differ from b, with a little before it.
+func difference(a, b string) string {
+	i := 0
+	for i < len(a) && i < len(b) && a[i] == b[i] {
+		i++
+	}
+	return a[max(0, i-300):min(len(a), i+600)]
+}
