@@ -164,6 +164,20 @@ func (in *DiffInput) rename() map[string]string {
 	return former
 }
 
+// hide masks what is not to be shown.
+func (c *Change) hide(fields []string) {
+	for _, f := range fields {
+		if c.Path != f && !strings.HasPrefix(c.Path, f+"/") {
+			continue
+		}
+		for _, v := range []*any{&c.Before, &c.After} {
+			if *v != nil {
+				*v = "(sensitive)"
+			}
+		}
+	}
+}
+
 // renamed gives the resources of a module the names that they have now, and says which.
 func (in *DiffInput) renamed(spec json.RawMessage) (json.RawMessage, string) {
 	var by map[string]json.RawMessage
@@ -329,6 +343,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			was, names = in.renamed(before.Spec)
 		}
 		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
+		for i := range a.Changes {
+			a.Changes[i].hide(slices.Concat(before.Hides, after.Hides))
+		}
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
