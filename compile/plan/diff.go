@@ -74,6 +74,9 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
+	if err := cs.settle(in, records); err != nil {
+		return nil, err
+	}
 	cs.attach(in, records)
 	for _, r := range in.Records {
 		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {

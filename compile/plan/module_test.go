@@ -74,3 +74,33 @@ func TestWhoIsTakenOutIsPutBack(t *testing.T) {
 		}
 	}
 }
+
+// TestAMachineMoreIsNoNewsForThoseThatStand: of a module that changes, only
+// what reads a resource that changes, or what that reads, may change with it.
+func TestAMachineMoreIsNoNewsForThoseThatStand(t *testing.T) {
+	const one = `"one":{"type":"aws.instance","subnet":{"$text":[{"kind":"ref","name":"a","field":"output","arg":"id"}]}},"a":{"type":"aws.subnet","cidr":"10.0.1.0/24"}`
+	for name, c := range map[string]struct {
+		after string
+		want  int
+	}{
+		"another machine":       {`{` + one + `,"two":{"type":"aws.instance"}}`, 1},
+		"another image of it":   {`{` + strings.Replace(one, `"aws.instance"`, `"aws.instance","image":"ami-2"`, 1) + `}`, 2},
+		"another network of it": {`{` + strings.Replace(one, "10.0.1.0", "10.0.2.0", 1) + `}`, 2},
+	} {
+		units := map[digest.Digest]*plan.Unit{"was": {Spec: json.RawMessage(`{` + one + `}`)}, "now": {Spec: json.RawMessage(c.after)}, "web": {Spec: json.RawMessage(`{}`)}}
+		values := plan.Values{"one.output(id)": "i-1"}
+		cs, err := plan.Diff(plan.DiffInput{
+			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"},
+				Unknown: []string{"one.output(id)"}, Binds: plan.Values{"one.output(id)": "one.output(id)"}}, {Address: "module/pool", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
+			Records: []plan.Record{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"}},
+				{Address: "module/pool", Backend: "ec2", Digest: "sha256:1", Object: "was"}},
+			Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(cs.Actions) != c.want || cs.Summary.Unchanged+len(cs.Actions) != 2 {
+			t.Errorf("%s: %d actions, %+v", name, len(cs.Actions), cs.Summary)
+		}
+	}
+}
