@@ -83,6 +83,7 @@ type Build struct {
 	Artifact string `json:"artifact"`       // hexadecimal digest: a folder of the store
 	At       string `json:"at"`             // where it lies in the image
 	Base     string `json:"base,omitempty"` // image below it, with a digest; none = nothing
+	Push     string `json:"push,omitempty"` // repository that it goes through; none = it is loaded where it is made
 }
 
 // Port is one that the machine passes on to a container.

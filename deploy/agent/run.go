@@ -432,7 +432,7 @@ func (r *running) alive(ctx context.Context) error {
 	}
 	switch {
 	case st.Sub == "unhealthy":
-		return r.why(ctx, r.layout.Unit, errors.New("it is unhealthy, as its image tells"))
+		return r.why(ctx, r.layout.Unit, errors.New(strings.TrimSuffix("it is unhealthy, as its image tells: "+st.Said, ": ")))
 	case st.Active == "active" || st.Active == "reloading":
 		return nil
 	case st.Sub == "restarted":

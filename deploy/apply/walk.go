@@ -390,15 +390,19 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 
 // advise adds what to do about what machines suffer from.
 func advise(err error) error {
-	for what, hint := range map[string]string{
-		"no space left on device":      "its disk is full: make room there",
-		"read-only file system":        "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable",
-		"no docker engine":             "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine",
-		"may not be used by this user": "run defx as root, or as somebody of the group docker",
-		"no systemd runs here":         "defx leaves running to systemd; a folder that nothing runs in is dir:PATH",
+	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
+	for _, h := range []struct{ what, hint string }{
+		{"no space left on device", "its disk is full: make room there"},
+		{"read-only file system", "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable"},
+		{"may not be used by this user", "run defx as root, or as somebody of the group docker"},
+		{"nothing runs units here", "a machine has systemd, a docker engine (docker: 'unix:///PATH' says where it listens) or both; a folder that nothing runs in is dir:PATH"},
+		{"no docker engine", "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine"},
+		{"no systemd runs here", "defx leaves running to systemd; a folder that nothing runs in is dir:PATH"},
+		{"401 Unauthorized", login},          // a registry to us
+		{"no basic auth credentials", login}, // and to an engine
 	} {
-		if strings.Contains(err.Error(), what) {
-			return fmt.Errorf("%w\n    hint: %s", err, hint)
+		if strings.Contains(err.Error(), h.what) {
+			return fmt.Errorf("%w\n    hint: %s", err, h.hint)
 		}
 	}
 	return err

@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,9 +237,9 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 
 	// An image that says of itself that it is not well is not taken.
-	publish("three", "wants", "/nowhere")
+	publish("three", "get", "http://127.0.0.1:9/")
 	s.run("lock", "--update")
-	s.wants(3, "it is unhealthy, as its image tells", "the version before it runs again")
+	s.wants(3, "it is unhealthy, as its image tells: Get \"http://127.0.0.1:9/\": dial tcp", "the version before it runs again")
 	says("two")
 
 	// The old image goes with the generations that lead to it.
@@ -327,5 +330,96 @@ func TestWhatIsAStrangersStays(t *testing.T) {
 	}
 	if got := m.Docker("ps", "-a", "--format", "{{.Names}}") + m.Docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "forgotten") || strings.Contains(got, "lost") || !strings.Contains(got, "mine") {
 		t.Errorf("after gc: %s", got)
+	}
+}
+
+// TestAnImageGoesThroughARegistry: what is made of a package is pushed with what
+// the machine's user may, and fetched from there; nothing is sent twice.
+func TestAnImageGoesThroughARegistry(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	l, err := net.Listen("tcp", s.lab.Gateway()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const password = "open-sesame-7f3b"
+	var sent atomic.Int64
+	inner := registry.New()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, got, _ := r.BasicAuth(); got != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}`, http.StatusUnauthorized)
+			return
+		}
+		if r.Method == http.MethodPatch || r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/") {
+			sent.Add(max(0, r.ContentLength))
+			if r.ContentLength < 0 {
+				sent.Add(1)
+			}
+		}
+		inner.ServeHTTP(w, r)
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	repository := l.Addr().String() + "/shop/toy"
+	say := func(word string) {
+		s.dock("{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: '" + word + "' } }, docker: { push: '" + repository + "' } } }\n")
+	}
+	says := func(want string) {
+		t.Helper()
+		if got, _ := m.Try("curl -s http://127.0.0.1:7501"); got != want+"\n" {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	say("one")
+	s.wants(3, "its image cannot be pushed to "+repository, "401 Unauthorized", "docker login on that machine")
+	m.Exec("docker --config /root/.docker login -u me -p " + password + " " + l.Addr().String() + " 2>/dev/null")
+	s.wants(0, "1 created")
+	says("one")
+	if sent.Load() == 0 {
+		t.Error("nothing was sent to the registry")
+	}
+	image := m.Docker("inspect", "--format", "{{.Image}}", strings.Split(containers(m)["d/web"], "/")[0])
+	if got := m.Docker("image", "inspect", "--format", "{{.RepoDigests}}", image); !strings.Contains(got, repository+"@sha256:") {
+		t.Errorf("it was not fetched from there: %s", got)
+	}
+
+	// What is there is not sent again: neither for another version of the same, nor after the engine lost it.
+	sent.Store(0)
+	say("two")
+	s.wants(0, "1 updated")
+	if code, _ := s.run("destroy", "--yes", "--confirm", "default"); code != 0 {
+		t.Error("no destroy")
+	}
+	m.Docker("rmi", "-f", image)
+	say("three")
+	s.wants(0, "1 created")
+	says("three")
+	if n := sent.Load(); n != 0 {
+		t.Errorf("%d bytes were sent again", n)
+	}
+
+	// A package that differs is another layer; gc takes what nobody leads to, tags of the registry too.
+	if err := os.MkdirAll(filepath.Join(s.dir, "build/more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.copy(filepath.Join(s.dir, "build/toy"), "build/more/toy")
+	s.file("build/more/word", "more", 0o644)
+	s.dock("{ web: { service: { package: defx.artifact('../build/more'), command: ['./toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: 'four' } }, docker: { push: '" + repository + "' } } }\n")
+	s.wants(0, "1 updated")
+	says("four")
+	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
+		t.Error("no gc")
+	}
+	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
+		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
+	}
+	for _, dir := range []string{s.dir, filepath.Join(m.Root, "var/lib/defx")} {
+		filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if raw, rerr := os.ReadFile(p); err == nil && rerr == nil && bytes.Contains(raw, []byte(password)) {
+				t.Errorf("%s holds the password", p)
+			}
+			return nil
+		})
 	}
 }

@@ -25,6 +25,7 @@ type State struct {
 	PID      int
 	Restarts int
 	Since    time.Time
+	Said     string   // by its image's own health check that found it unhealthy
 	Drift    []string // what is not as it was made, one sentence each
 }
 
@@ -107,6 +108,10 @@ func (s *State) of(have *container.InspectResponse) {
 				s.Active, s.Sub = "activating", "health"
 			case container.Unhealthy:
 				s.Sub = "unhealthy"
+				if n := len(h.Log); n > 0 {
+					said := strings.TrimSpace(h.Log[n-1].Output)
+					s.Said = said[max(0, len(said)-500):]
+				}
 			}
 		}
 	default:

@@ -695,7 +695,7 @@ func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) 
 			}
 			if len(c.Source) > 0 && module.Sources[c.Source[0]] != nil {
 				paths[n] = append(slices.Clone(module.Sources[c.Source[0]]), c.Source[1:]...)
-				c.Replaces = len(c.Source) > 1 && c.Before != nil && slices.Contains(module.Replaces, plan.Pointer(c.Source[:2]))
+				c.Replaces = c.Before != nil && slices.ContainsFunc(module.Replaces, func(f string) bool { return c.Path == f || strings.HasPrefix(c.Path, f+"/") })
 			}
 			n++
 		}

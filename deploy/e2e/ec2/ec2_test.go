@@ -114,7 +114,8 @@ func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
     other: { type: 'aws.subnet', module: 'second', vpc: defx.ref('vpc').output('id'), cidr: '10.0.2.0/24', zone: 'eu-central-1a' },`, "")
-	random := rand.New(rand.NewPCG(1, 2))
+	seed, _ := strconv.ParseUint(os.Getenv("DEFX_TEST_KILLS_SEED"), 10, 64)
+	random := rand.New(rand.NewPCG(1, 2+seed))
 	begun := time.Now()
 	c.must("apply", "--yes")
 	whole := time.Since(begun)
