@@ -388,7 +388,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
 	}
-	if err := r.saw(lasting, cs, records); err != nil {
+	if err := r.undermines(lasting, cs, records); err != nil {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
