@@ -73,7 +73,7 @@ type Failure struct {
 // deployed gives them; one that was never deployed is left out.
 func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory Memory) (*Rendered, []Failure) {
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
-		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: []plan.Placed{}}}
+		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: make([]plan.Placed, 0, len(g.Services))}}
 	if memory.Keep {
 		out.Known = map[string]*Known{}
 	}
@@ -333,12 +333,17 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
 	}
-	m := map[string]json.RawMessage{} // what lies below is brought into its order with the rest
-	json.Unmarshal(raw, &m)
+	raw = raw[:len(raw)-1] // more fields follow; none has the name of one of a spec
 	add := func(name string, v any) {
-		if m[name], err = json.Marshal(v); err != nil {
+		field, err := json.Marshal(v)
+		if err != nil {
 			panic(fmt.Sprintf("%s: %v", svc.Address, err))
 		}
+		if len(raw) > 1 {
+			raw = append(raw, ',')
+		}
+		raw = append(append(append(raw, '"'), name...), '"', ':')
+		raw = append(raw, field...)
 	}
 	if svc.Options != nil {
 		add(svc.Backend, svc.Options)
@@ -348,7 +353,7 @@ func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
 			add(name, list)
 		}
 	}
-	out, err := digest.Canonical(m)
+	out, err := digest.CanonicalJSON(append(raw, '}'))
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err))
 	}

@@ -9,14 +9,18 @@
 package compile
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"path"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 	_ "time/tzdata" // the same zones everywhere
 
@@ -69,6 +73,7 @@ type Output struct {
 	Sketches map[string]*Sketch // of this run, as far as Input.Values names them
 
 	exports map[string]map[string]token.Text
+	folded  map[string]bool // functionalities that say something of sets, by full name
 }
 
 // Compile makes the graph. The error is a diag.List: faults that stop the run.
@@ -89,9 +94,12 @@ func Compile(in Input) (*Output, error) {
 	if len(c.errs) > 0 {
 		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
-	out := &Output{Graph: g, Good: Good{}, exports: c.outputs()}
+	out := &Output{Graph: g, Good: Good{}, exports: c.outputs(), folded: map[string]bool{}}
 	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
 		f := c.funcs[name]
+		if f.folded {
+			out.folded[name] = true
+		}
 		if f.err != nil {
 			out.Held = append(out.Held, Held{Name: name, Err: f.err})
 		}
@@ -288,7 +296,8 @@ func (c *compiler) checkBackend(d *decoder, name string, p []string) {
 // the place of what failed.
 func (c *compiler) libraries() {
 	c.libHeld = map[string]bool{}
-	for _, lib := range c.in.Result.Libraries {
+	decoded := c.decodeAll()
+	for i, lib := range c.in.Result.Libraries {
 		good := c.in.Baseline.Good[lib.Name]
 		if !graph.ValidName(lib.Name) {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
@@ -312,7 +321,7 @@ func (c *compiler) libraries() {
 			}
 			continue
 		}
-		for _, f := range lib.Functionalities {
+		for j, f := range lib.Functionalities {
 			if f.Err == nil && string(f.Value) == "null" {
 				continue
 			}
@@ -321,12 +330,8 @@ func (c *compiler) libraries() {
 				err = c.in.Failed[lib.Name+"/"+f.Name]
 			}
 			if err == nil {
-				if s := c.in.Sketches[lib.Name+"/"+f.Name]; s != nil && s.Value == c.in.Values[lib.Name+"/"+f.Name] {
-					c.funcs[lib.Name+"/"+f.Name] = s.function(lib.Name, f.Name, f.Value)
-					continue
-				}
 				var fn *function
-				if fn, err = c.decode(lib.Name, f.Name, f.Value); err == nil {
+				if fn, err = decoded[i][j].fn, decoded[i][j].err; err == nil {
 					c.checkLost(fn, f)
 					c.funcs[fn.full()] = fn
 					continue
@@ -344,6 +349,39 @@ func (c *compiler) libraries() {
 				At("overrides", o).WithHint("%s", suggest(o, names)))
 		}
 	}
+}
+
+// decodeAll decodes what evaluated, on all cores: no value knows another. What a
+// sketch stands in for is not decoded.
+func (c *compiler) decodeAll() [][]decoded {
+	libs := c.in.Result.Libraries
+	out := make([][]decoded, len(libs))
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(libs)) {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(libs); i = int(next.Add(1)) - 1 {
+				lib := libs[i]
+				out[i] = make([]decoded, len(lib.Functionalities))
+				for j, f := range lib.Functionalities {
+					full := lib.Name + "/" + f.Name
+					if s := c.in.Sketches[full]; s != nil && s.Value == c.in.Values[full] {
+						out[i][j].fn = s.function(lib.Name, f.Name, f.Value)
+					} else if f.Err == nil && c.in.Failed[full] == nil && string(f.Value) != "null" {
+						out[i][j].fn, out[i][j].err = c.decode(lib.Name, f.Name, f.Value)
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	return out
+}
+
+// decoded is what came of decoding a value.
+type decoded struct {
+	fn  *function
+	err *diag.Error
 }
 
 func (c *compiler) isNull(full string) bool {
@@ -374,7 +412,7 @@ func unpack(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage) {
 		Value    json.RawMessage            `json:"$value"`
 		Replicas map[string]json.RawMessage `json:"$replicas"`
 	}
-	if json.Unmarshal(raw, &packed) != nil || packed.Value == nil {
+	if !bytes.Contains(raw, []byte(`"$value"`)) || json.Unmarshal(raw, &packed) != nil || packed.Value == nil {
 		return raw, nil
 	}
 	return packed.Value, packed.Replicas
@@ -614,6 +652,10 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 		}
 	}
 	if o := opts[runs]; len(o) > 0 {
+		if base, _ := o["base"].(string); runs == "docker" && c.in.Images[base] != "" { // the image below a package is pinned as any other
+			o = maps.Clone(o)
+			o["base"] = base + "@" + string(c.in.Images[base])
+		}
 		out.options, _ = json.Marshal(o)
 	}
 	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already

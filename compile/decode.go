@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/defx-dev/defx/lang/diag"
@@ -42,14 +43,15 @@ func (d *decoder) errorf(path []string, format string, args ...any) *diag.Error 
 	return e
 }
 
-// decodeJSON decodes raw into out, which must be a pointer.
+// decodeJSON decodes raw into out, which must be a pointer. On the way down a path
+// is good until its user returns: fields beside each other share its memory.
 func (d *decoder) decodeJSON(raw json.RawMessage, out any, path []string) {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
 		d.errorf(path, "not valid JSON: %v", err)
 		return
 	}
-	d.decode(v, reflect.ValueOf(out).Elem(), path, "")
+	d.decode(v, reflect.ValueOf(out).Elem(), slices.Clip(path), "")
 }
 
 func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.StructTag) {
@@ -96,7 +98,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 				continue
 			}
 			e := reflect.New(out.Type().Elem()).Elem()
-			d.decode(m[k], e, append(slices.Clone(path), k), "")
+			d.decode(m[k], e, append(path, k), "")
 			res.SetMapIndex(reflect.ValueOf(k), e)
 		}
 		if res.Len() > 0 {
@@ -109,7 +111,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 			return
 		}
 		for i, x := range l {
-			p := append(slices.Clone(path), strconv.Itoa(i))
+			p := append(path, strconv.Itoa(i))
 			e := reflect.New(out.Type().Elem()).Elem()
 			if x == nil {
 				d.errorf(p, "null inside a list").WithHint("leave it out: [x for x in list if x != null]")
@@ -151,13 +153,7 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 		d.wrong(path, "an object", v)
 		return
 	}
-	known := map[string]int{}
-	for i := range out.NumField() {
-		name, _, _ := strings.Cut(out.Type().Field(i).Tag.Get("json"), ",")
-		if name != "" && name != "-" {
-			known[name] = i
-		}
-	}
+	known := fieldsOf(out.Type())
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		if strings.HasPrefix(k, "#") {
 			continue
@@ -175,7 +171,7 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 		if m[k] == nil {
 			continue
 		}
-		d.decode(m[k], out.Field(i), append(slices.Clone(path), k), out.Type().Field(i).Tag)
+		d.decode(m[k], out.Field(i), append(path, k), out.Type().Field(i).Tag)
 	}
 	for name, i := range known {
 		f := out.Type().Field(i)
@@ -187,6 +183,24 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 		}
 		fillDefault(out.Field(i), f.Tag)
 	}
+}
+
+var fields sync.Map // type → map[string]int
+
+// fieldsOf gives the fields of a struct by their names in JSON.
+func fieldsOf(t reflect.Type) map[string]int {
+	if known, ok := fields.Load(t); ok {
+		return known.(map[string]int)
+	}
+	known := map[string]int{}
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name != "" && name != "-" {
+			known[name] = i
+		}
+	}
+	fields.Store(t, known)
+	return known
 }
 
 // clean tells whether nothing was said yet of a field or of what it holds.

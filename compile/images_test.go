@@ -29,4 +29,14 @@ func TestATagTakesItsDigestFromTheLock(t *testing.T) {
 	if len(out.Graph.Services) != len(want) {
 		t.Error(out.Held)
 	}
+
+	// So does what a package is put above.
+	res.Libraries[0].Functionalities = []lang.Functionality{{Name: "above", Value: json.RawMessage(`{"backend":"docker","service":{"command":["/x"]},"docker":{"base":"web:1"}}`)}}
+	out, err = compile.Compile(compile.Input{Result: res, Backends: []string{"docker", "systemd"}, Images: map[string]digest.Digest{"web:1": d}})
+	if err != nil || len(out.Graph.Services) != 1 {
+		t.Fatal(err, out)
+	}
+	if got, want := string(out.Graph.Services[0].Options), `{"base":"web:1@`+string(d)+`"}`; got != want {
+		t.Errorf("%s", got)
+	}
 }

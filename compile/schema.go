@@ -59,7 +59,7 @@ type Functionality struct {
 	Backend      string                `json:"backend"`      // run: what runs it; `defaults.backend` if absent
 	FQDN         string                `json:"fqdn"`         // none: its name in DNS; where a zone for it is among the resources, a record leads to its balancer, or to all instances that it runs on
 	Systemd      map[string]any        `json:"systemd"`      // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
-	Docker       map[string]any        `json:"docker"`       // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
+	Docker       map[string]any        `json:"docker"`       // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `push`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
 	EC2          map[string]any        `json:"ec2"`          // run: what only the backend ec2 reads
 }
 

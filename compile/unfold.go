@@ -20,8 +20,8 @@ func (o *Output) Unfold() diag.List {
 	u := &unfolder{g: o.Graph, exports: o.exports}
 	fillEdges(o.Graph) // placement may have dropped replicas
 	for _, s := range o.Graph.Services {
-		if s.Held || s.Sketch {
-			continue // what stands is not rendered again, and a sketch speaks of no sets
+		if s.Held || !o.folded[s.Address.Functionality()] {
+			continue // what stands is not rendered again, and most speak of no sets
 		}
 		u.s = s
 		s.Spec = graph.MapTexts(s.Spec, s.SpecPath, u.text)

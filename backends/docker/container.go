@@ -31,6 +31,10 @@ const (
 	LabelUnit     = "dev.defx.unit"     // file it was made of
 	LabelDigest   = "dev.defx.digest"   // of that file's content
 	LabelArtifact = "dev.defx.artifact" // of an image: what it was built of, in the store
+
+	// LabelGeneration is the generation that something was made for. It tells history and decides nothing: what
+	// stays as it is keeps it.
+	LabelGeneration = "dev.defx.generation"
 )
 
 // ID names something of a deployment.
@@ -79,6 +83,7 @@ type Build struct {
 	Artifact string `json:"artifact"`       // hexadecimal digest: a folder of the store
 	At       string `json:"at"`             // where it lies in the image
 	Base     string `json:"base,omitempty"` // image below it, with a digest; none = nothing
+	Push     string `json:"push,omitempty"` // repository that it goes through; none = it is loaded where it is made
 }
 
 // Port is one that the machine passes on to a container.

@@ -21,6 +21,7 @@ import (
 type options struct {
 	Base         string          `json:"base,omitempty"`         // image below the package, with its digest; nothing if absent
 	At           string          `json:"at,omitempty"`           // where the package lies in its image; /app if absent
+	Push         string          `json:"push,omitempty"`         // repository of a registry that its image goes through
 	Network      string          `json:"network,omitempty"`      // host, or the deployment's own
 	Aliases      []string        `json:"aliases,omitempty"`      // further names in the network
 	Ports        map[string]int  `json:"ports,omitempty"`        // port's name → what the process listens on, if another than in ports
@@ -51,7 +52,7 @@ type volume struct {
 	ReadOnly bool   `json:"readOnly,omitempty"`
 }
 
-var optionNames = []string{"aliases", "at", "base", "capabilities", "config", "host", "init", "network", "ports", "publish", "readOnly", "volumes"}
+var optionNames = []string{"aliases", "at", "base", "capabilities", "config", "host", "init", "network", "ports", "publish", "push", "readOnly", "volumes"}
 
 // taken are the fields of the engine's that fields of the service write, with the field.
 var taken = map[string]string{
@@ -64,9 +65,10 @@ var taken = map[string]string{
 }
 
 var (
-	volumeRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,100}$`)
-	aliasRE  = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9_])?$`)
-	capRE    = regexp.MustCompile(`^-?[A-Z][A-Z_]+$`)
+	volumeRE     = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,100}$`)
+	aliasRE      = regexp.MustCompile(`^[a-zA-Z0-9_]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9_])?$`)
+	repositoryRE = regexp.MustCompile(`^(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+:[0-9]+)(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$`)
+	capRE        = regexp.MustCompile(`^-?[A-Z][A-Z_]+$`)
 )
 
 // options decodes the namespace strictly.
@@ -104,7 +106,7 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 		switch k {
 		case "base":
 			if take(&o.Base, "an image") && !pinned(o.Base) {
-				fail(where, "image %q has no digest, so it may be another one tomorrow", o.Base).WithHint("NAME@sha256:…")
+				fail(where, "image %q has no digest, so it may be another one tomorrow", o.Base).WithHint("defx lock --update writes down what it is now; or NAME@sha256:…")
 			}
 		case "at":
 			if take(&o.At, "a path") && (!path.IsAbs(o.At) || path.Clean(o.At) != o.At) {
@@ -155,6 +157,10 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 			slices.Sort(o.Capabilities)
 			if o.Capabilities == nil {
 				o.Capabilities = []string{}
+			}
+		case "push":
+			if take(&o.Push, "a repository") && !repositoryRE.MatchString(o.Push) {
+				fail(where, "%q is not a repository of a registry, without tag", o.Push).WithHint("registry.example.com/shop/web")
 			}
 		case "readOnly":
 			take(&o.ReadOnly, "true or false")

@@ -44,6 +44,8 @@ func (r *renderer) payload() payload {
 	case s.Image == "" && len(s.Package) == 0 && p.Run.Options.Base == "":
 		r.Fail(spec.At(), "has neither image nor package: a container sees nothing of the machine").
 			WithHint("package: defx.artifact('./program'), or image: 'NAME@sha256:…'")
+	case s.Image != "" && p.Run.Options.Push != "":
+		r.Fail([]string{"docker", "push"}, "an image that is fetched is not pushed")
 	case s.Image == "" && len(s.Command) == 0:
 		r.Fail(spec.At(), "has no command").WithHint("command: ['bin/server', '--flag']")
 	}
@@ -112,7 +114,7 @@ func (r *renderer) payload() payload {
 // its image has it.
 func (r *renderer) build(s graph.Spec, run *runPart) {
 	at := cmp.Or(run.Options.At, "/app")
-	run.Build = &Build{At: at, Base: run.Options.Base}
+	run.Build = &Build{At: at, Base: run.Options.Base, Push: run.Options.Push}
 	if len(s.Package) == 0 {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -221,7 +222,8 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took time.Duration) error {
 	if o.json {
 		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts,
-			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...)}); err != nil {
+			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...),
+			"orphans": append([]string{}, res.Orphans...)}); err != nil {
 			return err
 		}
 	} else if took > 0 {
@@ -230,6 +232,9 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 			stays = " stays"
 		}
 		fmt.Printf("\nGeneration %d%s: %s; %s.\n", res.Generation, stays, res.Summary(), duration(took))
+	}
+	if !o.json {
+		tellOrphans(slices.DeleteFunc(slices.Clone(res.Orphans), func(s string) bool { return strings.HasPrefix(s, "volume ") })) // data is not told of each time
 	}
 	for _, u := range res.Unsettled {
 		fmt.Fprintln(os.Stderr, "not settled:", clean(u))

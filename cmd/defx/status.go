@@ -104,7 +104,7 @@ services, edited or missing files, foreign drop-ins.
 				return silent(dumb)
 			}
 			if len(orphans) > 0 {
-				defer fmt.Fprintf(os.Stderr, "nothing leads to %s: defx gc removes it\n", strings.Join(orphans, ", "))
+				defer tellOrphans(orphans)
 			}
 			if unfinished != nil {
 				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
@@ -168,7 +168,7 @@ func (o *options) refresh(ctx context.Context, units []stands) (orphans []string
 		mu.Lock()
 		defer mu.Unlock()
 		for _, l := range left {
-			orphans = append(orphans, "container "+l+" on "+name)
+			orphans = append(orphans, l+" on "+name)
 		}
 		for i := range units {
 			u := &units[i]
@@ -189,6 +189,24 @@ func (o *options) refresh(ctx context.Context, units []stands) (orphans []string
 	})
 	slices.Sort(orphans)
 	return orphans, errs, nil
+}
+
+// tellOrphans lists what nothing leads to. Data is nobody's to remove but the user's.
+func tellOrphans(orphans []string) {
+	var data, rest []string
+	for _, o := range orphans {
+		if strings.HasPrefix(o, "volume ") {
+			data = append(data, clean(o))
+		} else {
+			rest = append(rest, clean(o))
+		}
+	}
+	if len(rest) > 0 {
+		fmt.Fprintf(os.Stderr, "nothing leads to %s: defx gc removes it\n", strings.Join(rest, ", "))
+	}
+	if len(data) > 0 {
+		fmt.Fprintf(os.Stderr, "no container uses %s: the data stays until docker volume rm\n", strings.Join(data, ", "))
+	}
 }
 
 // runs says in a few words how a unit is.

@@ -60,19 +60,28 @@ func (g *Graph) CheckOrder() error {
 			path[set] = s.Path
 		}
 	}
+	for _, s := range g.Services {
+		from := s.Address.Set()
+		for _, kind := range [][]Edge{s.Requires, s.After} {
+			for _, e := range kind {
+				for _, to := range e.To {
+					if to := to.Set(); to != from && !slices.Contains(next[from], to) {
+						next[from] = append(next[from], to)
+					}
+				}
+			}
+		}
+	}
+	if ordered(next) {
+		return nil
+	}
 	dg := simple.NewDirectedGraph()
 	for i := range names {
 		dg.AddNode(simple.Node(i))
 	}
-	for _, s := range g.Services {
-		from := s.Address.Set()
-		for _, e := range slices.Concat(s.Requires, s.After) {
-			for _, to := range e.To {
-				if to := to.Set(); to != from && !slices.Contains(next[from], to) {
-					next[from] = append(next[from], to)
-					dg.SetEdge(dg.NewEdge(simple.Node(ids[from]), simple.Node(ids[to])))
-				}
-			}
+	for from, list := range next {
+		for _, to := range list {
+			dg.SetEdge(dg.NewEdge(simple.Node(ids[from]), simple.Node(ids[to])))
 		}
 	}
 	_, err := topo.SortStabilized(dg, nil)
@@ -93,6 +102,33 @@ func (g *Graph) CheckOrder() error {
 	return diag.Errorf(first, "a cycle of requires and after: %s", strings.Join(way, " → ")).
 		At(append(slices.Clone(path[first]), field)...).
 		WithHint("use connects where only reachability is meant: it has no order")
+}
+
+// ordered tells whether there is no way from anywhere back to itself: what
+// waits for nothing is taken away, until nothing is left.
+func ordered(next map[string][]string) bool {
+	waits, free := map[string]int{}, []string{}
+	users := map[string][]string{}
+	for from, list := range next {
+		waits[from] = len(list)
+		for _, to := range list {
+			users[to] = append(users[to], from)
+			if len(next[to]) == 0 && len(users[to]) == 1 {
+				free = append(free, to)
+			}
+		}
+	}
+	for len(free) > 0 {
+		last := free[len(free)-1]
+		free = free[:len(free)-1]
+		for _, u := range users[last] {
+			if waits[u]--; waits[u] == 0 {
+				delete(waits, u)
+				free = append(free, u)
+			}
+		}
+	}
+	return len(waits) == 0
 }
 
 // around finds a shortest way from start back to itself.

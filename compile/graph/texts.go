@@ -5,14 +5,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/defx-dev/defx/lang/token"
 )
 
 // Texts calls f for every text of a spec, found by type so that no field can be forgotten.
-func (s Spec) Texts(f func(token.Text)) {
-	MapTexts(s, nil, func(_ []string, t token.Text, _ bool) []any { f(t); return []any{t} })
-}
+func (s Spec) Texts(f func(token.Text)) { eachText(reflect.ValueOf(&s).Elem(), f) }
 
 var (
 	textType = reflect.TypeFor[token.Text]()
@@ -21,9 +20,45 @@ var (
 
 // MapTexts copies v with every token.Text, also those inside a token.Doc, replaced by what f makes of
 // it. As an element of a list f may give any number of elements, elsewhere exactly one; outside
-// a token.Doc each of them must be a token.Text. The walk is in the order of fields and keys.
+// a token.Doc each of them must be a token.Text. The walk is in the order of fields and keys. What can
+// hold no text is shared with v, and the path is f's only until it returns.
 func MapTexts[T any](v T, path []string, f func(path []string, t token.Text, inList bool) []any) T {
-	return mapValue(reflect.ValueOf(v), path, f).Interface().(T)
+	return mapValue(reflect.ValueOf(v), slices.Clip(path), f).Interface().(T)
+}
+
+var known sync.Map // type → *shape
+
+// shape is what the walk has to know of a type.
+type shape struct {
+	texts  bool    // a value may hold texts
+	fields []field // of a struct, those that may
+}
+
+type field struct {
+	index int
+	name  string
+}
+
+func shapeOf(t reflect.Type) *shape {
+	if s, ok := known.Load(t); ok {
+		return s.(*shape)
+	}
+	s := &shape{texts: t == textType || t == docType}
+	if !s.texts {
+		switch t.Kind() {
+		case reflect.Pointer, reflect.Map, reflect.Slice:
+			s.texts = shapeOf(t.Elem()).texts
+		case reflect.Struct:
+			for i := range t.NumField() {
+				if shapeOf(t.Field(i).Type).texts {
+					name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+					s.fields, s.texts = append(s.fields, field{i, name}), true
+				}
+			}
+		}
+	}
+	known.Store(t, s)
+	return s
 }
 
 func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool) []any) reflect.Value {
@@ -34,7 +69,11 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 		}
 		return reflect.ValueOf(f(path, v.Interface().(token.Text), false)[0])
 	case v.Type() == docType:
-		return reflect.ValueOf(v.Interface().(token.Doc).Map(path, f))
+		return reflect.ValueOf(v.Interface().(token.Doc).Map(slices.Clone(path), f))
+	}
+	s := shapeOf(v.Type())
+	if !s.texts {
+		return v
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -46,9 +85,11 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 		return out
 	case reflect.Struct:
 		out := reflect.New(v.Type()).Elem()
-		for i := range v.NumField() {
-			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			out.Field(i).Set(mapValue(v.Field(i), append(slices.Clone(path), name), f))
+		out.Set(v)
+		for _, field := range s.fields {
+			if of := v.Field(field.index); !of.IsZero() {
+				out.Field(field.index).Set(mapValue(of, append(path, field.name), f))
+			}
 		}
 		return out
 	case reflect.Map:
@@ -56,10 +97,8 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 			return v
 		}
 		out := reflect.MakeMapWithSize(v.Type(), v.Len())
-		keys := v.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
-		for _, k := range keys {
-			out.SetMapIndex(k, mapValue(v.MapIndex(k), append(slices.Clone(path), k.String()), f))
+		for _, k := range sorted(v) {
+			out.SetMapIndex(k, mapValue(v.MapIndex(k), append(path, k.String()), f))
 		}
 		return out
 	case reflect.Slice:
@@ -68,7 +107,7 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 		}
 		out := reflect.MakeSlice(v.Type(), 0, v.Len())
 		for i := range v.Len() {
-			p := append(slices.Clone(path), strconv.Itoa(i))
+			p := append(path, strconv.Itoa(i))
 			if v.Type().Elem() != textType {
 				out = reflect.Append(out, mapValue(v.Index(i), p, f))
 				continue
@@ -80,4 +119,48 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 		return out
 	}
 	return v
+}
+
+func sorted(m reflect.Value) []reflect.Value {
+	keys := m.MapKeys()
+	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+	return keys
+}
+
+// eachText calls f for every text in v.
+func eachText(v reflect.Value, f func(token.Text)) {
+	switch {
+	case v.Type() == textType:
+		if !v.IsNil() {
+			f(v.Interface().(token.Text))
+		}
+		return
+	case v.Type() == docType:
+		v.Interface().(token.Doc).Map(nil, func(_ []string, t token.Text, _ bool) []any { f(t); return []any{t} })
+		return
+	}
+	s := shapeOf(v.Type())
+	if !s.texts {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			eachText(v.Elem(), f)
+		}
+	case reflect.Struct:
+		for _, field := range s.fields {
+			if of := v.Field(field.index); !of.IsZero() {
+				eachText(of, f)
+			}
+		}
+	case reflect.Map:
+		for _, k := range sorted(v) {
+			eachText(v.MapIndex(k), f)
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			eachText(v.Index(i), f)
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -248,7 +249,10 @@ func (p *placer) at(b block, machines []*graph.Machine) []string {
 		if by != nil {
 			continue
 		}
-		at, _ := p.taken(b, m)
+		var at []string
+		if s, name, _ := p.taken(b, m); s != nil {
+			at = append(slices.Clone(s.SpecPath), "ports", name)
+		}
 		if open++; open > 1 && !slices.Equal(at, port) {
 			at = nil
 		}
@@ -283,31 +287,32 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 	if why := pl.Excludes(m); why != "" {
 		return why
 	}
-	_, why := p.taken(b, m)
+	_, _, why := p.taken(b, m)
 	return why
 }
 
 // taken tells of the first port of a block that it cannot have on a machine:
-// where it is written, and why.
-func (p *placer) taken(b block, m *graph.Machine) ([]string, string) {
+// whose it is, its name, and why.
+func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, string) {
 	own := map[string]graph.Address{}
 	for _, s := range b {
 		for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-			at := append(slices.Clone(s.SpecPath), "ports", name)
 			port := portKey(s.Spec.Ports[name])
 			if other, taken := p.ports[m.Name][port]; taken {
-				return at, fmt.Sprintf("has port %s taken by %s", port, other)
+				return s, name, fmt.Sprintf("has port %s taken by %s", port, other)
 			}
 			if other, taken := own[port]; taken && other != s.Address {
-				return at, fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
+				return s, name, fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
 			}
-			own[port] = s.Address
+			if len(b) > 1 {
+				own[port] = s.Address
+			}
 		}
 	}
-	return nil, ""
+	return nil, "", ""
 }
 
-func portKey(p graph.Port) string { return fmt.Sprintf("%s/%d", p.Protocol, p.Port) }
+func portKey(p graph.Port) string { return p.Protocol + "/" + strconv.Itoa(p.Port) }
 
 func portKeys(s *graph.Service) []string {
 	var out []string

@@ -68,17 +68,25 @@ func (u Placed) Bind(output func(key string) (string, bool)) (Placed, error) {
 
 // Digest names the plan: addresses, places, unit digests and known values.
 func (p *Plan) Digest() (digest.Digest, error) {
-	type unit struct {
-		Address string        `json:"address"`
-		Machine string        `json:"machine"`
-		Digest  digest.Digest `json:"digest"`
-		Values  Values        `json:"values,omitempty"`
-	}
-	units := make([]unit, len(p.Units))
+	// Canonical JSON, written at once: there may be very many units.
+	out := make([]byte, 0, 300*len(p.Units)+100)
+	text := func(before, s string) { out = digest.AppendText(append(out, before...), s) }
+	text(`{"deployment":`, p.Deployment)
+	text(`,"environment":`, p.Environment)
+	out = append(out, `,"units":[`...)
 	for i, u := range p.Units {
-		units[i] = unit{u.Address, u.Machine, u.Digest, u.Values}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		text(`{"address":`, u.Address)
+		text(`,"digest":`, string(u.Digest))
+		text(`,"machine":`, u.Machine)
+		if len(u.Values) > 0 {
+			out = u.Values.canonical(append(out, `,"values":`...))
+		}
+		out = append(out, '}')
 	}
-	return digest.Of("plan/1", map[string]any{"deployment": p.Deployment, "environment": p.Environment, "units": units})
+	return digest.Named("plan/1", append(out, "]}"...)), nil
 }
 
 // Find gives the unit at an address, or nil.

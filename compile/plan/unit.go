@@ -56,7 +56,14 @@ type Unit struct {
 
 // Digest covers everything that would change what runs.
 func (u *Unit) Digest() (digest.Digest, error) {
-	return digest.Of("unit/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "payload": u.Payload})
+	raw, err := digest.CanonicalJSON(u.Payload.json())
+	if err != nil {
+		return "", err
+	}
+	out := digest.AppendText(append(make([]byte, 0, len(raw)+100), `{"backend":`...), u.Backend)
+	out = strconv.AppendInt(append(out, `,"encoding":`...), int64(u.Encoding), 10)
+	out = append(append(append(out, `,"payload":`...), raw...), '}')
+	return digest.Named("unit/1", out), nil
 }
 
 // Instance is the short name of what a restart is needed for, with the values
@@ -114,6 +121,23 @@ func bind(value any, v Values) any {
 	return value
 }
 
+// json is what json.Marshal would write, but for white space and signs that have several forms.
+func (p Payload) json() []byte {
+	out := make([]byte, 0, len(p.Run)+len(p.Reload)+len(p.Meta)+40)
+	out = append(out, `{"run":`...)
+	if p.Run == nil {
+		out = append(out, "null"...)
+	}
+	out = append(out, p.Run...)
+	if len(p.Reload) > 0 {
+		out = append(append(out, `,"reload":`...), p.Reload...)
+	}
+	if len(p.Meta) > 0 {
+		out = append(append(out, `,"meta":`...), p.Meta...)
+	}
+	return append(out, '}')
+}
+
 // Reads lists the refs in a payload, sorted, each once.
 func (p Payload) Reads() []token.Token {
 	all := map[string]token.Token{}
@@ -130,21 +154,50 @@ func (p Payload) Reads() []token.Token {
 // tokensIn finds the refs in canonical JSON, by key.
 func tokensIn(raw json.RawMessage) map[string]token.Token {
 	out := map[string]token.Token{}
-	if !bytes.Contains(raw, []byte(`"$text"`)) {
-		return out
-	}
-	var v any
-	if json.Unmarshal(raw, &v) != nil {
-		return out
-	}
-	walkTexts(v, nil, func(_ []string, t token.Text) {
+	for {
+		// No text can hold these signs: its quotes would be written otherwise.
+		i := bytes.Index(raw, []byte(`{"$text":`))
+		if i < 0 {
+			return out
+		}
+		raw = raw[i:]
+		end := list(raw, len(`{"$text":`))
+		var t token.Text
+		if end >= len(raw) || raw[end] != '}' || t.UnmarshalJSON(raw[:end+1]) != nil {
+			raw = raw[1:] // some object that has a field of this name
+			continue
+		}
 		for _, tok := range t.Tokens() {
 			if tok.Kind == token.Ref {
 				out[Key(tok)] = tok
 			}
 		}
-	})
-	return out
+		raw = raw[end:]
+	}
+}
+
+// list gives the end of the list that begins at an offset of canonical JSON; that of raw if none does.
+func list(raw []byte, at int) int {
+	depth, quoted := 0, false
+	for ; at < len(raw); at++ {
+		switch c := raw[at]; {
+		case quoted && c == '\\':
+			at++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[':
+			depth++
+		case c == ']':
+			if depth--; depth == 0 {
+				return at + 1
+			}
+		}
+		if depth == 0 {
+			break
+		}
+	}
+	return len(raw)
 }
 
 // walkTexts calls f for every text with tokens in a JSON value.
@@ -171,6 +224,31 @@ func walkTexts(v any, path []string, f func(path []string, t token.Text)) {
 
 // Values are what the refs of a unit stand for, keyed by Key.
 type Values map[string]string
+
+// canonical appends the canonical form of values.
+func (v Values) canonical(out []byte) []byte {
+	names := slices.Sorted(maps.Keys(v))
+	for _, name := range names {
+		for i := range len(name) {
+			if name[i] >= 0x80 { // they sort in another order then
+				raw, err := digest.Canonical(v)
+				if err != nil {
+					panic(err) // texts always encode
+				}
+				return append(out, raw...)
+			}
+		}
+	}
+	for i, name := range names {
+		before := byte(',')
+		if i == 0 {
+			before = '{'
+		}
+		out = digest.AppendText(append(out, before), name)
+		out = digest.AppendText(append(out, ':'), v[name])
+	}
+	return append(out, '}')
+}
 
 // Key is the one name of a resolved ref: "hydra/hydra-db.port(sql)".
 func Key(t token.Token) string {

@@ -246,7 +246,7 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 		return err
 	}
 	defer client.Close()
-	if err := client.Fence(ctx, scope, 1, nil); err != nil {
+	if err := client.Fence(ctx, scope, 1, nil, 1); err != nil {
 		return err
 	}
 	if _, _, err := client.Do(ctx, scope, "a/b", 1, raw, nil); err != nil {
@@ -265,7 +265,7 @@ func TestAUnitArrivesByteForByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if err := client.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := client.Fence(t.Context(), scope, 1, nil, 1); err != nil {
 		t.Fatal(err)
 	}
 	e, _, err := client.Do(t.Context(), scope, "a/b", 1, raw, nil)

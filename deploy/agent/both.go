@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,10 +23,14 @@ type both struct {
 func (b *both) Check(ctx context.Context, units ...string) error {
 	if len(units) == 0 {
 		err := b.check(ctx, false)
-		if err != nil && b.check(ctx, true) == nil {
+		if err == nil {
 			return nil
 		}
-		return err
+		none := b.check(ctx, true)
+		if none == nil {
+			return nil
+		}
+		return fmt.Errorf("nothing runs units here: %w; %w", none, err)
 	}
 	for _, u := range units {
 		if err := b.check(ctx, contained(u)); err != nil {
@@ -119,7 +124,7 @@ func (b *both) State(ctx context.Context, unit string) (State, error) {
 		return b.systemd.State(ctx, unit)
 	}
 	st, err := b.engine.State(ctx, unit)
-	out := State{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, Since: st.Since, Drift: st.Drift}
+	out := State{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, Said: st.Said, Since: st.Since, Drift: st.Drift}
 	if st.Known {
 		out.Load = "loaded"
 	}

@@ -192,9 +192,9 @@ func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, er
 	return out.Units, nil
 }
 
-// Fence announces a lease.
-func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string) error {
-	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses})
+// Fence announces a lease, and the generation that is made under it.
+func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string, generation int) error {
+	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses, Number: generation})
 	return err
 }
 

@@ -82,17 +82,22 @@ func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
 // clear removes what is not owned any more. What was shared up to now, and
 // goes with its last owner, is stopped too.
 func (d *deed) clear(ctx context.Context, stopped []string) error {
-	before := len(d.undo.steps)
-	if err := d.h.removeFiles(d.had, d.next, d.undo); err != nil || d.h.system == nil {
-		return err
+	for {
+		before := len(d.undo.steps)
+		if err := d.h.removeFiles(d.had, d.next, d.undo); err != nil || d.h.system == nil {
+			return err
+		}
+		removed := unitsOf(d.undo.changed()[before:])
+		d.h.stale = d.h.stale || len(systemdUnits(d.undo.changed()[before:])) > 0
+		last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) })
+		if len(last) == 0 {
+			return nil
+		}
+		// While these stop, others may go, and leave what they shared with this one.
+		if err := d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) }); err != nil {
+			return err
+		}
 	}
-	removed := unitsOf(d.undo.changed()[before:])
-	d.h.stale = d.h.stale || len(systemdUnits(d.undo.changed()[before:])) > 0
-	last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) })
-	if len(last) == 0 {
-		return nil
-	}
-	return d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) })
 }
 
 // forget drops what is left of units that were stopped for good. It comes before

@@ -44,7 +44,7 @@ type Message struct {
 	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
 	Offset    int64             `json:"offset,omitempty"`   // put: how many bytes were sent an earlier time
 	Arrived   []int64           `json:"arrived,omitempty"`  // answer of missing: how many bytes of each digest are there
-	Number    int               `json:"number,omitempty"`   // settle: the generation
+	Number    int               `json:"number,omitempty"`   // settle, fence: the generation
 	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
 	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
 	More      bool              `json:"more,omitempty"`     // of an answer: another one follows

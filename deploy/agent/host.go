@@ -58,6 +58,13 @@ func (h *Host) UseEngine(socket string) {
 	}
 }
 
+// making tells what runs units here for which generation they are made.
+func (h *Host) making(scope string, generation int) {
+	if b, ok := h.system.(*both); ok {
+		b.engine.Making(scope, generation)
+	}
+}
+
 // Fenced means that somebody with a higher token has been here.
 type Fenced struct {
 	Address string

@@ -416,23 +416,34 @@ func (h *Host) Orphans(ctx context.Context, scope string) ([]string, error) {
 	if !ok {
 		return nil, nil
 	}
-	_, m, done, err := h.reading()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	done()
 	known := map[string]bool{}
-	for _, units := range m.Scopes {
-		for _, e := range units {
-			for ; e != nil; e = e.Was {
-				for _, u := range unitsOf(e.Files) {
-					known[u] = true
+	note := func(m *manifest) {
+		for _, units := range m.Scopes {
+			for _, e := range units {
+				for ; e != nil; e = e.Was {
+					for _, u := range unitsOf(e.Files) {
+						known[u] = true
+					}
 				}
 			}
 		}
+	}
+	h.mu.Lock()
+	open := h.m != nil // then files may be about to change
+	if open {
+		note(h.m)
+	}
+	h.mu.Unlock()
+	if !open {
+		_, m, done, err := h.reading()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		done()
+		note(m)
 	}
 	return c.Orphans(ctx, scope, func(u string) bool { return known[u] })
 }

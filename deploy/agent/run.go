@@ -391,7 +391,10 @@ func (r *running) ready(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	pause, looks := 50*time.Millisecond, 0
+	pause, looks := 5*time.Millisecond, 0
+	if d.Exec != "" { // a process each time
+		pause = 50 * time.Millisecond
+	}
 	if d.Retries > 0 {
 		pause = d.Interval
 	}
@@ -429,7 +432,7 @@ func (r *running) alive(ctx context.Context) error {
 	}
 	switch {
 	case st.Sub == "unhealthy":
-		return r.why(ctx, r.layout.Unit, errors.New("it is unhealthy, as its image tells"))
+		return r.why(ctx, r.layout.Unit, errors.New(strings.TrimSuffix("it is unhealthy, as its image tells: "+st.Said, ": ")))
 	case st.Active == "active" || st.Active == "reloading":
 		return nil
 	case st.Sub == "restarted":

@@ -17,6 +17,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -30,6 +31,7 @@ type system struct {
 	calls  []string
 	fails  func(unit string) error
 	forget func()
+	stops  func(unit string)
 }
 
 func (s *system) did(what, unit string, f func()) error {
@@ -58,6 +60,9 @@ func (s *system) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
 }
 func (s *system) Stop(_ context.Context, u string) error {
+	if s.stops != nil {
+		s.stops(u)
+	}
 	s.mu.Lock()
 	runs := s.active[u]
 	s.mu.Unlock()
@@ -461,6 +466,62 @@ func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
+	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// sharer is a backend whose services own units together: those that their
+// payload names.
+type sharer struct{}
+
+func (sharer) Name() string                                    { return "sharer" }
+func (sharer) Encoding() int                                   { return 1 }
+func (sharer) Render(backends.Input) (plan.Payload, diag.List) { return plan.Payload{}, nil }
+func (sharer) Realize(p plan.Payload, _ string, _ func(token.Token) (string, bool)) (backends.Layout, error) {
+	var names []string
+	err := json.Unmarshal(p.Run, &names)
+	l := backends.Layout{Name: names[0], Unit: names[0]}
+	for _, n := range names {
+		l.Files = append(l.Files, backends.File{Path: "/etc/systemd/system/" + n, Content: []byte(n), Mode: 0o644, Shared: true})
+	}
+	return l, err
+}
+
+// TestWhatStopsLastIsNobodysExcuse: one that goes, and waits for what it alone
+// had left to stop, meanwhile becomes the last owner of something else.
+func TestWhatStopsLastIsNobodysExcuse(t *testing.T) {
+	s := &system{root: t.TempDir(), active: map[string]bool{}}
+	h := agent.OpenHost(s.root, backends.NewSet(sharer{})).Running(s)
+	t.Cleanup(func() { h.Close() })
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, units := range map[string]string{"b": `["b.service","pair.target","all.target"]`, "c": `["c.service","all.target"]`, "d": `["d.service","pair.target"]`} {
+		raw, err := digest.Canonical(&plan.Unit{Address: "a/" + name, Backend: "sharer", Encoding: 1, Payload: plan.Payload{Run: json.RawMessage(units)}, Spec: json.RawMessage("{}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Do(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// d is on its way when b sees that both have the pair; c goes while b, which is the last of it then, waits.
+	goes := func(name string) {
+		if _, err := h.Do(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	s.stops = func(unit string) {
+		switch unit {
+		case "b.service":
+			goes("d")
+		case "pair.target":
+			goes("c")
+		}
+	}
+	goes("b")
 	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)

@@ -129,7 +129,9 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "manifest":
 		out.Units, err = h.Units(m.Scope)
 	case "fence":
-		err = h.Fence(m.Scope, m.Token, m.Addresses)
+		if err = h.Fence(m.Scope, m.Token, m.Addresses); err == nil {
+			h.making(m.Scope, m.Number)
+		}
 	case "missing":
 		if out.Digests, err = h.Missing(m.Digests); err == nil {
 			for _, d := range out.Digests {

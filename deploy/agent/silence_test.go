@@ -20,7 +20,7 @@ func TestWhoFallsSilentGivesTheMachineFree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := resting.Fence(t.Context(), "dev/test", 1, nil); err != nil {
+	if err := resting.Fence(t.Context(), "dev/test", 1, nil, 1); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(3 * silence)

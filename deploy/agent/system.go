@@ -60,6 +60,7 @@ type State struct {
 	PID      int       `json:"pid,omitempty"`
 	Restarts int       `json:"restarts,omitempty"`
 	Since    time.Time `json:"since,omitzero"` // it is as it is
+	Said     string    `json:"said,omitempty"` // by what looks after it and found it unhealthy
 	Path     string    `json:"path,omitempty"` // of its file
 	DropIns  []string  `json:"dropIns,omitempty"`
 	Drift    []string  `json:"drift,omitempty"` // what is not as it was made, one sentence each

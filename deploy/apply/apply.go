@@ -88,6 +88,7 @@ type Result struct {
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
 	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
 // ErrChanged means that what would be done is not what was agreed to.
@@ -311,6 +312,7 @@ type run struct {
 	w        *Work
 	lease    state.Lease
 	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
+	making   int          // the generation
 	machines map[string]*machine
 	j        *journal
 	tell     func(Event)
@@ -335,6 +337,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.making = head.Generation + 1
 	var records []plan.Record
 	if gen != nil {
 		records = slices.Clone(gen.Records)
@@ -439,7 +442,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: head.Generation + 1, Parent: head.Object,
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
@@ -447,7 +450,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unsettled = r.settle(lasting, res.Generation)
+	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
 		raw, object, err := state.Object(next)
 		if err != nil {

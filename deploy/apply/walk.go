@@ -106,7 +106,7 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
 		if f, is := errors.AsType[*agent.Fenced](err); is && len(m.stands) == 0 {
 			err = r.raise(ctx, m, f.Token)
 		}
@@ -129,16 +129,17 @@ func (r *run) raise(ctx context.Context, m *machine, above int64) error {
 	for {
 		was := r.token.Load()
 		if was >= token || r.token.CompareAndSwap(was, token) {
-			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses)
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
 		}
 	}
 }
 
 // settle makes the manifests of the machines that were reached whole, and says
-// of which it could not. What is not whole is in the machine's own journal.
-func (r *run) settle(ctx context.Context, generation int) []string {
+// of which it could not. What is not whole is in the machine's own journal. Since
+// they are asked anyway, they also tell what nothing leads to.
+func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []string) {
 	names := slices.Sorted(maps.Keys(r.machines))
-	said := make([]string, len(names))
+	said, left := make([]string, len(names)), make([][]string, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
 		m := r.machines[name]
@@ -155,9 +156,15 @@ func (r *run) settle(ctx context.Context, generation int) []string {
 				said[i] = fmt.Sprintf("machine %s: %v", name, err)
 			}
 		})
+		all.Go(func() {
+			list, _ := client.Orphans(ctx, r.scope()) // that it cannot tell is no failure of what was done
+			for _, o := range list {
+				left[i] = append(left[i], o+" on "+name)
+			}
+		})
 	}
 	all.Wait()
-	return slices.DeleteFunc(said, func(s string) bool { return s == "" })
+	return slices.DeleteFunc(said, func(s string) bool { return s == "" }), slices.Concat(left...)
 }
 
 // hangUp ends all conversations, and those that have not come about yet.
@@ -386,15 +393,19 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 
 // advise adds what to do about what machines suffer from.
 func advise(err error) error {
-	for what, hint := range map[string]string{
-		"no space left on device":      "its disk is full: make room there",
-		"read-only file system":        "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable",
-		"no docker engine":             "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine",
-		"may not be used by this user": "run defx as root, or as somebody of the group docker",
-		"no systemd runs here":         "defx leaves running to systemd; a folder that nothing runs in is dir:PATH",
+	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
+	for _, h := range []struct{ what, hint string }{
+		{"no space left on device", "its disk is full: make room there"},
+		{"read-only file system", "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable"},
+		{"may not be used by this user", "run defx as root, or as somebody of the group docker"},
+		{"nothing runs units here", "a machine has systemd, a docker engine (docker: 'unix:///PATH' says where it listens) or both; a folder that nothing runs in is dir:PATH"},
+		{"no docker engine", "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine"},
+		{"no systemd runs here", "defx leaves running to systemd; a folder that nothing runs in is dir:PATH"},
+		{"401 Unauthorized", login},          // a registry to us
+		{"no basic auth credentials", login}, // and to an engine
 	} {
-		if strings.Contains(err.Error(), what) {
-			return fmt.Errorf("%w\n    hint: %s", err, hint)
+		if strings.Contains(err.Error(), h.what) {
+			return fmt.Errorf("%w\n    hint: %s", err, h.hint)
 		}
 	}
 	return err

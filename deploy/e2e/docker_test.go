@@ -418,6 +418,9 @@ func TestEveryKindOfContainer(t *testing.T) {
 	if code, out := s.run("destroy", "--yes", "--confirm", "default", "--allow-delete", "d/tick", "--allow-delete", "d/slow", "--allow-delete", "d/again", "--allow-delete", "d/run-by-name"); code != 0 {
 		t.Errorf("%s", out)
 	}
+	if got := m.Docker("network", "ls", "-q", "--filter", "label=dev.defx.scope"); got != "" {
+		t.Errorf("a network is left: %s", got)
+	}
 	if got := containers(m); len(got) != 0 {
 		t.Errorf("%v", got)
 	}

@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,10 +228,18 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 	says("two")
 
+	// A package above it, by the same tag: the lock has it already.
+	above := "{ web: { service: { package: toy, command: ['/app/toy', 'say', 'above', 'serve', '0.0.0.0:80'], ports: { http: 7301 } }, docker: { base: '" + tag.String() + "', ports: { http: 80 } } } }\n"
+	s.dock(above)
+	s.wants(0, "1 updated")
+	says("two")
+	s.dock(library)
+	s.wants(0, "1 updated")
+
 	// An image that says of itself that it is not well is not taken.
-	publish("three", "wants", "/nowhere")
+	publish("three", "get", "http://127.0.0.1:9/")
 	s.run("lock", "--update")
-	s.wants(3, "it is unhealthy, as its image tells", "the version before it runs again")
+	s.wants(3, "it is unhealthy, as its image tells: Get \"http://127.0.0.1:9/\": dial tcp", "the version before it runs again")
 	says("two")
 
 	// The old image goes with the generations that lead to it.
@@ -237,5 +248,178 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	}
 	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
 		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
+	}
+}
+
+// TestWhatIsAStrangersStays: names and ports that somebody else has are told of
+// before anything is stopped, and what is there is not touched.
+func TestWhatIsAStrangersStays(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	library := `{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: PORT, say: { port: SAY, protocol: 'udp' } }, ready: { http: '/', port: 'http' },
+	  env: { WHO: 'WORD' }MORE } } }` + "\n"
+	say := func(word string, pairs ...string) {
+		s.dock(library, append(pairs, "PORT", "7401", "SAY", "7402", "WORD", word, "MORE", "")...)
+	}
+
+	// The network of the deployment, and its volume, before anything is there.
+	m.Docker("network", "create", "defx-default-dock")
+	say("one")
+	s.wants(3, "the network defx-default-dock is not defx's")
+	m.Docker("network", "rm", "defx-default-dock")
+	s.wants(0, "1 created")
+	if t.Failed() {
+		t.FailNow()
+	}
+	first := containers(m)
+	name := func() string {
+		return m.Docker("ps", "--filter", "label=dev.defx.address=d/web", "--format", "{{.Names}}")
+	}
+	old := name()
+	untouched := func(what string, before map[string]string) {
+		t.Helper()
+		if got := differ(before, containers(m)); got != "" {
+			t.Errorf("%s: %s was touched", what, got)
+		}
+		if got := m.Exec("curl -s http://127.0.0.1:7401"); got == "" {
+			t.Errorf("%s: nobody serves", what)
+		}
+	}
+	m.Docker("volume", "create", "defx-default-dock.state.web")
+	say("one", "MORE", ", dirs: { state: 'web' }")
+	s.wants(3, "the volume defx-default-dock.state.web is not defx's", "was left as it is")
+	untouched("a volume", first)
+	if got := m.Docker("volume", "rm", "defx-default-dock.state.web"); got == "" {
+		t.Error("the stranger's volume went")
+	}
+
+	// Ports: of a container, and of a process that listens for datagrams.
+	image := m.Docker("inspect", "--format", "{{.Config.Image}}", old)
+	m.Docker("run", "-d", "--name", "mine", "-p", "7403:80", "--entrypoint", "/app/toy", image, "serve", "0.0.0.0:80")
+	say("one", "7401", "7401", "PORT", "7403")
+	s.wants(3, "port 7403 is taken by the container mine, which is not defx's", "was left as it is")
+	untouched("a container's port", first)
+	m.Exec("systemd-run -q --unit=datagrams /usr/bin/python3 -c x 2>/dev/null; perl -MIO::Socket::INET -e 'fork and exit; $s = IO::Socket::INET->new(Proto => \"udp\", LocalPort => 7404) or die; sleep 600' >/dev/null 2>&1 </dev/null")
+	say("one", "SAY", "7404")
+	s.wants(3, "port 7404 is taken by something on this machine that is not defx's", "was left as it is")
+	untouched("a process's port", first)
+
+	// The name of a version that is not there any more.
+	say("two")
+	s.wants(0, "1 updated")
+	second := containers(m)
+	m.Docker("run", "-d", "--name", old, "--entrypoint", "/app/toy", image, "sleep", "1h")
+	say("one")
+	s.wants(3, "the name "+old+" is taken by a container that is not defx's", "was left as it is")
+	untouched("a name", second)
+	if got := m.Docker("ps", "--format", "{{.Names}}"); !strings.Contains(got, "mine") || !strings.Contains(got, old) {
+		t.Errorf("a stranger was touched: %s", got)
+	}
+
+	// What is ours and lost is told by every apply that comes by. It says for which generation it was made.
+	if got := m.Docker("inspect", "--format", `{{index .Config.Labels "dev.defx.generation"}}`, name()); got != "2" {
+		t.Errorf("made for generation %q", got)
+	}
+	m.Docker("rm", "-f", old)
+	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten", "--entrypoint", "/app/toy", image, "sleep", "1h")
+	m.Docker("network", "create", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=lost.network", "lost")
+	say("three")
+	s.wants(0, "1 updated", "nothing leads to container forgotten on m1, network lost on m1: defx gc removes it")
+	if code, _ := s.run("gc"); code != 0 {
+		t.Error("no gc")
+	}
+	if got := m.Docker("ps", "-a", "--format", "{{.Names}}") + m.Docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "forgotten") || strings.Contains(got, "lost") || !strings.Contains(got, "mine") {
+		t.Errorf("after gc: %s", got)
+	}
+}
+
+// TestAnImageGoesThroughARegistry: what is made of a package is pushed with what
+// the machine's user may, and fetched from there; nothing is sent twice.
+func TestAnImageGoesThroughARegistry(t *testing.T) {
+	s := newDock(t, 1)
+	m := s.lab.Machines[0]
+	l, err := net.Listen("tcp", s.lab.Gateway()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const password = "open-sesame-7f3b"
+	var sent atomic.Int64
+	inner := registry.New()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, got, _ := r.BasicAuth(); got != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="here"`)
+			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}`, http.StatusUnauthorized)
+			return
+		}
+		if r.Method == http.MethodPatch || r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/blobs/") {
+			sent.Add(max(0, r.ContentLength))
+			if r.ContentLength < 0 {
+				sent.Add(1)
+			}
+		}
+		inner.ServeHTTP(w, r)
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	repository := l.Addr().String() + "/shop/toy"
+	say := func(word string) {
+		s.dock("{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: '" + word + "' } }, docker: { push: '" + repository + "' } } }\n")
+	}
+	says := func(want string) {
+		t.Helper()
+		if got, _ := m.Try("curl -s http://127.0.0.1:7501"); got != want+"\n" {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	say("one")
+	s.wants(3, "its image cannot be pushed to "+repository, "401 Unauthorized", "docker login on that machine")
+	m.Exec("docker --config /root/.docker login -u me -p " + password + " " + l.Addr().String() + " 2>/dev/null")
+	s.wants(0, "1 created")
+	says("one")
+	if sent.Load() == 0 {
+		t.Error("nothing was sent to the registry")
+	}
+	image := m.Docker("inspect", "--format", "{{.Image}}", strings.Split(containers(m)["d/web"], "/")[0])
+	if got := m.Docker("image", "inspect", "--format", "{{.RepoDigests}}", image); !strings.Contains(got, repository+"@sha256:") {
+		t.Errorf("it was not fetched from there: %s", got)
+	}
+
+	// What is there is not sent again: neither for another version of the same, nor after the engine lost it.
+	sent.Store(0)
+	say("two")
+	s.wants(0, "1 updated")
+	if code, _ := s.run("destroy", "--yes", "--confirm", "default"); code != 0 {
+		t.Error("no destroy")
+	}
+	m.Docker("rmi", "-f", image)
+	say("three")
+	s.wants(0, "1 created")
+	says("three")
+	if n := sent.Load(); n != 0 {
+		t.Errorf("%d bytes were sent again", n)
+	}
+
+	// A package that differs is another layer; gc takes what nobody leads to, tags of the registry too.
+	if err := os.MkdirAll(filepath.Join(s.dir, "build/more"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.copy(filepath.Join(s.dir, "build/toy"), "build/more/toy")
+	s.file("build/more/word", "more", 0o644)
+	s.dock("{ web: { service: { package: defx.artifact('../build/more'), command: ['./toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: 'four' } }, docker: { push: '" + repository + "' } } }\n")
+	s.wants(0, "1 updated")
+	says("four")
+	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
+		t.Error("no gc")
+	}
+	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
+		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
+	}
+	for _, dir := range []string{s.dir, filepath.Join(m.Root, "var/lib/defx")} {
+		filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if raw, rerr := os.ReadFile(p); err == nil && rerr == nil && bytes.Contains(raw, []byte(password)) {
+				t.Errorf("%s holds the password", p)
+			}
+			return nil
+		})
 	}
 }

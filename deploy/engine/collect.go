@@ -17,21 +17,30 @@ type Keep struct {
 	Image    func(reference string) bool // the same for images of registries: "…@sha256:HEX"
 }
 
-// Collect removes containers of ours that nothing leads to, and images that were
+// Collect removes containers and networks of ours that nothing leads to, and images that were
 // made or fetched for what is not needed any more.
 func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64, gone []string, err error) {
 	err = e.lasting(ctx, func(api *client.Client) error {
 		freed, gone = 0, nil
-		orphans, err := e.Orphans(ctx, "", keep.Unit)
+		left, networks, err := orphans(ctx, api, "", keep.Unit)
 		if err != nil {
 			return err
 		}
-		for _, name := range orphans {
+		for _, name := range left {
 			gone = append(gone, "container "+name)
 			if dry {
 				continue
 			}
 			if err := remove(ctx, api, name); err != nil {
+				return err
+			}
+		}
+		for _, name := range networks {
+			gone = append(gone, "network "+name)
+			if dry {
+				continue
+			}
+			if _, err := api.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsPermissionDenied(err) {
 				return err
 			}
 		}
@@ -41,7 +50,7 @@ func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64
 			return err
 		}
 		for _, c := range containers.Items {
-			used[c.ImageID] = used[c.ImageID] || !slices.Contains(orphans, strings.TrimPrefix(c.Names[0], "/"))
+			used[c.ImageID] = used[c.ImageID] || !slices.Contains(left, strings.TrimPrefix(c.Names[0], "/"))
 		}
 		images, err := api.ImageList(ctx, client.ImageListOptions{})
 		if err != nil {

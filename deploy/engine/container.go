@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -44,12 +45,13 @@ func find(ctx context.Context, api *client.Client, unit string) (*container.Insp
 // whatever is in the way is told before anything is stopped. replaced are the
 // units that will be stopped before it starts.
 func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) error {
+	names := []string{}
 	if docker.Kind(unit) == ".cron" {
 		var c docker.Cron
 		if _, err := read(unit, &c); err != nil {
 			return err
 		}
-		unit = c.Of
+		names, unit = append(names, unit), c.Of
 	}
 	if docker.Kind(unit) != ".container" {
 		return nil
@@ -60,6 +62,11 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		return err
 	}
 	return e.lasting(ctx, func(api *client.Client) error {
+		for _, name := range append(names, c.Before...) { // a stranger may have it
+			if _, err := find(ctx, api, name); err != nil {
+				return err
+			}
+		}
 		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 			return err
 		}
@@ -143,7 +150,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	}
 	initial := !c.NoInit && e.hasInit(ctx, api)
 	config := &container.Config{Image: image, Entrypoint: c.Entrypoint, Cmd: c.Args, Env: c.Env, User: c.User, WorkingDir: c.WorkDir,
-		Labels: labels(c.ID, unit, d), ExposedPorts: network.PortSet{}}
+		Labels: e.labels(c.ID, unit, d), ExposedPorts: network.PortSet{}}
 	host := &container.HostConfig{
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(c.Restart)}, ReadonlyRootfs: c.ReadOnly,
 		CapDrop: c.CapDrop, CapAdd: c.CapAdd, SecurityOpt: []string{"no-new-privileges"}, Tmpfs: c.Tmpfs, PortBindings: network.PortMap{},
@@ -209,7 +216,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 			}
 		}
 	}
-	for k, v := range labels(c.ID, unit, d) {
+	for k, v := range e.labels(c.ID, unit, d) {
 		config.Labels[k] = v
 	}
 	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // the machine keeps its name
@@ -319,7 +326,7 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 				return err
 			}
 			_, err = api.NetworkCreate(ctx, name, client.NetworkCreateOptions{Driver: "bridge",
-				Labels: labels(docker.ID{Scope: scope, Base: name}, name+".network", "")})
+				Labels: e.labels(docker.ID{Scope: scope, Base: name}, name+".network", "")})
 			if err != nil && !errdefs.IsConflict(err) {
 				return fmt.Errorf("the engine makes no network: %w", err)
 			}
@@ -345,7 +352,7 @@ func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Conta
 		if !errdefs.IsNotFound(err) {
 			return err
 		}
-		made, err := api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: m.Volume, Driver: "local", Labels: labels(docker.ID{Scope: c.Scope, Base: c.Base}, m.Volume, "")})
+		made, err := api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: m.Volume, Driver: "local", Labels: e.labels(docker.ID{Scope: c.Scope, Base: c.Base}, m.Volume, "")})
 		if err != nil {
 			return err
 		}
@@ -442,10 +449,19 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 				return fmt.Errorf("port %d is taken by the container %s, which is not defx's", p.Outer, strings.TrimPrefix(x.Names[0], "/"))
 			}
 		}
-		if mine || otherKind || p.Protocol != "tcp" {
+		if mine || otherKind {
 			continue
 		}
-		l, err := net.Listen("tcp", net.JoinHostPort(p.Address, strconv.Itoa(p.Outer)))
+		var l io.Closer
+		at := net.JoinHostPort(p.Address, strconv.Itoa(p.Outer))
+		switch p.Protocol {
+		case "tcp":
+			l, err = net.Listen("tcp", at)
+		case "udp":
+			l, err = net.ListenPacket("udp", at)
+		default:
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("port %d is taken by something on this machine that is not defx's: %w", p.Outer, err)
 		}

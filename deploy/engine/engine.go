@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,13 +43,15 @@ type Engine struct {
 
 	mu     sync.Mutex
 	api    *client.Client
-	path   string            // of the socket
-	busy   map[string]*turn  // name → who makes it now
-	looked map[string]int    // probe → its last exit code
-	ids    map[string]string // image → its id, once seen
-	init   *bool             // it has a process 1 to give away; nil: it was not asked
+	path   string                // of the socket
+	busy   map[string]*turn      // name → who makes it now
+	looked map[string]int        // probe → its last exit code
+	ids    map[string]string     // image → its id, once seen
+	ending map[string]chan error // unit → what it was stopped by, and is tidied up after
+	init   *bool                 // it has a process 1 to give away; nil: it was not asked
 
-	networks map[string]netip.Addr // scope and name → the machine's address in it
+	generations map[string]int        // scope → what is made now
+	networks    map[string]netip.Addr // scope and name → the machine's address in it
 }
 
 // Failed means that something of the user's own did not do what it should.
@@ -153,6 +156,7 @@ func (e *Engine) connect() (*client.Client, error) {
 	}
 	e.api, e.path = api, p
 	e.busy, e.looked, e.ids, e.networks = map[string]*turn{}, map[string]int{}, map[string]string{}, map[string]netip.Addr{}
+	e.ending = map[string]chan error{}
 	return api, nil
 }
 
@@ -343,13 +347,28 @@ func read(unit string, v any) (digest.Digest, error) {
 	return digest.Bytes(raw), nil
 }
 
-func labels(id docker.ID, unit string, d digest.Digest) map[string]string {
+// Making tells for which generation of a scope things are made from now on.
+func (e *Engine) Making(scope string, generation int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.generations == nil {
+		e.generations = map[string]int{}
+	}
+	e.generations[scope] = generation
+}
+
+func (e *Engine) labels(id docker.ID, unit string, d digest.Digest) map[string]string {
 	out := map[string]string{docker.LabelScope: id.Scope, docker.LabelBase: id.Base, docker.LabelUnit: unit}
 	if id.Address != "" {
 		out[docker.LabelAddress] = id.Address
 	}
 	if d != "" {
 		out[docker.LabelDigest] = string(d)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := e.generations[id.Scope]; n > 0 {
+		out[docker.LabelGeneration] = strconv.Itoa(n)
 	}
 	return out
 }

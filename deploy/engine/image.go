@@ -26,6 +26,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
@@ -74,8 +75,33 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 		if err != nil {
 			return fmt.Errorf("its image cannot be made: %w", err)
 		}
+		if c.Build.Push != "" {
+			return e.push(ctx, api, img, c.Build.Push, tag)
+		}
 		return e.load(ctx, api, img, base, tag)
 	})
+}
+
+// push takes an image to a registry, but for the layers that it has, and lets
+// the engine fetch it from there, but for the layers that that one has.
+func (e *Engine) push(ctx context.Context, api *client.Client, img v1.Image, repository, tag string) error {
+	d, err := img.Digest()
+	if err != nil {
+		return err
+	}
+	ref, err := name.NewTag(repository + tag[strings.LastIndexByte(tag, ':'):])
+	if err != nil {
+		return fmt.Errorf("repository %q: %w", repository, err)
+	}
+	if err := remote.Write(ref, img, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx")); err != nil {
+		return fmt.Errorf("its image cannot be pushed to %s: %w", repository, err)
+	}
+	whole := repository + "@" + d.String()
+	if err := e.pull(ctx, api, whole); err != nil {
+		return err
+	}
+	_, err = api.ImageTag(ctx, client.ImageTagOptions{Source: whole, Target: tag})
+	return err
 }
 
 // ensure makes an image if it is not there.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,7 @@ func (e *Engine) Start(ctx context.Context, unit string) error {
 }
 
 func (e *Engine) start(ctx context.Context, api *client.Client, unit string) error {
+	e.ended(ctx, unit)
 	var c docker.Container
 	d, err := read(unit, &c)
 	if err != nil {
@@ -149,7 +151,7 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 			if err != nil {
 				return err
 			}
-			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: labels(p.ID, unit, d),
+			config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--pause"}, Labels: e.labels(p.ID, unit, d),
 				ExposedPorts: network.PortSet{}}
 			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
 				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"},
@@ -190,12 +192,16 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 
 // ours lists all containers with a label, stopped ones too.
 func ours(ctx context.Context, api *client.Client, label, value string) ([]container.Summary, error) {
-	f := label
-	if value != "" {
-		f += "=" + value
-	}
-	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: make(client.Filters).Add("label", f)})
+	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelled(label, value)})
 	return res.Items, err
+}
+
+// labelled asks for what has a label; value "" = any.
+func labelled(label, value string) client.Filters {
+	if value != "" {
+		label += "=" + value
+	}
+	return make(client.Filters).Add("label", label)
 }
 
 // once runs a command to its end, as a container of its own that sees what the
@@ -364,6 +370,7 @@ func (e *Engine) Stop(ctx context.Context, unit string) error {
 }
 
 func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) error {
+	e.ended(ctx, unit)
 	have, err := find(ctx, api, unit)
 	if err != nil || have == nil {
 		if err != nil && strings.Contains(err.Error(), "not defx's") {
@@ -378,14 +385,79 @@ func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) erro
 			return err
 		}
 	}
-	_, err = api.ContainerStop(ctx, have.ID, client.ContainerStopOptions{}) // also ends restarting
-	if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
-		err = nil
-	}
-	if err != nil {
+	over := make(chan error, 1)
+	lasting := context.WithoutCancel(ctx)
+	go func() { over <- e.end(lasting, have) }()
+	select {
+	case err := <-over:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-e.dead(ctx, have): // the rest is the engine tidying up
+		e.mu.Lock()
+		e.ending[unit] = over
+		e.mu.Unlock()
+		return nil
 	}
-	return policy(ctx, api, have, "no") // what was stopped does not come back with the engine
+}
+
+// end stops a container, for good: it does not come back with the engine.
+func (e *Engine) end(ctx context.Context, c *container.InspectResponse) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	return e.lasting(ctx, func(api *client.Client) error {
+		_, err := api.ContainerStop(ctx, c.ID, client.ContainerStopOptions{}) // also ends restarting
+		if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		return policy(ctx, api, c, "no")
+	})
+}
+
+// ended waits until the engine has tidied up after units that were stopped. That
+// it could not, whoever starts or removes them now is told.
+func (e *Engine) ended(ctx context.Context, units ...string) {
+	for _, unit := range units {
+		e.mu.Lock()
+		over := e.ending[unit]
+		delete(e.ending, unit)
+		e.mu.Unlock()
+		if over == nil {
+			continue
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// dead tells when nothing of a container runs any more, which may be long before
+// the engine has taken away its network and mounts. It stays silent about one
+// that keeps more than its processes from its successor (ports of the machine), and
+// where that cannot be seen.
+func (e *Engine) dead(ctx context.Context, c *container.InspectResponse) <-chan struct{} {
+	pid := c.State.Pid
+	// The first process of a namespace ends last. That it is this one, its group tells.
+	if group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)); pid == 0 || err != nil || !bytes.Contains(group, []byte(c.ID)) ||
+		c.HostConfig.PidMode != "" || len(c.HostConfig.PortBindings) > 0 {
+		return nil
+	}
+	out := make(chan struct{})
+	go func() {
+		for ctx.Err() == nil {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if _, state, _ := bytes.Cut(stat, []byte(") ")); err != nil || bytes.HasPrefix(state, []byte("Z")) {
+				close(out)
+				return
+			}
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	return out
 }
 
 // policy says when the engine starts a container by itself.
@@ -401,21 +473,40 @@ func policy(ctx context.Context, api *client.Client, c *container.InspectRespons
 }
 
 func (e *Engine) removeNetwork(ctx context.Context, api *client.Client, name string) error {
-	res, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
-	if errdefs.IsNotFound(err) {
-		return nil
+	e.mu.Lock()
+	leaving := slices.Collect(maps.Keys(e.ending))
+	e.mu.Unlock()
+	e.ended(ctx, leaving...)
+	for try := 0; ; try++ {
+		res, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if res.Network.Labels[docker.LabelUnit] != name+".network" {
+			return nil
+		}
+		e.forget()
+		if _, err = api.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err == nil || errdefs.IsNotFound(err) {
+			return nil
+		}
+		// Engines lose count of what is in a network where many leave at once, and remember it wrongly until they are
+		// restarted. Then it stays, as an orphan: nothing is in it.
+		empty := len(res.Network.Containers) == 0 && strings.Contains(err.Error(), "active endpoints")
+		switch {
+		case !empty:
+			return fmt.Errorf("the network %s does not go: %w", name, err)
+		case try == 4:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	if err != nil {
-		return err
-	}
-	if res.Network.Labels[docker.LabelUnit] != name+".network" {
-		return nil
-	}
-	defer e.forget()
-	if _, err = api.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("the network %s does not go: %w", name, err)
-	}
-	return nil
 }
 
 // Restart starts anew what stands. A job runs now, to its end.
@@ -480,6 +571,7 @@ func (e *Engine) Remove(ctx context.Context, unit string) error {
 	if !slices.Contains([]string{".container", ".once", ".pod", ".cron"}, docker.Kind(unit)) {
 		return nil
 	}
+	e.ended(ctx, unit)
 	return e.lasting(ctx, func(api *client.Client) error {
 		have, err := find(ctx, api, unit)
 		if err != nil {

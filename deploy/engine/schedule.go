@@ -50,6 +50,17 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	if err != nil {
 		return err
 	}
+	// The one before goes first: it sweeps what it takes for earlier versions of the job.
+	have, err := find(ctx, api, unit)
+	if err != nil {
+		return err
+	}
+	runs := have != nil && have.State.Running && have.Config.Labels[docker.LabelDigest] == string(d)
+	if have != nil && !runs {
+		if err := remove(ctx, api, have.ID); err != nil {
+			return err
+		}
+	}
 	for _, script := range c.Before {
 		if err := e.once(ctx, script); err != nil {
 			return err
@@ -60,20 +71,8 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			return err
 		}
 	}
-	if _, err := e.create(ctx, api, cron.Of, &c, job); err != nil {
+	if _, err := e.create(ctx, api, cron.Of, &c, job); err != nil || runs {
 		return err
-	}
-	have, err := find(ctx, api, unit)
-	if err != nil {
-		return err
-	}
-	if have != nil {
-		if have.State.Running && have.Config.Labels[docker.LabelDigest] == string(d) {
-			return nil
-		}
-		if err := remove(ctx, api, have.ID); err != nil {
-			return err
-		}
 	}
 	image, err := e.self(ctx, api)
 	if err != nil {
@@ -82,7 +81,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	if err := os.MkdirAll(RunsDir, 0o755); err != nil {
 		return err
 	}
-	config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--cron", filepath.Join(docker.Dir, unit)}, Labels: labels(cron.ID, unit, d)}
+	config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--cron", filepath.Join(docker.Dir, unit)}, Labels: e.labels(cron.ID, unit, d)}
 	host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, NetworkMode: "none",
 		CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "1m", "max-file": "2"}},

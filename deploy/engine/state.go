@@ -25,6 +25,7 @@ type State struct {
 	PID      int
 	Restarts int
 	Since    time.Time
+	Said     string   // by its image's own health check that found it unhealthy
 	Drift    []string // what is not as it was made, one sentence each
 }
 
@@ -107,6 +108,10 @@ func (s *State) of(have *container.InspectResponse) {
 				s.Active, s.Sub = "activating", "health"
 			case container.Unhealthy:
 				s.Sub = "unhealthy"
+				if n := len(h.Log); n > 0 {
+					said := strings.TrimSpace(h.Log[n-1].Output)
+					s.Said = said[max(0, len(said)-500):]
+				}
 			}
 		}
 	default:
@@ -198,24 +203,58 @@ func (e *Engine) Hosts(ctx context.Context, unit string) ([]string, error) {
 	return out, err
 }
 
-// Orphans lists containers of a scope ("" = all) that nothing known leads to.
+// Orphans lists what is there in the name of a scope ("" = all) and nothing known
+// leads to: containers, networks, and volumes that nobody mounts.
 func (e *Engine) Orphans(ctx context.Context, scope string, known func(unit string) bool) ([]string, error) {
 	var out []string
 	err := e.lasting(ctx, func(api *client.Client) error {
-		list, err := ours(ctx, api, docker.LabelScope, scope)
+		containers, networks, err := orphans(ctx, api, scope, known)
+		if err != nil {
+			return err
+		}
+		res, err := api.VolumeList(ctx, client.VolumeListOptions{Filters: labelled(docker.LabelScope, scope).Add("dangling", "true")})
 		if err != nil {
 			return err
 		}
 		out = nil
-		for _, c := range list {
-			if u := c.Labels[docker.LabelUnit]; !known(u) && !(c.State == container.StateRunning && c.Labels[docker.LabelAddress] != "" && isJob(c, known)) {
-				out = append(out, strings.TrimPrefix(c.Names[0], "/"))
-			}
+		for _, c := range containers {
+			out = append(out, "container "+c)
+		}
+		for _, n := range networks {
+			out = append(out, "network "+n)
+		}
+		for _, v := range res.Items {
+			out = append(out, "volume "+v.Name)
 		}
 		slices.Sort(out)
 		return nil
 	})
 	return out, err
+}
+
+// orphans gives those that nobody would miss, by their names.
+func orphans(ctx context.Context, api *client.Client, scope string, known func(unit string) bool) (containers, networks []string, err error) {
+	list, err := ours(ctx, api, docker.LabelScope, scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range list {
+		if u := c.Labels[docker.LabelUnit]; !known(u) && !(c.State == container.StateRunning && c.Labels[docker.LabelAddress] != "" && isJob(c, known)) {
+			containers = append(containers, strings.TrimPrefix(c.Names[0], "/"))
+		}
+	}
+	nets, err := api.NetworkList(ctx, client.NetworkListOptions{Filters: labelled(docker.LabelScope, scope)})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, n := range nets.Items {
+		if !known(n.Labels[docker.LabelUnit]) {
+			networks = append(networks, n.Name)
+		}
+	}
+	slices.Sort(containers)
+	slices.Sort(networks)
+	return containers, networks, nil
 }
 
 // isJob tells whether a container is an earlier version of a job that comes to its end.

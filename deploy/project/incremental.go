@@ -1,6 +1,7 @@
 package project
 
 import (
+	"encoding/binary"
 	"maps"
 	"runtime"
 	"slices"
@@ -96,7 +97,12 @@ func (p *Project) memoryOf(in compile.Input, resources int) *memory {
 
 // valueOf names all that a functionality is decoded from.
 func valueOf(f lang.Functionality) digest.Digest {
-	return digest.Bytes(cache.Lengths(f.Value, f.Base))
+	h := digest.New()
+	for _, part := range [][]byte{f.Value, f.Base} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
+	}
+	return h.Digest()
 }
 
 // sketches gives those of what stands as they know it.

@@ -217,7 +217,7 @@ func named(res *lang.Result) (artifacts, images map[string]bool, whole bool) {
 	walk = func(v any, key, in string) {
 		switch v := v.(type) {
 		case string:
-			if key == "image" && in == "service" && !lock.HasDigest(v) && v != "" {
+			if (key == "image" && in == "service" || key == "base" && in == "docker") && !lock.HasDigest(v) && v != "" {
 				images[v] = true
 			}
 			t, err := token.Split(v)

@@ -11,6 +11,9 @@ import (
 	"github.com/gowebpki/jcs"
 )
 
+// CanonicalJSON is the RFC 8785 form of JSON that encoding/json wrote.
+func CanonicalJSON(raw []byte) ([]byte, error) { return canonical(raw) }
+
 // canonical brings JSON that encoding/json wrote, without white space, into the
 // form of RFC 8785. It sorts and copies; whatever it is not sure of (numbers
 // that are not short and whole, bytes that are not UTF-8, repeated names) makes
@@ -21,6 +24,20 @@ func canonical(raw []byte) ([]byte, error) {
 		return s.out, nil
 	}
 	return jcs.Transform(raw)
+}
+
+// AppendText appends the canonical form of a text.
+func AppendText[T ~string](out []byte, s T) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			raw, err := Canonical(string(s))
+			if err != nil {
+				panic(err) // a text always encodes
+			}
+			return append(out, raw...)
+		}
+	}
+	return append(append(append(out, '"'), s...), '"')
 }
 
 type sorter struct {

@@ -285,7 +285,10 @@ func (t Text) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads the form that Text documents.
 func (t *Text) UnmarshalJSON(b []byte) error {
 	var s string
-	if err := json.Unmarshal(b, &s); err == nil {
+	if len(b) > 0 && (b[0] == '"' || b[0] == 'n') { // null is the empty text
+		if err := json.Unmarshal(b, &s); err != nil {
+			return err
+		}
 		*t = Lit(s)
 		return nil
 	}

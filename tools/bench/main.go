@@ -26,7 +26,9 @@ var (
 	runs     = flag.Int("runs", 5, "runs of each")
 	services = flag.String("services", "1000,10000", "sizes of deployments, in services")
 	keep     = flag.String("keep", "", "folder for the workloads (default a temporary one)")
-	only     = flag.String("only", "", "eval or plan")
+	only     = flag.String("only", "", "eval, plan or compose")
+	compose  = flag.String("compose", "", "a docker-compose to measure beside, on the engine that is here")
+	beside   = flag.Int("beside", 50, "services of that")
 )
 
 func main() {
@@ -49,6 +51,13 @@ func run() error {
 	program, err := filepath.Abs(*defx)
 	if err != nil {
 		return err
+	}
+	if *only == "compose" {
+		theirs, err := filepath.Abs(*compose)
+		if err != nil {
+			return err
+		}
+		return besideCompose(dir, program, theirs, *beside)
 	}
 	if *only != "plan" {
 		if err := evaluators(dir, program); err != nil {
@@ -204,13 +213,46 @@ func plans(dir, program string) error {
 			}
 			measure(&cost{}, muchPatience, env, plan...)
 		}
-		row := func(c cost) string {
-			if c.fail != "" {
-				return "failed: " + c.fail
-			}
-			return fmt.Sprintf("%.2f s (%.2f s CPU), %d MiB", c.wall.Seconds(), c.cpu.Seconds(), c.kib>>10)
-		}
-		fmt.Printf("| %d | %d | %s | %s | %s | %s |\n", n, w.libraries, row(first), row(apply), row(none), row(touched))
+		fmt.Printf("| %d | %d | %s | %s | %s | %s |\n", n, w.libraries, wallOf(first), wallOf(apply), wallOf(none), wallOf(touched))
 	}
+	return besideTerraform(dir)
+}
+
+// besideTerraform measures a thousand of Terraform's own resources, which stand
+// for nothing and ask nobody.
+func besideTerraform(dir string) error {
+	terraform, err := exec.LookPath("terraform")
+	if err != nil {
+		return nil
+	}
+	root := filepath.Join(dir, "terraform")
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	var b strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&b, "resource \"terraform_data\" \"s%d\" {\n  input = { command = \"/usr/bin/svc --port %d\", level = \"info\" }\n}\n", i, 1000+i)
+	}
+	if err := put(root, "main.tf", b.String()); err != nil {
+		return err
+	}
+	in := []string{terraform, "-chdir=" + root}
+	measure(&cost{}, muchPatience, nil, append(in, "init")...)
+	var first, apply, none cost
+	for range min(*runs, 3) {
+		measure(&first, muchPatience, nil, append(in, "plan")...)
+	}
+	measure(&apply, muchPatience, nil, append(in, "apply", "-auto-approve")...)
+	for range min(*runs, 3) {
+		measure(&none, muchPatience, nil, append(in, "plan")...)
+	}
+	fmt.Printf("\nTerraform, 1,000 resources of its own: first plan %s, apply %s, plan without changes %s\n", wallOf(first), wallOf(apply), wallOf(none))
 	return nil
+}
+
+func wallOf(c cost) string {
+	if c.fail != "" {
+		return "failed: " + c.fail
+	}
+	return fmt.Sprintf("%.2f s (%.2f s CPU), %d MiB", c.wall.Seconds(), c.cpu.Seconds(), c.kib>>10)
 }
