@@ -23,7 +23,7 @@ func (r *run) behind(service string) []plan.Record {
 
 // note remembers what leads users somewhere, as it stood before anything was done.
 func (r *run) note(records []plan.Record) {
-	r.outside = map[string]bool{}
+	r.outside, r.renames = map[string]bool{}, map[string]string{}
 	for _, rec := range records {
 		if rec.Drain > 0 {
 			r.leads = append(r.leads, rec)

@@ -258,6 +258,10 @@ func TestARenamedResource(t *testing.T) {
 	if code, out := c.run("plan", "--exit-code"); code != 0 || len(c.starts()) > 0 {
 		t.Errorf("what was renamed once is not renamed again\n%s", out)
 	}
+	c.must("rollback", "--to", "1", "--yes") // to the old names
+	if after := ids(); after != before {
+		t.Errorf("what was renamed back was made anew:\n%s\n%s", before, after)
+	}
 	c.must("destroy", "--confirm", "dev")
 	if n := c.count("DescribeVpcs", "vpcId"); n != 0 {
 		t.Errorf("%d networks are left", n)
