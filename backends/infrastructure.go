@@ -39,6 +39,7 @@ type Module struct {
 	Spec     json.RawMessage     // address → fields: what differences are shown of
 	Sources  map[string][]string // address → where it stands in the entry's value
 	Replaces []string            // fields, as pointers into Spec, whose change makes a new resource of it
+	Hides    []string            // fields, as pointers into Spec, whose values are not shown
 	Protect  bool
 	Stateful bool
 	Follows  []string // services whose places it tells others, sorted
@@ -203,7 +204,7 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Spec: m.Spec}
+		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Hides: m.Hides, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
 	reader := &graph.Service{Address: m.Address}
 	values, p := plan.Values{}, plan.Placed{}

@@ -126,8 +126,8 @@ func (c *compiler) balancer(f *function, d *decoder) *graph.Balancer {
 	}
 	slices.Sort(out.Sets)
 	out.Sets = slices.Compact(out.Sets)
-	if t, err := time.ParseDuration(out.Drain); err == nil && (t%time.Second != 0 || t < time.Second || t > time.Hour) {
-		d.errorf(append(slices.Clone(at), "drain"), "%s is no time for it", out.Drain).WithHint("whole seconds, from 1s to 1h")
+	if t, err := time.ParseDuration(out.Drain); err == nil && (t%time.Second != 0 || t < time.Second || t > 30*time.Minute) {
+		d.errorf(append(slices.Clone(at), "drain"), "%s is no time for it", out.Drain).WithHint("whole seconds, from 1s to 30m")
 	}
 	return out
 }

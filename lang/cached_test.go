@@ -21,7 +21,7 @@ func here(t *testing.T) {
 		a := &answer{}
 		switch {
 		case r.Whole != nil:
-			whole(r.Config, *r.Whole, a)
+			whole(r.Config, *r.Whole, a, nil)
 		case r.Locate != nil:
 			a.Positions = locate(r.Config, *r.Locate)
 		}

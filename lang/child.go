@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/defx-dev/defx/lang/cache"
 	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/lint"
+	"golang.org/x/sync/errgroup"
 )
 
 // Evaluation happens in a child process, because nothing else can stop a
@@ -52,6 +55,7 @@ type wholeRequest struct {
 type answer struct {
 	Errors    diag.List
 	Result    *Result         `json:",omitempty"`
+	At        int             `json:",omitempty"` // of a library that is told before the others: its place among them
 	Names     []string        `json:",omitempty"` // of libraries, or of functionalities
 	Positions []diag.Position `json:",omitempty"`
 	Output    string          `json:",omitempty"`
@@ -74,15 +78,26 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	debug.SetGCPercent(1000) // most evaluations are small and short
+	debug.SetGCPercent(400) // most evaluations are small and short
 	if bounded {
-		debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound, but do not crawl along it
+		debug.SetMemoryLimit(l.Memory * 5 / 8) // collect well before the hard bound: on a busy machine collecting takes its time
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
 		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
 			return 1
 		}
 	}
 	a := &answer{}
+	var mu sync.Mutex
+	var torn error
+	told := func(n int, l *Library) { // what is told need not be kept: there may be very many
+		raw := (&answer{At: n, Result: &Result{Libraries: []Library{*l}}}).encode()
+		*l = Library{}
+		mu.Lock()
+		defer mu.Unlock()
+		if _, err := out.Write(cache.Lengths(raw)); err != nil {
+			torn = err
+		}
+	}
 	switch {
 	case r.File != nil:
 		a.Output, a.Errors = evalFile(*r.File)
@@ -93,9 +108,9 @@ func Child(in io.Reader, out io.Writer) int {
 	case r.Lint != nil:
 		lintAll(r.Config, *r.Lint, a)
 	case r.Whole != nil:
-		whole(r.Config, *r.Whole, a)
+		whole(r.Config, *r.Whole, a, told)
 	}
-	if _, err := out.Write(a.encode()); err != nil {
+	if _, err := out.Write(cache.Lengths(a.encode())); err != nil || torn != nil {
 		return 1
 	}
 	return 0
@@ -116,6 +131,34 @@ func (a *answer) encode() []byte {
 	}
 	parts[0] = must(a)
 	return cache.Lengths(parts...)
+}
+
+// decodeAnswers puts libraries that were told one by one where they belong.
+func decodeAnswers(raw []byte) (*answer, error) {
+	list, err := cache.Parts(raw)
+	if err != nil || len(list) == 0 {
+		return nil, fmt.Errorf("the evaluation's answer is torn: %w", err)
+	}
+	all := make([]*answer, len(list))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range list {
+		g.Go(func() (err error) {
+			all[i], err = decodeAnswer(list[i])
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	a := all[len(all)-1]
+	for _, one := range all[:len(all)-1] {
+		if a.Result == nil || one.At >= len(a.Result.Libraries) || one.Result == nil || len(one.Result.Libraries) != 1 {
+			return nil, errors.New("the evaluation's answer tells of libraries that nobody asked for")
+		}
+		a.Result.Libraries[one.At] = one.Result.Libraries[0]
+	}
+	return a, nil
 }
 
 func decodeAnswer(raw []byte) (*answer, error) {

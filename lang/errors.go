@@ -100,10 +100,35 @@ func position(l ast.LocationRange) diag.Position {
 	return diag.Position{File: string(l.File.DiagnosticFileName), Line: l.Begin.Line, Col: l.Begin.Column}
 }
 
-// syntaxRE matches what go-jsonnet says of text that is no Jsonnet.
-var syntaxRE = regexp.MustCompile(`(?i)^(unexpected: |not a unary operator|expected |unterminated|couldn't lex|could not lex|did not expect|got |unexpected end|open .* not closed|a comma|duplicate|could not parse|missing)|while parsing|^text block`)
+// hints tell what to do about messages of go-jsonnet and of our own library. The
+// first that fits counts.
+var hints = []struct {
+	says *regexp.Regexp
+	hint string
+}{
+	{says(`^max stack frames exceeded`), "something calls itself without an end"},
+	{says(`^field does not exist`), "the field is read here; a library may have renamed it"},
+	{says(`^couldn't open import`), "paths start at the importing file, then at -J folders, then at vendor/"},
+	{says(`^libs: `), "libs: { name: import 'library.libsonnet' }"},
+	{says(`^overrides: `), "overrides: { 'lib/name': { service+: { env+: { NAME: 'value' } } } }"},
+	{says(`^a library is an object`), "{ name: { service: { command: ['/usr/bin/program'] } } }"},
+	{says(`^join: the function`), "function(r) r.host + ':' + r.port('name') gives a text"},
+	{says(`^a deployment is an object`), "{ name: 'shop', libs: { … }, machines: { … } }"},
+	{says(`a function of one replica is needed$|: a function of one replica is needed, `), "each(function(r) r.host), join(',', function(r) r.host)"},
+	{says(`\.join: the separator is a text`), "join(',', function(r) …)"},
+	{says(`^defx\.all: `), "connects: { targets: defx.all({ port: 'metrics' }) }"},
+	{says(`^(not enough|too many) values to format`), "each % of the text takes one of the values; %% is a percent sign"},
+	{says(`^unknown escape sequence`), "@'…' takes backslashes as they are; '\\\\' is one backslash"},
+	{says(`(?i)^(unexpected: |not a unary operator|expected |unterminated|couldn't lex|could not lex|did not expect|got |unexpected end|open .* not closed|a comma|duplicate|could not parse|missing)|while parsing|^text block`),
+		"a comma, a bracket or a quote is missing or too much, here or just before"},
+	{says(`^unexpected type `), "a value of another kind is needed here; look at what it is joined or compared with"},
+	{says(`^unknown variable: \S`), "declare it with local, or import the library that has it"},
+}
 
-var unknownVar = regexp.MustCompile(`^Unknown variable: (\S+)`)
+var says = regexp.MustCompile
+
+// noValue ends a message that brings its own hint.
+const noValue = "is no value: read something of it, such as .host, .port(name) or .each(function(r) …)"
 
 // improve puts a message into our form and adds what to do.
 func improve(e *diag.Error) *diag.Error {
@@ -113,41 +138,15 @@ func improve(e *diag.Error) *diag.Error {
 	if e.Hint != "" {
 		return e
 	}
-	switch {
-	case strings.HasPrefix(e.Msg, "max stack frames exceeded"):
-		e.Hint = "something calls itself without an end"
-	case strings.HasPrefix(e.Msg, "field does not exist"):
-		e.Hint = "the field is read here; a library may have renamed it"
-	case strings.HasPrefix(e.Msg, "couldn't open import"):
-		e.Hint = "paths start at the importing file, then at -J folders, then at vendor/"
-	case strings.HasPrefix(e.Msg, "libs: "):
-		e.Hint = "libs: { name: import 'library.libsonnet' }"
-	case strings.HasPrefix(e.Msg, "overrides: "):
-		e.Hint = "overrides: { 'lib/name': { service+: { env+: { NAME: 'value' } } } }"
-	case strings.HasPrefix(e.Msg, "a library is an object"):
-		e.Hint = "{ name: { service: { command: ['/usr/bin/program'] } } }"
-	case strings.HasPrefix(e.Msg, "join: the function"):
-		e.Hint = "function(r) r.host + ':' + r.port('name') gives a text"
-	case strings.HasPrefix(e.Msg, "a deployment is an object"):
-		e.Hint = "{ name: 'shop', libs: { … }, machines: { … } }"
-	case strings.HasSuffix(e.Msg, "a function of one replica is needed") || strings.Contains(e.Msg, ": a function of one replica is needed, "):
-		e.Hint = "each(function(r) r.host), join(',', function(r) r.host)"
-	case strings.Contains(e.Msg, ".join: the separator is a text"):
-		e.Hint = "join(',', function(r) …)"
-	case strings.HasPrefix(e.Msg, "defx.all: "):
-		e.Hint = "connects: { targets: defx.all({ port: 'metrics' }) }"
-	case strings.HasPrefix(e.Msg, "not enough values to format"), strings.HasPrefix(e.Msg, "too many values to format"):
-		e.Hint = "each % of the text takes one of the values; %% is a percent sign"
-	case strings.HasPrefix(e.Msg, "unknown escape sequence"):
-		e.Hint = "@'…' takes backslashes as they are; '\\\\' is one backslash"
-	case strings.HasSuffix(e.Msg, "is no value: read something of it, such as .host, .port(name) or .each(function(r) …)"):
+	if strings.HasSuffix(e.Msg, noValue) {
 		e.Msg, e.Hint, _ = strings.Cut(e.Msg, ": ")
-	case syntaxRE.MatchString(e.Msg):
-		e.Hint = "a comma, a bracket or a quote is missing or too much, here or just before"
-	case strings.HasPrefix(e.Msg, "unexpected type "):
-		e.Hint = "a value of another kind is needed here; look at what it is joined or compared with"
-	case unknownVar.MatchString("U" + strings.TrimPrefix(e.Msg, "u")):
-		e.Hint = "declare it with local, or import the library that has it"
+		return e
+	}
+	for _, h := range hints {
+		if h.says.MatchString(e.Msg) {
+			e.Hint = h.hint
+			break
+		}
 	}
 	return e
 }

@@ -87,7 +87,7 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 		}
 		return nil, &dead{fmt.Sprintf("evaluation died: %v: %s", err, firstLine(said)), ""}
 	}
-	return decodeAnswer(out.Bytes())
+	return decodeAnswers(out.Bytes())
 }
 
 func firstLine(s string) string {

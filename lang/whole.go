@@ -214,8 +214,9 @@ func (e *evaluator) askInto(expr string, v any) *diag.Error {
 	return nil
 }
 
-// whole answers a wholeRequest.
-func whole(c Config, r wholeRequest, a *answer) {
+// whole answers a wholeRequest. Of several libraries each goes to told as soon as
+// it is there; nil = all are in the answer.
+func whole(c Config, r wholeRequest, a *answer, told func(n int, l *Library)) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
@@ -238,7 +239,7 @@ func whole(c Config, r wholeRequest, a *answer) {
 	case r.Only != "":
 		a.Result = &Result{Libraries: []Library{e.library(r.Only)}}
 	case len(r.Some) > 0:
-		a.Result = &Result{Libraries: libraries(c, i, e, r.Some)}
+		a.Result = &Result{Libraries: libraries(c, i, e, r.Some, told)}
 	default:
 		a.Result = &Result{}
 		reads := e.alone(func() { a.Names, a.Errors = e.entry(c, a.Result) })
@@ -247,7 +248,7 @@ func whole(c Config, r wholeRequest, a *answer) {
 		}
 		a.Result.EntryReads = reads
 		if r.All {
-			a.Result.Libraries = libraries(c, i, e, a.Names)
+			a.Result.Libraries = libraries(c, i, e, a.Names, told)
 		}
 	}
 	a.Result.Reads = i.list()
@@ -365,7 +366,7 @@ assert std.isObject(x);
 }
 
 // libraries evaluates all libraries on all cores, each worker with a VM of its own.
-func libraries(c Config, i *importer, first *evaluator, names []string) []Library {
+func libraries(c Config, i *importer, first *evaluator, names []string, told func(n int, l *Library)) []Library {
 	out := make([]Library, len(names))
 	jobs := make(chan int)
 	var wg sync.WaitGroup
@@ -379,7 +380,9 @@ func libraries(c Config, i *importer, first *evaluator, names []string) []Librar
 				}
 			}
 			reads := e.alone(func() { out[n] = e.library(names[n]) })
-			out[n].Reads = reads
+			if out[n].Reads = reads; told != nil {
+				told(n, &out[n])
+			}
 		}
 	}
 	for w := range min(runtime.GOMAXPROCS(0), max(len(names), 1)) {

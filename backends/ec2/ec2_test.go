@@ -256,3 +256,24 @@ func TestUserDataHoldsNothingOfAService(t *testing.T) {
 		t.Error("the module of the instances depends on what runs there")
 	}
 }
+
+// TestAnInstanceWithDataIsNotReplacedUnasked: Terraform would take its disk along.
+func TestAnInstanceWithDataIsNotReplacedUnasked(t *testing.T) {
+	for _, state := range []string{"", "db"} {
+		g := pooled(service("db", "", func(s *graph.Service) { s.Spec.Dirs.State = state }))
+		if _, errs := Pack(g, nil, nothingKnown); len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		out, errs := New().Modules(g)
+		if len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		m, err := Realize(out.List[0].Payload, func(token.Token) (string, bool) { return "x", true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keeps := m.Keep("aws_instance.ec2-0"); keeps != (state != "") {
+			t.Errorf("state %q: %v", state, m.Keeps)
+		}
+	}
+}

@@ -528,9 +528,12 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
 		out.Sources[m.address()] = m.res.Path
 		for _, k := range slices.Sorted(maps.Keys(m.written)) {
-			if m.kind != nil && slices.Contains(m.kind.ForceNew, k) {
-				p := m.written[k]
-				out.Replaces = append(out.Replaces, plan.Pointer([]string{m.address(), p[len(p)-1]}))
+			field := plan.Pointer(append([]string{m.address()}, m.written[k][len(m.res.Path):]...))
+			if slices.Contains(m.kind.ForceNew, k) {
+				out.Replaces = append(out.Replaces, field)
+			}
+			if a := m.kind.Block.Attributes[k]; a != nil && a.Sensitive {
+				out.Hides = append(out.Hides, field)
 			}
 		}
 	}

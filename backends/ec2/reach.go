@@ -15,7 +15,7 @@ import (
 type Link struct {
 	From  string   `json:"from"`
 	To    string   `json:"to"`
-	By    string   `json:"by"` // loopback, vpc or network
+	By    string   `json:"by"` // loopback, vpc, balancer, network, or what the target allows
 	Why   string   `json:"why"`
 	Ports []string `json:"ports"` // sorted
 }
@@ -44,6 +44,19 @@ func Links(g *graph.Graph) []Link {
 				}
 				out = append(out, l)
 			}
+		}
+	}
+	for _, b := range g.Balancers {
+		for _, a := range b.Attachments {
+			t := g.Find(a.Backend)
+			if t == nil {
+				continue
+			}
+			l := Link{From: b.Address.String(), To: a.Backend.String(), By: "balancer", Why: "attached: the security group of " + t.Machine + " lets it in", Ports: []string{fmt.Sprintf("tcp/%d", t.Spec.Ports[b.Target].Port)}}
+			if !a.Attached {
+				l.Why = "not attached: defx attach " + l.From + " does it"
+			}
+			out = append(out, l)
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Link) int { return strings.Compare(a.From+" "+a.To, b.From+" "+b.To) })

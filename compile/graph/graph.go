@@ -67,7 +67,7 @@ type Balance struct {
 	Target   string       `json:"target" required:"true"`                            // name of the port of its backends that it leads to
 	Attach   string       `json:"attach" enum:"auto,manual" default:"manual"`        // `auto`: a backend is put behind it as soon as it is ready; `manual`: by `defx attach`, an approval of its own
 	Kind     string       `json:"kind" enum:"network,application" default:"network"` // `network`: connections of TCP; `application`: requests of HTTP, in subnets of two zones
-	Drain    string       `json:"drain,omitempty" format:"duration" default:"30s"`   // how long a backend that is taken out may finish what it began, before it is stopped; whole seconds, at most an hour
+	Drain    string       `json:"drain,omitempty" format:"duration" default:"30s"`   // how long a backend that is taken out may finish what it began, before it is stopped; whole seconds, at most 30m
 	Public   bool         `json:"public,omitempty"`                                  // it has an address in the internet
 	Subnets  []token.Text `json:"subnets,omitempty"`                                 // where it stands; `defaults.ec2.subnet` if absent
 }

@@ -74,6 +74,9 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
+	if err := cs.settle(in, records); err != nil {
+		return nil, err
+	}
 	cs.attach(in, records)
 	for _, r := range in.Records {
 		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {
@@ -162,6 +165,20 @@ func (in *DiffInput) rename() map[string]string {
 		in.Records[i].Address = now
 	}
 	return former
+}
+
+// hide masks what is not to be shown.
+func (c *Change) hide(fields []string) {
+	for _, f := range fields {
+		if c.Path != f && !strings.HasPrefix(c.Path, f+"/") {
+			continue
+		}
+		for _, v := range []*any{&c.Before, &c.After} {
+			if *v != nil {
+				*v = "(sensitive)"
+			}
+		}
+	}
 }
 
 // renamed gives the resources of a module the names that they have now, and says which.
@@ -329,6 +346,9 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			was, names = in.renamed(before.Spec)
 		}
 		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
+		for i := range a.Changes {
+			a.Changes[i].hide(slices.Concat(before.Hides, after.Hides))
+		}
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
 			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful

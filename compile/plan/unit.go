@@ -50,6 +50,7 @@ type Unit struct {
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
 	Follows   []string        `json:"follows,omitempty"`  // of a module: services whose places it tells others; its inputs change with them
 	Drain     int             `json:"drain,omitempty"`    // of a module: it leads users to what it follows, which may go on for so many seconds before it is stopped
+	Hides     []string        `json:"hides,omitempty"`    // of a module: fields, as pointers into spec, whose values are not shown
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
 }
 

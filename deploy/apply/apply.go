@@ -326,7 +326,8 @@ type run struct {
 	own      string        // resource that is the machine on which defx runs; "" = none that changes
 	leads    []plan.Record // what led users to services when it began
 	mu       sync.Mutex
-	outside  map[string]bool // what of it was taken out and is not back
+	outside  map[string]bool   // what of it was taken out and is not back
+	renames  map[string]string // resources that were renamed: new address → old
 }
 
 // scope names deployment and environment on machines.
@@ -391,7 +392,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if !r.w.agrees(cs) {
 		return nil, ErrChanged
 	}
-	if err := r.saw(lasting, cs, records); err != nil {
+	if err := r.undermines(lasting, cs, records); err != nil {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
@@ -444,7 +445,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Renamed: renamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
 	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
 	if !same {
@@ -470,9 +471,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	return res, nil
 }
 
-// renamed lists the renames of a change set that came to be: new address → old.
-func renamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
-	out := map[string]string{}
+// whatWasRenamed lists the renames of a change set that came to be, of units and of resources: new address → old.
+func (r *run) whatWasRenamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+	out := maps.Clone(r.renames)
 	for _, a := range cs.Actions {
 		if a.Former != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
 			out[a.Address] = a.Former

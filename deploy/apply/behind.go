@@ -2,6 +2,7 @@ package apply
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -22,7 +23,7 @@ func (r *run) behind(service string) []plan.Record {
 
 // note remembers what leads users somewhere, as it stood before anything was done.
 func (r *run) note(records []plan.Record) {
-	r.outside = map[string]bool{}
+	r.outside, r.renames = map[string]bool{}, map[string]string{}
 	for _, rec := range records {
 		if rec.Drain > 0 {
 			r.leads = append(r.leads, rec)
@@ -31,24 +32,12 @@ func (r *run) note(records []plan.Record) {
 }
 
 // takeOut takes a service out from behind a balancer and waits until what it
-// began may have come to its end. The journal knows of it, so that the next
-// apply looks whether it is back.
+// began may have come to its end.
 func (r *run) takeOut(ctx context.Context, rec plan.Record) error {
-	s := &step{Op: plan.Delete, Address: rec.Address}
-	if err := r.j.write(line{Begin: s}); err != nil {
-		return err
-	}
 	r.mu.Lock()
 	r.outside[rec.Address] = true
 	r.mu.Unlock()
-	_, err := r.module(ctx, rec.Address, nil, &rec)
-	if err != nil {
-		s.Failed = err.Error()
-	}
-	if jerr := r.j.write(line{End: s}); err == nil {
-		err = jerr
-	}
-	return err
+	return r.aside(ctx, plan.Delete, rec, nil)
 }
 
 // putBack puts a service behind a balancer again, as the plan says it. What is
@@ -62,22 +51,21 @@ func (r *run) putBack(ctx context.Context, rec plan.Record) error {
 	if err != nil {
 		return err
 	}
-	s := &step{Op: plan.Update, Address: rec.Address}
+	return r.aside(ctx, plan.Update, rec, &bound)
+}
+
+// aside changes a module in the middle of another unit's action. The journal
+// knows of it, so that the next apply looks at it.
+func (r *run) aside(ctx context.Context, op plan.Op, rec plan.Record, u *plan.Placed) error {
+	s := &step{Op: op, Address: rec.Address}
 	if err := r.j.write(line{Begin: s}); err != nil {
 		return err
 	}
-	stands, err := r.module(ctx, rec.Address, &bound, &rec)
+	stands, err := r.module(ctx, rec.Address, u, &rec)
 	if err != nil {
 		s.Failed = err.Error()
-	} else {
-		r.mu.Lock()
-		delete(r.outside, rec.Address)
-		r.mu.Unlock()
 	}
-	if jerr := r.j.write(line{End: s, Stand: stands}); err == nil {
-		err = jerr
-	}
-	return err
+	return errors.Join(err, r.j.write(line{End: s, Stand: stands}))
 }
 
 // rest lets what was taken out finish what it began.

@@ -104,6 +104,9 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if err == nil && e.Digest != "" {
 		r.mu.Lock()
 		delete(r.outside, address)
+		for was, now := range ask.Moved {
+			r.renames[now] = was
+		}
 		r.mu.Unlock()
 	}
 	var was plan.Record

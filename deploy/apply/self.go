@@ -93,9 +93,9 @@ func (s self) is(m *graph.Machine, id string) (how string, certain bool) {
 	return "", false
 }
 
-// saw is the branch that one sits on: an apply that would destroy the machine
-// that it runs on ends in the middle, and nobody is left to finish it.
-func (r *run) saw(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+// undermines refuses to destroy the machine that defx runs on: such an apply
+// would end in the middle, and nobody would be left to finish it.
+func (r *run) undermines(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
 	acting := map[string]plan.Op{}
 	for _, a := range cs.Actions {
 		if a.Machine == "" {

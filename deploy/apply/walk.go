@@ -375,6 +375,9 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 			deadline = time.Hour // a database takes half of it
 		}
 	}
+	for _, rec := range r.behind(a.Address) {
+		deadline += time.Duration(rec.Drain)*time.Second + 10*time.Minute
+	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	stands, err := r.do(ctx, a, old)

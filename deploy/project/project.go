@@ -173,6 +173,9 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	}
 	memory := p.memoryOf(in, len(head.Resources))
 	if memory != nil && short && memory.short(d, in, old) {
+		if p.Config.VerifyCache {
+			return d, p.verify(ctx, d)
+		}
 		return d, nil
 	}
 	if err := p.good(ctx, d, base.Good); err != nil {
@@ -692,7 +695,7 @@ func (p *Project) Describe(ctx context.Context, d *Desired, cs *plan.ChangeSet) 
 			}
 			if len(c.Source) > 0 && module.Sources[c.Source[0]] != nil {
 				paths[n] = append(slices.Clone(module.Sources[c.Source[0]]), c.Source[1:]...)
-				c.Replaces = len(c.Source) > 1 && c.Before != nil && slices.Contains(module.Replaces, plan.Pointer(c.Source[:2]))
+				c.Replaces = c.Before != nil && slices.ContainsFunc(module.Replaces, func(f string) bool { return c.Path == f || strings.HasPrefix(c.Path, f+"/") })
 			}
 			n++
 		}

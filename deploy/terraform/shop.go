@@ -192,7 +192,7 @@ func (s *Shop) Rename(ctx context.Context, scope, former, address string) error 
 	}
 	lock := flock.New(filepath.Join(from, lockFile))
 	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
-		return fmt.Errorf("Terraform is still at work in %s: %w", from, err)
+		return fmt.Errorf("another Terraform is still at work in %s: %w", from, err)
 	}
 	defer lock.Unlock()
 	if from != to {

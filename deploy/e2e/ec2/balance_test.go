@@ -90,14 +90,19 @@ function(env='dev') {
 	// What is said of targets, and what the replica answered at that moment.
 	var mu sync.Mutex
 	var said []string
+	var victim *os.Process // dies as soon as something is said
 	c.between(func(action string, form url.Values) string {
 		if action != "RegisterTargets" && action != "DeregisterTargets" {
 			return ""
 		}
 		word := strings.ToLower(strings.TrimSuffix(action, "Targets")) + " " + c.answer(form.Get("Targets.member.1.Id"))
 		mu.Lock()
+		defer mu.Unlock()
 		said = append(said, word)
-		mu.Unlock()
+		if victim != nil {
+			victim.Kill()
+			victim = nil
+		}
 		return ""
 	})
 	told := func() []string {
@@ -173,15 +178,35 @@ function(env='dev') {
 		t.Errorf("%q, want %q", got, want)
 	}
 
+	// Killed while one is out: one more apply puts it back, and brings the others along.
+	entry("four", "ami-12345678", "auto")
+	cmd := c.command("apply", "--yes")
+	mu.Lock() // nobody may speak before it is known who dies
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	victim = cmd.Process
+	mu.Unlock()
+	if cmd.Wait() == nil {
+		t.Error("it was not killed")
+	}
+	c.must("apply", "--yes")
+	if got := c.targets(); len(got) != 2 {
+		t.Fatalf("targets: %v", got)
+	}
+	if code, out := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("something is left to do\n%s", out)
+	}
+
 	// Other instances: all stands on them after one apply.
-	entry("two", "ami-87654321", "auto")
+	entry("four", "ami-87654321", "auto")
 	c.must("apply", "--yes")
 	after := c.instances()
 	if len(after) != 2 || slices.ContainsFunc(after, func(i instance) bool { return slices.Contains(before, i) }) {
 		t.Fatalf("instances: %v → %v", before, after)
 	}
 	for _, i := range after {
-		if got := c.answer(i.ID); got != "two" {
+		if got := c.answer(i.ID); got != "four" {
 			t.Errorf("%v answers %q", i, got)
 		}
 	}

@@ -114,7 +114,8 @@ func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
     other: { type: 'aws.subnet', module: 'second', vpc: defx.ref('vpc').output('id'), cidr: '10.0.2.0/24', zone: 'eu-central-1a' },`, "")
-	random := rand.New(rand.NewPCG(1, 2))
+	seed, _ := strconv.ParseUint(os.Getenv("DEFX_TEST_KILLS_SEED"), 10, 64)
+	random := rand.New(rand.NewPCG(1, 2+seed))
 	begun := time.Now()
 	c.must("apply", "--yes")
 	whole := time.Since(begun)
@@ -257,8 +258,34 @@ func TestARenamedResource(t *testing.T) {
 	if code, out := c.run("plan", "--exit-code"); code != 0 || len(c.starts()) > 0 {
 		t.Errorf("what was renamed once is not renamed again\n%s", out)
 	}
+	c.must("rollback", "--to", "1", "--yes") // to the old names
+	if after := ids(); after != before {
+		t.Errorf("what was renamed back was made anew:\n%s\n%s", before, after)
+	}
 	c.must("destroy", "--confirm", "dev")
 	if n := c.count("DescribeVpcs", "vpcId"); n != 0 {
 		t.Errorf("%d networks are left", n)
+	}
+}
+
+// TestWhatIsKnownOnlyThenMayOnlyCreate: what nobody saw in a plan does not change what stands.
+func TestWhatIsKnownOnlyThenMayOnlyCreate(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	resources := `
+    jobs: { type: 'aws.queue', name: 'jobs' },
+    where: { type: 'aws.parameter', kind: 'String', name: '/jobs', value: defx.ref('jobs').output('url') },`
+	c.entry(resources, "")
+	c.must("apply", "--yes")
+	c.entry(strings.Replace(resources, "name: 'jobs'", "name: 'work'", 1), "")
+	if out := c.must("plan"); !strings.Contains(out, "? module/where") || !strings.Contains(out, "if jobs.output(url) changes") {
+		t.Error("the plan does not tell what it does not know")
+	}
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "known only now, and with it what stands would change: where (update); nothing was done") {
+		t.Errorf("exit code %d", code)
+	}
+	c.must("apply", "--yes") // by now a plan shows it
+	if code, out := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("something is left to do\n%s", out)
 	}
 }
