@@ -53,7 +53,8 @@ type Backend interface {
 // what a ref to a service on the same machine is to a reader of this backend;
 // not ok = what it is to everybody. field is host, address (what should be the
 // same to all who read it) or port, arg the port's name; known tells whether the
-// machine has an address that all may use.
+// machine has an address that all may use. Of reader and target it may ask what
+// others see of a service, ports, labels, dirs and options: there may be no more (graph.Service.Sketch).
 type Networker interface {
 	Sees(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }

@@ -146,10 +146,13 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 		}
 		store.Keep(key, res.EntryReads, cache.Lengths(must(head), must(names)))
 	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range res.Libraries {
-		res.Libraries[i].keep(c, store)
+		g.Go(func() error { res.Libraries[i].keep(c, store); return nil })
 		res.Cache = append(res.Cache, Use{Part: res.Libraries[i].Name, Why: "the entry was evaluated anew"})
 	}
+	g.Wait()
 	store.Trim()
 	return res, nil
 }

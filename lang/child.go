@@ -80,7 +80,7 @@ func Child(in io.Reader, out io.Writer) int {
 	debug.SetMaxStack(l.Stack)
 	debug.SetGCPercent(400) // most evaluations are small and short
 	if bounded {
-		debug.SetMemoryLimit(l.Memory * 3 / 4) // collect before the hard bound, but do not crawl along it
+		debug.SetMemoryLimit(l.Memory * 5 / 8) // collect well before the hard bound: on a busy machine collecting takes its time
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.
 		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - code), Max: uint64(l.Memory - code)}); err != nil {
 			return 1

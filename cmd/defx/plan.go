@@ -97,7 +97,7 @@ func (c *consent) knows(d *project.Desired) error {
 
 func planCommand(o *options) *cobra.Command {
 	var c consent
-	var exitCode bool
+	var exitCode, verify bool
 	var out string
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -113,7 +113,8 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			plain := !c.refresh && len(c.allowDelete)+len(c.allowMove) == 0
+			o.verify = verify
+			plain := !verify && !c.refresh && len(c.allowDelete)+len(c.allowMove) == 0
 			if out == "" && plain {
 				p, err := o.open()
 				if err != nil {
@@ -169,6 +170,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 	c.flags(cmd.Flags())
 	c.refreshes(cmd.Flags())
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if changes are pending")
+	cmd.Flags().BoolVar(&verify, "verify-cache", false, "plan besides without what earlier plans found out, and fail if they differ")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "save the change set to `FILE`, for apply FILE")
 	return cmd
 }

@@ -20,7 +20,7 @@ var colorFlag = "auto"
 type options struct {
 	dir, file, env, state string
 	agents, cache         string
-	json, verbose         bool
+	json, verbose, verify bool
 	jpath                 []string
 	tlaStr, tlaCode       []string
 }
@@ -172,7 +172,7 @@ func pairs(flag string, list []string) (map[string]string, error) {
 
 // config is what evaluation is told.
 func (o *options) config() (lang.Config, error) {
-	c := lang.Config{Env: o.env}
+	c := lang.Config{Env: o.env, VerifyCache: o.verify}
 	switch o.cache {
 	case "off":
 	case "":

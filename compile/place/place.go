@@ -29,7 +29,7 @@ type Reasons map[string]string
 // together. Services that fit nowhere are errors that name every machine and
 // the rule that excludes it; held services stay where they were.
 func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
-	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}, dropped: map[graph.Address]bool{}}
+	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}, wants: map[*graph.Service][]want{}, dropped: map[graph.Address]bool{}}
 	blocks := p.blocks()
 	// What is bound to its machine goes first, so that what is free fills in around it.
 	blocks = p.each(blocks, func(b block) bool {
@@ -128,6 +128,7 @@ type placer struct {
 	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
 	sets    map[string]map[string]int           // machine → functionality → replicas there
 	load    map[string]int                      // machine → services there
+	wants   map[*graph.Service][]want           // of a block, by its first service
 	dropped map[graph.Address]bool              // candidates of "every" whose machine does not run what they run with
 	errs    diag.List
 }
@@ -294,22 +295,33 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 // taken tells of the first port of a block that it cannot have on a machine:
 // whose it is, its name, and why.
 func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, string) {
-	own := map[string]graph.Address{}
-	for _, s := range b {
-		for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-			port := portKey(s.Spec.Ports[name])
-			if other, taken := p.ports[m.Name][port]; taken {
-				return s, name, fmt.Sprintf("has port %s taken by %s", port, other)
+	wants, known := p.wants[b[0]]
+	if !known {
+		for _, s := range b {
+			for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
+				wants = append(wants, want{s, name, portKey(s.Spec.Ports[name])})
 			}
-			if other, taken := own[port]; taken && other != s.Address {
-				return s, name, fmt.Sprintf("would have port %s twice, by %s and %s", port, other, s.Address)
-			}
-			if len(b) > 1 {
-				own[port] = s.Address
+		}
+		p.wants[b[0]] = wants
+	}
+	there := p.ports[m.Name]
+	for i, w := range wants {
+		if other, taken := there[w.key]; taken {
+			return w.service, w.name, fmt.Sprintf("has port %s taken by %s", w.key, other)
+		}
+		for _, o := range wants[:i] {
+			if o.key == w.key && o.service != w.service {
+				return w.service, w.name, fmt.Sprintf("would have port %s twice, by %s and %s", w.key, o.service.Address, w.service.Address)
 			}
 		}
 	}
 	return nil, "", ""
+}
+
+// want is a port that a block must have on its machine.
+type want struct {
+	service   *graph.Service
+	name, key string
 }
 
 func portKey(p graph.Port) string { return p.Protocol + "/" + strconv.Itoa(p.Port) }

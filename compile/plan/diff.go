@@ -355,9 +355,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 			a.Reason = reason(a.Changes, before, after)
 			if u.Machine == "" {
 				a.Verb = Converge
+			} else if l := changes(before.Payload.Run, after.Payload.Run); a.Reason == differently && len(l) > 0 { // what it shares: the ports of its group
+				a.Reason += ": " + paths(l)
 			}
 			if names != "" {
-				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; rendered differently")
+				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; "+differently)
 			}
 		}
 	}
@@ -375,16 +377,22 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 
 func reason(l []Change, before, after *Unit) string {
 	if len(l) > 0 {
-		names := make([]string, len(l))
-		for i, c := range l {
-			names[i] = strings.ReplaceAll(strings.TrimPrefix(c.Path, "/"), "/", ".")
-		}
-		return strings.Join(names, ", ") + " changed"
+		return paths(l) + " changed"
 	}
 	if before.Encoding != after.Encoding {
 		return fmt.Sprintf("encoding %d → %d of backend %s", before.Encoding, after.Encoding, after.Backend)
 	}
-	return "rendered differently"
+	return differently
+}
+
+const differently = "rendered differently"
+
+func paths(l []Change) string {
+	names := make([]string, len(l))
+	for i, c := range l {
+		names[i] = strings.ReplaceAll(strings.TrimPrefix(c.Path, "/"), "/", ".")
+	}
+	return strings.Join(names, ", ")
 }
 
 // verb tells how far an update must reach.

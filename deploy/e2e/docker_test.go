@@ -407,7 +407,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	// A port of a member is the pod's: the group gets another one.
 	text := strings.Replace(boxes, "serve(7103)", "serve(7113)", 1)
 	s.dock(text, append([]string{"'WORD'", "'blue'"}, words...)...)
-	s.wants(0, "d/pair/one", "d/pair/two")
+	s.wants(0, "d/pair/one", "rendered differently: group.1.ports.http.port", "d/pair/two")
 	for port, want := range map[string]string{"7102": "1\n", "7113": "22\n"} {
 		if got, _ := m.Try("curl -s http://127.0.0.1:" + port); got != want {
 			t.Errorf("port %s: %q, want %q", port, got, want)

@@ -68,6 +68,7 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 		if err := e.stop(ctx, api, unit); err != nil { // its pod was started again, and has another network now
 			return err
 		}
+		e.ended(ctx, unit)
 	}
 	if have.State.Paused {
 		_, err := api.ContainerUnpause(ctx, have.ID, client.ContainerUnpauseOptions{})

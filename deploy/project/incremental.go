@@ -1,7 +1,9 @@
 package project
 
 import (
+	"context"
 	"encoding/binary"
+	"encoding/json"
 	"maps"
 	"runtime"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/cache"
+	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 	"golang.org/x/sync/errgroup"
@@ -142,7 +145,8 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 	in.Sketches, in.Values = m.sketches(old), m.values
 	for len(in.Sketches) > 0 {
 		r, err := m.p.round(d, in, old, backends.Memory{Of: m.known, Keep: true})
-		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 {
+		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 ||
+			slices.ContainsFunc(r.out.Graph.Machines, func(m *graph.Machine) bool { return m.Module != "" }) { // modules have a world of their own
 			return false
 		}
 		if len(r.rendered.Unknown) == 0 {
@@ -160,6 +164,27 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 		}
 	}
 	return false
+}
+
+// verify walks the whole road besides, and holds what the short one led to against that.
+func (p *Project) verify(ctx context.Context, d *Desired) error {
+	whole, err := p.evaluate(ctx, false)
+	if err != nil {
+		return err
+	}
+	told := func(d *Desired) string {
+		raw, err := json.Marshal([]any{d.Rendered.Plan, d.Reasons, len(d.Held)})
+		if err != nil {
+			panic(err) // plain data always encodes
+		}
+		return string(raw)
+	}
+	if told(d) != told(whole) {
+		e := diag.Errorf("", "earlier plans told another plan than the whole road leads to").WithHint("remove %s, and tell us: this cannot happen", p.Config.Cache)
+		e.Cause = lang.ErrCacheLied
+		return e
+	}
+	return nil
 }
 
 // keep writes what is known now, of libraries of which that changed.

@@ -46,7 +46,7 @@ var editedFields = map[string][]string{
 	"exports":   {"", "", "", "{ url: 'http://%s:%s/~' % [defx.me.host, defx.me.port('http')] }"},
 	"host":      {"", "", "", "{ packages: ['curl'] }", "{ sysctl: { 'vm.swappiness': 1~ } }"},
 	"backend":   {"", "", "", "'systemd'", "'docker'", "'none'"},
-	"docker":    {"", "", "{ init: false }"},
+	"docker":    {"", "", "{ init: false }", "{ network: 'host' }", "{ ports: { http: 7~ } }"},
 	"systemd":   {"", "", "{ service: { Nice: '~' } }"},
 	"ENV":       {"", "'#'", "'#'", "'%s' % defx.dep('up').host", "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]", "defx.dep('up').label('tier')", "defx.dep('up').output('url')", "defx.ref('@').port('http')", "defx.peers.join(',', function(r) r.host)", "defx.dep('all').join(',', function(r) r.name + r.port('http'))", "defx.me.port('http')", "defx.dep('up').here.host", "error 'sorry #'", "defx.dep('up').dir('cache')"},
 	"command":   {"['/bin/x']", "['/bin/x', '#']", "['bin/run', '~']", "['/bin/x', 7]"},

@@ -173,6 +173,9 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	}
 	memory := p.memoryOf(in, len(head.Resources))
 	if memory != nil && short && memory.short(d, in, old) {
+		if p.Config.VerifyCache {
+			return d, p.verify(ctx, d)
+		}
 		return d, nil
 	}
 	if err := p.good(ctx, d, base.Good); err != nil {
