@@ -22,7 +22,7 @@ e2e:
 
 # Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
 e2e-ec2:
-	go test -count=1 -timeout 20m -parallel 4 ./deploy/e2e/ec2
+	go test -count=1 -timeout 40m -parallel 4 ./deploy/e2e/ec2
 
 # What CI runs besides: the race detector and staticcheck.
 check: test

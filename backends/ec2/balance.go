@@ -88,6 +88,10 @@ func (p *packer) balancer(b *graph.Balancer) {
 			return
 		}
 	}
+	if len(scaled) > 0 && b.Attach != "auto" {
+		p.failed(b.Address, said("backends"), "the cloud attaches what it makes of %s, whether somebody agreed or not", scaled[0].Address).WithHint("attach: 'auto' says so")
+		return
+	}
 	port := 0
 	var check map[string]any
 	for _, s := range slices.Concat(replicas, scaled) {

@@ -100,6 +100,13 @@ func (r *roll) over(address string, err error) {
 	}
 }
 
+// lost stops a roll whose replica could not be put back behind its balancer: one after the other would be missing there.
+func (r *roll) lost(address string) {
+	if r != nil && r.of[address] != "" && r.failed == "" {
+		r.failed = address
+	}
+}
+
 // stopped is why an action of a roll is not begun any more.
 func (r *roll) stopped(address string) error {
 	if r == nil || r.failed == "" || r.failed == address {

@@ -293,6 +293,9 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			out.Outcome = Failed
 			res.Failed = append(res.Failed, f.a.Address)
 			doom(f.a.Address, f.a.Address, waiting, doomed)
+			for address := range doomed {
+				rolling[address].lost(address)
+			}
 		} else if !f.a.Certain && f.kept {
 			res.Counts.Unchanged++ // its values turned out equal
 		} else {

@@ -204,6 +204,7 @@ func TestMistakesOfBalancers(t *testing.T) {
 		"one zone":                  {"[id('a'), id('b')]", "[id('a')]", "needs subnets in two zones"},
 		"a network elsewhere":       {"[id('a'), id('b')]", "['subnet-0123456789abcdef0']", "is not among the resources"},
 		"no way to attach":          {"'auto'", "'always'", "one of auto, manual"},
+		"by hand what scales":       {"'auto'", "'manual'", "the cloud attaches what it makes of shop/many"},
 		"no time":                   {"attach: 'auto'", "attach: 'auto', drain: '1500ms'", "is no time for it"},
 		"two kinds":                 {"front: {", "front: { service: { command: ['/x'] },", `"resource" and "loadBalancer" is needed`},
 		"a name for two":            {"'direct.example.com'", "'shop.example.com'", "has the name \"shop.example.com\" already"},
