@@ -112,7 +112,7 @@ func (c *compiler) balancer(f *function, d *decoder) *graph.Balancer {
 			continue
 		}
 		a, _ := graph.ParseAddress(set)
-		g := c.funcs[a.Functionality()]
+		g := c.look(a.Functionality())
 		if len(g.parts) == 0 {
 			d.errorf(p, "%s runs nothing", set).WithHint("name services")
 			continue

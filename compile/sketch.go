@@ -3,6 +3,7 @@ package compile
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -143,10 +144,22 @@ func text(v any) string {
 	return string(raw)
 }
 
-// ordinary tells whether it is one service, of one shape, without exports.
+// plain are the fields of a functionality that a sketch knows how to stand for.
+var plain = map[string]bool{"Service": true, "Requires": true, "Connects": true, "After": true, "Place": true, "Backend": true, "FQDN": true, "Systemd": true, "Docker": true, "EC2": true}
+
+// ordinary tells whether it is one service, of one shape, and says nothing
+// besides that a sketch does not know.
 func (f *function) ordinary() bool {
-	return f.sketch != nil || f.fn.Service != nil && len(f.parts) == 1 && len(f.fn.Group) == 0 && f.fn.External == nil && f.fn.Resource == nil &&
-		len(f.fn.Exports) == 0 && len(f.variants) == 0
+	if f.sketch != nil {
+		return true
+	}
+	v := reflect.ValueOf(f.fn).Elem()
+	for i := range v.NumField() {
+		if !plain[v.Type().Field(i).Name] && !v.Field(i).IsZero() {
+			return false
+		}
+	}
+	return len(f.parts) == 1 && len(f.variants) == 0
 }
 
 // function is what stands in for the functionality that s was made of.
@@ -174,7 +187,7 @@ func (c *compiler) sketches() map[string]*Sketch {
 			out[full] = f.sketch
 			continue
 		}
-		if f.err != nil || f.fn == nil || f.lib == "" || !f.ordinary() || f.folded || f.fn.Host != nil || f.fn.Backend == "ec2" || c.in.Values[full] == "" {
+		if f.err != nil || f.fn == nil || f.lib == "" || !f.ordinary() || f.folded || f.fn.Backend == "ec2" || c.in.Values[full] == "" {
 			continue
 		}
 		p := f.parts[0]

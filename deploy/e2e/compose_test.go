@@ -137,7 +137,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 
 // known are the fields of which docs/compose.md says how they differ.
 var known = []string{"Config.Labels.dev.defx.", "Config.Labels.com.docker.compose.", "Config.AttachStd", "HostConfig.NetworkMode", "HostConfig.ExtraHosts", "HostConfig.LogConfig",
-	"HostConfig.RestartPolicy.Name", "HostConfig.Mounts", "HostConfig.Binds", "HostConfig.Tmpfs"}
+	"Config.Env: compose <nil>, defx [word_FILE=/run/secrets/word]", "HostConfig.RestartPolicy.Name", "HostConfig.Mounts", "HostConfig.Binds", "HostConfig.Tmpfs"}
 
 // inspected is what the engine tells of containers, by service.
 func inspected(ids string, docker func(...string) string, label string) map[string]map[string]any {
@@ -149,6 +149,9 @@ func inspected(ids string, docker func(...string) string, label string) map[stri
 		labels, _ := config["Labels"].(map[string]any)
 		if unit, _ := labels["dev.defx.unit"].(string); unit != "" && !strings.HasSuffix(unit, ".container") {
 			continue
+		}
+		if id, _ := c["Id"].(string); config["Hostname"] == id[:min(12, len(id))] {
+			delete(config, "Hostname") // none was asked for
 		}
 		service, _ := labels[label].(string)
 		out[service] = map[string]any{"Config": config, "HostConfig": c["HostConfig"]}

@@ -145,7 +145,7 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 	in.Sketches, in.Values = m.sketches(old), m.values
 	for len(in.Sketches) > 0 {
 		r, err := m.p.round(d, in, old, backends.Memory{Of: m.known, Keep: true})
-		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 ||
+		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 || len(r.out.Graph.Resources)+len(r.out.Graph.Balancers) > 0 ||
 			slices.ContainsFunc(r.out.Graph.Machines, func(m *graph.Machine) bool { return m.Module != "" }) { // modules have a world of their own
 			return false
 		}
