@@ -128,9 +128,9 @@ func TestWhatStandsIsReadInEveryForm(t *testing.T) {
 	for text, want := range map[string]bool{
 		"": true, // there is no file
 		"{\n  \"resources\": [\n    {\n      \"mode\": \"managed\"\n    }\n  ]\n}\n": false,
-		`{"version":4,"resources":[{"mode":"managed","type":"aws_vpc"}]}`:             false,
-		`{"version":4,"resources":[]}`:                                                true,
-		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:                true,
+		`{"version":4,"resources":[{"mode":"managed","type":"aws_vpc"}]}`:            false,
+		`{"version":4,"resources":[]}`:                                               true,
+		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:               true,
 		`{"torn`: false, // nobody knows
 	} {
 		c := &child{job: &job{Dir: t.TempDir()}}
