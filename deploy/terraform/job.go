@@ -1,7 +1,6 @@
 package terraform
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -178,7 +177,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 			r.Entry = &old.Entry
 			return errors.Join(err, old.write(c.Dir))
 		}
-		if raw, rerr := os.ReadFile(c.path(stateFile)); errors.Is(rerr, fs.ErrNotExist) || rerr == nil && !bytes.Contains(raw, []byte(`"mode": "managed"`)) {
+		if c.empty() {
 			r.Entry = nil // nothing of it stands
 			err = errors.Join(err, os.RemoveAll(c.Dir))
 		}
@@ -327,8 +326,7 @@ func (r *refusal) Unwrap() error { return r.err }
 // apply plans, looks at the plan, and makes it true.
 func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 	var said stream
-	raw, err := os.ReadFile(c.path(stateFile))
-	fresh := errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Contains(raw, []byte(`"mode": "managed"`))
+	fresh := c.empty()
 	if old != nil && !fresh {
 		if err := c.forget(ctx, old.Retains, m.Addresses); err != nil {
 			return err
@@ -368,6 +366,17 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 		return c.failed(ctx, m, &said, err)
 	}
 	return nil
+}
+
+// empty tells whether nothing stands for certain. Terraform and OpenTofu write
+// the same state in other forms, so it is read and not searched.
+func (c *child) empty() bool {
+	raw, err := os.ReadFile(c.path(stateFile))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	var st struct{ Resources []struct{ Mode string } }
+	return json.Unmarshal(raw, &st) == nil && !slices.ContainsFunc(st.Resources, func(r struct{ Mode string }) bool { return r.Mode == "managed" })
 }
 
 // consent looks at what would be done.

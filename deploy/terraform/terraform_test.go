@@ -122,3 +122,25 @@ func hold(t *testing.T, path string) func() {
 	}
 	return func() { l.Unlock() }
 }
+
+// TestWhatStandsIsReadInEveryForm: Terraform indents its state, OpenTofu does not.
+func TestWhatStandsIsReadInEveryForm(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": true, // there is no file
+		"{\n  \"resources\": [\n    {\n      \"mode\": \"managed\"\n    }\n  ]\n}\n": false,
+		`{"version":4,"resources":[{"mode":"managed","type":"aws_vpc"}]}`:            false,
+		`{"version":4,"resources":[]}`:                                               true,
+		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:               true,
+		`{"torn`: false, // nobody knows
+	} {
+		c := &child{job: &job{Dir: t.TempDir()}}
+		if text != "" {
+			if err := os.WriteFile(c.path(stateFile), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := c.empty(); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
