@@ -44,7 +44,7 @@ type Rendered struct {
 	Units      map[string]*plan.Unit    // by address; without what is held or known
 	Objects    map[digest.Digest][]byte // canonical bytes of each unit
 	Known      map[string]*Known        // by address: what the next run may know; nil if nobody asked
-	Unknown    []string                 // sketches of which nobody knows what they come to: nothing is rendered
+	Unknown    []string                 // sketches of which nobody knows what they come to: the plan lacks them
 }
 
 // Known is what a service comes to, and in which surroundings: all that its

@@ -196,14 +196,14 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 				ask = append(ask, n)
 			}
 		}
-		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Some: ask}})
-		if _, died := errors.AsType[*dead](err); died || err == nil && (len(a.Errors) > 0 || len(a.Result.Libraries) != len(ask)) {
+		a, err := some(ctx, c, ask)
+		if _, died := errors.AsType[*dead](err); died || errors.As(err, &diag.List{}) {
 			return fresh(ctx, c) // alone again: which one was it
 		}
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range a.Result.Libraries {
+		for _, l := range a.Libraries {
 			n := missing[l.Name]
 			for _, r := range l.Reads {
 				if was := look(r.Path); was.Digest != r.Digest || was.Absent != r.Absent {

@@ -307,3 +307,54 @@ func TestTheCacheSurvivesItsNeighbours(t *testing.T) {
 		t.Errorf("a cache of one byte keeps %d entries", len(left))
 	}
 }
+
+// Many libraries are evaluated by several children, one after the other, and
+// give what one child would.
+func TestManyLibrariesAreEvaluatedInBatches(t *testing.T) {
+	here(t)
+	whole := batch
+	t.Cleanup(func() { batch = whole })
+	dir := t.TempDir()
+	entry := "{ name: 'x', libs: {"
+	for i := range 7 {
+		entry += fmt.Sprintf(" l%d: import 'l%d.libsonnet',", i, i)
+		text := fmt.Sprintf("(import 'shared.libsonnet') { own: { n: %d } }", i)
+		if i == 4 {
+			text = "{ bad: error 'sorry', good: 1 }"
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("l%d.libsonnet", i)), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"defx.jsonnet": entry + " } }", "shared.libsonnet": "{ a: 1 }"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	evaluate := func(n int, cache string) string {
+		batch = n
+		res, err := Evaluate(context.Background(), Config{Root: dir, Entry: "defx.jsonnet", Cache: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Cache, res.EntryReads = nil, nil
+		for i := range res.Libraries {
+			res.Libraries[i].Reads = nil
+		}
+		return string(must(res))
+	}
+	want := evaluate(256, "")
+	for _, n := range []int{1, 2, 3, 6, 7} {
+		if got := evaluate(n, ""); got != want {
+			t.Errorf("batches of %d: %s, not %s", n, got, want)
+		}
+	}
+	store := t.TempDir()
+	evaluate(2, store)
+	if err := os.WriteFile(filepath.Join(dir, "shared.libsonnet"), []byte("{ a: 2 }"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := evaluate(2, store), evaluate(256, ""); got != want {
+		t.Errorf("with a cache: %s, not %s", got, want)
+	}
+}

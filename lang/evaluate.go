@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -128,12 +129,44 @@ func fresh(ctx context.Context, c Config) (*Result, error) {
 		if len(a.Errors) > 0 {
 			return nil, a.Errors.Sort()
 		}
-		return a.Result, nil
+		if len(a.Names) <= batch {
+			return a.Result, nil
+		}
+		var rest *Result
+		if rest, err = some(ctx, c, a.Names[batch:]); err == nil {
+			a.Result.Libraries = append(a.Result.Libraries, rest.Libraries...)
+			a.Result.Reads = union(a.Result.Reads, rest.Reads)
+			return a.Result, nil
+		}
 	}
 	if _, is := errors.AsType[*dead](err); !is {
 		return nil, err
 	}
 	return piecewise(ctx, c)
+}
+
+// batch is how many libraries one child evaluates: it remembers every file that
+// it read, and its memory is bounded.
+var batch = 256
+
+// some evaluates libraries by their names. What kills a child is a *dead.
+func some(ctx context.Context, c Config, names []string) (*Result, error) {
+	all := &Result{}
+	for part := range slices.Chunk(names, batch) {
+		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Some: part}})
+		if err != nil {
+			return nil, err
+		}
+		if len(a.Errors) > 0 {
+			return nil, a.Errors
+		}
+		if len(a.Result.Libraries) != len(part) {
+			return nil, errors.New("the evaluation's answer lacks libraries")
+		}
+		all.Libraries = append(all.Libraries, a.Result.Libraries...)
+		all.Reads = union(all.Reads, a.Result.Reads)
+	}
+	return all, nil
 }
 
 // piecewise evaluates the entry and each library in a child of its own, and

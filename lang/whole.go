@@ -248,7 +248,7 @@ func whole(c Config, r wholeRequest, a *answer, told func(n int, l *Library)) {
 		}
 		a.Result.EntryReads = reads
 		if r.All {
-			a.Result.Libraries = libraries(c, i, e, a.Names, told)
+			a.Result.Libraries = libraries(c, i, e, a.Names[:min(batch, len(a.Names))], told)
 		}
 	}
 	a.Result.Reads = i.list()

@@ -153,8 +153,14 @@ func inspected(ids string, docker func(...string) string, label string) map[stri
 		if id, _ := c["Id"].(string); config["Hostname"] == id[:min(12, len(id))] {
 			delete(config, "Hostname") // none was asked for
 		}
+		host, _ := c["HostConfig"].(map[string]any)
+		for _, list := range []any{config["Env"], host["Ulimits"]} { // Compose's order is any
+			if l, is := list.([]any); is {
+				slices.SortFunc(l, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			}
+		}
 		service, _ := labels[label].(string)
-		out[service] = map[string]any{"Config": config, "HostConfig": c["HostConfig"]}
+		out[service] = map[string]any{"Config": config, "HostConfig": host}
 	}
 	return out
 }
