@@ -75,6 +75,23 @@ func TestWhoIsTakenOutIsPutBack(t *testing.T) {
 	}
 }
 
+// TestOfWhatNobodyKnowsNothingIsRead: an interrupted apply left a record without an object.
+func TestOfWhatNobodyKnowsNothingIsRead(t *testing.T) {
+	cs, err := plan.Diff(plan.DiffInput{
+		Plan:    &plan.Plan{Units: []plan.Placed{{Address: "module/pool", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
+		Records: []plan.Record{{Address: "module/pool", Backend: "ec2"}},
+		Unit: func(d digest.Digest) (*plan.Unit, error) {
+			if d == "" {
+				t.Error("nothing is asked for")
+			}
+			return &plan.Unit{Spec: json.RawMessage(`{}`)}, nil
+		},
+	})
+	if err != nil || len(cs.Actions) != 1 || !cs.Actions[0].Certain {
+		t.Errorf("%v %+v", err, cs)
+	}
+}
+
 // TestAMachineMoreIsNoNewsForThoseThatStand: of a module that changes, only
 // what reads a resource that changes, or what that reads, may change with it.
 func TestAMachineMoreIsNoNewsForThoseThatStand(t *testing.T) {

@@ -19,7 +19,7 @@ func (cs *ChangeSet) settle(in DiffInput, records map[string]*Record) error {
 	same := map[string]bool{} // resources that stay what they are
 	for _, a := range cs.Actions {
 		u, r := in.Plan.Find(a.Address), records[a.Address]
-		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || in.doubted(a.Address) || in.Drifted[a.Address] || a.Former != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
+		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || r.Digest == "" || in.doubted(a.Address) || in.Drifted[a.Address] || a.Former != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
 			continue
 		}
 		before, err := specs(in, r.Object)
