@@ -50,150 +50,206 @@ func (p *packer) balance() {
 	}
 }
 
+// front is a balancer on its way to resources.
+type front struct {
+	*graph.Balancer
+	p                *packer
+	subnets          []token.Text
+	vpc              *graph.Resource
+	region           any
+	replicas, scaled []*graph.Service // its backends
+	port             int              // on which they listen
+	check            map[string]any   // how it asks whether they are well; nil: by connecting
+	base             string           // begins the names of its parts
+	drain            time.Duration
+}
+
 func (p *packer) balancer(b *graph.Balancer) {
-	said := func(field ...string) []string { return append(append(slices.Clone(b.Path), "loadBalancer"), field...) }
-	subnets := b.Subnets
-	if len(subnets) == 0 && len(p.g.EC2.Subnet) > 0 {
-		subnets = []token.Text{p.g.EC2.Subnet}
+	f := &front{Balancer: b, p: p, subnets: b.Subnets, base: stem(b.Address)}
+	var err error
+	if f.drain, err = time.ParseDuration(b.Drain); err != nil {
+		f.drain = 30 * time.Second // it was refused already
 	}
-	if len(subnets) == 0 {
-		p.failed(b.Address, said(), "in which subnet does it stand?").WithHint("subnets: [defx.ref('a').output('id')], or defaults: { ec2: { subnet: … } }")
-		return
+	if f.stands() && f.reaches() && f.agrees() {
+		f.access()
+		f.parts()
+		f.attach()
 	}
-	in, v := network(p.g, subnets[0])
-	if v == nil {
-		p.failed(b.Address, said("subnets"), "the network of its subnet is not among the resources").WithHint("declare vpc and subnet, and say defx.ref('a').output('id')")
-		return
+}
+
+func (f *front) refuse(field, format string, args ...any) *diag.Error {
+	at := append(slices.Clone(f.Path), "loadBalancer")
+	if field != "" {
+		at = append(at, field)
 	}
-	var replicas, scaled []*graph.Service
-	for _, s := range p.g.Services {
-		if ofSets(b.Sets, s.Address) {
-			replicas = append(replicas, s)
+	return f.p.failed(f.Address, at, format, args...)
+}
+
+// stands finds the network that it is in.
+func (f *front) stands() bool {
+	if len(f.subnets) == 0 && len(f.p.g.EC2.Subnet) > 0 {
+		f.subnets = []token.Text{f.p.g.EC2.Subnet}
+	}
+	if len(f.subnets) == 0 {
+		f.refuse("", "in which subnet does it stand?").WithHint("subnets: [defx.ref('a').output('id')], or defaults: { ec2: { subnet: … } }")
+		return false
+	}
+	in, vpc := network(f.p.g, f.subnets[0])
+	if vpc == nil {
+		f.refuse("subnets", "the network of its subnet is not among the resources").WithHint("declare vpc and subnet, and say defx.ref('a').output('id')")
+		return false
+	}
+	f.vpc, f.region = vpc, in.Fields["region"]
+	return true
+}
+
+// reaches finds its backends, which run on instances of its network.
+func (f *front) reaches() bool {
+	for _, s := range f.p.g.Services {
+		if ofSets(f.Sets, s.Address) {
+			f.replicas = append(f.replicas, s)
 		}
 	}
-	for _, s := range p.g.Scaled {
-		if ofSets(b.Sets, s.Address) {
-			scaled = append(scaled, s)
+	for _, s := range f.p.g.Scaled {
+		if ofSets(f.Sets, s.Address) {
+			f.scaled = append(f.scaled, s)
 		}
 	}
-	for _, s := range replicas {
-		r := p.g.Resource(s.Place.Machine)
+	for _, s := range f.replicas {
+		r := f.p.g.Resource(s.Place.Machine)
 		if r == nil || r.Type != "aws.instance" {
-			p.failed(b.Address, said("backends"), "%s runs on no instance of EC2: the cloud's balancer cannot reach it", s.Address).
+			f.refuse("backends", "%s runs on no instance of EC2: the cloud's balancer cannot reach it", s.Address).
 				WithHint("backend: 'ec2' there; or run a balancer yourself, as a service")
-			return
+			return false
 		}
-		if there := networkOf(p.g, r); there != v {
-			p.failed(b.Address, said("backends"), "%s is not in %s, in which the balancer is", s.Address, v.Address).WithHint("subnets of the network of its backends")
-			return
+		if networkOf(f.p.g, r) != f.vpc {
+			f.refuse("backends", "%s is not in %s, in which the balancer is", s.Address, f.vpc.Address).WithHint("subnets of the network of its backends")
+			return false
 		}
 	}
-	if len(scaled) > 0 && b.Attach != "auto" {
-		p.failed(b.Address, said("backends"), "the cloud attaches what it makes of %s, whether somebody agreed or not", scaled[0].Address).WithHint("attach: 'auto' says so")
-		return
+	if len(f.scaled) > 0 && f.Attach != "auto" {
+		f.refuse("backends", "the cloud attaches what it makes of %s, whether somebody agreed or not", f.scaled[0].Address).WithHint("attach: 'auto' says so")
+		return false
 	}
-	port := 0
-	var check map[string]any
-	for _, s := range slices.Concat(replicas, scaled) {
-		at := s.Spec.Ports[b.Target]
-		if port != 0 && at.Port != port {
-			p.failed(b.Address, said("target"), "%s has port %q at %d, and another backend at %d", s.Address, b.Target, at.Port, port).WithHint("all behind one balancer listen on one port")
-			return
+	return true
+}
+
+// agrees finds the one port of its backends. There is none if all of them are
+// held, and so is the balancer.
+func (f *front) agrees() bool {
+	for _, s := range slices.Concat(f.replicas, f.scaled) {
+		at := s.Spec.Ports[f.Target]
+		if f.port != 0 && at.Port != f.port {
+			f.refuse("target", "%s has port %q at %d, and another backend at %d", s.Address, f.Target, at.Port, f.port).WithHint("all behind one balancer listen on one port")
+			return false
 		}
-		if port = at.Port; at.Protocol != "tcp" {
-			p.failed(b.Address, said("target"), "port %q of %s is %s", b.Target, s.Address, at.Protocol).WithHint("a port of tcp")
-			return
+		if f.port = at.Port; at.Protocol != "tcp" {
+			f.refuse("target", "port %q of %s is %s", f.Target, s.Address, at.Protocol).WithHint("a port of tcp")
+			return false
 		}
 		if r := s.Spec.Ready; r != nil && r.HTTP != "" {
-			check = map[string]any{"protocol": token.Lit("HTTP"), "path": token.Lit(r.HTTP), "matcher": token.Lit("200-399")}
+			f.check = map[string]any{"protocol": token.Lit("HTTP"), "path": token.Lit(r.HTTP), "matcher": token.Lit("200-399")}
 		}
 	}
-	if port == 0 {
-		return // its backends are held, and so is it
+	return f.port != 0
+}
+
+// Names of its parts, and what the cloud calls them.
+
+func (f *front) named(name string) graph.Address { return graph.Address{Name: short(name, longest)} }
+func (f *front) group() graph.Address            { return f.named(f.base + "-access") }
+func (f *front) targets() graph.Address          { return f.named(f.base + "-targets") }
+func (f *front) title() string                   { return f.p.g.Environment + "-" + f.p.g.Name + "-" + f.base }
+
+func (f *front) add(a graph.Address, module token.Text, kind string, fields map[string]any) *graph.Resource {
+	if f.p.g.Resource(a.String()) != nil || f.p.g.Machine(a.String()) != nil {
+		f.p.failed(f.Address, f.Path, "a part of it would be called %q, which is taken", a).WithHint("another name of the balancer, the machine or the resource")
 	}
-	base := stem(b.Address)
-	module, name := short(base, longest), p.g.Environment+"-"+p.g.Name+"-"+base
-	self, access, targets := b.Address.String(), short(base+"-access", longest), short(base+"-targets", longest)
-	region := in.Fields["region"]
-	add := func(a graph.Address, module any, kind string, f map[string]any) *graph.Resource {
-		if p.g.Resource(a.String()) != nil || p.g.Machine(a.String()) != nil {
-			p.failed(b.Address, b.Path, "a part of it would be called %q, which is taken", a).WithHint("another name of the balancer, the machine or the resource")
-		}
-		f["module"] = module
-		if region != nil {
-			f["region"] = region
-		}
-		r := &graph.Resource{Address: a, Type: kind, Fields: f, Path: b.Path, Held: b.Held}
-		p.g.Resources = append(p.g.Resources, r)
-		return r
+	fields["module"] = module
+	if f.region != nil {
+		fields["region"] = f.region
 	}
-	own := func(name string) graph.Address { return graph.Address{Name: name} }
-	// Its access lives with the network: those of its backends know it, and it is not theirs.
-	where := moduleOfNetwork(v)
-	add(own(access), where, "aws.securityGroup", map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(name), "description": token.Lit("made by defx: who reaches " + self)})
+	r := &graph.Resource{Address: a, Type: kind, Fields: fields, Path: f.Path, Held: f.Held}
+	f.p.g.Resources = append(f.p.g.Resources, r)
+	return r
+}
+
+// access makes the rules of who reaches it and whom it reaches. They live with
+// the network: those of its backends know its group, and they are not its own.
+func (f *front) access() {
+	where, vpc, group := moduleOfNetwork(f.vpc), f.vpc.Address.String(), outputOf(f.group().Name, "id")
+	f.add(f.group(), where, "aws.securityGroup", map[string]any{"vpc": outputOf(vpc, "id"), "name": token.Lit(f.title()),
+		"description": token.Lit("made by defx: who reaches " + f.Address.String())})
 	open := any(token.Lit("0.0.0.0/0"))
-	if !b.Public {
-		open = outputOf(v.Address.String(), "cidr_block")
+	if !f.Public {
+		open = outputOf(vpc, "cidr_block")
 	}
-	add(own(short(base+"-in", longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": open, "protocol": token.Lit("tcp"), "fromPort": float64(b.Listen), "toPort": float64(b.Listen)})
-	add(own(short(base+"-out", longest)), where, "aws.egressRule", map[string]any{"securityGroup": outputOf(access, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
+	f.add(f.named(f.base+"-in"), where, "aws.ingressRule", map[string]any{"securityGroup": group, "cidr": open, "protocol": token.Lit("tcp"),
+		"fromPort": float64(f.Listen), "toPort": float64(f.Listen)})
+	f.add(f.named(f.base+"-out"), where, "aws.egressRule", map[string]any{"securityGroup": group, "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
 	ends := map[string]string{} // what is behind it → its group
-	for _, s := range replicas {
-		ends[s.Place.Machine] = p.group[s.Place.Machine]
+	for _, s := range f.replicas {
+		ends[s.Place.Machine] = f.p.group[s.Place.Machine]
 	}
-	for _, s := range scaled {
-		ends[stem(s.Address)] = p.group[s.Address.String()]
+	for _, s := range f.scaled {
+		ends[stem(s.Address)] = f.p.group[s.Address.String()]
 	}
 	for _, m := range slices.Sorted(maps.Keys(ends)) {
 		if ends[m] != "" {
-			add(own(short(m+"-from-"+base, longest)), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(ends[m], "id"), "from": outputOf(access, "id"),
-				"protocol": token.Lit("tcp"), "fromPort": float64(port), "toPort": float64(port)})
+			f.add(f.named(m+"-from-"+f.base), where, "aws.ingressRule", map[string]any{"securityGroup": outputOf(ends[m], "id"), "from": group,
+				"protocol": token.Lit("tcp"), "fromPort": float64(f.port), "toPort": float64(f.port)})
 		}
 	}
-	protocol := "TCP"
-	if b.Kind == "application" {
+}
+
+// parts makes the balancer, its listener, and the group of what it leads to.
+func (f *front) parts() {
+	module, protocol := token.Lit(f.named(f.base).Name), "TCP"
+	if f.Kind == "application" {
 		protocol = "HTTP"
 	}
-	list := []any{}
-	for _, s := range subnets {
-		list = append(list, s)
+	subnets := []any{}
+	for _, s := range f.subnets {
+		subnets = append(subnets, s)
 	}
-	add(b.Address, token.Lit(module), "aws.loadBalancer", map[string]any{"name": token.Lit(short(name, 32)), "kind": token.Lit(b.Kind), "internal": !b.Public, "subnets": list,
-		"securityGroups": []any{outputOf(access, "id")}})
-	drain, err := time.ParseDuration(b.Drain)
-	if err != nil {
-		drain = 30 * time.Second // it was refused already
-	}
+	f.add(f.Address, module, "aws.loadBalancer", map[string]any{"name": token.Lit(short(f.title(), 32)), "kind": token.Lit(f.Kind), "internal": !f.Public, "subnets": subnets,
+		"securityGroups": []any{outputOf(f.group().Name, "id")}})
 	// Another port or network is another group. It is there before the old one
 	// goes, because a listener always leads somewhere: so it has another name.
-	group := map[string]any{"name": token.Lit(short(name+"-"+digest.Bytes(fmt.Append(nil, port, protocol, v.Address)).Hex()[:6], 32)), "port": float64(port), "protocol": token.Lit(protocol),
-		"vpc": outputOf(v.Address.String(), "id"), "targetType": token.Lit("instance"), "deregistrationDelay": drain.Seconds(), "createBeforeDestroy": true}
-	if check != nil {
-		group["healthCheck"] = check
+	name := f.title() + "-" + digest.Bytes(fmt.Append(nil, f.port, protocol, f.vpc.Address)).Hex()[:6]
+	group := map[string]any{"name": token.Lit(short(name, 32)), "port": float64(f.port), "protocol": token.Lit(protocol), "vpc": outputOf(f.vpc.Address.String(), "id"),
+		"targetType": token.Lit("instance"), "deregistrationDelay": f.drain.Seconds(), "createBeforeDestroy": true}
+	if f.check != nil {
+		group["healthCheck"] = f.check
 	}
-	add(own(targets), token.Lit(module), "aws.targetGroup", group)
-	add(own(short(base+"-listen", longest)), token.Lit(module), "aws.listener", map[string]any{"loadBalancer": outputOf(self, "arn"), "port": float64(b.Listen), "protocol": token.Lit(protocol),
-		"actions": map[string]any{"type": token.Lit("forward"), "targetGroupArn": outputOf(targets, "arn")}})
-	for _, s := range replicas {
+	f.add(f.targets(), module, "aws.targetGroup", group)
+	f.add(f.named(f.base+"-listen"), module, "aws.listener", map[string]any{"loadBalancer": outputOf(f.Address.String(), "arn"), "port": float64(f.Listen), "protocol": token.Lit(protocol),
+		"actions": map[string]any{"type": token.Lit("forward"), "targetGroupArn": outputOf(f.targets().Name, "arn")}})
+}
+
+// attach makes a module of each replica that is to come before users.
+func (f *front) attach() {
+	targets := outputOf(f.targets().Name, "arn")
+	for _, s := range f.replicas {
 		a := s.Address
-		n := short(strings.Join(slices.DeleteFunc([]string{base, a.Lib, a.Name, a.Member, a.Replica}, func(s string) bool { return s == "" }), "-"), longest)
-		at := graph.Attachment{Module: graph.Address{Lib: graph.ModuleLib, Name: n}.String(), Backend: a, Attached: b.Attach == "auto"}
-		if is, said := p.known.Attach[at.Module]; said {
+		name := f.named(strings.Join(slices.DeleteFunc([]string{f.base, a.Lib, a.Name, a.Member, a.Replica}, func(s string) bool { return s == "" }), "-"))
+		at := graph.Attachment{Module: graph.Address{Lib: graph.ModuleLib, Name: name.Name}.String(), Backend: a, Attached: f.Attach == "auto"}
+		if is, said := f.p.known.Attach[at.Module]; said {
 			at.Attached = is
-		} else if p.known.Stands(at.Module) { // whoever attached it agreed to its being there
+		} else if f.p.known.Stands(at.Module) { // whoever attached it agreed to its being there
 			at.Attached = true
 		}
-		b.Attachments = append(b.Attachments, at)
+		f.Attachments = append(f.Attachments, at)
 		if !at.Attached {
 			continue
 		}
-		r := add(own(n), token.Lit(n), "aws.lbAttachment", map[string]any{"targetGroup": outputOf(targets, "arn"), "target": outputOf(s.Place.Machine, "id"), "port": float64(port), "createBeforeDestroy": true})
-		r.Follows, r.Drain = []graph.Address{a}, drain
+		r := f.add(name, token.Lit(name.Name), "aws.lbAttachment", map[string]any{"targetGroup": targets, "target": outputOf(s.Place.Machine, "id"), "port": float64(f.port), "createBeforeDestroy": true})
+		r.Follows, r.Drain = []graph.Address{a}, f.drain
 	}
-	for _, s := range scaled { // the cloud attaches what it makes, and drains what it ends
-		if g := p.g.Resource(stem(s.Address) + "-group"); g != nil {
+	for _, s := range f.scaled { // the cloud attaches what it makes, and drains what it ends
+		if g := f.p.g.Resource(stem(s.Address) + "-group"); g != nil {
 			before, _ := g.Fields["targetGroups"].([]any)
-			g.Fields["targetGroups"] = append(slices.Clone(before), outputOf(targets, "arn"))
+			g.Fields["targetGroups"] = append(slices.Clone(before), targets)
 		}
 	}
 }

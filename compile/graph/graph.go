@@ -312,7 +312,7 @@ type Spec struct {
 	User        string                `json:"user,omitempty"`                                                     // run: user it runs as; absent means a dynamic one of its own
 	Ready       *Ready                `json:"ready,omitempty"`                                                    // meta, but `notify` is run: how to see that it serves; what requires it starts then
 	Initializer []token.Text          `json:"initializer,omitempty"`                                              // meta, but having one is run: command before its first start on a machine; runs until it succeeded once, so it must bear repetition
-	Migrate     []token.Text          `json:"migrate,omitempty"`                                                  // run: command before the first start of each version
+	Migrate     []token.Text          `json:"migrate,omitempty"`                                                  // run: command before the first start of each version; each replica runs it, one after the other (`update.atOnce` at a time)
 	Schedule    *Schedule             `json:"schedule,omitempty"`                                                 // meta, but having one is run: it runs on time instead of always
 	Sockets     map[string]Socket     `json:"sockets,omitempty"`                                                  // run: name → listener that the machine holds for it
 	Limits      *Limits               `json:"limits,omitempty"`                                                   // run: what it may use at most

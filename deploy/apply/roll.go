@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -10,8 +11,9 @@ import (
 )
 
 // roll is the change of the replicas of one functionality: a few at a time,
-// and no more after one failed. A first creation does not roll: no member of a
-// cluster is ready before its quorum is there.
+// and no more after one failed. A first creation does not roll, since no member
+// of a cluster is ready before its quorum is there; unless each brings what all
+// share to its version, and two that do so at once would be in each other's way.
 type roll struct {
 	atOnce int
 	left   map[string]int    // replica → its actions that are not over
@@ -22,16 +24,16 @@ type roll struct {
 
 // rolls finds the rolls of a change set, by the addresses of their actions. A
 // replica's turn is over when it is behind its balancers again.
-func rolls(cs *plan.ChangeSet, p *plan.Plan, atOnce func(address string) int) map[string]*roll {
+func rolls(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) plan.Unit) map[string]*roll {
 	by, at := map[string]*roll{}, map[string]*roll{}
 	for _, a := range cs.Actions {
 		address, err := graph.ParseAddress(a.Address)
-		if err != nil || address.Replica == "" || a.Op == plan.Create {
+		if err != nil || address.Replica == "" || a.Op == plan.Create && !migrates(unit(a.Address)) {
 			continue
 		}
 		name := address.Functionality()
 		if by[name] == nil {
-			by[name] = &roll{atOnce: max(1, atOnce(a.Address)), left: map[string]int{}, of: map[string]string{}, open: map[string]bool{}}
+			by[name] = &roll{atOnce: max(1, unit(a.Address).AtOnce), left: map[string]int{}, of: map[string]string{}, open: map[string]bool{}}
 		}
 		by[name].left[address.Replica]++
 		at[a.Address] = by[name]
@@ -55,6 +57,13 @@ func rolls(cs *plan.ChangeSet, p *plan.Plan, atOnce func(address string) int) ma
 		}
 	}
 	return at
+}
+
+func migrates(u plan.Unit) bool {
+	var spec struct {
+		Migrate []any `json:"migrate"`
+	}
+	return json.Unmarshal(u.Spec, &spec) == nil && len(spec.Migrate) > 0
 }
 
 // turn is the replica whose turn an action belongs to.

@@ -15,7 +15,7 @@ func TestATurnIsOverWhenTheReplicaIsBehindItsBalancerAgain(t *testing.T) {
 		cs.Actions = append(cs.Actions, plan.Action{Op: plan.Update, Address: "app/web#" + n, Machine: "m" + n}, plan.Action{Op: plan.Update, Verb: plan.Attach, Address: "module/front-" + n})
 	}
 	begin := func(r map[string]*roll, address string) bool { return r[address].begin(address) }
-	r := rolls(cs, p, func(string) int { return 1 })
+	r := rolls(cs, p, func(string) plan.Unit { return plan.Unit{} })
 	if !begin(r, "app/web#0") || begin(r, "app/web#1") {
 		t.Error("one at a time")
 	}
@@ -28,9 +28,34 @@ func TestATurnIsOverWhenTheReplicaIsBehindItsBalancerAgain(t *testing.T) {
 		t.Error("the first one is back")
 	}
 
-	r = rolls(cs, p, func(string) int { return 1 })
+	r = rolls(cs, p, func(string) plan.Unit { return plan.Unit{} })
 	r["module/front-0"].lost("module/front-0") // nobody can put it back
 	if begin(r, "app/web#0") || begin(r, "app/web#1") || r["app/web#1"].stopped("app/web#1") == nil {
 		t.Error("what cannot be put back is not taken out")
+	}
+}
+
+// TestReplicasThatMigrateAreMadeOneByOne: what they share is brought to its version
+// by one, and found so by the others. Who migrates nothing waits for nobody.
+func TestReplicasThatMigrateAreMadeOneByOne(t *testing.T) {
+	cs := &plan.ChangeSet{}
+	for _, address := range []string{"app/web#0", "app/web#1", "app/cluster#0", "app/cluster#1"} {
+		cs.Actions = append(cs.Actions, plan.Action{Op: plan.Create, Address: address})
+	}
+	r := rolls(cs, &plan.Plan{}, func(address string) plan.Unit {
+		if address[:7] == "app/web" {
+			return plan.Unit{Spec: []byte(`{ "command": ["web"], "migrate": ["web", "migrate"] }`)}
+		}
+		return plan.Unit{Spec: []byte(`{ "command": ["cluster"] }`)}
+	})
+	if !r["app/web#0"].begin("app/web#0") || r["app/web#1"].begin("app/web#1") {
+		t.Error("two migrate at once")
+	}
+	r["app/web#0"].over("app/web#0", nil)
+	if !r["app/web#1"].begin("app/web#1") {
+		t.Error("the first one is over")
+	}
+	if !r["app/cluster#0"].begin("app/cluster#0") || !r["app/cluster#1"].begin("app/cluster#1") {
+		t.Error("a cluster was made one by one")
 	}
 }

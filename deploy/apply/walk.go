@@ -226,7 +226,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs, r.w.Plan, func(address string) int { return planned(address).AtOnce })
+	rolling := rolls(cs, r.w.Plan, planned)
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].stopped(a.Address) != nil
