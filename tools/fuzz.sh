@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs every fuzzer of the project for the time given, one after the other.
+# Runs every fuzzer of the project for the time (10s) or the number of inputs (1000x) given, one after the other.
 set -eu
 time=${1:-10s}
 go list ./... | while read -r pkg; do
