@@ -14,14 +14,11 @@
 package docker
 
 import (
-	"fmt"
-
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -109,36 +106,9 @@ func (backend) Realize(p plan.Payload, version string, value spec.Values) (backe
 	return kind.Realize(p, version, value)
 }
 
-func (p payload) encode() (plan.Payload, error) {
-	var out plan.Payload
-	var err error
-	if out.Run, err = digest.Canonical(p.Run); err != nil {
-		return out, err
-	}
-	if out.Meta, err = digest.Canonical(p.Meta); err != nil {
-		return out, err
-	}
-	if p.Reload != nil {
-		out.Reload, err = digest.Canonical(p.Reload)
-	}
-	return out, err
-}
+func (p payload) encode() (plan.Payload, error) { return spec.Encode(p.Run, p.Meta, p.Reload) }
 
-func decodePayload(pl plan.Payload) (payload, error) {
-	var p payload
-	if err := spec.Strict(pl.Run, &p.Run); err != nil {
-		return p, fmt.Errorf("the run part of a docker payload: %w", err)
-	}
-	if len(pl.Meta) > 0 {
-		if err := spec.Strict(pl.Meta, &p.Meta); err != nil {
-			return p, fmt.Errorf("the meta part of a docker payload: %w", err)
-		}
-	}
-	if len(pl.Reload) > 0 {
-		p.Reload = new(reloadPart)
-		if err := spec.Strict(pl.Reload, p.Reload); err != nil {
-			return p, fmt.Errorf("the reload part of a docker payload: %w", err)
-		}
-	}
-	return p, nil
+func decodePayload(pl plan.Payload) (p payload, err error) {
+	err = spec.Decode("docker", pl, &p.Run, &p.Meta, &p.Reload)
+	return p, err
 }

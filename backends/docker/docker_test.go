@@ -17,8 +17,6 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/backendtest"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -26,35 +24,11 @@ var update = flag.Bool("update", false, "write what is into the golden files")
 
 const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-func lit(words ...string) []token.Text {
-	out := make([]token.Text, len(words))
-	for i, w := range words {
-		out[i] = token.Lit(w)
-	}
-	return out
-}
-
-func tok(t token.Token) token.Text { return token.Text{{Token: &t}} }
-
-func secretTok(name, version string) token.Text {
-	return tok(token.Token{Kind: token.Secret, Name: name, Version: version})
-}
-
-func refTok(name, field, arg string) token.Text {
-	return tok(token.Token{Kind: token.Ref, Of: "set", Name: name, Field: field, Arg: arg})
-}
-
-func artifactTok(path string) token.Text {
-	return tok(token.Token{Kind: token.Artifact, Name: path})
-}
-
-func artifacts(t token.Token) (plan.Artifact, bool) {
-	kind := "tree"
-	if strings.HasSuffix(t.Name, ".bin") {
-		kind = "file"
-	}
-	return plan.Artifact{Digest: digest.Bytes([]byte(t.Name)), Path: t.Name, Kind: kind}, true
-}
+var (
+	lit, tok, secretTok = backendtest.Words, backendtest.Token, backendtest.Secret
+	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
+	artifacts           = backendtest.Artifacts
+)
 
 func input(name string, spec graph.Spec, options string) backends.Input {
 	path := []string{"libs", "hydra", name}

@@ -6,6 +6,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -54,4 +55,39 @@ func (k Kind[P]) Realize(pl plan.Payload, version string, value Values) (backend
 		return backends.Layout{}, err
 	}
 	return l, nil
+}
+
+// Encode writes the parts of a payload; reload nil means that it has none.
+func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
+	var out plan.Payload
+	var err error
+	if out.Run, err = digest.Canonical(run); err != nil {
+		return out, err
+	}
+	if out.Meta, err = digest.Canonical(meta); err != nil {
+		return out, err
+	}
+	if reload != nil {
+		out.Reload, err = digest.Canonical(reload)
+	}
+	return out, err
+}
+
+// Decode reads the parts of a backend's payload, and refuses what it does not know.
+func Decode[R, M, L any](backend string, p plan.Payload, run *R, meta *M, reload **L) error {
+	if err := Strict(p.Run, run); err != nil {
+		return fmt.Errorf("the run part of a %s payload: %w", backend, err)
+	}
+	if len(p.Meta) > 0 {
+		if err := Strict(p.Meta, meta); err != nil {
+			return fmt.Errorf("the meta part of a %s payload: %w", backend, err)
+		}
+	}
+	if len(p.Reload) > 0 {
+		*reload = new(L)
+		if err := Strict(p.Reload, *reload); err != nil {
+			return fmt.Errorf("the reload part of a %s payload: %w", backend, err)
+		}
+	}
+	return nil
 }

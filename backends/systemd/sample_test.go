@@ -5,47 +5,19 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/backendtest"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
 const version = "0123456789ab"
 
-func lit(words ...string) []token.Text {
-	out := make([]token.Text, len(words))
-	for i, w := range words {
-		out[i] = token.Lit(w)
-	}
-	return out
-}
-
-func tok(t token.Token) token.Text { return token.Text{{Token: &t}} }
-
-func secretTok(name, version string) token.Text {
-	return tok(token.Token{Kind: token.Secret, Name: name, Version: version})
-}
-
-func refTok(name, field, arg string) token.Text {
-	return tok(token.Token{Kind: token.Ref, Of: "set", Name: name, Field: field, Arg: arg})
-}
-
-func artifactTok(path string) token.Text {
-	return tok(token.Token{Kind: token.Artifact, Name: path})
-}
-
-// artifacts knows every path: *.tar is an archive, *.bin a single file, the rest a folder.
-func artifacts(t token.Token) (plan.Artifact, bool) {
-	a := plan.Artifact{Digest: digest.Bytes([]byte(t.Name)), Path: t.Name, Kind: "tree"}
-	switch {
-	case len(t.Name) > 4 && t.Name[len(t.Name)-4:] == ".tar":
-		a.Kind = "tar"
-	case len(t.Name) > 4 && t.Name[len(t.Name)-4:] == ".bin":
-		a.Kind = "file"
-	}
-	return a, true
-}
+var (
+	lit, tok, secretTok = backendtest.Words, backendtest.Token, backendtest.Secret
+	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
+	artifacts           = backendtest.Artifacts
+)
 
 func input(name string, spec graph.Spec) backends.Input {
 	path := []string{"libs", "hydra", name}

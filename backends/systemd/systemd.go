@@ -20,7 +20,6 @@ package systemd
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
@@ -66,22 +65,11 @@ func (backend) Realize(p plan.Payload, version string, value spec.Values) (backe
 }
 
 func (p payload) encode() (plan.Payload, error) {
-	var out plan.Payload
-	var err error
 	if p.Fact != nil {
-		out.Run, err = digest.Canonical(map[string]any{"fact": p.Fact})
-		return out, err
+		run, err := digest.Canonical(map[string]any{"fact": p.Fact})
+		return plan.Payload{Run: run}, err
 	}
-	if out.Run, err = digest.Canonical(p.Run); err != nil {
-		return out, err
-	}
-	if out.Meta, err = digest.Canonical(p.Meta); err != nil {
-		return out, err
-	}
-	if p.Reload != nil {
-		out.Reload, err = digest.Canonical(p.Reload)
-	}
-	return out, err
+	return spec.Encode(p.Run, p.Meta, p.Reload)
 }
 
 func decodePayload(pl plan.Payload) (payload, error) {
@@ -93,19 +81,5 @@ func decodePayload(pl plan.Payload) (payload, error) {
 		p.Fact = fact.Fact
 		return p, nil
 	}
-	if err := spec.Strict(pl.Run, &p.Run); err != nil {
-		return p, fmt.Errorf("the run part of a systemd payload: %w", err)
-	}
-	if len(pl.Meta) > 0 {
-		if err := spec.Strict(pl.Meta, &p.Meta); err != nil {
-			return p, fmt.Errorf("the meta part of a systemd payload: %w", err)
-		}
-	}
-	if len(pl.Reload) > 0 {
-		p.Reload = new(reloadPart)
-		if err := spec.Strict(pl.Reload, p.Reload); err != nil {
-			return p, fmt.Errorf("the reload part of a systemd payload: %w", err)
-		}
-	}
-	return p, nil
+	return p, spec.Decode("systemd", pl, &p.Run, &p.Meta, &p.Reload)
 }

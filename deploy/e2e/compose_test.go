@@ -14,11 +14,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/defx-dev/defx/deploy/engine"
 )
 
 // TestImportedFilesMakeWhatComposeMakes applies compose files by docker compose
@@ -43,35 +38,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := t.TempDir()
-	raw, err := os.ReadFile(filepath.Join(s.dir, "build/toy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(bin, "toy"), raw, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	img, err := engine.Image(empty.Image, bin, "/bin", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = file.DeepCopy()
-	file.Config.Entrypoint, file.Config.Cmd = []string{"/bin/toy"}, []string{"serve", "0.0.0.0:80"}
-	if img, err = mutate.ConfigFile(img, file); err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(tag, img); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pinned := tag.Context().Name() + "@" + digest.String()
+	pinned := tag.Context().Name() + "@" + s.publish(tag, nil)
 	m.Exec("mkdir -p /usr/local/bin /srv/compose")
 	binary, err := os.ReadFile(program)
 	if err != nil {

@@ -11,7 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/deploy/machinetest"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
 // newDock is a site whose machines have docker engines.
@@ -427,4 +433,34 @@ func TestEveryKindOfContainer(t *testing.T) {
 	if got := m.Exec("find /var/lib/defx/containers /var/lib/defx/secrets/.containers /var/lib/defx/done /var/lib/defx/runs /var/lib/defx/units -type f 2>/dev/null || true"); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
+}
+
+// publish puts an image of the toy under a name in a registry, and gives its digest.
+func (s *site) publish(tag name.Tag, config func(*v1.Config)) string {
+	s.t.Helper()
+	must := func(err error) {
+		if err != nil {
+			s.t.Helper()
+			s.t.Fatal(err)
+		}
+	}
+	dir := s.t.TempDir()
+	raw, err := os.ReadFile(filepath.Join(s.dir, "build/toy"))
+	must(err)
+	must(os.WriteFile(filepath.Join(dir, "toy"), raw, 0o755))
+	img, err := engine.Image(empty.Image, dir, "/bin", nil)
+	must(err)
+	file, err := img.ConfigFile()
+	must(err)
+	file = file.DeepCopy()
+	file.Config.Entrypoint, file.Config.Cmd = []string{"/bin/toy"}, []string{"serve", "0.0.0.0:80"}
+	if config != nil {
+		config(&file.Config)
+	}
+	img, err = mutate.ConfigFile(img, file)
+	must(err)
+	must(remote.Write(tag, img))
+	digest, err := img.Digest()
+	must(err)
+	return digest.String()
 }

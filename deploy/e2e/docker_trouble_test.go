@@ -17,11 +17,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/defx-dev/defx/deploy/engine"
 )
 
 // fleet is two services, a group and a job that all say a word.
@@ -178,33 +173,12 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	}
 	publish := func(who string, health ...string) {
 		t.Helper()
-		dir := t.TempDir()
-		raw, err := os.ReadFile(filepath.Join(s.dir, "build/toy"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "toy"), raw, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		img, err := engine.Image(empty.Image, dir, "/bin", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, err := img.ConfigFile()
-		if err != nil {
-			t.Fatal(err)
-		}
-		file = file.DeepCopy()
-		file.Config.Entrypoint, file.Config.Cmd, file.Config.Env = []string{"/bin/toy"}, []string{"serve", "0.0.0.0:80"}, []string{"WHO=" + who, "PATH=/bin"}
-		if len(health) > 0 {
-			file.Config.Healthcheck = &v1.HealthConfig{Test: append([]string{"CMD", "toy"}, health...), Interval: time.Second, Timeout: 5 * time.Second, Retries: 2}
-		}
-		if img, err = mutate.ConfigFile(img, file); err != nil {
-			t.Fatal(err)
-		}
-		if err := remote.Write(tag, img); err != nil {
-			t.Fatal(err)
-		}
+		s.publish(tag, func(c *v1.Config) {
+			c.Env = []string{"WHO=" + who, "PATH=/bin"}
+			if len(health) > 0 {
+				c.Healthcheck = &v1.HealthConfig{Test: append([]string{"CMD", "toy"}, health...), Interval: time.Second, Timeout: 5 * time.Second, Retries: 2}
+			}
+		})
 	}
 	says := func(want string) {
 		t.Helper()
