@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/deploy/engine"
+	"golang.org/x/sys/unix"
 )
 
 // both is the system of a real machine: systemd and a docker engine, whichever
@@ -66,6 +68,14 @@ func (b *both) check(ctx context.Context, docker bool) error {
 }
 
 func (b *both) Reload(ctx context.Context) error { return b.systemd.Reload(ctx) }
+
+// timers is the engine's socket, if systemd runs here and takes units of ours.
+func (b *both) timers(ctx context.Context) string {
+	if b.check(ctx, false) != nil || unix.Access(unitDir, unix.W_OK) != nil {
+		return ""
+	}
+	return b.engine.Path()
+}
 
 // told is an engine's error in the agent's terms.
 func told(err error) error {
@@ -132,16 +142,23 @@ func (b *both) State(ctx context.Context, unit string) (State, error) {
 }
 
 func (b *both) Runs(ctx context.Context, timer, service string) (*Runs, error) {
-	if !contained(timer) {
+	if !contained(service) {
 		return b.systemd.Runs(ctx, timer, service)
 	}
-	last, next, err := b.engine.Runs(timer)
+	job := timer
+	if !contained(timer) {
+		job = docker.JobOf(timer)
+	}
+	last, next, err := b.engine.Runs(ctx, job)
+	if err == nil && job != timer { // systemd knows it with its jitter
+		next, err = b.systemd.due(ctx, timer)
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next}
+	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next, Running: !last.Begun.IsZero() && last.Ended.IsZero()}
 	switch {
-	case last.Begun.IsZero():
+	case last.Begun.IsZero() || out.Running:
 	case last.Code == 0 && last.Error == "":
 		out.Result = "success"
 	case last.Code == 0:

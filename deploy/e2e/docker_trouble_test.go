@@ -45,10 +45,13 @@ func (s *site) serves(word string) error {
 		kind := n[strings.LastIndexByte(n, '.'):]
 		count[base+kind]++
 	}
-	for _, k := range []string{"db.container", "web.container", "pair-one.container", "pair-two.container", "pair.pod", "tick.cron"} {
+	for _, k := range []string{"db.container", "web.container", "pair-one.container", "pair-two.container", "pair.pod"} {
 		if count[k] != 1 {
 			return fmt.Errorf("%d times %s: %v", count[k], k, names)
 		}
+	}
+	if got, _ := m.Try("systemctl is-active defx-default-dock-d-tick.timer"); got != "active\n" || count["tick.cron"] != 0 {
+		return fmt.Errorf("the job's timer is %q: %v", got, names)
 	}
 	return nil
 }
