@@ -285,18 +285,28 @@ func Job(file string, said io.Writer) error {
 		return nil // it missed nothing
 	}
 	r := Run{Due: due, Begun: time.Now().UTC(), Of: c.Of}
-	err = e.lasting(ctx, func(api *client.Client) error {
-		if err := e.makeJob(ctx, api, c.Of); err != nil {
-			return err
+	for {
+		err := e.lasting(ctx, func(api *client.Client) error {
+			if err := e.makeJob(ctx, api, c.Of); err != nil {
+				return err
+			}
+			r = e.runJob(ctx, api, c, due)
+			return nil
+		})
+		if ctx.Err() != nil {
+			return nil // whoever comes next sees how it ended
 		}
-		r = e.runJob(ctx, api, c, due)
-		return nil
-	})
-	if ctx.Err() != nil {
-		return nil // whoever comes next sees how it ended
-	}
-	if err != nil {
-		r.Ended, r.Error, r.Lost = time.Now().UTC(), err.Error(), gone(err)
+		if err != nil {
+			_, absent := errors.AsType[*Absent](err)
+			r.Ended, r.Error, r.Lost = time.Now().UTC(), err.Error(), absent || gone(err)
+		}
+		if !r.Lost || !c.CatchUp {
+			break
+		}
+		fmt.Fprintln(said, r) // its run is owed until an engine is there
+		if !sleep(ctx, 3*time.Second) {
+			return nil
+		}
 	}
 	write(record, r)
 	fmt.Fprintln(said, r)
@@ -485,7 +495,7 @@ const maxRuns = 1000
 // write adds a run, or what is now known of the newest one.
 func write(file string, r Run) {
 	list := records(file)
-	if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && list[n-1].Begun.Equal(r.Begun) {
+	if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Begun.Equal(r.Begun)) {
 		list = list[:n-1]
 	}
 	writeAll(file, append(list, r))
