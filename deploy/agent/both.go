@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,16 +182,46 @@ func (b *both) Hosts(ctx context.Context, unit string) ([]string, error) {
 }
 
 func (b *both) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
-	if !contained(e.Unit) {
-		return b.systemd.Logs(ctx, e, n, follow, each)
+	inside := func(n int, follow bool, each func([]Line) error) error {
+		return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
+			out := make([]Line, len(list))
+			for i, l := range list {
+				out[i] = Line{Time: l.Time, Text: l.Text}
+			}
+			return each(out)
+		})
 	}
-	return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
-		out := make([]Line, len(list))
-		for i, l := range list {
-			out[i] = Line{Time: l.Time, Text: l.Text}
+	switch {
+	case !contained(e.Unit):
+		return b.systemd.Logs(ctx, e, n, follow, each)
+	case e.Timer == "":
+		return inside(n, follow, each)
+	}
+	// Of a job whose time systemd keeps, the journal tells how runs went.
+	var all []Line
+	note := func(list []Line) error { all = append(all, list...); return nil }
+	if err := errors.Join(inside(n, false, note), b.systemd.Logs(ctx, e, n, false, note)); err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(x, y Line) int { return x.Time.Compare(y.Time) })
+	if all = all[max(0, len(all)-n):]; len(all) > 0 {
+		if err := each(all); err != nil {
+			return err
 		}
-		return each(out)
-	})
+	}
+	if !follow {
+		return nil
+	}
+	var telling sync.Mutex
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	one := func(list []Line) error { telling.Lock(); defer telling.Unlock(); return each(list) }
+	over := make(chan error, 2)
+	go func() { over <- inside(0, true, one) }()
+	go func() { over <- b.systemd.Logs(ctx, e, 0, true, one) }()
+	err := <-over
+	stop()
+	return errors.Join(err, <-over)
 }
 
 func (b *both) Journal(units []string, since time.Time, n int) []string {

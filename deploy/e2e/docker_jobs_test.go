@@ -84,6 +84,8 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	s.wants(0, "Nothing to do")
 	eventually("it is told how it went", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "ran well") })
 
+	eventually("its log tells of its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
+
 	// Who waits for a run is killed: the run goes on, and how it ended is found out.
 	eventually("a run", under)
 	m.Exec("pkill -9 -x job; true")

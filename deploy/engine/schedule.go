@@ -278,8 +278,14 @@ func Job(file string, said io.Writer) error {
 	defer stop()
 	e := &Engine{} // DOCKER_HOST says where it is
 	record, due := recordOf(c.Base), times.Last(time.Now()).UTC()
-	if last := newest(record); last.open() {
-		e.lasting(ctx, func(api *client.Client) error { return e.settle(ctx, api, c.Base) })
+	for newest(record).open() { // what became of it decides whether it is owed
+		err := e.lasting(ctx, func(api *client.Client) error { return e.settle(ctx, api, c.Base) })
+		if err == nil || !c.CatchUp {
+			break
+		}
+		if !sleep(ctx, 3*time.Second) {
+			return nil
+		}
 	}
 	if c.CatchUp && !due.After(done(newest(record), file)) {
 		return nil // it missed nothing
