@@ -46,12 +46,15 @@ func find(ctx context.Context, api *client.Client, unit string) (*container.Insp
 // units that will be stopped before it starts.
 func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) error {
 	names := []string{}
-	if docker.Kind(unit) == ".cron" {
+	if kind := docker.Kind(unit); kind == ".cron" || kind == ".job" {
 		var c docker.Cron
 		if _, err := read(unit, &c); err != nil {
 			return err
 		}
-		names, unit = append(names, unit), c.Of
+		if kind == ".cron" {
+			names = append(names, unit)
+		}
+		unit = c.Of
 	}
 	if docker.Kind(unit) != ".container" {
 		return nil
