@@ -290,7 +290,7 @@ func TestAScaledServiceFetchesWhatItIs(t *testing.T) {
 	}
 	const secret = "it's \"so\" \\ sécret\nin two lines"
 	pack := func(word string) {
-		c.write("pack/bin/run", "#!/bin/sh\nWHO=\"x="+word+" $(cat \"$DB_FILE\") $(cat /etc/motto)\" exec bin/toy serve :8000\n", 0o755)
+		c.write("pack/bin/run", "#!/bin/sh\nWHO=\""+word+" $(cat \"$DB_FILE\") $(cat /etc/motto)\" exec bin/toy serve :8000\n", 0o755)
 	}
 	pack("one")
 	c.write("motto", "and a file", 0o644)
