@@ -25,7 +25,7 @@ func gcCommand(o *options) *cobra.Command {
 		Short: "Remove from machines and the state what nothing leads to",
 		Long: `Remove from the stores of machines what neither stands, nor belongs to one of the newest
 generations, so that going back to them sends nothing again. Programs of defx
-that nobody runs go too. What stands is never touched, whosever it is.
+that nobody runs go too, and what modules kept for their uploads. What stands is never touched, whosever it is.
 
 Remove from the state what belongs to no generation. With --history, older generations
 are forgotten: rollback cannot go back to them any more.
@@ -72,7 +72,7 @@ are forgotten: rollback cannot go back to them any more.
 				return err
 			}
 			type result struct {
-				Machine string   `json:"machine"`
+				Machine string   `json:"machine"` // "": of modules, kept in the state's folder
 				Freed   uint64   `json:"freed"`
 				Gone    []string `json:"gone"`
 			}
@@ -88,6 +88,13 @@ are forgotten: rollback cannot go back to them any more.
 				results = append(results, result{name, freed, append([]string{}, gone...)})
 				return nil
 			})
+			freed, gone, err := g.p.Shop(g.at.name, g.at.env).Collect(live, dry)
+			if err != nil {
+				return err
+			}
+			if len(gone) > 0 {
+				results = append(results, result{"", freed, gone})
+			}
 			slices.SortFunc(results, func(a, b result) int {
 				if a.Machine < b.Machine {
 					return -1
@@ -112,6 +119,9 @@ are forgotten: rollback cannot go back to them any more.
 				verb = "would go"
 			}
 			for _, r := range results {
+				if r.Machine == "" {
+					r.Machine = "modules"
+				}
 				fmt.Printf("%s: %s %s, %s\n", r.Machine, plural(len(r.Gone), "object"), verb, size(r.Freed))
 				for _, p := range r.Gone {
 					if o.verbose {

@@ -45,6 +45,7 @@ type Work struct {
 
 	AllowDelete, AllowMove map[string]bool
 	Drifted                map[string]bool // modules that others changed
+	Restart                string          // address of one that starts anew, as it stands
 	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
@@ -170,7 +171,7 @@ func (w *Work) on(machine string, records []plan.Record) []plan.Record {
 
 func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Doubt, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
+		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved, Restart: w.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {

@@ -80,6 +80,13 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
+		var unit plan.Unit
+		if err := json.Unmarshal(raw, &unit); err != nil {
+			return old, err
+		}
+		if err := r.w.Modules.Stage(unit.Artifacts, r.w.Artifact); err != nil {
+			return old, err
+		}
 		if ask.Moved, err = r.w.MovedIn(ctx, old); err != nil {
 			return old, err
 		}

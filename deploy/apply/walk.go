@@ -475,7 +475,7 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 		}
 	}
 	stands, err := r.exchange(ctx, a, u, old)
-	if err != nil && stands != nil && stands.Digest != "" { // what stood before is back
+	if err != nil && stands != nil && stands.Digest != "" && !r.again(a) { // what stood before is back
 		for _, rec := range behind {
 			err = errors.Join(err, r.putBack(ctx, rec))
 		}
@@ -483,8 +483,18 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 	return stands, err
 }
 
+// again tells whether an action only starts anew what stands.
+func (r *run) again(a *plan.Action) bool { return a.Address == r.w.Restart && a.Before == a.Digest }
+
 // exchange puts the new one in the place of the old one.
 func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if r.again(a) {
+		m, err := r.write(ctx, a.Machine)
+		if err == nil {
+			err = m.client.Restart(ctx, r.scope(), a.Address)
+		}
+		return old, err
+	}
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {

@@ -169,6 +169,18 @@ function(env='dev') {
 		t.Fatalf("targets: %v", got)
 	}
 
+	// A restart takes it out as well, and what stands is what stood.
+	c.must("restart", "shop/web#0")
+	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := c.targets(); len(got) != 2 {
+		t.Fatalf("targets: %v", got)
+	}
+	if code, out := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("something is left to do\n%s", out)
+	}
+
 	// What does not come up is put back as it was.
 	entry(`three"; bad`, "ami-12345678", "auto")
 	if code, _ := c.run("apply", "--yes"); code != 3 {
