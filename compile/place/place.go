@@ -119,6 +119,17 @@ func (p *placer) runs(set, machine string) bool {
 	return slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool { return of(s, set) && s.Machine == machine })
 }
 
+// kin are the replicas of a functionality on a machine.
+type kin struct{ functionality, machine string }
+
+// there counts the replicas of a block's functionality on a machine.
+func (p *placer) there(b block, m *graph.Machine) int {
+	if b[0].Address.Replica == "" { // it is the only one
+		return 0
+	}
+	return p.sets[kin{b[0].Address.Functionality(), m.Name}]
+}
+
 // block is what must stand on one machine: a service, or the members of one group replica.
 type block []*graph.Service
 
@@ -127,7 +138,7 @@ type placer struct {
 	prev    Previous
 	reasons Reasons
 	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
-	sets    map[string]map[string]int           // functionality → machine → replicas there
+	sets    map[kin]int                         // replicas of functionalities that may have several
 	wants   map[*graph.Service][]want           // of a block, by its first service
 	dropped map[graph.Address]bool              // candidates of "every" whose machine does not run what they run with
 	errs    diag.List
@@ -142,7 +153,7 @@ type placer struct {
 }
 
 func newPlacer(g *graph.Graph, prev Previous) *placer {
-	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, wants: map[*graph.Service][]want{}, dropped: map[graph.Address]bool{},
+	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[kin]int{}, wants: make(map[*graph.Service][]want, len(g.Services)), dropped: map[graph.Address]bool{},
 		at: map[string]int{}, load: make([]int, len(g.Machines)), takers: map[string][]int{}, mark: make([]int, len(g.Machines)), allowed: map[string][]int{}}
 	for i, m := range g.Machines {
 		p.at[m.Name] = i
@@ -152,7 +163,7 @@ func newPlacer(g *graph.Graph, prev Previous) *placer {
 
 func (p *placer) blocks() []block {
 	var out []block
-	at := map[graph.Address]int{}
+	at := make(map[graph.Address]int, len(p.g.Services))
 	for _, s := range p.g.Services {
 		key := graph.Address{Lib: s.Address.Lib, Name: s.Address.Name, Replica: s.Address.Replica}
 		if i, ok := at[key]; ok {
@@ -235,7 +246,7 @@ func (p *placer) candidates(pl graph.Place) []int {
 // fewest counts the machines that refuse would not keep a block from, and finds
 // the one with the fewest of its kind, then the fewest of all, then the first by name.
 func (p *placer) fewest(b block) (fit int, best *graph.Machine) {
-	pl, kin := b[0].Place, p.sets[b[0].Address.Functionality()]
+	pl := b[0].Place
 	p.choices++
 	wants := p.wanted(b)
 	if clash(wants) >= 0 {
@@ -251,10 +262,8 @@ func (p *placer) fewest(b block) (fit int, best *graph.Machine) {
 		if p.mark[i] == p.choices {
 			continue
 		}
-		m, n := p.g.Machines[i], 0
-		if len(kin) > 0 {
-			n = kin[m.Name]
-		}
+		m := p.g.Machines[i]
+		n := p.there(b, m)
 		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runs(pl.With, m.Name) {
 			continue
 		}
@@ -345,7 +354,7 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 	switch {
 	case pl.With != "" && !p.runs(pl.With, m.Name):
 		return "does not run " + pl.With
-	case pl.Spread == "machine" && p.sets[b[0].Address.Functionality()][m.Name] > 0:
+	case pl.Spread == "machine" && p.there(b, m) > 0:
 		return "has another replica already (spread: machine)"
 	}
 	if why := pl.Excludes(m); why != "" {
@@ -404,15 +413,6 @@ type want struct {
 
 func portKey(p graph.Port) string { return p.Protocol + "/" + strconv.Itoa(p.Port) }
 
-func portKeys(s *graph.Service) []string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-		out = append(out, portKey(s.Spec.Ports[name]))
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
 // why says what was asked for.
 func (p *placer) why(b block) string {
 	pl := b[0].Place
@@ -449,19 +449,17 @@ func (p *placer) put(b block, machine, why string) {
 		if p.ports[machine] == nil {
 			p.ports[machine] = map[string]graph.Address{}
 		}
-		for _, port := range portKeys(s) {
-			if _, taken := p.ports[machine][port]; known && !taken {
-				p.takers[port] = append(p.takers[port], at)
-			}
-			p.ports[machine][port] = s.Address
-		}
 		if known {
 			p.load[at]++
 		}
 	}
-	f := b[0].Address.Functionality()
-	if p.sets[f] == nil {
-		p.sets[f] = map[string]int{}
+	for _, w := range p.wanted(b) {
+		if _, taken := p.ports[machine][w.key]; known && !taken {
+			p.takers[w.key] = append(p.takers[w.key], at)
+		}
+		p.ports[machine][w.key] = w.service.Address
 	}
-	p.sets[f][machine]++
+	if b[0].Address.Replica != "" {
+		p.sets[kin{b[0].Address.Functionality(), machine}]++
+	}
 }

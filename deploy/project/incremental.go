@@ -65,7 +65,7 @@ func (p *Project) recall(g *ground, libraries []string) *memory {
 	if err != nil {
 		return nil
 	}
-	m := &memory{p: p, entry: entry, values: map[string]digest.Digest{}, kept: map[string]map[string]*kept{}}
+	m := &memory{p: p, entry: entry, kept: map[string]map[string]*kept{}}
 	store := cache.Open(p.Config.Cache, p.Config.CacheMax)
 	all := make([]map[string]*kept, len(libraries))
 	var group errgroup.Group
@@ -107,6 +107,11 @@ func (m *memory) of(res *lang.Result) *memory {
 		})
 	}
 	group.Wait()
+	count := 0
+	for _, l := range values {
+		count += len(l)
+	}
+	m.values = make(map[string]digest.Digest, count)
 	for i, l := range res.Libraries {
 		for j, f := range l.Functionalities {
 			m.values[l.Name+"/"+f.Name] = values[i][j]
@@ -127,7 +132,7 @@ func valueOf(f lang.Functionality) digest.Digest {
 
 // sketches gives those of what stands as they know it.
 func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
-	out := map[string]*compile.Sketch{}
+	out := make(map[string]*compile.Sketch, len(m.values))
 	for lib, funcs := range m.kept {
 		for name, k := range funcs {
 			if m.values[lib+"/"+name] == k.sketch.Value && !slices.ContainsFunc(k.services, func(s service) bool {
@@ -211,7 +216,7 @@ func (m *memory) keep(r *round) {
 	}
 	now := map[string]map[string]*kept{}
 	for lib := range m.kept {
-		now[lib] = map[string]*kept{}
+		now[lib] = make(map[string]*kept, len(m.kept[lib]))
 	}
 	for full, s := range r.out.Sketches {
 		a, _ := graph.ParseAddress(full)

@@ -537,7 +537,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 	}
 	d.Generation, base.Generation = gen, gen.Number
 	base.Former = gen.Machines
-	stands.Units = make([]plan.Placed, 0, len(gen.Records))
+	stands.Units, base.Machines = make([]plan.Placed, 0, len(gen.Records)), make(map[string]string, len(gen.Records))
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
 		r.Address = d.Moved(r.Address)
 		base.Machines[r.Address] = r.Machine
