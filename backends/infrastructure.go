@@ -244,7 +244,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	d, err := u.Digest()
 	if err == nil {
 		var raw []byte
-		if raw, err = digest.Canonical(u); err == nil {
+		if raw, err = u.Canonical(); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
 			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m

@@ -254,7 +254,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
 		return out
 	}
-	raw, err := digest.Canonical(u)
+	raw, err := u.Canonical()
 	if err != nil {
 		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
 		return out

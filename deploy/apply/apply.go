@@ -402,10 +402,6 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nothing(cs), nil
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
-	planRaw, planObject, err := state.Object(r.w.Plan)
-	if err != nil {
-		return nil, err
-	}
 	good := map[string]digest.Digest{}
 	for lib, funcs := range r.w.Good {
 		raw, d, err := state.Object(funcs)
@@ -415,7 +411,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		good[lib] = d
 		objects = append(objects, raw)
 	}
-	if err := r.w.Store.Put(lasting, append(objects, planRaw)...); err != nil {
+	if err := r.w.Store.Put(lasting, objects...); err != nil {
 		return nil, err
 	}
 	if r.j, err = openJournal(r.w.Dir); err != nil {
@@ -435,16 +431,16 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	res.Generation = head.Generation
+	full := r.w.Plan
 	if done := r.asDone(now); done != nil { // what was not known before is known now
-		if planRaw, planObject, err = state.Object(done); err != nil {
-			return nil, err
-		}
+		full = done
 		if cs.Plan, err = done.Digest(); err != nil {
 			return nil, err
 		}
-		if err := r.w.Store.Put(lasting, planRaw); err != nil {
-			return nil, err
-		}
+	}
+	planObject, err := state.PutPlan(lasting, r.w.Store, full)
+	if err != nil {
+		return nil, err
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
@@ -456,14 +452,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
-		raw, object, err := state.Object(next)
-		if err != nil {
-			return res, err
-		}
-		if err := r.w.Store.Put(lasting, raw); err != nil {
-			return res, err
-		}
-		if err := r.w.Store.Swap(lasting, head, state.Head{Generation: next.Number, Object: object}); err != nil {
+		if err := state.Commit(lasting, r.w.Store, head, next); err != nil {
 			return res, err
 		}
 		res.Wrote = true

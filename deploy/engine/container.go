@@ -46,12 +46,15 @@ func find(ctx context.Context, api *client.Client, unit string) (*container.Insp
 // units that will be stopped before it starts.
 func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) error {
 	names := []string{}
-	if docker.Kind(unit) == ".cron" {
+	if kind := docker.Kind(unit); kind == ".cron" || kind == ".job" {
 		var c docker.Cron
 		if _, err := read(unit, &c); err != nil {
 			return err
 		}
-		names, unit = append(names, unit), c.Of
+		if kind == ".cron" {
+			names = append(names, unit)
+		}
+		unit = c.Of
 	}
 	if docker.Kind(unit) != ".container" {
 		return nil
@@ -463,7 +466,11 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("port %d is taken by something on this machine that is not defx's: %w", p.Outer, err)
+			who := holder(p.Protocol, p.Outer)
+			if who == "" {
+				who = "something on this machine"
+			}
+			return fmt.Errorf("port %d is taken by %s, which is not defx's: %w", p.Outer, who, err)
 		}
 		l.Close()
 	}

@@ -31,6 +31,8 @@ func (e *Engine) Start(ctx context.Context, unit string) error {
 		return e.lasting(ctx, func(api *client.Client) error { return e.start(ctx, api, unit) })
 	case ".cron":
 		return e.lasting(ctx, func(api *client.Client) error { return e.startCron(ctx, api, unit) })
+	case ".job":
+		return e.lasting(ctx, func(api *client.Client) error { return e.startJob(ctx, api, unit) })
 	case ".once":
 		return e.once(ctx, unit)
 	case ".probe":
@@ -581,10 +583,13 @@ func (e *Engine) Remove(ctx context.Context, unit string) error {
 			}
 			return err
 		}
-		if have != nil {
-			if err := remove(ctx, api, have.ID); err != nil {
-				return err
-			}
+		if have != nil && docker.Kind(unit) == ".cron" {
+			err = e.dismiss(ctx, api, have)
+		} else if have != nil {
+			err = remove(ctx, api, have.ID)
+		}
+		if err != nil {
+			return err
 		}
 		return os.RemoveAll(filepath.Join(secretsDir, docker.Name(unit)))
 	})
