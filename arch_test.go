@@ -21,6 +21,8 @@ var owners = map[string][]string{
 	"github.com/hashicorp/terraform-exec":    {"deploy/terraform"},
 	"github.com/hashicorp/terraform-json":    {"deploy/terraform"},
 	"github.com/hashicorp/go-version":        {"deploy/terraform"},
+	"github.com/aws/aws-sdk-go-v2":           {"deploy/cloud"},
+	"github.com/aws/aws-sdk-go-v2/config":    {"deploy/cloud"},
 	"github.com/spf13/pflag":                 {"cmd/defx"},
 	"github.com/spf13/cobra":                 {"cmd/defx"},
 	"github.com/gowebpki/jcs":                {"lang/digest"},

@@ -89,6 +89,7 @@ type Result struct {
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
 	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Notes      []string // what could not be looked at
 	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
@@ -328,6 +329,7 @@ type run struct {
 	leads    []plan.Record // what led users to services when it began
 	mu       sync.Mutex
 	outside  map[string]bool   // what of it was taken out and is not back
+	notes    map[string]bool   // what could not be looked at
 	renames  map[string]string // resources that were renamed: new address → old
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/deploy/terraform"
 )
 
@@ -94,6 +95,13 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
+	var before []cloud.Target
+	if u == nil && old != nil && old.Drain > 0 {
+		var err error
+		if before, err = r.w.Modules.Targets(address); err != nil {
+			return old, err
+		}
+	}
 	e, known, err := r.w.Modules.Do(ctx, ask)
 	if !known {
 		if err != nil && old == nil { // nothing was begun
@@ -104,7 +112,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if e == nil {
 		r.outs.set(address, nil)
 		if u == nil && err == nil && old != nil {
-			err = rest(ctx, old.Drain)
+			err = r.rest(ctx, old.Drain, before)
 		}
 		return nil, err
 	}
@@ -123,6 +131,11 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	rec, rerr := r.record(ctx, address, "", e, was)
 	r.outs.set(address, rec.Outputs)
 	r.renew(address)
+	if err == nil && rerr == nil && rec.Digest != "" && rec.Drain > 0 {
+		if err = r.well(ctx, address); err != nil {
+			rec.Digest = "" // the next apply looks again
+		}
+	}
 	return &rec, errors.Join(err, rerr)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
@@ -335,6 +336,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			by[address] = rec
 		}
 	}
+	res.Notes = slices.Sorted(maps.Keys(r.notes))
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
@@ -458,10 +460,15 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 	if a.Op == plan.Move && a.Former == "" {
 		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
 		for _, rec := range behind {
+			var before []cloud.Target
 			if err == nil {
-				if err = r.putBack(ctx, rec); err == nil {
-					err = rest(ctx, rec.Drain)
-				}
+				before, err = r.w.Modules.Targets(rec.Address)
+			}
+			if err == nil {
+				err = r.putBack(ctx, rec)
+			}
+			if err == nil {
+				err = r.rest(ctx, rec.Drain, before)
 			}
 		}
 		if err != nil {

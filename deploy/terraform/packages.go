@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile/plan"
@@ -40,7 +41,7 @@ func (s *Shop) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, e
 		return err
 	}
 	defer in.Close()
-	f, err := os.CreateTemp(dir, ".tmp-")
+	f, err := os.CreateTemp(dir, partial)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (s *Shop) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, e
 		_, err = io.Copy(io.Discard, r)
 	}
 	if err == nil && got != a.Digest {
-		err = fmt.Errorf("what is there now has digest %s, not %s", got.Brief(), a.Digest.Brief())
+		err = fmt.Errorf("what is there now has digest %s, not %s\n    hint: build it as it was, or apply from where that was", got.Brief(), a.Digest.Brief())
 	}
 	if err == nil {
 		err = f.Sync()
@@ -63,8 +64,11 @@ func (s *Shop) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, e
 	return os.Rename(f.Name(), path)
 }
 
-// packed is the end of the name of what is staged.
-const packed = ".tar"
+// packed is the end of the name of what is staged, partial the beginning of what is on its way.
+const (
+	packed  = ".tar"
+	partial = ".tmp-"
+)
 
 // Collect removes what nothing leads to of what was staged, and tells how many
 // bytes and which it was; with dry it only tells.
@@ -77,7 +81,8 @@ func (s *Shop) Collect(live map[digest.Digest]bool, dry bool) (freed uint64, gon
 	for _, n := range names {
 		info, err := n.Info()
 		d, bad := digest.Parse("sha256:" + strings.TrimSuffix(n.Name(), packed))
-		if err != nil || bad != nil || live[d] {
+		torn := strings.HasPrefix(n.Name(), partial) && err == nil && time.Since(info.ModTime()) > time.Hour // by a death in the middle
+		if err != nil || !torn && (bad != nil || live[d]) {
 			continue
 		}
 		path := filepath.Join(dir, n.Name())
