@@ -128,7 +128,10 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					return nil
 				}
 			}
-			p, d, w, err := o.desired(cmd.Context(), &c, (*project.Project).Plan)
+			p, d, w, err := o.desired(cmd.Context(), &c, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
+				p.Brief = true
+				return p.Plan(ctx)
+			})
 			if err != nil {
 				return err
 			}

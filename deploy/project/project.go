@@ -48,6 +48,7 @@ type Project struct {
 	Backends  backends.Set
 	AllowMove map[string]bool // addresses with data of their own that may change machines
 	Attach    map[string]bool // modules of attachments that are asked for (true), or not any more; the others are as they were
+	Brief     bool            // nothing will be applied: units of what is to be created need not be kept
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
@@ -178,7 +179,7 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 			return nil, err
 		}
 	}
-	m := backends.Memory{}
+	m := backends.Memory{Drop: g.drop(p)}
 	if memory != nil {
 		in.Values, m.Keep = memory.values, true
 	}
