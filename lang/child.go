@@ -12,6 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/lang/cache"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/heap"
 	"github.com/defx-dev/defx/lang/lint"
 	"golang.org/x/sync/errgroup"
 )
@@ -69,6 +70,10 @@ type answer struct {
 // within what it is allowed.
 const code = 96 << 20
 
+// floor is how much memory a child uses before it collects any of it, in bytes:
+// each library leaves nothing behind but its answer.
+const floor = 160 << 20
+
 // Child serves one request of a parent process: it is what the hidden verb of
 // the program runs. It gives the exit code.
 func Child(in io.Reader, out io.Writer) int {
@@ -78,7 +83,7 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	debug.SetGCPercent(400) // most evaluations are small and short
+	heap.CollectLate(floor, 400)
 	if bounded {
 		debug.SetMemoryLimit(l.Memory * 5 / 8) // collect well before the hard bound: on a busy machine collecting takes its time
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.

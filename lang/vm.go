@@ -21,7 +21,10 @@ func newVM(i jsonnet.Importer, eager bool) *jsonnet.VM {
 	native.Install(vm, eager)
 	vm.Importer(i)
 	vm.NativeFunction(&jsonnet.NativeFunction{
-		Name: "defx.token", Params: ast.Identifiers{"kind", "of", "name", "field", "arg", "here", "body"}, Func: nativeToken,
+		Name: "defx.token", Params: ast.Identifiers{"kind", "name"}, Func: nativeToken,
+	})
+	vm.NativeFunction(&jsonnet.NativeFunction{
+		Name: "defx.read", Params: ast.Identifiers{"of", "field", "arg", "body"}, Func: nativeRead,
 	})
 	vm.NativeFunction(&jsonnet.NativeFunction{
 		Name: "defx.artifact", Params: ast.Identifiers{"from", "path", "sha256"}, Func: nativeArtifact,
@@ -44,14 +47,29 @@ func texts(args []any) ([]string, error) {
 	return out, nil
 }
 
+// nativeToken makes a token that is a kind and a name.
 func nativeToken(args []any) (any, error) {
-	a, err := texts(args[:5])
+	a, err := texts(args)
 	if err != nil {
 		return nil, err
 	}
-	t := token.Token{Kind: token.Kind(a[0]), Of: a[1], Name: a[2], Field: a[3], Arg: a[4]}
-	t.Here, _ = args[5].(bool)
-	if body := args[6]; body != nil {
+	return token.Encode(token.Token{Kind: token.Kind(a[0]), Name: a[1]}), nil
+}
+
+// nativeRead makes a token that reads a field of what the library calls of: its
+// kind, its name, and whether only the reader's machine counts.
+func nativeRead(args []any) (any, error) {
+	of, _ := args[0].([]any)
+	if len(of) != 3 {
+		return nil, errors.New("nothing is known of what is read")
+	}
+	a, err := texts([]any{of[0], of[1], args[1], args[2]})
+	if err != nil {
+		return nil, err
+	}
+	t := token.Token{Kind: token.Ref, Of: a[0], Name: a[1], Field: a[2], Arg: a[3]}
+	t.Here, _ = of[2].(bool)
+	if body := args[3]; body != nil {
 		if _, isText := body.(string); t.Field == "join" && !isText {
 			return nil, errors.New("join: the function must give a text; each takes any value")
 		}

@@ -1,7 +1,6 @@
 package lang
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -196,11 +195,11 @@ func (e *evaluator) ask(expr string) (json.RawMessage, *diag.Error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	var b bytes.Buffer
-	if err := json.Compact(&b, []byte(out)); err != nil {
+	raw, err := compact(out)
+	if err != nil {
 		return nil, diag.Errorf("", "evaluation gave no JSON: %v", err)
 	}
-	return b.Bytes(), nil
+	return raw, nil
 }
 
 func (e *evaluator) askInto(expr string, v any) *diag.Error {
@@ -330,22 +329,31 @@ func (e *evaluator) functionality(l, n string) Functionality {
 func (e *evaluator) library(l string) Library {
 	out := Library{Name: l}
 	q := quote(l)
-	var all struct {
-		Values     map[string]json.RawMessage
-		Overridden []string
-	}
+	var overridden []string
 	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	bad := e.askInto("local x = lib("+q+"), p = "+quote(l+"/")+`;
+	raw, bad := e.ask("local x = lib(" + q + "), p = " + quote(l+"/") + `;
 assert std.isObject(x);
 {
-  Values: { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
-  Overridden: [k for k in std.objectFields(o) if std.startsWith(k, p)],
-}`, &all)
+  overridden: [k for k in std.objectFields(o) if std.startsWith(k, p)],
+  values: { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
+}`)
 	if bad == nil {
-		for _, n := range slices.Sorted(maps.Keys(all.Values)) {
-			out.Functionalities = append(out.Functionalities, Functionality{Name: n, Value: all.Values[n]})
+		both, err := members(raw)
+		var values []member
+		if err == nil && len(both) == 2 {
+			if err = json.Unmarshal(both[0].value, &overridden); err == nil {
+				values, err = members(both[1].value)
+			}
 		}
-	} else {
+		if err != nil {
+			bad = diag.Errorf("", "evaluation gave an unexpected form: %v", err)
+		}
+		for _, m := range values {
+			out.Functionalities = append(out.Functionalities, Functionality{Name: m.name, Value: m.value})
+		}
+		slices.SortFunc(out.Functionalities, func(a, b Functionality) int { return strings.Compare(a.Name, b.Name) })
+	}
+	if bad != nil {
 		names, bad := e.functionalities(l)
 		if bad != nil {
 			out.Err = bad
@@ -354,10 +362,10 @@ assert std.isObject(x);
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, e.functionality(l, n))
 		}
-		e.askInto("[k for k in std.objectFields(o)]", &all.Overridden)
+		e.askInto("[k for k in std.objectFields(o)]", &overridden)
 	}
 	for i, f := range out.Functionalities {
-		if f.Err == nil && slices.Contains(all.Overridden, l+"/"+f.Name) {
+		if f.Err == nil && slices.Contains(overridden, l+"/"+f.Name) {
 			// A base that fails alone may be right with its override: then there is nothing to compare.
 			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("pack(lib(%s)[%s])", q, quote(f.Name)))
 		}

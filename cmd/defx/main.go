@@ -11,10 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -26,6 +24,7 @@ import (
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/heap"
 )
 
 // all is the list of backends that this program has.
@@ -57,23 +56,9 @@ func (e *exit) Unwrap() error { return e.err }
 
 func main() { os.Exit(run()) }
 
-// free is how much memory, in bytes, is used before any of it is collected.
-const free = 256 << 20
-
-// collectLate lets the first memory be used without collecting it: most runs
-// end before they have used it up. After that all is as usual.
-func collectLate() {
-	percent, limit := debug.SetGCPercent(-1), debug.SetMemoryLimit(free)
-	if percent < 0 || limit < math.MaxInt64 { // the user knows better
-		debug.SetGCPercent(percent)
-		debug.SetMemoryLimit(limit)
-		return
-	}
-	runtime.SetFinalizer(new([16]byte), func(any) {
-		debug.SetGCPercent(percent)
-		debug.SetMemoryLimit(limit)
-	})
-}
+// floor is how much memory, in bytes, is used before any of it is collected:
+// most runs end before they have used it up.
+const floor = 256 << 20
 
 func run() (code int) {
 	defer func() { // a crash must not be taken for pending changes, whose code is 2
@@ -88,7 +73,7 @@ func run() (code int) {
 	if len(os.Args) > 1 && os.Args[1] == terraform.ChildVerb {
 		return terraform.Child(os.Stdin, os.Stdout)
 	}
-	collectLate()
+	heap.CollectLate(floor, 100)
 	ctx, stop := stoppable()
 	defer stop()
 	root := rootCommand()

@@ -1,11 +1,14 @@
 package plan
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/lang/token"
 )
 
 // The digest of a plan is that of its canonical JSON, whatever names and values hold.
@@ -39,5 +42,54 @@ func TestThePlansDigestIsThatOfItsCanonicalJSON(t *testing.T) {
 		if got != want || (err == nil) != (other == nil) {
 			t.Fatalf("%+v: %s %v, not %s %v", p, got, err, want, other)
 		}
+	}
+}
+
+// What is written by hand is what the library writes, of every field.
+func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	text := func() string { return []string{"", "a", "<\u2028\"", "ü", "z/z#1"}[r.IntN(5)] }
+	raw := func() json.RawMessage {
+		return []json.RawMessage{nil, json.RawMessage(`{}`), json.RawMessage(`{"a":[1,"<"],"b":null}`), json.RawMessage(`{ "b" : 1.50, "a": "\u003c" }`), json.RawMessage(`{"torn`)}[r.IntN(50)/12]
+	}
+	set := map[string]bool{}
+	for range 5000 {
+		u := &Unit{}
+		v := reflect.ValueOf(u).Elem()
+		for i := range v.NumField() {
+			if r.IntN(2) == 0 {
+				continue
+			}
+			f := v.Field(i)
+			switch p := f.Addr().Interface().(type) {
+			case *string:
+				*p = text()
+			case *int:
+				*p = r.IntN(20) - 5
+			case *bool:
+				*p = true
+			case *[]string:
+				*p = []string{text(), text()}[:r.IntN(3)]
+			case *[]token.Token:
+				*p = []token.Token{{Kind: token.Ref, Of: "set", Name: text(), Field: "host", Here: true}, {Kind: token.Secret, Name: text()}}[:r.IntN(3)]
+			case *[]Artifact:
+				*p = []Artifact{{Digest: digest.Bytes([]byte(text())), Path: text(), Kind: "file"}}[:r.IntN(2)]
+			case *json.RawMessage:
+				*p = raw()
+			case *Payload:
+				*p = Payload{Run: raw(), Reload: raw(), Meta: raw()}
+			default:
+				t.Fatalf("this test knows nothing of %T", p)
+			}
+			set[v.Type().Field(i).Name] = set[v.Type().Field(i).Name] || !f.IsZero()
+		}
+		got, err := u.Canonical()
+		want, other := digest.Canonical(u)
+		if string(got) != string(want) || (err == nil) != (other == nil) {
+			t.Fatalf("%+v:\n%s %v, not\n%s %v", u, got, err, want, other)
+		}
+	}
+	if len(set) != reflect.TypeFor[Unit]().NumField() {
+		t.Errorf("only %v were set", set)
 	}
 }

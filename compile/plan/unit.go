@@ -56,7 +56,7 @@ type Unit struct {
 
 // Digest covers everything that would change what runs.
 func (u *Unit) Digest() (digest.Digest, error) {
-	raw, err := digest.CanonicalJSON(u.Payload.json())
+	raw, err := digest.CanonicalJSON(u.Payload.json(make([]byte, 0, len(u.Payload.Run)+len(u.Payload.Reload)+len(u.Payload.Meta)+40)))
 	if err != nil {
 		return "", err
 	}
@@ -121,21 +121,84 @@ func bind(value any, v Values) any {
 	return value
 }
 
-// json is what json.Marshal would write, but for white space and signs that have several forms.
-func (p Payload) json() []byte {
-	out := make([]byte, 0, len(p.Run)+len(p.Reload)+len(p.Meta)+40)
-	out = append(out, `{"run":`...)
-	if p.Run == nil {
+// part appends JSON that is there already.
+func part(out []byte, name string, raw json.RawMessage) []byte {
+	out = append(append(out, name...), raw...)
+	if raw == nil {
 		out = append(out, "null"...)
 	}
-	out = append(out, p.Run...)
-	if len(p.Reload) > 0 {
-		out = append(append(out, `,"reload":`...), p.Reload...)
-	}
+	return out
+}
+
+// json appends what encoding/json would write, but for the order of fields, which
+// is the canonical one, and what the parts may have of white space.
+func (p Payload) json(out []byte) []byte {
+	out = append(out, '{')
 	if len(p.Meta) > 0 {
-		out = append(append(out, `,"meta":`...), p.Meta...)
+		out = append(part(out, `"meta":`, p.Meta), ',')
 	}
-	return append(out, '}')
+	if len(p.Reload) > 0 {
+		out = append(part(out, `"reload":`, p.Reload), ',')
+	}
+	return append(part(out, `"run":`, p.Run), '}')
+}
+
+// Canonical is the RFC 8785 form of a unit: what digest.Canonical gives, without
+// reading its great parts more often than once.
+func (u *Unit) Canonical() ([]byte, error) {
+	out := digest.AppendText(append(make([]byte, 0, len(u.Payload.Run)+len(u.Payload.Reload)+len(u.Payload.Meta)+len(u.Spec)+1024), `{"address":`...), u.Address)
+	number := func(name string, n int) {
+		if n != 0 {
+			out = strconv.AppendInt(append(out, name...), int64(n), 10)
+		}
+	}
+	flag := func(name string, is bool) {
+		if is {
+			out = append(append(out, name...), "true"...)
+		}
+	}
+	texts := func(name string, list []string) {
+		for i, s := range list {
+			if i == 0 {
+				out = append(append(out, name...), '[')
+			} else {
+				out = append(out, ',')
+			}
+			out = digest.AppendText(out, s)
+		}
+		if len(list) > 0 {
+			out = append(out, ']')
+		}
+	}
+	var err error
+	rare := func(name string, v any, n int) {
+		if n == 0 || err != nil {
+			return
+		}
+		var raw []byte
+		raw, err = json.Marshal(v)
+		out = part(out, name, raw)
+	}
+	texts(`,"after":`, u.After)
+	rare(`,"artifacts":`, u.Artifacts, len(u.Artifacts))
+	number(`,"atOnce":`, u.AtOnce)
+	out = digest.AppendText(append(out, `,"backend":`...), u.Backend)
+	number(`,"drain":`, u.Drain)
+	out = strconv.AppendInt(append(out, `,"encoding":`...), int64(u.Encoding), 10)
+	texts(`,"follows":`, u.Follows)
+	flag(`,"graceful":`, u.Graceful)
+	texts(`,"hides":`, u.Hides)
+	out = u.Payload.json(append(out, `,"payload":`...))
+	flag(`,"protect":`, u.Protect)
+	rare(`,"reads":`, u.Reads, len(u.Reads))
+	texts(`,"requires":`, u.Requires)
+	out = part(out, `,"spec":`, u.Spec)
+	flag(`,"stateful":`, u.Stateful)
+	number(`,"suffice":`, u.Suffice)
+	if err != nil {
+		return nil, err
+	}
+	return digest.CanonicalJSON(append(out, '}'))
 }
 
 // Reads lists the refs in a payload, sorted, each once.

@@ -266,7 +266,7 @@ func TestNeighboursOfTwoBackendsFindEachOther(t *testing.T) {
 	before := containers(m)
 	m.Exec("systemd-run -q --unit=stranger socat TCP-LISTEN:7009,fork - 2>/dev/null || systemd-run -q --unit=stranger /usr/bin/redis-server --port 7009; for i in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/7009) 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
 	s.dock(strings.ReplaceAll(neighbours, "web(7002)", "web(7009)"), "BODY", "here I am")
-	s.wants(3, "port 7009 is taken by something on this machine", "was left as it is")
+	s.wants(3, "port 7009 is taken by redis-server (process ", "was left as it is")
 	if got := differ(before, containers(m)); got != "" {
 		t.Errorf("%s was touched", got)
 	}

@@ -452,7 +452,11 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("port %d is taken by something on this machine that is not defx's: %w", p.Outer, err)
+			who := holder(p.Protocol, p.Outer)
+			if who == "" {
+				who = "something on this machine"
+			}
+			return fmt.Errorf("port %d is taken by %s, which is not defx's: %w", p.Outer, who, err)
 		}
 		l.Close()
 	}

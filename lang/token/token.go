@@ -102,18 +102,13 @@ func SetID(of, name string) string { return strings.TrimSpace(of + " " + name) }
 
 // Encode writes t as a string that Jsonnet can carry.
 func Encode(t Token) string {
-	body, err := json.Marshal(t)
-	if err != nil {
-		panic(err) // a struct of strings always encodes
+	body := t.write(make([]byte, 0, 128))
+	payload := append(fmt.Appendf(make([]byte, 0, len(body)+20), "%d,%08x,", len(body), crc32.ChecksumIEEE(body)), body...)
+	out := utf8.AppendRune(make([]byte, 0, 3*len(payload)+6), open)
+	for _, c := range payload {
+		out = utf8.AppendRune(out, rune(base+int(c)))
 	}
-	payload := fmt.Sprintf("%d,%08x,%s", len(body), crc32.ChecksumIEEE(body), body)
-	var b strings.Builder
-	b.WriteRune(open)
-	for i := range len(payload) {
-		b.WriteRune(rune(base + int(payload[i])))
-	}
-	b.WriteRune(close)
-	return b.String()
+	return string(utf8.AppendRune(out, close))
 }
 
 // Reserved tells whether s holds any character of the encoding.
@@ -173,7 +168,7 @@ func Split(s string) (Text, error) {
 }
 
 func decode(s string) (Token, error) {
-	var payload []byte
+	payload := make([]byte, 0, len(s)/3)
 	for _, r := range s {
 		if r < base || r > base+0xff {
 			return Token{}, fmt.Errorf("a broken token: it was cut or changed")
@@ -185,11 +180,14 @@ func decode(s string) (Token, error) {
 		parts[1] != fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(parts[2]))) {
 		return Token{}, fmt.Errorf("a broken token: it was cut or changed")
 	}
-	dec := json.NewDecoder(strings.NewReader(parts[2]))
-	dec.DisallowUnknownFields()
-	var t Token
-	if err := dec.Decode(&t); err != nil {
-		return Token{}, fmt.Errorf("a broken token: %w", err)
+	t, ok := readToken([]byte(parts[2]))
+	if !ok {
+		t = Token{}
+		dec := json.NewDecoder(strings.NewReader(parts[2]))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&t); err != nil {
+			return Token{}, fmt.Errorf("a broken token: %w", err)
+		}
 	}
 	switch t.Kind {
 	case Ref, Secret, Lookup, Artifact:
@@ -269,21 +267,28 @@ func (t Text) Shown() string {
 // MarshalJSON writes the form that Text documents.
 func (t Text) MarshalJSON() ([]byte, error) {
 	if s, ok := t.Literal(); ok {
-		return json.Marshal(s)
+		return writeText(make([]byte, 0, len(s)+2), s), nil
 	}
-	parts := make([]any, 0, len(t))
-	for _, s := range t.join() {
+	out := append(make([]byte, 0, 128*len(t)), `{"$text":[`...)
+	for i, s := range t.join() {
+		if i > 0 {
+			out = append(out, ',')
+		}
 		if s.Token != nil {
-			parts = append(parts, s.Token)
+			out = s.Token.write(out)
 		} else {
-			parts = append(parts, s.Lit)
+			out = writeText(out, s.Lit)
 		}
 	}
-	return json.Marshal(map[string]any{"$text": parts})
+	return append(out, "]}"...), nil
 }
 
 // UnmarshalJSON reads the form that Text documents.
 func (t *Text) UnmarshalJSON(b []byte) error {
+	var ok bool
+	if *t, ok = readText(b); ok {
+		return nil
+	}
 	var s string
 	if len(b) > 0 && (b[0] == '"' || b[0] == 'n') { // null is the empty text
 		if err := json.Unmarshal(b, &s); err != nil {

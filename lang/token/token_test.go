@@ -2,6 +2,7 @@ package token
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -63,6 +64,65 @@ func FuzzSplit(f *testing.F) {
 		}
 		if second, err := json.Marshal(back); err != nil || string(second) != string(raw) {
 			t.Errorf("%s came back as %s", raw, second)
+		}
+	})
+}
+
+// theirs is a token as encoding/json sees it, without any short cut of ours.
+type theirs Token
+
+// FuzzJSON holds our short cuts against encoding/json: what they write is what it
+// writes, and what they read is what it reads.
+func FuzzJSON(f *testing.F) {
+	for _, s := range []string{`{"kind":"ref","of":"dep","name":"db","field":"port","arg":"sql"}`, `{"arg":"","field":"host","here":true,"kind":"ref","of":"me"}`, `{"kind":"secret","name":"a<b"}`,
+		`{"kind":"ref","kind":"secret"}`, `{"kind":"ref","here":false}`, `{"KIND":"ref"}`, `{"kind":"ref","more":1}`, `{"kind":null}`, `{}`, `{"kind":"ref",}`, `{,"kind":"ref"}`, `{"kind":"é\n"}`, `{"kind":"ref"} `,
+		`{"$text":["a",{"kind":"lookup","name":"k"},"b"]}`, `{"$text":["a","b"]}`, `{"$text":[]}`, `{"$text":null}`, `{"$text":["a" , "b"]}`, `"plain"`, `"\u003c"`, `null`, `"a" "b"`, `{"$text":["a"],"x":1}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if got, ok := readToken(raw); ok {
+			var want theirs
+			if err := json.Unmarshal(raw, &want); err != nil || Token(want) != got {
+				t.Errorf("%s: read %+v, not %+v, %v", raw, got, want, err)
+			}
+		}
+		var read theirs
+		if json.Unmarshal(raw, &read) == nil {
+			want, _ := json.Marshal(read)
+			if got := Token(read).write([]byte("x")); string(got[1:]) != string(want) {
+				t.Errorf("wrote %s, not %s", got[1:], want)
+			}
+		}
+		var parts struct {
+			Text []any `json:"$text"`
+		}
+		var one string
+		got, ok := readText(raw)
+		switch {
+		case !ok:
+		case json.Unmarshal(raw, &one) == nil:
+			if s, lit := got.Literal(); !lit || s != one {
+				t.Errorf("%s: read %+v", raw, got)
+			}
+		case json.Unmarshal(raw, &parts) != nil || parts.Text == nil:
+			t.Errorf("%s is no text, and was read as %+v", raw, got)
+		default:
+			want := Text{}
+			for _, p := range parts.Text {
+				if s, is := p.(string); is {
+					want = append(want, Segment{Lit: s})
+					continue
+				}
+				again, _ := json.Marshal(p)
+				var tok theirs
+				if err := json.Unmarshal(again, &tok); err != nil {
+					t.Errorf("%s: %v", raw, err)
+				}
+				want = append(want, Segment{Token: (*Token)(&tok)})
+			}
+			if want = want.join(); !reflect.DeepEqual(want, got) {
+				t.Errorf("%s: read %+v, not %+v", raw, got, want)
+			}
 		}
 	})
 }
