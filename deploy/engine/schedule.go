@@ -177,10 +177,9 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"},
 			{Type: mount.TypeBind, Source: RunsDir, Target: RunsDir},
 		}}
-	for _, zones := range []string{"/usr/share/zoneinfo"} {
-		if _, err := os.Stat(zones); err == nil {
-			host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: zones, Target: zones, ReadOnly: true})
-		}
+	const zones = "/usr/share/zoneinfo"
+	if _, err := os.Stat(zones); err == nil {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: zones, Target: zones, ReadOnly: true})
 	}
 	if err := e.createNamed(ctx, api, unit, config, host, nil); err != nil {
 		return err
@@ -241,6 +240,14 @@ func NewTimetable(c docker.Cron) (Timetable, error) {
 	return t, err
 }
 
+// timesOf reads the file of a job.
+func timesOf(unit string) (c docker.Cron, t Timetable, err error) {
+	if _, err = read(unit, &c); err == nil {
+		t, err = NewTimetable(c)
+	}
+	return c, t, err
+}
+
 // Next is the first time after at. What runs every so often does so at full
 // multiples, so that it stays the same over restarts.
 func (t Timetable) Next(at time.Time) time.Time {
@@ -265,12 +272,7 @@ func (t Timetable) Last(at time.Time) time.Time {
 // Job runs a job now, to its end: its time has come, or its timer has just been
 // started and asks whether a run was missed.
 func Job(file string, said io.Writer) error {
-	unit := filepath.Base(file)
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return err
-	}
-	times, err := NewTimetable(c)
+	c, times, err := timesOf(filepath.Base(file))
 	if err != nil {
 		return err
 	}
@@ -349,12 +351,7 @@ func (r Run) String() string {
 // Cron starts a job on time until it is told to stop. It runs inside the
 // container beside the job.
 func Cron(file string, said io.Writer) error {
-	unit := filepath.Base(file)
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return err
-	}
-	times, err := NewTimetable(c)
+	c, times, err := timesOf(filepath.Base(file))
 	if err != nil {
 		return err
 	}
@@ -552,11 +549,7 @@ func newest(file string) Run {
 // Runs tells of a job how it went last, and when it is due, jitter apart. A run
 // without an end goes on.
 func (e *Engine) Runs(ctx context.Context, unit string) (last Run, next time.Time, err error) {
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return last, next, err
-	}
-	times, err := NewTimetable(c)
+	c, times, err := timesOf(unit)
 	if err != nil {
 		return last, next, err
 	}
