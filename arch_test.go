@@ -34,7 +34,7 @@ var owners = map[string][]string{
 	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
 	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
-	"golang.org/x/sync":                      {"lang", "deploy/project"},
+	"golang.org/x/sync":                      {"lang", "deploy/project", "deploy/state"},
 	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
 	"golang.org/x/term":                      {"cmd/defx"},
 	"github.com/BurntSushi/toml":             {"backends/document"},

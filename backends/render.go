@@ -75,7 +75,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: make([]plan.Placed, 0, len(g.Services))}}
 	if memory.Keep {
-		out.Known = map[string]*Known{}
+		out.Known = make(map[string]*Known, len(g.Services))
 	}
 	failures := map[string]diag.List{}
 	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}

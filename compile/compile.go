@@ -78,7 +78,11 @@ type Output struct {
 
 // Compile makes the graph. The error is a diag.List: faults that stop the run.
 func Compile(in Input) (*Output, error) {
-	c := &compiler{in: in, funcs: map[string]*function{}}
+	count := 0
+	for _, l := range in.Result.Libraries {
+		count += len(l.Functionalities)
+	}
+	c := &compiler{in: in, funcs: make(map[string]*function, count)}
 	c.entry()
 	if len(c.errs) > 0 {
 		return nil, c.errs.Err()
@@ -95,7 +99,7 @@ func Compile(in Input) (*Output, error) {
 		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
 	out := &Output{Graph: g, Good: Good{}, exports: c.outputs(), folded: map[string]bool{}}
-	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
+	for _, name := range c.names() {
 		f := c.funcs[name]
 		if f.folded {
 			out.folded[name] = true
@@ -232,7 +236,16 @@ type compiler struct {
 	errs     diag.List
 
 	looked map[string]bool     // what is looked at just now; nil: nobody wants to know
+	sorted []string            // see names
 	bare   map[string][]string // name → functionalities of that name in all libraries, sorted; made when it is asked for
+}
+
+// names lists all functionalities, sorted. They are only ever added.
+func (c *compiler) names() []string {
+	if len(c.sorted) != len(c.funcs) {
+		c.sorted = slices.Sorted(maps.Keys(c.funcs))
+	}
+	return c.sorted
 }
 
 // entry decodes the central file; its errors stop the run.
@@ -341,7 +354,7 @@ func (c *compiler) libraries() {
 		}
 	}
 	c.checkMoved()
-	names := slices.Sorted(maps.Keys(c.funcs))
+	names := c.names()
 	for _, o := range c.in.Result.Overrides {
 		lib, _, _ := strings.Cut(o, "/")
 		if c.funcs[o] == nil && !c.libHeld[lib] && !c.isNull(o) {
@@ -556,7 +569,7 @@ func (c *compiler) heldErrors() diag.List {
 	for _, e := range c.errs {
 		entrys[e.Subject] = true
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
+	for _, name := range c.names() {
 		f := c.funcs[name]
 		if f.err == nil || entrys[name] {
 			continue

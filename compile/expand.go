@@ -17,7 +17,7 @@ func (c *compiler) expand() *graph.Graph {
 		c.made(m, c.e.Machines[name])
 		g.Machines = append(g.Machines, m)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
+	for _, name := range c.names() {
 		f := c.funcs[name]
 		switch {
 		case f.fn == nil:
@@ -78,7 +78,7 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 
 // fillEdges finds the services at which each edge ends.
 func fillEdges(g *graph.Graph) {
-	sets := map[string][]graph.Address{}
+	sets := make(map[string][]graph.Address, len(g.Services))
 	for _, s := range g.Services {
 		a := s.Address
 		sets[a.Set()] = append(sets[a.Set()], a)

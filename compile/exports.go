@@ -96,7 +96,7 @@ func (r *resolver) output(path []string, f *function, set string, t token.Token)
 // outputs puts exports in the place of what bodies read of each replica; it runs when the replicas are known.
 func (c *compiler) outputs() map[string]map[string]token.Text {
 	out := map[string]map[string]token.Text{}
-	for _, name := range slices.Sorted(maps.Keys(c.funcs)) {
+	for _, name := range c.names() {
 		f := c.funcs[name]
 		if f.fn == nil || len(f.fn.Exports) == 0 {
 			continue

@@ -54,7 +54,7 @@ func Renames(moved map[string]string) func(address string) string {
 
 // checkMoved refuses renames that lead nowhere, or from what is still there.
 func (c *compiler) checkMoved() {
-	libs, names := map[string]bool{}, slices.Sorted(maps.Keys(c.funcs))
+	libs, names := map[string]bool{}, c.names()
 	for _, l := range c.in.Result.Libraries {
 		libs[l.Name] = true
 	}

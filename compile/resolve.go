@@ -18,7 +18,7 @@ import (
 // not resolve is held; since its last good version may have other ports, all
 // are resolved again until nothing falls any more.
 func (c *compiler) resolveAll() {
-	names := slices.Sorted(maps.Keys(c.funcs))
+	names := c.names()
 	for again := true; again; {
 		again, c.bare = false, nil
 		for _, name := range names {

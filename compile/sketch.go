@@ -72,7 +72,7 @@ func (c *compiler) everywhere(name string) []string {
 	c.note(aboutName, name)
 	if c.bare == nil {
 		c.bare = map[string][]string{}
-		for _, full := range slices.Sorted(maps.Keys(c.funcs)) {
+		for _, full := range c.names() {
 			last := full[strings.LastIndexByte(full, '/')+1:]
 			c.bare[last] = append(c.bare[last], full)
 		}
@@ -181,7 +181,7 @@ func (c *compiler) sketches() map[string]*Sketch {
 	if c.in.Values == nil {
 		return nil
 	}
-	out := map[string]*Sketch{}
+	out := make(map[string]*Sketch, len(c.funcs))
 	for full, f := range c.funcs {
 		if f.sketch != nil {
 			out[full] = f.sketch

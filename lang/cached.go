@@ -189,6 +189,9 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 		return nil, err
 	}
 	res.Cache = append(res.Cache, uses...)
+	if c.Known != nil {
+		c.Known(*res, names)
+	}
 	if len(missing) > 0 {
 		var ask []string
 		for _, n := range names {

@@ -29,6 +29,10 @@ type Config struct {
 	Cache       string `json:"-"` // folder that keeps what was evaluated; "" = nothing is kept
 	CacheMax    int64  `json:"-"` // bytes that it may take; 0 = the default
 	VerifyCache bool   `json:"-"` // evaluate besides, and fail if the cache knew another value
+
+	// Known is told of an entry that the cache knows, and of the names of its libraries, before any
+	// of these is evaluated; nil: nobody wants to be told.
+	Known func(entry Result, libraries []string) `json:"-"`
 }
 
 // Limits bound one child process. Zero fields mean the defaults.

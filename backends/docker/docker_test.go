@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write what is into the golden files")
 const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 var (
-	lit, tok, secretTok = backendtest.Words, backendtest.Token, backendtest.Secret
+	lit, secretTok      = backendtest.Words, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )

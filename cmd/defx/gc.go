@@ -102,8 +102,13 @@ are forgotten: rollback cannot go back to them any more.
 				return 1
 			})
 			forgotten, err := forget(ctx, store, history, dry)
+			end := silent(errs)
 			if err != nil {
-				errs["state"] = fmt.Errorf("the state was left as it is: %w", err)
+				if err = fmt.Errorf("the state was left as it is: %w", err); end != nil {
+					tell(os.Stderr, err)
+				} else {
+					end = &exit{exitPartly, err}
+				}
 			}
 			for _, name := range slices.Sorted(maps.Keys(errs)) {
 				tell(os.Stderr, errs[name])
@@ -112,7 +117,7 @@ are forgotten: rollback cannot go back to them any more.
 				if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Collected", "dryRun": dry, "machines": results, "state": forgotten}); err != nil {
 					return err
 				}
-				return silent(errs)
+				return end
 			}
 			verb := "removed"
 			if dry {
@@ -136,7 +141,7 @@ are forgotten: rollback cannot go back to them any more.
 				}
 				fmt.Println()
 			}
-			return silent(errs)
+			return end
 		},
 	}
 	cmd.Flags().IntVar(&keep, "keep", 5, "`NUMBER` of generations to which going back sends nothing again")

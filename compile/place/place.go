@@ -9,6 +9,7 @@ package place
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,7 +30,7 @@ type Reasons map[string]string
 // together. Services that fit nowhere are errors that name every machine and
 // the rule that excludes it; held services stay where they were.
 func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
-	p := &placer{g: g, prev: prev, reasons: Reasons{}, ports: map[string]map[string]graph.Address{}, sets: map[string]map[string]int{}, load: map[string]int{}, wants: map[*graph.Service][]want{}, dropped: map[graph.Address]bool{}}
+	p := newPlacer(g, prev)
 	blocks := p.blocks()
 	// What is bound to its machine goes first, so that what is free fills in around it.
 	blocks = p.each(blocks, func(b block) bool {
@@ -118,6 +119,17 @@ func (p *placer) runs(set, machine string) bool {
 	return slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool { return of(s, set) && s.Machine == machine })
 }
 
+// kin are the replicas of a functionality on a machine.
+type kin struct{ functionality, machine string }
+
+// there counts the replicas of a block's functionality on a machine.
+func (p *placer) there(b block, m *graph.Machine) int {
+	if b[0].Address.Replica == "" { // it is the only one
+		return 0
+	}
+	return p.sets[kin{b[0].Address.Functionality(), m.Name}]
+}
+
 // block is what must stand on one machine: a service, or the members of one group replica.
 type block []*graph.Service
 
@@ -126,18 +138,34 @@ type placer struct {
 	prev    Previous
 	reasons Reasons
 	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
-	sets    map[string]map[string]int           // machine → functionality → replicas there
-	load    map[string]int                      // machine → services there
+	sets    map[kin]int                         // replicas of functionalities that may have several
 	wants   map[*graph.Service][]want           // of a block, by its first service
 	dropped map[graph.Address]bool              // candidates of "every" whose machine does not run what they run with
 	errs    diag.List
+
+	// What choose looks at for each block and machine; machines by their numbers.
+	at      map[string]int   // machine → its number
+	load    []int            // services there
+	takers  map[string][]int // "tcp/80" → machines where somebody has it
+	mark    []int            // the last choice of which the machine has a port taken
+	choices int
+	allowed map[string][]int // rules of a place → machines that they do not exclude
+}
+
+func newPlacer(g *graph.Graph, prev Previous) *placer {
+	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[kin]int{}, wants: make(map[*graph.Service][]want, len(g.Services)), dropped: map[graph.Address]bool{},
+		at: map[string]int{}, load: make([]int, len(g.Machines)), takers: map[string][]int{}, mark: make([]int, len(g.Machines)), allowed: map[string][]int{}}
+	for i, m := range g.Machines {
+		p.at[m.Name] = i
+	}
+	return p
 }
 
 func (p *placer) blocks() []block {
 	var out []block
-	at := map[string]int{}
+	at := make(map[graph.Address]int, len(p.g.Services))
 	for _, s := range p.g.Services {
-		key := graph.Address{Lib: s.Address.Lib, Name: s.Address.Name, Replica: s.Address.Replica}.String()
+		key := graph.Address{Lib: s.Address.Lib, Name: s.Address.Name, Replica: s.Address.Replica}
 		if i, ok := at[key]; ok {
 			out[i] = append(out[i], s)
 			continue
@@ -184,7 +212,7 @@ func (p *placer) named(b block) {
 	}
 	if why := p.refuse(b, m); why != "" {
 		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "cannot run on machine %q: %s", m.Name, why).
-			At(p.at(b, []*graph.Machine{m})...))
+			At(p.field(b, []*graph.Machine{m})...))
 		return
 	}
 	why := "place.machine names it"
@@ -194,20 +222,68 @@ func (p *placer) named(b block) {
 	p.put(b, m.Name, why)
 }
 
-// choose takes the machine with the fewest of its kind, then the fewest of all, then the first by name.
-func (p *placer) choose(b block) {
-	s := b[0]
-	var fit []*graph.Machine
-	var refused []string
-	for _, m := range p.g.Machines {
-		if why := p.refuse(b, m); why != "" {
-			refused = append(refused, m.Name+": "+why)
-		} else {
-			fit = append(fit, m)
+// candidates gives the machines that the rules of a place do not exclude.
+func (p *placer) candidates(pl graph.Place) []int {
+	var key []byte
+	if pl.Pool+pl.Location != "" || len(pl.Except)+len(pl.Roles)+len(pl.Labels) > 0 {
+		var err error
+		if key, err = json.Marshal([]any{pl.Pool, pl.Location, pl.Except, pl.Roles, pl.Labels}); err != nil {
+			panic(err) // plain data always encodes
 		}
 	}
-	if len(fit) == 0 {
-		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.at(b, p.g.Machines)...)
+	list, known := p.allowed[string(key)]
+	if !known {
+		for i, m := range p.g.Machines {
+			if pl.Excludes(m) == "" {
+				list = append(list, i)
+			}
+		}
+		p.allowed[string(key)] = list
+	}
+	return list
+}
+
+// fewest counts the machines that refuse would not keep a block from, and finds
+// the one with the fewest of its kind, then the fewest of all, then the first by name.
+func (p *placer) fewest(b block) (fit int, best *graph.Machine) {
+	pl := b[0].Place
+	p.choices++
+	wants := p.wanted(b)
+	if clash(wants) >= 0 {
+		return 0, nil
+	}
+	for _, w := range wants {
+		for _, i := range p.takers[w.key] {
+			p.mark[i] = p.choices
+		}
+	}
+	least, lightest := 0, 0
+	for _, i := range p.candidates(pl) {
+		if p.mark[i] == p.choices {
+			continue
+		}
+		m := p.g.Machines[i]
+		n := p.there(b, m)
+		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runs(pl.With, m.Name) {
+			continue
+		}
+		if fit++; best == nil || cmp.Or(cmp.Compare(n, least), cmp.Compare(p.load[i], lightest)) < 0 {
+			best, least, lightest = m, n, p.load[i]
+		}
+	}
+	return fit, best
+}
+
+// choose takes a machine for a block that may have several.
+func (p *placer) choose(b block) {
+	s := b[0]
+	fit, best := p.fewest(b)
+	if fit == 0 {
+		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.field(b, p.g.Machines)...)
+		var refused []string
+		for _, m := range p.g.Machines {
+			refused = append(refused, m.Name+": "+p.refuse(b, m))
+		}
 		if len(refused) == 0 {
 			e.WithHint("declare a machine: machines: { box: { connect: 'dir:./box' } }")
 		} else {
@@ -216,13 +292,9 @@ func (p *placer) choose(b block) {
 		p.errs = append(p.errs, e)
 		return
 	}
-	f := s.Address.Functionality()
-	best := slices.MinFunc(fit, func(a, b *graph.Machine) int {
-		return cmp.Or(cmp.Compare(p.sets[a.Name][f], p.sets[b.Name][f]), cmp.Compare(p.load[a.Name], p.load[b.Name]), strings.Compare(a.Name, b.Name))
-	})
 	why := p.why(b)
-	if len(fit) > 1 {
-		why += fmt.Sprintf("; of %d machines %s runs the fewest", len(fit), best.Name)
+	if fit > 1 {
+		why += fmt.Sprintf("; of %d machines %s runs the fewest", fit, best.Name)
 	} else {
 		why += "; only " + best.Name + " fits"
 	}
@@ -236,10 +308,10 @@ func (p *placer) choose(b block) {
 	p.put(b, best.Name, why)
 }
 
-// at is the one field that keeps a block from machines: a rule of its place
+// field is the one field that keeps a block from machines: a rule of its place
 // that excludes them all, or a port that is taken wherever its place allows.
 // If there is no such field it is the place as a whole.
-func (p *placer) at(b block, machines []*graph.Machine) []string {
+func (p *placer) field(b block, machines []*graph.Machine) []string {
 	place := append(slices.Clone(b[0].Path), "place")
 	var field, port []string
 	open, same := 0, true
@@ -282,7 +354,7 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 	switch {
 	case pl.With != "" && !p.runs(pl.With, m.Name):
 		return "does not run " + pl.With
-	case pl.Spread == "machine" && p.sets[m.Name][b[0].Address.Functionality()] > 0:
+	case pl.Spread == "machine" && p.there(b, m) > 0:
 		return "has another replica already (spread: machine)"
 	}
 	if why := pl.Excludes(m); why != "" {
@@ -292,9 +364,8 @@ func (p *placer) refuse(b block, m *graph.Machine) string {
 	return why
 }
 
-// taken tells of the first port of a block that it cannot have on a machine:
-// whose it is, its name, and why.
-func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, string) {
+// wanted lists the ports that a block must have.
+func (p *placer) wanted(b block) []want {
 	wants, known := p.wants[b[0]]
 	if !known {
 		for _, s := range b {
@@ -304,15 +375,31 @@ func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, strin
 		}
 		p.wants[b[0]] = wants
 	}
-	there := p.ports[m.Name]
+	return wants
+}
+
+// clash finds a port that two services of a block want; -1 if there is none.
+func clash(wants []want) int {
+	for i, w := range wants {
+		if slices.ContainsFunc(wants[:i], func(o want) bool { return o.key == w.key && o.service != w.service }) {
+			return i
+		}
+	}
+	return -1
+}
+
+// taken tells of the first port of a block that it cannot have on a machine:
+// whose it is, its name, and why.
+func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, string) {
+	wants := p.wanted(b)
+	there, twice := p.ports[m.Name], clash(wants)
 	for i, w := range wants {
 		if other, taken := there[w.key]; taken {
 			return w.service, w.name, fmt.Sprintf("has port %s taken by %s", w.key, other)
 		}
-		for _, o := range wants[:i] {
-			if o.key == w.key && o.service != w.service {
-				return w.service, w.name, fmt.Sprintf("would have port %s twice, by %s and %s", w.key, o.service.Address, w.service.Address)
-			}
+		if i == twice {
+			o := wants[slices.IndexFunc(wants, func(o want) bool { return o.key == w.key && o.service != w.service })]
+			return w.service, w.name, fmt.Sprintf("would have port %s twice, by %s and %s", w.key, o.service.Address, w.service.Address)
 		}
 	}
 	return nil, "", ""
@@ -325,15 +412,6 @@ type want struct {
 }
 
 func portKey(p graph.Port) string { return p.Protocol + "/" + strconv.Itoa(p.Port) }
-
-func portKeys(s *graph.Service) []string {
-	var out []string
-	for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-		out = append(out, portKey(s.Spec.Ports[name]))
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
 
 // why says what was asked for.
 func (p *placer) why(b block) string {
@@ -364,16 +442,24 @@ func (p *placer) why(b block) string {
 }
 
 func (p *placer) put(b block, machine, why string) {
+	at, known := p.at[machine]
 	for _, s := range b {
 		s.Machine = machine
 		p.reasons[s.Address.String()] = why
 		if p.ports[machine] == nil {
-			p.ports[machine], p.sets[machine] = map[string]graph.Address{}, map[string]int{}
+			p.ports[machine] = map[string]graph.Address{}
 		}
-		for _, port := range portKeys(s) {
-			p.ports[machine][port] = s.Address
+		if known {
+			p.load[at]++
 		}
-		p.load[machine]++
 	}
-	p.sets[machine][b[0].Address.Functionality()]++
+	for _, w := range p.wanted(b) {
+		if _, taken := p.ports[machine][w.key]; known && !taken {
+			p.takers[w.key] = append(p.takers[w.key], at)
+		}
+		p.ports[machine][w.key] = w.service.Address
+	}
+	if b[0].Address.Replica != "" {
+		p.sets[kin{b[0].Address.Functionality(), machine}]++
+	}
 }

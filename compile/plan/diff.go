@@ -43,7 +43,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		in.Held = func(string) bool { return false }
 	}
 	former := in.rename()
-	records := map[string]*Record{}
+	records := make(map[string]*Record, len(in.Records))
 	for i := range in.Records {
 		records[in.Records[i].Address] = &in.Records[i]
 	}

@@ -407,7 +407,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	}
 	eventually("the job's new version", func() bool { return strings.Contains(wrote("tick", "ticks"), "blue\n") })
 	eventually("the job's old version is gone", func() bool {
-		return m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick") != "" && strings.Count(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick"), "\n") == 1
+		return len(strings.Fields(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick"))) == 1
 	})
 	if code, out := s.run("restart", "d/tick"); code != 0 {
 		t.Errorf("%s", out)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -288,6 +289,30 @@ func TestARunWithoutItsEnd(t *testing.T) {
 	before := time.Now()
 	if got := done(Run{}, file); got.Before(before.Add(-time.Minute)) || got.After(time.Now().Add(time.Minute)) {
 		t.Errorf("one that never ran owes runs since %s", got)
+	}
+}
+
+// TestNamesOfImagesThatGo: in both ways in which engines list what was fetched by its digest.
+func TestNamesOfImagesThatGo(t *testing.T) {
+	const d = "sha256:257373ed136355b5ba032240c161fcf9f14c9ec2e25bd0e0419054ee8790f3f8"
+	mark, fetched := pulled+d[len("sha256:"):], "shop.example/toy@"+d
+	for _, c := range []struct {
+		what          string
+		needed        bool
+		tags, digests []string
+		want          []string
+	}{
+		{"overlay2", false, []string{mark}, []string{fetched}, []string{mark, fetched}},
+		{"containerd", false, []string{fetched, mark}, []string{"defx.local/pulled@" + d}, []string{mark, "defx.local/pulled@" + d, fetched}},
+		{"needed", true, []string{fetched, mark}, nil, nil},
+		{"the user's besides", false, []string{"mine:1", mark}, []string{fetched}, []string{mark}},
+		{"the user's", false, []string{fetched}, []string{fetched}, nil},
+		{"a package, as old engines list it", false, []string{packages + "abc"}, []string{"<none>@<none>"}, []string{packages + "abc"}},
+	} {
+		is := func(string) bool { return c.needed }
+		if got, _ := (Keep{Artifact: is, Image: is}).needless(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
 	}
 }
 

@@ -52,45 +52,67 @@ type service struct {
 	known   backends.Known
 }
 
-// memoryOf reads what is kept; nil if nothing can be, or nothing is wanted.
-func (p *Project) memoryOf(in compile.Input, resources int) *memory {
-	res := in.Result
-	if p.Config.Cache == "" || res.Transforms > 0 || resources > 0 {
+// recall reads what is kept of libraries; nil if nothing can be, or nothing is wanted.
+func (p *Project) recall(g *ground, libraries []string) *memory {
+	if p.Config.Cache == "" {
 		return nil
-	}
-	for _, l := range res.Libraries {
-		if l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Err != nil }) {
-			return nil
-		}
 	}
 	encodings := map[string]int{}
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/1", map[string]any{"entry": res.Deployment, "environment": res.Environment, "images": in.Images, "backends": encodings})
+	entry, err := digest.Of("memory/1", map[string]any{"entry": g.entry.Deployment, "environment": g.entry.Environment, "images": g.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
-	m := &memory{p: p, entry: entry, values: map[string]digest.Digest{}, kept: map[string]map[string]*kept{}}
+	m := &memory{p: p, entry: entry, kept: map[string]map[string]*kept{}}
 	store := cache.Open(p.Config.Cache, p.Config.CacheMax)
-	values, all := make([][]digest.Digest, len(res.Libraries)), make([]map[string]*kept, len(res.Libraries))
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, l := range res.Libraries {
-		g.Go(func() error {
-			for _, f := range l.Functionalities {
-				values[i] = append(values[i], valueOf(f))
-			}
-			if key, err := p.Config.Key("units of " + l.Name); err == nil {
+	all := make([]map[string]*kept, len(libraries))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, lib := range libraries {
+		group.Go(func() error {
+			if key, err := p.Config.Key("units of " + lib); err == nil {
 				raw, _, _ := store.Find(key, nil)
 				all[i] = m.read(raw)
 			}
 			return nil
 		})
 	}
-	g.Wait()
+	group.Wait()
+	for i, lib := range libraries {
+		m.kept[lib] = all[i]
+	}
+	return m
+}
+
+// of makes it that of what was evaluated; nil if not all was, or if it is of other libraries.
+func (m *memory) of(res *lang.Result) *memory {
+	if m == nil || len(m.kept) != len(res.Libraries) {
+		return nil
+	}
+	values := make([][]digest.Digest, len(res.Libraries))
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, l := range res.Libraries {
-		m.kept[l.Name] = all[i]
+		if m.kept[l.Name] == nil || l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Err != nil }) {
+			group.Wait()
+			return nil
+		}
+		group.Go(func() error {
+			for _, f := range l.Functionalities {
+				values[i] = append(values[i], valueOf(f))
+			}
+			return nil
+		})
+	}
+	group.Wait()
+	count := 0
+	for _, l := range values {
+		count += len(l)
+	}
+	m.values = make(map[string]digest.Digest, count)
+	for i, l := range res.Libraries {
 		for j, f := range l.Functionalities {
 			m.values[l.Name+"/"+f.Name] = values[i][j]
 		}
@@ -110,7 +132,7 @@ func valueOf(f lang.Functionality) digest.Digest {
 
 // sketches gives those of what stands as they know it.
 func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
-	out := map[string]*compile.Sketch{}
+	out := make(map[string]*compile.Sketch, len(m.values))
 	for lib, funcs := range m.kept {
 		for name, k := range funcs {
 			if m.values[lib+"/"+name] == k.sketch.Value && !slices.ContainsFunc(k.services, func(s service) bool {
@@ -194,7 +216,7 @@ func (m *memory) keep(r *round) {
 	}
 	now := map[string]map[string]*kept{}
 	for lib := range m.kept {
-		now[lib] = map[string]*kept{}
+		now[lib] = make(map[string]*kept, len(m.kept[lib]))
 	}
 	for full, s := range r.out.Sketches {
 		a, _ := graph.ParseAddress(full)

@@ -136,42 +136,30 @@ func (p *Project) Plan(ctx context.Context) (*Desired, error) { return p.evaluat
 
 func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	p.readAhead(ctx)
-	res, err := lang.Evaluate(ctx, p.Config)
-	if err != nil {
-		return nil, err
-	}
-	d := &Desired{Environment: res.Environment, Libraries: len(res.Libraries), Reads: res.Reads, Overrides: res.Overrides, Entry: res.Deployment, Transforms: res.Transforms}
-	var head struct {
-		Name      string                     `json:"name"`
-		Resources map[string]json.RawMessage `json:"resources"`
-		Machines  map[string]struct {
-			Connect string `json:"connect"`
-		} `json:"machines"`
-		Moved map[string]string `json:"moved"`
-	}
-	json.Unmarshal(res.Deployment, &head) // compile says what is wrong with it
-	d.Name, d.Moved = head.Name, compile.Renames(head.Moved)
-	var now []*graph.Machine
-	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
-		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
-	}
-	d.before = p.besides(d)
-	base := compile.Baseline{}
-	old := &plan.Plan{}
-	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
-		if base, old, err = p.baseline(ctx, d, now); err != nil {
-			return nil, err
+	var g *ground
+	c := p.Config
+	c.Known = func(entry lang.Result, libraries []string) { g = p.ground(ctx, entry, libraries) }
+	res, err := lang.Evaluate(ctx, c)
+	if err == nil && !g.of(res) {
+		var libraries []string
+		for _, l := range res.Libraries {
+			libraries = append(libraries, l.Name)
 		}
+		g = p.ground(ctx, *res, libraries)
 	}
-	images, err := p.useLock(res.Environment)
+	if g != nil {
+		<-g.laid
+	}
 	if err != nil {
 		return nil, err
 	}
-	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Images: images, Secrets: map[string]string{}}
-	if err := p.secretVersions(in.Secrets); err != nil {
-		return nil, err
+	if g.err != nil {
+		return nil, g.err
 	}
-	memory := p.memoryOf(in, len(head.Resources))
+	d, base, old := g.d, g.base, g.old
+	d.Libraries, d.Reads, d.Overrides, d.Transforms = len(res.Libraries), res.Reads, res.Overrides, res.Transforms
+	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Images: g.images, Secrets: g.secrets}
+	memory := g.memory.of(res)
 	if memory != nil && short && memory.short(d, in, old) {
 		if p.Config.VerifyCache {
 			return d, p.verify(ctx, d)
@@ -549,7 +537,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 	}
 	d.Generation, base.Generation = gen, gen.Number
 	base.Former = gen.Machines
-	stands.Units = make([]plan.Placed, 0, len(gen.Records))
+	stands.Units, base.Machines = make([]plan.Placed, 0, len(gen.Records)), make(map[string]string, len(gen.Records))
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
 		r.Address = d.Moved(r.Address)
 		base.Machines[r.Address] = r.Machine
