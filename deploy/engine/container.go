@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
@@ -118,20 +119,25 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 
 func (e *Engine) createNamed(ctx context.Context, api *client.Client, unit string, config *container.Config, host *container.HostConfig, nets *network.NetworkingConfig) error {
 	o := client.ContainerCreateOptions{Name: docker.Name(unit), Config: config, HostConfig: host, NetworkingConfig: nets}
-	_, err := api.ContainerCreate(ctx, o)
-	if errdefs.IsConflict(err) { // somebody was faster: an interrupted request of our own, or a stranger
-		have, ferr := find(ctx, api, unit)
-		if ferr != nil {
-			return ferr
-		}
-		if have != nil && have.Config.Labels[docker.LabelDigest] == config.Labels[docker.LabelDigest] {
+	for until := time.Now().Add(10 * time.Second); ; {
+		_, err := api.ContainerCreate(ctx, o)
+		if err == nil {
 			return nil
 		}
-	}
-	if err != nil {
+		if errdefs.IsConflict(err) { // somebody was faster: an interrupted request of our own, a job whose time came, or a stranger
+			have, ferr := find(ctx, api, unit)
+			if ferr != nil {
+				return ferr
+			}
+			if have != nil && have.Config.Labels[docker.LabelDigest] == config.Labels[docker.LabelDigest] {
+				return nil
+			}
+			if have == nil && time.Now().Before(until) && sleep(ctx, 50*time.Millisecond) { // a name is taken before its container can be seen
+				continue
+			}
+		}
 		return fmt.Errorf("the engine does not make %s: %w", docker.Name(unit), err)
 	}
-	return nil
 }
 
 func remove(ctx context.Context, api *client.Client, id string) error {

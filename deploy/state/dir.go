@@ -342,40 +342,56 @@ func (s *Dir) add(name string, index []packEntry) {
 	s.indexed[name] = true
 }
 
-// refresh reads the index lines of packs not seen yet and forgets packs that were joined.
+// refresh reads the index lines of packs not seen yet and forgets packs that were
+// joined. It goes on until nothing came or went meanwhile: else an object on its way
+// from one pack to another would be seen in neither.
 func (s *Dir) refresh() error {
-	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	names := map[string]bool{}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".pack") {
-			names[e.Name()] = true
-		}
-	}
-	for name := range s.indexed {
-		if !names[name] {
-			s.index = nil
-		}
-	}
-	if s.index == nil {
-		s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
-	}
-	for name := range names {
-		if s.indexed[name] {
-			continue
-		}
-		index, err := readIndex(filepath.Join(s.path, "objects", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // joined meanwhile
-		}
-		if err != nil {
+	var seen []string
+	for range 1000 {
+		names, err := s.packs()
+		if err != nil || seen != nil && slices.Equal(names, seen) {
 			return err
 		}
-		s.add(name, index)
+		if seen = names; seen == nil {
+			seen = []string{}
+		}
+		for name := range s.indexed {
+			if _, there := slices.BinarySearch(names, name); !there {
+				s.index = nil
+			}
+		}
+		if s.index == nil {
+			s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
+		}
+		for _, name := range names {
+			if s.indexed[name] {
+				continue
+			}
+			index, err := readIndex(filepath.Join(s.path, "objects", name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // joined meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			s.add(name, index)
+		}
 	}
-	return nil
+	return fmt.Errorf("%s changes all the time", filepath.Join(s.path, "objects"))
+}
+
+// packs lists them, sorted.
+func (s *Dir) packs() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".pack") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 func readIndex(path string) ([]packEntry, error) {
@@ -408,7 +424,7 @@ func readIndex(path string) ([]packEntry, error) {
 func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for range 2 {
+	for range 100 {
 		if w, ok := s.index[d]; ok {
 			raw, err := s.read(d, w)
 			if !errors.Is(err, fs.ErrNotExist) {
