@@ -243,22 +243,21 @@ func (g *Generation) clone() *Generation {
 func History(ctx context.Context, s Store, limit int) (out []*Generation, err error) {
 	_, err = newest(ctx, s, func(h Head) error {
 		out = nil
+		oldest, err := s.Oldest(ctx)
+		if err != nil {
+			return err
+		}
 		for next := h.Object; next != "" && (limit == 0 || len(out) < limit); next = out[len(out)-1].Parent {
-			oldest, err := s.Oldest(ctx)
-			if err != nil {
-				return err
-			}
-			if len(out) > 0 && out[len(out)-1].Number <= oldest {
-				break
-			}
 			g := &Generation{}
 			if err := Load(ctx, s, next, g); err != nil {
-				if now, _ := s.Oldest(ctx); now > oldest && len(out) > 0 {
+				if now, _ := s.Oldest(ctx); len(out) > 0 && out[len(out)-1].Number <= now.Generation {
 					break // it was forgotten just now
 				}
 				return err
 			}
-			out = append(out, g)
+			if out = append(out, g); next == oldest.Object {
+				break
+			}
 		}
 		return nil
 	})
