@@ -144,6 +144,9 @@ func (f *fetching) secrets() *diag.Error {
 		if !secretNameRE.MatchString(name) {
 			return f.failed("secrets", "the cloud has no secret of the name %q", name).At(append(slices.Clone(f.s.SpecPath), "secrets", names[name])...).WithHint("letters, digits and _./-")
 		}
+		if full := prefix + name; service == "ssm" && strings.Contains(full, "/") && full[0] != '/' {
+			return diag.Errorf("", "a parameter %q cannot be: one with a slash begins with one", full).At("defaults", "ec2", "secretStore").WithHint("secretStore: 'ssm:/%s': the secret %s is the parameter /%s then", prefix, name, full)
+		}
 		arn := fmt.Sprintf("arn:%s:ssm:%s:*:parameter/%s", f.partition, f.region, strings.TrimPrefix(prefix+name, "/"))
 		if service == "secretsmanager" { // which adds six letters of its own
 			arn = fmt.Sprintf("arn:%s:secretsmanager:%s:*:secret:%s-??????", f.partition, f.region, prefix+name)

@@ -293,6 +293,8 @@ func TestMistakesOfScaledServices(t *testing.T) {
 		"no store of secrets":    {", secretStore: 'secretsmanager:prod/'", "", "where do instances that the cloud makes find its secrets?"},
 		"an unknown store":       {"'secretsmanager:prod/'", "'vault:prod/'", `"vault:prod/" is no store of secrets`},
 		"a store of a wrong way": {"'secretsmanager:prod/'", "'ssm:$(x)/'", "is no store of secrets"},
+		"a path without a root":  {"'secretsmanager:prod/'", "'ssm:prod/'", `a parameter "prod/app/db" cannot be: one with a slash begins with one`},
+		"a path by its name":     {"'secretsmanager:prod/'", "'ssm:'", `a parameter "app/db" cannot be`},
 		"a secret of a bad name": {"'app/db'", "'an other'", "the cloud has no secret of the name"},
 		"a taken name":           {"vpc: {", "'app-web-role': { type: 'aws.queue' }, vpc: {", `would be called "app-web-role", which is taken`},
 		"data of its own":        {"ports:", "dirs: { state: 'web' }, ports:", "instances of a group come and go"},
