@@ -16,13 +16,13 @@ test:
 	go vet ./...
 	go test -timeout 30m ./...
 
-# Stories on booted machines. Needs root and a Debian tree: see .ci/run.
+# Stories on booted machines. Needs root and a Debian tree: see .ci/run. ONLY names some, as -run does.
 e2e:
-	DEFX_E2E=1 go test -count=1 -timeout 30m -parallel 3 ./deploy/e2e
+	DEFX_E2E=1 go test -count=1 -timeout 30m -parallel 3 -run '$(ONLY)' ./deploy/e2e
 
 # Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
 e2e-ec2:
-	go test -count=1 -timeout 40m -parallel 4 ./deploy/e2e/ec2
+	go test -count=1 -timeout 40m -parallel 4 -run '$(ONLY)' ./deploy/e2e/ec2
 
 # What CI runs besides: the race detector and staticcheck.
 check: test

@@ -19,8 +19,8 @@ type Infrastructure interface {
 	Makes(typ string) bool
 	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
 	Modules(*graph.Graph) (Modules, diag.List)
-	// Boot puts what a scaled service is on a machine into the template of its group.
-	Boot(*graph.Graph, *graph.Service, Layout) *diag.Error
+	// Boot puts what a scaled service is on a machine into the template of its group, and adds the resources that it needs for that.
+	Boot(*graph.Graph, Input, Layout) *diag.Error
 }
 
 // Modules are the resources of a graph, put together.
@@ -42,8 +42,9 @@ type Module struct {
 	Hides    []string            // fields, as pointers into Spec, whose values are not shown
 	Protect  bool
 	Stateful bool
-	Follows  []string // services whose places it tells others, sorted
-	Drain    int      // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
+	Follows  []string      // services whose places it tells others, sorted
+	Carries  []token.Token // artifacts that it uploads
+	Drain    int           // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
 }
 
 // infra knows what modules give.
@@ -68,22 +69,28 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 			makers[name] = i
 		}
 	}
-	for _, r := range in.g.Resources {
+	maker := func(typ string) Infrastructure {
 		for _, name := range slices.Sorted(maps.Keys(makers)) {
-			if types[r.Type] == nil && makers[name].Makes(r.Type) {
-				types[r.Type] = makers[name]
+			if types[typ] == nil && makers[name].Makes(typ) {
+				types[typ] = makers[name]
 			}
 		}
-		if types[r.Type] == nil {
-			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
-				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
-		}
+		return types[typ]
+	}
+	for _, svc := range in.g.Scaled {
+		errs = append(errs, s.boot(maker("aws.launchTemplate"), in, svc)...)
 	}
 	if len(errs) > 0 {
 		return errs
 	}
-	for _, svc := range in.g.Scaled {
-		errs = append(errs, s.boot(types["aws.launchTemplate"], in, svc)...)
+	if len(in.g.Scaled) > 0 {
+		in.g.Sort()
+	}
+	for _, r := range in.g.Resources {
+		if maker(r.Type) == nil {
+			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
+				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
+		}
 	}
 	if len(errs) > 0 {
 		return errs
@@ -161,7 +168,8 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	if b == nil {
 		return diag.List{diag.Errorf(svc.Address.String(), "there is no backend %q", svc.Backend).At(svc.Path...)}
 	}
-	payload, errs := b.Render(Input{Deployment: in.g.Name, Environment: in.g.Environment, Service: svc, Artifact: in.artifact})
+	input := Input{Deployment: in.g.Name, Environment: in.g.Environment, Service: svc, Artifact: in.artifact}
+	payload, errs := b.Render(input)
 	for _, e := range errs {
 		e.Subject = svc.Address.String()
 	}
@@ -194,7 +202,7 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	if err != nil {
 		return diag.List{diag.Errorf(svc.Address.String(), "%v", err).At(svc.SpecPath...)}
 	}
-	if e := maker.Boot(in.g, svc, l); e != nil {
+	if e := maker.Boot(in.g, input, l); e != nil {
 		return diag.List{e}
 	}
 	return nil
@@ -206,6 +214,11 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
 		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Hides: m.Hides, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
+	for _, t := range m.Carries {
+		if a, ok := in.artifact(t); ok {
+			u.Artifacts = append(u.Artifacts, a)
+		}
+	}
 	reader := &graph.Service{Address: m.Address}
 	values, p := plan.Values{}, plan.Placed{}
 	var errs diag.List

@@ -123,6 +123,7 @@ func (c *compiler) instances() graph.Instances {
 	at := []string{"defaults", "ec2"}
 	out.Subnet = r.resolveText(append(at, "subnet"), out.Subnet, false, nil)
 	out.KeyName = r.resolveText(append(at, "keyName"), out.KeyName, false, nil)
+	out.Bucket = r.resolveText(append(at, "bucket"), out.Bucket, false, nil)
 	for name, l := range out.Locations {
 		l.Subnet = r.resolveText(append(at, "locations", name, "subnet"), l.Subnet, false, nil)
 		out.Locations[name] = l

@@ -496,8 +496,8 @@ func (b *builder) schedule() {
 		b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
 	}
 	b.Length(spec.At("schedule", "jitter"), s.Jitter, 0)
-	b.write(b.cron(), Cron{ID: b.id(), Of: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: cmp.Or(s.Timezone, "UTC"), Jitter: s.Jitter,
-		CatchUp: s.Missed == "run"}, false)
+	b.write(b.cron(), Cron{ID: b.id(), Of: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC")),
+		Jitter: s.Jitter, CatchUp: s.Missed == "run"}, false)
 }
 
 // pod is the network that the members of a group share. It has the ports of all.

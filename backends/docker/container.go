@@ -14,14 +14,15 @@ import (
 //	                                 Command: runs once, as a container of its own, before it
 //	BASE.ready.probe, BASE.healthy.probe, BASE.reload
 //	                                 Command: runs inside the container
-//	BASE.cron                        Cron: starts the container on time
+//	BASE.cron                        Cron: starts the container on time, as a container of its own
+//	BASE.job                         Cron: the same, where a timer of systemd does (ByTimer)
 //	GROUP.DIGEST.pod                 Pod: the network that the members of a group share
 //	HOME.network                     Network: of a deployment
 const Dir = "/var/lib/defx/containers"
 
 // Kinds of files, as their names end. What may start others comes first: that
 // is the order in which things are stopped.
-var Kinds = []string{".cron", ".container", ".once", ".probe", ".reload", ".pod", ".network"}
+var Kinds = []string{".cron", ".job", ".container", ".once", ".probe", ".reload", ".pod", ".network"}
 
 // Label names what is of defx in an engine, and whose it is.
 const (

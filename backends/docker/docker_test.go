@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write what is into the golden files")
 const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 var (
-	lit, tok, secretTok = backendtest.Words, backendtest.Token, backendtest.Secret
+	lit, secretTok      = backendtest.Words, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )
@@ -127,34 +127,107 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var b strings.Builder
-			fmt.Fprintf(&b, "start %s\n", strings.Join(l.Start, " "))
-			for _, o := range l.Objects {
-				fmt.Fprintf(&b, "\n%s\n%s", o.Name, o.Content)
-			}
-			for _, f := range l.Files {
-				var pretty bytes.Buffer
-				if json.Indent(&pretty, f.Content, "", "  ") != nil {
-					pretty.Reset()
-					pretty.Write(f.Content)
-				}
-				fmt.Fprintf(&b, "\n%s %04o shared=%v inPlace=%v\n%s", f.Path, f.Mode, f.Shared, f.InPlace, pretty.Bytes())
-			}
-			file := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if d := cmp.Diff(string(want), b.String()); d != "" {
-				t.Errorf("(-want +got, -update to accept)\n%s", d)
+			golden(t, name, l)
+			if timed, ok := ByTimer(l, "/run/docker.sock"); ok {
+				golden(t, name+"-timer", timed)
 			}
 		})
+	}
+}
+
+func golden(t *testing.T, name string, l backends.Layout) {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "start %s\n", strings.Join(l.Start, " "))
+	for _, o := range l.Objects {
+		fmt.Fprintf(&b, "\n%s\n%s", o.Name, o.Content)
+	}
+	for _, f := range l.Files {
+		if f.Link != "" {
+			fmt.Fprintf(&b, "\n%s -> %s shared=%v\n", f.Path, f.Link, f.Shared)
+			continue
+		}
+		var pretty bytes.Buffer
+		if json.Indent(&pretty, f.Content, "", "  ") != nil {
+			pretty.Reset()
+			pretty.Write(f.Content)
+		}
+		fmt.Fprintf(&b, "\n%s %04o shared=%v inPlace=%v\n%s", f.Path, f.Mode, f.Shared, f.InPlace, pretty.Bytes())
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("(-want +got, -update to accept)\n%s", d)
+	}
+}
+
+// TestATimerKeepsWhatCalendarsCanSay: what else there is of a job does not depend on who keeps its time.
+func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
+	layout := func(s *graph.Schedule) backends.Layout {
+		t.Helper()
+		p, errs := New().Render(with(full(), func(spec *graph.Spec) { spec.Schedule = s }))
+		if len(errs) > 0 {
+			t.Fatal(errs)
+		}
+		l, err := New().Realize(p, "0123456789ab", backendtest.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	text := func(l backends.Layout, ends string) string {
+		for _, f := range l.Files {
+			if strings.HasSuffix(f.Path, ends) && f.Link == "" {
+				return string(f.Content)
+			}
+		}
+		t.Fatalf("no file %s", ends)
+		return ""
+	}
+	for _, c := range []struct {
+		s    graph.Schedule
+		want []string
+		no   string
+	}{
+		{graph.Schedule{Cron: "30 4 1 * 1", Timezone: "Europe/Berlin"}, []string{"OnCalendar=Mon *-*-* 04:30:00 Europe/Berlin\n", "OnCalendar=*-*-01 04:30:00 Europe/Berlin\n"}, "OnActiveSec"},
+		{graph.Schedule{Every: "12h", Timezone: "Europe/Berlin", Jitter: "1m30s", Missed: "run"}, []string{"OnCalendar=*-*-* 00/12:00:00 UTC\n", "RandomizedDelaySec=90000000us\n", "OnActiveSec=0\n"}, "Persistent"},
+	} {
+		l := layout(&c.s)
+		timed, ok := ByTimer(l, "/run/docker.sock")
+		if !ok {
+			t.Fatalf("%+v: no timer", c.s)
+		}
+		for _, want := range c.want {
+			if got := text(timed, ".timer"); !strings.Contains(got, want) || strings.Contains(got, c.no) {
+				t.Errorf("%+v:\n%s\nhas no %q, or has %s", c.s, got, want, c.no)
+			}
+		}
+		if text(timed, ".job") != text(l, ".cron") || text(timed, ".container") != text(l, ".container") {
+			t.Errorf("%+v: the job is another one", c.s)
+		}
+	}
+	for _, every := range []string{"7h", "90s", "1500ms"} {
+		if _, ok := ByTimer(layout(&graph.Schedule{Every: every}), "/run/docker.sock"); ok {
+			t.Errorf("every %s has a timer", every)
+		}
+	}
+	daily := layout(&graph.Schedule{Cron: "@daily"})
+	for _, socket := range []string{"", "relative.sock", "/run/a b.sock", "/run/%h.sock", "/run/x\nExecStart=/bin/evil"} {
+		if _, ok := ByTimer(daily, socket); ok {
+			t.Errorf("a timer for the socket %q", socket)
+		}
+	}
+	if _, ok := ByTimer(layout(nil), "/run/docker.sock"); ok {
+		t.Error("a service has a timer")
 	}
 }
 
@@ -235,6 +308,9 @@ func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
 		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not the name of a user"},
 		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a name of a directory"},
 		{bare("", func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "x"} }), "service.schedule.cron", "fields"},
+		{bare("", func(s *graph.Spec) {
+			s.Schedule = &graph.Schedule{Cron: "@daily", Timezone: "UTC\n[Service]\nExecStart=/bin/evil"}
+		}), "service.schedule.timezone", "is not the name of a time zone"},
 		{bare("", func(s *graph.Spec) {
 			s.Files = map[string]graph.File{"/etc/passwd/x": {Text: token.Lit("")}, "/etc/passwd": {Text: token.Lit("")}}
 		}), "service.files./etc/passwd/x", "is a file itself"},

@@ -16,7 +16,10 @@ import (
 
 // Boot puts what a scaled service is on a machine into the template of its
 // group: every instance unpacks it at its first boot, and no agent is needed.
-func (*Backend) Boot(g *graph.Graph, s *graph.Service, l backends.Layout) *diag.Error {
+// What has no room there it fetches: packages from a bucket, by their digests,
+// and secrets, by their names.
+func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag.Error {
+	s := in.Service
 	r := g.Resource(stem(s.Address) + "-boot")
 	if r == nil {
 		return diag.Errorf(s.Address.String(), "its group has no template")
@@ -44,6 +47,11 @@ func (*Backend) Boot(g *graph.Graph, s *graph.Service, l backends.Layout) *diag.
 		}
 		put(f.Path, uint32(f.Mode), f.Content)
 	}
+	fetches, err := fetching(g, in, r)
+	if err != nil {
+		return err
+	}
+	b.WriteString(fetches)
 	b.WriteString("systemctl daemon-reload\n")
 	for _, u := range append([]string{l.Group}, l.Start...) {
 		if u != "" {
@@ -51,19 +59,19 @@ func (*Backend) Boot(g *graph.Graph, s *graph.Service, l backends.Layout) *diag.
 		}
 	}
 	var z bytes.Buffer
-	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression) // without a time in it: equal services, equal templates
-	if err == nil {
-		_, err = w.Write([]byte(b.String()))
+	w, bad := gzip.NewWriterLevel(&z, gzip.BestCompression) // without a time in it: equal services, equal templates
+	if bad == nil {
+		_, bad = w.Write([]byte(b.String()))
 	}
-	if err == nil {
-		err = w.Close()
+	if bad == nil {
+		bad = w.Close()
 	}
-	if err != nil {
-		return diag.Errorf(s.Address.String(), "%v", err)
+	if bad != nil {
+		return diag.Errorf(s.Address.String(), "%v", bad)
 	}
 	if z.Len() > 16<<10 {
 		return diag.Errorf(s.Address.String(), "what it is takes %d bytes, and a template has room for 16384", z.Len()).At(append(s.SpecPath, "files")...).
-			WithHint("put what is large into the image, or fetch it at the start")
+			WithHint("put what is large into its package")
 	}
 	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))
 	return nil

@@ -524,6 +524,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		for _, a := range m.res.Follows {
 			out.Follows = append(out.Follows, a.String())
 		}
+		out.Carries = append(out.Carries, m.res.Carries...)
 		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
 		out.Sources[m.address()] = m.res.Path

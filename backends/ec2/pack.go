@@ -24,6 +24,7 @@ type wish struct {
 	Min          int    `json:"min"`          // of a group, at least
 	Max          int    `json:"max"`          // of a group, at most
 	CPU          int    `json:"cpu"`          // of a group: per cent that the cloud aims at by changing the count
+	Profile      string `json:"profile"`      // of a group: the instance profile of its instances, instead of one that defx makes
 	Allow        string `json:"allow"`        // public or ipsec: how it may be reached from other networks
 }
 
@@ -155,7 +156,7 @@ func (p *packer) packs() []*pack {
 			dec := json.NewDecoder(bytes.NewReader(s.EC2))
 			dec.DisallowUnknownFields()
 			if err := dec.Decode(&w); err != nil {
-				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image, allow, min, max, cpu")
+				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image, allow, min, max, cpu, profile")
 				continue
 			}
 		}
@@ -220,59 +221,6 @@ func (p *packer) packs() []*pack {
 		}
 	}
 	return out
-}
-
-// scale makes a group of a service: its instances boot from a template that
-// carries the service, and the cloud owns their count.
-func (p *packer) scale(s *graph.Service, w wish) {
-	a, said := s.Address, append(slices.Clone(s.Path), "ec2")
-	before := len(p.errs)
-	switch {
-	case w.Run != "systemd":
-		p.fail(s, append(said, "run"), "instances of a group run systemd alone").WithHint("leave it out")
-	case a.Member != "" || a.Replica != "":
-		p.fail(s, append(slices.Clone(s.Path), "place"), "a group is of one service, and the cloud owns its count").WithHint("ec2: { min: 1, max: 4 } instead of replicas")
-	case w.Min < 0 || w.Max < 1 || w.Min > w.Max:
-		p.fail(s, said, "a group of %d to %d instances", w.Min, w.Max).WithHint("ec2: { class: 'autoscale', min: 1, max: 4 }")
-	case len(s.Spec.Secrets) > 0:
-		p.fail(s, append(slices.Clone(s.SpecPath), "secrets"), "nobody puts secrets onto instances that the cloud makes by itself").WithHint("let the instance fetch it: an instance profile and a parameter of the cloud")
-	case len(s.Spec.Package) > 0:
-		p.fail(s, append(slices.Clone(s.SpecPath), "package"), "a template has no room for a package").WithHint("put it into the image, and name its path in command")
-	case s.Spec.Dirs.State != "":
-		p.fail(s, append(slices.Clone(s.SpecPath), "dirs", "state"), "instances of a group come and go, with what they keep").WithHint("keep data elsewhere, or class: 'exclusive'")
-	}
-	loc := p.g.EC2.Locations[s.Place.Location]
-	if len(loc.Subnet) == 0 {
-		loc.Subnet = p.g.EC2.Subnet
-	}
-	if loc.Region == "" {
-		loc.Region = p.g.EC2.Region
-	}
-	if len(loc.Subnet) == 0 {
-		p.fail(s, s.Path, "in which subnet does the group run?").WithHint("defaults: { ec2: { subnet: defx.ref('a').output('id') } }")
-	}
-	if len(p.errs) > before {
-		return
-	}
-	name := stem(a)
-	add := func(suffix, kind string, f map[string]any) {
-		f["module"], f["region"] = token.Lit(name), token.Lit(loc.Region)
-		p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: name + suffix}, Type: kind, Fields: f, Path: s.Path})
-	}
-	template := map[string]any{"image": token.Lit(w.Image), "instanceType": token.Lit(w.InstanceType), "userData": token.Lit(""),
-		"metadataOptions": map[string]any{"httpTokens": token.Lit("required"), "httpPutResponseHopLimit": 1.0}}
-	if len(p.g.EC2.KeyName) > 0 {
-		template["keyName"] = p.g.EC2.KeyName
-	}
-	add("-boot", "aws.launchTemplate", template)
-	add("-group", "aws.autoscalingGroup", map[string]any{"min": float64(w.Min), "max": float64(w.Max), "subnets": []any{loc.Subnet},
-		"launchTemplate": map[string]any{"id": outputOf(name+"-boot", "id"), "version": token.Lit("$Latest")}})
-	if w.CPU > 0 {
-		add("-pace", "aws.autoscalingPolicy", map[string]any{"name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + name), "group": outputOf(name+"-group", "name"),
-			"policyType": token.Lit("TargetTrackingScaling"), "targetTrackingConfiguration": map[string]any{"targetValue": float64(w.CPU),
-				"predefinedMetricSpecification": map[string]any{"predefinedMetricType": token.Lit("ASGAverageCPUUtilization")}}})
-	}
-	p.g.Scaled = append(p.g.Scaled, s)
 }
 
 // stem begins the names of what is made for a functionality.

@@ -63,8 +63,8 @@ func (backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (
 }
 
 // Boot refuses: it has no templates.
-func (backend) Boot(_ *graph.Graph, s *graph.Service, _ backends.Layout) *diag.Error {
-	return diag.Errorf(s.Address.String(), "external has no groups that the cloud scales")
+func (backend) Boot(_ *graph.Graph, s backends.Input, _ backends.Layout) *diag.Error {
+	return diag.Errorf(s.Service.Address.String(), "external has no groups that the cloud scales")
 }
 
 // Modules makes a module of each resource.

@@ -21,6 +21,7 @@ var (
 	sizeRE = regexp.MustCompile(`^([0-9]{1,19})(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
 	cpuRE  = regexp.MustCompile(`^([0-9]{1,6})(?:\.([0-9]{1,3}))?$`)
 	octRE  = regexp.MustCompile(`^[0-7]{3,4}$`)
+	zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 )
 
 // Binder fills the values of refs in, and collects what is wrong with a payload
@@ -89,6 +90,14 @@ func (b *Binder) Length(where []string, s string, otherwise time.Duration) time.
 		b.Fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 	}
 	return d
+}
+
+// Zone reads the name of a time zone. Which there are, the machine knows.
+func (b *Binder) Zone(where []string, s string) string {
+	if !zoneRE.MatchString(s) {
+		b.Fail(where, "%q is not the name of a time zone", s).WithHint("for example Europe/Berlin")
+	}
+	return s
 }
 
 // Bind gives the text with the value of every ref.

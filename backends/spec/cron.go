@@ -80,6 +80,9 @@ func (c Cron) Next(t time.Time) time.Time {
 			for _, h := range c.Hours {
 				for _, m := range c.Minutes {
 					at := time.Date(day.Year(), day.Month(), day.Day(), h, m, 0, 0, t.Location())
+					if first := at.Add(-time.Hour); first.Hour() == h && first.Minute() == m {
+						at = first // where clocks go back it is there twice
+					}
 					if at.After(t) && at.Hour() == h && at.Minute() == m { // an hour that a change of clocks leaves out is not there
 						return at
 					}

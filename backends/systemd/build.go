@@ -72,7 +72,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	unit(b.unit(), b.service(mounts), false)
-	unit(b.target, b.targetUnit(), true)
+	unit(b.target, []byte(spec.Target(p.Run.Environment, p.Run.Deployment)), true)
 	pulled := b.alias()
 	switch {
 	case p.Run.Scheduled:
@@ -88,15 +88,6 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	link("multi-user.target.wants/"+b.target, "../"+b.target, true)
 	link(b.target+".wants/"+pulled, "../"+pulled, false)
 	return l, b.Errs
-}
-
-// targetUnit starts and stops a deployment as a whole. Every unit of the
-// deployment writes the same bytes.
-func (b *builder) targetUnit() []byte {
-	var u unitText
-	u.section("Unit")
-	u.set("Description", "defx "+b.Run.Environment+"/"+b.Run.Deployment)
-	return u.bytes()
 }
 
 // files places the content of files and gives the mounts that show it to the

@@ -35,7 +35,7 @@ func TestCronMeans(t *testing.T) {
 	start := time.Date(2027, 12, 28, 22, 30, 0, 0, time.UTC)
 	const n = 12
 	for _, line := range crons {
-		exprs, err := cronCalendar(line)
+		exprs, err := spec.CronCalendar(line)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -89,7 +89,7 @@ func TestCronRefused(t *testing.T) {
 	for _, line := range []string{"", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *", "* * * * 8",
 		"5-1 * * * *", "*/0 * * * *", "*/99 * * * *", "a * * * *", "* * * foo *", "@reboot", "0 0 30 2 *", "0 0 31 4,6 *", "1,,2 * * * *",
 		"-1 * * * *", "+1 * * * *", "1- * * * *", "1/ * * * *", "0 0 L * *", "0 0 * * 5#2", "* * * * *\n", "\x00 * * * *"} {
-		if got, err := cronCalendar(line); err == nil && !strings.HasSuffix(line, "\n") {
+		if got, err := spec.CronCalendar(line); err == nil && !strings.HasSuffix(line, "\n") {
 			t.Errorf("%q becomes %q", line, got)
 		}
 	}
@@ -100,7 +100,7 @@ func TestEvery(t *testing.T) {
 	start := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
 	for _, d := range []time.Duration{time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour,
 		6 * time.Hour, 12 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
-		expr, ok := everyCalendar(d)
+		expr, ok := spec.EveryCalendar(d)
 		if !ok {
 			t.Errorf("%s has no calendar", d)
 			continue
@@ -118,7 +118,7 @@ func TestEvery(t *testing.T) {
 		}
 	}
 	for _, d := range []time.Duration{7 * time.Second, 90 * time.Second, 7 * time.Minute, 90 * time.Minute, 5 * time.Hour, 48 * time.Hour, 1500 * time.Millisecond} {
-		if expr, ok := everyCalendar(d); ok {
+		if expr, ok := spec.EveryCalendar(d); ok {
 			t.Errorf("%s becomes %s", d, expr)
 		}
 	}

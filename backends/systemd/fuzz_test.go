@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/token"
 )
@@ -279,7 +280,7 @@ func FuzzCron(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		times, err := cronCalendar(s)
+		times, err := spec.CronCalendar(s)
 		if err != nil {
 			return
 		}

@@ -32,7 +32,7 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 		if err != nil {
 			return nil
 		}
-		if _, fixed := everyCalendar(d); !fixed {
+		if _, fixed := spec.EveryCalendar(d); !fixed {
 			return nil
 		}
 		sets, seconds = everySets(d)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 )
 
@@ -33,7 +34,7 @@ func TestNextIsWhatSystemdSays(t *testing.T) {
 	for _, zone := range []string{"UTC", "Europe/Berlin", "Asia/Kolkata"} {
 		for _, start := range []time.Time{time.Date(2027, 3, 27, 22, 30, 0, 0, time.UTC), time.Date(2027, 10, 30, 12, 0, 0, 0, time.UTC)} {
 			for _, line := range append([]string{"30 2 * * *", "15 3 * * 0"}, crons...) {
-				exprs, err := cronCalendar(line)
+				exprs, err := spec.CronCalendar(line)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -41,7 +42,7 @@ func TestNextIsWhatSystemdSays(t *testing.T) {
 			}
 			for _, every := range []string{"10s", "1m", "15m", "1h", "6h", "24h", "168h"} {
 				d, _ := time.ParseDuration(every)
-				expr, _ := everyCalendar(d)
+				expr, _ := spec.EveryCalendar(d)
 				check(graph.Schedule{Every: every}, []string{expr}, zone, start)
 			}
 		}

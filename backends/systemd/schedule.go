@@ -1,13 +1,11 @@
 package systemd
 
 import (
-	"regexp"
+	"cmp"
 	"time"
 
 	"github.com/defx-dev/defx/backends/spec"
 )
-
-var zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 
 // timerUnit writes the times. Wherever the calendar can say it, the calendar
 // does: it is exact, it stays the same over restarts, and it remembers a run
@@ -24,16 +22,10 @@ func (b *builder) timerUnit() []byte {
 		b.Fail(spec.At("schedule"), "needs either cron or every")
 		return u.bytes()
 	}
-	zone := s.Timezone
-	if zone == "" {
-		zone = "UTC"
-	}
-	if !zoneRE.MatchString(zone) {
-		b.Fail(spec.At("schedule", "timezone"), "%q is not the name of a time zone", zone).WithHint("for example Europe/Berlin")
-	}
+	zone := b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC"))
 	calendar := true
 	if s.Cron != "" {
-		times, err := cronCalendar(s.Cron)
+		times, err := spec.CronCalendar(s.Cron)
 		if err != nil {
 			b.Fail(spec.At("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
 		}
@@ -46,7 +38,7 @@ func (b *builder) timerUnit() []byte {
 			b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
 			return u.bytes()
 		}
-		if t, ok := everyCalendar(every); ok {
+		if t, ok := spec.EveryCalendar(every); ok {
 			u.set("OnCalendar", t+" "+zone)
 		} else {
 			calendar = false

@@ -11,7 +11,7 @@ import (
 
 // agentCommand is the machine's side. Nobody calls it by hand.
 func agentCommand() *cobra.Command {
-	enter, cron, pause := "", "", false
+	enter, cron, job, pause := "", "", "", false
 	cmd := &cobra.Command{
 		Use:               "agent",
 		Hidden:            true,
@@ -27,6 +27,9 @@ func agentCommand() *cobra.Command {
 			if cron != "" {
 				return engine.Cron(cron, os.Stdout)
 			}
+			if job != "" {
+				return engine.Job(job, os.Stdout)
+			}
 			if pause {
 				engine.Pause()
 				return nil
@@ -39,6 +42,7 @@ func agentCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&enter, "enter", "", "become a command in a unit's surroundings: a `REQUEST` of defx shell")
 	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: start the job of a `FILE` on time")
+	cmd.Flags().StringVar(&job, "job", "", "run the job of a `FILE` now")
 	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold a network until told to stop")
 	return cmd
 }

@@ -223,7 +223,7 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 	if o.json {
 		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts,
 			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...),
-			"orphans": append([]string{}, res.Orphans...)}); err != nil {
+			"orphans": append([]string{}, res.Orphans...), "notes": append([]string{}, res.Notes...)}); err != nil {
 			return err
 		}
 	} else if took > 0 {
@@ -235,6 +235,9 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 	}
 	if !o.json {
 		tellOrphans(slices.DeleteFunc(slices.Clone(res.Orphans), func(s string) bool { return strings.HasPrefix(s, "volume ") })) // data is not told of each time
+	}
+	for _, n := range res.Notes {
+		fmt.Fprintln(os.Stderr, "note:", clean(n))
 	}
 	for _, u := range res.Unsettled {
 		fmt.Fprintln(os.Stderr, "not settled:", clean(u))

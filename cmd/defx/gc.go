@@ -1,7 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,28 +11,38 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/spf13/cobra"
 )
 
 func gcCommand(o *options) *cobra.Command {
-	var keep int
+	var keep, history int
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove from machines what nothing leads to",
+		Short: "Remove from machines and the state what nothing leads to",
 		Long: `Remove from the stores of machines what neither stands, nor belongs to one of the newest
 generations, so that going back to them sends nothing again. Programs of defx
-that nobody runs go too. What stands is never touched, whosever it is.
+that nobody runs go too, and what modules kept for their uploads. What stands is never touched, whosever it is.
+
+Remove from the state what belongs to no generation. With --history, older generations
+are forgotten: rollback cannot go back to them any more.
 
 ` + exitCodes,
-		Example:           "  defx gc --dry-run\n  defx gc --keep 3",
+		Example:           "  defx gc --dry-run\n  defx gc --keep 3 --history 100",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if keep < 1 {
 				return fmt.Errorf("--keep %d would not even keep what stands\n    hint: 1 or more", keep)
+			}
+			if history < 0 || cmd.Flags().Changed("history") && history == 0 {
+				return fmt.Errorf("--history %d would forget what stands\n    hint: 1 or more; without it all generations are kept", history)
+			}
+			if history > 0 {
+				keep = min(keep, history)
 			}
 			ctx := cmd.Context()
 			g, err := o.ground(ctx)
@@ -44,27 +55,24 @@ that nobody runs go too. What stands is never touched, whosever it is.
 				return err
 			}
 			live := map[digest.Digest]bool{}
-			for _, gen := range list {
-				for _, r := range gen.Records {
-					if r.Object == "" {
-						continue
-					}
-					live[r.Object] = true
-					raw, err := store.Get(ctx, r.Object)
-					if err != nil {
-						return err
-					}
-					var u plan.Unit
-					if err := json.Unmarshal(raw, &u); err != nil {
-						return err
-					}
-					for _, a := range u.Artifacts {
-						live[a.Digest] = true
-					}
+			if err := state.NewReader(store).Each(ctx, list, func(r plan.Record) error {
+				if r.Object == "" || live[r.Object] {
+					return nil
 				}
+				live[r.Object] = true
+				var u plan.Unit
+				if err := state.Load(ctx, store, r.Object, &u); err != nil {
+					return fmt.Errorf("%s: %w", r.Address, err)
+				}
+				for _, a := range u.Artifacts {
+					live[a.Digest] = true
+				}
+				return nil
+			}); err != nil {
+				return err
 			}
 			type result struct {
-				Machine string   `json:"machine"`
+				Machine string   `json:"machine"` // "": of modules, kept in the state's folder
 				Freed   uint64   `json:"freed"`
 				Gone    []string `json:"gone"`
 			}
@@ -80,26 +88,45 @@ that nobody runs go too. What stands is never touched, whosever it is.
 				results = append(results, result{name, freed, append([]string{}, gone...)})
 				return nil
 			})
+			freed, gone, err := g.p.Shop(g.at.name, g.at.env).Collect(live, dry)
+			if err != nil {
+				return err
+			}
+			if len(gone) > 0 {
+				results = append(results, result{"", freed, gone})
+			}
 			slices.SortFunc(results, func(a, b result) int {
 				if a.Machine < b.Machine {
 					return -1
 				}
 				return 1
 			})
+			forgotten, err := forget(ctx, store, history, dry)
+			end := silent(errs)
+			if err != nil {
+				if err = fmt.Errorf("the state was left as it is: %w", err); end != nil {
+					tell(os.Stderr, err)
+				} else {
+					end = &exit{exitPartly, err}
+				}
+			}
 			for _, name := range slices.Sorted(maps.Keys(errs)) {
 				tell(os.Stderr, errs[name])
 			}
 			if o.json {
-				if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Collected", "dryRun": dry, "machines": results}); err != nil {
+				if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Collected", "dryRun": dry, "machines": results, "state": forgotten}); err != nil {
 					return err
 				}
-				return silent(errs)
+				return end
 			}
 			verb := "removed"
 			if dry {
 				verb = "would go"
 			}
 			for _, r := range results {
+				if r.Machine == "" {
+					r.Machine = "modules"
+				}
 				fmt.Printf("%s: %s %s, %s\n", r.Machine, plural(len(r.Gone), "object"), verb, size(r.Freed))
 				for _, p := range r.Gone {
 					if o.verbose {
@@ -107,10 +134,30 @@ that nobody runs go too. What stands is never touched, whosever it is.
 					}
 				}
 			}
-			return silent(errs)
+			if forgotten.Objects > 0 {
+				fmt.Printf("state: %s %s, %s", plural(forgotten.Objects, "object"), verb, size(uint64(forgotten.Freed)))
+				if forgotten.Generations > 0 {
+					fmt.Printf(", with %s", plural(forgotten.Generations, "generation"))
+				}
+				fmt.Println()
+			}
+			return end
 		},
 	}
 	cmd.Flags().IntVar(&keep, "keep", 5, "`NUMBER` of generations to which going back sends nothing again")
+	cmd.Flags().IntVar(&history, "history", 0, "forget all generations but the newest `NUMBER`")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell what would go")
 	return cmd
+}
+
+// forget clears the state, unless an apply still has to say what it left.
+func forget(ctx context.Context, store *state.Dir, history int, dry bool) (state.Forgotten, error) {
+	unfinished, err := apply.ReadUnfinished(store.Path())
+	if err == nil && unfinished != nil {
+		err = errors.New("an apply was interrupted\n    hint: defx apply finishes it")
+	}
+	if err != nil {
+		return state.Forgotten{}, err
+	}
+	return state.Forget(ctx, store, history, dry)
 }

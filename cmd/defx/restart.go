@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/spf13/cobra"
 )
 
@@ -16,6 +19,8 @@ func restartCommand(o *options) *cobra.Command {
 		Short: "Start a unit anew, as it stands",
 		Long: `Restart what runs, without changing what it is, and wait until it is ready. A unit that
 has its times runs now. While an apply is at work on the machine, it waits for that.
+What stands behind a balancer of the cloud is taken out first, and put back when it is
+ready again; if it does not become ready it stays out.
 
 ` + exitCodes,
 		Example: "  defx restart shop/web\n  defx restart hydra/hydra-web#0 -e prod",
@@ -26,15 +31,13 @@ has its times runs now. While an apply is at work on the machine, it waits for t
 			if err != nil {
 				return err
 			}
-			c, err := g.dial(ctx, r.Machine)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			limited, cancel := context.WithTimeout(ctx, 11*time.Minute)
-			defer cancel()
 			begun := time.Now()
-			if err := c.Restart(limited, g.scope(), r.Address); err != nil {
+			if g.isBehind(r.Address) {
+				err = g.restartApart(ctx, r.Address)
+			} else {
+				err = g.restart(ctx, r)
+			}
+			if err != nil {
 				return fmt.Errorf("%s on %s: %w", r.Address, r.Machine, err)
 			}
 			if o.json {
@@ -46,4 +49,44 @@ has its times runs now. While an apply is at work on the machine, it waits for t
 	}
 	o.completeUnits(cmd)
 	return cmd
+}
+
+// restart starts anew what nobody is led to.
+func (g *ground) restart(ctx context.Context, r plan.Record) error {
+	c, err := g.dial(ctx, r.Machine)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	limited, cancel := context.WithTimeout(ctx, 11*time.Minute)
+	defer cancel()
+	return c.Restart(limited, g.scope(), r.Address)
+}
+
+// isBehind tells whether a balancer leads users to a unit.
+func (g *ground) isBehind(address string) bool {
+	return slices.ContainsFunc(g.records, func(r plan.Record) bool { return r.Drain > 0 && slices.Contains(r.Follows, address) })
+}
+
+// restartApart starts anew what is taken out from behind its balancers meanwhile: an
+// apply of what stands, whose journal tells if it does not come to its end.
+func (g *ground) restartApart(ctx context.Context, address string) error {
+	w, err := g.p.Standing(ctx, g.at.name, g.at.env, g.gen, g.at.machines())
+	if err != nil {
+		return err
+	}
+	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, g.gen.Revision
+	w.Tell = func(e apply.Event) {
+		if e.Outcome == apply.Failed {
+			err = errors.Join(err, fmt.Errorf("%w\n    hint: defx apply puts it behind its balancer again, once it can", e.Err))
+		}
+	}
+	res, failed := apply.Run(ctx, w)
+	if failed != nil {
+		return failed
+	}
+	if err == nil && res.Stopped {
+		err = ctx.Err()
+	}
+	return err
 }

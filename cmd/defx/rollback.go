@@ -45,7 +45,7 @@ func (o *options) which(ctx context.Context) (*project.Project, place, error) {
 }
 
 func (o *options) find(ctx context.Context, p *project.Project) (place, error) {
-	d, err := p.Evaluate(ctx)
+	d, err := p.Plan(ctx) // of a deployment, no more than names, machines and what is held is asked for
 	if err == nil {
 		return place{d.Name, d.Environment, d}, nil
 	}
@@ -107,7 +107,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
-			w := &apply.Work{Store: store, Dir: store.Path(), Plan: &plan.Plan{}, Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
+			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
 				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env), Good: map[string]map[string]json.RawMessage{}}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
@@ -115,8 +115,8 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 			}
 			c.give(w)
-			if err := state.Load(ctx, store, target.PlanObject, w.Plan); err != nil {
-				return fmt.Errorf("plan of generation %d: %w", target.Number, err)
+			if w.Plan, err = state.LoadPlan(ctx, store, target); err != nil {
+				return err
 			}
 			for lib, object := range target.Good {
 				funcs := map[string]json.RawMessage{}

@@ -128,7 +128,8 @@ The state is read; the machine is not asked.
 			if err != nil {
 				return err
 			}
-			list, err := state.History(cmd.Context(), g.p.Store(g.at.name, g.at.env), 0)
+			store := g.p.Store(g.at.name, g.at.env)
+			list, err := state.History(cmd.Context(), store, 0)
 			if err != nil {
 				return err
 			}
@@ -142,20 +143,27 @@ The state is read; the machine is not asked.
 				Went       []string  `json:"went,omitempty"`
 			}
 			events, known := []event{}, g.machines[args[0]] != nil
-			on := func(n int) map[string]plan.Record {
+			on := func(records []plan.Record) map[string]plan.Record {
 				out := map[string]plan.Record{}
-				if n < len(list) {
-					for _, r := range list[n].Records {
-						if r.Machine == args[0] {
-							out[r.Address] = r
-						}
+				for _, r := range records {
+					if r.Machine == args[0] {
+						out[r.Address] = r
 					}
 				}
 				return out
 			}
+			reader := state.NewReader(store)
 			for i, gen := range list {
 				e := event{Generation: gen.Number, Applied: gen.Applied, By: gen.By, Verb: gen.Verb}
-				now, before := on(i), on(i+1)
+				var older *state.Generation
+				if i+1 < len(list) {
+					older = list[i+1]
+				}
+				a, b, err := reader.Changed(cmd.Context(), gen, older)
+				if err != nil {
+					return err
+				}
+				now, before := on(a), on(b)
 				for _, a := range slices.Sorted(maps.Keys(now)) {
 					switch was, stood := before[a]; {
 					case !stood:

@@ -137,15 +137,6 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 	if next.Plan, err = p.Digest(); err != nil {
 		return nil, err
 	}
-	planRaw, planObject, err := state.Object(p)
-	if err != nil {
-		return nil, err
-	}
-	next.PlanObject = planObject
-	raw, object, err := state.Object(next)
-	if err != nil {
-		return nil, err
-	}
 	store := g.p.Store(g.at.name, g.at.env)
 	lease, err := store.Acquire(ctx, nil, state.Self("rebuild"), time.Minute)
 	if err != nil {
@@ -155,8 +146,11 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 	if _, err := store.Raise(ctx, lease, token); err != nil {
 		return nil, err
 	}
-	if err := store.Put(ctx, append(objects, planRaw, raw)...); err != nil {
+	if err := store.Put(ctx, objects...); err != nil {
 		return nil, err
 	}
-	return next, store.Swap(ctx, state.Head{}, state.Head{Generation: next.Number, Object: object})
+	if next.PlanObject, err = state.PutPlan(ctx, store, p); err != nil {
+		return nil, err
+	}
+	return next, state.Commit(ctx, store, state.Head{}, next)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -60,13 +61,20 @@ services, edited or missing files, foreign drop-ins.
 			if err != nil {
 				return err
 			}
-			g := &state.Generation{} // what an environment without any looks like
-			if len(list) > 0 {
-				g = list[0]
+			g, _, err := state.Current(cmd.Context(), store)
+			if err != nil {
+				return err
+			}
+			if g == nil {
+				g = &state.Generation{} // what an environment without any looks like
+			}
+			sinces, err := state.NewReader(store).Since(cmd.Context(), list)
+			if err != nil {
+				return err
 			}
 			units := []stands{}
 			for _, r := range g.Records {
-				since := sinceWhen(r, list)
+				since := cmp.Or(sinces[r.Address], g) // an apply may have ended between two looks
 				u := stands{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, State: "deployed",
 					Generation: since.Number, Since: since.Applied, Protected: r.Protect || r.Stateful}
 				switch {
@@ -245,25 +253,6 @@ func (u *stands) when() string {
 		out += ", next " + u.Runs.Next.Local().Format(format)
 	}
 	return out
-}
-
-// sinceWhen is the oldest generation without a gap in which the record was as it is.
-func sinceWhen(r plan.Record, list []*state.Generation) *state.Generation {
-	at := list[0]
-	for _, g := range list {
-		same := false
-		for _, x := range g.Records {
-			if x.Address == r.Address {
-				same = x.Digest == r.Digest && x.Machine == r.Machine
-				break
-			}
-		}
-		if !same {
-			break
-		}
-		at = g
-	}
-	return at
 }
 
 func age(t time.Time) string {

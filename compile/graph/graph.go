@@ -50,6 +50,8 @@ type Instances struct {
 	AuthorizedKeys      []string            `json:"authorizedKeys,omitempty"`                                           // public keys that may go in besides
 	Pool                string              `json:"pool,omitempty"`                                                     // the pool that the instances belong to
 	Capacity            map[string]string   `json:"capacity,omitempty"`                                                 // cpu and memory of an instance, if its type is not known here
+	Bucket              token.Text          `json:"bucket,omitempty"`                                                   // a bucket for the packages of services of the class `autoscale`: its name, or `defx.ref('store').output('id')` of an aws.s3 that says its name
+	SecretStore         string              `json:"secretStore,omitempty"`                                              // where instances of the class `autoscale` find secrets by name: `ssm:/PREFIX/` (parameters) or `secretsmanager:PREFIX/`
 	Class               string              `json:"class,omitempty" enum:"shared,exclusive,autoscale" default:"shared"` // `exclusive`: an instance of its own; `autoscale`: a group whose count the cloud owns
 }
 
@@ -105,6 +107,7 @@ type Resource struct {
 	Path    []string       // where it stands in the entry's value
 	Held    bool
 	Keeps   bool          // what stands on it has data of its own: it is not replaced unasked
+	Carries []token.Token // artifacts that it uploads
 	Follows []Address     // services that must be ready before it tells others where they are
 	Drain   time.Duration // not 0: it leads to what it follows, which is taken out and may finish for so long before it is stopped
 }

@@ -26,6 +26,7 @@ type DiffInput struct {
 	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
 	Moved       func(address string) string        // the address that one has after renames; nil = none
 	Drifted     map[string]bool                    // modules that others changed
+	Restart     string                             // address of one that is to start anew, as it stands
 	Doubt       map[string]Doubt                   // address → why nobody knows whether it stands
 }
 
@@ -306,6 +307,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
 		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
+	case in.Restart == u.Address && r.Digest == u.Digest && values && len(u.Unknown) == 0:
+		a.Op, a.Verb, a.Reason = Update, Restart, "asked for"
 		cs.Summary.Update++
 		cs.Actions = append(cs.Actions, a)
 		return nil

@@ -46,7 +46,8 @@ func TestWhoIsTakenOutIsPutBack(t *testing.T) {
 		before, after digest.Digest
 		want          string
 	}{
-		"a restart":              {"old", "new", "update app/web; update attach module/door after app/web"},
+		"asked to start anew":    {"old", "old", "update app/web; update attach module/door after app/web"},
+		"a change":               {"old", "new", "update app/web; update attach module/door after app/web"},
 		"one without a gap":      {"soft-old", "soft-new", "update app/web"},
 		"nothing happens to it":  {"old", "old", ""},
 		"it stands nowhere else": {"", "new", "create app/web"},
@@ -56,7 +57,8 @@ func TestWhoIsTakenOutIsPutBack(t *testing.T) {
 		if c.before != "" {
 			records = append(records, plan.Record{Address: "app/web", Machine: "m", Backend: "systemd", Digest: c.before, Object: c.before})
 		}
-		cs, err := plan.Diff(plan.DiffInput{Records: records, Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
+		again := map[string]string{"asked to start anew": "app/web"}[name]
+		cs, err := plan.Diff(plan.DiffInput{Records: records, Restart: again, Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
 			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "m", Backend: "systemd", Digest: c.after, Object: c.after}, door}}})
 		if err != nil {
 			t.Fatal(err)

@@ -37,6 +37,8 @@ var examples = map[string]example{
 	"instances.authorizedKeys":      {value: `['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u']`},
 	"instances.pool":                {value: `'prod'`},
 	"instances.capacity":            {value: `{ cpu: '2', memory: '4Gi' }`},
+	"instances.bucket":              {value: `'acme-deploys'`},
+	"instances.secretStore":         {value: `'ssm:/prod/'`},
 	"instances.class":               {value: `'exclusive'`},
 
 	"location.region": {value: `'ap-southeast-1'`},

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/deploy/engine"
+	"golang.org/x/sys/unix"
 )
 
 // both is the system of a real machine: systemd and a docker engine, whichever
@@ -66,6 +69,14 @@ func (b *both) check(ctx context.Context, docker bool) error {
 }
 
 func (b *both) Reload(ctx context.Context) error { return b.systemd.Reload(ctx) }
+
+// timers is the engine's socket, if systemd runs here and takes units of ours.
+func (b *both) timers(ctx context.Context) string {
+	if b.check(ctx, false) != nil || unix.Access(unitDir, unix.W_OK) != nil {
+		return ""
+	}
+	return b.engine.Path()
+}
 
 // told is an engine's error in the agent's terms.
 func told(err error) error {
@@ -132,16 +143,23 @@ func (b *both) State(ctx context.Context, unit string) (State, error) {
 }
 
 func (b *both) Runs(ctx context.Context, timer, service string) (*Runs, error) {
-	if !contained(timer) {
+	if !contained(service) {
 		return b.systemd.Runs(ctx, timer, service)
 	}
-	last, next, err := b.engine.Runs(timer)
+	job := timer
+	if !contained(timer) {
+		job = docker.JobOf(timer)
+	}
+	last, next, err := b.engine.Runs(ctx, job)
+	if err == nil && job != timer { // systemd knows it with its jitter
+		next, err = b.systemd.due(ctx, timer)
+	}
 	if err != nil {
 		return nil, err
 	}
-	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next}
+	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next, Running: !last.Begun.IsZero() && last.Ended.IsZero()}
 	switch {
-	case last.Begun.IsZero():
+	case last.Begun.IsZero() || out.Running:
 	case last.Code == 0 && last.Error == "":
 		out.Result = "success"
 	case last.Code == 0:
@@ -164,16 +182,46 @@ func (b *both) Hosts(ctx context.Context, unit string) ([]string, error) {
 }
 
 func (b *both) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
-	if !contained(e.Unit) {
-		return b.systemd.Logs(ctx, e, n, follow, each)
+	inside := func(n int, follow bool, each func([]Line) error) error {
+		return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
+			out := make([]Line, len(list))
+			for i, l := range list {
+				out[i] = Line{Time: l.Time, Text: l.Text}
+			}
+			return each(out)
+		})
 	}
-	return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
-		out := make([]Line, len(list))
-		for i, l := range list {
-			out[i] = Line{Time: l.Time, Text: l.Text}
+	switch {
+	case !contained(e.Unit):
+		return b.systemd.Logs(ctx, e, n, follow, each)
+	case e.Timer == "":
+		return inside(n, follow, each)
+	}
+	// Of a job whose time systemd keeps, the journal tells how runs went.
+	var all []Line
+	note := func(list []Line) error { all = append(all, list...); return nil }
+	if err := errors.Join(inside(n, false, note), b.systemd.Logs(ctx, e, n, false, note)); err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(x, y Line) int { return x.Time.Compare(y.Time) })
+	if all = all[max(0, len(all)-n):]; len(all) > 0 {
+		if err := each(all); err != nil {
+			return err
 		}
-		return each(out)
-	})
+	}
+	if !follow {
+		return nil
+	}
+	var telling sync.Mutex
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	one := func(list []Line) error { telling.Lock(); defer telling.Unlock(); return each(list) }
+	over := make(chan error, 2)
+	go func() { over <- inside(0, true, one) }()
+	go func() { over <- b.systemd.Logs(ctx, e, 0, true, one) }()
+	err := <-over
+	stop()
+	return errors.Join(err, <-over)
 }
 
 func (b *both) Journal(units []string, since time.Time, n int) []string {

@@ -89,7 +89,7 @@ func (d *deed) clear(ctx context.Context, stopped []string) error {
 		}
 		removed := unitsOf(d.undo.changed()[before:])
 		d.h.stale = d.h.stale || len(systemdUnits(d.undo.changed()[before:])) > 0
-		last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) })
+		last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) || d.spared(u) })
 		if len(last) == 0 {
 			return nil
 		}
@@ -139,7 +139,7 @@ func (d *deed) recall() {
 	}
 	raw, err := readRoot(d.h.root, path.Join(storePath, d.standing.Object.Hex()))
 	if err == nil && digest.Bytes(raw) == d.standing.Object {
-		if e, l, rerr := d.h.realize(raw, d.standing.Values); rerr == nil {
+		if e, l, rerr := d.h.realize(raw, d.standing.Values, d.standing.Timer); rerr == nil {
 			err = d.h.install(raw, e, l, &undo{h: d.h})
 		} else {
 			err = rerr
@@ -163,11 +163,13 @@ func (d *deed) replaced() []string {
 		}
 		out = append(out, unitsOf([]string{f})...)
 	}
-	if d.next != nil && d.standing != nil && !slices.Contains(d.standing.Start, d.standing.Unit) {
-		// A job that runs right now comes to its end.
-		out = slices.DeleteFunc(out, func(u string) bool { return u == d.standing.Unit })
-	}
-	return out
+	return slices.DeleteFunc(out, d.spared)
+}
+
+// spared tells which unit of the old version is not stopped: a job that runs
+// right now comes to its end.
+func (d *deed) spared(unit string) bool {
+	return d.next != nil && d.standing != nil && unit == d.standing.Unit && !slices.Contains(d.standing.Start, unit)
 }
 
 // back brings back what stood before; because is why.

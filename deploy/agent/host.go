@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
@@ -258,7 +259,7 @@ func (h *Host) Do(ctx context.Context, scope, address string, tok int64, raw jso
 		return d.remove(ctx)
 	}
 	var err error
-	if d.next, d.layout, err = h.realize(raw, values); err != nil {
+	if d.next, d.layout, err = h.realize(raw, values, h.timers(ctx)); err != nil {
 		return d.old, err
 	}
 	if err := h.checkForeign(d.layout, d.had); err != nil {
@@ -298,7 +299,17 @@ func (h *Host) note(n note) error {
 	return nil
 }
 
-func (h *Host) realize(raw json.RawMessage, values plan.Values) (*Entry, backends.Layout, error) {
+// timers is the socket of the engine whose jobs systemd may start; empty if it may not.
+func (h *Host) timers(ctx context.Context) string {
+	if b, ok := h.system.(*both); ok {
+		return b.timers(ctx)
+	}
+	return ""
+}
+
+// realize tells what stands once a unit is made: timers is the engine of its
+// job if systemd is to keep the time.
+func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (*Entry, backends.Layout, error) {
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {
 		return nil, backends.Layout{}, fmt.Errorf("not a unit: %w", err)
@@ -325,7 +336,12 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values) (*Entry, backend
 	if err != nil {
 		return nil, layout, err
 	}
-	e := &Entry{Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
+	if timed, ok := docker.ByTimer(layout, timers); ok {
+		layout = timed
+	} else {
+		timers = ""
+	}
+	e := &Entry{Timer: timers, Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
 		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves, Retire: layout.Retire, Graceful: layout.Graceful}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
@@ -378,10 +394,14 @@ func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 	if b == nil {
 		return backends.Layout{}, fmt.Errorf("this machine's agent has no backend %q", u.Backend)
 	}
-	return b.Realize(u.Payload, e.Instance, func(t token.Token) (string, bool) {
+	l, err := b.Realize(u.Payload, e.Instance, func(t token.Token) (string, bool) {
 		v, ok := e.Values[plan.Key(t)]
 		return v, ok
 	})
+	if err == nil && e.Timer != "" {
+		l, _ = docker.ByTimer(l, e.Timer)
+	}
+	return l, err
 }
 
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }

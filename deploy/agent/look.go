@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/lang/digest"
 )
@@ -140,7 +141,7 @@ func (h *Host) Look(ctx context.Context, scope string, addresses []string) (map[
 // its time, or for a caller, is at rest most of the time.
 func alive(e *Entry) string {
 	if len(e.Start) > 0 && !slices.Contains(e.Start, e.Unit) {
-		return e.Start[0]
+		return e.Start[len(e.Start)-1]
 	}
 	return e.Unit
 }
@@ -342,6 +343,9 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 					return 0, nil, errors.New("an action here was interrupted: apply finishes it, and then there is rubbish to be told from the rest")
 				}
 				live[e.Object.Hex()] = true
+				if e.Timer != "" {
+					live[path.Base(docker.Runner)] = true
+				}
 				for _, u := range unitsOf(e.Files) {
 					known[u] = true
 				}

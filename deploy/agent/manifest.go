@@ -30,6 +30,7 @@ type Entry struct {
 	Graceful string        `json:"graceful,omitempty"` // how this version lives beside another one
 	Leaves   []string      `json:"leaves,omitempty"`   // patterns of files that go with it
 	Was      *Entry        `json:"was,omitempty"`      // of an interrupted action: what stood before it
+	Timer    string        `json:"timer,omitempty"`    // socket of the engine whose job a timer of systemd starts; empty: none does
 	Outputs  plan.Values   `json:"outputs,omitempty"`  // of a module: what others may read of it
 }
 

@@ -170,6 +170,40 @@ func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
 	}
 }
 
+// TestAJobThatRunsComesToItsEnd: a new version does not stop the run of the one before; to delete it does.
+func TestAJobThatRunsComesToItsEnd(t *testing.T) {
+	h, s, _ := machine(t)
+	job := func(words string) graph.Spec {
+		c := command(words)
+		c.Ready, c.Schedule = nil, &graph.Schedule{Every: "1h"}
+		return c
+	}
+	one, unitOne := service(t, job("one"))
+	two, _ := service(t, job("two"))
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.active[unitOne] = true // its time has come
+	s.took()
+	if _, err := do(h, two); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.took(); !s.active[unitOne] || got != "restart defx-dev-test-a-b.timer" {
+		t.Errorf("%q", got)
+	}
+	s.active[unitOne] = false
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.active[unitOne] = true
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.active[unitOne] {
+		t.Error("what is deleted runs on")
+	}
+}
+
 // TestAGracefulUpdateStopsTheOldVersionLast: once both versions know how to live
 // at once. One that fails leaves the old one alone.
 func TestAGracefulUpdateStopsTheOldVersionLast(t *testing.T) {

@@ -289,33 +289,48 @@ func (s *systemd) State(ctx context.Context, unit string) (State, error) {
 	return out, nil
 }
 
+// micro reads a time as systemd tells it.
+func micro(v any) time.Time {
+	if us, ok := v.(uint64); ok && us > 0 && us < 1<<62 {
+		return time.UnixMicro(int64(us)).UTC()
+	}
+	return time.Time{}
+}
+
+// due is when a timer starts what it does next.
+func (s *systemd) due(ctx context.Context, timer string) (time.Time, error) {
+	c, err := s.connect(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	p, err := c.GetUnitTypePropertiesContext(ctx, timer, "Timer")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%s: %w", timer, err)
+	}
+	out := micro(p["NextElapseUSecRealtime"])
+	if us, ok := p["NextElapseUSecMonotonic"].(uint64); ok && out.IsZero() && us > 0 && us < 1<<62 {
+		var now unix.Timespec
+		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+			out = time.Now().Add(time.Duration(us)*time.Microsecond - time.Duration(now.Nano())).UTC().Truncate(time.Second)
+		}
+	}
+	return out, nil
+}
+
 func (s *systemd) Runs(ctx context.Context, timer, service string) (*Runs, error) {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	out := &Runs{}
-	at := func(v any) time.Time {
-		if us, ok := v.(uint64); ok && us > 0 && us < 1<<62 {
-			return time.UnixMicro(int64(us)).UTC()
-		}
-		return time.Time{}
+	if out.Next, err = s.due(ctx, timer); err != nil {
+		return nil, err
 	}
-	p, err := c.GetUnitTypePropertiesContext(ctx, timer, "Timer")
+	p, err := c.GetUnitTypePropertiesContext(ctx, service, "Service")
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", timer, err)
-	}
-	out.Next = at(p["NextElapseUSecRealtime"])
-	if us, ok := p["NextElapseUSecMonotonic"].(uint64); ok && out.Next.IsZero() && us > 0 && us < 1<<62 {
-		var now unix.Timespec
-		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
-			out.Next = time.Now().Add(time.Duration(us)*time.Microsecond - time.Duration(now.Nano())).UTC().Truncate(time.Second)
-		}
-	}
-	if p, err = c.GetUnitTypePropertiesContext(ctx, service, "Service"); err != nil {
 		return nil, fmt.Errorf("%s: %w", service, err)
 	}
-	out.Last, out.Ended = at(p["ExecMainStartTimestamp"]), at(p["ExecMainExitTimestamp"])
+	out.Last, out.Ended = micro(p["ExecMainStartTimestamp"]), micro(p["ExecMainExitTimestamp"])
 	out.Running = !out.Last.IsZero() && out.Ended.IsZero()
 	if out.Result, _ = p["Result"].(string); out.Last.IsZero() {
 		out.Result = ""

@@ -45,6 +45,7 @@ type Work struct {
 
 	AllowDelete, AllowMove map[string]bool
 	Drifted                map[string]bool // modules that others changed
+	Restart                string          // address of one that starts anew, as it stands
 	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
@@ -88,6 +89,7 @@ type Result struct {
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
 	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Notes      []string // what could not be looked at
 	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
@@ -170,7 +172,7 @@ func (w *Work) on(machine string, records []plan.Record) []plan.Record {
 
 func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Doubt, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved,
+		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved, Restart: w.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {
@@ -327,6 +329,7 @@ type run struct {
 	leads    []plan.Record // what led users to services when it began
 	mu       sync.Mutex
 	outside  map[string]bool   // what of it was taken out and is not back
+	notes    map[string]bool   // what could not be looked at
 	renames  map[string]string // resources that were renamed: new address → old
 }
 
@@ -399,10 +402,6 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nothing(cs), nil
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
-	planRaw, planObject, err := state.Object(r.w.Plan)
-	if err != nil {
-		return nil, err
-	}
 	good := map[string]digest.Digest{}
 	for lib, funcs := range r.w.Good {
 		raw, d, err := state.Object(funcs)
@@ -412,7 +411,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		good[lib] = d
 		objects = append(objects, raw)
 	}
-	if err := r.w.Store.Put(lasting, append(objects, planRaw)...); err != nil {
+	if err := r.w.Store.Put(lasting, objects...); err != nil {
 		return nil, err
 	}
 	if r.j, err = openJournal(r.w.Dir); err != nil {
@@ -432,16 +431,16 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	res.Generation = head.Generation
+	full := r.w.Plan
 	if done := r.asDone(now); done != nil { // what was not known before is known now
-		if planRaw, planObject, err = state.Object(done); err != nil {
-			return nil, err
-		}
+		full = done
 		if cs.Plan, err = done.Digest(); err != nil {
 			return nil, err
 		}
-		if err := r.w.Store.Put(lasting, planRaw); err != nil {
-			return nil, err
-		}
+	}
+	planObject, err := state.PutPlan(lasting, r.w.Store, full)
+	if err != nil {
+		return nil, err
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
@@ -453,14 +452,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
-		raw, object, err := state.Object(next)
-		if err != nil {
-			return res, err
-		}
-		if err := r.w.Store.Put(lasting, raw); err != nil {
-			return res, err
-		}
-		if err := r.w.Store.Swap(lasting, head, state.Head{Generation: next.Number, Object: object}); err != nil {
+		if err := state.Commit(lasting, r.w.Store, head, next); err != nil {
 			return res, err
 		}
 		res.Wrote = true

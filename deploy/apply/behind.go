@@ -3,10 +3,12 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/cloud"
 )
 
 // behind lists what leads users to a service: it is taken out before the
@@ -23,7 +25,7 @@ func (r *run) behind(service string) []plan.Record {
 
 // note remembers what leads users somewhere, as it stood before anything was done.
 func (r *run) note(records []plan.Record) {
-	r.outside, r.renames = map[string]bool{}, map[string]string{}
+	r.outside, r.renames, r.notes = map[string]bool{}, map[string]string{}, map[string]bool{}
 	for _, rec := range records {
 		if rec.Drain > 0 {
 			r.leads = append(r.leads, rec)
@@ -68,12 +70,38 @@ func (r *run) aside(ctx context.Context, op plan.Op, rec plan.Record, u *plan.Pl
 	return errors.Join(err, r.j.write(line{End: s, Stand: stands}))
 }
 
-// rest lets what was taken out finish what it began.
-func rest(ctx context.Context, seconds int) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(time.Duration(seconds) * time.Second):
-		return nil
+// rest lets what was taken out finish what it began, until the balancer is done
+// with it, or the time is over.
+func (r *run) rest(ctx context.Context, seconds int, targets []cloud.Target) error {
+	most := time.Duration(seconds) * time.Second
+	if len(targets) == 0 { // nobody to ask about
+		targets = []cloud.Target{{}}
 	}
+	begun := time.Now()
+	for _, t := range targets {
+		if err := cloud.Drained(ctx, t, most-time.Since(begun)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// well waits until balancers find well what a module has put behind them. Where
+// the cloud does not say, nobody waits, and it is noted.
+func (r *run) well(ctx context.Context, module string) error {
+	targets, err := r.w.Modules.Targets(module)
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		err := cloud.Well(ctx, t)
+		if silent, is := errors.AsType[*cloud.Silent](err); is {
+			r.mu.Lock()
+			r.notes[fmt.Sprintf("the cloud does not tell whether balancers find their targets well: %v", silent)] = true
+			r.mu.Unlock()
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/deploy/terraform"
 )
 
@@ -80,11 +81,25 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 		ask.Unit, ask.Values = raw, u.Values
+		var unit plan.Unit
+		if err := json.Unmarshal(raw, &unit); err != nil {
+			return old, err
+		}
+		if err := r.w.Modules.Stage(unit.Artifacts, r.w.Artifact); err != nil {
+			return old, err
+		}
 		if ask.Moved, err = r.w.MovedIn(ctx, old); err != nil {
 			return old, err
 		}
 		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
 			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
+		}
+	}
+	var before []cloud.Target
+	if u == nil && old != nil && old.Drain > 0 {
+		var err error
+		if before, err = r.w.Modules.Targets(address); err != nil {
+			return old, err
 		}
 	}
 	e, known, err := r.w.Modules.Do(ctx, ask)
@@ -97,7 +112,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if e == nil {
 		r.outs.set(address, nil)
 		if u == nil && err == nil && old != nil {
-			err = rest(ctx, old.Drain)
+			err = r.rest(ctx, old.Drain, before)
 		}
 		return nil, err
 	}
@@ -116,6 +131,11 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	rec, rerr := r.record(ctx, address, "", e, was)
 	r.outs.set(address, rec.Outputs)
 	r.renew(address)
+	if err == nil && rerr == nil && rec.Digest != "" && rec.Drain > 0 {
+		if err = r.well(ctx, address); err != nil {
+			rec.Digest = "" // the next apply looks again
+		}
+	}
 	return &rec, errors.Join(err, rerr)
 }
 

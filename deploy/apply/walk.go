@@ -14,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
@@ -335,6 +336,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			by[address] = rec
 		}
 	}
+	res.Notes = slices.Sorted(maps.Keys(r.notes))
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
@@ -458,10 +460,15 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 	if a.Op == plan.Move && a.Former == "" {
 		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
 		for _, rec := range behind {
+			var before []cloud.Target
 			if err == nil {
-				if err = r.putBack(ctx, rec); err == nil {
-					err = rest(ctx, rec.Drain)
-				}
+				before, err = r.w.Modules.Targets(rec.Address)
+			}
+			if err == nil {
+				err = r.putBack(ctx, rec)
+			}
+			if err == nil {
+				err = r.rest(ctx, rec.Drain, before)
 			}
 		}
 		if err != nil {
@@ -475,7 +482,7 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 		}
 	}
 	stands, err := r.exchange(ctx, a, u, old)
-	if err != nil && stands != nil && stands.Digest != "" { // what stood before is back
+	if err != nil && stands != nil && stands.Digest != "" && !r.again(a) { // what stood before is back
 		for _, rec := range behind {
 			err = errors.Join(err, r.putBack(ctx, rec))
 		}
@@ -483,8 +490,18 @@ func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *pl
 	return stands, err
 }
 
+// again tells whether an action only starts anew what stands.
+func (r *run) again(a *plan.Action) bool { return a.Address == r.w.Restart && a.Before == a.Digest }
+
 // exchange puts the new one in the place of the old one.
 func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if r.again(a) {
+		m, err := r.write(ctx, a.Machine)
+		if err == nil {
+			err = m.client.Restart(ctx, r.scope(), a.Address)
+		}
+		return old, err
+	}
 	if a.Op == plan.Replace && a.From == a.Machine {
 		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {

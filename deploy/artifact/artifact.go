@@ -281,6 +281,41 @@ func Digest(tree fs.FS) (digest.Digest, error) {
 	return ofEntries(list)
 }
 
+// DigestStream is the digest of an artifact of a kind as it travels: what Stream gives.
+func DigestStream(kind string, r io.Reader) (digest.Digest, error) {
+	if kind == Tar {
+		d, _, err := digest.Reader(r)
+		return d, err
+	}
+	var list []entry
+	for t := tar.NewReader(r); ; {
+		head, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		e := entry{Name: head.Name}
+		switch head.Typeflag {
+		case tar.TypeDir:
+		case tar.TypeSymlink:
+			e.Link = head.Linkname
+		case tar.TypeReg:
+			sum, _, err := digest.Reader(t)
+			if err != nil {
+				return "", err
+			}
+			e.Sum, e.Exec = sum.Hex(), head.Mode&0o111 != 0
+		default:
+			return "", fmt.Errorf("%s is neither a file, a folder nor a link", head.Name)
+		}
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
+	return ofEntries(list)
+}
+
 func ofEntries(list []entry) (digest.Digest, error) { return digest.Of("tree/1", list) }
 
 // Pack writes a folder as the tar that an agent takes.

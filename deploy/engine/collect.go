@@ -57,33 +57,11 @@ func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64
 			return err
 		}
 		for _, i := range images.Items {
-			var mine []string
-			others := false
-			for _, tag := range i.RepoTags {
-				switch {
-				case strings.HasPrefix(tag, packages):
-					if !keep.Artifact(i.Labels[docker.LabelArtifact]) {
-						mine = append(mine, tag)
-					}
-				case strings.HasPrefix(tag, pulled):
-					if !keep.Image("sha256:" + strings.TrimPrefix(tag, pulled)) {
-						mine = append(mine, tag)
-					}
-				case strings.HasPrefix(tag, selves):
-					mine = append(mine, tag)
-				default:
-					others = true
-				}
-			}
+			mine, all := keep.needless(i.RepoTags, i.RepoDigests, i.Labels[docker.LabelArtifact])
 			if len(mine) == 0 || used[i.ID] {
 				continue
 			}
-			if !others { // nobody but us ever named it
-				for _, d := range i.RepoDigests {
-					if !strings.HasPrefix(d, "<none>") {
-						mine = append(mine, d)
-					}
-				}
+			if all {
 				freed += uint64(max(0, i.Size))
 			}
 			for _, ref := range mine {
@@ -102,6 +80,40 @@ func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64
 		e.forgetImages()
 	}
 	return freed, gone, err
+}
+
+// needless lists the names of ours that an image has for nothing, and, if nobody
+// else ever named it, all others by which it is known (all).
+func (k Keep) needless(tags, digests []string, artifact string) (mine []string, all bool) {
+	others := false
+	digests = slices.Clone(digests)
+	for _, tag := range tags {
+		switch {
+		case strings.HasPrefix(tag, packages):
+			if !k.Artifact(artifact) {
+				mine = append(mine, tag)
+			}
+		case strings.HasPrefix(tag, pulled):
+			if !k.Image("sha256:" + strings.TrimPrefix(tag, pulled)) {
+				mine = append(mine, tag)
+			}
+		case strings.HasPrefix(tag, selves):
+			mine = append(mine, tag)
+		case strings.Contains(tag, "@"): // the containerd image store takes what was fetched by its digest for a tag
+			digests = append(digests, tag)
+		default:
+			others = true
+		}
+	}
+	if len(mine) == 0 || others {
+		return mine, false
+	}
+	for _, d := range digests {
+		if !strings.HasPrefix(d, "<none>") {
+			mine = append(mine, d)
+		}
+	}
+	return mine, true
 }
 
 func (e *Engine) forgetImages() {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
@@ -46,12 +47,15 @@ func find(ctx context.Context, api *client.Client, unit string) (*container.Insp
 // units that will be stopped before it starts.
 func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) error {
 	names := []string{}
-	if docker.Kind(unit) == ".cron" {
+	if kind := docker.Kind(unit); kind == ".cron" || kind == ".job" {
 		var c docker.Cron
 		if _, err := read(unit, &c); err != nil {
 			return err
 		}
-		names, unit = append(names, unit), c.Of
+		if kind == ".cron" {
+			names = append(names, unit)
+		}
+		unit = c.Of
 	}
 	if docker.Kind(unit) != ".container" {
 		return nil
@@ -115,20 +119,25 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 
 func (e *Engine) createNamed(ctx context.Context, api *client.Client, unit string, config *container.Config, host *container.HostConfig, nets *network.NetworkingConfig) error {
 	o := client.ContainerCreateOptions{Name: docker.Name(unit), Config: config, HostConfig: host, NetworkingConfig: nets}
-	_, err := api.ContainerCreate(ctx, o)
-	if errdefs.IsConflict(err) { // somebody was faster: an interrupted request of our own, or a stranger
-		have, ferr := find(ctx, api, unit)
-		if ferr != nil {
-			return ferr
-		}
-		if have != nil && have.Config.Labels[docker.LabelDigest] == config.Labels[docker.LabelDigest] {
+	for until := time.Now().Add(10 * time.Second); ; {
+		_, err := api.ContainerCreate(ctx, o)
+		if err == nil {
 			return nil
 		}
-	}
-	if err != nil {
+		if errdefs.IsConflict(err) { // somebody was faster: an interrupted request of our own, a job whose time came, or a stranger
+			have, ferr := find(ctx, api, unit)
+			if ferr != nil {
+				return ferr
+			}
+			if have != nil && have.Config.Labels[docker.LabelDigest] == config.Labels[docker.LabelDigest] {
+				return nil
+			}
+			if have == nil && time.Now().Before(until) && sleep(ctx, 50*time.Millisecond) { // a name is taken before its container can be seen
+				continue
+			}
+		}
 		return fmt.Errorf("the engine does not make %s: %w", docker.Name(unit), err)
 	}
-	return nil
 }
 
 func remove(ctx context.Context, api *client.Client, id string) error {
@@ -463,7 +472,11 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("port %d is taken by something on this machine that is not defx's: %w", p.Outer, err)
+			who := holder(p.Protocol, p.Outer)
+			if who == "" {
+				who = "something on this machine"
+			}
+			return fmt.Errorf("port %d is taken by %s, which is not defx's: %w", p.Outer, who, err)
 		}
 		l.Close()
 	}

@@ -139,6 +139,12 @@ func currentContext() string {
 	return meta.Endpoints["docker"].Host
 }
 
+// Path is that of the engine's socket; empty if nobody can tell.
+func (e *Engine) Path() string {
+	p, _ := e.socket()
+	return p
+}
+
 // connect gives the conversation with the engine.
 func (e *Engine) connect() (*client.Client, error) {
 	e.mu.Lock()

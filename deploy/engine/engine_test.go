@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/moby/moby/api/types/container"
 )
 
 // folder makes files, of other times and rights each time it is called.
@@ -226,6 +228,91 @@ func TestRunsAreRecordedAndBounded(t *testing.T) {
 	raw, err := os.ReadFile(file)
 	if err != nil || strings.Count(string(raw), "\n") > maxRuns+1 {
 		t.Errorf("%d lines, %v", strings.Count(string(raw), "\n"), err)
+	}
+}
+
+// TestLastIsTheTimeBeforeNext: a runner finds the time for which its timer started it.
+func TestLastIsTheTimeBeforeNext(t *testing.T) {
+	at := time.Date(2027, 10, 31, 1, 30, 30, 0, time.UTC)
+	for _, c := range []docker.Cron{
+		{Every: "1s"}, {Every: "5m"}, {Every: "7h"}, {Every: "168h"}, {Cron: "* * * * *"}, {Cron: "30 2 * * *"}, {Cron: "0 0 1 1 *"}, {Cron: "0 0 29 2 *"}, {Cron: "0 0 13 * 5"},
+	} {
+		for _, c.Timezone = range []string{"UTC", "Europe/Berlin", "America/New_York"} {
+			times, err := NewTimetable(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := times.Last(at)
+			if last.IsZero() || last.After(at) || !times.Next(last).After(at) || !times.Next(last.Add(-time.Second)).Equal(last) {
+				t.Errorf("%+v: last before %s is %s, then %s", c, at, last.UTC(), times.Next(last).UTC())
+			}
+			if due := times.Next(at); !times.Last(due).Equal(due) {
+				t.Errorf("%+v: at %s the last is %s", c, due.UTC(), times.Last(due).UTC())
+			}
+		}
+	}
+}
+
+// TestARunWithoutItsEnd: it stays one line; whose end nobody saw owes another run if it failed.
+func TestARunWithoutItsEnd(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "job.jsonl")
+	due := time.Date(2027, 1, 1, 4, 30, 0, 0, time.UTC)
+	r := Run{Due: due, Begun: due.Add(time.Second), Of: "job.1.container"}
+	write(file, r)
+	if got := newest(file); !got.open() || !done(got, file).Equal(due) {
+		t.Errorf("%+v", got)
+	}
+	state := func(began, ended time.Duration, code int) *container.InspectResponse {
+		return &container.InspectResponse{State: &container.State{StartedAt: due.Add(began).Format(time.RFC3339Nano), FinishedAt: due.Add(ended).Format(time.RFC3339Nano), ExitCode: code}}
+	}
+	for _, c := range []struct {
+		what string
+		have *container.InspectResponse
+		owes bool
+		code int
+	}{
+		{"it ended well", state(2*time.Second, time.Minute, 0), false, 0}, {"it was cut", state(2*time.Second, time.Minute, 137), true, 137},
+		{"it never began", state(-time.Hour, -time.Minute, 0), true, 0}, {"it is gone", nil, true, 0},
+	} {
+		r := r
+		r.unseen(c.have)
+		if owes := done(r, file).Before(due); owes != c.owes || r.Code != c.code || r.open() {
+			t.Errorf("%s: %+v, owes a run: %v", c.what, r, owes)
+		}
+	}
+	r.unseen(state(2*time.Second, time.Minute, 0))
+	write(file, r)
+	write(file, Run{Due: due.Add(time.Hour), Begun: due.Add(time.Hour)})
+	if got := records(file); len(got) != 2 || !got[0].Ended.Equal(due.Add(time.Minute)) {
+		t.Errorf("%+v", got)
+	}
+	before := time.Now()
+	if got := done(Run{}, file); got.Before(before.Add(-time.Minute)) || got.After(time.Now().Add(time.Minute)) {
+		t.Errorf("one that never ran owes runs since %s", got)
+	}
+}
+
+// TestNamesOfImagesThatGo: in both ways in which engines list what was fetched by its digest.
+func TestNamesOfImagesThatGo(t *testing.T) {
+	const d = "sha256:257373ed136355b5ba032240c161fcf9f14c9ec2e25bd0e0419054ee8790f3f8"
+	mark, fetched := pulled+d[len("sha256:"):], "shop.example/toy@"+d
+	for _, c := range []struct {
+		what          string
+		needed        bool
+		tags, digests []string
+		want          []string
+	}{
+		{"overlay2", false, []string{mark}, []string{fetched}, []string{mark, fetched}},
+		{"containerd", false, []string{fetched, mark}, []string{"defx.local/pulled@" + d}, []string{mark, "defx.local/pulled@" + d, fetched}},
+		{"needed", true, []string{fetched, mark}, nil, nil},
+		{"the user's besides", false, []string{"mine:1", mark}, []string{fetched}, []string{mark}},
+		{"the user's", false, []string{fetched}, []string{fetched}, nil},
+		{"a package, as old engines list it", false, []string{packages + "abc"}, []string{"<none>@<none>"}, []string{packages + "abc"}},
+	} {
+		is := func(string) bool { return c.needed }
+		if got, _ := (Keep{Artifact: is, Image: is}).needless(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
 	}
 }
 

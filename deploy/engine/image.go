@@ -54,7 +54,13 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	tag := packages + digest.Bytes(append(raw, form+runtime.GOARCH...)).Hex()[:32]
 	return tag, e.ensure(ctx, api, tag, func() error {
 		var base v1.Image = empty.Image
-		if c.Build.Base != "" {
+		switch {
+		case c.Build.Base == "":
+		case c.Build.Push != "": // its layers stay in registries, as they are there
+			if base, err = ofRegistry(ctx, c.Build.Base); err != nil {
+				return err
+			}
+		default:
 			if err := e.pull(ctx, api, c.Build.Base); err != nil {
 				return err
 			}
@@ -82,6 +88,25 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	})
 }
 
+// ofRegistry is an image as its registry has it: this machine's, where there are several. What is
+// written of it to the same registry is not sent.
+func ofRegistry(ctx context.Context, image string) (v1.Image, error) {
+	ref, err := name.NewDigest(image, name.WeakValidation)
+	if err != nil {
+		return nil, fmt.Errorf("image %q: %w", image, err)
+	}
+	img, err := remote.Image(ref, append(asUser(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))...)
+	if err != nil {
+		return nil, fmt.Errorf("image %s cannot be fetched: %w", image, err)
+	}
+	return img, nil
+}
+
+// asUser speaks to registries with what the user's docker knows of them.
+func asUser(ctx context.Context) []remote.Option {
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx")}
+}
+
 // push takes an image to a registry, but for the layers that it has, and lets
 // the engine fetch it from there, but for the layers that that one has.
 func (e *Engine) push(ctx context.Context, api *client.Client, img v1.Image, repository, tag string) error {
@@ -93,7 +118,7 @@ func (e *Engine) push(ctx context.Context, api *client.Client, img v1.Image, rep
 	if err != nil {
 		return fmt.Errorf("repository %q: %w", repository, err)
 	}
-	if err := remote.Write(ref, img, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx")); err != nil {
+	if err := remote.Write(ref, img, asUser(ctx)...); err != nil {
 		return fmt.Errorf("its image cannot be pushed to %s: %w", repository, err)
 	}
 	whole := repository + "@" + d.String()

@@ -31,6 +31,8 @@ func (e *Engine) Start(ctx context.Context, unit string) error {
 		return e.lasting(ctx, func(api *client.Client) error { return e.start(ctx, api, unit) })
 	case ".cron":
 		return e.lasting(ctx, func(api *client.Client) error { return e.startCron(ctx, api, unit) })
+	case ".job":
+		return e.lasting(ctx, func(api *client.Client) error { return e.startJob(ctx, api, unit) })
 	case ".once":
 		return e.once(ctx, unit)
 	case ".probe":
@@ -82,19 +84,33 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 	if err := policy(ctx, api, have, c.Restart); err != nil {
 		return err
 	}
-	err = started(ctx, api, have.ID, unit)
-	if f, is := errors.AsType[*Failed](err); is && strings.Contains(f.Text, "already exists") { // an engine that was killed does not know what it left below
-		if err := remove(ctx, api, have.ID); err != nil {
-			return err
-		}
-		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
-			return err
-		}
-		if have, err = find(ctx, api, unit); err != nil || have == nil {
-			return errors.Join(err, errors.New("a container went away at once"))
-		}
-		err = started(ctx, api, have.ID, unit)
+	if err = started(ctx, api, have.ID, unit); !forgotten(err) {
+		return err
 	}
+	if err := e.remake(ctx, api, unit); err != nil {
+		return err
+	}
+	return started(ctx, api, docker.Name(unit), unit)
+}
+
+// forgotten tells of a container that cannot start because an engine that was killed
+// does not know what it left below.
+func forgotten(err error) bool {
+	f, is := errors.AsType[*Failed](err)
+	return is && strings.Contains(f.Text, "already exists")
+}
+
+// remake makes the container of a version anew.
+func (e *Engine) remake(ctx context.Context, api *client.Client, unit string) error {
+	var c docker.Container
+	d, err := read(unit, &c)
+	if err != nil {
+		return err
+	}
+	if err := remove(ctx, api, docker.Name(unit)); err != nil {
+		return err
+	}
+	_, err = e.create(ctx, api, unit, &c, d)
 	return err
 }
 
@@ -252,7 +268,15 @@ func (e *Engine) once(ctx context.Context, unit string) error {
 func (e *Engine) run(ctx context.Context, api *client.Client, unit string) error {
 	name := docker.Name(unit)
 	wait := api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	if err := started(ctx, api, name, unit); err != nil {
+	err := started(ctx, api, name, unit)
+	if docker.Kind(unit) == ".container" && forgotten(err) {
+		if err := e.remake(ctx, api, unit); err != nil {
+			return err
+		}
+		wait = api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
+		err = started(ctx, api, name, unit)
+	}
+	if err != nil {
 		return err
 	}
 	select {
@@ -581,10 +605,13 @@ func (e *Engine) Remove(ctx context.Context, unit string) error {
 			}
 			return err
 		}
-		if have != nil {
-			if err := remove(ctx, api, have.ID); err != nil {
-				return err
-			}
+		if have != nil && docker.Kind(unit) == ".cron" {
+			err = e.dismiss(ctx, api, have)
+		} else if have != nil {
+			err = remove(ctx, api, have.ID)
+		}
+		if err != nil {
+			return err
 		}
 		return os.RemoveAll(filepath.Join(secretsDir, docker.Name(unit)))
 	})

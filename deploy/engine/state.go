@@ -259,5 +259,5 @@ func orphans(ctx context.Context, api *client.Client, scope string, known func(u
 
 // isJob tells whether a container is an earlier version of a job that comes to its end.
 func isJob(c container.Summary, known func(string) bool) bool {
-	return known(c.Labels[docker.LabelBase] + ".cron")
+	return known(c.Labels[docker.LabelBase]+".cron") || known(c.Labels[docker.LabelBase]+".job")
 }

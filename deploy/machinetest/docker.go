@@ -70,7 +70,15 @@ func (m *Machine) StopDocker(signal string) {
 	m.lab.t.Fatalf("machine %s: its docker engine does not end", m.Name)
 }
 
-// dockerGroups removes what an engine that was killed left behind.
+// ClearDocker ends what an engine that was killed, and is stopped, had forgotten: processes of
+// containers, which answer in the place of new ones, and the networks that they were in.
+func (m *Machine) ClearDocker() {
+	m.lab.t.Helper()
+	m.dockerGroups()
+	m.Exec("pkill -9 -x docker-proxy; for f in /run/docker/netns/*; do umount -l $f 2>/dev/null; rm -f $f; done; true")
+}
+
+// dockerGroups removes the groups of containers, with all that runs in them.
 func (m *Machine) dockerGroups() {
 	all, _ := filepath.Glob("/sys/fs/cgroup/*/" + m.id() + "-docker")
 	one, _ := filepath.Glob("/sys/fs/cgroup/" + m.id() + "-docker")

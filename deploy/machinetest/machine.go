@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func (m *Machine) id() string { return m.lab.bridge() + "-" + m.Name }
@@ -200,6 +203,39 @@ func (m *Machine) OnNetwork(name string, args ...string) *exec.Cmd {
 		m.lab.t.Fatal(err)
 	}
 	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n", "--", name}, args...)...)
+}
+
+// Listen listens at an address that the machine alone sees, given to it for that.
+func (m *Machine) Listen(ip string, port int) (net.Listener, error) {
+	pid, err := m.leader()
+	if err != nil {
+		return nil, err
+	}
+	ns := fmt.Sprintf("/proc/%d/ns/net", pid)
+	if err := command("nsenter", "--net="+ns, "ip", "addr", "replace", ip+"/32", "dev", "lo"); err != nil {
+		return nil, err
+	}
+	there, err := os.Open(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer there.Close()
+	// This thread comes back: with its end, children that it started would get the signal of their parent's death.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer here.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", ip, port))
+	if back := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(back) // nothing on this thread would be where it should
+	}
+	return l, err
 }
 
 // Try runs a bash script inside, as root, whatever became of network and sshd.

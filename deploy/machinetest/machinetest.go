@@ -31,6 +31,7 @@ type Lab struct {
 	Config   string // ssh_config that knows all machines' names and keys
 	Bin      string // folder for the front of PATH: an ssh there uses Config
 	Machines []*Machine
+	Starting func(*Machine) error // what is done to a machine of Add while it boots
 
 	t    testing.TB
 	n    int      // names the bridge and the addresses
@@ -130,6 +131,11 @@ func (l *Lab) Add(name, address, boot string) (*Machine, error) {
 		return nil, err
 	}
 	m.start()
+	if l.Starting != nil {
+		if err := l.Starting(m); err != nil {
+			return m, err
+		}
+	}
 	return m, m.wait()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
 )
 
 // Balancer finds a balancer of the deployment by its address, or by its name if
@@ -44,46 +46,59 @@ func (d *Desired) Balancer(name string) (*graph.Balancer, error) {
 // them out: this alone, whatever else differs from what stands. The entry was
 // evaluated with Attach saying the same of the modules.
 func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Attachment) (*apply.Work, error) {
-	w := p.Work(d)
-	unfinished, err := apply.ReadUnfinished(w.Dir)
+	if d.Generation == nil {
+		return nil, errUncertain
+	}
+	w, err := p.Standing(ctx, d.Name, d.Environment, d.Generation, d.Graph.Machines)
 	if err != nil {
 		return nil, err
 	}
-	if d.Generation == nil || unfinished != nil {
-		return nil, errors.New("nothing stands for certain: it was never applied, or an apply was interrupted\n    hint: defx apply comes first")
-	}
-	w.Held, w.Moved, w.Verb = nil, nil, "attach"
-	w.Plan = &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: d.Name, Environment: d.Environment, Units: []plan.Placed{}}
-	stands := map[string]bool{}
-	for _, r := range d.Generation.Records {
-		if r.Digest == "" {
-			return nil, diag.Errorf(r.Address, "nobody knows what stands of it").WithHint("defx apply finds out, and mends it")
-		}
-		stands[r.Address] = true
-		if is, said := p.Attach[r.Address]; !said || is {
-			w.Plan.Units = append(w.Plan.Units, r.Placed())
-		}
-	}
-	w.Good = map[string]map[string]json.RawMessage{}
-	for lib, object := range d.Generation.Good {
-		funcs := map[string]json.RawMessage{}
-		if err := state.Load(ctx, w.Store, object, &funcs); err != nil {
-			return nil, err
-		}
-		w.Good[lib] = funcs
-	}
+	w.Verb, w.Revision = "attach", p.Revision()
+	maps.Copy(w.Objects, d.Rendered.Objects)
+	w.Plan.Units = slices.DeleteFunc(w.Plan.Units, func(u plan.Placed) bool { is, said := p.Attach[u.Address]; return said && !is })
 	for _, a := range chosen {
-		if !p.Attach[a.Module] || stands[a.Module] {
+		if !p.Attach[a.Module] || w.Plan.Find(a.Module) != nil {
 			continue
 		}
 		u := d.Rendered.Plan.Find(a.Module)
-		if u == nil || !stands[a.Backend.String()] || len(u.Values) < len(u.Binds) {
+		if u == nil || w.Plan.Find(a.Backend.String()) == nil || len(u.Values) < len(u.Binds) {
 			return nil, diag.Errorf(a.Backend.String(), "it, its instance or its balancer does not stand yet").WithHint("defx apply makes them; attach it then")
 		}
 		unit := *u
 		unit.Unknown, unit.Binds = nil, nil // what stands is what it is attached to
 		w.Plan.Units = append(w.Plan.Units, unit)
+		slices.SortFunc(w.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	}
+	return w, nil
+}
+
+var errUncertain = errors.New("nothing stands for certain: it was never applied, or an apply was interrupted\n    hint: defx apply comes first")
+
+// Standing is the work of making what stands in an environment what it is:
+// nothing, until somebody asks for more.
+func (p *Project) Standing(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine) (*apply.Work, error) {
+	store := p.Store(deployment, environment)
+	w := &apply.Work{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Good: map[string]map[string]json.RawMessage{}, Machines: machines,
+		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(deployment, environment),
+		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: deployment, Environment: environment, Units: []plan.Placed{}}}
+	if unfinished, err := apply.ReadUnfinished(w.Dir); err != nil {
+		return nil, err
+	} else if unfinished != nil {
+		return nil, errUncertain
+	}
+	for _, r := range gen.Records {
+		if r.Digest == "" {
+			return nil, diag.Errorf(r.Address, "nobody knows what stands of it").WithHint("defx apply finds out, and mends it")
+		}
+		w.Plan.Units = append(w.Plan.Units, r.Placed())
 	}
 	slices.SortFunc(w.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	for lib, object := range gen.Good {
+		funcs := map[string]json.RawMessage{}
+		if err := state.Load(ctx, store, object, &funcs); err != nil {
+			return nil, err
+		}
+		w.Good[lib] = funcs
+	}
 	return w, nil
 }

@@ -270,7 +270,7 @@ func (w *world) back(deployment, env string, to int) {
 			continue
 		}
 		old := &plan.Plan{}
-		if err := state.Load(context.Background(), store, g.PlanObject, old); err != nil {
+		if old, err = state.LoadPlan(context.Background(), store, g); err != nil {
 			w.t.Fatal(err)
 		}
 		res, err := apply.Run(context.Background(), &apply.Work{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})

@@ -167,17 +167,9 @@ function(env='dev') {
 func TestMistakesOfBalancers(t *testing.T) {
 	evaluate := func(text string) *project.Desired {
 		t.Helper()
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "defx.jsonnet"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New(), ec2.New()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		d, err := p.Evaluate(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		d, _ := evaluated(t, text)
+		if d == nil {
+			t.Fatal("it does not evaluate")
 		}
 		return d
 	}
@@ -225,6 +217,93 @@ func TestMistakesOfBalancers(t *testing.T) {
 			}
 			if d.Rendered.Plan.Find("shop/here") == nil {
 				t.Error("another is held too")
+			}
+		})
+	}
+}
+
+// evaluated walks the road for an entry of this text, beside which lie a package
+// and secrets, and gives all that is wrong; nil if nothing comes of it.
+func evaluated(t *testing.T, text string) (d *project.Desired, wrong string) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"defx.jsonnet": text, "pack/bin/web": "#!/bin/sh", "secrets/index.json": `{"app/db": "1", "an other": "1"}`} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New(), ec2.New()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = p.Evaluate(t.Context()); err != nil {
+		return nil, err.Error()
+	}
+	for _, h := range d.Held {
+		wrong += h.Err.Error()
+	}
+	return d, wrong
+}
+
+const scaled = `local defx = import 'defx/v1.libsonnet';
+local id(name) = defx.ref(name).output('id');
+function(env='dev') {
+  name: 'shop',
+  libs: { app: {
+    web: { ec2: { class: 'autoscale', min: 1, max: 2 }, service: { package: defx.artifact('pack'), command: ['bin/web'], ports: { http: 8080 }, secrets: { DB: defx.secret('app/db') } } },
+  } },
+  defaults: { backend: 'ec2', ec2: { region: 'cn-north-1', instanceType: 't3.small', image: 'ami-12345678', subnet: id('a'), bucket: id('packages'), secretStore: 'secretsmanager:prod/' } },
+  resources: {
+    packages: { type: 'aws.s3', name: 'shop-packages' },
+    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
+    a: { type: 'aws.subnet', vpc: id('vpc'), cidr: '10.0.1.0/24', zone: 'cn-north-1a' },
+  },
+}
+`
+
+// TestMistakesOfScaledServices: what instances fetch is known, or refused, before anything is made.
+func TestMistakesOfScaledServices(t *testing.T) {
+	d, wrong := evaluated(t, scaled)
+	if wrong != "" {
+		t.Fatal(wrong)
+	}
+	u := d.Rendered.Units["module/app-web"]
+	if u == nil || len(u.Artifacts) != 1 || u.Artifacts[0].Path != "pack" {
+		t.Fatalf("the module carries the package: %+v", u)
+	}
+	run := string(u.Payload.Run)
+	for _, want := range []string{"defx/dev/shop/app-web/" + u.Artifacts[0].Digest.Hex() + ".tar", `"../.packages/` + u.Artifacts[0].Digest.Hex() + `.tar"`,
+		`arn:aws-cn:s3:::shop-packages/defx/dev/shop/app-web/*`, `arn:aws-cn:secretsmanager:cn-north-1:*:secret:prod/app/db-??????`, `ec2.amazonaws.com.cn`} {
+		if !strings.Contains(run, want) {
+			t.Errorf("%s is not in the module:\n%s", want, run)
+		}
+	}
+	if own, _ := evaluated(t, strings.Replace(scaled, "max: 2 }", "max: 2, profile: 'ours' }", 1)); strings.Contains(string(own.Rendered.Units["module/app-web"].Payload.Run), "aws_iam_role") {
+		t.Error("a role is made although a profile is named")
+	}
+	for name, m := range map[string]struct{ old, new, want string }{
+		"no bucket":              {"bucket: id('packages'), ", "", "fetch its package from a bucket, and none is named"},
+		"no name of a bucket":    {"id('packages'), s", "'Packages', s", `"Packages" is not a name of a bucket`},
+		"a bucket of no name":    {", name: 'shop-packages'", "", "must be known before it is made"},
+		"a bucket that is none":  {"id('packages'), s", "id('vpc'), s", "it is no bucket"},
+		"a bucket elsewhere":     {"name: 'shop-packages'", "name: 'shop-packages', region: 'eu-west-1'", "is in eu-west-1, and its instances are in cn-north-1"},
+		"no store of secrets":    {", secretStore: 'secretsmanager:prod/'", "", "where do instances that the cloud makes find its secrets?"},
+		"an unknown store":       {"'secretsmanager:prod/'", "'vault:prod/'", `"vault:prod/" is no store of secrets`},
+		"a store of a wrong way": {"'secretsmanager:prod/'", "'ssm:$(x)/'", "is no store of secrets"},
+		"a secret of a bad name": {"'app/db'", "'an other'", "the cloud has no secret of the name"},
+		"a taken name":           {"vpc: {", "'app-web-role': { type: 'aws.queue' }, vpc: {", `would be called "app-web-role", which is taken`},
+		"data of its own":        {"ports:", "dirs: { state: 'web' }, ports:", "instances of a group come and go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if strings.Count(scaled, m.old) != 1 {
+				t.Fatalf("%q is not in the deployment exactly once", m.old)
+			}
+			_, text := evaluated(t, strings.Replace(scaled, m.old, m.new, 1))
+			if !strings.Contains(text, m.want) || !strings.Contains(text, "hint: ") || !strings.Contains(text, "defx.jsonnet:") {
+				t.Errorf("%q is not said with place and hint:\n%s", m.want, text)
 			}
 		})
 	}

@@ -1,12 +1,15 @@
 package state
 
 import (
-	"bytes"
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +26,8 @@ import (
 //
 //	head.json        the newest generation's name, replaced atomically
 //	leases.json      leases and the highest token ever given
-//	objects/*.pack   an index line, then the objects of one Put
+//	horizon.json     the oldest generation that is kept, once older ones were forgotten
+//	objects/*.pack   an index line, then the objects of one Put or of several joined
 //	journal.jsonl    what an unfinished apply did (package apply writes it)
 //	lock             flock around the swap of the head and of the leases
 //
@@ -87,12 +91,20 @@ func writeJSON(path string, v any) error {
 }
 
 func writeFile(path string, raw []byte) error {
+	return writeWith(path, func(w io.Writer) error {
+		_, err := w.Write(raw)
+		return err
+	})
+}
+
+func writeWith(path string, write func(io.Writer) error) error {
 	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
 	if err != nil {
 		return err
 	}
 	defer f.Cleanup()
-	if _, err := f.Write(raw); err != nil {
+	w := bufio.NewWriterSize(f, 1<<20)
+	if err := errors.Join(write(w), w.Flush()); err != nil {
 		return err
 	}
 	if err := f.CloseAtomicallyReplace(); err != nil {
@@ -130,81 +142,197 @@ func (s *Dir) Swap(ctx context.Context, old, new Head) error {
 	})
 }
 
-// maxPacks is how many packs may lie around before a Put joins them into one.
+// maxPacks is how many packs may lie around before a Put joins small ones.
 const maxPacks = 64
 
 // Put keeps objects durably.
 func (s *Dir) Put(ctx context.Context, objects ...[]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refresh(); err != nil {
-		return err
-	}
-	fresh := map[digest.Digest][]byte{}
-	for _, o := range objects {
-		if d := digest.Bytes(o); s.index[d] == (where{}) {
-			fresh[d] = o
+	var err error
+	for range 3 {
+		if err = s.refresh(); err != nil {
+			return err
 		}
+		fresh := map[digest.Digest][]byte{}
+		for _, o := range objects {
+			if d := digest.Bytes(o); s.index[d] == (where{}) {
+				fresh[d] = o
+			}
+		}
+		if len(fresh) == 0 {
+			return nil
+		}
+		if err = s.rewrite(s.small(fresh), fresh, func(digest.Digest) bool { return true }); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		s.index = nil // what was to be joined was joined by another process meanwhile
 	}
-	if len(fresh) == 0 {
+	return err
+}
+
+// small names packs to be joined with what is new: none as long as there are few,
+// else the small half, and whatever is not larger than all smaller ones together.
+// So each object is copied a number of times that grows with the logarithm of all.
+func (s *Dir) small(fresh map[digest.Digest][]byte) []string {
+	if len(s.indexed) < maxPacks {
 		return nil
 	}
+	sizes, total := map[string]int64{}, int64(0)
+	for _, w := range s.index {
+		sizes[w.pack] += w.size
+	}
+	for _, raw := range fresh {
+		total += int64(len(raw))
+	}
+	names := slices.SortedFunc(maps.Keys(s.indexed), func(a, b string) int {
+		return cmp.Or(cmp.Compare(sizes[a], sizes[b]), cmp.Compare(a, b))
+	})
+	n := 0
+	for n < len(names) && (n < maxPacks/2 || sizes[names[n]] <= total) {
+		total += sizes[names[n]]
+		n++
+	}
+	return names[:n]
+}
+
+// rewrite makes one pack of what is new and of what is live in some packs, and
+// removes these.
+func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(digest.Digest) bool) error {
 	dir := filepath.Join(s.path, "objects")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	var joined []string
-	if len(s.indexed) >= maxPacks {
-		for d, w := range s.index {
-			raw, err := s.read(d, w)
-			if err != nil {
+	index := make([]packEntry, 0, len(fresh))
+	for d, raw := range fresh {
+		index = append(index, packEntry{Digest: d, Size: int64(len(raw))})
+	}
+	old := map[string]bool{}
+	for _, name := range packs {
+		old[name] = true
+	}
+	for d, w := range s.index {
+		if old[w.pack] && live(d) {
+			index = append(index, packEntry{Digest: d, Size: w.size})
+		}
+	}
+	if len(index) > 0 {
+		name, err := s.write(dir, index, fresh)
+		if err != nil {
+			return err
+		}
+		delete(old, name)
+		s.add(name, index)
+	}
+	for name := range old {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		delete(s.indexed, name)
+	}
+	maps.DeleteFunc(s.index, func(_ digest.Digest, w where) bool { return old[w.pack] })
+	return nil
+}
+
+// write makes a pack: one line that says where each object is, and the objects in
+// the order of their digests. It says in the index where they came to be.
+func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byte) (name string, err error) {
+	slices.SortFunc(index, func(a, b packEntry) int { return cmp.Compare(a.Digest, b.Digest) })
+	offset := int64(0)
+	for i := range index {
+		index[i].Offset = offset
+		offset += index[i].Size
+	}
+	line, err := json.Marshal(index)
+	if err != nil {
+		return "", err
+	}
+	line = append(line, '\n')
+	name = digest.Bytes(line).Hex()[:32] + ".pack" // objects are what their digests say
+	err = writeWith(filepath.Join(dir, name), func(w io.Writer) error {
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+		for i := range index {
+			e := &index[i]
+			e.Offset += int64(len(line))
+			raw, ok := fresh[e.Digest]
+			if !ok {
+				var err error
+				if raw, err = s.read(e.Digest, s.index[e.Digest]); err != nil {
+					return err
+				}
+			}
+			if _, err := w.Write(raw); err != nil {
 				return err
 			}
-			fresh[d] = raw
 		}
-		for name := range s.indexed {
-			joined = append(joined, name)
+		return nil
+	})
+	return name, err
+}
+
+// Oldest reads which generations are kept.
+func (s *Dir) Oldest(context.Context) (int, error) {
+	var h horizon
+	err := readJSON(filepath.Join(s.path, "horizon.json"), &h)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	return h.Oldest, err
+}
+
+// horizon is the end of what is remembered.
+type horizon struct {
+	Oldest int `json:"oldest"` // generation
+}
+
+// Sweep removes objects.
+func (s *Dir) Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(); err != nil {
+		return 0, 0, err
+	}
+	touched := map[string]bool{}
+	for d, w := range s.index {
+		if !live(d) {
+			touched[w.pack] = true
+			count++
+			size += w.size
 		}
 	}
-	name, raw, index := pack(fresh)
-	if err := writeFile(filepath.Join(dir, name), raw); err != nil {
-		return err
+	if dry {
+		return count, size, nil
 	}
-	for _, old := range joined {
-		if old != name {
-			os.Remove(filepath.Join(dir, old))
-			delete(s.indexed, old)
+	if was, err := s.Oldest(ctx); err != nil {
+		return 0, 0, err
+	} else if oldest > was { // first: a history must not lead to what is not there any more
+		if err := writeJSON(filepath.Join(s.path, "horizon.json"), horizon{oldest}); err != nil {
+			return 0, 0, err
 		}
 	}
-	s.add(name, index)
-	return nil
+	s.leftovers()
+	if count == 0 {
+		return 0, 0, nil
+	}
+	return count, size, s.rewrite(slices.Sorted(maps.Keys(touched)), nil, live)
+}
+
+// leftovers removes what a process that was killed had begun to write long ago.
+func (s *Dir) leftovers() {
+	entries, _ := os.ReadDir(filepath.Join(s.path, "objects"))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && !strings.HasSuffix(e.Name(), ".pack") && time.Since(info.ModTime()) > time.Hour {
+			os.Remove(filepath.Join(s.path, "objects", e.Name()))
+		}
+	}
 }
 
 type packEntry struct {
 	Digest digest.Digest `json:"digest"`
 	Offset int64         `json:"offset"` // behind the index line
 	Size   int64         `json:"size"`
-}
-
-// pack lays objects out in the order of their digests, behind one line that says where each is.
-func pack(objects map[digest.Digest][]byte) (name string, raw []byte, index []packEntry) {
-	var body bytes.Buffer
-	keys := make([]digest.Digest, 0, len(objects))
-	for d := range objects {
-		keys = append(keys, d)
-	}
-	slices.Sort(keys)
-	for _, d := range keys {
-		index = append(index, packEntry{d, int64(body.Len()), int64(len(objects[d]))})
-		body.Write(objects[d])
-	}
-	line, _ := json.Marshal(index) // plain data always encodes
-	raw = append(append(line, '\n'), body.Bytes()...)
-	base := int64(len(line) + 1)
-	for i := range index {
-		index[i].Offset += base
-	}
-	return digest.Bytes(raw).Hex()[:32] + ".pack", raw, index
 }
 
 func (s *Dir) add(name string, index []packEntry) {
@@ -214,40 +342,56 @@ func (s *Dir) add(name string, index []packEntry) {
 	s.indexed[name] = true
 }
 
-// refresh reads the index lines of packs not seen yet and forgets packs that were joined.
+// refresh reads the index lines of packs not seen yet and forgets packs that were
+// joined. It goes on until nothing came or went meanwhile: else an object on its way
+// from one pack to another would be seen in neither.
 func (s *Dir) refresh() error {
-	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	names := map[string]bool{}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".pack") {
-			names[e.Name()] = true
-		}
-	}
-	for name := range s.indexed {
-		if !names[name] {
-			s.index = nil
-		}
-	}
-	if s.index == nil {
-		s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
-	}
-	for name := range names {
-		if s.indexed[name] {
-			continue
-		}
-		index, err := readIndex(filepath.Join(s.path, "objects", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // joined meanwhile
-		}
-		if err != nil {
+	var seen []string
+	for range 1000 {
+		names, err := s.packs()
+		if err != nil || seen != nil && slices.Equal(names, seen) {
 			return err
 		}
-		s.add(name, index)
+		if seen = names; seen == nil {
+			seen = []string{}
+		}
+		for name := range s.indexed {
+			if _, there := slices.BinarySearch(names, name); !there {
+				s.index = nil
+			}
+		}
+		if s.index == nil {
+			s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
+		}
+		for _, name := range names {
+			if s.indexed[name] {
+				continue
+			}
+			index, err := readIndex(filepath.Join(s.path, "objects", name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // joined meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			s.add(name, index)
+		}
 	}
-	return nil
+	return fmt.Errorf("%s changes all the time", filepath.Join(s.path, "objects"))
+}
+
+// packs lists them, sorted.
+func (s *Dir) packs() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".pack") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 func readIndex(path string) ([]packEntry, error) {
@@ -280,7 +424,7 @@ func readIndex(path string) ([]packEntry, error) {
 func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for range 2 {
+	for range 100 {
 		if w, ok := s.index[d]; ok {
 			raw, err := s.read(d, w)
 			if !errors.Is(err, fs.ErrNotExist) {

@@ -75,3 +75,57 @@ func TestALeaseOfADeadProcessStandsInNobodysWay(t *testing.T) {
 		t.Errorf("the holder is dead: %v", err)
 	}
 }
+
+// TestASweepThatWasKilled: what it joined is there twice then, and the next one goes on.
+func TestASweepThatWasKilled(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	objects := filepath.Join(dir, "objects")
+	s := state.OpenDir(dir)
+	live := map[digest.Digest]bool{}
+	for i := range 10 {
+		a, b := []byte("live"+strconv.Itoa(i)), []byte("dead"+strconv.Itoa(i))
+		if err := s.Put(ctx, a, b); err != nil {
+			t.Fatal(err)
+		}
+		live[digest.Bytes(a)] = true
+	}
+	before := filepath.Join(t.TempDir(), "objects")
+	if err := os.CopyFS(before, os.DirFS(objects)); err != nil {
+		t.Fatal(err)
+	}
+	alive := func(d digest.Digest) bool { return live[d] }
+	if n, _, err := s.Sweep(ctx, 0, alive, false); err != nil || n != 10 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	packs, _ := os.ReadDir(before)
+	for _, p := range packs[:len(packs)/2] { // these had not gone yet
+		if err := os.Rename(filepath.Join(before, p.Name()), filepath.Join(objects, p.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(objects, ".half-written123"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	long := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(filepath.Join(objects, ".half-written123"), long, long); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, _, err := state.OpenDir(dir).Sweep(ctx, 0, alive, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = state.OpenDir(dir)
+	for d := range live {
+		if _, err := s.Get(ctx, d); err != nil {
+			t.Error(err)
+		}
+	}
+	if n, _, err := s.Sweep(ctx, 0, alive, true); err != nil || n != 0 {
+		t.Errorf("%d are left, %v", n, err)
+	}
+	if left, _ := os.ReadDir(objects); strings.Contains(left[0].Name(), "half") {
+		t.Error("a half-written file stays for ever")
+	}
+}

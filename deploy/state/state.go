@@ -12,11 +12,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/digest"
 )
 
@@ -24,59 +21,6 @@ import (
 type Head struct {
 	Generation int           `json:"generation"`
 	Object     digest.Digest `json:"object"` // of the Generation
-}
-
-// Generation is the immutable record of what an apply left behind.
-type Generation struct {
-	APIVersion  string                   `json:"apiVersion"`
-	Kind        string                   `json:"kind"` // "Generation"
-	Number      int                      `json:"number"`
-	Parent      digest.Digest            `json:"parent,omitempty"` // object of the one before
-	Deployment  string                   `json:"deployment"`
-	Environment string                   `json:"environment"`
-	Plan        digest.Digest            `json:"plan"`               // its name
-	PlanObject  digest.Digest            `json:"planObject"`         // its bytes
-	ChangeSet   digest.Digest            `json:"changeSet"`          //
-	Records     []plan.Record            `json:"records"`            // sorted by address: what stands
-	Machines    []*graph.Machine         `json:"machines"`           // how they were reached
-	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → the one that it had in the generation before
-	Good        map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
-	Summary     Counts                   `json:"summary"`            //
-	Failed      []string                 `json:"failed,omitempty"`   // addresses that did not become what the plan says
-	Verb        string                   `json:"verb"`               // apply, rollback or destroy
-	Applied     time.Time                `json:"applied"`            //
-	By          string                   `json:"by"`                 // user@host
-	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's folder
-}
-
-// Back gives the address that an address of the newest generation had in the
-// generation with a number, given all since then, newest first.
-func Back(history []*Generation, number int) func(address string) string {
-	return func(address string) string {
-		for _, g := range history {
-			if g.Number <= number {
-				break
-			}
-			if was, ok := g.Renamed[address]; ok {
-				address = was
-			}
-		}
-		return address
-	}
-}
-
-// Counts of units after an apply.
-type Counts struct {
-	Created     int `json:"created"`
-	Updated     int `json:"updated"`
-	Replaced    int `json:"replaced"`
-	Moved       int `json:"moved"`
-	Deleted     int `json:"deleted"`
-	Unchanged   int `json:"unchanged"`
-	Failed      int `json:"failed"`
-	Skipped     int `json:"skipped"`
-	Held        int `json:"held"`
-	Quarantined int `json:"quarantined"`
 }
 
 // ErrMoved means that the head is not where the caller thought.
@@ -95,6 +39,11 @@ type Store interface {
 	Get(ctx context.Context, d digest.Digest) ([]byte, error)
 	// Put keeps objects durably, all or none. Those there already cost nothing.
 	Put(ctx context.Context, objects ...[]byte) error
+	// Oldest is the number of the oldest generation that is kept; 0 means all.
+	Oldest(ctx context.Context) (int, error)
+	// Sweep removes the objects that are not live, or only counts them and their bytes. From then on no
+	// generation older than oldest is kept. The caller holds a lease on all addresses.
+	Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
 	// Acquire takes a lease on addresses (none = all), or fails with *Busy.
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
 	// Renew extends a lease that is still held.
@@ -146,67 +95,4 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 		return err
 	}
 	return json.Unmarshal(raw, v)
-}
-
-// Current reads the newest generation; nil if there is none.
-func Current(ctx context.Context, s Store) (*Generation, Head, error) {
-	h, err := s.Head(ctx)
-	if err != nil || h.Generation == 0 {
-		return nil, h, err
-	}
-	g, err := generation(ctx, s, h.Object)
-	if err != nil {
-		return nil, h, fmt.Errorf("generation %d: %w", h.Generation, err)
-	}
-	return g, h, nil
-}
-
-// generation reads one. A folder knows the one that it read last: an object
-// never changes.
-func generation(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
-	dir, _ := s.(*Dir)
-	if dir != nil {
-		dir.reading.Lock()
-		defer dir.reading.Unlock()
-		if dir.newestAt == object {
-			return dir.newest.clone(), nil
-		}
-	}
-	g := &Generation{}
-	if err := Load(ctx, s, object, g); err != nil {
-		return nil, err
-	}
-	if dir != nil {
-		dir.newest, dir.newestAt = g.clone(), object
-	}
-	return g, nil
-}
-
-// clone is a copy of which records and machines may be changed, but not what these hold.
-func (g *Generation) clone() *Generation {
-	out := *g
-	out.Records, out.Machines = slices.Clone(g.Records), slices.Clone(g.Machines)
-	for i, m := range g.Machines {
-		one := *m
-		out.Machines[i] = &one
-	}
-	return &out
-}
-
-// History reads generations, newest first, until limit (0 = all).
-func History(ctx context.Context, s Store, limit int) ([]*Generation, error) {
-	g, _, err := Current(ctx, s)
-	var out []*Generation
-	for err == nil && g != nil && (limit == 0 || len(out) < limit) {
-		out = append(out, g)
-		if g.Parent == "" {
-			break
-		}
-		next := &Generation{}
-		if err = Load(ctx, s, g.Parent, next); err != nil {
-			err = fmt.Errorf("generation before %d: %w", g.Number, err)
-		}
-		g = next
-	}
-	return out, err
 }

@@ -90,14 +90,31 @@ function(env='dev') {
 	// What is said of targets, and what the replica answered at that moment.
 	var mu sync.Mutex
 	var said []string
-	var victim *os.Process // dies as soon as something is said
+	var victim *os.Process  // dies as soon as something is said
+	ill := map[string]int{} // target → how often it is still said not to be well
 	c.between(func(action string, form url.Values) string {
+		mu.Lock()
+		target := form.Get("Targets.member.1.Id")
+		if action == "RegisterTargets" {
+			ill[target] = 3 // the provider asks too
+		}
+		if action == "DescribeTargetHealth" && ill[target] > 0 {
+			ill[target]--
+			mu.Unlock()
+			return `<DescribeTargetHealthResponse xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>initial</State><Reason>Elb.RegistrationInProgress</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`
+		}
+		mu.Unlock()
 		if action != "RegisterTargets" && action != "DeregisterTargets" {
 			return ""
 		}
 		word := strings.ToLower(strings.TrimSuffix(action, "Targets")) + " " + c.answer(form.Get("Targets.member.1.Id"))
 		mu.Lock()
 		defer mu.Unlock()
+		for other, n := range ill {
+			if action == "DeregisterTargets" && other != target && n > 0 {
+				word += " before the other one is well"
+			}
+		}
 		said = append(said, word)
 		if victim != nil {
 			victim.Kill()
@@ -167,6 +184,18 @@ function(env='dev') {
 	}
 	if got := c.targets(); len(got) != 2 {
 		t.Fatalf("targets: %v", got)
+	}
+
+	// A restart takes it out as well, and what stands is what stood.
+	c.must("restart", "shop/web#0")
+	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := c.targets(); len(got) != 2 {
+		t.Fatalf("targets: %v", got)
+	}
+	if code, out := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("something is left to do\n%s", out)
 	}
 
 	// What does not come up is put back as it was.

@@ -1,6 +1,8 @@
 package ec2
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -28,6 +30,12 @@ func (c *cloud) userData(id string) (string, error) {
 		return "", err
 	}
 	raw, err := base64.StdEncoding.DecodeString(doc.Value)
+	if err == nil && bytes.HasPrefix(raw, []byte("\x1f\x8b")) { // as cloud-init does
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(raw)); err == nil {
+			raw, err = io.ReadAll(z)
+		}
+	}
 	return string(raw), err
 }
 

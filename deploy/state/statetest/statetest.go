@@ -50,6 +50,48 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			}
 		}
 	})
+	t.Run("what is swept is gone, and what is live stays", func(t *testing.T) {
+		open := fresh(t)
+		s, other := open(), open()
+		live := map[digest.Digest]bool{}
+		for n := range 90 {
+			raw := fmt.Appendf(nil, "object %d", n)
+			if err := s.Put(ctx, raw); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := other.Get(ctx, digest.Bytes(raw)); err != nil {
+				t.Fatal(err)
+			}
+			live[digest.Bytes(raw)] = n%3 == 0
+		}
+		alive := func(d digest.Digest) bool { return live[d] }
+		count, size, err := s.Sweep(ctx, 7, alive, true)
+		if err != nil || count != 60 || size == 0 {
+			t.Fatalf("would sweep %d of %d bytes, %v", count, size, err)
+		}
+		if oldest, err := s.Oldest(ctx); err != nil || oldest != 0 {
+			t.Errorf("only told, and the oldest is %d, %v", oldest, err)
+		}
+		if again, bytes, err := other.Sweep(ctx, 7, alive, false); err != nil || again != count || bytes != size {
+			t.Fatalf("swept %d of %d bytes, %v", again, bytes, err)
+		}
+		if oldest, err := open().Oldest(ctx); err != nil || oldest != 7 {
+			t.Errorf("the oldest is %d, %v", oldest, err)
+		}
+		if n, _, err := s.Sweep(ctx, 3, alive, false); err != nil || n != 0 {
+			t.Errorf("a second time: %d, %v", n, err)
+		}
+		if oldest, _ := s.Oldest(ctx); oldest != 7 {
+			t.Errorf("the oldest went back to %d", oldest)
+		}
+		for _, s := range []state.Store{s, other, open()} {
+			for d, want := range live {
+				if _, err := s.Get(ctx, d); (err == nil) != want || err != nil && !errors.Is(err, state.ErrAbsent) {
+					t.Fatalf("live %v: %v", want, err)
+				}
+			}
+		}
+	})
 	t.Run("an empty object is an object", func(t *testing.T) {
 		s := fresh(t)()
 		if err := s.Put(ctx, []byte{}, []byte("x")); err != nil {

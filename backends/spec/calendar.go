@@ -1,19 +1,19 @@
-package systemd
+package spec
 
 import (
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/defx-dev/defx/backends/spec"
 )
 
-var weekdays = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
+// This file says in the words of systemd's calendars when something is due.
 
-// cronCalendar gives the calendar expressions of a cron line, without a time
+var calendarDays = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
+
+// CronCalendar gives the calendar expressions of a cron line, without a time
 // zone. Where both days are restricted, cron means either, so there are two.
-func cronCalendar(line string) ([]string, error) {
-	c, err := spec.ParseCron(line)
+func CronCalendar(line string) ([]string, error) {
+	c, err := ParseCron(line)
 	if err != nil {
 		return nil, err
 	}
@@ -48,14 +48,14 @@ func list(v []int, all int, format string) string {
 func days(v []int) string {
 	out := make([]string, len(v))
 	for i, n := range v {
-		out[i] = weekdays[n]
+		out[i] = calendarDays[n]
 	}
 	return strings.Join(out, ",")
 }
 
-// everyCalendar gives the calendar expression of a period that divides a
+// EveryCalendar gives the calendar expression of a period that divides a
 // minute, an hour, a day or a week evenly.
-func everyCalendar(d time.Duration) (string, bool) {
+func EveryCalendar(d time.Duration) (string, bool) {
 	n := func(unit time.Duration) int { return int(d / unit) }
 	switch {
 	case d%time.Second != 0:
@@ -76,4 +76,10 @@ func everyCalendar(d time.Duration) (string, bool) {
 		return "Mon *-*-* 00:00:00", true
 	}
 	return "", false
+}
+
+// Target is the unit that starts and stops all that systemd runs of a deployment.
+// Whatever has a unit of it writes the same bytes.
+func Target(environment, deployment string) string {
+	return "[Unit]\nDescription=defx " + environment + "/" + deployment + "\n"
 }

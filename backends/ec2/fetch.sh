@@ -1,0 +1,163 @@
+# What a service is made of, fetched by the instance itself with what its profile allows.
+# $region and $domain are said above. curl and openssl are needed.
+store=/var/lib/defx/store
+hash() { sha256sum | cut -c1-64; }
+hmac() { printf %s "$2" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$1" | sed 's/.*= *//'; }
+meta() { curl -sSf -m 10 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/iam/security-credentials/$1"; }
+field() { printf %s "$who" | tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }
+
+# ask SERVICE PATH [TARGET BODY]: the answer is in the file $answer. Requests are signed as AWS wants it (version 4).
+ask() {
+	token=$(curl -sSf -m 10 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' http://169.254.169.254/latest/api/token) || return 1
+	role=$(meta '') || return 1
+	who=$(meta "$role") || return 1
+	session=$(field Token)
+	now=$(date -u +%Y%m%dT%H%M%SZ)
+	day=${now%T*}
+	host=$1.$region.$domain
+	body=$(printf %s "${4-}" | hash)
+	signed="${3:+content-type;}host;x-amz-content-sha256;x-amz-date;x-amz-security-token${3:+;x-amz-target}"
+	method=GET
+	[ -z "${3-}" ] || method=POST
+	canonical="$method
+$2
+
+${3:+content-type:application/x-amz-json-1.1
+}host:$host
+x-amz-content-sha256:$body
+x-amz-date:$now
+x-amz-security-token:$session
+${3:+x-amz-target:$3
+}
+$signed
+$body"
+	scope=$day/$region/$1/aws4_request
+	k=$(printf %s "AWS4$(field SecretAccessKey)" | od -An -v -tx1 | tr -d ' \n')
+	for part in "$day" "$region" "$1" aws4_request; do k=$(hmac "$k" "$part"); done
+	signature=$(hmac "$k" "AWS4-HMAC-SHA256
+$now
+$scope
+$(printf %s "$canonical" | hash)")
+	code=$(curl -sS -m 900 -o "$answer" -w '%{http_code}' ${3:+--data-binary "$4" -H "content-type: application/x-amz-json-1.1" -H "x-amz-target: $3"} -K - "https://$host$2" <<EOF
+header = "x-amz-content-sha256: $body"
+header = "x-amz-date: $now"
+header = "x-amz-security-token: $session"
+header = "Authorization: AWS4-HMAC-SHA256 Credential=$(field AccessKeyId)/$scope, SignedHeaders=$signed, Signature=$signature"
+EOF
+	) || return 1
+	[ "$code" = 200 ] || {
+		echo "defx: $host says $code: $(head -c 300 "$answer")" >&2
+		return 1
+	}
+}
+
+# patiently CMD: what is needed may come a little later than the instance.
+patiently() {
+	n=0
+	until "$@"; do
+		n=$((n + 1))
+		[ $n -lt 60 ] || {
+			echo "defx: given up after 60 tries" >&2
+			exit 1
+		}
+		sleep 5
+	done
+}
+
+# tree: the digest of the folder that one is in, as defx makes it.
+tree() {
+	{
+		printf 'defx tree/1\n['
+		find . -mindepth 1 \( -type d -printf '%P/\n' -o -printf '%P\n' \) | LC_ALL=C sort | {
+			sep=
+			while IFS= read -r n; do
+				e=$n l= x=
+				[ ! -L "$n" ] || l=$(readlink "$n")
+				case $e$l in *[\"\\]*)
+					e=$(printf %s "$e" | sed 's/["\\]/\\&/g')
+					l=$(printf %s "$l" | sed 's/["\\]/\\&/g')
+					;;
+				esac
+				if [ -L "$n" ]; then
+					printf '%s{"link":"%s","name":"%s"}' "$sep" "$l" "$e"
+				elif [ -d "$n" ]; then
+					printf '%s{"name":"%s"}' "$sep" "$e"
+				else
+					[ ! -x "$n" ] || x='"exec":true,'
+					printf '%s{%s"name":"%s","sum":"%s"}' "$sep" "$x" "$e" "$(hash <"$n")"
+				fi
+				sep=,
+			done
+		}
+		printf ']'
+	} | hash
+}
+
+# package PATH KIND DIGEST: into the store, if it is what it should be.
+package() {
+	[ ! -e "$store/$3" ] || return 0
+	answer=$store/$3.arrived
+	rm -rf "$store/$3.unpacked"
+	mkdir -p "$store" "$store/$3.unpacked"
+	patiently ask s3 "$1"
+	tar -xf "$answer" -C "$store/$3.unpacked" --no-same-owner
+	cd "$store/$3.unpacked"
+	find . -type d -exec chmod 0755 {} +
+	find . -type f -perm /111 -exec chmod 0555 {} +
+	find . -type f ! -perm /111 -exec chmod 0444 {} +
+	if [ "$2" = tar ]; then got=$(hash <"$answer"); else got=$(tree); fi
+	cd /
+	[ "$got" = "$3" ] || {
+		echo "defx: $1 has digest $got, not $3" >&2
+		exit 1
+	}
+	mv "$store/$3.unpacked" "$store/$3"
+	rm "$answer"
+}
+
+# text KEY: the text that an object of JSON has there.
+text() {
+	LC_ALL=C awk -v key="$1" '
+function byte(n) { printf "%c", n }
+function hex(h,  i, n) { for (i = 1; i <= 4; i++) n = n * 16 + index("0123456789abcdef", substr(h, i, 1)) - 1; return n }
+{ s = s $0 }
+END {
+	if (!match(s, "\"" key "\" *: *\"")) exit 1
+	for (i = RSTART + RLENGTH; i <= length(s); i++) {
+		c = substr(s, i, 1)
+		if (c == "\"") exit 0
+		if (c != "\\") { printf "%s", c; continue }
+		c = substr(s, ++i, 1)
+		if (c != "u") { p = index("bfnrt", c); printf "%s", p ? substr("\b\f\n\r\t", p, 1) : c; continue }
+		n = hex(tolower(substr(s, i + 1, 4))); i += 4
+		if (n >= 55296 && n < 56320) { n = 65536 + (n - 55296) * 1024 + hex(tolower(substr(s, i + 3, 4))) - 56320; i += 6 }
+		if (n == 0) exit 1
+		if (n < 128) { byte(n); continue }
+		if (n < 2048) byte(192 + int(n / 64))
+		else {
+			if (n < 65536) byte(224 + int(n / 4096))
+			else { byte(240 + int(n / 262144)); byte(128 + int(n / 4096) % 64) }
+			byte(128 + int(n / 64) % 64)
+		}
+		byte(128 + n % 64)
+	}
+	exit 1
+}'
+}
+
+# secret SERVICE NAME FILE: for root alone.
+secret() (
+	umask 077
+	mkdir -p "$(dirname "$3")"
+	answer=$3.arrived
+	case $1 in
+	ssm) patiently ask ssm / AmazonSSM.GetParameter "{\"Name\":\"$2\",\"WithDecryption\":true}" && text Value <"$answer" >"$3" ;;
+	*) patiently ask "$1" / "$1.GetSecretValue" "{\"SecretId\":\"$2\"}" && text SecretString <"$answer" >"$3" ;;
+	esac || {
+		rm -f "$3"
+		echo "defx: secret $2 is no text" >&2
+		exit 1
+	}
+	chmod 0400 "$3"
+	rm "$answer"
+)

@@ -1,0 +1,183 @@
+// Package cloud asks AWS itself for what Terraform cannot tell: whether a
+// balancer finds a target well, and whether it is done with one.
+//
+// It finds region, credentials and endpoints where the provider finds them. It
+// only asks, and refuses to change anything. Invariant: who may not ask hears so,
+// and nothing depends on the answer but how long somebody waits.
+package cloud
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/config"
+)
+
+// Target is what a balancer leads to.
+type Target struct {
+	Region, Group, ID string // Group is an ARN
+	Port              int
+}
+
+// Times of waiting. Tests set others.
+var (
+	interval = 2 * time.Second
+	patience = 5 * time.Minute // until a target counts as one that does not become well
+)
+
+// Silent tells that the cloud does not answer such questions: nobody may ask, or nobody is there.
+type Silent struct{ err error }
+
+func (s *Silent) Error() string { return s.err.Error() }
+func (s *Silent) Unwrap() error { return s.err }
+
+// Well waits until the balancer finds a target well. Of one that no balancer
+// leads to nothing is waited for.
+func Well(ctx context.Context, t Target) error {
+	until := time.Now().Add(patience)
+	for {
+		state, why, err := health(ctx, t)
+		switch {
+		case err != nil:
+			return err
+		case state == "healthy" || why == "Target.NotInUse" || why == "Target.HealthCheckDisabled":
+			return nil
+		case time.Now().After(until):
+			return fmt.Errorf("its balancer does not find it well after %s: %s, %s\n    hint: the cloud's console tells what it asked, and defx logs what it heard", patience, state, why)
+		}
+		if err := pause(ctx, interval); err != nil {
+			return err
+		}
+	}
+}
+
+// Drained waits until a balancer is done with a target that was taken out, but
+// not longer than it may take. Of what nothing is known all that time is waited for.
+func Drained(ctx context.Context, t Target, most time.Duration) error {
+	bound, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	for bound.Err() == nil {
+		state, err := "", error(&Silent{})
+		if t.Group != "" {
+			state, _, err = health(bound, t)
+		}
+		if err == nil && state == "unused" {
+			return nil
+		}
+		wait := interval
+		if err != nil {
+			wait = most
+		}
+		pause(bound, wait)
+	}
+	return ctx.Err()
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// health is what a balancer says of a target.
+func health(ctx context.Context, t Target) (state, why string, err error) {
+	form := url.Values{"Action": {"DescribeTargetHealth"}, "Version": {"2015-12-01"}, "TargetGroupArn": {t.Group}, "Targets.member.1.Id": {t.ID}}
+	if t.Port > 0 {
+		form.Set("Targets.member.1.Port", strconv.Itoa(t.Port))
+	}
+	var doc struct {
+		State string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>State"`
+		Why   string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>Reason"`
+	}
+	for tries := 1; ; tries++ { // what fails once may well succeed a little later
+		err = ask(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
+		if _, silent := errors.AsType[*Silent](err); err == nil || silent || tries == 5 {
+			break
+		}
+		if err := pause(ctx, interval); err != nil {
+			return "", "", err
+		}
+	}
+	if err != nil {
+		return "", "", &Silent{err}
+	}
+	return doc.State, doc.Why, nil
+}
+
+// ask does one question of an interface that takes forms.
+func ask(ctx context.Context, region, id, service string, form url.Values, into any) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+	if err != nil {
+		return &Silent{err}
+	}
+	who, err := c.Credentials.Retrieve(ctx)
+	if err != nil {
+		return &Silent{err}
+	}
+	body := []byte(form.Encode())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint(ctx, c, region, id, service), bytes.NewReader(body))
+	if err != nil {
+		return &Silent{err}
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	sum := sha256.Sum256(body)
+	if err := v4.NewSigner().SignHTTP(ctx, who, req, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK {
+		err := fmt.Errorf("%s: %s", form.Get("Action"), res.Status)
+		if res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests && !bytes.Contains(raw, []byte("Throttling")) {
+			return &Silent{err}
+		}
+		return err
+	}
+	return xml.Unmarshal(raw, into)
+}
+
+// endpoint is where a service is asked: where it is said to be, or at its customary place.
+func endpoint(ctx context.Context, c aws.Config, region, id, service string) string {
+	for _, s := range c.ConfigSources {
+		if p, ok := s.(interface {
+			GetServiceBaseEndpoint(context.Context, string) (string, bool, error)
+		}); ok {
+			if at, said, err := p.GetServiceBaseEndpoint(ctx, id); err == nil && said {
+				return at
+			}
+		}
+	}
+	if c.BaseEndpoint != nil {
+		return *c.BaseEndpoint
+	}
+	domain := "amazonaws.com"
+	if strings.HasPrefix(region, "cn-") {
+		domain += ".cn"
+	}
+	return "https://" + service + "." + region + "." + domain + "/"
+}

@@ -1,0 +1,98 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// says is a cloud that answers questions of health one after the other; the
+// last answer stays. "403" and "500" are answers of no health.
+func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
+	t.Helper()
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		raw, _ := io.ReadAll(r.Body)
+		form, _ := url.ParseQuery(string(raw))
+		if form.Get("Targets.member.1.Id") != "i-1" || form.Get("Targets.member.1.Port") != "80" || form.Get("TargetGroupArn") != "arn:x" {
+			t.Errorf("asked of %v", form)
+		}
+		if auth := r.Header.Get("Authorization"); !strings.Contains(auth, "Credential=AKIDTEST/") || !strings.Contains(auth, "/eu-central-1/elasticloadbalancing/aws4_request") {
+			t.Errorf("signed as %q", auth)
+		}
+		state, why, _ := strings.Cut(answers[min(int(asked.Add(1)), len(answers))-1], " ")
+		switch state {
+		case "403":
+			http.Error(w, "<Code>AccessDenied</Code>", http.StatusForbidden)
+		case "500":
+			http.Error(w, "", http.StatusInternalServerError)
+		default:
+			fmt.Fprintf(w, `<DescribeTargetHealthResponse xmlns="x"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>%s</State><Reason>%s</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`, state, why)
+		}
+	}))
+	t.Cleanup(server.Close)
+	for k, v := range map[string]string{"AWS_ENDPOINT_URL_ELASTIC_LOAD_BALANCING_V2": server.URL, "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "x",
+		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
+		t.Setenv(k, v)
+	}
+	i, p := interval, patience
+	interval, patience = time.Millisecond, time.Hour
+	t.Cleanup(func() { interval, patience = i, p })
+	return Target{Region: "eu-central-1", Group: "arn:x", ID: "i-1", Port: 80}, &asked
+}
+
+// TestATargetIsWaitedForUntilItIsWell, through what fails once, and not if nobody is led to it.
+func TestATargetIsWaitedForUntilItIsWell(t *testing.T) {
+	for _, answers := range [][]string{{"healthy"}, {"initial Elb.RegistrationInProgress", "500", "unhealthy Target.FailedHealthChecks", "healthy"}, {"unused Target.NotInUse"}} {
+		target, asked := says(t, answers...)
+		if err := Well(t.Context(), target); err != nil || int(asked.Load()) != len(answers) {
+			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
+		}
+	}
+}
+
+// TestATargetThatIsNeverWell is told so, with the balancer's own reason.
+func TestATargetThatIsNeverWell(t *testing.T) {
+	target, _ := says(t, "unhealthy Target.FailedHealthChecks")
+	patience = 0
+	if err := Well(t.Context(), target); err == nil || !strings.Contains(err.Error(), "unhealthy, Target.FailedHealthChecks") || !strings.Contains(err.Error(), "hint: ") {
+		t.Error(err)
+	}
+}
+
+// TestWhoMayNotAskHearsSo: nothing is waited for then.
+func TestWhoMayNotAskHearsSo(t *testing.T) {
+	target, asked := says(t, "403")
+	err := Well(t.Context(), target)
+	if _, silent := errors.AsType[*Silent](err); !silent || asked.Load() != 1 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+}
+
+// TestWhatIsDoneIsNotWaitedFor: the rest of the time is not waited for, but all of it where nobody tells.
+func TestWhatIsDoneIsNotWaitedFor(t *testing.T) {
+	target, asked := says(t, "draining Target.DeregistrationInProgress", "unused Target.NotRegistered")
+	if err := Drained(t.Context(), target, time.Hour); err != nil || asked.Load() != 2 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+	target, _ = says(t, "403")
+	if err := Drained(t.Context(), target, 10*time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	if err := Drained(t.Context(), Target{}, time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := Drained(ended, target, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

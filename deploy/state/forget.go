@@ -1,0 +1,95 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/lang/digest"
+)
+
+// Forgotten says what Forget removed.
+type Forgotten struct {
+	Generations int   `json:"generations"` // to which nobody can go back any more
+	Objects     int   `json:"objects"`
+	Freed       int64 `json:"freed"` // bytes
+}
+
+// Forget removes what no generation leads to: what applies that failed or were
+// killed left behind. With keep, generations older than the newest so many go
+// too. It fails with *Busy while somebody is at work.
+func Forget(ctx context.Context, s Store, keep int, dry bool) (Forgotten, error) {
+	var out Forgotten
+	head, err := s.Head(ctx)
+	if err != nil || head.Generation == 0 {
+		return out, err
+	}
+	if !dry {
+		lease, err := s.Acquire(ctx, nil, Self("gc"), time.Hour)
+		if err != nil {
+			return out, err
+		}
+		defer s.Release(ctx, lease)
+		if head, err = s.Head(ctx); err != nil {
+			return out, err
+		}
+	}
+	all, err := History(ctx, s, 0)
+	if err != nil {
+		return out, err
+	}
+	kept := all
+	if keep > 0 && keep < len(all) {
+		kept = all[:keep]
+		out.Generations = len(all) - keep
+	}
+	live, err := leads(ctx, s, head, kept)
+	if err != nil {
+		return out, err
+	}
+	out.Objects, out.Freed, err = s.Sweep(ctx, kept[len(kept)-1].Number, func(d digest.Digest) bool { return live[d] }, dry)
+	return out, err
+}
+
+// leads lists the objects that some generations, of which the newest is the head, need.
+func leads(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
+	live := map[digest.Digest]bool{head.Object: true}
+	for i, g := range list {
+		if i+1 < len(list) {
+			live[g.Parent] = true
+		}
+		for _, d := range g.Good {
+			live[d] = true
+		}
+		for _, sheet := range g.Sheets {
+			live[sheet.Object] = true
+		}
+		if live[g.PlanObject] {
+			continue
+		}
+		live[g.PlanObject] = true
+		var kept keptPlan
+		if err := Load(ctx, s, g.PlanObject, &kept); err != nil {
+			return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
+		}
+		for _, sheet := range kept.Sheets {
+			if live[sheet.Object] {
+				continue
+			}
+			live[sheet.Object] = true
+			var units []plan.Placed
+			if err := Load(ctx, s, sheet.Object, &units); err != nil {
+				return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
+			}
+			kept.Units = append(kept.Units, units...)
+		}
+		for _, u := range kept.Units { // also those that did not come to be: going back tries them again
+			live[u.Object] = true
+		}
+	}
+	return live, NewReader(s).Each(ctx, list, func(rec plan.Record) error {
+		live[rec.Object] = true
+		return nil
+	})
+}
