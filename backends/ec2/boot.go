@@ -47,7 +47,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		}
 		put(f.Path, uint32(f.Mode), f.Content)
 	}
-	fetches, err := fetching(g, in, r)
+	fetches, err := fetch(g, in, r)
 	if err != nil {
 		return err
 	}

@@ -120,12 +120,7 @@ func writeWith(path string, write func(io.Writer) error) error {
 
 // Head reads the newest generation's name.
 func (s *Dir) Head(context.Context) (Head, error) {
-	var h Head
-	err := readJSON(filepath.Join(s.path, "head.json"), &h)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Head{}, nil
-	}
-	return h, err
+	return s.head("head.json")
 }
 
 // Swap moves the head from old to new.
@@ -273,22 +268,18 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 }
 
 // Oldest reads which generations are kept.
-func (s *Dir) Oldest(context.Context) (int, error) {
-	var h horizon
-	err := readJSON(filepath.Join(s.path, "horizon.json"), &h)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	return h.Oldest, err
-}
+func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("horizon.json") }
 
-// horizon is the end of what is remembered.
-type horizon struct {
-	Oldest int `json:"oldest"` // generation
+// head reads the name of a generation; the zero Head if there is no such file.
+func (s *Dir) head(file string) (h Head, err error) {
+	if err = readJSON(filepath.Join(s.path, file), &h); errors.Is(err, fs.ErrNotExist) {
+		return Head{}, nil
+	}
+	return h, err
 }
 
 // Sweep removes objects.
-func (s *Dir) Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
+func (s *Dir) Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
@@ -307,8 +298,8 @@ func (s *Dir) Sweep(ctx context.Context, oldest int, live func(digest.Digest) bo
 	}
 	if was, err := s.Oldest(ctx); err != nil {
 		return 0, 0, err
-	} else if oldest > was { // first: a history must not lead to what is not there any more
-		if err := writeJSON(filepath.Join(s.path, "horizon.json"), horizon{oldest}); err != nil {
+	} else if oldest != was { // first: a history must not lead to what is not there any more
+		if err := writeJSON(filepath.Join(s.path, "horizon.json"), oldest); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -342,40 +333,56 @@ func (s *Dir) add(name string, index []packEntry) {
 	s.indexed[name] = true
 }
 
-// refresh reads the index lines of packs not seen yet and forgets packs that were joined.
+// refresh reads the index lines of packs not seen yet and forgets packs that were
+// joined. It goes on until nothing came or went meanwhile: else an object on its way
+// from one pack to another would be seen in neither.
 func (s *Dir) refresh() error {
-	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	names := map[string]bool{}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".pack") {
-			names[e.Name()] = true
-		}
-	}
-	for name := range s.indexed {
-		if !names[name] {
-			s.index = nil
-		}
-	}
-	if s.index == nil {
-		s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
-	}
-	for name := range names {
-		if s.indexed[name] {
-			continue
-		}
-		index, err := readIndex(filepath.Join(s.path, "objects", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // joined meanwhile
-		}
-		if err != nil {
+	var seen []string
+	for range 1000 {
+		names, err := s.packs()
+		if err != nil || seen != nil && slices.Equal(names, seen) {
 			return err
 		}
-		s.add(name, index)
+		if seen = names; seen == nil {
+			seen = []string{}
+		}
+		for name := range s.indexed {
+			if _, there := slices.BinarySearch(names, name); !there {
+				s.index = nil
+			}
+		}
+		if s.index == nil {
+			s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
+		}
+		for _, name := range names {
+			if s.indexed[name] {
+				continue
+			}
+			index, err := readIndex(filepath.Join(s.path, "objects", name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // joined meanwhile
+			}
+			if err != nil {
+				return err
+			}
+			s.add(name, index)
+		}
 	}
-	return nil
+	return fmt.Errorf("%s changes all the time", filepath.Join(s.path, "objects"))
+}
+
+// packs lists them, sorted.
+func (s *Dir) packs() (names []string, err error) {
+	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".pack") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 func readIndex(path string) ([]packEntry, error) {
@@ -408,7 +415,7 @@ func readIndex(path string) ([]packEntry, error) {
 func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for range 2 {
+	for range 100 {
 		if w, ok := s.index[d]; ok {
 			raw, err := s.read(d, w)
 			if !errors.Is(err, fs.ErrNotExist) {

@@ -48,7 +48,11 @@ func Forget(ctx context.Context, s Store, keep int, dry bool) (Forgotten, error)
 	if err != nil {
 		return out, err
 	}
-	out.Objects, out.Freed, err = s.Sweep(ctx, kept[len(kept)-1].Number, func(d digest.Digest) bool { return live[d] }, dry)
+	oldest := head
+	if len(kept) > 1 {
+		oldest = Head{kept[len(kept)-1].Number, kept[len(kept)-2].Parent}
+	}
+	out.Objects, out.Freed, err = s.Sweep(ctx, oldest, func(d digest.Digest) bool { return live[d] }, dry)
 	return out, err
 }
 

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"slices"
@@ -177,16 +178,29 @@ func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
 }
 
 // Current reads the newest generation with its records; nil if there is none.
-func Current(ctx context.Context, s Store) (*Generation, Head, error) {
+func Current(ctx context.Context, s Store) (g *Generation, h Head, err error) {
+	h, err = newest(ctx, s, func(h Head) error {
+		g, err = generation(ctx, s, h.Object)
+		return err
+	})
+	return g, h, err
+}
+
+// newest reads what the head leads to. If that was forgotten while it was read, the
+// head has moved on, and what it leads to now is read.
+func newest(ctx context.Context, s Store, read func(Head) error) (Head, error) {
 	h, err := s.Head(ctx)
-	if err != nil || h.Generation == 0 {
-		return nil, h, err
+	for err == nil && h.Generation > 0 {
+		rerr := read(h)
+		if rerr == nil {
+			break
+		}
+		was := h
+		if h, err = s.Head(ctx); err == nil && (h == was || !errors.Is(rerr, ErrAbsent)) {
+			return h, fmt.Errorf("generation %d: %w", h.Generation, rerr)
+		}
 	}
-	g, err := generation(ctx, s, h.Object)
-	if err != nil {
-		return nil, h, fmt.Errorf("generation %d: %w", h.Generation, err)
-	}
-	return g, h, nil
+	return h, err
 }
 
 // generation reads one. A folder knows the one that it read last: an object
@@ -226,27 +240,28 @@ func (g *Generation) clone() *Generation {
 }
 
 // History reads generations without their records, newest first, until limit (0 = all).
-func History(ctx context.Context, s Store, limit int) ([]*Generation, error) {
-	h, err := s.Head(ctx)
-	if err != nil || h.Generation == 0 {
-		return nil, err
-	}
-	oldest, err := s.Oldest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var out []*Generation
-	for next := h.Object; next != "" && (limit == 0 || len(out) < limit); next = out[len(out)-1].Parent {
-		g := &Generation{}
-		if err := Load(ctx, s, next, g); err != nil {
-			return nil, fmt.Errorf("generation %d: %w", h.Generation-len(out), err)
+func History(ctx context.Context, s Store, limit int) (out []*Generation, err error) {
+	_, err = newest(ctx, s, func(h Head) error {
+		out = nil
+		oldest, err := s.Oldest(ctx)
+		if err != nil {
+			return err
 		}
-		out = append(out, g)
-		if g.Number <= oldest {
-			break
+		for next := h.Object; next != "" && (limit == 0 || len(out) < limit); next = out[len(out)-1].Parent {
+			g := &Generation{}
+			if err := Load(ctx, s, next, g); err != nil {
+				if now, _ := s.Oldest(ctx); len(out) > 0 && out[len(out)-1].Number <= now.Generation {
+					break // it was forgotten just now
+				}
+				return err
+			}
+			if out = append(out, g); next == oldest.Object {
+				break
+			}
 		}
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
 // A Reader reads the records of generations. What they share it reads once.

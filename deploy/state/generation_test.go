@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,6 +239,66 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 	if list, err := state.History(ctx, b.store, 0); err != nil || len(list) != 5 {
 		t.Errorf("and it goes on: %d, %v", len(list), err)
 	}
+}
+
+// TestForgettingRacesWithWork: one process applies, one forgets, others read, each
+// as a process of its own does.
+func TestForgettingRacesWithWork(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	b := newBook(t)
+	b.live(2, 100)
+	var others sync.WaitGroup
+	others.Go(func() {
+		s := state.OpenDir(b.dir)
+		for ctx.Err() == nil {
+			var busy *state.Busy
+			time.Sleep(5 * time.Millisecond)
+			if _, err := state.Forget(context.Background(), s, 3, false); err != nil && !errors.As(err, &busy) {
+				t.Errorf("forgetting: %v", err)
+				return
+			}
+		}
+	})
+	for range 2 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				s := state.OpenDir(b.dir)
+				list, err := state.History(context.Background(), s, 0)
+				if err != nil || len(list) == 0 {
+					t.Errorf("reading: %d generations, %v", len(list), err)
+					return
+				}
+			}
+		})
+	}
+	mine := state.OpenDir(b.dir)
+	for n := range 20 {
+		lease, err := mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute)
+		for ; err != nil; lease, err = mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute) {
+			var busy *state.Busy
+			if !errors.As(err, &busy) {
+				t.Fatal(err)
+			}
+		}
+		records := slices.Clone(b.told[len(b.told)-1].Records)
+		records[n%len(records)] = b.unit(records[n%len(records)].Address, "m1", 100+n%3) // some come back that were swept before
+		b.commit(records)
+		g, _, err := state.Current(ctx, state.OpenDir(b.dir))
+		if err != nil || !reflect.DeepEqual(g.Records, records) {
+			t.Fatalf("round %d: %v", n, err)
+		}
+		for _, r := range records {
+			if _, err := mine.Get(ctx, r.Object); err != nil {
+				t.Fatalf("round %d: %s: %v", n, r.Address, err)
+			}
+		}
+		if err := mine.Release(ctx, lease); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	others.Wait()
 }
 
 // size is what the files of a folder hold.

@@ -39,11 +39,11 @@ type Store interface {
 	Get(ctx context.Context, d digest.Digest) ([]byte, error)
 	// Put keeps objects durably, all or none. Those there already cost nothing.
 	Put(ctx context.Context, objects ...[]byte) error
-	// Oldest is the number of the oldest generation that is kept; 0 means all.
-	Oldest(ctx context.Context) (int, error)
+	// Oldest names the oldest generation that is kept; the zero Head means that all are.
+	Oldest(ctx context.Context) (Head, error)
 	// Sweep removes the objects that are not live, or only counts them and their bytes. From then on no
 	// generation older than oldest is kept. The caller holds a lease on all addresses.
-	Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
+	Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
 	// Acquire takes a lease on addresses (none = all), or fails with *Busy.
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
 	// Renew extends a lease that is still held.

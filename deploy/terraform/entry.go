@@ -14,14 +14,15 @@ import (
 
 // What lies in the folder of a module.
 const (
-	entryFile  = "entry.json"
-	unitFile   = "unit.json" // canonical bytes of the unit that stands, or that is being made
-	configFile = "main.tf.json"
-	stateFile  = "terraform.tfstate"
-	lockFile   = "lock"
-	planFile   = "plan.tfplan"
-	readyFile  = ".init" // what the folder was initialized for
-	depsFile   = ".terraform.lock.hcl"
+	entryFile   = "entry.json"
+	unitFile    = "unit.json" // canonical bytes of the unit that stands, or that is being made
+	configFile  = "main.tf.json"
+	stateFile   = "terraform.tfstate"
+	lockFile    = "lock"
+	planFile    = "plan.tfplan"
+	plannedFile = "plan.json" // what planFile would do
+	readyFile   = ".init"     // what the folder was initialized for
+	depsFile    = ".terraform.lock.hcl"
 )
 
 // kept is entry.json.

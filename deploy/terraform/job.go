@@ -98,6 +98,7 @@ type child struct {
 	*job
 	tf     *tfexec.Terraform
 	starts int
+	guards []string // kind.name that Terraform was told to keep, because nobody consented
 }
 
 func (c *child) path(name string) string { return filepath.Join(c.Dir, name) }
@@ -166,13 +167,17 @@ func (c *child) run(ctx context.Context, r *report) error {
 		return err
 	}
 	r.Entry, r.Known = &doubt.Entry, true
+	sure, err := c.guard(m, old, doubt.Moves)
+	if err != nil {
+		return err
+	}
 	if err := durable(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, m, old); err != nil {
+	if err := c.apply(ctx, m, old, sure); err != nil {
 		if _, refused := errors.AsType[*refusal](err); refused && old != nil { // nothing was done
 			r.Entry = &old.Entry
 			return errors.Join(err, old.write(c.Dir))
@@ -323,8 +328,41 @@ type refusal struct{ err error }
 func (r *refusal) Error() string { return r.err.Error() }
 func (r *refusal) Unwrap() error { return r.err }
 
-// apply plans, looks at the plan, and makes it true.
-func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
+// guard lets Terraform itself keep what must not go unasked, and tells whether
+// nothing else can go that would need consent: what is not in the module any
+// more cannot be guarded in it.
+func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure bool, err error) {
+	if c.AllowDelete {
+		return true, nil
+	}
+	ids := slices.Clone(m.Keeps)
+	if old != nil {
+		for _, id := range old.Keeps {
+			if to := moves[id]; to != "" {
+				id = to
+			}
+			if _, still := m.Addresses[id]; still {
+				ids = append(ids, id)
+			} else if !slices.Contains(old.Retains, id) { // that is forgotten, and not deleted
+				return false, nil
+			}
+		}
+	}
+	if len(ids) == 0 || old == nil {
+		return true, nil
+	}
+	m.JSON, err = withLife(m.JSON, func(id string, life map[string]any) {
+		if slices.Contains(ids, id) && life["prevent_destroy"] == nil {
+			life["prevent_destroy"], c.guards = true, append(c.guards, id)
+		}
+	})
+	return true, err
+}
+
+// apply makes the module true. What needs consent is seen in a plan first, which is
+// then the one that is applied; where nothing does, or Terraform itself is sure to keep
+// it, one start does.
+func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept, sure bool) error {
 	var said stream
 	fresh := c.empty()
 	if old != nil && !fresh {
@@ -332,20 +370,29 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 			return err
 		}
 	}
-	// Where nothing stands that could change, or nothing of it needs consent, one start does.
-	free := !c.OnlyCreate && c.Spare == "" && len(m.Keeps) == 0 && (old == nil || len(old.Keeps) == 0)
-	if (fresh || free) && !c.Shown {
+	if (fresh || sure && !c.OnlyCreate && c.Spare == "") && !c.Shown {
 		c.starts++
 		err := c.tf.ApplyJSON(ctx, &said)
 		if err != nil && !fresh && !said.began && len(said.faults) > 0 { // it did not get as far as that
-			return &refusal{told(err, &said, m.Addresses)}
+			return &refusal{c.unasked(&said, m, told(err, &said, m.Addresses))}
 		}
 		if err != nil {
 			return c.failed(ctx, m, &said, err)
 		}
 		return nil
 	}
-	if !c.Shown {
+	if c.Shown {
+		raw, err := os.ReadFile(c.path(plannedFile))
+		if err == nil {
+			err = json.Unmarshal(raw, &said.planned)
+		}
+		if err == nil {
+			err = c.consent(&said, m, old)
+		}
+		if err != nil {
+			return &refusal{err}
+		}
+	} else {
 		c.starts++
 		changes, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile)))
 		if err != nil {
@@ -358,14 +405,34 @@ func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept) error {
 			}
 			return &refusal{err}
 		}
-		said = stream{}
 	}
+	said = stream{}
 	defer os.Remove(c.path(planFile))
+	defer os.Remove(c.path(plannedFile))
 	c.starts++
 	if err := c.tf.ApplyJSON(ctx, &said, tfexec.DirOrPlan(c.path(planFile))); err != nil {
 		return c.failed(ctx, m, &said, err)
 	}
 	return nil
+}
+
+// unasked words that Terraform kept what it was told to keep.
+func (c *child) unasked(said *stream, m *ec2.Module, err error) error {
+	for _, f := range said.faults {
+		if !strings.Contains(f.Detail, "prevent_destroy") {
+			continue
+		}
+		for _, id := range c.guards {
+			if slices.Contains(strings.Fields(f.Detail), id) {
+				return c.consents("replace", m.Addresses[id])
+			}
+		}
+	}
+	return err
+}
+
+func (c *child) consents(action, name string) error {
+	return fmt.Errorf("it would %s %s, which is protected or keeps data; nothing was done\n    hint: --allow-delete %s consents", action, name, c.Address)
 }
 
 // empty tells whether nothing stands for certain. Terraform and OpenTofu write
@@ -395,7 +462,7 @@ func (c *child) consent(said *stream, m *ec2.Module, old *kept) error {
 			return fmt.Errorf("it would %s %s, the machine on which defx runs itself: nobody would be left to finish; nothing was done\n    hint: run defx on another machine; the state folder must be there too", p.Action, name)
 		}
 		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(both(keeps, m.Keeps), p.Addr) && !c.AllowDelete {
-			return fmt.Errorf("it would %s %s, which is protected or keeps data; nothing was done\n    hint: --allow-delete %s consents", p.Action, name, c.Address)
+			return c.consents(p.Action, name)
 		}
 	}
 	if c.OnlyCreate && len(changed) > 0 {
@@ -552,17 +619,26 @@ func (c *child) remove(ctx context.Context, old *kept, r *report) error {
 
 // withoutGuard drops prevent_destroy: whoever deletes a whole module was asked for consent.
 func withoutGuard(raw []byte) ([]byte, error) {
+	return withLife(raw, func(_ string, life map[string]any) { delete(life, "prevent_destroy") })
+}
+
+// withLife changes the lifecycle of resources, by kind.name.
+func withLife(raw []byte, change func(id string, life map[string]any)) ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
 	}
 	kinds, _ := doc["resource"].(map[string]any)
-	for _, names := range kinds {
-		for _, body := range names.(map[string]any) {
-			if life, ok := body.(map[string]any)["lifecycle"].(map[string]any); ok {
-				delete(life, "prevent_destroy")
+	for kind, names := range kinds {
+		for name, body := range names.(map[string]any) {
+			life, _ := body.(map[string]any)["lifecycle"].(map[string]any)
+			if life == nil {
+				life = map[string]any{}
+			}
+			if change(kind+"."+name, life); len(life) > 0 {
+				body.(map[string]any)["lifecycle"] = life
 			}
 		}
 	}
-	return json.Marshal(doc)
+	return json.MarshalIndent(doc, "", "  ")
 }

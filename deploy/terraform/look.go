@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
@@ -39,6 +40,13 @@ func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) e
 	c.starts++
 	if _, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile))); err != nil {
 		return told(err, &said, m.Addresses)
+	}
+	raw, err := json.Marshal(said.planned)
+	if err == nil {
+		err = durable(c.path(plannedFile), raw)
+	}
+	if err != nil {
+		return err
 	}
 	c.starts++
 	p, err := c.tf.ShowPlanFile(ctx, c.path(planFile))

@@ -170,6 +170,24 @@ func TestWhatOnlyTheCloudCanTell(t *testing.T) {
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },
     data: { type: 'aws.volume', module: 'network', zone: 'eu-central-1a', size: 1, volumeType: 'gp3' },`, "")
 	c.must("apply", "--yes")
+	// Nor is it made anew unasked, by whichever way. What changes in place takes one start.
+	c.edit("size: 1", "size: 2")
+	c.starts()
+	c.must("apply", "--yes")
+	if s := c.starts(); len(s) != 1 {
+		t.Errorf("Terraform was started %d times: %v", len(s), s)
+	}
+	c.edit("zone: 'eu-central-1a'", "zone: 'eu-central-1b'")
+	before := c.ids("DescribeVolumes", "volumeId")
+	for _, how := range [][]string{{"apply", "--yes"}, {"apply", "--refresh", "--yes"}} {
+		if code, out := c.run(how...); code != 3 || !strings.Contains(out, "it would replace data, which is protected or keeps data; nothing was done") || c.ids("DescribeVolumes", "volumeId") != before {
+			t.Errorf("exit code %d: a volume is made anew unasked", code)
+		}
+	}
+	c.must("apply", "--refresh", "--yes", "--allow-delete", "module/network")
+	if c.ids("DescribeVolumes", "volumeId") == before {
+		t.Error("it was consented")
+	}
 	c.entry(`
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")

@@ -325,7 +325,7 @@ function(env='dev') {
 	// comes waits until an instance of the group answers.
 	comes := func(want string) {
 		t.Helper()
-		for until := time.Now().Add(4 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
+		for until := time.Now().Add(6 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
 			var got []string
 			for _, i := range c.instances() {
 				if text, err := c.fetch(i.Address + ":8000"); err == nil {

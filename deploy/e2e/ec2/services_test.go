@@ -75,6 +75,11 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 			continue
 		}
 		seen[i.ID] = true
+		for _, m := range lab.Machines { // the address may be that of one that was ended
+			if m.Address == i.Address {
+				m.Kill()
+			}
+		}
 		boot, err := c.userData(i.ID)
 		if err == nil {
 			var m *machinetest.Machine
