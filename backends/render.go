@@ -61,6 +61,7 @@ type Known struct {
 type Memory struct {
 	Of   func(address string) *Known // nil: nothing is known of it
 	Keep bool                        // tell what can be known of the next time
+	Drop func(address string) bool   // nobody will ask for the unit at an address; nil: somebody may, for each
 }
 
 // Failure is a functionality that a backend, or a value it reads, refuses.
@@ -121,7 +122,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 			f := svc.Address.Functionality()
 			failures[f] = append(failures[f], u.errs...)
 		default:
-			if !svc.Sketch {
+			if !svc.Sketch && !u.dropped {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
 			}
 			if memory.Keep {
@@ -148,6 +149,8 @@ type rendered struct {
 	raw    []byte
 	placed plan.Placed
 	errs   diag.List
+
+	dropped bool // only its place and digests are left
 
 	known   *Known
 	unknown bool // it is a sketch, and it was never rendered here
@@ -263,7 +266,9 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	if memory.Keep {
 		out.known = &Known{Around: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
 	}
-	out.unit, out.raw = u, raw
+	if out.dropped = memory.Drop != nil && memory.Drop(address); !out.dropped { // there may be very many
+		out.unit, out.raw = u, raw
+	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
 		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
 	return out

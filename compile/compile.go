@@ -71,6 +71,7 @@ type Output struct {
 	Good  Good   // what the next baseline should hold
 
 	Sketches map[string]*Sketch // of this run, as far as Input.Values names them
+	Fell     map[string]string  // why a sketch of Input.Sketches could not stand in, by full name
 
 	exports map[string]map[string]token.Text
 	folded  map[string]bool // functionalities that say something of sets, by full name
@@ -82,7 +83,7 @@ func Compile(in Input) (*Output, error) {
 	for _, l := range in.Result.Libraries {
 		count += len(l.Functionalities)
 	}
-	c := &compiler{in: in, funcs: make(map[string]*function, count)}
+	c := &compiler{in: in, funcs: make(map[string]*function, count), fell: map[string]string{}}
 	c.entry()
 	if len(c.errs) > 0 {
 		return nil, c.errs.Err()
@@ -98,7 +99,7 @@ func Compile(in Input) (*Output, error) {
 	if len(c.errs) > 0 {
 		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
-	out := &Output{Graph: g, Good: Good{}, exports: c.outputs(), folded: map[string]bool{}}
+	out := &Output{Graph: g, Good: Good{}, exports: c.outputs(), folded: map[string]bool{}, Fell: c.fell}
 	for _, name := range c.names() {
 		f := c.funcs[name]
 		if f.folded {
@@ -236,6 +237,7 @@ type compiler struct {
 	errs     diag.List
 
 	looked map[string]bool     // what is looked at just now; nil: nobody wants to know
+	fell   map[string]string   // see Output
 	sorted []string            // see names
 	bare   map[string][]string // name → functionalities of that name in all libraries, sorted; made when it is asked for
 }

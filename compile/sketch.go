@@ -173,7 +173,23 @@ func (s *Sketch) function(lib, name string, value json.RawMessage) *function {
 
 // stands tells whether all that was looked at answers as it did.
 func (c *compiler) stands(f *function) bool {
-	return !slices.ContainsFunc(f.sketch.Looks, func(l Look) bool { return c.answer(l.Question) != l.Answer })
+	i := slices.IndexFunc(f.sketch.Looks, func(l Look) bool { return c.answer(l.Question) != l.Answer })
+	if i < 0 {
+		return true
+	}
+	kind, what, _ := strings.Cut(f.sketch.Looks[i].Question, " ")
+	switch kind {
+	case aboutFace:
+		what = "what others see of " + what
+	case aboutName:
+		what = "who is called " + what
+	case aboutSecret:
+		what = "the version of secret " + what
+	case aboutArtifact:
+		_, what, _ = strings.Cut(what, " ")
+	}
+	c.fell[f.full()] = what + " changed"
+	return false
 }
 
 // sketches makes those of what can have one.

@@ -186,7 +186,11 @@ func TestTheCacheIsNeverStale(t *testing.T) {
 	if s := os.Getenv("DEFX_TEST_CACHE_EDITS"); s != "" {
 		edits, _ = strconv.Atoi(s)
 	}
-	g := &garden{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(11, uint64(edits)))}
+	seed := uint64(11)
+	if s := os.Getenv("DEFX_TEST_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	g := &garden{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(seed, uint64(edits)))}
 	store := t.TempDir()
 	g.put("defx.jsonnet", fmt.Sprintf(gardenEntry, 0, "'1'"))
 	for _, f := range gardenFiles {

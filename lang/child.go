@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -83,7 +84,7 @@ func Child(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	heap.CollectLate(floor, 400)
+	heap.CollectLate(floor, 400, math.MaxInt)
 	if bounded {
 		debug.SetMemoryLimit(l.Memory * 5 / 8) // collect well before the hard bound: on a busy machine collecting takes its time
 		// RLIMIT_DATA bounds what is allocated; RLIMIT_AS would count what Go only reserves.

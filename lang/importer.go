@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/defx-dev/defx/lang/digest"
@@ -37,6 +38,8 @@ type importer struct {
 	seen  map[string]*imported
 	reads map[string]Read
 	roads []Read // library folders, present or absent: they decide where is looked
+
+	head atomic.Pointer[imported] // what headFile holds, once the entry is known
 }
 
 type importRoot struct {
@@ -122,6 +125,9 @@ func (i *importer) find(importedFrom, importedPath string) (contents jsonnet.Con
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	none := jsonnet.Contents{}
+	if head := i.head.Load(); importedFrom == driver && importedPath == headFile && head != nil {
+		return head.contents, headFile, nil, nil
+	}
 	if strings.HasPrefix(importedPath, lib.Prefix) {
 		raw, ok := lib.Read(importedPath)
 		if !ok {

@@ -357,7 +357,7 @@ func (l *locator) fires(path []string) (int, bool) {
 		expr = "lib(" + quote(path[1]) + ")"
 		path = path[2:]
 	}
-	node, err := jsonnet.SnippetToAST(driver, l.e.head+atFunction+"std.type("+along(expr, path)+")")
+	node, err := jsonnet.SnippetToAST(driver, head+atFunction+"std.type("+along(expr, path)+")")
 	if err != nil {
 		return 0, false
 	}

@@ -24,9 +24,14 @@ type evaluator struct {
 	base    map[string]Read   // what was read before the first question
 	text    map[string]string // external variables of all VMs, as strings
 	code    map[string]string // and as code
-	head    string            // locals that every question begins with
 	env     string            // the environment's name
 }
+
+// headFile is what all questions read: a file of ours, which is parsed once.
+const headFile = "<head>"
+
+// head is what every question begins with.
+const head = "local h = import '" + headFile + "', d = h.d, o = h.o, lib = h.lib, pack = h.pack, f = h.f;\n"
 
 // newEvaluator parses the entry and binds its arguments. An eager one is faster;
 // one that looks for errors does better without.
@@ -86,14 +91,15 @@ func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 	if f != nil {
 		call = "(" + strings.Join(args, ", ") + ")"
 	}
-	e.head = "local d = (import " + quote(c.Entry) + ")" + call + ";\n" +
+	i.head.CompareAndSwap(nil, &imported{contents: jsonnet.MakeContents("local d = (import " + quote(c.Entry) + ")" + call + ";\n" +
 		"local o = if std.objectHasAll(d, 'overrides') then d.overrides else {};\n" +
 		"local lib(l) = local x = d.libs[l]; if std.isFunction(x) then x() else x;\n" +
 		// A functionality with patched replicas is given with the value of each: patches are applied here, with +.
 		"local reps(x) = if std.isObject(x) && std.objectHas(x, 'place') && std.isObject(x.place) && std.objectHas(x.place, 'replicas') && std.isObject(x.place.replicas) then x.place.replicas else null;\n" +
 		"local live(r) = [k for k in std.objectFields(r) if !std.startsWith(k, '#') && r[k] != null];\n" +
 		"local pack(x) = local r = reps(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in live(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in live(r) } };\n" +
-		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n"
+		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n" +
+		"{ d: d, o: o, lib: lib, pack: pack, f: f }")})
 	e.base = maps.Clone(rec.used)
 	return e, nil
 }
@@ -175,7 +181,7 @@ func quote(s string) string {
 
 // ask evaluates an expression behind the head and gives its JSON.
 func (e *evaluator) ask(expr string) (json.RawMessage, *diag.Error) {
-	node, err := jsonnet.SnippetToAST(driver, e.head+expr)
+	node, err := jsonnet.SnippetToAST(driver, head+expr)
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -50,13 +50,15 @@ func ByTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) {
 	timer, job := c.Base+".timer", c.Base+".job"
 	// Its name tells the version: what a run of the one before does is no hindrance to the next.
 	run := c.Base + ":run-" + strings.TrimPrefix(Name(c.Of), c.Base+".") + ".service"
-	about := "[Unit]\nDescription=defx %s of " + c.Scope + " " + c.Address + "\nPartOf=" + target + "\n"
+	head := func(what string) string {
+		return "[Unit]\nDescription=defx " + what + " of " + c.Scope + " " + c.Address + "\nPartOf=" + target + "\n"
+	}
 	foot := "\n[X-Defx]\nAddress=" + c.Address + "\n"
 
-	service := fmt.Sprintf(about, "run") + "After=docker.service docker.socket\nStartLimitIntervalSec=0\n" +
+	service := head("run") + "After=docker.service docker.socket\nStartLimitIntervalSec=0\n" +
 		"\n[Service]\nType=oneshot\nSyslogIdentifier=" + c.Base + "\nEnvironment=DOCKER_HOST=unix://" + socket + "\n" +
 		"ExecStart=" + Runner + " agent --job " + Dir + "/" + job + "\n" + foot
-	times := fmt.Sprintf(about, "schedule") + "\n[Timer]\nUnit=" + run + "\n"
+	times := head("schedule") + "\n[Timer]\nUnit=" + run + "\n"
 	for _, t := range calendar {
 		times += "OnCalendar=" + t + "\n"
 	}

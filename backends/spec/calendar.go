@@ -77,9 +77,3 @@ func EveryCalendar(d time.Duration) (string, bool) {
 	}
 	return "", false
 }
-
-// Target is the unit that starts and stops all that systemd runs of a deployment.
-// Whatever has a unit of it writes the same bytes.
-func Target(environment, deployment string) string {
-	return "[Unit]\nDescription=defx " + environment + "/" + deployment + "\n"
-}

@@ -20,6 +20,12 @@ func Home(environment, deployment string) string {
 	return "defx-" + Part(environment) + "-" + Part(deployment)
 }
 
+// Target is the unit that starts and stops all that systemd runs of a deployment.
+// Whatever has a unit of it writes the same bytes.
+func Target(environment, deployment string) string {
+	return "[Unit]\nDescription=defx " + environment + "/" + deployment + "\n"
+}
+
 // Base is the name of a service on a machine, without a suffix:
 // defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. Without a library there is
 // "_" in its place, which no name can become.

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/token"
 	"github.com/spf13/cobra"
@@ -132,15 +133,50 @@ func (o *options) explainCache(dir string, res *lang.Result) error {
 		fmt.Println("The cache is off.")
 		return nil
 	}
-	hits := 0
-	for _, u := range res.Cache {
+	fmt.Printf("%d of %s came out of %s\n", printUses("evaluated", res.Cache), plural(len(res.Cache), "part"), dir)
+	return nil
+}
+
+// printUses writes what was done anew, and counts the rest.
+func printUses(done string, uses []lang.Use) (hits int) {
+	for _, u := range uses {
 		if u.Hit {
 			hits++
 		} else {
-			fmt.Printf("evaluated  %s: %s\n", u.Part, u.Why)
+			fmt.Printf("%-9s  %s: %s\n", done, u.Part, u.Why)
 		}
 	}
-	fmt.Printf("%d of %s came out of %s\n", hits, plural(len(res.Cache), "part"), dir)
+	return hits
+}
+
+// explainPlan tells what of a plan came out of the cache; nil is one that was
+// not made, since nothing has changed.
+func (o *options) explainPlan(dir string, d *project.Desired) error {
+	if d == nil {
+		d = &project.Desired{Uses: []lang.Use{}}
+		if !o.json {
+			fmt.Println("All that the last plan was made of is as it was: nothing was evaluated or rendered.")
+			return nil
+		}
+	}
+	if o.json {
+		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.Use{}, d.Cache...),
+			"units": append([]lang.Use{}, d.Uses...), "whole": d.Whole})
+	}
+	if dir == "" {
+		fmt.Println("The cache is off.")
+		return nil
+	}
+	parts := printUses("evaluated", d.Cache)
+	if d.Whole != "" {
+		fmt.Printf("rendered   all: %s\n", d.Whole)
+	}
+	known := printUses("rendered", d.Uses)
+	fmt.Printf("%d of %s", parts, plural(len(d.Cache), "part"))
+	if d.Whole == "" {
+		fmt.Printf(" and %d of %s", known, plural(len(d.Uses), "functionality"))
+	}
+	fmt.Printf(" came out of %s\n", dir)
 	return nil
 }
 

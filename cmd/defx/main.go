@@ -60,6 +60,9 @@ func main() { os.Exit(run()) }
 // most runs end before they have used it up.
 const floor = 256 << 20
 
+// most is what is used at most beside what is needed, in bytes.
+const most = 384 << 20
+
 func run() (code int) {
 	defer func() { // a crash must not be taken for pending changes, whose code is 2
 		if r := recover(); r != nil {
@@ -73,7 +76,7 @@ func run() (code int) {
 	if len(os.Args) > 1 && os.Args[1] == terraform.ChildVerb {
 		return terraform.Child(os.Stdin, os.Stdout)
 	}
-	heap.CollectLate(floor, 100)
+	heap.CollectLate(floor, 100, most)
 	ctx, stop := stoppable()
 	defer stop()
 	root := rootCommand()

@@ -97,7 +97,7 @@ func (c *consent) knows(d *project.Desired) error {
 
 func planCommand(o *options) *cobra.Command {
 	var c consent
-	var exitCode, verify bool
+	var exitCode, verify, explain bool
 	var out string
 	cmd := &cobra.Command{
 		Use:   "plan",
@@ -109,7 +109,7 @@ what became of resources, and shows what it would do to them.
 Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays protected.
 
 ` + exitCodes,
-		Example:           "  defx plan\n  defx plan -e prod --json --exit-code",
+		Example:           "  defx plan\n  defx plan -e prod --json --exit-code\n  defx plan --explain-cache",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -121,6 +121,9 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					return err
 				}
 				if cs := p.Unchanged(); cs != nil {
+					if explain {
+						return o.explainPlan(p.Config.Cache, nil)
+					}
 					if o.json {
 						return printJSON(os.Stdout, cs)
 					}
@@ -128,7 +131,10 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					return nil
 				}
 			}
-			p, d, w, err := o.desired(cmd.Context(), &c, (*project.Project).Plan)
+			p, d, w, err := o.desired(cmd.Context(), &c, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
+				p.Brief, p.Explain = true, explain
+				return p.Plan(ctx)
+			})
 			if err != nil {
 				return err
 			}
@@ -151,12 +157,16 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					return err
 				}
 			}
-			if o.json {
-				if err := printJSON(os.Stdout, cs); err != nil {
-					return err
-				}
-			} else {
+			switch {
+			case explain:
+				err = o.explainPlan(p.Config.Cache, d)
+			case o.json:
+				err = printJSON(os.Stdout, cs)
+			default:
 				o.show(d, cs)
+			}
+			if err != nil {
+				return err
 			}
 			switch {
 			case len(d.Held) > 0:
@@ -170,6 +180,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 	c.flags(cmd.Flags())
 	c.refreshes(cmd.Flags())
 	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if changes are pending")
+	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print instead what was evaluated and rendered anew, and why the cache did not know it")
 	cmd.Flags().BoolVar(&verify, "verify-cache", false, "plan besides without what earlier plans found out, and fail if they differ")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "save the change set to `FILE`, for apply FILE")
 	return cmd

@@ -237,30 +237,16 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 // hasInit tells whether the engine has a process 1 to give away. Not every
 // machine's packages bring it along.
 func (e *Engine) hasInit(ctx context.Context, api *client.Client) bool {
-	e.mu.Lock()
-	known := e.init
-	e.mu.Unlock()
-	if known == nil {
-		is := askInit(ctx, api)
-		known = &is
-		e.mu.Lock()
-		e.init = known
-		e.mu.Unlock()
-	}
-	return *known
-}
-
-func askInit(ctx context.Context, api *client.Client) bool {
-	info, err := api.Info(ctx, client.InfoOptions{})
-	if err != nil || info.Info.InitBinary == "" {
+	info, err := e.about(ctx, api)
+	if err != nil || info.InitBinary == "" {
 		return false
 	}
 	for _, dir := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/libexec/docker/cli-plugins", "/usr/libexec/docker", "/usr/local/libexec/docker", "/usr/bin", "/usr/sbin", "/usr/local/bin") {
-		if _, err := os.Stat(filepath.Join(dir, info.Info.InitBinary)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, info.InitBinary)); err == nil {
 			return true
 		}
 	}
-	return filepath.IsAbs(info.Info.InitBinary)
+	return filepath.IsAbs(info.InitBinary)
 }
 
 func ports(list []docker.Port, config *container.Config, host *container.HostConfig) error {

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ import (
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/lang/digest"
+	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 )
 
@@ -48,7 +50,7 @@ type Engine struct {
 	looked map[string]int        // probe → its last exit code
 	ids    map[string]string     // image → its id, once seen
 	ending map[string]chan error // unit → what it was stopped by, and is tidied up after
-	init   *bool                 // it has a process 1 to give away; nil: it was not asked
+	info   *system.Info          // what it tells of itself; nil: it was not asked
 
 	generations map[string]int        // scope → what is made now
 	networks    map[string]netip.Addr // scope and name → the machine's address in it
@@ -185,7 +187,28 @@ func (e *Engine) Check(ctx context.Context) error {
 	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 		return e.absent(err)
 	}
+	if info, err := e.about(ctx, api); err == nil && slices.Contains(info.SecurityOptions, "name=rootless") {
+		return fmt.Errorf("the docker engine at %s is rootless: its containers may not read what defx keeps for them, and have users and addresses of their own; use one that root runs", e.path)
+	}
 	return nil
+}
+
+// about is what the engine tells of itself.
+func (e *Engine) about(ctx context.Context, api *client.Client) (*system.Info, error) {
+	e.mu.Lock()
+	info := e.info
+	e.mu.Unlock()
+	if info != nil {
+		return info, nil
+	}
+	res, err := api.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.info = &res.Info
+	return e.info, nil
 }
 
 // Version is the engine's own; empty if none answers.
@@ -310,7 +333,7 @@ func (e *Engine) forget() {
 	defer e.mu.Unlock()
 	clear(e.ids)
 	clear(e.networks)
-	e.init = nil
+	e.info = nil
 }
 
 // turn lets one at a time make something.

@@ -7,7 +7,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -179,6 +182,35 @@ func TestAnAbsentEngineIsToldInWords(t *testing.T) {
 		if got := (&Absent{"/x", cause}).Error(); !strings.Contains(got, want) {
 			t.Errorf("%q", got)
 		}
+	}
+}
+
+// TestARootlessEngineIsRefused: before anything is tried on it. What the engine
+// says is what Debian's 26.1 says.
+func TestARootlessEngineIsRefused(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "d.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := `"name=seccomp,profile=builtin"`
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Api-Version", "1.45")
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"SecurityOptions":[%s]}`, options)
+		}
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+	e := &Engine{Socket: "unix://" + socket}
+	if err := e.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	options += `,"name=rootless"`
+	e.forget()
+	if err := e.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "is rootless") || !strings.Contains(err.Error(), socket) {
+		t.Errorf("%v", err)
 	}
 }
 

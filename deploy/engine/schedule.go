@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -28,117 +25,6 @@ import (
 // container of its own beside each job (Cron): so jobs run wherever an engine
 // does, and come back with it after a boot. Both keep the same record, so that
 // one can take over from the other.
-
-// RunsDir keeps one file for each job, a line for each run.
-const RunsDir = "/var/lib/defx/runs"
-
-// Run is one line there. It is written when the run begins, and again when it has ended.
-type Run struct {
-	Due   time.Time `json:"due"`
-	Begun time.Time `json:"begun,omitzero"`
-	Ended time.Time `json:"ended,omitzero"`
-	Of    string    `json:"of,omitempty"` // file of the container
-	Code  int       `json:"code"`
-	Error string    `json:"error,omitempty"`
-	Lost  bool      `json:"lost,omitempty"` // the engine did not answer
-	Cut   bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down: as good as missed
-}
-
-// open tells that nobody has written down yet how it ended.
-func (r Run) open() bool { return !r.Begun.IsZero() && r.Ended.IsZero() }
-
-// unseen fills in how a run ended that nobody waited for, from what is left of its container.
-func (r *Run) unseen(have *container.InspectResponse) {
-	r.Ended, r.Error = r.Begun, "nobody saw how it ended"
-	if have != nil && have.State != nil {
-		began, _ := time.Parse(time.RFC3339Nano, have.State.StartedAt)
-		ended, _ := time.Parse(time.RFC3339Nano, have.State.FinishedAt)
-		if !began.Before(r.Begun) && !ended.Before(began) {
-			r.Ended, r.Code, r.Error = ended.UTC(), have.State.ExitCode, ""
-		}
-	}
-	r.Cut = r.Code != 0 || r.Error != ""
-}
-
-// recordOf is the file of a job's runs.
-func recordOf(base string) string { return filepath.Join(RunsDir, base+".jsonl") }
-
-// makeJob makes the container of a job, and all that comes before it.
-func (e *Engine) makeJob(ctx context.Context, api *client.Client, of string) error {
-	var c docker.Container
-	d, err := read(of, &c)
-	if err != nil {
-		return err
-	}
-	for _, script := range c.Before {
-		if err := e.once(ctx, script); err != nil {
-			return err
-		}
-	}
-	if c.Pod != "" {
-		if _, err := e.pod(ctx, api, c.Pod, true); err != nil {
-			return err
-		}
-	}
-	_, err = e.create(ctx, api, of, &c, d)
-	return err
-}
-
-// startJob makes a job whose time systemd keeps ready to be run.
-func (e *Engine) startJob(ctx context.Context, api *client.Client, unit string) error {
-	var cron docker.Cron
-	if _, err := read(unit, &cron); err != nil {
-		return err
-	}
-	if err := e.alone("runner", installRunner); err != nil {
-		return fmt.Errorf("%s: %w", docker.Runner, err)
-	}
-	if err := os.MkdirAll(RunsDir, 0o755); err != nil {
-		return err
-	}
-	if err := e.makeJob(ctx, api, cron.Of); err != nil {
-		return err
-	}
-	e.sweepJob(ctx, api, cron)
-	return nil
-}
-
-// installRunner puts this program where timers find it.
-func installRunner() error {
-	const me = "/proc/self/exe" // it is there even if its name is gone
-	mine, err := os.Stat(me)
-	if err != nil {
-		return err
-	}
-	if have, err := os.Stat(docker.Runner); err == nil && (os.SameFile(mine, have) || have.Size() == mine.Size() && have.ModTime().Equal(mine.ModTime())) {
-		return nil
-	}
-	dir, tmp := filepath.Dir(docker.Runner), docker.Runner+".new"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	// What lies beside it has its digest for a name, and never changes.
-	if exe, err := os.Executable(); err == nil && filepath.Dir(exe) == dir && os.Link(exe, tmp) == nil {
-		return os.Rename(tmp, docker.Runner)
-	}
-	from, err := os.Open(me)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(to, from)
-	if err = errors.Join(err, to.Chmod(0o755), to.Sync(), to.Close(), os.Chtimes(tmp, mine.ModTime(), mine.ModTime())); err != nil {
-		return err
-	}
-	return os.Rename(tmp, docker.Runner)
-}
 
 // startCron makes the container of a job, and the one that starts it on time.
 func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string) error {
@@ -177,10 +63,8 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"},
 			{Type: mount.TypeBind, Source: RunsDir, Target: RunsDir},
 		}}
-	for _, zones := range []string{"/usr/share/zoneinfo"} {
-		if _, err := os.Stat(zones); err == nil {
-			host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: zones, Target: zones, ReadOnly: true})
-		}
+	if _, err := os.Stat(Zones); err == nil {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: Zones, Target: Zones, ReadOnly: true})
 	}
 	if err := e.createNamed(ctx, api, unit, config, host, nil); err != nil {
 		return err
@@ -241,6 +125,14 @@ func NewTimetable(c docker.Cron) (Timetable, error) {
 	return t, err
 }
 
+// timesOf reads the file of a job.
+func timesOf(unit string) (c docker.Cron, t Timetable, err error) {
+	if _, err = read(unit, &c); err == nil {
+		t, err = NewTimetable(c)
+	}
+	return c, t, err
+}
+
 // Next is the first time after at. What runs every so often does so at full
 // multiples, so that it stays the same over restarts.
 func (t Timetable) Next(at time.Time) time.Time {
@@ -262,99 +154,10 @@ func (t Timetable) Last(at time.Time) time.Time {
 	return out
 }
 
-// Job runs a job now, to its end: its time has come, or its timer has just been
-// started and asks whether a run was missed.
-func Job(file string, said io.Writer) error {
-	unit := filepath.Base(file)
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return err
-	}
-	times, err := NewTimetable(c)
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	e := &Engine{} // DOCKER_HOST says where it is
-	record, due := recordOf(c.Base), times.Last(time.Now()).UTC()
-	for newest(record).open() { // what became of it decides whether it is owed
-		err := e.lasting(ctx, func(api *client.Client) error { return e.settle(ctx, api, c.Base) })
-		if err == nil || !c.CatchUp {
-			break
-		}
-		if !sleep(ctx, 3*time.Second) {
-			return nil
-		}
-	}
-	if c.CatchUp && !due.After(done(newest(record), file)) {
-		return nil // it missed nothing
-	}
-	r := Run{Due: due, Begun: time.Now().UTC(), Of: c.Of}
-	for {
-		err := e.lasting(ctx, func(api *client.Client) error {
-			if err := e.makeJob(ctx, api, c.Of); err != nil {
-				return err
-			}
-			r = e.runJob(ctx, api, c, due)
-			return nil
-		})
-		if ctx.Err() != nil {
-			return nil // whoever comes next sees how it ended
-		}
-		if err != nil {
-			_, absent := errors.AsType[*Absent](err)
-			r.Ended, r.Error, r.Lost = time.Now().UTC(), err.Error(), absent || gone(err)
-		}
-		if !r.Lost || !c.CatchUp {
-			break
-		}
-		fmt.Fprintln(said, r) // its run is owed until an engine is there
-		if !sleep(ctx, 3*time.Second) {
-			return nil
-		}
-	}
-	write(record, r)
-	fmt.Fprintln(said, r)
-	if api, err := e.connect(); err == nil {
-		e.sweepJob(ctx, api, c)
-	}
-	if r.Code != 0 || r.Error != "" {
-		return fmt.Errorf("the run that was due %s failed", due.Format(time.RFC3339))
-	}
-	return nil
-}
-
-// done is the time up to which a job owes no run. One that never ran owes none
-// from before its file was written.
-func done(last Run, file string) time.Time {
-	switch {
-	case last.Cut:
-		return last.Due.Add(-1)
-	case !last.Due.IsZero():
-		return last.Due
-	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return time.Now()
-	}
-	return info.ModTime()
-}
-
-// String tells of a run that has ended.
-func (r Run) String() string {
-	return fmt.Sprintf("run of %s: exit code %d, %s %s", r.Due.UTC().Format(time.RFC3339), r.Code, r.Ended.Sub(r.Begun).Round(time.Millisecond), r.Error)
-}
-
 // Cron starts a job on time until it is told to stop. It runs inside the
 // container beside the job.
 func Cron(file string, said io.Writer) error {
-	unit := filepath.Base(file)
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return err
-	}
-	times, err := NewTimetable(c)
+	c, times, err := timesOf(filepath.Base(file))
 	if err != nil {
 		return err
 	}
@@ -453,32 +256,6 @@ func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, 
 	}
 }
 
-// settle writes down how runs ended that nobody waited for.
-func (e *Engine) settle(ctx context.Context, api *client.Client, base string) error {
-	list, changed := records(recordOf(base)), false
-	for i := range list {
-		r := &list[i]
-		if !r.open() {
-			continue
-		}
-		var have *container.InspectResponse
-		if !slices.ContainsFunc(list[i+1:], func(later Run) bool { return later.Of == r.Of }) { // else its container has run again
-			var err error
-			if have, err = find(ctx, api, r.Of); gone(err) {
-				return err
-			}
-		}
-		if have == nil || !have.State.Running {
-			r.unseen(have)
-			changed = true
-		}
-	}
-	if changed {
-		writeAll(recordOf(base), list)
-	}
-	return nil
-}
-
 // sweepJob removes earlier versions of a job that have come to their end.
 func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron) {
 	if e.settle(ctx, api, c.Base) != nil {
@@ -493,137 +270,4 @@ func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron
 			remove(ctx, api, x.ID)
 		}
 	}
-}
-
-// maxRuns bounds the lines that are kept of a job.
-const maxRuns = 1000
-
-// write adds a run, or what is now known of the newest one.
-func write(file string, r Run) {
-	list := records(file)
-	if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Begun.Equal(r.Begun)) {
-		list = list[:n-1]
-	}
-	writeAll(file, append(list, r))
-}
-
-func writeAll(file string, list []Run) {
-	var text bytes.Buffer
-	for _, r := range list[max(0, len(list)-maxRuns):] {
-		raw, err := json.Marshal(r)
-		if err != nil {
-			return
-		}
-		text.Write(append(raw, '\n'))
-	}
-	tmp := file + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return
-	}
-	_, err = f.Write(text.Bytes())
-	if errors.Join(err, f.Sync(), f.Close()) == nil {
-		os.Rename(tmp, file)
-	}
-}
-
-// records are the runs that are kept, the newest last.
-func records(file string) []Run {
-	raw, _ := os.ReadFile(file)
-	var out []Run
-	for line := range bytes.Lines(raw) {
-		var r Run
-		if json.Unmarshal(line, &r) == nil {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// newest is the last recorded run; zero if there is none.
-func newest(file string) Run {
-	list := records(file)
-	if len(list) == 0 {
-		return Run{}
-	}
-	return list[len(list)-1]
-}
-
-// Runs tells of a job how it went last, and when it is due, jitter apart. A run
-// without an end goes on.
-func (e *Engine) Runs(ctx context.Context, unit string) (last Run, next time.Time, err error) {
-	var c docker.Cron
-	if _, err := read(unit, &c); err != nil {
-		return last, next, err
-	}
-	times, err := NewTimetable(c)
-	if err != nil {
-		return last, next, err
-	}
-	if last = newest(recordOf(c.Base)); last.open() {
-		err = e.lasting(ctx, func(api *client.Client) error {
-			have, err := find(ctx, api, last.Of)
-			if !gone(err) && (have == nil || !have.State.Running) {
-				last.unseen(have)
-				err = nil
-			}
-			return err
-		})
-	}
-	return last, times.Next(time.Now()).UTC(), err
-}
-
-// Pause holds the network of a group until it is told to stop. When an engine
-// comes back, say after a boot, it may try the members before their network is
-// there, and gives them up then: so whoever holds the network starts them.
-func Pause() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	go func() {
-		e := &Engine{Socket: Default}
-		api, err := e.connect()
-		if err != nil {
-			return
-		}
-		for range 20 {
-			startMembers(ctx, api)
-			if !sleep(ctx, time.Second) {
-				return
-			}
-		}
-	}()
-	<-ctx.Done()
-}
-
-// startMembers starts those that share our network and were given up.
-func startMembers(ctx context.Context, api *client.Client) {
-	host, err := os.Hostname() // the engine calls a container by its id
-	if err != nil {
-		return
-	}
-	me, err := api.ContainerInspect(ctx, host, client.ContainerInspectOptions{})
-	if err != nil {
-		return
-	}
-	list, err := ours(ctx, api, docker.LabelScope, me.Container.Config.Labels[docker.LabelScope])
-	if err != nil {
-		return
-	}
-	for _, c := range list {
-		if c.State != container.StateExited || c.HostConfig.NetworkMode != "container:"+me.Container.ID || docker.Kind(c.Labels[docker.LabelUnit]) != ".container" {
-			continue
-		}
-		m, err := api.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-		if err == nil && m.Container.HostConfig.RestartPolicy.IsAlways() && givenUp(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
-			api.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
-		}
-	}
-}
-
-// givenUp tells whether a member ended before its network was there: what ends
-// later ends because somebody wants it.
-func givenUp(begun, ended string) bool {
-	b, err := time.Parse(time.RFC3339Nano, begun)
-	e, err2 := time.Parse(time.RFC3339Nano, ended)
-	return err == nil && err2 == nil && e.Before(b.Add(time.Second))
 }

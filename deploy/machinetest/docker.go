@@ -32,27 +32,38 @@ func (m *Machine) StartDocker() {
 	if err != nil {
 		m.lab.t.Fatal(err)
 	}
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/sh", "-c", `
+	for try := 0; ; try++ {
+		cmd := exec.Command("nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/sh", "-c", `
 # helpers of one that was killed hold ports, and no engine knows them any more
 for p in /proc/[0-9]*; do case "$(cat $p/comm 2>/dev/null)" in docker-proxy) kill -9 ${p#/proc/};; esac; done
 mount -o remount,bind,rw /sys/fs/cgroup
 for d in /sys/fs/cgroup/*; do mount -o remount,bind,rw $d 2>/dev/null; done
 mount -o remount,bind,rw /proc/sys 2>/dev/null
 exec setsid dockerd --insecure-registry=10.213.0.0/16 --cgroup-parent=/`+m.id()+`-docker >>/var/log/dockerd.log 2>&1 </dev/null`)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	if err := cmd.Start(); err != nil {
-		m.lab.t.Fatal(err)
-	}
-	go cmd.Wait()
-	until := time.Now().Add(patient)
-	for time.Now().Before(until) {
-		if _, err := m.Try("docker version >/dev/null 2>&1"); err == nil {
+		cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+		if err := cmd.Start(); err != nil {
+			m.lab.t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		if m.answers(ended) {
 			return
 		}
-		time.Sleep(200 * time.Millisecond)
+		if out, _ := m.Try("tail -50 /var/log/dockerd.log"); try == 3 || len(ended) == 0 {
+			m.lab.t.Fatalf("machine %s: its docker engine does not answer\n%s", m.Name, out)
+		}
+		time.Sleep(2 * time.Second) // as its unit does, whose end is a new start
 	}
-	out, _ := m.Try("tail -50 /var/log/dockerd.log")
-	m.lab.t.Fatalf("machine %s: its docker engine does not answer\n%s", m.Name, out)
+}
+
+// answers waits until the engine does, or ended.
+func (m *Machine) answers(ended chan error) bool {
+	for until := time.Now().Add(patient); time.Now().Before(until) && len(ended) == 0; time.Sleep(200 * time.Millisecond) {
+		if _, err := m.Try("docker version >/dev/null 2>&1"); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // StopDocker ends the engine, as a signal says (TERM, KILL).

@@ -9,6 +9,7 @@ import (
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/digest"
 )
@@ -28,6 +29,7 @@ type ground struct {
 	images  map[string]digest.Digest
 	secrets map[string]string
 	memory  *memory // nil: nothing can be kept
+	moves   bool    // something is renamed
 }
 
 // ground begins to lay it.
@@ -47,6 +49,17 @@ func (g *ground) of(res *lang.Result) bool {
 	return g != nil && g.entry.Environment == res.Environment && g.entry.Transforms == res.Transforms && string(g.entry.Deployment) == string(res.Deployment)
 }
 
+// drop tells of which units nobody will ask: those of addresses where nothing
+// stands. After an interrupted apply, or a rename, that is not so easy to tell.
+func (g *ground) drop(p *Project) func(address string) bool {
+	journal := ofState + g.d.Name + "/" + g.d.Environment + "/" + apply.JournalName
+	quiet := slices.ContainsFunc(g.d.before, func(r lang.Read) bool { return r.Path == journal && r.Absent })
+	if !p.Brief || !quiet || g.moves {
+		return nil
+	}
+	return func(address string) bool { _, stands := g.base.Machines[address]; return !stands }
+}
+
 func (p *Project) lay(ctx context.Context, g *ground, libraries []string) (err error) {
 	var head struct {
 		Name      string                     `json:"name"`
@@ -58,7 +71,7 @@ func (p *Project) lay(ctx context.Context, g *ground, libraries []string) (err e
 	}
 	json.Unmarshal(g.entry.Deployment, &head) // compile says what is wrong with it
 	d := g.d
-	d.Name, d.Moved = head.Name, compile.Renames(head.Moved)
+	d.Name, d.Moved, g.moves = head.Name, compile.Renames(head.Moved), len(head.Moved) > 0
 	var now []*graph.Machine
 	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
 		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -37,6 +38,8 @@ type memory struct {
 	entry  digest.Digest // of all that libraries' values do not tell
 	values map[string]digest.Digest
 	kept   map[string]map[string]*kept // library → functionality
+	why    map[string]string           // functionality → why what is kept does not count
+	whole  string                      // why the whole road has to be walked
 }
 
 // kept is what is known of a functionality.
@@ -65,7 +68,7 @@ func (p *Project) recall(g *ground, libraries []string) *memory {
 	if err != nil {
 		return nil
 	}
-	m := &memory{p: p, entry: entry, kept: map[string]map[string]*kept{}}
+	m := &memory{p: p, entry: entry, kept: map[string]map[string]*kept{}, why: map[string]string{}}
 	store := cache.Open(p.Config.Cache, p.Config.CacheMax)
 	all := make([]map[string]*kept, len(libraries))
 	var group errgroup.Group
@@ -135,12 +138,20 @@ func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
 	out := make(map[string]*compile.Sketch, len(m.values))
 	for lib, funcs := range m.kept {
 		for name, k := range funcs {
-			if m.values[lib+"/"+name] == k.sketch.Value && !slices.ContainsFunc(k.services, func(s service) bool {
+			full := lib + "/" + name
+			if m.values[full] != k.sketch.Value {
+				m.why[full] = "its value changed"
+				continue
+			}
+			i := slices.IndexFunc(k.services, func(s service) bool {
 				u := old.Find(graph.Address{Lib: lib, Name: name, Replica: s.replica}.String())
 				return u == nil || u.Object != s.known.Object || u.Digest != s.known.Digest
-			}) {
-				out[lib+"/"+name] = &k.sketch
+			})
+			if i >= 0 {
+				m.why[full] = "it does not stand as it was rendered last"
+				continue
 			}
+			out[full] = &k.sketch
 		}
 	}
 	return out
@@ -165,7 +176,9 @@ func (m *memory) known(address string) *backends.Known {
 // if there is anything to tell besides the plan.
 func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 	in.Sketches, in.Values = m.sketches(old), m.values
+	m.whole = "nothing is known of this entry, or nothing stands as it was rendered last"
 	for len(in.Sketches) > 0 {
+		m.whole = "something is held, moved, refused, or made by a module"
 		r, err := m.p.round(d, in, old, backends.Memory{Of: m.known, Keep: true})
 		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 || len(r.out.Graph.Resources)+len(r.out.Graph.Balancers) > 0 ||
 			slices.ContainsFunc(r.out.Graph.Machines, func(m *graph.Machine) bool { return m.Module != "" }) { // modules have a world of their own
@@ -174,18 +187,41 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 		if len(r.rendered.Unknown) == 0 {
 			d.take(r)
 			m.keep(r)
+			m.whole = ""
+			if m.p.Explain {
+				d.Uses = m.uses(r)
+			}
 			return true
 		}
 		before := len(in.Sketches)
 		for _, address := range r.rendered.Unknown {
 			a, _ := graph.ParseAddress(address)
 			delete(in.Sketches, a.Functionality())
+			m.why[a.Functionality()] = "its machine, or where its neighbours are, changed"
 		}
+		m.whole = "most of it is new"
 		if len(in.Sketches) < before*3/4 || len(in.Sketches) == before {
 			return false // most is new: the whole road is shorter
 		}
 	}
 	return false
+}
+
+// uses tells of each functionality whether it was rendered now, and why.
+func (m *memory) uses(r *round) []lang.Use {
+	var out []lang.Use
+	for _, s := range r.out.Graph.Services {
+		full := s.Address.Functionality()
+		if n := len(out); n > 0 && out[n-1].Part == full {
+			continue
+		}
+		u := lang.Use{Part: full, Hit: s.Sketch}
+		if !s.Sketch {
+			u.Why = cmp.Or(m.why[full], r.out.Fell[full], "nothing is kept of it")
+		}
+		out = append(out, u)
+	}
+	return out
 }
 
 // verify walks the whole road besides, and holds what the short one led to against that.

@@ -48,6 +48,8 @@ type Project struct {
 	Backends  backends.Set
 	AllowMove map[string]bool // addresses with data of their own that may change machines
 	Attach    map[string]bool // modules of attachments that are asked for (true), or not any more; the others are as they were
+	Brief     bool            // nothing will be applied: units of what is to be created need not be kept
+	Explain   bool            // tell what came out of the cache
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
@@ -121,6 +123,9 @@ type Desired struct {
 	Overrides   []string                    // functionalities that the entry overrides, sorted
 	Entry       json.RawMessage             // the entry's own value, libraries and overrides apart
 	Transforms  int                         // how many the entry has
+	Cache       []lang.Use                  // what of evaluation came out of the cache
+	Uses        []lang.Use                  // with Project.Explain: which functionalities were known to earlier plans; nil if Whole is not empty
+	Whole       string                      // why nothing that earlier plans found out could be used
 
 	before []lang.Read // lock, secrets and state, as they were before they were read
 }
@@ -140,18 +145,19 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	c := p.Config
 	c.Known = func(entry lang.Result, libraries []string) { g = p.ground(ctx, entry, libraries) }
 	res, err := lang.Evaluate(ctx, c)
-	if err == nil && !g.of(res) {
-		var libraries []string
-		for _, l := range res.Libraries {
-			libraries = append(libraries, l.Name)
-		}
-		g = p.ground(ctx, *res, libraries)
-	}
 	if g != nil {
 		<-g.laid
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !g.of(res) {
+		var libraries []string
+		for _, l := range res.Libraries {
+			libraries = append(libraries, l.Name)
+		}
+		g = p.ground(ctx, *res, libraries)
+		<-g.laid
 	}
 	if g.err != nil {
 		return nil, g.err
@@ -159,12 +165,22 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	d, base, old := g.d, g.base, g.old
 	d.Libraries, d.Reads, d.Overrides, d.Transforms = len(res.Libraries), res.Reads, res.Overrides, res.Transforms
 	in := compile.Input{Result: res, Baseline: base, Backends: p.Backends.Names(), Artifact: p.artifacts.Describe, Images: g.images, Secrets: g.secrets}
+	d.Cache = res.Cache
 	memory := g.memory.of(res)
+	switch {
+	case g.memory == nil:
+		d.Whole = "nothing is kept of deployments with transforms or resources, or without a cache"
+	case memory == nil:
+		d.Whole = "not everything evaluated"
+	}
 	if memory != nil && short && memory.short(d, in, old) {
 		if p.Config.VerifyCache {
 			return d, p.verify(ctx, d)
 		}
 		return d, nil
+	}
+	if memory != nil {
+		d.Whole = memory.whole
 	}
 	if err := p.good(ctx, d, base.Good); err != nil {
 		return nil, err
@@ -178,7 +194,7 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 			return nil, err
 		}
 	}
-	m := backends.Memory{}
+	m := backends.Memory{Drop: g.drop(p)}
 	if memory != nil {
 		in.Values, m.Keep = memory.values, true
 	}

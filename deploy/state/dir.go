@@ -120,12 +120,7 @@ func writeWith(path string, write func(io.Writer) error) error {
 
 // Head reads the newest generation's name.
 func (s *Dir) Head(context.Context) (Head, error) {
-	var h Head
-	err := readJSON(filepath.Join(s.path, "head.json"), &h)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Head{}, nil
-	}
-	return h, err
+	return s.head("head.json")
 }
 
 // Swap moves the head from old to new.
@@ -273,22 +268,18 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 }
 
 // Oldest reads which generations are kept.
-func (s *Dir) Oldest(context.Context) (int, error) {
-	var h horizon
-	err := readJSON(filepath.Join(s.path, "horizon.json"), &h)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	return h.Oldest, err
-}
+func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("horizon.json") }
 
-// horizon is the end of what is remembered.
-type horizon struct {
-	Oldest int `json:"oldest"` // generation
+// head reads the name of a generation; the zero Head if there is no such file.
+func (s *Dir) head(file string) (h Head, err error) {
+	if err = readJSON(filepath.Join(s.path, file), &h); errors.Is(err, fs.ErrNotExist) {
+		return Head{}, nil
+	}
+	return h, err
 }
 
 // Sweep removes objects.
-func (s *Dir) Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
+func (s *Dir) Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
@@ -307,8 +298,8 @@ func (s *Dir) Sweep(ctx context.Context, oldest int, live func(digest.Digest) bo
 	}
 	if was, err := s.Oldest(ctx); err != nil {
 		return 0, 0, err
-	} else if oldest > was { // first: a history must not lead to what is not there any more
-		if err := writeJSON(filepath.Join(s.path, "horizon.json"), horizon{oldest}); err != nil {
+	} else if oldest != was { // first: a history must not lead to what is not there any more
+		if err := writeJSON(filepath.Join(s.path, "horizon.json"), oldest); err != nil {
 			return 0, 0, err
 		}
 	}

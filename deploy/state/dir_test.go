@@ -95,7 +95,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	alive := func(d digest.Digest) bool { return live[d] }
-	if n, _, err := s.Sweep(ctx, 0, alive, false); err != nil || n != 10 {
+	if n, _, err := s.Sweep(ctx, state.Head{}, alive, false); err != nil || n != 10 {
 		t.Fatalf("%d, %v", n, err)
 	}
 	packs, _ := os.ReadDir(before)
@@ -112,7 +112,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := state.OpenDir(dir).Sweep(ctx, 0, alive, false); err != nil {
+		if _, _, err := state.OpenDir(dir).Sweep(ctx, state.Head{}, alive, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +122,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n, _, err := s.Sweep(ctx, 0, alive, true); err != nil || n != 0 {
+	if n, _, err := s.Sweep(ctx, state.Head{}, alive, true); err != nil || n != 0 {
 		t.Errorf("%d are left, %v", n, err)
 	}
 	if left, _ := os.ReadDir(objects); strings.Contains(left[0].Name(), "half") {

@@ -39,11 +39,11 @@ type Store interface {
 	Get(ctx context.Context, d digest.Digest) ([]byte, error)
 	// Put keeps objects durably, all or none. Those there already cost nothing.
 	Put(ctx context.Context, objects ...[]byte) error
-	// Oldest is the number of the oldest generation that is kept; 0 means all.
-	Oldest(ctx context.Context) (int, error)
+	// Oldest names the oldest generation that is kept; the zero Head means that all are.
+	Oldest(ctx context.Context) (Head, error)
 	// Sweep removes the objects that are not live, or only counts them and their bytes. From then on no
 	// generation older than oldest is kept. The caller holds a lease on all addresses.
-	Sweep(ctx context.Context, oldest int, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
+	Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
 	// Acquire takes a lease on addresses (none = all), or fails with *Busy.
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
 	// Renew extends a lease that is still held.
@@ -95,4 +95,40 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 		return err
 	}
 	return json.Unmarshal(raw, v)
+}
+
+// Keep keeps a lease alive until ctx ends. When that fails nothing more is to be
+// begun: lost is told why. The fencing token keeps what is under way from doing harm.
+func Keep(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
+	every := time.NewTicker(ttl / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
+				lost(err)
+				return
+			}
+		}
+	}
+}
+
+// Alone runs f under a lease on all addresses, or fails with *Busy. The context of f
+// ends when the lease is lost.
+func Alone(ctx context.Context, s Store, verb string, f func(context.Context) error) error {
+	const ttl = 30 * time.Second
+	l, err := s.Acquire(ctx, nil, Self(verb), ttl)
+	if err != nil {
+		return err
+	}
+	defer s.Release(context.WithoutCancel(ctx), l)
+	held, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go Keep(held, s, l, ttl, lost)
+	if err := f(held); err != nil {
+		return errors.Join(err, context.Cause(held))
+	}
+	return context.Cause(held)
 }
