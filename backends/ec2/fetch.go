@@ -54,7 +54,7 @@ func fetch(g *graph.Graph, in backends.Input, template *graph.Resource) (string,
 	} else if strings.HasPrefix(f.region, "us-gov-") {
 		f.partition = "aws-us-gov"
 	}
-	fmt.Fprintf(&f.script, "region=%s domain=%s\n%s", f.region, f.domain, fetchScript)
+	fmt.Fprintf(&f.script, "region='%s' domain=%s\n%s", f.region, f.domain, fetchScript)
 	err := f.packages()
 	if err == nil {
 		err = f.secrets()
