@@ -120,27 +120,29 @@ func unknown(address string) *diag.Error {
 	return diag.Errorf(address, "nobody knows what stands of it").WithHint("defx apply finds out, and mends it")
 }
 
-// meant is what leads users to a service, and is in doubt, as it was when it was
-// last whole. If it changed since, it is that of the plan, if the service is, too.
+// meant is what leads users to a service and is in doubt, as the plan says it if
+// the service is what the plan says, and else as it was when it was last whole.
+// What was to go stays in doubt.
 func meant(ctx context.Context, store state.Store, gen *state.Generation, r plan.Record, service string) (plan.Placed, error) {
-	if r.Object != "" {
-		var u plan.Unit
-		if err := state.Load(ctx, store, r.Object, &u); err != nil {
-			return plan.Placed{}, err
-		}
-		placed := r.Placed()
-		var err error
-		placed.Digest, err = u.Digest()
-		return placed, err
-	}
 	last, err := state.LoadPlan(ctx, store, gen)
 	if err != nil {
-		return plan.Placed{}, err
+		return r.Placed(), err
 	}
 	i := slices.IndexFunc(gen.Records, func(r plan.Record) bool { return r.Address == service })
-	u, s := last.Find(r.Address), last.Find(service)
-	if i < 0 || u == nil || s == nil || s.Digest != gen.Records[i].Digest || len(u.Unknown)+len(u.Binds) > 0 {
-		return plan.Placed{}, unknown(r.Address)
+	if s := last.Find(service); i >= 0 && s != nil && s.Digest == gen.Records[i].Digest {
+		if u := last.Find(r.Address); u != nil {
+			return *u, nil
+		}
+		return r.Placed(), nil
 	}
-	return *u, nil
+	if r.Object == "" {
+		return r.Placed(), unknown(r.Address)
+	}
+	var u plan.Unit
+	if err := state.Load(ctx, store, r.Object, &u); err != nil {
+		return r.Placed(), err
+	}
+	whole := r.Placed()
+	whole.Digest, err = u.Digest()
+	return whole, err
 }
