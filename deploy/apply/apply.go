@@ -424,6 +424,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.w.Restart != "" && gen != nil { // what is meant to be is what it was, and more than what is certain to stand
+		cs.Plan, planObject = gen.Plan, gen.PlanObject
+	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
