@@ -26,7 +26,7 @@ var owners = map[string][]string{
 	"github.com/spf13/pflag":                 {"cmd/defx"},
 	"github.com/spf13/cobra":                 {"cmd/defx"},
 	"github.com/gowebpki/jcs":                {"lang/digest"},
-	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/state", "deploy/terraform"},
+	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/engine", "deploy/state", "deploy/terraform"},
 	"github.com/google/go-containerregistry": {"deploy/lock", "deploy/engine"},
 	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
 	"github.com/moby/moby/client":            {"deploy/engine"},

@@ -56,7 +56,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	b.l = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
-		Leaves: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl", doneDir + "/" + b.base + ".container-migrate-????????????"}}
+		Leaves: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
 	c := b.container()
 	b.hostFiles()
 	id := b.id()

@@ -90,6 +90,9 @@ func (r *running) start(ctx context.Context) error {
 	}
 	graceful := r.graceful()
 	r.stopped = true
+	if err := stopAll(ctx, sys, r.early()); err != nil {
+		return err
+	}
 	if !graceful {
 		if err := stopAll(ctx, sys, r.stop); err != nil {
 			return err
@@ -145,6 +148,23 @@ func (r *running) start(ctx context.Context) error {
 		}
 	}
 	return r.wellAfter(ctx)
+}
+
+// early lists what would start the new version of a job before it is made: its
+// timer, which both versions have, and the run that this may have started since
+// its file tells of the new one. What came due is made up for, or not, once the
+// timer starts again.
+func (r *running) early() []string {
+	if !contained(r.layout.Unit) || !slices.ContainsFunc(r.layout.Start, func(u string) bool { return path.Ext(u) == ".timer" && r.rewrote(u) }) {
+		return nil
+	}
+	var out []string
+	for _, f := range r.changed {
+		if ext := path.Ext(f); path.Dir(f) == unitDir && (ext == ".timer" || ext == ".service" && r.before.absent(rel(f))) {
+			out = append(out, path.Base(f))
+		}
+	}
+	return out
 }
 
 // calmBeside is how long a version must have run beside the old one: what asks

@@ -74,7 +74,11 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 			return err
 		}
-		return e.portsFree(ctx, api, unit, &c, replaced)
+		if c.Pod == "" {
+			return e.portsFree(ctx, api, unit, &c, replaced)
+		}
+		// Members look at the same ports: one must neither meet with the other's look, nor with their pod that starts meanwhile.
+		return e.alone("pod "+baseOf(c.Pod), func() error { return e.portsFree(ctx, api, unit, &c, replaced) })
 	})
 }
 
@@ -206,7 +210,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 		host.Mounts = append(host.Mounts, one)
 	}
 	for _, s := range c.Secrets {
-		copied, err := e.secret(unit, c, s)
+		copied, err := secret(ctx, unit, s)
 		if err != nil {
 			return fail(err)
 		}
@@ -371,10 +375,10 @@ func give(dir string, user int) error {
 }
 
 // secretsDir holds copies of secrets for containers, below a folder that root alone may enter.
-const secretsDir = "/var/lib/defx/secrets/.containers"
+var secretsDir = "/var/lib/defx/secrets/.containers"
 
 // secret gives a container a copy of a secret that its user may read.
-func (e *Engine) secret(unit string, c *docker.Container, s docker.Secret) (string, error) {
+func secret(ctx context.Context, unit string, s docker.Secret) (string, error) {
 	raw, err := os.ReadFile(s.Source)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("the secret %s is not on this machine: there is no %s", filepath.Base(s.Target), s.Source)
@@ -390,20 +394,25 @@ func (e *Engine) secret(unit string, c *docker.Container, s docker.Secret) (stri
 		return "", err
 	}
 	to := filepath.Join(dir, filepath.Base(s.Target))
+	return to, within(ctx, dir, func() error { return copied(raw, to, s.Owner) })
+}
+
+// copied writes a file that only its owner may read.
+func copied(raw []byte, to string, owner int) error {
 	tmp := to + ".new"
 	os.Remove(tmp)
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
 	if err != nil {
-		return "", err
+		return err
 	}
 	_, err = f.Write(raw)
-	if s.Owner > 0 {
-		err = errors.Join(err, f.Chown(s.Owner, s.Owner))
+	if owner > 0 {
+		err = errors.Join(err, f.Chown(owner, owner))
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return "", err
+		return err
 	}
-	return to, os.Rename(tmp, to)
+	return os.Rename(tmp, to)
 }
 
 // portsFree tells who has a port that is needed.
@@ -469,9 +478,9 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 	return nil
 }
 
-// baseOf is the base in the name of a pod: BASE.DIGEST.pod.
-func baseOf(pod string) string {
-	name := docker.Name(pod)
+// baseOf is the base in the name of a pod, or of a version: BASE.DIGEST.pod.
+func baseOf(unit string) string {
+	name := docker.Name(unit)
 	return name[:max(0, strings.LastIndexByte(name, '.'))]
 }
 

@@ -364,9 +364,12 @@ func (e *Engine) alone(name string, f func() error) error {
 	return f()
 }
 
+// unitsDir is docker.Dir, but for tests.
+var unitsDir = docker.Dir
+
 // read reads a file of ours, and its digest.
 func read(unit string, v any) (digest.Digest, error) {
-	raw, err := os.ReadFile(filepath.Join(docker.Dir, unit))
+	raw, err := os.ReadFile(filepath.Join(unitsDir, unit))
 	if err != nil {
 		return "", err
 	}

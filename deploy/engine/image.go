@@ -53,25 +53,12 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	}
 	tag := packages + digest.Bytes(append(raw, form+runtime.GOARCH...)).Hex()[:32]
 	return tag, e.ensure(ctx, api, tag, func() error {
-		var base v1.Image = empty.Image
-		switch {
-		case c.Build.Base == "":
-		case c.Build.Push != "": // its layers stay in registries, as they are there
-			if base, err = ofRegistry(ctx, c.Build.Base); err != nil {
-				return err
-			}
-		default:
-			if err := e.pull(ctx, api, c.Build.Base); err != nil {
-				return err
-			}
-			file, err := e.save(ctx, api, c.Build.Base)
-			if err != nil {
-				return err
-			}
+		base, file, err := e.base(ctx, api, c.Build)
+		if file != "" {
 			defer os.Remove(file)
-			if base, err = tarball.ImageFromPath(file, nil); err != nil {
-				return err
-			}
+		}
+		if err != nil {
+			return err
 		}
 		var dir string
 		if c.Build.Artifact != "" {
@@ -86,6 +73,28 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 		}
 		return e.load(ctx, api, img, base, tag)
 	})
+}
+
+// base is what a package is put above. It is read from a file, if one is
+// named, which the caller removes.
+func (e *Engine) base(ctx context.Context, api *client.Client, b *docker.Build) (img v1.Image, file string, err error) {
+	if b.Base == "" {
+		return empty.Image, "", nil
+	}
+	var asked error
+	if b.Push != "" { // its layers stay in registries, as they are there
+		if img, asked = ofRegistry(ctx, b.Base); asked == nil || ctx.Err() != nil {
+			return img, "", asked
+		}
+	}
+	// The engine may have it, or know another way to it: a mirror, a proxy, a registry without TLS.
+	if err := e.pull(ctx, api, b.Base); err != nil {
+		return nil, "", errors.Join(asked, err)
+	}
+	if file, err = e.save(ctx, api, b.Base); err == nil {
+		img, err = tarball.ImageFromPath(file, nil)
+	}
+	return img, file, err
 }
 
 // ofRegistry is an image as its registry has it: this machine's, where there are several. What is

@@ -114,7 +114,7 @@ func Job(file string, said io.Writer) error {
 		}
 		if err != nil {
 			_, absent := errors.AsType[*Absent](err)
-			r.Ended, r.Error, r.Lost = time.Now().UTC(), err.Error(), absent || gone(err)
+			r.Ended, r.Error, r.Lost, r.Cut = time.Now().UTC(), err.Error(), absent || gone(err), true // it never began
 		}
 		if !r.Lost || !c.CatchUp {
 			break

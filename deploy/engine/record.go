@@ -28,7 +28,7 @@ type Run struct {
 	Code  int       `json:"code"`
 	Error string    `json:"error,omitempty"`
 	Lost  bool      `json:"lost,omitempty"` // the engine did not answer
-	Cut   bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down: as good as missed
+	Cut   bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down, or could not begin: as good as missed
 }
 
 // open tells that nobody has written down yet how it ended.
@@ -47,8 +47,11 @@ func (r *Run) unseen(have *container.InspectResponse) {
 	r.Cut = r.Code != 0 || r.Error != ""
 }
 
+// runsDir is RunsDir, but for tests.
+var runsDir = RunsDir
+
 // recordOf is the file of a job's runs.
-func recordOf(base string) string { return filepath.Join(RunsDir, base+".jsonl") }
+func recordOf(base string) string { return filepath.Join(runsDir, base+".jsonl") }
 
 // makeJob makes the container of a job, and all that comes before it.
 func (e *Engine) makeJob(ctx context.Context, api *client.Client, of string) error {
@@ -94,6 +97,10 @@ func (r Run) String() string {
 
 // settle writes down how runs ended that nobody waited for.
 func (e *Engine) settle(ctx context.Context, api *client.Client, base string) error {
+	return steadily(ctx, recordOf(base), func() error { return settled(ctx, api, base) })
+}
+
+func settled(ctx context.Context, api *client.Client, base string) error {
 	list, changed := records(recordOf(base)), false
 	for i := range list {
 		r := &list[i]
@@ -123,11 +130,14 @@ const maxRuns = 1000
 
 // write adds a run, or what is now known of the newest one.
 func write(file string, r Run) {
-	list := records(file)
-	if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Begun.Equal(r.Begun)) {
-		list = list[:n-1]
-	}
-	writeAll(file, append(list, r))
+	steadily(context.Background(), file, func() error {
+		list := records(file)
+		if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Begun.Equal(r.Begun)) {
+			list = list[:n-1]
+		}
+		writeAll(file, append(list, r))
+		return nil
+	})
 }
 
 func writeAll(file string, list []Run) {

@@ -224,6 +224,10 @@ func labelled(label, value string) client.Filters {
 // once runs a command to its end, as a container of its own that sees what the
 // version sees. A file remembers that it succeeded.
 func (e *Engine) once(ctx context.Context, unit string) error {
+	return within(ctx, filepath.Join(unitsDir, unit), func() error { return e.onceAlone(ctx, unit) })
+}
+
+func (e *Engine) onceAlone(ctx context.Context, unit string) error {
 	var cmd docker.Command
 	if _, err := read(unit, &cmd); err != nil {
 		return err
@@ -241,7 +245,9 @@ func (e *Engine) once(ctx context.Context, unit string) error {
 	err := e.lasting(ctx, func(api *client.Client) error {
 		if have, err := find(ctx, api, unit); err != nil {
 			return err
-		} else if have != nil && !have.State.Running {
+		} else if have != nil && have.State.Running { // whoever started it was killed
+			return outcome(api.ContainerWait(ctx, have.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning}), unit)
+		} else if have != nil {
 			if err := remove(ctx, api, have.ID); err != nil {
 				return err
 			}
@@ -267,18 +273,34 @@ func (e *Engine) once(ctx context.Context, unit string) error {
 // run starts a container that ends by itself, and waits for that.
 func (e *Engine) run(ctx context.Context, api *client.Client, unit string) error {
 	name := docker.Name(unit)
-	wait := api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-	err := started(ctx, api, name, unit)
-	if docker.Kind(unit) == ".container" && forgotten(err) {
-		if err := e.remake(ctx, api, unit); err != nil {
-			return err
-		}
+	var wait client.ContainerWaitResult
+	begin := func() error {
 		wait = api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-		err = started(ctx, api, name, unit)
+		return started(ctx, api, name, unit)
+	}
+	var err error
+	if docker.Kind(unit) != ".container" {
+		err = begin()
+	} else {
+		err = steadily(ctx, recordOf(baseOf(unit)), func() error {
+			err := begin()
+			if forgotten(err) {
+				if err := e.remake(ctx, api, unit); err != nil {
+					return err
+				}
+				err = begin()
+			}
+			return err
+		})
 	}
 	if err != nil {
 		return err
 	}
+	return outcome(wait, unit)
+}
+
+// outcome waits for the end of a container, and tells whether it was a good one.
+func outcome(wait client.ContainerWaitResult, unit string) error {
 	select {
 	case err := <-wait.Error:
 		return err

@@ -261,13 +261,20 @@ func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron
 	if e.settle(ctx, api, c.Base) != nil {
 		return
 	}
-	list, err := ours(ctx, api, docker.LabelBase, c.Base)
-	if err != nil {
-		return
-	}
-	for _, x := range list {
-		if u := x.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && u != c.Of && x.State != container.StateRunning {
-			remove(ctx, api, x.ID)
+	steadily(ctx, recordOf(c.Base), func() error {
+		var now docker.Cron
+		if _, err := read(c.Base+".job", &now); err == nil && now.Of != c.Of {
+			return nil // another version is made meanwhile, and who makes it sweeps
 		}
-	}
+		list, err := ours(ctx, api, docker.LabelBase, c.Base)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
+			if u := x.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && u != c.Of && x.State != container.StateRunning {
+				api.ContainerRemove(ctx, x.ID, client.ContainerRemoveOptions{RemoveVolumes: true}) // the engine refuses if it runs by now
+			}
+		}
+		return nil
+	})
 }
