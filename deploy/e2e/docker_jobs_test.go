@@ -131,8 +131,11 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	m.Exec("systemctl restart defx-default-dock-d-daily.timer") // asks again, and owes nothing
 	due := map[string]int{}
 	for line := range strings.Lines(record("long")) {
+		if strings.Contains(line, `"cut":true`) { // by the reboot, say: made up for
+			continue
+		}
 		at, _, _ := strings.Cut(line, ",")
-		if due[at]++; due[at] > 1 && !strings.Contains(line, `"cut":true`) {
+		if due[at]++; due[at] > 1 {
 			t.Errorf("two runs for one time:\n%s", record("long"))
 		}
 	}
