@@ -494,3 +494,25 @@ func TestFormat(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What is read of others is made of objects that are there already; what goes
+// wrong there is told by the name that the library's user wrote.
+func TestWhatIsReadTellsItsNameInErrors(t *testing.T) {
+	for expr, want := range map[string]string{
+		"defx.me.port(1)":                            "defx.me.port: a name is needed as text, not a value of type number",
+		"defx.dep('x').port('')":                     "defx.dep(x).port: the name is empty",
+		"defx.dep('').host":                          "defx.dep: the name is empty",
+		"defx.ref(3)":                                "defx.ref: a name is needed as text, not a value of type number",
+		"defx.peers.each(function(r) r.label(true))": "r.label: a name is needed as text, not a value of type boolean",
+		"defx.dep('x').here":                         "defx.dep(x).here is no value",
+		"defx.dep('x').here.here":                    "field does not exist: here",
+		"defx.all({ port: 'x' }).each(1)":            "defx.all(…).each: a function of one replica is needed, not a value of type number",
+		"defx.dep('x').join(1, function(r) 'x')":     "defx.dep(x).join: the separator is a text, not a value of type number",
+	} {
+		dir := folder(t, "-- defx.jsonnet --\n{ libs: { a: { f: "+fmt.Sprintf("(import 'defx/v1.libsonnet')%s", strings.TrimPrefix(expr, "defx"))+" } } }\n")
+		f := find(t, evaluate(t, lang.Config{Root: dir}), "a", "f")
+		if f.Err == nil || f.Err.Msg != want {
+			t.Errorf("%s: %v, not %q", expr, f.Err, want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/token"
 )
 
@@ -53,7 +54,7 @@ func fetch(g *graph.Graph, in backends.Input, template *graph.Resource) (string,
 	} else if strings.HasPrefix(f.region, "us-gov-") {
 		f.partition = "aws-us-gov"
 	}
-	fmt.Fprintf(&f.script, "region=%s domain=%s\n%s", f.region, f.domain, fetchScript)
+	fmt.Fprintf(&f.script, "region='%s' domain=%s\n%s", f.region, f.domain, fetchScript)
 	err := f.packages()
 	if err == nil {
 		err = f.secrets()
@@ -101,7 +102,6 @@ func (f *fetching) packages() *diag.Error {
 	}
 	folder := strings.Join([]string{"defx", f.g.Environment, f.g.Name, f.name}, "/")
 	f.may = append(f.may, statement{"Allow", "s3:GetObject", []string{fmt.Sprintf("arn:%s:s3:::%s/%s/*", f.partition, bucket, folder)}})
-	tags := []any{}
 	for _, hex := range slices.Sorted(maps.Keys(carried)) {
 		a, _ := f.in.Artifact(carried[hex])
 		key := folder + "/" + hex + ".tar"
@@ -110,11 +110,17 @@ func (f *fetching) packages() *diag.Error {
 			return err
 		}
 		r.Carries = []token.Token{carried[hex]}
-		tags = append(tags, map[string]any{"key": token.Lit("defx-package-" + a.Digest.Brief()), "value": outputOf(r.Address.String(), "key"), "propagateAtLaunch": false})
+		f.awaits("defx-package-"+a.Digest.Brief(), r, "key")
 		fmt.Fprintf(&f.script, "package '/%s/%s' %s %s\n", bucket, key, a.Kind, hex)
 	}
-	f.g.Resource(f.name + "-group").Fields["tag"] = tags // so that it waits for what its instances fetch
 	return nil
+}
+
+// awaits gives the group a tag that reads a resource: it changes after that was made, and what it does not read any more goes after it changed.
+func (f *fetching) awaits(tag string, r *graph.Resource, output string) {
+	fields := f.g.Resource(f.name + "-group").Fields
+	tags, _ := fields["tag"].([]any)
+	fields["tag"] = append(tags, map[string]any{"key": token.Lit(tag), "value": outputOf(r.Address.String(), output), "propagateAtLaunch": false})
 }
 
 // secrets reads the cloud's store.
@@ -144,6 +150,9 @@ func (f *fetching) secrets() *diag.Error {
 		if !secretNameRE.MatchString(name) {
 			return f.failed("secrets", "the cloud has no secret of the name %q", name).At(append(slices.Clone(f.s.SpecPath), "secrets", names[name])...).WithHint("letters, digits and _./-")
 		}
+		if full := prefix + name; service == "ssm" && strings.Contains(full, "/") && full[0] != '/' {
+			return diag.Errorf("", "a parameter %q cannot be: one with a slash begins with one", full).At("defaults", "ec2", "secretStore").WithHint("secretStore: 'ssm:/%s': the secret %s is the parameter /%s then", prefix, name, full)
+		}
 		arn := fmt.Sprintf("arn:%s:ssm:%s:*:parameter/%s", f.partition, f.region, strings.TrimPrefix(prefix+name, "/"))
 		if service == "secretsmanager" { // which adds six letters of its own
 			arn = fmt.Sprintf("arn:%s:secretsmanager:%s:*:secret:%s-??????", f.partition, f.region, prefix+name)
@@ -157,23 +166,28 @@ func (f *fetching) secrets() *diag.Error {
 
 // profile lets the instances do what they may.
 func (f *fetching) profile() *diag.Error {
-	policy := func(statements any) token.Text {
+	policy := func(statements any) string {
 		raw, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
 		if err != nil {
 			panic(err) // plain data always encodes
 		}
-		return token.Lit(string(raw))
+		return string(raw)
 	}
 	title := token.Lit(short(f.g.Environment+"-"+f.g.Name+"-"+f.name, 64))
 	role, err := f.add("-role", "aws.iamRole", map[string]any{"name": title,
-		"assume": policy([]any{map[string]any{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": map[string]any{"Service": "ec2." + f.domain}}})})
+		"assume": token.Lit(policy([]any{map[string]any{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": map[string]any{"Service": "ec2." + f.domain}}}))})
 	if err != nil {
 		return err
 	}
 	as := outputOf(role.Address.String(), "name")
-	if _, err := f.add("-may", "aws.iamRolePolicy", map[string]any{"name": token.Lit("fetch"), "role": as, "policy": policy(f.may)}); err != nil {
+	// Another policy is another resource, which the group refers to: the old one is there until the group has its new template.
+	allowed := policy(f.may)
+	d := digest.Bytes([]byte(allowed)).Brief()
+	may, err := f.add("-may-"+d, "aws.iamRolePolicy", map[string]any{"name": token.Lit("fetch-" + d), "role": as, "policy": token.Lit(allowed), "createBeforeDestroy": true})
+	if err != nil {
 		return err
 	}
+	f.awaits("defx-may", may, "name")
 	p, err := f.add("-profile", "aws.instanceProfile", map[string]any{"name": title, "role": as})
 	if err == nil {
 		f.template.Fields["iamInstanceProfile"] = map[string]any{"name": outputOf(p.Address.String(), "name")}

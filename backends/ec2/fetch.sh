@@ -1,8 +1,23 @@
 # What a service is made of, fetched by the instance itself with what its profile allows.
-# $region and $domain are said above. curl and openssl are needed.
+# $region and $domain are said above. curl is needed.
 store=/var/lib/defx/store
 hash() { sha256sum | cut -c1-64; }
-hmac() { printf %s "$2" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$1" | sed 's/.*= *//'; }
+
+# bytes N HEX MASK: N bytes, zeros where HEX has no more, each xor MASK, as printf takes them.
+bytes() (
+	n=$1 h=$2
+	while [ "$n" -gt 0 ]; do
+		rest=${h#??}
+		printf '\\%03o' $((0x0${h%"$rest"} ^ $3))
+		h=$rest n=$((n - 1))
+	done
+)
+
+# hmac KEY TEXT: in hex, with a key of up to 64 bytes. No other program is told the key: everybody here sees what programs are told.
+hmac() {
+	inner=$({ printf "$(bytes 64 "$1" 54)"; printf %s "$2"; } | hash)
+	{ printf "$(bytes 64 "$1" 92)"; printf "$(bytes 32 "$inner" 0)"; } | hash
+}
 meta() { curl -sSf -m 10 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/iam/security-credentials/$1"; }
 field() { printf %s "$who" | tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }
 
@@ -72,7 +87,7 @@ tree() {
 			sep=
 			while IFS= read -r n; do
 				e=$n l= x=
-				[ ! -L "$n" ] || l=$(readlink "$n")
+				[ ! -L "$n" ] || l=$(readlink -- "$n")
 				case $e$l in *[\"\\]*)
 					e=$(printf %s "$e" | sed 's/["\\]/\\&/g')
 					l=$(printf %s "$l" | sed 's/["\\]/\\&/g')
@@ -93,6 +108,14 @@ tree() {
 	} | hash
 }
 
+# is PATH DIGEST WANTED: or all ends here.
+is() {
+	[ "$2" = "$3" ] || {
+		echo "defx: $1 has digest $2, not $3" >&2
+		exit 1
+	}
+}
+
 # package PATH KIND DIGEST: into the store, if it is what it should be.
 package() {
 	[ ! -e "$store/$3" ] || return 0
@@ -100,17 +123,14 @@ package() {
 	rm -rf "$store/$3.unpacked"
 	mkdir -p "$store" "$store/$3.unpacked"
 	patiently ask s3 "$1"
+	[ "$2" != tar ] || is "$1" "$(hash <"$answer")" "$3" # of a folder only the content is known
 	tar -xf "$answer" -C "$store/$3.unpacked" --no-same-owner
 	cd "$store/$3.unpacked"
 	find . -type d -exec chmod 0755 {} +
 	find . -type f -perm /111 -exec chmod 0555 {} +
 	find . -type f ! -perm /111 -exec chmod 0444 {} +
-	if [ "$2" = tar ]; then got=$(hash <"$answer"); else got=$(tree); fi
+	[ "$2" = tar ] || is "$1" "$(tree)" "$3"
 	cd /
-	[ "$got" = "$3" ] || {
-		echo "defx: $1 has digest $got, not $3" >&2
-		exit 1
-	}
 	mv "$store/$3.unpacked" "$store/$3"
 	rm "$answer"
 }

@@ -1,8 +1,15 @@
 package ec2
 
 import (
+	"archive/tar"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -40,4 +47,92 @@ func TestInstancesReadSecretsAsTheyAre(t *testing.T) {
 			t.Fatalf("%q, want %q", got, value)
 		}
 	})
+}
+
+// TestInstancesSignAsEverybodyDoes, with shells alone.
+func TestInstancesSignAsEverybodyDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		key := rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, "key")
+		text := "-" + rapid.StringMatching(`[ -~\n]*[!-~]`).Draw(t, "text")
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte(text))
+		out, err := exec.Command("sh", "-c", "region=x domain=y\n"+fetchScript+`hmac "$1" "$2"`, "sh", hex.EncodeToString(key), text).Output()
+		if want := hex.EncodeToString(h.Sum(nil)); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Fatalf("%s, %v, want %s", out, err, want)
+		}
+	})
+}
+
+// TestNoProgramIsToldTheKeyOfAnInstance: what programs are told everybody on the
+// machine sees. There are no other programs than those that note it.
+func TestNoProgramIsToldTheKeyOfAnInstance(t *testing.T) {
+	const key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>'"+dir+"/told'\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sha256sum", "cut", "sed", "tr", "od", "date", "openssl"} {
+		if path, err := exec.LookPath(name); err == nil {
+			write(name, "exec "+path+" \"$@\"")
+		}
+	}
+	write("curl", `case "$*" in
+*/api/token) echo session ;;
+*/security-credentials/) echo role ;;
+*/security-credentials/role) echo '{"AccessKeyId" : "AKIDTEST", "SecretAccessKey" : "`+key+`", "Token" : "token"}' ;;
+*) while read -r line; do echo "$line"; done >'`+dir+`/sent'; echo 200 ;;
+esac`)
+	cmd := exec.Command("/bin/sh", "-c", "set -eu\nregion=eu-central-1 domain=amazonaws.com\n"+fetchScript+"answer=/dev/null\nask s3 /bucket/key")
+	cmd.Env = []string{"PATH=" + dir}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	told, err := os.ReadFile(filepath.Join(dir, "told"))
+	if err != nil || !bytes.Contains(told, []byte("https://s3.eu-central-1.amazonaws.com/bucket/key")) {
+		t.Fatalf("%v\n%s", err, told)
+	}
+	for _, k := range []string{key, hex.EncodeToString([]byte(key))} {
+		if bytes.Contains(told, []byte(k)) {
+			t.Errorf("a program was told the key:\n%s", told)
+		}
+	}
+	if sent, err := os.ReadFile(filepath.Join(dir, "sent")); err != nil || !strings.Contains(string(sent), "Credential=AKIDTEST/") {
+		t.Errorf("%v\n%s", err, sent)
+	}
+}
+
+// TestWhatIsNotThePackageIsNotUnpacked, but what is it.
+func TestWhatIsNotThePackageIsNotUnpacked(t *testing.T) {
+	var packed bytes.Buffer
+	w := tar.NewWriter(&packed)
+	if err := w.WriteHeader(&tar.Header{Name: "run", Mode: 0o755, Size: 2}); err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("hi"))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(packed.Bytes())
+	store := t.TempDir()
+	fetch := func(digest string) (string, error) {
+		cmd := exec.Command("sh", "-c", "set -eu\nregion=x domain=y\n"+fetchScript+"store="+store+"\nask() { cat >\"$answer\"; }\npackage /bucket/key tar "+digest)
+		cmd.Stdin = bytes.NewReader(packed.Bytes())
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	other := strings.Repeat("0", 64)
+	if out, err := fetch(other); err == nil || !strings.Contains(out, "has digest "+hex.EncodeToString(sum[:])+", not "+other) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if found, err := filepath.Glob(filepath.Join(store, "*/run")); err != nil || len(found) > 0 {
+		t.Errorf("unpacked: %v %v", found, err)
+	}
+	if out, err := fetch(hex.EncodeToString(sum[:])); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if got, err := os.ReadFile(filepath.Join(store, hex.EncodeToString(sum[:]), "run")); err != nil || string(got) != "hi" {
+		t.Errorf("%q %v", got, err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/defx-dev/defx/compile/plan"
@@ -50,34 +51,12 @@ are forgotten: rollback cannot go back to them any more.
 				return err
 			}
 			store := g.p.Store(g.at.name, g.at.env)
-			list, err := state.History(ctx, store, keep)
+			live, err := leadsTo(ctx, store, keep)
 			if err != nil {
 				return err
 			}
-			live := map[digest.Digest]bool{}
-			if err := state.NewReader(store).Each(ctx, list, func(r plan.Record) error {
-				if r.Object == "" || live[r.Object] {
-					return nil
-				}
-				live[r.Object] = true
-				var u plan.Unit
-				if err := state.Load(ctx, store, r.Object, &u); err != nil {
-					return fmt.Errorf("%s: %w", r.Address, err)
-				}
-				for _, a := range u.Artifacts {
-					live[a.Digest] = true
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			type result struct {
-				Machine string   `json:"machine"` // "": of modules, kept in the state's folder
-				Freed   uint64   `json:"freed"`
-				Gone    []string `json:"gone"`
-			}
 			var mu sync.Mutex
-			results := []result{}
+			results := []collected{}
 			errs := g.visit(ctx, g.names(), func(name string, c *agent.Client) error {
 				freed, gone, err := c.Collect(ctx, slices.Sorted(maps.Keys(live)), dry)
 				if err != nil {
@@ -85,23 +64,14 @@ are forgotten: rollback cannot go back to them any more.
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				results = append(results, result{name, freed, append([]string{}, gone...)})
+				results = append(results, collected{name, freed, append([]string{}, gone...)})
 				return nil
 			})
-			freed, gone, err := g.p.Shop(g.at.name, g.at.env).Collect(live, dry)
-			if err != nil {
-				return err
+			forgotten, modules, err := g.forget(ctx, store, keep, history, dry)
+			if len(modules.Gone) > 0 {
+				results = append(results, modules)
 			}
-			if len(gone) > 0 {
-				results = append(results, result{"", freed, gone})
-			}
-			slices.SortFunc(results, func(a, b result) int {
-				if a.Machine < b.Machine {
-					return -1
-				}
-				return 1
-			})
-			forgotten, err := forget(ctx, store, history, dry)
+			slices.SortFunc(results, func(a, b collected) int { return strings.Compare(a.Machine, b.Machine) })
 			end := silent(errs)
 			if err != nil {
 				if err = fmt.Errorf("the state was left as it is: %w", err); end != nil {
@@ -150,14 +120,64 @@ are forgotten: rollback cannot go back to them any more.
 	return cmd
 }
 
-// forget clears the state, unless an apply still has to say what it left.
-func forget(ctx context.Context, store *state.Dir, history int, dry bool) (state.Forgotten, error) {
-	unfinished, err := apply.ReadUnfinished(store.Path())
-	if err == nil && unfinished != nil {
-		err = errors.New("an apply was interrupted\n    hint: defx apply finishes it")
-	}
+// collected is what gc removed of one place.
+type collected struct {
+	Machine string   `json:"machine"` // "": of modules, kept in the state's folder
+	Freed   uint64   `json:"freed"`
+	Gone    []string `json:"gone"`
+}
+
+// leadsTo lists the units and artifacts of the newest generations.
+func leadsTo(ctx context.Context, store *state.Dir, keep int) (map[digest.Digest]bool, error) {
+	list, err := state.History(ctx, store, keep)
 	if err != nil {
-		return state.Forgotten{}, err
+		return nil, err
 	}
-	return state.Forget(ctx, store, history, dry)
+	live := map[digest.Digest]bool{}
+	return live, state.NewReader(store).Each(ctx, list, func(r plan.Record) error {
+		if r.Object == "" || live[r.Object] {
+			return nil
+		}
+		live[r.Object] = true
+		var u plan.Unit
+		if err := state.Load(ctx, store, r.Object, &u); err != nil {
+			return fmt.Errorf("%s: %w", r.Address, err)
+		}
+		for _, a := range u.Artifacts {
+			live[a.Digest] = true
+		}
+		return nil
+	})
+}
+
+// forget clears the folder of the state, while nobody applies and if no apply still
+// has to say what it left.
+func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int, dry bool) (out state.Forgotten, modules collected, err error) {
+	clear := func(ctx context.Context) error {
+		unfinished, err := apply.ReadUnfinished(store.Path())
+		if err == nil && unfinished != nil {
+			err = errors.New("an apply was interrupted\n    hint: defx apply finishes it")
+		}
+		if err != nil {
+			return err
+		}
+		live, err := leadsTo(ctx, store, keep)
+		if err != nil {
+			return err
+		}
+		if modules.Freed, modules.Gone, err = g.p.Shop(g.at.name, g.at.env).Collect(live, dry); err != nil {
+			return err
+		}
+		out, err = state.Forget(ctx, store, history, dry)
+		return err
+	}
+	if head, err := store.Head(ctx); err != nil || head.Generation == 0 {
+		return out, modules, err // nothing is written where nothing was applied
+	}
+	if dry {
+		err = clear(ctx)
+	} else {
+		err = state.Alone(ctx, store, "gc", clear)
+	}
+	return out, modules, err
 }

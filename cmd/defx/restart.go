@@ -20,7 +20,8 @@ func restartCommand(o *options) *cobra.Command {
 		Long: `Restart what runs, without changing what it is, and wait until it is ready. A unit that
 has its times runs now. While an apply is at work on the machine, it waits for that.
 What stands behind a balancer of the cloud is taken out first, and put back when it is
-ready again; if it does not become ready it stays out.
+ready again; if it does not become ready it stays out, until a restart or an apply that
+succeeds. What else is in doubt stays as it is.
 
 ` + exitCodes,
 		Example: "  defx restart shop/web\n  defx restart hydra/hydra-web#0 -e prod",
@@ -71,14 +72,14 @@ func (g *ground) isBehind(address string) bool {
 // restartApart starts anew what is taken out from behind its balancers meanwhile: an
 // apply of what stands, whose journal tells if it does not come to its end.
 func (g *ground) restartApart(ctx context.Context, address string) error {
-	w, err := g.p.Standing(ctx, g.at.name, g.at.env, g.gen, g.at.machines())
+	w, err := g.p.Standing(ctx, g.at.name, g.at.env, g.gen, g.at.machines(), address)
 	if err != nil {
 		return err
 	}
 	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, g.gen.Revision
 	w.Tell = func(e apply.Event) {
 		if e.Outcome == apply.Failed {
-			err = errors.Join(err, fmt.Errorf("%w\n    hint: defx apply puts it behind its balancer again, once it can", e.Err))
+			err = errors.Join(err, fmt.Errorf("%w\n    hint: another restart or defx apply puts it behind its balancer again, once it can", e.Err))
 		}
 	}
 	res, failed := apply.Run(ctx, w)

@@ -164,6 +164,10 @@ The state is read; the machine is not asked.
 					return err
 				}
 				now, before := on(a), on(b)
+				if gen == forgotten(list) { // what it did is not known any more
+					known = known || len(now) > 0
+					break
+				}
 				for _, a := range slices.Sorted(maps.Keys(now)) {
 					switch was, stood := before[a]; {
 					case !stood:
@@ -186,6 +190,10 @@ The state is read; the machine is not asked.
 			}
 			if o.json {
 				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "MachineHistory", "machine": args[0], "generations": events})
+			}
+			if len(events) == 0 && forgotten(list) != nil {
+				fmt.Printf("Nothing changed on %s since generation %d; what was before is forgotten.\n", args[0], forgotten(list).Number)
+				return nil
 			}
 			if len(events) == 0 {
 				fmt.Printf("Nothing of %s (%s) was ever on %s.\n", g.at.name, g.at.env, args[0])

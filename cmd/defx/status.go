@@ -28,6 +28,7 @@ type stands struct {
 	State      string        `json:"state"` // deployed, held, failed (it is what it was before), or unknown after an interrupted apply
 	Generation int           `json:"generation"`
 	Since      time.Time     `json:"since"`
+	Earlier    bool          `json:"earlier,omitempty"` // it stood so before: gc forgot since when
 	Protected  bool          `json:"protected,omitempty"`
 	Running    *agent.State  `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
 	Drift      []string      `json:"drift,omitempty"`   // with --refresh: what is not as it was left
@@ -76,7 +77,7 @@ services, edited or missing files, foreign drop-ins.
 			for _, r := range g.Records {
 				since := cmp.Or(sinces[r.Address], g) // an apply may have ended between two looks
 				u := stands{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, State: "deployed",
-					Generation: since.Number, Since: since.Applied, Protected: r.Protect || r.Stateful}
+					Generation: since.Number, Since: since.Applied, Earlier: forgotten(list) == since, Protected: r.Protect || r.Stateful}
 				switch {
 				case r.Digest == "" || unfinished != nil && unfinished.Units[r.Address] != nil:
 					u.State = "unknown"
@@ -143,7 +144,11 @@ services, edited or missing files, foreign drop-ins.
 				if u.Protected {
 					st += ", protected"
 				}
-				row := []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), st, age(u.Since)}
+				since := age(u.Since)
+				if u.Earlier {
+					since = "over " + since
+				}
+				row := []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), st, since}
 				if refresh {
 					row = append(row, u.runs(dumb[u.Machine]))
 				}
@@ -253,6 +258,14 @@ func (u *stands) when() string {
 		out += ", next " + u.Runs.Next.Local().Format(format)
 	}
 	return out
+}
+
+// forgotten is the oldest generation of a history of which gc forgot what was before it; nil if nothing was forgotten.
+func forgotten(history []*state.Generation) *state.Generation {
+	if n := len(history); n > 0 && history[n-1].Parent != "" {
+		return history[n-1]
+	}
+	return nil
 }
 
 func age(t time.Time) string {

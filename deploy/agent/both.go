@@ -70,9 +70,9 @@ func (b *both) check(ctx context.Context, docker bool) error {
 
 func (b *both) Reload(ctx context.Context) error { return b.systemd.Reload(ctx) }
 
-// timers is the engine's socket, if systemd runs here and takes units of ours.
+// timers is the engine's socket, if systemd runs here, takes units of ours, and knows time zones.
 func (b *both) timers(ctx context.Context) string {
-	if b.check(ctx, false) != nil || unix.Access(unitDir, unix.W_OK) != nil {
+	if b.check(ctx, false) != nil || unix.Access(unitDir, unix.W_OK) != nil || unix.Access(engine.Zones, unix.R_OK) != nil {
 		return ""
 	}
 	return b.engine.Path()

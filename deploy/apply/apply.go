@@ -247,7 +247,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	defer w.Store.Release(lasting, lease)
 	held, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
-	go w.renew(held, lease, lost)
+	go state.Keep(held, w.Store, lease, w.leaseTime(), lost)
 
 	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
 	r.token.Store(lease.Token)
@@ -287,24 +287,6 @@ func (w *Work) acquire(ctx context.Context) (state.Lease, error) {
 		case <-ctx.Done():
 			return l, err
 		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// renew keeps the lease alive. When that fails nothing more is begun: the
-// fencing token keeps what is under way from doing harm.
-func (w *Work) renew(ctx context.Context, l state.Lease, lost context.CancelCauseFunc) {
-	every := time.NewTicker(w.leaseTime() / 3)
-	defer every.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-every.C:
-			if err := w.Store.Renew(ctx, l, w.leaseTime()); err != nil && ctx.Err() == nil {
-				lost(err)
-				return
-			}
 		}
 	}
 }
@@ -441,6 +423,9 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	planObject, err := state.PutPlan(lasting, r.w.Store, full)
 	if err != nil {
 		return nil, err
+	}
+	if r.w.Restart != "" && gen != nil { // what is meant to be is what it was, and more than what is certain to stand
+		cs.Plan, planObject = gen.Plan, gen.PlanObject
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,

@@ -12,11 +12,20 @@ import (
 )
 
 // behind lists what leads users to a service: it is taken out before the
-// service stops, so that nobody is sent to who is not there.
+// service stops, so that nobody is sent to who is not there. What is in doubt
+// counts as out; before a restart only if its own state says so, too.
 func (r *run) behind(service string) []plan.Record {
 	var out []plan.Record
 	for _, rec := range r.leads {
-		if rec.Digest != "" && slices.Contains(rec.Follows, service) {
+		if !slices.Contains(rec.Follows, service) {
+			continue
+		}
+		in := rec.Digest != ""
+		if !in && r.w.Restart == service {
+			targets, err := r.w.Modules.Targets(rec.Address)
+			in = err != nil || len(targets) > 0
+		}
+		if in {
 			out = append(out, rec)
 		}
 	}

@@ -1,10 +1,39 @@
 package apply
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/terraform"
 )
+
+// TestWhatMayBeBehindABalancerIsTakenOutBeforeARestart, though nobody knows for certain.
+func TestWhatMayBeBehindABalancerIsTakenOutBeforeARestart(t *testing.T) {
+	r := &run{w: &Work{Restart: "app/web#0", Modules: &terraform.Shop{Dir: t.TempDir()}}}
+	r.note([]plan.Record{{Address: "module/front-0", Follows: []string{"app/web#0"}, Drain: 1}, {Address: "module/front-1", Digest: "sha256:1", Follows: []string{"app/web#1"}, Drain: 1}})
+	if len(r.behind("app/web#0")) != 0 || len(r.behind("app/web#1")) != 1 {
+		t.Error("what stands nowhere is out")
+	}
+	dir := filepath.Join(r.w.Modules.Dir, "front-0")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"main.tf.json": `{"provider":{"aws":{"region":"eu-central-1"}}}`,
+		"terraform.tfstate": `{"resources":[{"type":"aws_lb_target_group_attachment","instances":[{"attributes":{"target_group_arn":"arn:x","target_id":"i-1","port":80}}]}]}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.behind("app/web#0")) != 1 {
+		t.Error("users are led there")
+	}
+	r.w.Restart = ""
+	if len(r.behind("app/web#0")) != 0 {
+		t.Error("an apply makes it certain first")
+	}
+}
 
 // TestATurnIsOverWhenTheReplicaIsBehindItsBalancerAgain: or all of them would be out at once.
 func TestATurnIsOverWhenTheReplicaIsBehindItsBalancerAgain(t *testing.T) {

@@ -53,6 +53,11 @@ func TestInstancesDigestFoldersAlike(t *testing.T) {
 			}
 		},
 		func() {
+			if err := os.Symlink("bin", filepath.Join(dir, "-l")); err != nil { // for readlink no option
+				t.Fatal(err)
+			}
+		},
+		func() {
 			if err := os.Mkdir(filepath.Join(dir, "empty"), 0o755); err != nil {
 				t.Fatal(err)
 			}

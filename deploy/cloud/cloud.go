@@ -45,17 +45,28 @@ func (s *Silent) Error() string { return s.err.Error() }
 func (s *Silent) Unwrap() error { return s.err }
 
 // Well waits until the balancer finds a target well. Of one that no balancer
-// leads to nothing is waited for.
+// leads to nothing is waited for. What cannot be asked now may be asked later:
+// only where nothing was ever told is the cloud Silent.
 func Well(ctx context.Context, t Target) error {
 	until := time.Now().Add(patience)
+	told := false
 	for {
 		state, why, err := health(ctx, t)
+		silent, is := errors.AsType[*Silent](err)
+		told = told || err == nil
 		switch {
-		case err != nil:
-			return err
-		case state == "healthy" || why == "Target.NotInUse" || why == "Target.HealthCheckDisabled":
+		case err == nil && (state == "healthy" || why == "Target.NotInUse" || why == "Target.HealthCheckDisabled"):
 			return nil
-		case time.Now().After(until):
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case is && !told:
+			return silent
+		case time.Now().Before(until):
+		case !told:
+			return &Silent{err}
+		case err != nil:
+			return fmt.Errorf("its balancer did not find it well, and does not tell any more after %s: %w\n    hint: the next defx apply asks again", patience, err)
+		default:
 			return fmt.Errorf("its balancer does not find it well after %s: %s, %s\n    hint: the cloud's console tells what it asked, and defx logs what it heard", patience, state, why)
 		}
 		if err := pause(ctx, interval); err != nil {
@@ -78,7 +89,7 @@ func Drained(ctx context.Context, t Target, most time.Duration) error {
 			return nil
 		}
 		wait := interval
-		if err != nil {
+		if _, silent := errors.AsType[*Silent](err); silent {
 			wait = most
 		}
 		pause(bound, wait)
@@ -95,7 +106,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// health is what a balancer says of a target.
+// health is what a balancer says of a target. An error that is not Silent may be over soon.
 func health(ctx context.Context, t Target) (state, why string, err error) {
 	form := url.Values{"Action": {"DescribeTargetHealth"}, "Version": {"2015-12-01"}, "TargetGroupArn": {t.Group}, "Targets.member.1.Id": {t.ID}}
 	if t.Port > 0 {
@@ -105,19 +116,8 @@ func health(ctx context.Context, t Target) (state, why string, err error) {
 		State string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>State"`
 		Why   string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>Reason"`
 	}
-	for tries := 1; ; tries++ { // what fails once may well succeed a little later
-		err = ask(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
-		if _, silent := errors.AsType[*Silent](err); err == nil || silent || tries == 5 {
-			break
-		}
-		if err := pause(ctx, interval); err != nil {
-			return "", "", err
-		}
-	}
-	if err != nil {
-		return "", "", &Silent{err}
-	}
-	return doc.State, doc.Why, nil
+	err = ask(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
+	return doc.State, doc.Why, err
 }
 
 // ask does one question of an interface that takes forms.
@@ -153,7 +153,7 @@ func ask(ctx context.Context, region, id, service string, form url.Values, into 
 	}
 	if res.StatusCode != http.StatusOK {
 		err := fmt.Errorf("%s: %s", form.Get("Action"), res.Status)
-		if res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests && !bytes.Contains(raw, []byte("Throttling")) {
+		if res.StatusCode == http.StatusNotImplemented || res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests && !bytes.Contains(raw, []byte("Throttling")) {
 			return &Silent{err}
 		}
 		return err

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,7 +17,7 @@ import (
 )
 
 // says is a cloud that answers questions of health one after the other; the
-// last answer stays. "403" and "500" are answers of no health.
+// last answer stays. "403", "429", "500" and "501" are answers of no health; "cut" is none.
 func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 	t.Helper()
 	var asked atomic.Int32
@@ -32,8 +34,11 @@ func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 		switch state {
 		case "403":
 			http.Error(w, "<Code>AccessDenied</Code>", http.StatusForbidden)
-		case "500":
-			http.Error(w, "", http.StatusInternalServerError)
+		case "429", "500", "501":
+			code, _ := strconv.Atoi(state)
+			http.Error(w, "", code)
+		case "cut":
+			panic(http.ErrAbortHandler)
 		default:
 			fmt.Fprintf(w, `<DescribeTargetHealthResponse xmlns="x"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>%s</State><Reason>%s</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`, state, why)
 		}
@@ -59,6 +64,47 @@ func TestATargetIsWaitedForUntilItIsWell(t *testing.T) {
 	}
 }
 
+// TestABlipDoesNotEndTheWaiting, however many questions it takes; nor who may not ask for a while, once somebody could.
+func TestABlipDoesNotEndTheWaiting(t *testing.T) {
+	long := func(answer string) []string { return slices.Repeat([]string{answer}, 12) }
+	for _, answers := range [][]string{
+		slices.Concat(long("500"), []string{"healthy"}),
+		slices.Concat(long("429"), []string{"initial Elb.RegistrationInProgress"}, long("cut"), []string{"healthy"}),
+		slices.Concat([]string{"initial Elb.RegistrationInProgress"}, long("403"), []string{"healthy"}),
+	} {
+		target, asked := says(t, answers...)
+		if err := Well(t.Context(), target); err != nil || int(asked.Load()) < len(answers) {
+			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
+		}
+	}
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute) // of a test that fails
+	defer cancel()
+	target, asked := says(t, slices.Concat(long("500"), []string{"unused Target.NotRegistered"})...)
+	if err := Drained(limited, target, time.Hour); err != nil || asked.Load() != 13 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+}
+
+// TestWhoStopsTellingIsNotTakenForWell: what was not well when it was last told may still not be.
+func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
+	target, asked := says(t, "initial Elb.RegistrationInProgress", "500")
+	patience = 100 * time.Millisecond
+	err := Well(t.Context(), target)
+	if _, silent := errors.AsType[*Silent](err); err == nil || asked.Load() > 1 && (silent || !strings.Contains(err.Error(), "500")) {
+		t.Errorf("%v, asked %d times", err, asked.Load())
+	}
+	target, _ = says(t, "500") // nobody is there
+	patience = 0
+	if _, silent := errors.AsType[*Silent](Well(t.Context(), target)); !silent {
+		t.Error("where nothing is ever told, nobody waits for it")
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := Well(ended, target); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // TestATargetThatIsNeverWell is told so, with the balancer's own reason.
 func TestATargetThatIsNeverWell(t *testing.T) {
 	target, _ := says(t, "unhealthy Target.FailedHealthChecks")
@@ -70,10 +116,12 @@ func TestATargetThatIsNeverWell(t *testing.T) {
 
 // TestWhoMayNotAskHearsSo: nothing is waited for then.
 func TestWhoMayNotAskHearsSo(t *testing.T) {
-	target, asked := says(t, "403")
-	err := Well(t.Context(), target)
-	if _, silent := errors.AsType[*Silent](err); !silent || asked.Load() != 1 {
-		t.Errorf("%v, asked %d times", err, asked.Load())
+	for _, answer := range []string{"403", "501"} {
+		target, asked := says(t, answer)
+		err := Well(t.Context(), target)
+		if _, silent := errors.AsType[*Silent](err); !silent || asked.Load() != 1 {
+			t.Errorf("%s: %v, asked %d times", answer, err, asked.Load())
+		}
 	}
 }
 

@@ -74,7 +74,11 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 			return err
 		}
-		return e.portsFree(ctx, api, unit, &c, replaced)
+		if c.Pod == "" {
+			return e.portsFree(ctx, api, unit, &c, replaced)
+		}
+		// Members look at the same ports: one must neither meet with the other's look, nor with their pod that starts meanwhile.
+		return e.alone("pod "+baseOf(c.Pod), func() error { return e.portsFree(ctx, api, unit, &c, replaced) })
 	})
 }
 

@@ -15,11 +15,17 @@ import (
 	"github.com/moby/moby/client"
 )
 
+// Zones is where a machine keeps its time zones.
+const Zones = "/usr/share/zoneinfo"
+
 // startJob makes a job whose time systemd keeps ready to be run.
 func (e *Engine) startJob(ctx context.Context, api *client.Client, unit string) error {
-	var cron docker.Cron
-	if _, err := read(unit, &cron); err != nil {
+	cron, _, err := timesOf(unit)
+	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(filepath.Join(Zones, cron.Timezone)); err != nil && cron.Timezone != "UTC" { // its timer would never come due
+		return fmt.Errorf("the time zone %q is not on this machine, where systemd looks for it: its package tzdata, or tzdata-legacy, has it", cron.Timezone)
 	}
 	if err := e.alone("runner", installRunner); err != nil {
 		return fmt.Errorf("%s: %w", docker.Runner, err)

@@ -63,9 +63,8 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"},
 			{Type: mount.TypeBind, Source: RunsDir, Target: RunsDir},
 		}}
-	const zones = "/usr/share/zoneinfo"
-	if _, err := os.Stat(zones); err == nil {
-		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: zones, Target: zones, ReadOnly: true})
+	if _, err := os.Stat(Zones); err == nil {
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: Zones, Target: Zones, ReadOnly: true})
 	}
 	if err := e.createNamed(ctx, api, unit, config, host, nil); err != nil {
 		return err

@@ -49,7 +49,7 @@ func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Atta
 	if d.Generation == nil {
 		return nil, errUncertain
 	}
-	w, err := p.Standing(ctx, d.Name, d.Environment, d.Generation, d.Graph.Machines)
+	w, err := p.Standing(ctx, d.Name, d.Environment, d.Generation, d.Graph.Machines, "")
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,10 @@ func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Atta
 var errUncertain = errors.New("nothing stands for certain: it was never applied, or an apply was interrupted\n    hint: defx apply comes first")
 
 // Standing is the work of making what stands in an environment what it is:
-// nothing, until somebody asks for more.
-func (p *Project) Standing(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine) (*apply.Work, error) {
+// nothing, until somebody asks for more. Of what stands nothing may be in doubt;
+// if a unit is only to start anew, it alone: what leads users there is to be
+// what it was meant to be, and the rest stays in doubt.
+func (p *Project) Standing(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine, again string) (*apply.Work, error) {
 	store := p.Store(deployment, environment)
 	w := &apply.Work{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Good: map[string]map[string]json.RawMessage{}, Machines: machines,
 		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(deployment, environment),
@@ -86,11 +88,22 @@ func (p *Project) Standing(ctx context.Context, deployment, environment string, 
 	} else if unfinished != nil {
 		return nil, errUncertain
 	}
+	doubtful := map[string]bool{}
 	for _, r := range gen.Records {
-		if r.Digest == "" {
-			return nil, diag.Errorf(r.Address, "nobody knows what stands of it").WithHint("defx apply finds out, and mends it")
+		u := r.Placed()
+		if r.Digest == "" && again != "" && r.Drain > 0 && slices.Contains(r.Follows, again) {
+			var err error
+			if u, err = meant(ctx, store, gen, r, again); err != nil {
+				return nil, err
+			}
+		} else if r.Digest == "" && (again == "" || r.Address == again) {
+			return nil, unknown(r.Address)
 		}
-		w.Plan.Units = append(w.Plan.Units, r.Placed())
+		doubtful[r.Address] = u.Digest == ""
+		w.Plan.Units = append(w.Plan.Units, u)
+	}
+	if again != "" {
+		w.Held = func(address string) bool { return doubtful[address] }
 	}
 	slices.SortFunc(w.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	for lib, object := range gen.Good {
@@ -101,4 +114,35 @@ func (p *Project) Standing(ctx context.Context, deployment, environment string, 
 		w.Good[lib] = funcs
 	}
 	return w, nil
+}
+
+func unknown(address string) *diag.Error {
+	return diag.Errorf(address, "nobody knows what stands of it").WithHint("defx apply finds out, and mends it")
+}
+
+// meant is what leads users to a service and is in doubt, as the plan says it if
+// the service is what the plan says, and else as it was when it was last whole.
+// What was to go stays in doubt.
+func meant(ctx context.Context, store state.Store, gen *state.Generation, r plan.Record, service string) (plan.Placed, error) {
+	last, err := state.LoadPlan(ctx, store, gen)
+	if err != nil {
+		return r.Placed(), err
+	}
+	i := slices.IndexFunc(gen.Records, func(r plan.Record) bool { return r.Address == service })
+	if s := last.Find(service); i >= 0 && s != nil && s.Digest == gen.Records[i].Digest {
+		if u := last.Find(r.Address); u != nil {
+			return *u, nil
+		}
+		return r.Placed(), nil
+	}
+	if r.Object == "" {
+		return r.Placed(), unknown(r.Address)
+	}
+	var u plan.Unit
+	if err := state.Load(ctx, store, r.Object, &u); err != nil {
+		return r.Placed(), err
+	}
+	whole := r.Placed()
+	whole.Digest, err = u.Digest()
+	return whole, err
 }

@@ -145,18 +145,19 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	c := p.Config
 	c.Known = func(entry lang.Result, libraries []string) { g = p.ground(ctx, entry, libraries) }
 	res, err := lang.Evaluate(ctx, c)
-	if err == nil && !g.of(res) {
-		var libraries []string
-		for _, l := range res.Libraries {
-			libraries = append(libraries, l.Name)
-		}
-		g = p.ground(ctx, *res, libraries)
-	}
 	if g != nil {
 		<-g.laid
 	}
 	if err != nil {
 		return nil, err
+	}
+	if !g.of(res) {
+		var libraries []string
+		for _, l := range res.Libraries {
+			libraries = append(libraries, l.Name)
+		}
+		g = p.ground(ctx, *res, libraries)
+		<-g.laid
 	}
 	if g.err != nil {
 		return nil, g.err

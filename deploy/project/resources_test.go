@@ -2,6 +2,7 @@ package project_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/token"
 )
 
 // sound is a deployment without a mistake. Each line of it can be made wrong.
@@ -284,6 +286,44 @@ func TestMistakesOfScaledServices(t *testing.T) {
 	if own, _ := evaluated(t, strings.Replace(scaled, "max: 2 }", "max: 2, profile: 'ours' }", 1)); strings.Contains(string(own.Rendered.Units["module/app-web"].Payload.Run), "aws_iam_role") {
 		t.Error("a role is made although a profile is named")
 	}
+	// What instances may is another resource when it is another right: those of the template that still counts keep theirs.
+	policy := func(d *project.Desired) string {
+		var module struct {
+			Resource struct {
+				Policies map[string]struct {
+					Name      string
+					Lifecycle struct {
+						First bool `json:"create_before_destroy"`
+					}
+				} `json:"aws_iam_role_policy"`
+				Groups map[string]struct{ Tag []struct{ Key, Value string } } `json:"aws_autoscaling_group"`
+			}
+		}
+		m, err := ec2.Realize(d.Rendered.Units["module/app-web"].Payload, func(token.Token) (string, bool) { return "known", true })
+		if err == nil {
+			err = json.Unmarshal(m.JSON, &module)
+		}
+		if err != nil || len(module.Resource.Policies) != 1 || len(module.Resource.Groups) != 1 {
+			t.Fatalf("%v\n%s", err, m.JSON)
+		}
+		for name, p := range module.Resource.Policies {
+			reads := false
+			for _, g := range module.Resource.Groups {
+				for _, tag := range g.Tag {
+					reads = reads || tag.Key == "defx-may" && tag.Value == "${aws_iam_role_policy."+name+".name}"
+				}
+			}
+			if !p.Lifecycle.First || !reads {
+				t.Errorf("it does not outlive the change of its group:\n%s", m.JSON)
+			}
+			return name + " " + p.Name
+		}
+		return ""
+	}
+	other, _ := evaluated(t, strings.Replace(scaled, "'app/db'", "'app/store'", 1))
+	if a, b := policy(d), policy(other); a == b || strings.Fields(a)[1] == strings.Fields(b)[1] {
+		t.Errorf("%s and %s are in each other's way", a, b)
+	}
 	for name, m := range map[string]struct{ old, new, want string }{
 		"no bucket":              {"bucket: id('packages'), ", "", "fetch its package from a bucket, and none is named"},
 		"no name of a bucket":    {"id('packages'), s", "'Packages', s", `"Packages" is not a name of a bucket`},
@@ -293,6 +333,8 @@ func TestMistakesOfScaledServices(t *testing.T) {
 		"no store of secrets":    {", secretStore: 'secretsmanager:prod/'", "", "where do instances that the cloud makes find its secrets?"},
 		"an unknown store":       {"'secretsmanager:prod/'", "'vault:prod/'", `"vault:prod/" is no store of secrets`},
 		"a store of a wrong way": {"'secretsmanager:prod/'", "'ssm:$(x)/'", "is no store of secrets"},
+		"a path without a root":  {"'secretsmanager:prod/'", "'ssm:prod/'", `a parameter "prod/app/db" cannot be: one with a slash begins with one`},
+		"a path by its name":     {"'secretsmanager:prod/'", "'ssm:'", `a parameter "app/db" cannot be`},
 		"a secret of a bad name": {"'app/db'", "'an other'", "the cloud has no secret of the name"},
 		"a taken name":           {"vpc: {", "'app-web-role': { type: 'aws.queue' }, vpc: {", `would be called "app-web-role", which is taken`},
 		"data of its own":        {"ports:", "dirs: { state: 'web' }, ports:", "instances of a group come and go"},

@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/lang/digest"
@@ -18,22 +17,12 @@ type Forgotten struct {
 
 // Forget removes what no generation leads to: what applies that failed or were
 // killed left behind. With keep, generations older than the newest so many go
-// too. It fails with *Busy while somebody is at work.
+// too. The caller holds a lease on all addresses, unless it is dry.
 func Forget(ctx context.Context, s Store, keep int, dry bool) (Forgotten, error) {
 	var out Forgotten
 	head, err := s.Head(ctx)
 	if err != nil || head.Generation == 0 {
 		return out, err
-	}
-	if !dry {
-		lease, err := s.Acquire(ctx, nil, Self("gc"), time.Hour)
-		if err != nil {
-			return out, err
-		}
-		defer s.Release(ctx, lease)
-		if head, err = s.Head(ctx); err != nil {
-			return out, err
-		}
 	}
 	all, err := History(ctx, s, 0)
 	if err != nil {

@@ -27,8 +27,8 @@ type Generation struct {
 	Plan        digest.Digest            `json:"plan"`               // its name
 	PlanObject  digest.Digest            `json:"planObject"`         // where PutPlan keeps it
 	ChangeSet   digest.Digest            `json:"changeSet"`          //
-	Records     []plan.Record            `json:"records,omitempty"`  // sorted by address: what stands; kept in sheets, and read with Current or a Reader
-	Sheets      []Sheet                  `json:"sheets,omitempty"`   // where the records are
+	Records     []plan.Record            `json:"-"`                  // sorted by address: what stands; kept in sheets, and read with Current or a Reader
+	Sheets      []Sheet                  `json:"-"`                  // where the records are
 	Machines    []*graph.Machine         `json:"machines"`           // how they were reached
 	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → the one that it had in the generation before
 	Good        map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
@@ -38,6 +38,45 @@ type Generation struct {
 	Applied     time.Time                `json:"applied"`            //
 	By          string                   `json:"by"`                 // user@host
 	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's folder
+}
+
+// MarshalJSON says under "records" where they are.
+func (g Generation) MarshalJSON() ([]byte, error) {
+	type plain Generation
+	return json.Marshal(struct {
+		plain
+		Records inSheets `json:"records"`
+	}{plain(g), inSheets{g.Sheets}})
+}
+
+type inSheets struct {
+	Sheets []Sheet `json:"sheets"`
+}
+
+// UnmarshalJSON reads "records" of versions before the sheets too, which were the
+// records themselves.
+func (g *Generation) UnmarshalJSON(raw []byte) error {
+	type plain Generation
+	kept := struct {
+		*plain
+		Records json.RawMessage `json:"records"`
+	}{plain: (*plain)(g)}
+	if err := json.Unmarshal(raw, &kept); err != nil {
+		return err
+	}
+	if g.APIVersion != "" && g.APIVersion != plan.APIVersion {
+		return fmt.Errorf("it is written in %s, and this defx knows %s: another version of defx applied it", g.APIVersion, plan.APIVersion)
+	}
+	if len(kept.Records) > 0 && kept.Records[0] == '{' {
+		var in inSheets
+		err := json.Unmarshal(kept.Records, &in)
+		g.Sheets = in.Sheets
+		return err
+	}
+	if len(kept.Records) == 0 {
+		return nil
+	}
+	return json.Unmarshal(kept.Records, &g.Records)
 }
 
 // Back gives the address that an address of the newest generation had in the
@@ -314,8 +353,8 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 	}
 	a, errA := r.index(newer)
 	b, errB := r.index(older)
-	if errA != nil || errB != nil {
-		return nil, nil, errA
+	if err := errors.Join(errA, errB); err != nil {
+		return nil, nil, err
 	}
 	only := func(list, other []Sheet) (out []plan.Record, err error) {
 		known := map[digest.Digest]bool{}

@@ -197,7 +197,7 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	var busy *state.Busy
-	if _, err := state.Forget(ctx, b.store, 0, false); !errors.As(err, &busy) {
+	if err := state.Alone(ctx, b.store, "gc", func(context.Context) error { t.Error("and went on"); return nil }); !errors.As(err, &busy) {
 		t.Errorf("while somebody is at work: %v", err)
 	}
 	b.store.Release(ctx, lease)
@@ -254,7 +254,10 @@ func TestForgettingRacesWithWork(t *testing.T) {
 		for ctx.Err() == nil {
 			var busy *state.Busy
 			time.Sleep(5 * time.Millisecond)
-			if _, err := state.Forget(context.Background(), s, 3, false); err != nil && !errors.As(err, &busy) {
+			if err := state.Alone(context.Background(), s, "gc", func(ctx context.Context) error {
+				_, err := state.Forget(ctx, s, 3, false)
+				return err
+			}); err != nil && !errors.As(err, &busy) {
 				t.Errorf("forgetting: %v", err)
 				return
 			}
@@ -342,7 +345,7 @@ func TestAStateOfFormerVersionsIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := &state.Generation{Number: n + 1, Parent: b.head.Object, PlanObject: put(p), Records: slices.Clone(records)}
-		head := state.Head{Generation: n + 1, Object: put(g)}
+		head := state.Head{Generation: n + 1, Object: put(map[string]any{"number": n + 1, "parent": g.Parent, "planObject": g.PlanObject, "records": records})}
 		if err := b.store.Swap(ctx, b.head, head); err != nil {
 			t.Fatal(err)
 		}
@@ -366,5 +369,14 @@ func TestAStateOfFormerVersionsIsRead(t *testing.T) {
 	}
 	if got, err := state.Forget(ctx, b.store, 2, false); err != nil || got.Generations != 1 {
 		t.Errorf("%+v, %v", got, err)
+	}
+
+	// One of a version to come is not taken for something else.
+	head := state.Head{Generation: 4, Object: put(map[string]any{"apiVersion": "defx/v9", "number": 4, "parent": b.head.Object})}
+	if err := b.store.Swap(ctx, b.head, head); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := state.Current(ctx, b.store); err == nil || !strings.Contains(err.Error(), "generation 4: it is written in defx/v9, and this defx knows") {
+		t.Errorf("%v", err)
 	}
 }

@@ -96,3 +96,39 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 	}
 	return json.Unmarshal(raw, v)
 }
+
+// Keep keeps a lease alive until ctx ends. When that fails nothing more is to be
+// begun: lost is told why. The fencing token keeps what is under way from doing harm.
+func Keep(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
+	every := time.NewTicker(ttl / 3)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-every.C:
+			if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
+				lost(err)
+				return
+			}
+		}
+	}
+}
+
+// Alone runs f under a lease on all addresses, or fails with *Busy. The context of f
+// ends when the lease is lost.
+func Alone(ctx context.Context, s Store, verb string, f func(context.Context) error) error {
+	const ttl = 30 * time.Second
+	l, err := s.Acquire(ctx, nil, Self(verb), ttl)
+	if err != nil {
+		return err
+	}
+	defer s.Release(context.WithoutCancel(ctx), l)
+	held, lost := context.WithCancelCause(ctx)
+	defer lost(nil)
+	go Keep(held, s, l, ttl, lost)
+	if err := f(held); err != nil {
+		return errors.Join(err, context.Cause(held))
+	}
+	return context.Cause(held)
+}

@@ -134,18 +134,22 @@ local original = null;
       [arr[i] for i in std.range(0, std.length(arr) - 1) if i == 0 || !(keys[i - 1] == keys[i])]
     else original,
 
-  // The old body makes the sets of names by copying.
-  mergePatch(target, patch)::
-    if std.isObject(patch) then
-      local target_object = if std.isObject(target) then target else {};
-      local target_fields = std.objectFields(target_object);
-      local null_fields = [k for k in std.objectFields(patch) if patch[k] == null];
+  // The old body makes the sets of names by copying. Values stay unread, but for
+  // those of the patch, which says by null what goes.
+  mergePatch::
+    local has = std.objectHasEx;
+    local merged = std.native('defx.std.merged');
+    function(target, patch)
+    if std.type(patch) == 'object' then
+      local to = if std.type(target) == 'object' then target else {};
+      local names = std.objectFields(patch);
       {
         [k]:
-          if !std.objectHas(patch, k) then target_object[k]
-          else if !std.objectHas(target_object, k) then std.mergePatch(null, patch[k]) tailstrict
-          else std.mergePatch(target_object[k], patch[k]) tailstrict
-        for k in std.native('defx.std.merged')(target_fields, std.objectFields(patch), null_fields)
+          if !has(patch, k, false) then to[k]
+          else if has(to, k, false) then std.mergePatch(to[k], patch[k]) tailstrict  // which reads the old value, whatever takes its place
+          else if std.type(patch[k]) == 'object' then std.mergePatch(null, patch[k])
+          else patch[k]
+        for k in merged(std.objectFields(to), names, [patch[k] == null for k in names])
       }
     else patch,
 

@@ -14,7 +14,7 @@ func init() {
 	register("slice", slice, "str", "index", "end", "step")
 	register("findSubstr", findSubstr, "pat", "str")
 	register("parse", number, "str", "base")
-	register("merged", merged, "target", "patch", "null")
+	register("merged", merged, "target", "patch", "nulls")
 }
 
 // ascii changes the case of the letters in a range.
@@ -87,7 +87,7 @@ func number(a []any) (any, error) {
 	return n, nil
 }
 
-// merged gives the names that mergePatch leaves, sorted.
+// merged gives the names that mergePatch leaves, sorted: those of both, without those that the patch nulls.
 func merged(a []any) (any, error) {
 	names, gone := map[string]any{}, map[string]bool{}
 	for _, list := range a[:2] {
@@ -95,8 +95,8 @@ func merged(a []any) (any, error) {
 			names[n.(string)] = nil
 		}
 	}
-	for _, n := range a[2].([]any) {
-		gone[n.(string)] = true
+	for i, n := range a[1].([]any) {
+		gone[n.(string)] = a[2].([]any)[i].(bool)
 	}
 	out := []any{}
 	for _, n := range sorted(names) {

@@ -8,9 +8,9 @@ local token = std.native('defx.token'), read = std.native('defx.read');
 
 local text(what, value) =
   if !std.isString(value) then
-    error 'defx.%s: a name is needed as text, not a value of type %s' % [what, std.type(value)]
+    error '%s: a name is needed as text, not a value of type %s' % [what, std.type(value)]
   else if value == '' then
-    error 'defx.%s: the name is empty' % what
+    error '%s: the name is empty' % what
   else value;
 
 // What may be read of one replica. Objects of this kind are made of one that is
@@ -60,13 +60,13 @@ local named = set + novalue;
     help: 'All replicas of what this functionality calls `alias` in `requires` or `connects`: `.each(f)`, `.join(sep, f)`, `.here`, and of a single one `.host`, `.port(name)`, `.output(name)` …',
     args: [{ name: 'alias', type: 'string' }],
   },
-  dep(alias):: named { '$of':: ['dep', text('dep', alias), false], '$what':: 'defx.dep(%s)' % text('dep', alias) },
+  dep(alias):: named { '$of':: ['dep', text('defx.dep', alias), false], '$what':: 'defx.dep(%s)' % text('defx.dep', alias) },
 
   '#ref':: {
     help: 'Another functionality by its name, `lib/name` or `name`. It is required by being read.',
     args: [{ name: 'name', type: 'string' }],
   },
-  ref(name):: named { '$of':: ['name', text('ref', name), false], '$what':: 'defx.ref(%s)' % text('ref', name) },
+  ref(name):: named { '$of':: ['name', text('defx.ref', name), false], '$what':: 'defx.ref(%s)' % text('defx.ref', name) },
 
   '#peers':: {
     help: 'All replicas of this functionality, itself included: `.each(f)`, `.join(sep, f)`, `.here`.',
@@ -91,19 +91,19 @@ local named = set + novalue;
     help: 'A secret by its name. Its value is known on the machine alone, as a file.',
     args: [{ name: 'name', type: 'string' }],
   },
-  secret(name):: token('secret', text('secret', name)),
+  secret(name):: token('secret', text('defx.secret', name)),
 
   '#lookup':: {
     help: 'A value that the machine looks up at run time by its key.',
     args: [{ name: 'key', type: 'string' }],
   },
-  lookup(key):: token('lookup', text('lookup', key)),
+  lookup(key):: token('lookup', text('defx.lookup', key)),
 
   '#artifact':: {
     help: 'A file, folder or tar, relative to the file that says so; its digest is known when the plan is made. Or a file at an address, with its sum: it is fetched when it is applied.',
     args: [{ name: 'path', type: 'string' }, { name: 'sha256', type: 'string', default: null }],
   },
-  artifact(path, sha256=null):: std.native('defx.artifact')(std.thisFile, text('artifact', path), sha256),
+  artifact(path, sha256=null):: std.native('defx.artifact')(std.thisFile, text('defx.artifact', path), sha256),
 
   '#group':: {
     help: 'Services that run as one: one placement, but a changed member restarts alone.',

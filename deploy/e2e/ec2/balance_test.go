@@ -66,6 +66,7 @@ func TestBehindABalancer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
+	more := "" // among the resources
 	entry := func(greeting, image, attach string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
 local site = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; return 200 "%%s"; }\n}\n';
@@ -80,10 +81,10 @@ function(env='dev') {
   resources: {
     vpc: { type: 'aws.vpc', cidr: '10.213.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '%s', zone: 'eu-central-1a' },
-    zone: { type: 'aws.dnsZone', name: 'example.com' },
+    zone: { type: 'aws.dnsZone', name: 'example.com' },%s
   },
 }
-`, greeting, attach, region, image, strings.TrimSpace(string(key)), lab.Network()), 0o644)
+`, greeting, attach, region, image, strings.TrimSpace(string(key)), lab.Network(), more), 0o644)
 	}
 	c.hatch(lab, region)
 
@@ -193,6 +194,42 @@ function(env='dev') {
 	}
 	if got := c.targets(); len(got) != 2 {
 		t.Fatalf("targets: %v", got)
+	}
+	if code, out := c.run("plan", "--exit-code"); code != 0 {
+		t.Errorf("something is left to do\n%s", out)
+	}
+
+	// What is in doubt elsewhere does not stop one; nor does one before it that failed.
+	const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ec2.amazonaws.com"}}]}`
+	c.ask("iam", url.Values{"Action": {"CreateRole"}, "Version": {"2010-05-08"}, "RoleName": {"taken"}, "AssumeRolePolicyDocument": {trust}}, nil)
+	more = fmt.Sprintf("\n    free: { type: 'aws.iamRole', module: 'half', name: 'free', assume: '%[1]s' },\n    taken: { type: 'aws.iamRole', module: 'half', name: 'taken', assume: '%[1]s' },", trust)
+	entry("two", "ami-12345678", "auto")
+	if code, _ := c.run("apply", "--yes"); code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, m := range lab.Machines {
+		m.Exec("mv /usr/sbin/nginx /usr/sbin/nginx-away")
+	}
+	if code, out := c.run("restart", "shop/web#0"); code == 0 || strings.Contains(out, "module/half") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	for _, m := range lab.Machines {
+		m.Exec("mv /usr/sbin/nginx-away /usr/sbin/nginx")
+	}
+	if got := c.targets(); len(got) != 1 {
+		t.Errorf("targets: %v", got)
+	}
+	c.must("restart", "shop/web#0")
+	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := c.targets(); len(got) != 2 {
+		t.Fatalf("targets: %v", got)
+	}
+	more = ""
+	entry("two", "ami-12345678", "auto")
+	if out := c.must("apply", "--yes"); !strings.Contains(out, "1 deleted") {
+		t.Error("what is in doubt was forgotten")
 	}
 	if code, out := c.run("plan", "--exit-code"); code != 0 {
 		t.Errorf("something is left to do\n%s", out)

@@ -77,12 +77,15 @@ function(env='dev') {
 }
 
 // refreshes stands in for the one thing that this cloud lacks: it notes that a
-// refresh of instances is started, and lets all else pass.
-func (c *cloud) refreshes() *atomic.Int32 {
+// refresh of instances is started, and lets all else pass. Others may listen.
+func (c *cloud) refreshes(listen ...func(action string)) *atomic.Int32 {
 	c.t.Helper()
 	var n atomic.Int32
 	const answer = `<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult><ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></%[1]sResponse>`
 	c.between(func(action string, _ url.Values) string {
+		for _, f := range listen {
+			f(action)
+		}
 		switch action {
 		case "StartInstanceRefresh":
 			return fmt.Sprintf(answer, action, fmt.Sprintf("<InstanceRefreshId>%d</InstanceRefreshId>", n.Add(1)))
