@@ -206,11 +206,13 @@ func aJob(t *testing.T, version string) docker.Cron {
 func TestAMigrationRunsOnceForTwoProcesses(t *testing.T) {
 	d := aMachine(t)
 	aJob(t, "one")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // to wait for an end that has been is to wait for ever
+	defer cancel()
 	for range 10 {
 		var all sync.WaitGroup
 		for range 2 {
 			all.Go(func() {
-				if err := (&Engine{}).Start(t.Context(), "job.one-migrate.once"); err != nil {
+				if err := (&Engine{}).Start(ctx, "job.one-migrate.once"); err != nil {
 					t.Error(err)
 				}
 			})
