@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -108,7 +107,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
 			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
-				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env), Good: map[string]map[string]json.RawMessage{}}
+				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env)}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
 					w.Machines = append(w.Machines, m)
@@ -118,12 +117,8 @@ from what stands. It is an apply like any other, and makes a new generation.
 			if w.Plan, err = state.LoadPlan(ctx, store, target); err != nil {
 				return err
 			}
-			for lib, object := range target.Good {
-				funcs := map[string]json.RawMessage{}
-				if err := state.Load(ctx, store, object, &funcs); err != nil {
-					return err
-				}
-				w.Good[lib] = funcs
+			if w.Good, err = state.LoadGood(ctx, store, target); err != nil {
+				return err
 			}
 			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", at.name, at.env, target.Number), "Roll back? [y/N] ", "y")
 		},

@@ -40,6 +40,27 @@ func (e *Engine) startJob(ctx context.Context, api *client.Client, unit string) 
 	return nil
 }
 
+// makeJob makes the container of a job, and all that comes before it.
+func (e *Engine) makeJob(ctx context.Context, api *client.Client, of string) error {
+	var c docker.Container
+	d, err := read(of, &c)
+	if err != nil {
+		return err
+	}
+	for _, script := range c.Before {
+		if err := e.once(ctx, script); err != nil {
+			return err
+		}
+	}
+	if c.Pod != "" {
+		if _, err := e.pod(ctx, api, c.Pod, true); err != nil {
+			return err
+		}
+	}
+	_, err = e.create(ctx, api, of, &c, d)
+	return err
+}
+
 // installRunner puts this program where timers find it.
 func installRunner() error {
 	const me = "/proc/self/exe" // it is there even if its name is gone

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/defx-dev/defx/backends/docker"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 )
@@ -52,27 +51,6 @@ var runsDir = RunsDir
 
 // recordOf is the file of a job's runs.
 func recordOf(base string) string { return filepath.Join(runsDir, base+".jsonl") }
-
-// makeJob makes the container of a job, and all that comes before it.
-func (e *Engine) makeJob(ctx context.Context, api *client.Client, of string) error {
-	var c docker.Container
-	d, err := read(of, &c)
-	if err != nil {
-		return err
-	}
-	for _, script := range c.Before {
-		if err := e.once(ctx, script); err != nil {
-			return err
-		}
-	}
-	if c.Pod != "" {
-		if _, err := e.pod(ctx, api, c.Pod, true); err != nil {
-			return err
-		}
-	}
-	_, err = e.create(ctx, api, of, &c, d)
-	return err
-}
 
 // done is the time up to which a job owes no run. One that never ran owes none
 // from before its file was written.

@@ -2,7 +2,6 @@ package project
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -80,7 +79,7 @@ var errUncertain = errors.New("nothing stands for certain: it was never applied,
 // what it was meant to be, and the rest stays in doubt.
 func (p *Project) Standing(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine, again string) (*apply.Work, error) {
 	store := p.Store(deployment, environment)
-	w := &apply.Work{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Good: map[string]map[string]json.RawMessage{}, Machines: machines,
+	w := &apply.Work{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Machines: machines,
 		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(deployment, environment),
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: deployment, Environment: environment, Units: []plan.Placed{}}}
 	if unfinished, err := apply.ReadUnfinished(w.Dir); err != nil {
@@ -106,14 +105,9 @@ func (p *Project) Standing(ctx context.Context, deployment, environment string, 
 		w.Held = func(address string) bool { return doubtful[address] }
 	}
 	slices.SortFunc(w.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	for lib, object := range gen.Good {
-		funcs := map[string]json.RawMessage{}
-		if err := state.Load(ctx, store, object, &funcs); err != nil {
-			return nil, err
-		}
-		w.Good[lib] = funcs
-	}
-	return w, nil
+	var err error
+	w.Good, err = state.LoadGood(ctx, store, gen)
+	return w, err
 }
 
 func unknown(address string) *diag.Error {

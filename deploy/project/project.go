@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -571,12 +570,11 @@ func (p *Project) good(ctx context.Context, d *Desired, into compile.Good) error
 	if d.Generation == nil {
 		return nil
 	}
-	store := p.Store(d.Name, d.Environment)
-	for lib, object := range d.Generation.Good {
-		funcs := map[string]json.RawMessage{}
-		if err := state.Load(ctx, store, object, &funcs); err != nil {
-			return fmt.Errorf("last good version of library %s: %w", lib, err)
-		}
+	good, err := state.LoadGood(ctx, p.Store(d.Name, d.Environment), d.Generation)
+	if err != nil {
+		return err
+	}
+	for lib, funcs := range good {
 		for name, value := range funcs {
 			a, err := graph.ParseAddress(d.Moved(lib + "/" + name))
 			if err != nil {

@@ -197,6 +197,19 @@ func LoadPlan(ctx context.Context, s Store, g *Generation) (*plan.Plan, error) {
 	return &p, nil
 }
 
+// LoadGood reads the last good functionalities of a generation: library → name → value.
+func LoadGood(ctx context.Context, s Store, g *Generation) (map[string]map[string]json.RawMessage, error) {
+	out := map[string]map[string]json.RawMessage{}
+	for lib, object := range g.Good {
+		var funcs map[string]json.RawMessage
+		if err := Load(ctx, s, object, &funcs); err != nil {
+			return nil, fmt.Errorf("last good version of library %s: %w", lib, err)
+		}
+		out[lib] = funcs
+	}
+	return out, nil
+}
+
 // Commit keeps a generation and moves the head from old to it, or fails with
 // ErrMoved.
 func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
