@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/moby/moby/client"
 )
 
 // daemon answers like an engine, and remembers containers. What they run ends at once.
@@ -307,23 +308,30 @@ func TestARunThatCouldNotBeginIsOwed(t *testing.T) {
 	}
 }
 
-// TestStepsOfAJobWaitForEachOther: while one process does one, another neither
-// starts the job, nor sweeps, nor writes down how runs ended.
-func TestStepsOfAJobWaitForEachOther(t *testing.T) {
-	d := aMachine(t)
-	old, c := aJob(t, "one"), aJob(t, "two")
+// made makes the containers of versions of a job.
+func made(t *testing.T, versions ...docker.Cron) (*Engine, *client.Client) {
+	t.Helper()
 	e := &Engine{}
 	api, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, of := range []string{old.Of, c.Of} {
-		if err := e.makeJob(t.Context(), api, of); err != nil {
+	for _, c := range versions {
+		if err := e.makeJob(t.Context(), api, c.Of); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return e, api
+}
+
+// TestStepsOfAJobWaitForEachOther: while one process does one, another neither
+// starts the job, nor sweeps, nor writes down how runs ended.
+func TestStepsOfAJobWaitForEachOther(t *testing.T) {
+	d := aMachine(t)
+	old, c := aJob(t, "one"), aJob(t, "two")
+	e, api := made(t, old, c)
 	write(recordOf(c.Base), Run{Due: time.Now(), Begun: time.Now(), Of: old.Of})
-	err = steadily(t.Context(), recordOf(c.Base), func() error {
+	err := steadily(t.Context(), recordOf(c.Base), func() error {
 		for what, step := range map[string]func(context.Context){
 			"run": func(ctx context.Context) { e.run(ctx, api, c.Of) }, "settle": func(ctx context.Context) { e.settle(ctx, api, c.Base) },
 			"sweep": func(ctx context.Context) { e.sweepJob(ctx, api, c) },
@@ -355,16 +363,7 @@ func TestASweepSparesWhatIsMadeOrRuns(t *testing.T) {
 	d := aMachine(t)
 	old := aJob(t, "one")
 	c := aJob(t, "two")
-	e := &Engine{}
-	api, err := e.connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, of := range []string{old.Of, c.Of} {
-		if err := e.makeJob(t.Context(), api, of); err != nil {
-			t.Fatal(err)
-		}
-	}
+	e, api := made(t, old, c)
 	e.sweepJob(t.Context(), api, old)
 	if d.boxes["job.two"] == nil {
 		t.Error("the new version is gone")
