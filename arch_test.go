@@ -10,11 +10,11 @@ import (
 
 const module = "github.com/defx-dev/defx/"
 
-// rooms stand in a row, from left to right: a package imports its own room or
-// one to its left.
-var rooms = []string{"lib", "lang", "compile", "backends", "deploy", "cmd"}
+// layers are ordered from left to right: a package imports its own layer or one to its left.
+// The leaves below internal may be imported by all and import only each other.
+var layers = []string{"internal", "lib", "lang", "compile", "backends", "deploy", "cmd"}
 
-// owners of third-party modules: who may import each. A module that is not here may be imported by nobody.
+// owners lists the packages that may import each third-party module. Other modules may not be imported.
 var owners = map[string][]string{
 	"github.com/google/go-jsonnet":           {"lang", "lang/lint", "lang/native"},
 	"gonum.org/v1/gonum":                     {"compile/graph"},
@@ -25,14 +25,14 @@ var owners = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2/config":    {"deploy/cloud"},
 	"github.com/spf13/pflag":                 {"cmd/defx"},
 	"github.com/spf13/cobra":                 {"cmd/defx"},
-	"github.com/gowebpki/jcs":                {"lang/digest"},
+	"github.com/gowebpki/jcs":                {"internal/digest"},
 	"github.com/gofrs/flock":                 {"deploy/agent", "deploy/engine", "deploy/state", "deploy/terraform"},
 	"github.com/google/go-containerregistry": {"deploy/lock", "deploy/engine"},
 	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
 	"github.com/moby/moby/client":            {"deploy/engine"},
 	"github.com/containerd/errdefs":          {"deploy/engine"},
 	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
-	"github.com/google/renameio/v2":          {"deploy/lock", "deploy/state", "cmd/defx"},
+	"github.com/google/renameio/v2":          {"internal/atomicfile", "deploy/lock", "deploy/state", "cmd/defx"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang", "deploy/project", "deploy/state"},
 	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
@@ -50,7 +50,7 @@ type listed struct {
 	Standard   bool
 }
 
-func TestDataWalksOneWayThroughTheHouse(t *testing.T) {
+func TestImports_FollowLayersAndOwners(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Module,DepOnly,Standard", "./...").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -70,18 +70,18 @@ func TestDataWalksOneWayThroughTheHouse(t *testing.T) {
 	}
 	for _, p := range ours {
 		name := strings.TrimPrefix(p.ImportPath, module)
-		room, _, _ := strings.Cut(name, "/")
-		at := slices.Index(rooms, room)
+		layer, _, _ := strings.Cut(name, "/")
+		at := slices.Index(layers, layer)
 		if at < 0 {
-			if room != "examples" && room != "tools" {
-				t.Errorf("%s is in no room", name)
+			if layer != "examples" && layer != "tools" {
+				t.Errorf("%s is in no layer", name)
 			}
 			continue
 		}
 		for _, i := range p.Imports {
 			if other, ok := strings.CutPrefix(i, module); ok {
-				otherRoom, _, _ := strings.Cut(other, "/")
-				if slices.Index(rooms, otherRoom) > at {
+				otherLayer, _, _ := strings.Cut(other, "/")
+				if slices.Index(layers, otherLayer) > at {
 					t.Errorf("%s imports %s, which is to its right", name, other)
 				}
 				if backend(name) != "" && backend(other) != "" && backend(name) != backend(other) {

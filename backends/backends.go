@@ -12,9 +12,9 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // StorePath is where content lies on every machine, by digest: StorePath + "/" + hex.
@@ -56,7 +56,7 @@ type Backend interface {
 // machine has an address that all may use. Of reader and target it may ask what
 // others see of a service, ports, labels, dirs and options: there may be no more (graph.Service.Sketch).
 type Networker interface {
-	Sees(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
+	AddressFor(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }
 
 // Layout is what a unit is on a machine.
@@ -80,8 +80,8 @@ type Layout struct {
 	Retire string
 	// Graceful names the way in which two versions live at once; "" = they do not.
 	Graceful string
-	// Leaves are patterns (path.Match) of files that running it leaves behind. They go with the unit.
-	Leaves []string
+	// Leftovers are patterns (path.Match) of files that running it leaves behind. They go with the unit.
+	Leftovers []string
 	// Objects go into the store before any file is written.
 	Objects []Object
 	// Files in the order in which they are written: what makes the new version reachable comes last.

@@ -7,16 +7,16 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Infrastructure is a backend that makes modules of a graph's resources.
 type Infrastructure interface {
 	Backend
-	// Makes tells whether it makes resources of a type.
-	Makes(typ string) bool
+	// ResourceTypes tells whether it makes resources of a type.
+	ResourceTypes(typ string) bool
 	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
 	Modules(*graph.Graph) (Modules, diag.List)
 	// Boot puts what a scaled service is on a machine into the template of its group, and adds the resources that it needs for that.
@@ -33,18 +33,18 @@ type Modules struct {
 // Module is a group of resources that live and die together. It is a unit that
 // stands on no machine.
 type Module struct {
-	Address  graph.Address
-	Payload  plan.Payload
-	Requires []string            // modules that it reads of, sorted
-	Spec     json.RawMessage     // address → fields: what differences are shown of
-	Sources  map[string][]string // address → where it stands in the entry's value
-	Replaces []string            // fields, as pointers into Spec, whose change makes a new resource of it
-	Hides    []string            // fields, as pointers into Spec, whose values are not shown
-	Protect  bool
-	Stateful bool
-	Follows  []string      // services whose places it tells others, sorted
-	Carries  []token.Token // artifacts that it uploads
-	Drain    int           // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
+	Address   graph.Address
+	Payload   plan.Payload
+	Requires  []string            // modules that it reads of, sorted
+	Spec      json.RawMessage     // address → fields: what differences are shown of
+	Sources   map[string][]string // address → where it stands in the entry's value
+	Replaces  []string            // fields, as pointers into Spec, whose change makes a new resource of it
+	Sensitive []string            // fields, as pointers into Spec, whose values are not shown
+	Protect   bool
+	Stateful  bool
+	Follows   []string      // services whose places it tells others, sorted
+	Uploads   []token.Token // artifacts that it uploads
+	Drain     int           // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
 }
 
 // infra knows what modules give.
@@ -71,7 +71,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	}
 	maker := func(typ string) Infrastructure {
 		for _, name := range slices.Sorted(maps.Keys(makers)) {
-			if types[typ] == nil && makers[name].Makes(typ) {
+			if types[typ] == nil && makers[name].ResourceTypes(typ) {
 				types[typ] = makers[name]
 			}
 		}
@@ -128,7 +128,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
 			m.Connect += m.Address
-			for _, old := range in.g.Former {
+			for _, old := range in.g.PreviousMachines {
 				if old.Name == m.Name && old.Address == m.Address && m.HostKey == "" {
 					m.HostKey = old.HostKey
 				}
@@ -212,9 +212,9 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Hides: m.Hides, Spec: m.Spec}
+		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Sensitive: m.Sensitive, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
-	for _, t := range m.Carries {
+	for _, t := range m.Uploads {
 		if a, ok := in.artifact(t); ok {
 			u.Artifacts = append(u.Artifacts, a)
 		}

@@ -12,9 +12,9 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Set is the backends there are, by name.
@@ -41,27 +41,27 @@ type Rendered struct {
 	Modules map[string]Module // by address
 	// Incomplete means that resources failed, and nothing else was rendered.
 	Incomplete bool
-	Units      map[string]*plan.Unit    // by address; without what is held or known
-	Objects    map[digest.Digest][]byte // canonical bytes of each unit
-	Known      map[string]*Known        // by address: what the next run may know; nil if nobody asked
-	Unknown    []string                 // sketches of which nobody knows what they come to: the plan lacks them
+	Units      map[string]*plan.Unit       // by address; without what is held or known
+	Objects    map[digest.Digest][]byte    // canonical bytes of each unit
+	Summaries  map[string]*RenderedSummary // by address: what the next run may know; nil if nobody asked
+	Unknown    []string                    // sketches of which nobody knows what they come to: the plan lacks them
 }
 
-// Known is what a service comes to, and in which surroundings: all that its
+// RenderedSummary is what a service comes to, and in which surroundings: all that its
 // rendering saw besides the service as its functionality says it.
-type Known struct {
-	Around            string
+type RenderedSummary struct {
+	Context           string
 	Digest, Object    digest.Digest
 	Requires, After   []string
 	Reads             []token.Token
 	Protect, Stateful bool
 }
 
-// Memory knows what services of sketches come to. The zero Memory knows nothing.
-type Memory struct {
-	Of   func(address string) *Known // nil: nothing is known of it
-	Keep bool                        // tell what can be known of the next time
-	Drop func(address string) bool   // nobody will ask for the unit at an address; nil: somebody may, for each
+// RenderCache knows what services of sketches come to. The zero Memory knows nothing.
+type RenderCache struct {
+	Lookup      func(address string) *RenderedSummary // nil: nothing is known of it
+	Store       bool                                  // tell what can be known of the next time
+	Discardable func(address string) bool             // nobody will ask for the unit at an address; nil: somebody may, for each
 }
 
 // Failure is a functionality that a backend, or a value it reads, refuses.
@@ -72,11 +72,11 @@ type Failure struct {
 
 // Render makes the plan of a placed graph. Held services take the place that
 // deployed gives them; one that was never deployed is left out.
-func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory Memory) (*Rendered, []Failure) {
+func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory RenderCache) (*Rendered, []Failure) {
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: make([]plan.Placed, 0, len(g.Services))}}
-	if memory.Keep {
-		out.Known = make(map[string]*Known, len(g.Services))
+	if memory.Store {
+		out.Summaries = make(map[string]*RenderedSummary, len(g.Services))
 	}
 	failures := map[string]diag.List{}
 	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
@@ -122,11 +122,11 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 			f := svc.Address.Functionality()
 			failures[f] = append(failures[f], u.errs...)
 		default:
-			if !svc.Sketch && !u.dropped {
+			if !svc.Summary && !u.dropped {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
 			}
-			if memory.Keep {
-				out.Known[u.placed.Address] = u.known
+			if memory.Store {
+				out.Summaries[u.placed.Address] = u.known
 			}
 			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
@@ -152,11 +152,11 @@ type rendered struct {
 
 	dropped bool // only its place and digests are left
 
-	known   *Known
+	known   *RenderedSummary
 	unknown bool // it is a sketch, and it was never rendered here
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra, memory Memory) (out rendered) {
+func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra, memory RenderCache) (out rendered) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
@@ -169,7 +169,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
 	}
 	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
-		u.Suffice = svc.Spec.Ready.Count
+		u.MinReady = svc.Spec.Ready.Count
 	}
 	local := map[graph.Address]bool{}
 	for _, e := range svc.Requires {
@@ -201,13 +201,13 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		}
 	}
 	var around string
-	if svc.Sketch || memory.Keep {
+	if svc.Summary || memory.Store {
 		around = surroundings(svc, in.Local)
 	}
 	var errs diag.List
-	if svc.Sketch {
-		out.known = memory.Of(address)
-		if out.unknown = out.known == nil || out.known.Around != around; out.unknown {
+	if svc.Summary {
+		out.known = memory.Lookup(address)
+		if out.unknown = out.known == nil || out.known.Context != around; out.unknown {
 			return out
 		}
 		u.Reads, u.Requires, u.After = out.known.Reads, out.known.Requires, out.known.After
@@ -245,7 +245,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	if len(values) == 0 {
 		values = nil
 	}
-	if svc.Sketch {
+	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.known.Digest, Object: out.known.Object,
 			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.known.Protect, Stateful: out.known.Stateful}
 		return out
@@ -263,10 +263,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		return out
 	}
 	object := digest.Bytes(raw)
-	if memory.Keep {
-		out.known = &Known{Around: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
+	if memory.Store {
+		out.known = &RenderedSummary{Context: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
 	}
-	if out.dropped = memory.Drop != nil && memory.Drop(address); !out.dropped { // there may be very many
+	if out.dropped = memory.Discardable != nil && memory.Discardable(address); !out.dropped { // there may be very many
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
@@ -310,7 +310,7 @@ func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 		field = "address"
 	}
 	m := g.Machine(target.Machine)
-	return n.Sees(in, target, field, t.Arg, m != nil && m.Address != "")
+	return n.AddressFor(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {

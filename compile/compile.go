@@ -26,36 +26,36 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 )
 
-// Good holds the last good value of each functionality: library → name → value.
-type Good map[string]map[string]json.RawMessage
+// LastGood holds the last good value of each functionality: library → name → value.
+type LastGood map[string]map[string]json.RawMessage
 
 // Baseline is what earlier state may tell the pure stages.
 type Baseline struct {
-	Generation int
-	Machines   map[string]string // address → machine it was placed on
-	Good       Good
-	Former     []*graph.Machine // machines on which something stands
+	Generation       int
+	Machines         map[string]string // address → machine it was placed on
+	LastGood         LastGood
+	PreviousMachines []*graph.Machine // machines on which something stands
 }
 
 // Input is what a graph is made of.
 type Input struct {
-	Result   *lang.Result
-	Baseline Baseline
-	Backends []string                                 // names of the backends there are
-	Artifact func(token.Token) (plan.Artifact, error) // content of an artifact; an error may have a Hint() string
-	Images   map[string]digest.Digest                 // what tags of images stand for, as far as that is locked
-	Secrets  map[string]string                        // name → version
-	Raw      Good                                     // values before transforms, of what evaluated; nil without transforms
-	RawGood  Good                                     // last good values before transforms; those of Baseline are behind them
-	Failed   map[string]*diag.Error                   // functionalities that a later stage refused, by full name
-	Sketches map[string]*Sketch                       // what an earlier run knew of functionalities, by full name; may be nil
-	Values   map[string]digest.Digest                 // what each functionality is made of, by full name; nil: nobody wants sketches
+	Result      *lang.Result
+	Baseline    Baseline
+	Backends    []string                                 // names of the backends there are
+	Artifact    func(token.Token) (plan.Artifact, error) // content of an artifact; an error may have a Hint() string
+	Images      map[string]digest.Digest                 // what tags of images stand for, as far as that is locked
+	Secrets     map[string]string                        // name → version
+	Raw         LastGood                                 // values before transforms, of what evaluated; nil without transforms
+	RawLastGood LastGood                                 // last good values before transforms; those of Baseline are behind them
+	Failed      map[string]*diag.Error                   // functionalities that a later stage refused, by full name
+	Summaries   map[string]*Summary                      // what an earlier run knew of functionalities, by full name; may be nil
+	Values      map[string]digest.Digest                 // what each functionality is made of, by full name; nil: nobody wants sketches
 }
 
 // Held is something that did not evaluate and is left as it is.
@@ -66,12 +66,12 @@ type Held struct {
 
 // Output is a graph without machines chosen, and what was left out of it.
 type Output struct {
-	Graph *graph.Graph
-	Held  []Held // sorted by name
-	Good  Good   // what the next baseline should hold
+	Graph    *graph.Graph
+	Held     []Held   // sorted by name
+	LastGood LastGood // what the next baseline should hold
 
-	Sketches map[string]*Sketch // of this run, as far as Input.Values names them
-	Fell     map[string]string  // why a sketch of Input.Sketches could not stand in, by full name
+	Summaries   map[string]*Summary // of this run, as far as Input.Values names them
+	Invalidated map[string]string   // why a sketch of Input.Sketches could not stand in, by full name
 
 	exports map[string]map[string]token.Text
 	folded  map[string]bool // functionalities that say something of sets, by full name
@@ -99,7 +99,7 @@ func Compile(in Input) (*Output, error) {
 	if len(c.errs) > 0 {
 		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
-	out := &Output{Graph: g, Good: Good{}, exports: c.outputs(), folded: map[string]bool{}, Fell: c.fell}
+	out := &Output{Graph: g, LastGood: LastGood{}, exports: c.outputs(), folded: map[string]bool{}, Invalidated: c.fell}
 	for _, name := range c.names() {
 		f := c.funcs[name]
 		if f.folded {
@@ -112,17 +112,17 @@ func Compile(in Input) (*Output, error) {
 		if in.Raw != nil && f.err == nil {
 			value = in.Raw[f.lib][f.name]
 		} else if in.Raw != nil {
-			value = in.RawGood[f.lib][f.name]
+			value = in.RawLastGood[f.lib][f.name]
 		}
 		if value != nil && f.fn != nil {
-			if out.Good[f.lib] == nil {
-				out.Good[f.lib] = map[string]json.RawMessage{}
+			if out.LastGood[f.lib] == nil {
+				out.LastGood[f.lib] = map[string]json.RawMessage{}
 			}
-			out.Good[f.lib][f.name] = value
+			out.LastGood[f.lib][f.name] = value
 		}
 	}
-	c.keepDropped(out.Good)
-	out.Sketches = c.sketches()
+	c.keepDropped(out.LastGood)
+	out.Summaries = c.sketches()
 	out.Held = append(c.heldLibs, out.Held...)
 	slices.SortStableFunc(out.Held, func(a, b Held) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -130,7 +130,7 @@ func Compile(in Input) (*Output, error) {
 
 // keepDropped adds to what is good what a transform dropped: it must be there
 // when the transform runs again with a library held.
-func (c *compiler) keepDropped(good Good) {
+func (c *compiler) keepDropped(good LastGood) {
 	keep := func(lib, name string, value json.RawMessage) {
 		if value == nil || good[lib][name] != nil || c.funcs[lib+"/"+name] != nil {
 			return
@@ -146,7 +146,7 @@ func (c *compiler) keepDropped(good Good) {
 		}
 	}
 	for _, l := range c.in.Result.Libraries {
-		for name, value := range c.in.RawGood[l.Name] {
+		for name, value := range c.in.RawLastGood[l.Name] {
 			if l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Name == name && f.Err != nil }) {
 				keep(l.Name, name, value)
 			}
@@ -164,7 +164,7 @@ type function struct {
 	variants  map[string]*variant // replicas that have a patch, by name
 	exports   map[string]*export  // resolved when they are read
 	fields    map[string]any      // of a resource, tokens resolved
-	sketch    *Sketch             // not nil: what an earlier run knew of it stands in for the rest
+	sketch    *Summary            // not nil: what an earlier run knew of it stands in for the rest
 	looked    map[string]bool     // what was looked at while it was resolved
 	folded    bool                // it says something of sets, which placement unfolds
 	balancer  *graph.Balancer     // names and tokens resolved
@@ -194,8 +194,8 @@ func (f *function) of(replica string) variant {
 	return variant{fn: f.fn, parts: f.parts}
 }
 
-// Face is what others see of a service when they read of it.
-type Face struct {
+// Interface is what others see of a service when they read of it.
+type Interface struct {
 	Ports  map[string]graph.Port
 	Labels map[string]string
 	Dirs   graph.Dirs
@@ -204,7 +204,7 @@ type Face struct {
 // part is a service of a functionality before replicas are made of it.
 type part struct {
 	member                    string
-	face                      Face       // what others see of it
+	face                      Interface  // what others see of it
 	decoded                   graph.Spec // as the library wrote it; for resolve alone
 	spec                      graph.Spec // tokens resolved
 	options, ec2              json.RawMessage
@@ -313,7 +313,7 @@ func (c *compiler) libraries() {
 	c.libHeld = map[string]bool{}
 	decoded := c.decodeAll()
 	for i, lib := range c.in.Result.Libraries {
-		good := c.in.Baseline.Good[lib.Name]
+		good := c.in.Baseline.LastGood[lib.Name]
 		if !graph.ValidName(lib.Name) {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
 			continue
@@ -380,7 +380,7 @@ func (c *compiler) decodeAll() [][]decoded {
 				out[i] = make([]decoded, len(lib.Functionalities))
 				for j, f := range lib.Functionalities {
 					full := lib.Name + "/" + f.Name
-					if s := c.in.Sketches[full]; s != nil && s.Value == c.in.Values[full] {
+					if s := c.in.Summaries[full]; s != nil && s.Value == c.in.Values[full] {
 						out[i][j].fn = s.function(lib.Name, f.Name, f.Value)
 					} else if f.Err == nil && c.in.Failed[full] == nil && string(f.Value) != "null" {
 						out[i][j].fn, out[i][j].err = c.decode(lib.Name, f.Name, f.Value)
@@ -576,7 +576,7 @@ func (c *compiler) heldErrors() diag.List {
 		if f.err == nil || entrys[name] {
 			continue
 		}
-		for _, e := range All(f.err) {
+		for _, e := range ErrorList(f.err) {
 			if e.Because == "" {
 				one := *e
 				one.Cause = nil
@@ -599,8 +599,8 @@ func together(l diag.List) *diag.Error {
 	return first
 }
 
-// All lists an error and those that together put behind it.
-func All(e *diag.Error) diag.List {
+// ErrorList lists an error and those that together put behind it.
+func ErrorList(e *diag.Error) diag.List {
 	out := diag.List{e}
 	if rest, ok := e.Cause.(diag.List); ok {
 		out = append(out, rest...)
@@ -775,7 +775,7 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			d.errorf(at("reload"), "exactly one of signal and command is needed").WithHint("%s", objects["reload"])
 		}
 	}
-	out.spec, out.face = out.decoded, Face{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
+	out.spec, out.face = out.decoded, Interface{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
 	return out
 }
 

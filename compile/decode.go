@@ -13,8 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // decoder fills Go values from evaluated JSON, strictly: an unknown field, a

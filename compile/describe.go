@@ -5,7 +5,7 @@ import (
 	"reflect"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 //go:embed schema.go

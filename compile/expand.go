@@ -11,7 +11,7 @@ import (
 
 // expand makes a service of every replica of every part, and fills the edges.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{EC2: c.instances(), Name: c.e.Name, Environment: c.in.Result.Environment, Former: c.in.Baseline.Former, Externals: map[string]*graph.External{}}
+	g := &graph.Graph{EC2: c.instances(), Name: c.e.Name, Environment: c.in.Result.Environment, PreviousMachines: c.in.Baseline.PreviousMachines, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		m := machine(name, c.e.Machines[name])
 		c.made(m, c.e.Machines[name])
@@ -70,7 +70,7 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
 				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
-				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Sketch: f.sketch != nil,
+				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Summary: f.sketch != nil,
 			})
 		}
 	}

@@ -4,8 +4,8 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // export is a text that others read, resolved where it is written.

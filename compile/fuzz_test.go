@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // seeds are functionalities as libraries write them.
@@ -75,6 +75,6 @@ func FuzzCompile(f *testing.F) {
 		c.resolveAll()
 		g := c.expand()
 		out := &Output{Graph: g, exports: c.outputs()}
-		out.Unfold()
+		out.ExpandSets()
 	})
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/digest"
 )
 
 // TestATagTakesItsDigestFromTheLock: what is named with its digest stays as it is.

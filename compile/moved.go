@@ -6,14 +6,14 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
-// Renames gives the address that an address has after the renames of an entry:
+// RenameFunc gives the address that an address has after the renames of an entry:
 // old → new names of libraries, functionalities, replicas or resources. The
 // longest name that fits counts; a chain of renames is followed to its end. A
 // module that is called as its resource is called as that is now.
-func Renames(moved map[string]string) func(address string) string {
+func RenameFunc(moved map[string]string) func(address string) string {
 	modules := map[string]string{}
 	module := func(name string) string {
 		return graph.Address{Lib: graph.ModuleLib, Name: strings.ReplaceAll(name, "/", "-")}.String()

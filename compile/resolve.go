@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // resolveAll gives every alias and token its target. A functionality that does
@@ -35,7 +35,7 @@ func (c *compiler) resolveAll() {
 				}
 				whole, err := c.decode(f.lib, f.name, f.value)
 				if err != nil { // it was decoded once, and is the same
-					c.fallBack(f.lib, f.name, c.in.Baseline.Good[f.lib][f.name], err)
+					c.fallBack(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
 					again = true
 					continue
 				}
@@ -43,10 +43,10 @@ func (c *compiler) resolveAll() {
 			}
 			if err := c.resolve(f); err != nil {
 				if f.lib == "" { // the entry's own: its mistakes stop the run
-					f.err, c.errs = err, append(c.errs, All(err)...)
+					f.err, c.errs = err, append(c.errs, ErrorList(err)...)
 					continue
 				}
-				c.fallBack(f.lib, f.name, c.in.Baseline.Good[f.lib][f.name], err)
+				c.fallBack(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
 				again = true
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Entry is what the central file says, libraries, overrides and transforms apart.

@@ -11,7 +11,7 @@ import (
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/reference"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"pgregory.net/rapid"
 )

@@ -29,8 +29,8 @@ import (
 var update = flag.Bool("update", false, "write what is into the golden files")
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
-		os.Exit(lang.Child(os.Stdin, os.Stdout))
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
@@ -133,7 +133,7 @@ func (f *folder) evaluate() (*project.Project, *project.Desired) {
 func (f *folder) plan() *plan.ChangeSet {
 	f.t.Helper()
 	p, d := f.evaluate()
-	cs, err := p.Changes(context.Background(), d, p.Work(d))
+	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -143,8 +143,8 @@ func (f *folder) plan() *plan.ChangeSet {
 func (f *folder) apply() *apply.Result {
 	f.t.Helper()
 	p, d := f.evaluate()
-	w := p.Work(d)
-	w.Tell = func(e apply.Event) {
+	w := p.ApplyRequest(d)
+	w.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
 			f.t.Errorf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
 		}
@@ -481,7 +481,7 @@ func TestClustersAreToldOfAMachineThatComesAndGoes(t *testing.T) {
 func (f *folder) allow(delete string) {
 	f.t.Helper()
 	p, d := f.evaluate()
-	w := p.Work(d)
+	w := p.ApplyRequest(d)
 	w.AllowDelete = map[string]bool{delete: true}
 	if res, err := apply.Run(context.Background(), w); err != nil || len(res.Failed) > 0 {
 		f.t.Fatalf("%+v, %v", res, err)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // slip is a mistake that was thought of by hand: text of the example, what

@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // mistake is one slip of the finger in the example.
@@ -283,7 +283,7 @@ func (f *folder) outcome() (diag.List, error) {
 	}
 	var out diag.List
 	for _, h := range d.Held {
-		out = append(out, compile.All(h.Err)...)
+		out = append(out, compile.ErrorList(h.Err)...)
 	}
 	return out.Sort(), nil
 }
@@ -291,7 +291,7 @@ func (f *folder) outcome() (diag.List, error) {
 func flat(l diag.List) diag.List {
 	var out diag.List
 	for _, e := range l {
-		out = append(out, compile.All(e)...)
+		out = append(out, compile.ErrorList(e)...)
 	}
 	return out.Sort()
 }

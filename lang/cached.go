@@ -12,9 +12,9 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang/cache"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -22,8 +22,8 @@ import (
 // nothing in memory but parsed files, and what it reads meanwhile is told by the
 // importer. What failed is not kept.
 
-// Use tells whether a part of the deployment came out of the cache.
-type Use struct {
+// CacheUse tells whether a part of the deployment came out of the cache.
+type CacheUse struct {
 	Part string `json:"part"` // "entry", or the name of a library
 	Hit  bool   `json:"hit"`
 	Why  string `json:"why,omitempty"` // it did not
@@ -31,8 +31,8 @@ type Use struct {
 
 const entryPart = "entry"
 
-// ErrCacheLied tells that what is kept is not what evaluation gives. It cannot be.
-var ErrCacheLied = errors.New("the cache holds another value than evaluation gives")
+// ErrCacheMismatch tells that what is kept is not what evaluation gives. It cannot be.
+var ErrCacheMismatch = errors.New("the cache holds another value than evaluation gives")
 
 // Key names what is kept: by the program that evaluates, and by all that it is given.
 func (c Config) Key(part string) (digest.Digest, error) {
@@ -89,8 +89,8 @@ func identity(program string) (string, error) {
 	return id, nil
 }
 
-// Looker tells how files are now, as the importer finds them. It reads each once.
-func (c Config) Looker() (func(path string) Read, error) {
+// CacheKeyReader tells how files are now, as the importer finds them. It reads each once.
+func (c Config) CacheKeyReader() (func(path string) ReadRecord, error) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (c Config) Looker() (func(path string) Read, error) {
 }
 
 // look reads a place as Import does, and what cannot be read is neither there nor absent.
-func (i *importer) look(place string) Read {
+func (i *importer) look(place string) ReadRecord {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if r, ok := i.reads[place]; ok {
@@ -109,12 +109,12 @@ func (i *importer) look(place string) Read {
 	if r, ok := i.reads[place]; ok {
 		return r
 	}
-	return Read{Path: place}
+	return ReadRecord{Path: place}
 }
 
 // cached evaluates what the cache does not know, and keeps it.
 func cached(ctx context.Context, c Config) (*Result, error) {
-	look, err := c.Looker()
+	look, err := c.CacheKeyReader()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 	raw, reads, why := store.Find(key, look)
 	parts, bad := cache.Parts(raw)
 	if bad == nil && len(parts) == 2 {
-		res := &Result{Reads: reads, Cache: []Use{{Part: entryPart, Hit: true}}}
+		res := &Result{Reads: reads, Cache: []CacheUse{{Part: entryPart, Hit: true}}}
 		var names []string
 		if json.Unmarshal(parts[0], res) == nil && json.Unmarshal(parts[1], &names) == nil {
 			return librariesOf(ctx, c, store, look, res, names)
@@ -136,7 +136,7 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res.Cache = []Use{{Part: entryPart, Why: why}}
+	res.Cache = []CacheUse{{Part: entryPart, Why: why}}
 	if res.EntryReads != nil {
 		head := *res
 		head.Libraries, head.Reads, head.EntryReads, head.Cache = nil, nil, nil, nil
@@ -144,13 +144,13 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 		for _, l := range res.Libraries {
 			names = append(names, l.Name)
 		}
-		store.Keep(key, res.EntryReads, cache.Lengths(must(head), must(names)))
+		store.Store(key, res.EntryReads, cache.Lengths(must(head), must(names)))
 	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range res.Libraries {
 		g.Go(func() error { res.Libraries[i].keep(c, store); return nil })
-		res.Cache = append(res.Cache, Use{Part: res.Libraries[i].Name, Why: "the entry was evaluated anew"})
+		res.Cache = append(res.Cache, CacheUse{Part: res.Libraries[i].Name, Why: "the entry was evaluated anew"})
 	}
 	g.Wait()
 	store.Trim()
@@ -158,10 +158,10 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 }
 
 // librariesOf completes the entry's own value.
-func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(string) Read, res *Result, names []string) (*Result, error) {
+func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(string) ReadRecord, res *Result, names []string) (*Result, error) {
 	res.Libraries = make([]Library, len(names))
-	uses := make([]Use, len(names))
-	found := make([][]Read, len(names))
+	uses := make([]CacheUse, len(names))
+	found := make([][]ReadRecord, len(names))
 	missing := map[string]int{}
 	var mu sync.Mutex
 	var g errgroup.Group
@@ -174,7 +174,7 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 			}
 			raw, reads, why := store.Find(key, look)
 			l, ok := readLibrary(names[n], raw)
-			uses[n] = Use{Part: names[n], Hit: ok, Why: why}
+			uses[n] = CacheUse{Part: names[n], Hit: ok, Why: why}
 			mu.Lock()
 			defer mu.Unlock()
 			if ok {
@@ -224,8 +224,8 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 }
 
 // union joins lists of reads, sorted by path.
-func union(lists ...[]Read) []Read {
-	all := map[string]Read{}
+func union(lists ...[]ReadRecord) []ReadRecord {
+	all := map[string]ReadRecord{}
 	for _, l := range lists {
 		for _, r := range l {
 			all[r.Path] = r
@@ -251,7 +251,7 @@ func (l *Library) keep(c Config, store *cache.Cache) {
 	for _, f := range l.Functionalities {
 		parts = append(parts, []byte(f.Name), f.Value, f.Base)
 	}
-	store.Keep(key, l.Reads, cache.Lengths(parts...))
+	store.Store(key, l.Reads, cache.Lengths(parts...))
 }
 
 func readLibrary(name string, raw []byte) (Library, bool) {
@@ -281,8 +281,8 @@ func verify(ctx context.Context, c Config, res *Result) error {
 		}
 	}
 	if !bytes.Equal(must(a), must(b)) {
-		d := diag.Errorf("", "%v", ErrCacheLied).WithHint("remove %s, and tell us: this cannot happen", c.Cache)
-		d.Cause = ErrCacheLied
+		d := diag.Errorf("", "%v", ErrCacheMismatch).WithHint("remove %s, and tell us: this cannot happen", c.Cache)
+		d.Cause = ErrCacheMismatch
 		return d
 	}
 	return nil

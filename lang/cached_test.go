@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // here answers without a process of its own. Nothing that these tests evaluate

@@ -11,8 +11,8 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang/cache"
-	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/heap"
 	"github.com/defx-dev/defx/lang/lint"
 	"golang.org/x/sync/errgroup"
@@ -75,9 +75,9 @@ const code = 96 << 20
 // each library leaves nothing behind but its answer.
 const floor = 160 << 20
 
-// Child serves one request of a parent process: it is what the hidden verb of
+// Worker serves one request of a parent process: it is what the hidden verb of
 // the program runs. It gives the exit code.
-func Child(in io.Reader, out io.Writer) int {
+func Worker(in io.Reader, out io.Writer) int {
 	var r request
 	if err := json.NewDecoder(in).Decode(&r); err != nil {
 		return 1

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 )

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"os"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lib"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/formatter"

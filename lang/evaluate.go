@@ -12,12 +12,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"golang.org/x/sync/errgroup"
 )
 
-// ChildVerb is the word with which this executable is started as a child.
-const ChildVerb = "__evaluate"
+// WorkerVerb is the word with which this executable is started as a child.
+const WorkerVerb = "__evaluate"
 
 func (l Limits) withDefaults() Limits {
 	if l.Time == 0 {
@@ -48,7 +48,7 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		command = []string{self, ChildVerb}
+		command = []string{self, WorkerVerb}
 	}
 	in, err := json.Marshal(r)
 	if err != nil {

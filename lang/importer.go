@@ -15,7 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lib"
 	"github.com/google/go-jsonnet"
 )
@@ -36,8 +36,8 @@ type importer struct {
 	mu    sync.Mutex
 	roots []importRoot // the deployment's root first, then library folders, the first wins
 	seen  map[string]*imported
-	reads map[string]Read
-	roads []Read // library folders, present or absent: they decide where is looked
+	reads map[string]ReadRecord
+	roads []ReadRecord // library folders, present or absent: they decide where is looked
 
 	head atomic.Pointer[imported] // what headFile holds, once the entry is known
 }
@@ -55,7 +55,7 @@ type imported struct {
 }
 
 func newImporter(root string, jpath []string) (*importer, error) {
-	i := &importer{seen: map[string]*imported{}, reads: map[string]Read{}}
+	i := &importer{seen: map[string]*imported{}, reads: map[string]ReadRecord{}}
 	dirs := []string{root}
 	for _, j := range slices.Backward(jpath) { // the right-most wins
 		dirs = append(dirs, j)
@@ -74,7 +74,7 @@ func newImporter(root string, jpath []string) (*importer, error) {
 		name := relative(root, dir)
 		i.roots = append(i.roots, importRoot{r, dir, name})
 		if n > 0 {
-			i.reads[name] = Read{Path: name, Digest: folder}
+			i.reads[name] = ReadRecord{Path: name, Digest: folder}
 			i.roads = append(i.roads, i.reads[name])
 		}
 	}
@@ -92,14 +92,14 @@ func relative(root, dir string) string {
 	return filepath.ToSlash(dir)
 }
 
-func (i *importer) absent(place string) { i.reads[place] = Read{Path: place, Absent: true} }
+func (i *importer) absent(place string) { i.reads[place] = ReadRecord{Path: place, Absent: true} }
 
 // recorder is an importer as one evaluator sees it: it tells what was read since
 // somebody asked. A VM asks for every import that it evaluates, parsed before or
 // not, so that nothing is missed as long as it forgets values in between.
 type recorder struct {
 	*importer
-	used map[string]Read
+	used map[string]ReadRecord
 }
 
 func (r *recorder) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
@@ -178,7 +178,7 @@ func (i *importer) read(place string) *imported {
 	case err != nil:
 		f.err = err
 	default:
-		i.reads[place] = Read{Path: place, Digest: digest.Bytes(raw)}
+		i.reads[place] = ReadRecord{Path: place, Digest: digest.Bytes(raw)}
 		f.contents = jsonnet.MakeContentsRaw(raw)
 		if bad := scan(place, string(raw)); bad != nil && isCode(place) {
 			f.err = &located{bad}
@@ -230,14 +230,14 @@ func (i *importer) open(place string) ([]byte, error) {
 }
 
 // list gives what was read and looked for, sorted by path.
-func (i *importer) list() []Read {
+func (i *importer) list() []ReadRecord {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return sortedReads(i.reads)
 }
 
-func sortedReads(reads map[string]Read) []Read {
-	out := []Read{}
+func sortedReads(reads map[string]ReadRecord) []ReadRecord {
+	out := []ReadRecord{}
 	for _, p := range slices.Sorted(maps.Keys(reads)) {
 		out = append(out, reads[p])
 	}

@@ -11,8 +11,8 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang/cache"
-	"github.com/defx-dev/defx/lang/diag"
 )
 
 // Config says what to evaluate and within which bounds.
@@ -49,9 +49,9 @@ type Result struct {
 	Libraries   []Library       // sorted by name
 	Overrides   []string        // the names that overrides holds, sorted
 	Transforms  int             // how many transforms there are: see Transform
-	Reads       []Read          // sorted by path
-	EntryReads  []Read          `json:",omitempty"` // those of the entry's own value, if it has no error
-	Cache       []Use           `json:"-"`          // what came out of the cache
+	Reads       []ReadRecord    // sorted by path
+	EntryReads  []ReadRecord    `json:",omitempty"` // those of the entry's own value, if it has no error
+	Cache       []CacheUse      `json:"-"`          // what came out of the cache
 }
 
 // Library is the outcome of one entry of libs.
@@ -59,7 +59,7 @@ type Library struct {
 	Name            string
 	Err             *diag.Error     // the library as a whole did not evaluate
 	Functionalities []Functionality // sorted by name; empty if Err is set
-	Reads           []Read          `json:",omitempty"` // what its value is made of, if it was evaluated just now
+	Reads           []ReadRecord    `json:",omitempty"` // what its value is made of, if it was evaluated just now
 }
 
 // Functionality is the outcome of one field of a library, overrides applied.
@@ -70,6 +70,6 @@ type Functionality struct {
 	Err   *diag.Error     // this functionality did not evaluate; Value is nil
 }
 
-// Read is a file that evaluation read, or a candidate that it found absent. Its
+// ReadRecord is a file that evaluation read, or a candidate that it found absent. Its
 // path is relative to the root if it lies below, else absolute.
-type Read = cache.Read
+type ReadRecord = cache.Read

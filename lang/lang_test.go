@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
-		os.Exit(lang.Child(os.Stdin, os.Stdout))
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
@@ -212,7 +212,7 @@ func watchChildren() func() int {
 				for _, pid := range strings.Fields(string(pids)) {
 					// Until it has become our evaluator, a new process shares the memory of this one.
 					args, _ := os.ReadFile("/proc/" + pid + "/cmdline")
-					if !strings.Contains(string(args), lang.ChildVerb) {
+					if !strings.Contains(string(args), lang.WorkerVerb) {
 						continue
 					}
 					status, _ := os.ReadFile("/proc/" + pid + "/status")

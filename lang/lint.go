@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang/lint"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
@@ -157,7 +157,7 @@ func (e *evaluator) idleOverrides() []lint.Finding {
 			continue
 		}
 		for _, p := range paths {
-			out = append(out, lint.Finding{Rule: lint.IdleOverride, Level: lint.Warning, Subject: name, Path: append([]string{"overrides", name}, p...),
+			out = append(out, lint.Finding{Rule: lint.UnusedOverride, Level: lint.Warning, Subject: name, Path: append([]string{"overrides", name}, p...),
 				Message: fmt.Sprintf("the override of %s changes nothing: the library says the same", strings.Join(p, ".")), Hint: "remove it"})
 		}
 	}

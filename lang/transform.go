@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // transformRequest asks for what the entry's transforms make of functionalities.

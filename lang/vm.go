@@ -8,8 +8,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang/native"
-	"github.com/defx-dev/defx/lang/token"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 )

@@ -15,9 +15,9 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 const (
@@ -56,12 +56,12 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	b.l = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
-		Leaves: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
+		Leftovers: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
 	c := b.container()
 	b.hostFiles()
 	id := b.id()
 	command := func(name, field string, list []token.Text, done string) {
-		b.write(name, Command{ID: id, Of: b.unit(), Command: b.texts(spec.At(field), list), Done: done}, false)
+		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At(field), list), Done: done}, false)
 	}
 	if p.Run.Initializer {
 		command(b.init(), "initializer", p.Meta.Initializer, b.initDone())
@@ -83,7 +83,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	if rl := p.Meta.Reload; rl != nil {
-		cmd := Command{ID: id, Of: b.unit(), Command: b.texts(spec.At("reload", "command"), rl.Command)}
+		cmd := Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At("reload", "command"), rl.Command)}
 		switch {
 		case len(rl.Command) > 0 && rl.Signal != "":
 			b.Fail(spec.At("reload"), "has both signal and command")
@@ -496,7 +496,7 @@ func (b *builder) schedule() {
 		b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
 	}
 	b.Length(spec.At("schedule", "jitter"), s.Jitter, 0)
-	b.write(b.cron(), Cron{ID: b.id(), Of: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC")),
+	b.write(b.cron(), Cron{ID: b.id(), Unit: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC")),
 		Jitter: s.Jitter, CatchUp: s.Missed == "run"}, false)
 }
 
@@ -538,9 +538,9 @@ func alias(a graph.Address) string {
 // Gateway is what containers call their machine.
 const Gateway = "host.docker.internal"
 
-// Sees tells what a service on the same machine is to one in a container: a
+// AddressFor tells what a service on the same machine is to one in a container: a
 // name in their network, or the machine itself.
-func (backend) Sees(in backends.Input, target *graph.Service, field, arg string, known bool) (string, bool) {
+func (backend) AddressFor(in backends.Input, target *graph.Service, field, arg string, known bool) (string, bool) {
 	quiet := func([]string, string, ...any) *diag.Error { return &diag.Error{} }
 	mine := readOptions(in.Service, quiet)
 	if mine.Network == "host" {

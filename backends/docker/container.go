@@ -128,7 +128,7 @@ type Stop struct {
 // Command is something that is done in the surroundings of a container.
 type Command struct {
 	ID
-	Of      string   `json:"of"` // file of the container
+	Unit    string   `json:"of"` // file of the container
 	Command []string `json:"command,omitempty"`
 	Signal  string   `json:"signal,omitempty"` // to its first process, instead of a command
 	Done    string   `json:"done,omitempty"`   // file that remembers that it succeeded
@@ -137,7 +137,7 @@ type Command struct {
 // Cron starts a container on time.
 type Cron struct {
 	ID
-	Of       string `json:"of"`
+	Unit     string `json:"of"`
 	Cron     string `json:"cron,omitempty"`
 	Every    string `json:"every,omitempty"`
 	Timezone string `json:"timezone"`

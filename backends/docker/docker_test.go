@@ -17,7 +17,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/backendtest"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 var update = flag.Bool("update", false, "write what is into the golden files")
@@ -128,7 +128,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			golden(t, name, l)
-			if timed, ok := ByTimer(l, "/run/docker.sock"); ok {
+			if timed, ok := WithTimer(l, "/run/docker.sock"); ok {
 				golden(t, name+"-timer", timed)
 			}
 		})
@@ -202,7 +202,7 @@ func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
 		{graph.Schedule{Every: "12h", Timezone: "Europe/Berlin", Jitter: "1m30s", Missed: "run"}, []string{"OnCalendar=*-*-* 00/12:00:00 UTC\n", "RandomizedDelaySec=90000000us\n", "OnActiveSec=0\n"}, "Persistent"},
 	} {
 		l := layout(&c.s)
-		timed, ok := ByTimer(l, "/run/docker.sock")
+		timed, ok := WithTimer(l, "/run/docker.sock")
 		if !ok {
 			t.Fatalf("%+v: no timer", c.s)
 		}
@@ -216,17 +216,17 @@ func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
 		}
 	}
 	for _, every := range []string{"7h", "90s", "1500ms"} {
-		if _, ok := ByTimer(layout(&graph.Schedule{Every: every}), "/run/docker.sock"); ok {
+		if _, ok := WithTimer(layout(&graph.Schedule{Every: every}), "/run/docker.sock"); ok {
 			t.Errorf("every %s has a timer", every)
 		}
 	}
 	daily := layout(&graph.Schedule{Cron: "@daily"})
 	for _, socket := range []string{"", "relative.sock", "/run/a b.sock", "/run/%h.sock", "/run/x\nExecStart=/bin/evil"} {
-		if _, ok := ByTimer(daily, socket); ok {
+		if _, ok := WithTimer(daily, socket); ok {
 			t.Errorf("a timer for the socket %q", socket)
 		}
 	}
-	if _, ok := ByTimer(layout(nil), "/run/docker.sock"); ok {
+	if _, ok := WithTimer(layout(nil), "/run/docker.sock"); ok {
 		t.Error("a service has a timer")
 	}
 }
@@ -345,7 +345,7 @@ func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
 func TestANeighbourIsSeenFromInside(t *testing.T) {
 	reader := full()
 	see := func(target *graph.Service, field string, known bool) string {
-		v, ok := backend{}.Sees(reader, target, field, "http", known)
+		v, ok := backend{}.AddressFor(reader, target, field, "http", known)
 		if !ok {
 			return "as everybody"
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // renderer turns a service into a payload, and refuses what no engine runs.

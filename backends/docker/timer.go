@@ -23,16 +23,16 @@ const Runner = "/var/lib/defx/bin/job"
 
 const unitDir = "/etc/systemd/system"
 
-// JobOf is the file that tells of the job whose time a timer keeps.
-func JobOf(timer string) string { return strings.TrimSuffix(timer, ".timer") + ".job" }
+// TimerJob is the file that tells of the job whose time a timer keeps.
+func TimerJob(timer string) string { return strings.TrimSuffix(timer, ".timer") + ".job" }
 
 var socketRE = regexp.MustCompile(`^/[A-Za-z0-9/._-]+$`)
 
-// ByTimer gives the layout of a job whose time systemd keeps: instead of the
+// WithTimer gives the layout of a job whose time systemd keeps: instead of the
 // file of a container that does, one that a runner reads, a timer and what it
 // starts. socket is the engine's. Not ok: it is no job, or calendars have no
 // words for its times.
-func ByTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) {
+func WithTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) {
 	i := slices.IndexFunc(l.Files, func(f backends.File) bool { return path.Dir(f.Path) == Dir && Kind(f.Path) == ".cron" })
 	if i < 0 || !socketRE.MatchString(socket) {
 		return l, false
@@ -49,7 +49,7 @@ func ByTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) {
 	target := spec.Home(environment, deployment) + ".target"
 	timer, job := c.Base+".timer", c.Base+".job"
 	// Its name tells the version: what a run of the one before does is no hindrance to the next.
-	run := c.Base + ":run-" + strings.TrimPrefix(Name(c.Of), c.Base+".") + ".service"
+	run := c.Base + ":run-" + strings.TrimPrefix(Name(c.Unit), c.Base+".") + ".service"
 	head := func(what string) string {
 		return "[Unit]\nDescription=defx " + what + " of " + c.Scope + " " + c.Address + "\nPartOf=" + target + "\n"
 	}

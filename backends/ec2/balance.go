@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // outputOf is what a field says that reads one output of a resource.
@@ -236,7 +236,7 @@ func (f *front) attach() {
 		at := graph.Attachment{Module: graph.Address{Lib: graph.ModuleLib, Name: name.Name}.String(), Backend: a, Attached: f.Attach == "auto"}
 		if is, said := f.p.known.Attach[at.Module]; said {
 			at.Attached = is
-		} else if f.p.known.Stands(at.Module) { // whoever attached it agreed to its being there
+		} else if f.p.known.Deployed(at.Module) { // whoever attached it agreed to its being there
 			at.Attached = true
 		}
 		f.Attachments = append(f.Attachments, at)

@@ -19,8 +19,8 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Name is the word of the field backend, and of the namespace.
@@ -51,5 +51,5 @@ func (*Backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) 
 	return backends.Layout{}, errors.New("a module stands on no machine")
 }
 
-// Makes tells whether it makes resources of a type: all but those that are another backend's.
-func (*Backend) Makes(typ string) bool { return typ != "external.resource" }
+// ResourceTypes tells whether it makes resources of a type: all but those that are another backend's.
+func (*Backend) ResourceTypes(typ string) bool { return typ != "external.resource" }

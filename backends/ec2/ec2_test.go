@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 	"pgregory.net/rapid"
 )
 
@@ -148,7 +148,7 @@ func places(g *graph.Graph) string {
 	return strings.Join(out, " ")
 }
 
-var nothingKnown = Known{Output: func(string) string { return "" }, Stands: func(string) bool { return false }}
+var nothingKnown = Context{Output: func(string) string { return "" }, Deployed: func(string) bool { return false }}
 
 // TestPacking: each case names services, where they were, and where they go.
 func TestPacking(t *testing.T) {
@@ -194,7 +194,7 @@ func TestPacking(t *testing.T) {
 // TestAnInstanceStaysAsLongAsSomethingStandsThere.
 func TestAnInstanceStaysAsLongAsSomethingStandsThere(t *testing.T) {
 	g := pooled(service("a", ""))
-	g.Former = []*graph.Machine{{Name: "ec2-7", Module: "module/pool", Kind: "t3.small ami-12345678"}, {Name: "ec2-8", Module: "module/pool", Kind: "t3.small ami-12345678"}}
+	g.PreviousMachines = []*graph.Machine{{Name: "ec2-7", Module: "module/pool", Kind: "t3.small ami-12345678"}, {Name: "ec2-8", Module: "module/pool", Kind: "t3.small ami-12345678"}}
 	if _, errs := Pack(g, map[string]string{"app/gone": "ec2-7"}, nothingKnown); len(errs) > 0 {
 		t.Fatal(errs)
 	}
@@ -272,8 +272,8 @@ func TestAnInstanceWithDataIsNotReplacedUnasked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if keeps := m.Keep("aws_instance.ec2-0"); keeps != (state != "") {
-			t.Errorf("state %q: %v", state, m.Keeps)
+		if keeps := m.KeepOnly("aws_instance.ec2-0"); keeps != (state != "") {
+			t.Errorf("state %q: %v", state, m.Protected)
 		}
 	}
 }

@@ -11,9 +11,9 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // fetchScript are the functions by which an instance fetches: package and secret.
@@ -109,7 +109,7 @@ func (f *fetching) packages() *diag.Error {
 		if err != nil {
 			return err
 		}
-		r.Carries = []token.Token{carried[hex]}
+		r.Uploads = []token.Token{carried[hex]}
 		f.awaits("defx-package-"+a.Digest.Brief(), r, "key")
 		fmt.Fprintf(&f.script, "package '/%s/%s' %s %s\n", bucket, key, a.Kind, hex)
 	}

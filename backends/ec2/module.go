@@ -10,9 +10,9 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // The versions of the provider whose resources mean the same here.
@@ -54,7 +54,7 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	}
 	var all []*made
 	for _, r := range g.Resources {
-		if !b.Makes(r.Type) {
+		if !b.ResourceTypes(r.Type) {
 			continue
 		}
 		if m := c.begin(b, r); m != nil {
@@ -187,8 +187,8 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 	return m
 }
 
-// Needs lists the providers of which something is asked that is not built in: source → version.
-func Needs(g *graph.Graph) map[string]string {
+// RequiredPackages lists the providers of which something is asked that is not built in: source → version.
+func RequiredPackages(g *graph.Graph) map[string]string {
 	out := map[string]string{}
 	for _, r := range g.Resources {
 		name, ok := literal(r.Fields["resource"])
@@ -508,7 +508,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		for _, attr := range wanted[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
-		if m.protect || keeps[m.word.kind] || m.res.Keeps {
+		if m.protect || keeps[m.word.kind] || m.res.Retained {
 			p.Keeps = append(p.Keeps, m.id())
 		}
 		out.Protect = out.Protect || m.protect
@@ -524,7 +524,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		for _, a := range m.res.Follows {
 			out.Follows = append(out.Follows, a.String())
 		}
-		out.Carries = append(out.Carries, m.res.Carries...)
+		out.Uploads = append(out.Uploads, m.res.Uploads...)
 		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
 		out.Sources[m.address()] = m.res.Path
@@ -534,7 +534,7 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 				out.Replaces = append(out.Replaces, field)
 			}
 			if a := m.kind.Block.Attributes[k]; a != nil && a.Sensitive {
-				out.Hides = append(out.Hides, field)
+				out.Sensitive = append(out.Sensitive, field)
 			}
 		}
 	}

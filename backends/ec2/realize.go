@@ -6,17 +6,17 @@ import (
 	"slices"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Module is what Terraform is given of a payload.
 type Module struct {
-	JSON      []byte            // main.tf.json
-	Outputs   map[string]string // its outputs → keys under which others read them
-	Addresses map[string]string // kind.name → our address
-	Keeps     []string          // kind.name that must not be deleted unless asked for
-	Retains   []string          // kind.name that are forgotten and not deleted
-	Providers string            // what init depends on
+	JSON           []byte            // main.tf.json
+	Outputs        map[string]string // its outputs → keys under which others read them
+	Addresses      map[string]string // kind.name → our address
+	Protected      []string          // kind.name that must not be deleted unless asked for
+	OrphanOnDelete []string          // kind.name that are forgotten and not deleted
+	Providers      string            // what init depends on
 }
 
 // Realize fills values into a payload.
@@ -45,7 +45,7 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	if len(p.Resources) > 0 {
 		doc["resource"] = p.Resources
 	}
-	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Keeps: p.Keeps, Retains: p.Retains}
+	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Protected: p.Keeps, OrphanOnDelete: p.Retains}
 	outputs := map[string]any{}
 	for name, o := range p.Outputs {
 		outputs[name] = map[string]any{"value": "${" + o.Value + "}"}
@@ -89,5 +89,5 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	return out, err
 }
 
-// Keep tells whether a resource is not to be deleted unless asked for.
-func (m *Module) Keep(id string) bool { return slices.Contains(m.Keeps, id) }
+// KeepOnly tells whether a resource is not to be deleted unless asked for.
+func (m *Module) KeepOnly(id string) bool { return slices.Contains(m.Protected, id) }

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // What neither the provider nor its plan finds, and the cloud refuses when

@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // scale makes a group of a service: its instances boot from a template that

@@ -19,9 +19,9 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Type is the type of resources that executables make.
@@ -48,8 +48,8 @@ func (backend) Name() string { return Name }
 // Encoding rises when equal payloads would be asked for otherwise.
 func (backend) Encoding() int { return 1 }
 
-// Makes tells whether it makes resources of a type.
-func (backend) Makes(typ string) bool { return typ == Type }
+// ResourceTypes tells whether it makes resources of a type.
+func (backend) ResourceTypes(typ string) bool { return typ == Type }
 
 // Render refuses: executables make resources, not services.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {

@@ -13,8 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/defx-dev/defx/backends/document"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 var (

@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a unit's name.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Reader turns what a service says into what a payload keeps of it: it resolves

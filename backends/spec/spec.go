@@ -18,7 +18,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 var (

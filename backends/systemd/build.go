@@ -8,8 +8,8 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // build makes the layout of a payload. The order of files is the order of
@@ -53,7 +53,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		unit(b.migrate(), b.once(onceMigrate, mounts), false)
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
-	l.Group, l.Ready, l.Leaves = b.target, b.readiness(), b.leaves()
+	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leaves()
 	if l.Ready != nil && l.Ready.Exec != "" {
 		unit(l.Ready.Exec, b.lookUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // A fact of a machine is a unit like any other: a file where the system looks
@@ -79,7 +79,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		}
 		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
 		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
-		l.Leaves = []string{was}
+		l.Leftovers = []string{was}
 		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
 		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // machine is a copy-on-write boot of the system tree that DEFX_TEST_SYSTEMD_ROOT

@@ -5,7 +5,7 @@ import (
 
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // names are all the names of one unit on a machine.

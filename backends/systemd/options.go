@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // options are the namespace "systemd" of a functionality.

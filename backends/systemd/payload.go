@@ -3,7 +3,7 @@ package systemd
 import (
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // payload is what a unit is before its refs are bound: structured and not

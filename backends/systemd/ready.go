@@ -5,7 +5,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 func (n names) ready() string   { return n.base + ":ready.service" }

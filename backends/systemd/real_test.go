@@ -10,7 +10,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // alphabet has what encoders get wrong, next to ordinary letters.

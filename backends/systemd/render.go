@@ -5,7 +5,7 @@ import (
 
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // renderer turns a service into a payload: it resolves names of ports too, and

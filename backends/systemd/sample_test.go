@@ -8,7 +8,7 @@ import (
 	"github.com/defx-dev/defx/backends/backendtest"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 const version = "0123456789ab"

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // TestRealServers runs well-known servers under the hardening that every

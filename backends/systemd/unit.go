@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // unitText writes a unit file. It keeps order: the same calls, the same bytes.

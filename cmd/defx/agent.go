@@ -22,7 +22,7 @@ func agentCommand() *cobra.Command {
 		ValidArgsFunction: noFiles,
 		RunE: func(*cobra.Command, []string) error {
 			if enter != "" {
-				return agent.Enter(enter)
+				return agent.Exec(enter)
 			}
 			if cron != "" {
 				return engine.Cron(cron, os.Stdout)
@@ -31,7 +31,7 @@ func agentCommand() *cobra.Command {
 				return engine.Job(job, os.Stdout)
 			}
 			if pause {
-				engine.Pause()
+				engine.HoldPod()
 				return nil
 			}
 			return agent.Serve(struct {

@@ -18,7 +18,7 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -98,7 +98,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
 			}
 			if saved != nil || !p.yes { // --yes agrees to whatever it is by then
-				w.Agreed = cs
+				w.Approved = cs
 			}
 			return o.work(ctx, w, cs, &p, len(d.Held) > 0)
 		},
@@ -186,7 +186,7 @@ func (o *options) ask(ctx context.Context, p *pace, question, word string) error
 }
 
 // work runs an apply and tells of it.
-func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p *pace, held bool) error {
+func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet, p *pace, held bool) error {
 	if p.parallel < 1 {
 		return fmt.Errorf("--parallel %d is less than one", p.parallel)
 	}
@@ -194,7 +194,7 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 	signal.Ignore(syscall.SIGPIPE)
 	w.Parallel, w.LeaseWait = p.parallel, p.lockWait
 	t := newTeller(o, cs)
-	w.Tell = t.tell
+	w.OnEvent = t.tell
 	quiet := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; Ctrl-C once more stops at once")
 	})
@@ -202,7 +202,7 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 	res, err := apply.Run(ctx, w)
 	quiet()
 	t.clear()
-	busy, isBusy := errors.AsType[*state.Busy](err)
+	busy, isBusy := errors.AsType[*state.ErrLeaseHeld](err)
 	switch {
 	case err == nil:
 		return o.finish(ctx, res, held, time.Since(begun))
@@ -210,7 +210,7 @@ func (o *options) work(ctx context.Context, w *apply.Work, cs *plan.ChangeSet, p
 		return context.Canceled // nothing was begun
 	case isBusy:
 		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
-	case errors.Is(err, apply.ErrChanged):
+	case errors.Is(err, apply.ErrPlanChanged):
 		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
 	case strings.Contains(err.Error(), "\n    hint: "):
 		return err // it says itself what to do
@@ -239,7 +239,7 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 	for _, n := range res.Notes {
 		fmt.Fprintln(os.Stderr, "note:", clean(n))
 	}
-	for _, u := range res.Unsettled {
+	for _, u := range res.Unflushed {
 		fmt.Fprintln(os.Stderr, "not settled:", clean(u))
 	}
 	switch {
@@ -253,7 +253,7 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: mend the cause told above and apply again", plural(len(res.Failed), "unit"), names)}
 	case ctx.Err() != nil:
 		return &exit{code: exitStopped} // all was under way already, and is done
-	case len(res.Unsettled) > 0:
+	case len(res.Unflushed) > 0:
 		return &exit{exitPartly, errors.New("what was done is recorded, but not every machine took note\n    hint: mend the cause told above; the next change there finishes it")}
 	case held:
 		return &exit{code: exitPartly}

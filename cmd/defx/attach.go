@@ -7,7 +7,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 )
 

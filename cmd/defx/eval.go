@@ -10,8 +10,8 @@ import (
 	"slices"
 
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/token"
 	"github.com/spf13/cobra"
 )
 
@@ -127,7 +127,7 @@ func (o *options) evalEntry(cmd *cobra.Command, explain, verify bool) error {
 // explainCache tells what came out of the cache.
 func (o *options) explainCache(dir string, res *lang.Result) error {
 	if o.json {
-		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.Use{}, res.Cache...)})
+		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.CacheUse{}, res.Cache...)})
 	}
 	if dir == "" {
 		fmt.Println("The cache is off.")
@@ -138,7 +138,7 @@ func (o *options) explainCache(dir string, res *lang.Result) error {
 }
 
 // printUses writes what was done anew, and counts the rest.
-func printUses(done string, uses []lang.Use) (hits int) {
+func printUses(done string, uses []lang.CacheUse) (hits int) {
 	for _, u := range uses {
 		if u.Hit {
 			hits++
@@ -153,27 +153,27 @@ func printUses(done string, uses []lang.Use) (hits int) {
 // not made, since nothing has changed.
 func (o *options) explainPlan(dir string, d *project.Desired) error {
 	if d == nil {
-		d = &project.Desired{Uses: []lang.Use{}}
+		d = &project.Desired{Uses: []lang.CacheUse{}}
 		if !o.json {
 			fmt.Println("All that the last plan was made of is as it was: nothing was evaluated or rendered.")
 			return nil
 		}
 	}
 	if o.json {
-		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.Use{}, d.Cache...),
-			"units": append([]lang.Use{}, d.Uses...), "whole": d.Whole})
+		return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "CacheUse", "folder": dir, "parts": append([]lang.CacheUse{}, d.Cache...),
+			"units": append([]lang.CacheUse{}, d.Uses...), "whole": d.FullPlanReason})
 	}
 	if dir == "" {
 		fmt.Println("The cache is off.")
 		return nil
 	}
 	parts := printUses("evaluated", d.Cache)
-	if d.Whole != "" {
-		fmt.Printf("rendered   all: %s\n", d.Whole)
+	if d.FullPlanReason != "" {
+		fmt.Printf("rendered   all: %s\n", d.FullPlanReason)
 	}
 	known := printUses("rendered", d.Uses)
 	fmt.Printf("%d of %s", parts, plural(len(d.Cache), "part"))
-	if d.Whole == "" {
+	if d.FullPlanReason == "" {
 		fmt.Printf(" and %d of %s", known, plural(len(d.Uses), "functionality"))
 	}
 	fmt.Printf(" came out of %s\n", dir)

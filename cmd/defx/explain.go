@@ -14,9 +14,9 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/spf13/cobra"
 )
 

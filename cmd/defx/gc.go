@@ -14,7 +14,7 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/spf13/cobra"
 )
 
@@ -152,7 +152,7 @@ func leadsTo(ctx context.Context, store *state.Dir, keep int) (map[digest.Digest
 
 // forget clears the folder of the state, while nobody applies and if no apply still
 // has to say what it left.
-func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int, dry bool) (out state.Forgotten, modules collected, err error) {
+func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int, dry bool) (out state.Pruned, modules collected, err error) {
 	clear := func(ctx context.Context) error {
 		unfinished, err := apply.ReadUnfinished(store.Path())
 		if err == nil && unfinished != nil {
@@ -165,10 +165,10 @@ func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int
 		if err != nil {
 			return err
 		}
-		if modules.Freed, modules.Gone, err = g.p.Shop(g.at.name, g.at.env).Collect(live, dry); err != nil {
+		if modules.Freed, modules.Gone, err = g.p.TerraformRunner(g.at.name, g.at.env).Collect(live, dry); err != nil {
 			return err
 		}
-		out, err = state.Forget(ctx, store, history, dry)
+		out, err = state.Prune(ctx, store, history, dry)
 		return err
 	}
 	if head, err := store.Head(ctx); err != nil || head.Generation == 0 {
@@ -177,7 +177,7 @@ func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int
 	if dry {
 		err = clear(ctx)
 	} else {
-		err = state.Alone(ctx, store, "gc", clear)
+		err = state.WithLease(ctx, store, "gc", clear)
 	}
 	return out, modules, err
 }

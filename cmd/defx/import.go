@@ -66,7 +66,7 @@ beside it. Images that are named by tag are pinned by ` + "`defx lock --update`"
 				}
 			}
 			if o.json {
-				doc := map[string]any{"apiVersion": "defx/v1", "kind": "Import", "name": made.Name, "left": append([]compose.Left{}, made.Left...),
+				doc := map[string]any{"apiVersion": "defx/v1", "kind": "Import", "name": made.Name, "left": append([]compose.UnsupportedField{}, made.Unsupported...),
 					"images": append([]string{}, made.Images...), "secrets": append([]string{}, made.Secrets...)}
 				if output == "" {
 					doc["library"] = made.Library
@@ -76,7 +76,7 @@ beside it. Images that are named by tag are pinned by ` + "`defx lock --update`"
 			if output == "" {
 				fmt.Print(made.Library)
 			}
-			for _, l := range made.Left {
+			for _, l := range made.Unsupported {
 				where := l.Field
 				if l.Service != "" {
 					where = l.Service + "." + l.Field

@@ -87,7 +87,7 @@ that is here and differs. Without the file nothing is locked.
 				printLock(env, list, update)
 			}
 			for _, e := range list {
-				if !update && e.State != project.LockKept && e.State != project.LockAbsent {
+				if !update && e.State != project.LockMatches && e.State != project.LockAbsent {
 					if !o.json {
 						fmt.Fprintln(os.Stderr, "    hint: if that is meant: defx lock --update -e "+env)
 					}
@@ -108,7 +108,7 @@ func printLock(env string, list []project.LockEntry, updated bool) {
 		fmt.Printf("Nothing to lock for %s: it has no artifact, and no image by tag.\n", env)
 		return
 	}
-	words := map[string]string{project.LockKept: "locked", project.LockAbsent: "locked, not here", project.LockNew: "not locked",
+	words := map[string]string{project.LockMatches: "locked", project.LockAbsent: "locked, not here", project.LockNew: "not locked",
 		project.LockDiffers: "not what is locked", project.LockUnused: "locked, not used", project.LockMissing: "neither here nor locked"}
 	if updated {
 		words[project.LockNew], words[project.LockDiffers], words[project.LockUnused] = "locked now", "locked anew", "no longer used"

@@ -159,16 +159,16 @@ func (o *options) machineNames(cmd *cobra.Command, args []string, _ string) ([]s
 	return g.names(), cobra.ShellCompDirectiveNoFileComp
 }
 
-func inspect(ctx context.Context, c *agent.Client, scope string) (*agent.Info, map[string]*agent.Look, error) {
+func inspect(ctx context.Context, c *agent.Client, scope string) (*agent.Info, map[string]*agent.UnitStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	info, err := c.Info(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	looks, err := c.Look(ctx, scope)
+	looks, err := c.Status(ctx, scope)
 	if looks == nil {
-		looks = map[string]*agent.Look{}
+		looks = map[string]*agent.UnitStatus{}
 	}
 	return info, looks, err
 }

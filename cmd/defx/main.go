@@ -22,8 +22,8 @@ import (
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/terraform"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/diag"
 	"github.com/defx-dev/defx/lang/heap"
 )
 
@@ -70,11 +70,11 @@ func run() (code int) {
 			code = exitError
 		}
 	}()
-	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
-		return lang.Child(os.Stdin, os.Stdout)
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
+		return lang.Worker(os.Stdin, os.Stdout)
 	}
-	if len(os.Args) > 1 && os.Args[1] == terraform.ChildVerb {
-		return terraform.Child(os.Stdin, os.Stdout)
+	if len(os.Args) > 1 && os.Args[1] == terraform.WorkerVerb {
+		return terraform.Worker(os.Stdin, os.Stdout)
 	}
 	heap.CollectLate(floor, 100, most)
 	ctx, stop := stoppable()

@@ -8,8 +8,8 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -27,7 +27,7 @@ func (c *consent) flags(f *pflag.FlagSet) {
 }
 
 // changes is what an apply would do; with --refresh the cloud is asked as well.
-func (c *consent) changes(ctx context.Context, p *project.Project, d *project.Desired, w *apply.Work) (*plan.ChangeSet, error) {
+func (c *consent) changes(ctx context.Context, p *project.Project, d *project.Desired, w *apply.Request) (*plan.ChangeSet, error) {
 	if c.refresh {
 		return p.Refresh(ctx, d, w)
 	}
@@ -39,7 +39,7 @@ func (c *consent) refreshes(f *pflag.FlagSet) {
 	f.BoolVar(&c.refresh, "refresh", false, "let Terraform ask the cloud what stands there, and show what that tells")
 }
 
-func (c *consent) give(w *apply.Work) {
+func (c *consent) give(w *apply.Request) {
 	w.AllowDelete, w.AllowMove = set(c.allowDelete), set(c.allowMove)
 }
 
@@ -53,7 +53,7 @@ func set(list []string) map[string]bool {
 
 // desired plans, tells what is held, and prepares the work. evaluate is how:
 // (*project.Project).Evaluate, or Plan where that suffices.
-func (o *options) desired(ctx context.Context, c *consent, evaluate func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, *apply.Work, error) {
+func (o *options) desired(ctx context.Context, c *consent, evaluate func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, *apply.Request, error) {
 	p, err := o.open()
 	if err != nil {
 		return nil, nil, nil, err
@@ -67,7 +67,7 @@ func (o *options) desired(ctx context.Context, c *consent, evaluate func(*projec
 	if c.strict && len(d.Held) > 0 {
 		return nil, nil, nil, fmt.Errorf("%d held, and --strict allows none", len(d.Held))
 	}
-	w := p.Work(d)
+	w := p.ApplyRequest(d)
 	c.give(w)
 	return p, d, w, nil
 }
@@ -120,7 +120,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 				if err != nil {
 					return err
 				}
-				if cs := p.Unchanged(); cs != nil {
+				if cs := p.CachedNoChanges(); cs != nil {
 					if explain {
 						return o.explainPlan(p.Config.Cache, nil)
 					}
@@ -132,7 +132,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 				}
 			}
 			p, d, w, err := o.desired(cmd.Context(), &c, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
-				p.Brief, p.Explain = true, explain
+				p.PlanOnly, p.Explain = true, explain
 				return p.Plan(ctx)
 			})
 			if err != nil {
@@ -146,7 +146,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 				return err
 			}
 			if plain {
-				p.Remember(d, cs)
+				p.StoreNoChanges(d, cs)
 			}
 			if out != "" {
 				raw, err := digest.Canonical(cs)

@@ -14,7 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // printJSON writes one object on one line.
@@ -51,9 +51,9 @@ func does(a plan.Action) string {
 		return "delete: " + a.Reason
 	case !a.Certain:
 		return "update " + a.Reason
-	case a.Former != "":
+	case a.PreviousMachine != "":
 		return a.Reason
-	case a.Gently:
+	case a.Graceful:
 		return "restart (graceful)"
 	case a.Op == plan.Update && len(a.Changes) == 0:
 		return string(a.Verb) + ": " + a.Reason
@@ -240,7 +240,7 @@ func printHeld(d *project.Desired) {
 	told := map[string]bool{}
 	var follow []string
 	for _, c := range causes {
-		all := compile.All(c.err)
+		all := compile.ErrorList(c.err)
 		if !slices.ContainsFunc(all, func(e *diag.Error) bool { return e.Because == "" }) {
 			follow = append(follow, c.names...)
 			continue

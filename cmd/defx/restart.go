@@ -72,12 +72,12 @@ func (g *ground) isBehind(address string) bool {
 // restartApart starts anew what is taken out from behind its balancers meanwhile: an
 // apply of what stands, whose journal tells if it does not come to its end.
 func (g *ground) restartApart(ctx context.Context, address string) error {
-	w, err := g.p.Standing(ctx, g.at.name, g.at.env, g.gen, g.at.machines(), address)
+	w, err := g.p.DeployedUnits(ctx, g.at.name, g.at.env, g.gen, g.at.machines(), address)
 	if err != nil {
 		return err
 	}
 	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, g.gen.Revision
-	w.Tell = func(e apply.Event) {
+	w.OnEvent = func(e apply.Event) {
 		if e.Outcome == apply.Failed {
 			err = errors.Join(err, fmt.Errorf("%w\n    hint: another restart or defx apply puts it behind its balancer again, once it can", e.Err))
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/spf13/cobra"
 )
 
@@ -106,8 +106,8 @@ from what stands. It is an apply like any other, and makes a new generation.
 				}
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
-			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.Back(list, target.Number),
-				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env)}
+			w := &apply.Request{Store: store, Dir: store.Path(), Verb: "rollback", Machines: at.machines(), Revision: target.Revision, Moved: state.AddressAt(list, target.Number),
+				Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.ArtifactStream, Modules: p.TerraformRunner(at.name, at.env)}
 			for _, m := range target.Machines {
 				if !slices.ContainsFunc(w.Machines, func(x *graph.Machine) bool { return x.Name == m.Name }) {
 					w.Machines = append(w.Machines, m)
@@ -117,7 +117,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 			if w.Plan, err = state.LoadPlan(ctx, store, target); err != nil {
 				return err
 			}
-			if w.Good, err = state.LoadGood(ctx, store, target); err != nil {
+			if w.LastGood, err = state.LoadLastGood(ctx, store, target); err != nil {
 				return err
 			}
 			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", at.name, at.env, target.Number), "Roll back? [y/N] ", "y")
@@ -130,7 +130,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 }
 
 // without shows and does work that comes from the state and not from the entry file.
-func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, question, word string) error {
+func (o *options) without(ctx context.Context, w *apply.Request, p *pace, title, question, word string) error {
 	cs, err := apply.Diff(ctx, w)
 	if err != nil {
 		return err
@@ -155,7 +155,7 @@ func (o *options) without(ctx context.Context, w *apply.Work, p *pace, title, qu
 	if err := o.ask(ctx, p, question, word); err != nil {
 		return err
 	}
-	w.Agreed = cs
+	w.Approved = cs
 	return o.work(ctx, w, cs, p, false)
 }
 
@@ -191,7 +191,7 @@ was deployed with protect stays, and is listed. The history stays.
 			}
 			pc.yes = confirm == at.env
 			store := p.Store(at.name, at.env) // maybe without a generation: an apply may have been killed in its first one
-			w := &apply.Work{Store: store, Dir: store.Path(), Verb: "destroy", Machines: at.machines(), Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Modules: p.Shop(at.name, at.env),
+			w := &apply.Request{Store: store, Dir: store.Path(), Verb: "destroy", Machines: at.machines(), Dial: p.Dialer().Dial, Artifact: p.ArtifactStream, Modules: p.TerraformRunner(at.name, at.env),
 				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: at.name, Environment: at.env, Units: []plan.Placed{}},
 				Objects: map[digest.Digest][]byte{}}
 			c.give(w)

@@ -48,14 +48,14 @@ command's own.
 				return err
 			}
 			terminal := term.IsTerminal(int(os.Stdin.Fd()))
-			e := agent.Entrance{Scope: g.scope(), Address: r.Address, Command: args[1:]}
+			e := agent.ExecRequest{Scope: g.scope(), Address: r.Address, Command: args[1:]}
 			if m != nil {
 				e.Engine = m.Docker
 			}
 			if terminal {
 				e.Term = os.Getenv("TERM")
 			}
-			run, over, err := g.p.Dialer().Enter(m, info.Program, e, terminal)
+			run, over, err := g.p.Dialer().Exec(m, info.Program, e, terminal)
 			if err != nil {
 				return err
 			}

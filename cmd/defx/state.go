@@ -70,7 +70,7 @@ answer: what is not seen would be taken for gone.
 // rebuild asks the machines and writes a generation above all that they remember.
 func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Deployment: g.at.name, Environment: g.at.env, Records: []plan.Record{},
-		Machines: []*graph.Machine{}, Verb: "rebuild", Applied: time.Now().UTC().Truncate(time.Second), By: state.Self("rebuild").Who}
+		Machines: []*graph.Machine{}, Verb: "rebuild", Applied: time.Now().UTC().Truncate(time.Second), By: state.CurrentOwner("rebuild").Who}
 	p := &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.at.name, Environment: g.at.env, Units: []plan.Placed{}}
 	var mu sync.Mutex
 	var objects [][]byte
@@ -138,12 +138,12 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 		return nil, err
 	}
 	store := g.p.Store(g.at.name, g.at.env)
-	lease, err := store.Acquire(ctx, nil, state.Self("rebuild"), time.Minute)
+	lease, err := store.Acquire(ctx, nil, state.CurrentOwner("rebuild"), time.Minute)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Release(ctx, lease)
-	if _, err := store.Raise(ctx, lease, token); err != nil {
+	if _, err := store.RaiseToken(ctx, lease, token); err != nil {
 		return nil, err
 	}
 	if err := store.Put(ctx, objects...); err != nil {

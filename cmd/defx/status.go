@@ -15,24 +15,24 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/spf13/cobra"
 )
 
 // stands is one line of status.
 type stands struct {
-	Address    string        `json:"address"`
-	Machine    string        `json:"machine"`
-	Backend    string        `json:"backend"`
-	Digest     digest.Digest `json:"digest"`
-	State      string        `json:"state"` // deployed, held, failed (it is what it was before), or unknown after an interrupted apply
-	Generation int           `json:"generation"`
-	Since      time.Time     `json:"since"`
-	Earlier    bool          `json:"earlier,omitempty"` // it stood so before: gc forgot since when
-	Protected  bool          `json:"protected,omitempty"`
-	Running    *agent.State  `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
-	Drift      []string      `json:"drift,omitempty"`   // with --refresh: what is not as it was left
-	Runs       *agent.Runs   `json:"runs,omitempty"`    // with --refresh, of what has its times: how the last run went, when the next is due
+	Address    string                 `json:"address"`
+	Machine    string                 `json:"machine"`
+	Backend    string                 `json:"backend"`
+	Digest     digest.Digest          `json:"digest"`
+	State      string                 `json:"state"` // deployed, held, failed (it is what it was before), or unknown after an interrupted apply
+	Generation int                    `json:"generation"`
+	Since      time.Time              `json:"since"`
+	Earlier    bool                   `json:"earlier,omitempty"` // it stood so before: gc forgot since when
+	Protected  bool                   `json:"protected,omitempty"`
+	Running    *agent.SupervisorState `json:"running,omitempty"` // with --refresh: as the machine's systemd tells
+	Drift      []string               `json:"drift,omitempty"`   // with --refresh: what is not as it was left
+	Runs       *agent.Runs            `json:"runs,omitempty"`    // with --refresh, of what has its times: how the last run went, when the next is due
 }
 
 func statusCommand(o *options) *cobra.Command {
@@ -170,7 +170,7 @@ func (o *options) refresh(ctx context.Context, units []stands) (orphans []string
 	}
 	var mu sync.Mutex
 	errs := g.visit(ctx, g.used(), func(name string, c *agent.Client) error {
-		looks, err := c.Look(ctx, g.scope())
+		looks, err := c.Status(ctx, g.scope())
 		if err != nil {
 			return err
 		}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"golang.org/x/term"
 )
 

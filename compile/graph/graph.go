@@ -16,16 +16,16 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Graph is one deployment for one environment.
 type Graph struct {
-	Name        string
-	Environment string
-	Services    []*Service // sorted by address
-	Machines    []*Machine // sorted by name
-	Former      []*Machine // known from earlier state: what is held may still stand there
+	Name             string
+	Environment      string
+	Services         []*Service // sorted by address
+	Machines         []*Machine // sorted by name
+	PreviousMachines []*Machine // known from earlier state: what is held may still stand there
 
 	Externals map[string]*External // lib/name → what stands without defx
 	Resources []*Resource          // sorted by address
@@ -101,15 +101,15 @@ type External struct {
 
 // Resource is infrastructure that is not a process.
 type Resource struct {
-	Address Address
-	Type    string         // "aws.vpc"
-	Fields  map[string]any // what its backend reads; texts are token.Text with resolved refs
-	Path    []string       // where it stands in the entry's value
-	Held    bool
-	Keeps   bool          // what stands on it has data of its own: it is not replaced unasked
-	Carries []token.Token // artifacts that it uploads
-	Follows []Address     // services that must be ready before it tells others where they are
-	Drain   time.Duration // not 0: it leads to what it follows, which is taken out and may finish for so long before it is stopped
+	Address  Address
+	Type     string         // "aws.vpc"
+	Fields   map[string]any // what its backend reads; texts are token.Text with resolved refs
+	Path     []string       // where it stands in the entry's value
+	Held     bool
+	Retained bool          // what stands on it has data of its own: it is not replaced unasked
+	Uploads  []token.Token // artifacts that it uploads
+	Follows  []Address     // services that must be ready before it tells others where they are
+	Drain    time.Duration // not 0: it leads to what it follows, which is taken out and may finish for so long before it is stopped
 }
 
 // Fact is one thing that a machine must have.
@@ -140,7 +140,7 @@ type Service struct {
 	Patch    []string // where the patch of this replica stands in the entry's value; nil if it has none
 	Host     *Host    // what its machine must have
 	Fact     *Fact    // not nil: no process but a fact of its machine; Spec is empty
-	Sketch   bool     // an earlier run knows what it comes to: Spec has ports, labels, dirs and schedule alone
+	Summary  bool     // an earlier run knows what it comes to: Spec has ports, labels, dirs and schedule alone
 }
 
 // Edge leads from a service to a set of replicas.

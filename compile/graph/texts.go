@@ -7,7 +7,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Texts calls f for every text of a spec, found by type so that no field can be forgotten.

@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Value is what a resolved ref stands for as reader must see it: on the same
@@ -34,8 +34,8 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 		if target.Machine == reader.Machine && (!shared || m == nil || m.Address == "") {
 			return "127.0.0.1", nil
 		}
-		if i := slices.IndexFunc(g.Former, func(f *Machine) bool { return f.Name == target.Machine }); m == nil && i >= 0 {
-			m = g.Former[i]
+		if i := slices.IndexFunc(g.PreviousMachines, func(f *Machine) bool { return f.Name == target.Machine }); m == nil && i >= 0 {
+			m = g.PreviousMachines[i]
 		}
 		if m == nil || m.Address == "" {
 			return "", diag.Errorf("machine "+target.Machine, "%s on %s reads its address, and it has none",

@@ -17,9 +17,9 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang/lint"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // Input is what is looked at.

@@ -17,7 +17,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // Previous is where each address was before.

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // DiffInput is what Diff subtracts from what.
@@ -27,7 +27,7 @@ type DiffInput struct {
 	Moved       func(address string) string        // the address that one has after renames; nil = none
 	Drifted     map[string]bool                    // modules that others changed
 	Restart     string                             // address of one that is to start anew, as it stands
-	Doubt       map[string]Doubt                   // address → why nobody knows whether it stands
+	Uncertainty map[string]Uncertainty             // address → why nobody knows whether it stands
 }
 
 // Diff is set subtraction on address, place, digest and values. The result is
@@ -94,7 +94,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: !in.doubted(r.Address), Reason: in.Doubt[r.Address].gone(), Changes: []Change{}})
+			Before: r.Digest, Certain: !in.doubted(r.Address), Reason: in.Uncertainty[r.Address].gone(), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
@@ -138,7 +138,7 @@ func (cs *ChangeSet) attach(in DiffInput, records map[string]*Record) {
 func (a *Action) Stops() bool {
 	switch a.Op {
 	case Update:
-		return a.Verb == Restart && !a.Gently || a.Verb == "" && !a.Certain
+		return a.Verb == Restart && !a.Graceful || a.Verb == "" && !a.Certain
 	case Replace, Move, Delete:
 		return true
 	}
@@ -242,20 +242,20 @@ const modulePrefix = "module/"
 const factPrefix = "host/"
 
 // A Doubt is why nobody knows whether a unit stands as its record says.
-type Doubt struct {
+type Uncertainty struct {
 	Unless string // what may turn out, so that nothing is to be done
 	Since  string // what happened
 }
 
 // Interrupted is the doubt that an interrupted apply leaves.
-var Interrupted = Doubt{"the interrupted apply finished it", interrupted}
+var Interrupted = Uncertainty{"the interrupted apply finished it", interrupted}
 
 // interrupted is also true of a record without a digest, which nothing but such an apply leaves.
 const interrupted = "an interrupted apply left it in an unknown state"
 
-func (in *DiffInput) doubted(address string) bool { return in.Doubt[address] != Doubt{} }
+func (in *DiffInput) doubted(address string) bool { return in.Uncertainty[address] != Uncertainty{} }
 
-func (d Doubt) gone() string {
+func (d Uncertainty) gone() string {
 	if d.Since != "" {
 		return "no longer defined; " + d.Since
 	}
@@ -278,7 +278,7 @@ func (r *Record) same(u *Placed) bool {
 }
 
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
-	a := Action{Op: Create, Address: u.Address, Former: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
+	a := Action{Op: Create, Address: u.Address, PreviousMachine: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
@@ -303,7 +303,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		a.Op = Update
 		cs.Summary.Update++
 	case in.doubted(u.Address):
-		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Doubt[u.Address].Unless
+		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Uncertainty[u.Address].Unless
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
 		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
@@ -342,7 +342,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		if u.Machine == "" {
 			a.Verb = Converge
 		}
-		a.Reason = cmp.Or(in.Doubt[u.Address].Since, in.Doubt[former].Since, interrupted)
+		a.Reason = cmp.Or(in.Uncertainty[u.Address].Since, in.Uncertainty[former].Since, interrupted)
 	} else if before, err = in.Unit(r.Object); err != nil {
 		return err
 	}
@@ -353,11 +353,11 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		}
 		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		for i := range a.Changes {
-			a.Changes[i].hide(slices.Concat(before.Hides, after.Hides))
+			a.Changes[i].hide(slices.Concat(before.Sensitive, after.Sensitive))
 		}
 		if a.Op == Update && a.Certain {
 			a.Verb = verb(before, after, r.Values, u.Values)
-			a.Gently = a.Verb == Restart && before.Graceful && after.Graceful
+			a.Graceful = a.Verb == Restart && before.Graceful && after.Graceful
 			a.Reason = reason(a.Changes, before, after)
 			if u.Machine == "" {
 				a.Verb = Converge
@@ -372,7 +372,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	if former != "" && u.Machine == "" {
 		a.Reason = "renamed from " + former
 	} else if former != "" {
-		a.Verb, a.Gently, a.Reason = Restart, false, "renamed from "+former
+		a.Verb, a.Graceful, a.Reason = Restart, false, "renamed from "+former
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
 		}
@@ -409,7 +409,7 @@ func verb(before, after *Unit, had, has Values) Verb {
 	if !bytes.Equal(bound(before.Payload.Reload, had), bound(after.Payload.Reload, has)) {
 		return Reload
 	}
-	return Exchange
+	return Swap
 }
 
 // changes lists the fields that differ between two normalized services, keyed
@@ -511,7 +511,7 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 	}
 	wait := func(a *Action, on string) {
 		if acting[on] != nil && on != a.Address {
-			a.Waits = append(a.Waits, on)
+			a.WaitsFor = append(a.WaitsFor, on)
 		}
 	}
 	for i := range cs.Actions {
@@ -541,7 +541,7 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 		}
 	}
 	for i := range cs.Actions {
-		slices.Sort(cs.Actions[i].Waits)
-		cs.Actions[i].Waits = slices.Compact(cs.Actions[i].Waits)
+		slices.Sort(cs.Actions[i].WaitsFor)
+		cs.Actions[i].WaitsFor = slices.Compact(cs.Actions[i].WaitsFor)
 	}
 }

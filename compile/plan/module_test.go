@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // TestWhatIsSecretInAModuleIsNotShown, neither as it was nor as it will be.
 func TestWhatIsSecretInAModuleIsNotShown(t *testing.T) {
 	units := map[digest.Digest]*plan.Unit{
-		"was": {Address: "module/pass", Hides: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/x","value":"hunter1"}}`)},
-		"now": {Address: "module/pass", Hides: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/y","value":"hunter2"}}`)},
+		"was": {Address: "module/pass", Sensitive: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/x","value":"hunter1"}}`)},
+		"now": {Address: "module/pass", Sensitive: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/y","value":"hunter2"}}`)},
 	}
 	cs, err := plan.Diff(plan.DiffInput{
 		Plan:    &plan.Plan{Units: []plan.Placed{{Address: "module/pass", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
@@ -67,7 +67,7 @@ func TestWhoIsTakenOutIsPutBack(t *testing.T) {
 		for _, a := range cs.Actions {
 			s := string(a.Op) + " " + a.Address
 			if a.Verb == plan.Attach {
-				s = string(a.Op) + " attach " + a.Address + " after " + strings.Join(a.Waits, " ")
+				s = string(a.Op) + " attach " + a.Address + " after " + strings.Join(a.WaitsFor, " ")
 			}
 			said = append(said, s)
 		}

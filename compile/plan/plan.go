@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // APIVersion is on every document that defx prints or keeps.
@@ -138,7 +138,7 @@ type Verb string
 const (
 	Restart  Verb = "restart"  // the process starts anew
 	Reload   Verb = "reload"   // files are exchanged and the process is told
-	Exchange Verb = "exchange" // what defx knows changes, the process does not notice
+	Swap     Verb = "exchange" // what defx knows changes, the process does not notice
 	Converge Verb = "converge" // resources are made to be what the module says
 	Attach   Verb = "attach"   // a balancer leads there again, after it was taken out for a change
 )
@@ -155,20 +155,20 @@ type Change struct {
 
 // Action is one change of one unit.
 type Action struct {
-	Op      Op            `json:"op"`
-	Address string        `json:"address"`
-	Machine string        `json:"machine"`
-	From    string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
-	Former  string        `json:"former,omitempty"` // the address that it had before it was renamed
-	Backend string        `json:"backend"`
-	Verb    Verb          `json:"verb,omitempty"`     // of an update
-	Gently  bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops
-	Digest  digest.Digest `json:"digest,omitempty"`   // of the unit that should be
-	Before  digest.Digest `json:"before,omitempty"`   // of the unit that stands
-	Certain bool          `json:"certain"`            // false: dropped at apply if its values turn out equal
-	Reason  string        `json:"reason"`
-	Changes []Change      `json:"changes"`
-	Waits   []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted
+	Op              Op            `json:"op"`
+	Address         string        `json:"address"`
+	Machine         string        `json:"machine"`
+	From            string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
+	PreviousMachine string        `json:"former,omitempty"` // the address that it had before it was renamed
+	Backend         string        `json:"backend"`
+	Verb            Verb          `json:"verb,omitempty"`     // of an update
+	Graceful        bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops
+	Digest          digest.Digest `json:"digest,omitempty"`   // of the unit that should be
+	Before          digest.Digest `json:"before,omitempty"`   // of the unit that stands
+	Certain         bool          `json:"certain"`            // false: dropped at apply if its values turn out equal
+	Reason          string        `json:"reason"`
+	Changes         []Change      `json:"changes"`
+	WaitsFor        []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted
 }
 
 // Protected is a unit that nobody asks for any more and that stays nevertheless.
@@ -178,8 +178,8 @@ type Protected struct {
 	Reason  string `json:"reason"`
 }
 
-// Look is what a module's tool would do, and what others did there: what only the cloud tells.
-type Look struct {
+// RefreshResult is what a module's tool would do, and what others did there: what only the cloud tells.
+type RefreshResult struct {
 	Changes []ResourceChange `json:"changes"` // sorted by address
 	Drift   []ResourceChange `json:"drift"`   // sorted by address
 }
@@ -213,19 +213,19 @@ type Summary struct {
 
 // ChangeSet is what lies between a plan and the state.
 type ChangeSet struct {
-	APIVersion  string           `json:"apiVersion"`
-	Kind        string           `json:"kind"` // "ChangeSet"
-	Deployment  string           `json:"deployment"`
-	Environment string           `json:"environment"`
-	Plan        digest.Digest    `json:"plan"`
-	ChangeSet   digest.Digest    `json:"changeSet"` // of this document without positions
-	Baseline    digest.Digest    `json:"baseline"`
-	Base        int              `json:"base"` // generation that the state stands at; 0 = none yet
-	Summary     Summary          `json:"summary"`
-	Actions     []Action         `json:"actions"` // deletes last, each part sorted by address
-	Held        []HeldItem       `json:"held"`
-	Refresh     map[string]*Look `json:"refresh,omitempty"` // module → what only the cloud tells, if it was asked
-	Protected   []Protected      `json:"protected"`
+	APIVersion  string                    `json:"apiVersion"`
+	Kind        string                    `json:"kind"` // "ChangeSet"
+	Deployment  string                    `json:"deployment"`
+	Environment string                    `json:"environment"`
+	Plan        digest.Digest             `json:"plan"`
+	ChangeSet   digest.Digest             `json:"changeSet"` // of this document without positions
+	Baseline    digest.Digest             `json:"baseline"`
+	Base        int                       `json:"base"` // generation that the state stands at; 0 = none yet
+	Summary     Summary                   `json:"summary"`
+	Actions     []Action                  `json:"actions"` // deletes last, each part sorted by address
+	Held        []HeldItem                `json:"held"`
+	Refresh     map[string]*RefreshResult `json:"refresh,omitempty"` // module → what only the cloud tells, if it was asked
+	Protected   []Protected               `json:"protected"`
 }
 
 // Empty tells whether there is nothing to do.

@@ -7,8 +7,8 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // The digest of a plan is that of its canonical JSON, whatever names and values hold.

@@ -14,8 +14,8 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Payload is what a backend makes of one service, with tokens in place. Each
@@ -46,11 +46,11 @@ type Unit struct {
 	Protect   bool            `json:"protect,omitempty"`
 	AtOnce    int             `json:"atOnce,omitempty"`   // replicas that change at the same time; 0 = 1
 	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
-	Suffice   int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
+	MinReady  int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
 	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
 	Follows   []string        `json:"follows,omitempty"`  // of a module: services whose places it tells others; its inputs change with them
 	Drain     int             `json:"drain,omitempty"`    // of a module: it leads users to what it follows, which may go on for so many seconds before it is stopped
-	Hides     []string        `json:"hides,omitempty"`    // of a module: fields, as pointers into spec, whose values are not shown
+	Sensitive []string        `json:"hides,omitempty"`    // of a module: fields, as pointers into spec, whose values are not shown
 	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
 }
 
@@ -187,14 +187,14 @@ func (u *Unit) Canonical() ([]byte, error) {
 	out = strconv.AppendInt(append(out, `,"encoding":`...), int64(u.Encoding), 10)
 	texts(`,"follows":`, u.Follows)
 	flag(`,"graceful":`, u.Graceful)
-	texts(`,"hides":`, u.Hides)
+	texts(`,"hides":`, u.Sensitive)
 	out = u.Payload.json(append(out, `,"payload":`...))
 	flag(`,"protect":`, u.Protect)
 	rare(`,"reads":`, u.Reads, len(u.Reads))
 	texts(`,"requires":`, u.Requires)
 	out = part(out, `,"spec":`, u.Spec)
 	flag(`,"stateful":`, u.Stateful)
-	number(`,"suffice":`, u.Suffice)
+	number(`,"suffice":`, u.MinReady)
 	if err != nil {
 		return nil, err
 	}

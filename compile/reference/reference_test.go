@@ -12,9 +12,9 @@ import (
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/compile/reference"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -22,8 +22,8 @@ import (
 var updateDocs = flag.Bool("update-docs", false, "rewrite docs/reference.md")
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
-		os.Exit(lang.Child(os.Stdin, os.Stdout))
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 
 	"github.com/defx-dev/defx/compile"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // ID names the schema. Its number rises when a value that was valid no longer is.

@@ -17,8 +17,8 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // unit renders a service of the fake backend into the bytes of its unit.
@@ -63,11 +63,11 @@ func TestALowerTokenChangesNothing(t *testing.T) {
 	if err := h.Fence(scope, 7, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(t.Context(), scope, "a/b", 7, unit(t, f, "a/b", "new"), nil, 0); err != nil {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 7, unit(t, f, "a/b", "new"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	var fenced *agent.Fenced
-	if _, err := h.Do(t.Context(), scope, "a/b", 6, unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
+	var fenced *agent.ErrStaleToken
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 6, unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
 		t.Errorf("%v", err)
 	}
 	if err := h.Fence(scope, 6, nil); !errors.As(err, &fenced) {
@@ -111,7 +111,7 @@ func TestAForeignFileIsNeverOverwritten(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not defx's") {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not defx's") {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, foreign); got != "mine" {
@@ -125,12 +125,12 @@ func TestAFailureLeavesWhatStoodBefore(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	before, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "good"), nil, 0)
+	before, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "good"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.OnRealize = func(string) error { return errors.New("refused") }
-	after, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil, 0)
+	after, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil, 0)
 	if err == nil || after.Digest != before.Digest {
 		t.Errorf("%+v, %v", after, err)
 	}
@@ -145,7 +145,7 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 	if err := h.Fence(scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Do(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "one"), nil, 0); err != nil {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "one"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -167,10 +167,10 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 	if err := h.Fence(scope, 2, nil); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := h.Do(t.Context(), scope, "a/b", 2, unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
+	if e, err := h.ApplyUnit(t.Context(), scope, "a/b", 2, unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if err := h.Settle(t.Context(), scope, 1); err != nil {
+	if err := h.FlushManifest(t.Context(), scope, 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "etc/defx-test/leftover")); err == nil {
@@ -188,7 +188,7 @@ func TestADeletedUnitLeavesNoFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, raw := range []json.RawMessage{unit(t, f, "a/b", "x"), nil} {
-		if _, err := h.Do(t.Context(), scope, "a/b", 1, raw, nil, 0); err != nil {
+		if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, raw, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,10 +249,10 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 	if err := client.Fence(ctx, scope, 1, nil, 1); err != nil {
 		return err
 	}
-	if _, _, err := client.Do(ctx, scope, "a/b", 1, raw, nil); err != nil {
+	if _, _, err := client.ApplyUnit(ctx, scope, "a/b", 1, raw, nil); err != nil {
 		return err
 	}
-	return client.Settle(ctx, scope, 1)
+	return client.FlushManifest(ctx, scope, 1)
 }
 
 func TestAUnitArrivesByteForByte(t *testing.T) {
@@ -268,7 +268,7 @@ func TestAUnitArrivesByteForByte(t *testing.T) {
 	if err := client.Fence(t.Context(), scope, 1, nil, 1); err != nil {
 		t.Fatal(err)
 	}
-	e, _, err := client.Do(t.Context(), scope, "a/b", 1, raw, nil)
+	e, _, err := client.ApplyUnit(t.Context(), scope, "a/b", 1, raw, nil)
 	if err != nil || e.Object != digest.Bytes(raw) {
 		t.Errorf("%+v, %v", e, err)
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // An artifact of kind "file" or "tree" travels as a tar whose entries are
@@ -44,8 +44,8 @@ func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
 // cut off: the bytes as they travel.
 const partly = ".defx-part"
 
-// Arrived tells how many bytes of an artifact lie here from an earlier time.
-func (h *Host) Arrived(d digest.Digest) int64 {
+// UploadOffset tells how many bytes of an artifact lie here from an earlier time.
+func (h *Host) UploadOffset(d digest.Digest) int64 {
 	info, err := os.Lstat(filepath.Join(h.path, storePath, d.Hex()+partly))
 	if err != nil || !info.Mode().IsRegular() {
 		return 0

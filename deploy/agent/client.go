@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Client asks an agent over a connection. Its methods may be called at once
@@ -172,8 +172,8 @@ func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Mess
 			return nil, c.broken
 		}
 		switch {
-		case out.Fenced != 0:
-			return out, &Fenced{Address: out.Address, Token: out.Fenced}
+		case out.StaleToken != 0:
+			return out, &ErrStaleToken{Address: out.Address, Token: out.StaleToken}
 		case out.Unhealthy:
 			return out, &Unhealthy{errors.New(out.Error)}
 		case out.Error != "":
@@ -220,10 +220,10 @@ func (c *Client) Put(ctx context.Context, a plan.Artifact, offset int64, in io.R
 	return err
 }
 
-// Do makes a unit what it should be, or deletes it if unit is nil. The entry
+// ApplyUnit makes a unit what it should be, or deletes it if unit is nil. The entry
 // is what stands afterwards, even when there is an error; known tells whether
 // the agent said so.
-func (c *Client) Do(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
+func (c *Client) ApplyUnit(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
 	m := &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
 	if until, ok := ctx.Deadline(); ok { // what is left is for going back
 		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
@@ -245,19 +245,19 @@ func (c *Client) Retire(ctx context.Context, scope, address string, token int64)
 	return err
 }
 
-// Settle ends an apply on the machine: its manifest becomes whole.
-func (c *Client) Settle(ctx context.Context, scope string, generation int) error {
+// FlushManifest ends an apply on the machine: its manifest becomes whole.
+func (c *Client) FlushManifest(ctx context.Context, scope string, generation int) error {
 	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})
 	return err
 }
 
-// Look asks how the units of a scope are. No addresses = all.
-func (c *Client) Look(ctx context.Context, scope string, addresses ...string) (map[string]*Look, error) {
+// Status asks how the units of a scope are. No addresses = all.
+func (c *Client) Status(ctx context.Context, scope string, addresses ...string) (map[string]*UnitStatus, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "look", Scope: scope, Addresses: addresses})
 	if err != nil {
 		return nil, err
 	}
-	return out.Looks, nil
+	return out.Statuses, nil
 }
 
 // Info asks what the machine tells of itself.

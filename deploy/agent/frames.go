@@ -9,7 +9,7 @@ import (
 	"io"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Protocol is the version of the frames. Both sides say theirs in the first
@@ -27,36 +27,36 @@ const (
 
 // Message is one request or its answer. Which fields count depends on Kind.
 type Message struct {
-	Kind      string            `json:"kind"`
-	ID        uint64            `json:"id"`                  // of the request, repeated in the answer
-	Error     string            `json:"error,omitempty"`     // of an answer
-	Fenced    int64             `json:"fenced,omitempty"`    // of an answer: the higher token that refused the request
-	Unhealthy bool              `json:"unhealthy,omitempty"` // of an answer: the error is an Unhealthy
-	Protocol  int               `json:"protocol,omitempty"`  // hello
-	Scope     string            `json:"scope,omitempty"`     // ENVIRONMENT/DEPLOYMENT
-	Token     int64             `json:"token,omitempty"`     // fencing token
-	Address   string            `json:"address,omitempty"`
-	Addresses []string          `json:"addresses,omitempty"` // fence: of the lease; none = all
-	Unit      json.RawMessage   `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
-	Values    plan.Values       `json:"values,omitempty"`    // do: what its refs stand for
-	Timeout   int               `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back; retire: until it is given up
-	Digests   []digest.Digest   `json:"digests,omitempty"`
-	Artifact  *plan.Artifact    `json:"artifact,omitempty"` // put: raw frames follow
-	Offset    int64             `json:"offset,omitempty"`   // put: how many bytes were sent an earlier time
-	Arrived   []int64           `json:"arrived,omitempty"`  // answer of missing: how many bytes of each digest are there
-	Number    int               `json:"number,omitempty"`   // settle, fence: the generation
-	Units     map[string]*Entry `json:"units,omitempty"`    // answer of manifest
-	Entry     *Entry            `json:"entry,omitempty"`    // answer of do
-	More      bool              `json:"more,omitempty"`     // of an answer: another one follows
-	Follow    bool              `json:"follow,omitempty"`   // logs: go on with what is to come
-	Dry       bool              `json:"dry,omitempty"`      // collect: only tell
-	Looks     map[string]*Look  `json:"looks,omitempty"`    // answer of look
-	Lines     []Line            `json:"lines,omitempty"`    // answer of logs
-	Info      *Info             `json:"info,omitempty"`     // answer of info
-	Object    []byte            `json:"object,omitempty"`   // answer of object
-	Freed     uint64            `json:"freed,omitempty"`    // answer of collect: bytes
-	Names     []string          `json:"names,omitempty"`    // answer of collect: what goes; of orphans: what nothing leads to
-	Engine    string            `json:"engine,omitempty"`   // engine: socket of the docker engine
+	Kind       string                 `json:"kind"`
+	ID         uint64                 `json:"id"`                  // of the request, repeated in the answer
+	Error      string                 `json:"error,omitempty"`     // of an answer
+	StaleToken int64                  `json:"fenced,omitempty"`    // of an answer: the higher token that refused the request
+	Unhealthy  bool                   `json:"unhealthy,omitempty"` // of an answer: the error is an Unhealthy
+	Protocol   int                    `json:"protocol,omitempty"`  // hello
+	Scope      string                 `json:"scope,omitempty"`     // ENVIRONMENT/DEPLOYMENT
+	Token      int64                  `json:"token,omitempty"`     // fencing token
+	Address    string                 `json:"address,omitempty"`
+	Addresses  []string               `json:"addresses,omitempty"` // fence: of the lease; none = all
+	Unit       json.RawMessage        `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
+	Values     plan.Values            `json:"values,omitempty"`    // do: what its refs stand for
+	Timeout    int                    `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back; retire: until it is given up
+	Digests    []digest.Digest        `json:"digests,omitempty"`
+	Artifact   *plan.Artifact         `json:"artifact,omitempty"` // put: raw frames follow
+	Offset     int64                  `json:"offset,omitempty"`   // put: how many bytes were sent an earlier time
+	Arrived    []int64                `json:"arrived,omitempty"`  // answer of missing: how many bytes of each digest are there
+	Number     int                    `json:"number,omitempty"`   // settle, fence: the generation
+	Units      map[string]*Entry      `json:"units,omitempty"`    // answer of manifest
+	Entry      *Entry                 `json:"entry,omitempty"`    // answer of do
+	More       bool                   `json:"more,omitempty"`     // of an answer: another one follows
+	Follow     bool                   `json:"follow,omitempty"`   // logs: go on with what is to come
+	Dry        bool                   `json:"dry,omitempty"`      // collect: only tell
+	Statuses   map[string]*UnitStatus `json:"looks,omitempty"`    // answer of look
+	Lines      []Line                 `json:"lines,omitempty"`    // answer of logs
+	Info       *Info                  `json:"info,omitempty"`     // answer of info
+	Object     []byte                 `json:"object,omitempty"`   // answer of object
+	Freed      uint64                 `json:"freed,omitempty"`    // answer of collect: bytes
+	Names      []string               `json:"names,omitempty"`    // answer of collect: what goes; of orphans: what nothing leads to
+	Engine     string                 `json:"engine,omitempty"`   // engine: socket of the docker engine
 }
 
 // conn reads and writes frames.

@@ -19,8 +19,8 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/gofrs/flock"
 )
 
@@ -29,7 +29,7 @@ import (
 type Host struct {
 	path     string
 	backends backends.Set
-	system   System // nil: a folder, in which nothing runs
+	system   Supervisor // nil: a folder, in which nothing runs
 
 	mu      sync.Mutex
 	root    *os.Root
@@ -47,32 +47,32 @@ type Host struct {
 func OpenHost(root string, b backends.Set) *Host { return &Host{path: root, backends: b} }
 
 // OpenMachine is the machine that we are on: its units run.
-func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&both{}) }
+func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&multiSupervisor{}) }
 
 // Running gives the machine a system that runs its units.
-func (h *Host) Running(s System) *Host { h.system = s; return h }
+func (h *Host) Running(s Supervisor) *Host { h.system = s; return h }
 
 // UseEngine says where the machine's docker engine listens, if not where engines usually do.
 func (h *Host) UseEngine(socket string) {
-	if b, ok := h.system.(*both); ok {
+	if b, ok := h.system.(*multiSupervisor); ok {
 		b.engine.Socket = socket
 	}
 }
 
 // making tells what runs units here for which generation they are made.
 func (h *Host) making(scope string, generation int) {
-	if b, ok := h.system.(*both); ok {
-		b.engine.Making(scope, generation)
+	if b, ok := h.system.(*multiSupervisor); ok {
+		b.engine.Creating(scope, generation)
 	}
 }
 
-// Fenced means that somebody with a higher token has been here.
-type Fenced struct {
+// ErrStaleToken means that somebody with a higher token has been here.
+type ErrStaleToken struct {
 	Address string
 	Token   int64 // that the machine remembers
 }
 
-func (f *Fenced) Error() string {
+func (f *ErrStaleToken) Error() string {
 	return fmt.Sprintf("%s: an apply with a newer lease (token %d) was on this machine: either it took over, or the state is not the one that the machine knows", f.Address, f.Token)
 }
 
@@ -189,12 +189,12 @@ func (h *Host) Fence(scope string, tok int64, addresses []string) error {
 		h.f.Scopes[scope] = f
 	}
 	if f.All > tok {
-		return &Fenced{Address: scope, Token: f.All}
+		return &ErrStaleToken{Address: scope, Token: f.All}
 	}
 	if len(addresses) == 0 {
 		for _, a := range slices.Sorted(maps.Keys(f.Units)) {
 			if f.Units[a] > tok {
-				return &Fenced{Address: a, Token: f.Units[a]}
+				return &ErrStaleToken{Address: a, Token: f.Units[a]}
 			}
 		}
 		f.All, f.Units = tok, nil
@@ -202,7 +202,7 @@ func (h *Host) Fence(scope string, tok int64, addresses []string) error {
 	}
 	for _, a := range addresses {
 		if f.Units[a] > tok {
-			return &Fenced{Address: a, Token: f.Units[a]}
+			return &ErrStaleToken{Address: a, Token: f.Units[a]}
 		}
 	}
 	if f.Units == nil {
@@ -220,17 +220,17 @@ func (h *Host) checkFence(scope, address string, tok int64) error {
 		return fmt.Errorf("%s: no lease was announced on this machine", address)
 	}
 	if have := max(f.All, f.Units[address]); have > tok {
-		return &Fenced{Address: address, Token: have}
+		return &ErrStaleToken{Address: address, Token: have}
 	}
 	return nil
 }
 
-// Do makes one unit what it should be; nil raw deletes it. It returns what
+// ApplyUnit makes one unit what it should be; nil raw deletes it. It returns what
 // stands afterwards (nil = nothing). On an error what stood before stands, and
 // runs, again, or the entry says that nobody knows. When ctx is cancelled all
 // is left as after a crash; after timeout (0 = 10 minutes) what stood before
 // comes back.
-func (h *Host) Do(ctx context.Context, scope, address string, tok int64, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
+func (h *Host) ApplyUnit(ctx context.Context, scope, address string, tok int64, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(); err != nil {
@@ -252,7 +252,7 @@ func (h *Host) Do(ctx context.Context, scope, address string, tok int64, raw jso
 	if d.old != nil {
 		d.had, d.standing = d.old.Files, d.old
 		if d.old.Digest == "" {
-			d.standing = d.old.Was
+			d.standing = d.old.Previous
 		}
 	}
 	if raw == nil {
@@ -301,7 +301,7 @@ func (h *Host) note(n note) error {
 
 // timers is the socket of the engine whose jobs systemd may start; empty if it may not.
 func (h *Host) timers(ctx context.Context) string {
-	if b, ok := h.system.(*both); ok {
+	if b, ok := h.system.(*multiSupervisor); ok {
 		return b.timers(ctx)
 	}
 	return ""
@@ -336,13 +336,13 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (
 	if err != nil {
 		return nil, layout, err
 	}
-	if timed, ok := docker.ByTimer(layout, timers); ok {
+	if timed, ok := docker.WithTimer(layout, timers); ok {
 		layout = timed
 	} else {
 		timers = ""
 	}
 	e := &Entry{Timer: timers, Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
-		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leaves: layout.Leaves, Retire: layout.Retire, Graceful: layout.Graceful}
+		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leftovers: layout.Leftovers, Retire: layout.Retire, Graceful: layout.Graceful}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
 	}
@@ -399,16 +399,16 @@ func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 		return v, ok
 	})
 	if err == nil && e.Timer != "" {
-		l, _ = docker.ByTimer(l, e.Timer)
+		l, _ = docker.WithTimer(l, e.Timer)
 	}
 	return l, err
 }
 
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
-// Settle makes the manifest whole: what the journal says moves into
+// FlushManifest makes the manifest whole: what the journal says moves into
 // manifest.json, and the journal is emptied.
-func (h *Host) Settle(ctx context.Context, scope string, generation int) error {
+func (h *Host) FlushManifest(ctx context.Context, scope string, generation int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(); err != nil {

@@ -11,27 +11,27 @@ import (
 	"slices"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Entry is what stands of one unit on this machine.
 type Entry struct {
-	Backend  string        `json:"backend"`
-	Digest   digest.Digest `json:"digest"` // of the unit; empty: an action was interrupted
-	Object   digest.Digest `json:"object"` // of the unit's canonical bytes, in the store
-	Instance string        `json:"instance"`
-	Values   plan.Values   `json:"values,omitempty"`
-	Files    []string      `json:"files"`              // owned paths, sorted
-	Objects  []string      `json:"objects,omitempty"`  // names in the store that the files lead to, sorted
-	Name     string        `json:"name,omitempty"`     // stable name of what runs
-	Unit     string        `json:"unit,omitempty"`     // name of this version of it
-	Start    []string      `json:"start,omitempty"`    // what brings it to life, in order
-	Retire   string        `json:"retire,omitempty"`   // unit that runs before it goes for good
-	Graceful string        `json:"graceful,omitempty"` // how this version lives beside another one
-	Leaves   []string      `json:"leaves,omitempty"`   // patterns of files that go with it
-	Was      *Entry        `json:"was,omitempty"`      // of an interrupted action: what stood before it
-	Timer    string        `json:"timer,omitempty"`    // socket of the engine whose job a timer of systemd starts; empty: none does
-	Outputs  plan.Values   `json:"outputs,omitempty"`  // of a module: what others may read of it
+	Backend   string        `json:"backend"`
+	Digest    digest.Digest `json:"digest"` // of the unit; empty: an action was interrupted
+	Object    digest.Digest `json:"object"` // of the unit's canonical bytes, in the store
+	Instance  string        `json:"instance"`
+	Values    plan.Values   `json:"values,omitempty"`
+	Files     []string      `json:"files"`              // owned paths, sorted
+	Objects   []string      `json:"objects,omitempty"`  // names in the store that the files lead to, sorted
+	Name      string        `json:"name,omitempty"`     // stable name of what runs
+	Unit      string        `json:"unit,omitempty"`     // name of this version of it
+	Start     []string      `json:"start,omitempty"`    // what brings it to life, in order
+	Retire    string        `json:"retire,omitempty"`   // unit that runs before it goes for good
+	Graceful  string        `json:"graceful,omitempty"` // how this version lives beside another one
+	Leftovers []string      `json:"leaves,omitempty"`   // patterns of files that go with it
+	Previous  *Entry        `json:"was,omitempty"`      // of an interrupted action: what stood before it
+	Timer     string        `json:"timer,omitempty"`    // socket of the engine whose job a timer of systemd starts; empty: none does
+	Outputs   plan.Values   `json:"outputs,omitempty"`  // of a module: what others may read of it
 }
 
 // manifest is the content of manifest.json. It holds nothing that depends on
@@ -97,10 +97,10 @@ func (m *manifest) apply(n note) {
 			*e = *old
 			e.Files = slices.Clone(old.Files)
 			if old.Digest != "" {
-				e.Was = old
+				e.Previous = old
 			}
 		}
-		e.Leaves = merged(e.Leaves, n.Begin.Leaves)
+		e.Leftovers = merged(e.Leftovers, n.Begin.Leaves)
 		e.Digest, e.Object, e.Values, e.Instance = "", "", nil, ""
 		e.Files = merged(e.Files, n.Begin.Files)
 		units[n.Address] = e

@@ -54,8 +54,8 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 	answer := func(m *Message, err error) error {
 		if err != nil {
 			m.Error = err.Error()
-			if f, ok := errors.AsType[*Fenced](err); ok {
-				m.Fenced, m.Address = f.Token, f.Address
+			if f, ok := errors.AsType[*ErrStaleToken](err); ok {
+				m.StaleToken, m.Address = f.Token, f.Address
 			}
 			_, m.Unhealthy = errors.AsType[*Unhealthy](err)
 		}
@@ -135,17 +135,17 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "missing":
 		if out.Digests, err = h.Missing(m.Digests); err == nil {
 			for _, d := range out.Digests {
-				out.Arrived = append(out.Arrived, h.Arrived(d))
+				out.Arrived = append(out.Arrived, h.UploadOffset(d))
 			}
 		}
 	case "do":
-		out.Entry, err = h.Do(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
+		out.Entry, err = h.ApplyUnit(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "retire":
 		err = h.Retire(ctx, m.Scope, m.Address, m.Token, time.Duration(m.Timeout)*time.Second)
 	case "settle":
-		err = h.Settle(ctx, m.Scope, m.Number)
+		err = h.FlushManifest(ctx, m.Scope, m.Number)
 	case "look":
-		out.Looks, err = h.Look(ctx, m.Scope, m.Addresses)
+		out.Statuses, err = h.Status(ctx, m.Scope, m.Addresses)
 	case "info":
 		out.Info, err = h.Info(ctx)
 	case "object":

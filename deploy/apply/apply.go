@@ -26,17 +26,17 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/deploy/terraform"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Work is a plan to be made true.
-type Work struct {
+// Request is a plan to be made true.
+type Request struct {
 	Store    state.Store
 	Dir      string // folder of the journal
 	Plan     *plan.Plan
 	Objects  map[digest.Digest][]byte              // units that the state may not have yet
-	Good     map[string]map[string]json.RawMessage // last good functionalities of each library
+	LastGood map[string]map[string]json.RawMessage // last good functionalities of each library
 	Held     func(address string) bool             // what stays because it did not evaluate; nil = nothing
 	Moved    func(address string) string           // the address that one has after renames; nil = none
 	Machines []*graph.Machine                      // how to reach them; those of the state are added
@@ -46,13 +46,13 @@ type Work struct {
 	AllowDelete, AllowMove map[string]bool
 	Drifted                map[string]bool // modules that others changed
 	Restart                string          // address of one that starts anew, as it stands
-	Agreed                 *plan.ChangeSet // what a person agreed to; nil = whatever it is
+	Approved               *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
 	Artifact func(plan.Artifact) (io.ReadCloser, error)
-	Tell     func(Event)                                           // may be nil; called from one goroutine at a time
+	OnEvent  func(Event)                                           // may be nil; called from one goroutine at a time
 	HostKey  func(context.Context, *graph.Machine) (string, error) // public key of a machine that a module made, on first sight; nil = known_hosts tell
-	Modules  *terraform.Shop                                       // where modules of resources are made; nil if there are none
+	Modules  *terraform.Runner                                     // where modules of resources are made; nil if there are none
 
 	Parallel  int           // actions at once; 0 = 10
 	Deadline  time.Duration // of one action; 0 = 10 minutes
@@ -88,16 +88,16 @@ type Result struct {
 	Skipped    []string // addresses, sorted
 	Wrote      bool     // a generation was written
 	Stopped    bool     // the caller's context ended before all was begun
-	Unsettled  []string // machines whose manifest could not be made whole, and why
+	Unflushed  []string // machines whose manifest could not be made whole, and why
 	Notes      []string // what could not be looked at
 	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
 }
 
-// ErrChanged means that what would be done is not what was agreed to.
-var ErrChanged = errors.New("meanwhile the state changed, and with it what would be done")
+// ErrPlanChanged means that what would be done is not what was agreed to.
+var ErrPlanChanged = errors.New("meanwhile the state changed, and with it what would be done")
 
 // Diff is what Run would do, as far as can be told without touching a machine.
-func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
+func Diff(ctx context.Context, w *Request) (*plan.ChangeSet, error) {
 	gen, head, err := state.Current(ctx, w.Store)
 	if err != nil {
 		return nil, err
@@ -113,14 +113,14 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 	if gen != nil {
 		records = RenameMachines(records, gen.Machines, w.Machines)
 	}
-	uncertain := map[string]plan.Doubt{}
+	uncertain := map[string]plan.Uncertainty{}
 	if unfinished != nil {
 		records = doubt(records, unfinished, uncertain)
 	}
 	if gen != nil {
 		for name, was := range elsewhere(gen.Machines, w.Machines) {
 			for _, rec := range w.on(name, records) {
-				uncertain[rec.Address] = plan.Doubt{
+				uncertain[rec.Address] = plan.Uncertainty{
 					Unless: fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was),
 					Since:  fmt.Sprintf("%s was %s, and what stands there stays", name, was),
 				}
@@ -132,7 +132,7 @@ func Diff(ctx context.Context, w *Work) (*plan.ChangeSet, error) {
 
 // doubt lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Doubt) []plan.Record {
+func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
 	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
@@ -164,15 +164,15 @@ func elsewhere(before, now []*graph.Machine) map[string]string {
 }
 
 // on lists what an apply may touch of what stands on a machine.
-func (w *Work) on(machine string, records []plan.Record) []plan.Record {
+func (w *Request) on(machine string, records []plan.Record) []plan.Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
 		return r.Machine != machine || w.Held != nil && w.Held(r.Address)
 	})
 }
 
-func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Doubt, base int) (*plan.ChangeSet, error) {
+func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, base int) (*plan.ChangeSet, error) {
 	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Doubt: uncertain, Drifted: w.Drifted, Moved: w.Moved, Restart: w.Restart,
+		Held: w.Held, Uncertainty: uncertain, Drifted: w.Drifted, Moved: w.Moved, Restart: w.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			raw, err := w.object(ctx, d)
 			if err != nil {
@@ -197,12 +197,12 @@ func (w *Work) diff(ctx context.Context, records []plan.Record, uncertain map[st
 
 // agrees tells whether all that would be done was agreed to: the same, or less
 // of it because an interrupted or another apply did the rest.
-func (w *Work) agrees(cs *plan.ChangeSet) bool {
-	if w.Agreed == nil || w.Agreed.ChangeSet == cs.ChangeSet {
+func (w *Request) agrees(cs *plan.ChangeSet) bool {
+	if w.Approved == nil || w.Approved.ChangeSet == cs.ChangeSet {
 		return true
 	}
 	agreed := map[string]plan.Action{}
-	for _, a := range w.Agreed.Actions {
+	for _, a := range w.Approved.Actions {
 		agreed[a.Address] = a
 	}
 	for _, a := range cs.Actions {
@@ -214,7 +214,7 @@ func (w *Work) agrees(cs *plan.ChangeSet) bool {
 	return true
 }
 
-func (w *Work) object(ctx context.Context, d digest.Digest) ([]byte, error) {
+func (w *Request) object(ctx context.Context, d digest.Digest) ([]byte, error) {
 	if raw, ok := w.Objects[d]; ok {
 		return raw, nil
 	}
@@ -224,7 +224,7 @@ func (w *Work) object(ctx context.Context, d digest.Digest) ([]byte, error) {
 // Run makes the plan true. An error means that it could not be tried, or that
 // its end could not be recorded; failed units are in the Result. When ctx ends,
 // what is under way is finished and recorded, and nothing more is begun.
-func Run(ctx context.Context, w *Work) (*Result, error) {
+func Run(ctx context.Context, w *Request) (*Result, error) {
 	unfinished, err := ReadUnfinished(w.Dir)
 	if err != nil {
 		return nil, err
@@ -237,7 +237,7 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 		return nothing(cs), nil
 	}
 	if !w.agrees(cs) {
-		return nil, ErrChanged
+		return nil, ErrPlanChanged
 	}
 	lasting := context.WithoutCancel(ctx) // what must be written down is written down
 	lease, err := w.acquire(ctx)
@@ -247,9 +247,9 @@ func Run(ctx context.Context, w *Work) (*Result, error) {
 	defer w.Store.Release(lasting, lease)
 	held, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
-	go state.Keep(held, w.Store, lease, w.leaseTime(), lost)
+	go state.KeepAlive(held, w.Store, lease, w.leaseTime(), lost)
 
-	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.Tell, doubted: map[string]bool{}}
+	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.OnEvent, doubted: map[string]bool{}}
 	r.token.Store(lease.Token)
 	r.life, r.end = context.WithCancel(lasting)
 	if r.tell == nil {
@@ -263,7 +263,7 @@ func nothing(cs *plan.ChangeSet) *Result {
 	return &Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged, Held: cs.Summary.Held}}
 }
 
-func (w *Work) leaseTime() time.Duration {
+func (w *Request) leaseTime() time.Duration {
 	if w.LeaseTime > 0 {
 		return w.LeaseTime
 	}
@@ -271,17 +271,17 @@ func (w *Work) leaseTime() time.Duration {
 }
 
 // acquire takes the lease of the whole environment, waiting as long as allowed.
-func (w *Work) acquire(ctx context.Context) (state.Lease, error) {
+func (w *Request) acquire(ctx context.Context) (state.Lease, error) {
 	begun, told := time.Now(), false
 	for {
-		l, err := w.Store.Acquire(ctx, nil, state.Self(w.Verb), w.leaseTime())
-		busy, is := errors.AsType[*state.Busy](err)
+		l, err := w.Store.Acquire(ctx, nil, state.CurrentOwner(w.Verb), w.leaseTime())
+		busy, is := errors.AsType[*state.ErrLeaseHeld](err)
 		if !is || time.Since(begun) > w.LeaseWait {
 			return l, err
 		}
-		if !told && w.Tell != nil {
+		if !told && w.OnEvent != nil {
 			told = true
-			w.Tell(Event{Outcome: Waiting, Err: busy})
+			w.OnEvent(Event{Outcome: Waiting, Err: busy})
 		}
 		select {
 		case <-ctx.Done():
@@ -293,7 +293,7 @@ func (w *Work) acquire(ctx context.Context) (state.Lease, error) {
 
 // run is one apply under its lease.
 type run struct {
-	w        *Work
+	w        *Request
 	lease    state.Lease
 	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
 	making   int          // the generation
@@ -375,7 +375,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		return nil, err
 	}
 	if !r.w.agrees(cs) {
-		return nil, ErrChanged
+		return nil, ErrPlanChanged
 	}
 	if err := r.undermines(lasting, cs, records); err != nil {
 		return nil, err
@@ -385,7 +385,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	objects := slices.Collect(maps.Values(r.w.Objects))
 	good := map[string]digest.Digest{}
-	for lib, funcs := range r.w.Good {
+	for lib, funcs := range r.w.LastGood {
 		raw, d, err := state.Object(funcs)
 		if err != nil {
 			return nil, err
@@ -429,13 +429,13 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	}
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
 		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), Good: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
+		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), LastGood: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
 		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
 	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unsettled, res.Orphans = r.settle(lasting, res.Generation)
+	res.Unflushed, res.Orphans = r.settle(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
 		if err := state.Commit(lasting, r.w.Store, head, next); err != nil {
 			return res, err
@@ -452,8 +452,8 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 func (r *run) whatWasRenamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
 	out := maps.Clone(r.renames)
 	for _, a := range cs.Actions {
-		if a.Former != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
-			out[a.Address] = a.Former
+		if a.PreviousMachine != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
+			out[a.Address] = a.PreviousMachine
 		}
 	}
 	return out

@@ -18,7 +18,7 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // site is a state and machines that are folders.
@@ -35,7 +35,7 @@ type site struct {
 func newSite(t *testing.T) *site { return &site{t: t, dir: t.TempDir(), fake: &backendtest.Fake{}} }
 
 // work makes a plan of services: "name command needs…", all on machine m.
-func (s *site) work(services ...string) *apply.Work {
+func (s *site) work(services ...string) *apply.Request {
 	s.t.Helper()
 	g := &graph.Graph{Name: "test", Environment: "dev", Machines: []*graph.Machine{{Name: "m", Connect: "dir:m"}}}
 	for _, text := range services {
@@ -58,12 +58,12 @@ func (s *site) work(services ...string) *apply.Work {
 	}
 	g.Sort()
 	set := backends.NewSet(s.fake)
-	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil, backends.Memory{})
+	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil, backends.RenderCache{})
 	if bad != nil {
 		s.t.Fatal(bad)
 	}
 	store := state.OpenDir(filepath.Join(s.dir, "state"))
-	return &apply.Work{Store: store, Dir: store.Path(), Plan: r.Plan, Objects: r.Objects, Machines: g.Machines, Verb: "apply",
+	return &apply.Request{Store: store, Dir: store.Path(), Plan: r.Plan, Objects: r.Objects, Machines: g.Machines, Verb: "apply",
 		Dial: func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 			here, there := net.Pipe()
 			go func() {
@@ -72,7 +72,7 @@ func (s *site) work(services ...string) *apply.Work {
 			}()
 			return agent.NewClient(ctx, here)
 		},
-		Tell: func(e apply.Event) {
+		OnEvent: func(e apply.Event) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if e.Outcome != apply.Started {
@@ -81,7 +81,7 @@ func (s *site) work(services ...string) *apply.Work {
 		}}
 }
 
-func (s *site) run(w *apply.Work) *apply.Result {
+func (s *site) run(w *apply.Request) *apply.Result {
 	s.t.Helper()
 	res, err := apply.Run(context.Background(), w)
 	if err != nil {
@@ -152,7 +152,7 @@ func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
 	run := func(services ...string) (*apply.Result, int) {
 		w := s.work(services...)
 		now, most := 0, 0
-		w.Tell = func(e apply.Event) {
+		w.OnEvent = func(e apply.Event) {
 			switch e.Outcome {
 			case apply.Started:
 				now++
@@ -247,8 +247,8 @@ func TestWhatIsNotWhatWasAgreedToIsNotDone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(s.work("b x"))
-	w.Agreed = cs
-	if _, err := apply.Run(context.Background(), w); !errors.Is(err, apply.ErrChanged) {
+	w.Approved = cs
+	if _, err := apply.Run(context.Background(), w); !errors.Is(err, apply.ErrPlanChanged) {
 		t.Errorf("%v", err)
 	}
 }

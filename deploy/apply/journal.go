@@ -12,7 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // journal is the controller's memory of an apply under way: one JSON line when

@@ -74,7 +74,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 	if err := r.strange(ctx); err != nil {
 		return old, err
 	}
-	ask := terraform.Ask{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", Spare: r.own}
+	ask := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", SelfResource: r.own}
 	if u != nil {
 		raw, err := r.w.object(ctx, u.Object)
 		if err != nil {
@@ -102,7 +102,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 			return old, err
 		}
 	}
-	e, known, err := r.w.Modules.Do(ctx, ask)
+	e, known, err := r.w.Modules.ApplyModule(ctx, ask)
 	if !known {
 		if err != nil && old == nil { // nothing was begun
 			return nil, err
@@ -140,7 +140,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 }
 
 // MovedIn lists the resources of a module that stand under another name: old → new.
-func (w *Work) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
+func (w *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
 	if old == nil || old.Digest == "" || w.Moved == nil {
 		return nil, nil
 	}

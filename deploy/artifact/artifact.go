@@ -22,9 +22,9 @@ import (
 	"sync"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // Kinds of artifacts.
@@ -91,7 +91,7 @@ func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
 	a, err := s.describe(t.Name)
 	if was, ok := s.locked[t.Name]; ok {
 		switch {
-		case errors.Is(err, ErrAbsent):
+		case errors.Is(err, ErrNotFound):
 			a, err = was, nil
 		case err == nil && (a.Digest != was.Digest || a.Kind != was.Kind):
 			err = &problem{fmt.Sprintf("it is not what is locked (%s, and %s is here)", was.Digest.Brief(), a.Digest.Brief()),
@@ -102,8 +102,8 @@ func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
 	return a, err
 }
 
-// ErrAbsent tells that nothing lies at a path.
-var ErrAbsent = errors.New("there is no such file")
+// ErrNotFound tells that nothing lies at a path.
+var ErrNotFound = errors.New("there is no such file")
 
 func (s *Source) describe(name string) (plan.Artifact, error) {
 	a := plan.Artifact{Path: name}
@@ -114,7 +114,7 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 	defer root.Close()
 	info, err := root.Stat(rel)
 	if errors.Is(err, fs.ErrNotExist) {
-		return a, ErrAbsent
+		return a, ErrNotFound
 	}
 	if err != nil {
 		return a, err

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Bounds of one fetch. Tests set others.

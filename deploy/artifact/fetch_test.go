@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // elsewhere serves content and counts how often it is asked for.

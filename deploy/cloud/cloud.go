@@ -38,21 +38,21 @@ var (
 	patience = 5 * time.Minute // until a target counts as one that does not become well
 )
 
-// Silent tells that the cloud does not answer such questions: nobody may ask, or nobody is there.
-type Silent struct{ err error }
+// ErrUnavailable tells that the cloud does not answer such questions: nobody may ask, or nobody is there.
+type ErrUnavailable struct{ err error }
 
-func (s *Silent) Error() string { return s.err.Error() }
-func (s *Silent) Unwrap() error { return s.err }
+func (s *ErrUnavailable) Error() string { return s.err.Error() }
+func (s *ErrUnavailable) Unwrap() error { return s.err }
 
-// Well waits until the balancer finds a target well. Of one that no balancer
+// WaitHealthy waits until the balancer finds a target well. Of one that no balancer
 // leads to nothing is waited for. What cannot be asked now may be asked later:
 // only where nothing was ever told is the cloud Silent.
-func Well(ctx context.Context, t Target) error {
+func WaitHealthy(ctx context.Context, t Target) error {
 	until := time.Now().Add(patience)
 	told := false
 	for {
 		state, why, err := health(ctx, t)
-		silent, is := errors.AsType[*Silent](err)
+		silent, is := errors.AsType[*ErrUnavailable](err)
 		told = told || err == nil
 		switch {
 		case err == nil && (state == "healthy" || why == "Target.NotInUse" || why == "Target.HealthCheckDisabled"):
@@ -63,7 +63,7 @@ func Well(ctx context.Context, t Target) error {
 			return silent
 		case time.Now().Before(until):
 		case !told:
-			return &Silent{err}
+			return &ErrUnavailable{err}
 		case err != nil:
 			return fmt.Errorf("its balancer did not find it well, and does not tell any more after %s: %w\n    hint: the next defx apply asks again", patience, err)
 		default:
@@ -75,13 +75,13 @@ func Well(ctx context.Context, t Target) error {
 	}
 }
 
-// Drained waits until a balancer is done with a target that was taken out, but
+// WaitDrained waits until a balancer is done with a target that was taken out, but
 // not longer than it may take. Of what nothing is known all that time is waited for.
-func Drained(ctx context.Context, t Target, most time.Duration) error {
+func WaitDrained(ctx context.Context, t Target, most time.Duration) error {
 	bound, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	for bound.Err() == nil {
-		state, err := "", error(&Silent{})
+		state, err := "", error(&ErrUnavailable{})
 		if t.Group != "" {
 			state, _, err = health(bound, t)
 		}
@@ -89,7 +89,7 @@ func Drained(ctx context.Context, t Target, most time.Duration) error {
 			return nil
 		}
 		wait := interval
-		if _, silent := errors.AsType[*Silent](err); silent {
+		if _, silent := errors.AsType[*ErrUnavailable](err); silent {
 			wait = most
 		}
 		pause(bound, wait)
@@ -126,16 +126,16 @@ func ask(ctx context.Context, region, id, service string, form url.Values, into 
 	defer cancel()
 	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
 	if err != nil {
-		return &Silent{err}
+		return &ErrUnavailable{err}
 	}
 	who, err := c.Credentials.Retrieve(ctx)
 	if err != nil {
-		return &Silent{err}
+		return &ErrUnavailable{err}
 	}
 	body := []byte(form.Encode())
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint(ctx, c, region, id, service), bytes.NewReader(body))
 	if err != nil {
-		return &Silent{err}
+		return &ErrUnavailable{err}
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	sum := sha256.Sum256(body)
@@ -154,7 +154,7 @@ func ask(ctx context.Context, region, id, service string, form url.Values, into 
 	if res.StatusCode != http.StatusOK {
 		err := fmt.Errorf("%s: %s", form.Get("Action"), res.Status)
 		if res.StatusCode == http.StatusNotImplemented || res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests && !bytes.Contains(raw, []byte("Throttling")) {
-			return &Silent{err}
+			return &ErrUnavailable{err}
 		}
 		return err
 	}

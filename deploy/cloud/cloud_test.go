@@ -58,7 +58,7 @@ func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 func TestATargetIsWaitedForUntilItIsWell(t *testing.T) {
 	for _, answers := range [][]string{{"healthy"}, {"initial Elb.RegistrationInProgress", "500", "unhealthy Target.FailedHealthChecks", "healthy"}, {"unused Target.NotInUse"}} {
 		target, asked := says(t, answers...)
-		if err := Well(t.Context(), target); err != nil || int(asked.Load()) != len(answers) {
+		if err := WaitHealthy(t.Context(), target); err != nil || int(asked.Load()) != len(answers) {
 			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
 		}
 	}
@@ -73,14 +73,14 @@ func TestABlipDoesNotEndTheWaiting(t *testing.T) {
 		slices.Concat([]string{"initial Elb.RegistrationInProgress"}, long("403"), []string{"healthy"}),
 	} {
 		target, asked := says(t, answers...)
-		if err := Well(t.Context(), target); err != nil || int(asked.Load()) < len(answers) {
+		if err := WaitHealthy(t.Context(), target); err != nil || int(asked.Load()) < len(answers) {
 			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
 		}
 	}
 	limited, cancel := context.WithTimeout(t.Context(), time.Minute) // of a test that fails
 	defer cancel()
 	target, asked := says(t, slices.Concat(long("500"), []string{"unused Target.NotRegistered"})...)
-	if err := Drained(limited, target, time.Hour); err != nil || asked.Load() != 13 {
+	if err := WaitDrained(limited, target, time.Hour); err != nil || asked.Load() != 13 {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 }
@@ -89,18 +89,18 @@ func TestABlipDoesNotEndTheWaiting(t *testing.T) {
 func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
 	target, asked := says(t, "initial Elb.RegistrationInProgress", "500")
 	patience = 100 * time.Millisecond
-	err := Well(t.Context(), target)
-	if _, silent := errors.AsType[*Silent](err); err == nil || asked.Load() > 1 && (silent || !strings.Contains(err.Error(), "500")) {
+	err := WaitHealthy(t.Context(), target)
+	if _, silent := errors.AsType[*ErrUnavailable](err); err == nil || asked.Load() > 1 && (silent || !strings.Contains(err.Error(), "500")) {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 	target, _ = says(t, "500") // nobody is there
 	patience = 0
-	if _, silent := errors.AsType[*Silent](Well(t.Context(), target)); !silent {
+	if _, silent := errors.AsType[*ErrUnavailable](WaitHealthy(t.Context(), target)); !silent {
 		t.Error("where nothing is ever told, nobody waits for it")
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if err := Well(ended, target); !errors.Is(err, context.Canceled) {
+	if err := WaitHealthy(ended, target); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -109,7 +109,7 @@ func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
 func TestATargetThatIsNeverWell(t *testing.T) {
 	target, _ := says(t, "unhealthy Target.FailedHealthChecks")
 	patience = 0
-	if err := Well(t.Context(), target); err == nil || !strings.Contains(err.Error(), "unhealthy, Target.FailedHealthChecks") || !strings.Contains(err.Error(), "hint: ") {
+	if err := WaitHealthy(t.Context(), target); err == nil || !strings.Contains(err.Error(), "unhealthy, Target.FailedHealthChecks") || !strings.Contains(err.Error(), "hint: ") {
 		t.Error(err)
 	}
 }
@@ -118,8 +118,8 @@ func TestATargetThatIsNeverWell(t *testing.T) {
 func TestWhoMayNotAskHearsSo(t *testing.T) {
 	for _, answer := range []string{"403", "501"} {
 		target, asked := says(t, answer)
-		err := Well(t.Context(), target)
-		if _, silent := errors.AsType[*Silent](err); !silent || asked.Load() != 1 {
+		err := WaitHealthy(t.Context(), target)
+		if _, silent := errors.AsType[*ErrUnavailable](err); !silent || asked.Load() != 1 {
 			t.Errorf("%s: %v, asked %d times", answer, err, asked.Load())
 		}
 	}
@@ -128,19 +128,19 @@ func TestWhoMayNotAskHearsSo(t *testing.T) {
 // TestWhatIsDoneIsNotWaitedFor: the rest of the time is not waited for, but all of it where nobody tells.
 func TestWhatIsDoneIsNotWaitedFor(t *testing.T) {
 	target, asked := says(t, "draining Target.DeregistrationInProgress", "unused Target.NotRegistered")
-	if err := Drained(t.Context(), target, time.Hour); err != nil || asked.Load() != 2 {
+	if err := WaitDrained(t.Context(), target, time.Hour); err != nil || asked.Load() != 2 {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 	target, _ = says(t, "403")
-	if err := Drained(t.Context(), target, 10*time.Millisecond); err != nil {
+	if err := WaitDrained(t.Context(), target, 10*time.Millisecond); err != nil {
 		t.Error(err)
 	}
-	if err := Drained(t.Context(), Target{}, time.Millisecond); err != nil {
+	if err := WaitDrained(t.Context(), Target{}, time.Millisecond); err != nil {
 		t.Error(err)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if err := Drained(ended, target, time.Hour); !errors.Is(err, context.Canceled) {
+	if err := WaitDrained(ended, target, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// Left is something that was not carried over.
-type Left struct {
+// UnsupportedField is something that was not carried over.
+type UnsupportedField struct {
 	Service string `json:"service,omitempty"` // empty: of the whole file
 	Field   string `json:"field"`
 	Why     string `json:"why"`
@@ -33,11 +33,11 @@ type Left struct {
 
 // Import is what a compose file became.
 type Import struct {
-	Name    string   // of the project
-	Library string   // Jsonnet
-	Left    []Left   // sorted
-	Secrets []string // names that must be on the machine
-	Images  []string // references without a digest
+	Name        string             // of the project
+	Library     string             // Jsonnet
+	Unsupported []UnsupportedField // sorted
+	Secrets     []string           // names that must be on the machine
+	Images      []string           // references without a digest
 }
 
 // Read reads a compose file, and those that it includes and extends. env are
@@ -66,14 +66,14 @@ type importer struct {
 	project *types.Project
 	out     string
 	names   map[string]string // of compose → ours
-	left    []Left
+	left    []UnsupportedField
 	images  map[string]bool
 	secrets map[string]bool
 	service string // of which is spoken
 }
 
 func (m *importer) leave(field, format string, args ...any) {
-	m.left = append(m.left, Left{m.service, field, fmt.Sprintf(format, args...)})
+	m.left = append(m.left, UnsupportedField{m.service, field, fmt.Sprintf(format, args...)})
 }
 
 var wrongRE = regexp.MustCompile(`[^a-z0-9-]+`)
@@ -109,13 +109,13 @@ func (m *importer) run() (*Import, error) {
 	}
 	m.service = ""
 	m.rest()
-	slices.SortFunc(m.left, func(a, b Left) int {
+	slices.SortFunc(m.left, func(a, b UnsupportedField) int {
 		return strings.Compare(a.Service+"\x00"+a.Field+a.Why, b.Service+"\x00"+b.Field+b.Why)
 	})
 	m.left = slices.Compact(m.left)
 	text := "// Made of " + filepath.Base(m.project.ComposeFiles[0]) + " by defx import compose.\n" +
 		"local defx = import 'defx/v1.libsonnet';\n" + write(library, "") + "\n"
-	return &Import{Name: m.name(m.project.Name), Library: text, Left: m.left,
+	return &Import{Name: m.name(m.project.Name), Library: text, Unsupported: m.left,
 		Images: slices.Sorted(maps.Keys(m.images)), Secrets: slices.Sorted(maps.Keys(m.secrets))}, nil
 }
 

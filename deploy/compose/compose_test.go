@@ -38,7 +38,7 @@ func TestComposeFilesBecomeLibraries(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := strings.ReplaceAll(text, here, "/HERE")
-			for _, l := range m.Left {
+			for _, l := range m.Unsupported {
 				got += strings.ReplaceAll(fmt.Sprintf("// left: %s.%s: %s\n", l.Service, l.Field, l.Why), here, "/HERE")
 			}
 			golden := strings.TrimSuffix(file, ".yaml") + ".libsonnet"

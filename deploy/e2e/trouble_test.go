@@ -81,7 +81,7 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 	m2.Cut()
 	s.writeApart("three")
 	s.wants(3, "✓ apart/left", "✗ apart/right", "does not answer")
-	m2.Mend()
+	m2.Heal()
 	s.wants(0, "2 updated; 1 unchanged")
 
 	m1.Exec("mount -t tmpfs -o size=20k tmpfs /etc/systemd/system/multi-user.target.wants 2>/dev/null; mount -o bind,ro /etc/systemd/system /etc/systemd/system")
@@ -115,7 +115,7 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 func TestAMachineThatFallsSilentInTheMiddle(t *testing.T) {
 	s := newSite(t, 2)
 	m := s.lab.Machines[1]
-	for i, silence := range []struct{ begin, end func() }{{m.Freeze, m.Thaw}, {m.Cut, m.Mend}} {
+	for i, silence := range []struct{ begin, end func() }{{m.Freeze, m.Thaw}, {m.Cut, m.Heal}} {
 		s.file("libs/slow.libsonnet", fmt.Sprintf(`{
   slow: { place: { machine: 'm2' }, service: { command: ['/bin/sleep', '10%d'], user: 'root', ready: { exec: ['/bin/sh', '-c', 'test -e /run/go'], timeout: '60s' } } },
   other: { place: { machine: 'm1' }, service: { command: ['/bin/sleep', '20%d'] } },

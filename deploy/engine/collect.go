@@ -10,8 +10,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Keep tells Collect what is needed.
-type Keep struct {
+// InUse tells Collect what is needed.
+type InUse struct {
 	Unit     func(unit string) bool      // it stands
 	Artifact func(hex string) bool       // packages of what stands, or to which a way back is kept
 	Image    func(reference string) bool // the same for images of registries: "…@sha256:HEX"
@@ -19,7 +19,7 @@ type Keep struct {
 
 // Collect removes containers and networks of ours that nothing leads to, and images that were
 // made or fetched for what is not needed any more.
-func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64, gone []string, err error) {
+func (e *Engine) Collect(ctx context.Context, keep InUse, dry bool) (freed uint64, gone []string, err error) {
 	err = e.lasting(ctx, func(api *client.Client) error {
 		freed, gone = 0, nil
 		left, networks, err := orphans(ctx, api, "", keep.Unit)
@@ -84,7 +84,7 @@ func (e *Engine) Collect(ctx context.Context, keep Keep, dry bool) (freed uint64
 
 // needless lists the names of ours that an image has for nothing, and, if nobody
 // else ever named it, all others by which it is known (all).
-func (k Keep) needless(tags, digests []string, artifact string) (mine []string, all bool) {
+func (k InUse) needless(tags, digests []string, artifact string) (mine []string, all bool) {
 	others := false
 	digests = slices.Clone(digests)
 	for _, tag := range tags {

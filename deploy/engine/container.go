@@ -17,7 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/api/types/network"
@@ -55,7 +55,7 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		if kind == ".cron" {
 			names = append(names, unit)
 		}
-		unit = c.Of
+		unit = c.Unit
 	}
 	if docker.Kind(unit) != ".container" {
 		return nil

@@ -29,7 +29,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 )
@@ -56,23 +56,23 @@ type Engine struct {
 	networks    map[string]netip.Addr // scope and name → the machine's address in it
 }
 
-// Failed means that something of the user's own did not do what it should.
-type Failed struct {
-	Unit string
-	Text string
-	Code int  // exit code; 0: it never ran
-	Sure bool // the engine itself is not to blame
+// CommandError means that something of the user's own did not do what it should.
+type CommandError struct {
+	Unit      string
+	Text      string
+	Code      int  // exit code; 0: it never ran
+	UserFault bool // the engine itself is not to blame
 }
 
-func (f *Failed) Error() string { return f.Text }
+func (f *CommandError) Error() string { return f.Text }
 
-// Absent means that no engine answers.
-type Absent struct {
+// ErrEngineUnavailable means that no engine answers.
+type ErrEngineUnavailable struct {
 	Socket string
 	Err    error
 }
 
-func (a *Absent) Error() string {
+func (a *ErrEngineUnavailable) Error() string {
 	switch {
 	case errors.Is(a.Err, fs.ErrPermission) || errors.Is(a.Err, syscall.EACCES):
 		return fmt.Sprintf("the docker engine's socket %s may not be used by this user", a.Socket)
@@ -84,7 +84,7 @@ func (a *Absent) Error() string {
 	return fmt.Sprintf("the docker engine at %s does not answer: %v", a.Socket, a.Err)
 }
 
-func (a *Absent) Unwrap() error { return a.Err }
+func (a *ErrEngineUnavailable) Unwrap() error { return a.Err }
 
 // socket finds the engine: what was said, DOCKER_HOST, the user's docker
 // context, or the usual place.
@@ -233,7 +233,7 @@ func (e *Engine) absent(err error) error {
 		} else {
 			c.Close()
 		}
-		return &Absent{e.path, cause}
+		return &ErrEngineUnavailable{e.path, cause}
 	}
 	return err
 }
@@ -294,8 +294,8 @@ func gone(err error) bool {
 // leaving tells whether what failed may have failed because the engine is about
 // to go: its last answers are about whatever broke first inside it.
 func (e *Engine) leaving(ctx context.Context, api *client.Client, err error) bool {
-	f, is := errors.AsType[*Failed](err)
-	if err == nil || ctx.Err() != nil || is && (f.Code != 0 || f.Sure) || !is && !errdefs.IsInternal(err) && !errdefs.IsInvalidArgument(err) {
+	f, is := errors.AsType[*CommandError](err)
+	if err == nil || ctx.Err() != nil || is && (f.Code != 0 || f.UserFault) || !is && !errdefs.IsInternal(err) && !errdefs.IsInvalidArgument(err) {
 		return false
 	}
 	for range 5 {
@@ -379,8 +379,8 @@ func read(unit string, v any) (digest.Digest, error) {
 	return digest.Bytes(raw), nil
 }
 
-// Making tells for which generation of a scope things are made from now on.
-func (e *Engine) Making(scope string, generation int) {
+// Creating tells for which generation of a scope things are made from now on.
+func (e *Engine) Creating(scope string, generation int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.generations == nil {

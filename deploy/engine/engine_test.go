@@ -175,11 +175,11 @@ func TestAnAbsentEngineIsToldInWords(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err := (&Engine{Socket: "unix://" + none}).Check(ctx)
-	if a, is := errors.AsType[*Absent](err); !is || !strings.Contains(a.Error(), "no docker engine is here: there is no socket "+none) {
+	if a, is := errors.AsType[*ErrEngineUnavailable](err); !is || !strings.Contains(a.Error(), "no docker engine is here: there is no socket "+none) {
 		t.Errorf("%v", err)
 	}
 	for want, cause := range map[string]error{"may not be used by this user": fs.ErrPermission, "does not answer: odd": errors.New("odd")} {
-		if got := (&Absent{"/x", cause}).Error(); !strings.Contains(got, want) {
+		if got := (&ErrEngineUnavailable{"/x", cause}).Error(); !strings.Contains(got, want) {
 			t.Errorf("%q", got)
 		}
 	}
@@ -289,7 +289,7 @@ func TestLastIsTheTimeBeforeNext(t *testing.T) {
 func TestARunWithoutItsEnd(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "job.jsonl")
 	due := time.Date(2027, 1, 1, 4, 30, 0, 0, time.UTC)
-	r := Run{Due: due, Begun: due.Add(time.Second), Of: "job.1.container"}
+	r := Run{Due: due, Begun: due.Add(time.Second), Unit: "job.1.container"}
 	write(file, r)
 	if got := newest(file); !got.open() || !done(got, file).Equal(due) {
 		t.Errorf("%+v", got)
@@ -342,7 +342,7 @@ func TestNamesOfImagesThatGo(t *testing.T) {
 		{"a package, as old engines list it", false, []string{packages + "abc"}, []string{"<none>@<none>"}, []string{packages + "abc"}},
 	} {
 		is := func(string) bool { return c.needed }
-		if got, _ := (Keep{Artifact: is, Image: is}).needless(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
+		if got, _ := (InUse{Artifact: is, Image: is}).needless(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
 		}
 	}

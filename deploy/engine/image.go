@@ -20,7 +20,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/docker"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"

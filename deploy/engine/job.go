@@ -33,7 +33,7 @@ func (e *Engine) startJob(ctx context.Context, api *client.Client, unit string) 
 	if err := os.MkdirAll(RunsDir, 0o755); err != nil {
 		return err
 	}
-	if err := e.makeJob(ctx, api, cron.Of); err != nil {
+	if err := e.makeJob(ctx, api, cron.Unit); err != nil {
 		return err
 	}
 	e.sweepJob(ctx, api, cron)
@@ -121,10 +121,10 @@ func Job(file string, said io.Writer) error {
 	if c.CatchUp && !due.After(done(newest(record), file)) {
 		return nil // it missed nothing
 	}
-	r := Run{Due: due, Begun: time.Now().UTC(), Of: c.Of}
+	r := Run{Due: due, Begun: time.Now().UTC(), Unit: c.Unit}
 	for {
 		err := e.lasting(ctx, func(api *client.Client) error {
-			if err := e.makeJob(ctx, api, c.Of); err != nil {
+			if err := e.makeJob(ctx, api, c.Unit); err != nil {
 				return err
 			}
 			r = e.runJob(ctx, api, c, due)
@@ -134,10 +134,10 @@ func Job(file string, said io.Writer) error {
 			return nil // whoever comes next sees how it ended
 		}
 		if err != nil {
-			_, absent := errors.AsType[*Absent](err)
-			r.Ended, r.Error, r.Lost, r.Cut = time.Now().UTC(), err.Error(), absent || gone(err), true // it never began
+			_, absent := errors.AsType[*ErrEngineUnavailable](err)
+			r.Ended, r.Error, r.EngineUnavailable, r.Interrupted = time.Now().UTC(), err.Error(), absent || gone(err), true // it never began
 		}
-		if !r.Lost || !c.CatchUp {
+		if !r.EngineUnavailable || !c.CatchUp {
 			break
 		}
 		fmt.Fprintln(said, r) // its run is owed until an engine is there

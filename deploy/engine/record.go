@@ -20,14 +20,14 @@ const RunsDir = "/var/lib/defx/runs"
 
 // Run is one line there. It is written when the run begins, and again when it has ended.
 type Run struct {
-	Due   time.Time `json:"due"`
-	Begun time.Time `json:"begun,omitzero"`
-	Ended time.Time `json:"ended,omitzero"`
-	Of    string    `json:"of,omitempty"` // file of the container
-	Code  int       `json:"code"`
-	Error string    `json:"error,omitempty"`
-	Lost  bool      `json:"lost,omitempty"` // the engine did not answer
-	Cut   bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down, or could not begin: as good as missed
+	Due               time.Time `json:"due"`
+	Begun             time.Time `json:"begun,omitzero"`
+	Ended             time.Time `json:"ended,omitzero"`
+	Unit              string    `json:"of,omitempty"` // file of the container
+	Code              int       `json:"code"`
+	Error             string    `json:"error,omitempty"`
+	EngineUnavailable bool      `json:"lost,omitempty"` // the engine did not answer
+	Interrupted       bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down, or could not begin: as good as missed
 }
 
 // open tells that nobody has written down yet how it ended.
@@ -43,7 +43,7 @@ func (r *Run) unseen(have *container.InspectResponse) {
 			r.Ended, r.Code, r.Error = ended.UTC(), have.State.ExitCode, ""
 		}
 	}
-	r.Cut = r.Code != 0 || r.Error != ""
+	r.Interrupted = r.Code != 0 || r.Error != ""
 }
 
 // runsDir is RunsDir, but for tests.
@@ -56,7 +56,7 @@ func recordOf(base string) string { return filepath.Join(runsDir, base+".jsonl")
 // from before its file was written.
 func done(last Run, file string) time.Time {
 	switch {
-	case last.Cut:
+	case last.Interrupted:
 		return last.Due.Add(-1)
 	case !last.Due.IsZero():
 		return last.Due
@@ -86,9 +86,9 @@ func settled(ctx context.Context, api *client.Client, base string) error {
 			continue
 		}
 		var have *container.InspectResponse
-		if !slices.ContainsFunc(list[i+1:], func(later Run) bool { return later.Of == r.Of }) { // else its container has run again
+		if !slices.ContainsFunc(list[i+1:], func(later Run) bool { return later.Unit == r.Unit }) { // else its container has run again
 			var err error
-			if have, err = find(ctx, api, r.Of); gone(err) {
+			if have, err = find(ctx, api, r.Unit); gone(err) {
 				return err
 			}
 		}
@@ -169,7 +169,7 @@ func (e *Engine) Runs(ctx context.Context, unit string) (last Run, next time.Tim
 	}
 	if last = newest(recordOf(c.Base)); last.open() {
 		err = e.lasting(ctx, func(api *client.Client) error {
-			have, err := find(ctx, api, last.Of)
+			have, err := find(ctx, api, last.Unit)
 			if !gone(err) && (have == nil || !have.State.Running) {
 				last.unseen(have)
 				err = nil

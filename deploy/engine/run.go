@@ -15,7 +15,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -96,7 +96,7 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 // forgotten tells of a container that cannot start because an engine that was killed
 // does not know what it left below.
 func forgotten(err error) bool {
-	f, is := errors.AsType[*Failed](err)
+	f, is := errors.AsType[*CommandError](err)
 	return is && strings.Contains(f.Text, "already exists")
 }
 
@@ -137,7 +137,7 @@ func started(ctx context.Context, api *client.Client, id, unit string) error {
 	}
 	text := plain(err)
 	sure := strings.Contains(text, "exec: ") || strings.Contains(text, "port is already allocated") || strings.Contains(text, "unable to find user")
-	return &Failed{Unit: unit, Text: "the engine does not start it: " + text, Sure: sure}
+	return &CommandError{Unit: unit, Text: "the engine does not start it: " + text, UserFault: sure}
 }
 
 // plain leaves out what of the engine's words only it understands.
@@ -238,7 +238,7 @@ func (e *Engine) onceAlone(ctx context.Context, unit string) error {
 		}
 	}
 	var c docker.Container
-	if _, err := read(cmd.Of, &c); err != nil {
+	if _, err := read(cmd.Unit, &c); err != nil {
 		return err
 	}
 	c.Entrypoint, c.Args, c.Ports, c.Aliases, c.Restart, c.Before = cmd.Command, nil, nil, nil, "no", nil
@@ -309,7 +309,7 @@ func outcome(wait client.ContainerWaitResult, unit string) error {
 			return errors.New(r.Error.Message)
 		}
 		if r.StatusCode != 0 {
-			return &Failed{Unit: unit, Text: fmt.Sprintf("it ended with exit code %d", r.StatusCode), Code: int(r.StatusCode)}
+			return &CommandError{Unit: unit, Text: fmt.Sprintf("it ended with exit code %d", r.StatusCode), Code: int(r.StatusCode)}
 		}
 		return nil
 	}
@@ -328,12 +328,12 @@ func (e *Engine) probe(ctx context.Context, unit string) error {
 			return err
 		}
 		for _, c := range list { // the version itself, or the one that it will take the place of
-			if u := c.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && c.State == container.StateRunning && (in == "" || u == cmd.Of) {
+			if u := c.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && c.State == container.StateRunning && (in == "" || u == cmd.Unit) {
 				in = c.ID
 			}
 		}
 		if in == "" {
-			return &Failed{Unit: unit, Text: "its container does not run"}
+			return &CommandError{Unit: unit, Text: "its container does not run"}
 		}
 		code, said, err := execute(ctx, api, in, cmd.Command)
 		if err != nil {
@@ -343,7 +343,7 @@ func (e *Engine) probe(ctx context.Context, unit string) error {
 		e.looked[unit] = code
 		e.mu.Unlock()
 		if code != 0 {
-			return &Failed{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("it ended with exit code %d %s", code, said)), Code: code}
+			return &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("it ended with exit code %d %s", code, said)), Code: code}
 		}
 		return nil
 	})
@@ -599,7 +599,7 @@ func (e *Engine) Reload(ctx context.Context, unit string) error {
 			return err
 		}
 		if have == nil || !have.State.Running {
-			return &Failed{Unit: unit, Text: "it does not run"}
+			return &CommandError{Unit: unit, Text: "it does not run"}
 		}
 		if cmd.Signal != "" {
 			_, err := api.ContainerKill(ctx, have.ID, client.ContainerKillOptions{Signal: cmd.Signal})
@@ -607,7 +607,7 @@ func (e *Engine) Reload(ctx context.Context, unit string) error {
 		}
 		code, said, err := execute(ctx, api, have.ID, cmd.Command)
 		if err == nil && code != 0 {
-			err = &Failed{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("its command ended with exit code %d %s", code, said)), Code: code}
+			err = &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("its command ended with exit code %d %s", code, said)), Code: code}
 		}
 		return err
 	})

@@ -44,7 +44,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 			return err
 		}
 	}
-	if err := e.makeJob(ctx, api, cron.Of); err != nil || runs {
+	if err := e.makeJob(ctx, api, cron.Unit); err != nil || runs {
 		return err
 	}
 	image, err := e.self(ctx, api)
@@ -94,10 +94,10 @@ func (e *Engine) dismiss(ctx context.Context, api *client.Client, keeper *contai
 		}
 		last := newest(recordOf(base))
 		began, err := time.Parse(time.RFC3339Nano, have.State.StartedAt)
-		if err != nil || last.open() && last.Of == unit || !began.After(last.Begun) || !began.After(last.Ended) {
+		if err != nil || last.open() && last.Unit == unit || !began.After(last.Begun) || !began.After(last.Ended) {
 			continue
 		}
-		write(recordOf(base), Run{Due: began.UTC(), Begun: began.UTC(), Of: unit})
+		write(recordOf(base), Run{Due: began.UTC(), Begun: began.UTC(), Unit: unit})
 	}
 	return remove(ctx, api, keeper.ID)
 }
@@ -198,7 +198,7 @@ func Cron(file string, said io.Writer) error {
 			return nil
 		}
 		write(record, r)
-		if r.Lost { // an engine that came back has another socket, which a new container sees
+		if r.EngineUnavailable { // an engine that came back has another socket, which a new container sees
 			return errors.New(r.Error)
 		}
 		fmt.Fprintln(said, r)
@@ -226,12 +226,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // runJob runs a job to its end, and waits for an engine that goes meanwhile.
 func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, due time.Time) Run {
-	r := Run{Due: due.UTC(), Begun: time.Now().UTC(), Of: c.Of}
+	r := Run{Due: due.UTC(), Begun: time.Now().UTC(), Unit: c.Unit}
 	write(recordOf(c.Base), r)
 	for try := 0; ; try++ {
-		err := e.run(ctx, api, c.Of)
+		err := e.run(ctx, api, c.Unit)
 		r.Ended = time.Now().UTC()
-		if f, is := err.(*Failed); is {
+		if f, is := err.(*CommandError); is {
 			if r.Code = f.Code; f.Code == 0 {
 				r.Error = f.Text
 			}
@@ -240,19 +240,19 @@ func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, 
 		if err == nil {
 			return r
 		}
-		r.Error, r.Lost = err.Error(), gone(err)
-		if !r.Lost || try >= 10 || !sleep(ctx, 3*time.Second) {
+		r.Error, r.EngineUnavailable = err.Error(), gone(err)
+		if !r.EngineUnavailable || try >= 10 || !sleep(ctx, 3*time.Second) {
 			return r
 		}
 		// An engine that came back may have ended it: that was its run, unless runs are to be made up for.
-		if have, err := find(ctx, api, c.Of); err == nil && have != nil && !have.State.Running {
+		if have, err := find(ctx, api, c.Unit); err == nil && have != nil && !have.State.Running {
 			seen := r
-			if seen.unseen(have); seen.Error == "" && !(seen.Cut && c.CatchUp) {
-				seen.Lost, seen.Cut = false, false
+			if seen.unseen(have); seen.Error == "" && !(seen.Interrupted && c.CatchUp) {
+				seen.EngineUnavailable, seen.Interrupted = false, false
 				return seen
 			}
 		}
-		r.Error, r.Lost = "", false
+		r.Error, r.EngineUnavailable = "", false
 	}
 }
 
@@ -263,7 +263,7 @@ func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron
 	}
 	steadily(ctx, recordOf(c.Base), func() error {
 		var now docker.Cron
-		if _, err := read(c.Base+".job", &now); err == nil && now.Of != c.Of {
+		if _, err := read(c.Base+".job", &now); err == nil && now.Unit != c.Unit {
 			return nil // another version is made meanwhile, and who makes it sweeps
 		}
 		list, err := ours(ctx, api, docker.LabelBase, c.Base)
@@ -271,7 +271,7 @@ func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron
 			return err
 		}
 		for _, x := range list {
-			if u := x.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && u != c.Of && x.State != container.StateRunning {
+			if u := x.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && u != c.Unit && x.State != container.StateRunning {
 				api.ContainerRemove(ctx, x.ID, client.ContainerRemoveOptions{RemoveVolumes: true}) // the engine refuses if it runs by now
 			}
 		}

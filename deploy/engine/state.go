@@ -17,16 +17,16 @@ import (
 
 // State is how a unit is.
 type State struct {
-	Known    bool   // its file is there
-	Active   string // active, activating, inactive or failed
-	Sub      string // in the engine's words
-	Result   string // success, exit-code or oom-kill, once it ended
-	Code     int    // that it ended with
-	PID      int
-	Restarts int
-	Since    time.Time
-	Said     string   // by its image's own health check that found it unhealthy
-	Drift    []string // what is not as it was made, one sentence each
+	Known      bool   // its file is there
+	Active     string // active, activating, inactive or failed
+	Sub        string // in the engine's words
+	Result     string // success, exit-code or oom-kill, once it ended
+	Code       int    // that it ended with
+	PID        int
+	Restarts   int
+	Since      time.Time
+	LastOutput string   // by its image's own health check that found it unhealthy
+	Drift      []string // what is not as it was made, one sentence each
 }
 
 // State tells how a unit is.
@@ -110,7 +110,7 @@ func (s *State) of(have *container.InspectResponse) {
 				s.Sub = "unhealthy"
 				if n := len(h.Log); n > 0 {
 					said := strings.TrimSpace(h.Log[n-1].Output)
-					s.Said = said[max(0, len(said)-500):]
+					s.LastOutput = said[max(0, len(said)-500):]
 				}
 			}
 		}

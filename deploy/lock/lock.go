@@ -23,8 +23,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"

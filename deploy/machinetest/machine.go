@@ -195,8 +195,8 @@ func (m *Machine) leader() (int, error) {
 	return 0, fmt.Errorf("machine %s does not run", m.Name)
 }
 
-// OnNetwork prepares a program of the host's that has the machine's addresses.
-func (m *Machine) OnNetwork(name string, args ...string) *exec.Cmd {
+// JoinNetwork prepares a program of the host's that has the machine's addresses.
+func (m *Machine) JoinNetwork(name string, args ...string) *exec.Cmd {
 	m.lab.t.Helper()
 	pid, err := m.leader()
 	if err != nil {
@@ -315,5 +315,5 @@ func (m *Machine) Thaw() { m.lab.t.Helper(); m.signalSSH("CONT") }
 // Cut takes the machine's network away: packets vanish.
 func (m *Machine) Cut() { m.lab.t.Helper(); m.lab.run("ip", "link", "set", "vb-"+m.id(), "down") }
 
-// Mend gives it back.
-func (m *Machine) Mend() { m.lab.t.Helper(); m.lab.run("ip", "link", "set", "vb-"+m.id(), "up") }
+// Heal gives it back.
+func (m *Machine) Heal() { m.lab.t.Helper(); m.lab.run("ip", "link", "set", "vb-"+m.id(), "up") }

@@ -43,7 +43,7 @@ func TestMachinesBootApartAndLeaveNothing(t *testing.T) {
 		if got := a.Exec("echo here"); got != "here\n" {
 			t.Errorf("%q", got)
 		}
-		a.Mend()
+		a.Heal()
 		b.Freeze()
 		b.Thaw()
 		a.Reboot()

@@ -11,8 +11,8 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Balancer finds a balancer of the deployment by its address, or by its name if
@@ -44,11 +44,11 @@ func (d *Desired) Balancer(name string) (*graph.Balancer, error) {
 // Attaching is the work of putting replicas behind a balancer, or of taking
 // them out: this alone, whatever else differs from what stands. The entry was
 // evaluated with Attach saying the same of the modules.
-func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Attachment) (*apply.Work, error) {
+func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Attachment) (*apply.Request, error) {
 	if d.Generation == nil {
 		return nil, errUncertain
 	}
-	w, err := p.Standing(ctx, d.Name, d.Environment, d.Generation, d.Graph.Machines, "")
+	w, err := p.DeployedUnits(ctx, d.Name, d.Environment, d.Generation, d.Graph.Machines, "")
 	if err != nil {
 		return nil, err
 	}
@@ -73,14 +73,14 @@ func (p *Project) Attaching(ctx context.Context, d *Desired, chosen []graph.Atta
 
 var errUncertain = errors.New("nothing stands for certain: it was never applied, or an apply was interrupted\n    hint: defx apply comes first")
 
-// Standing is the work of making what stands in an environment what it is:
+// DeployedUnits is the work of making what stands in an environment what it is:
 // nothing, until somebody asks for more. Of what stands nothing may be in doubt;
 // if a unit is only to start anew, it alone: what leads users there is to be
 // what it was meant to be, and the rest stays in doubt.
-func (p *Project) Standing(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine, again string) (*apply.Work, error) {
+func (p *Project) DeployedUnits(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine, again string) (*apply.Request, error) {
 	store := p.Store(deployment, environment)
-	w := &apply.Work{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Machines: machines,
-		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(deployment, environment),
+	w := &apply.Request{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Machines: machines,
+		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(deployment, environment),
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: deployment, Environment: environment, Units: []plan.Placed{}}}
 	if unfinished, err := apply.ReadUnfinished(w.Dir); err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func (p *Project) Standing(ctx context.Context, deployment, environment string, 
 	}
 	slices.SortFunc(w.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	var err error
-	w.Good, err = state.LoadGood(ctx, store, gen)
+	w.LastGood, err = state.LoadLastGood(ctx, store, gen)
 	return w, err
 }
 

@@ -51,7 +51,7 @@ func writeThousand(b testing.TB, dir, log string) {
 	}
 }
 
-func planOnce(b *testing.B, dir string) (*project.Project, *project.Desired, *apply.Work) {
+func planOnce(b *testing.B, dir string) (*project.Project, *project.Desired, *apply.Request) {
 	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New()))
 	if err != nil {
 		b.Fatal(err)
@@ -60,7 +60,7 @@ func planOnce(b *testing.B, dir string) (*project.Project, *project.Desired, *ap
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := p.Work(d)
+	w := p.ApplyRequest(d)
 	if _, err := p.Changes(context.Background(), d, w); err != nil {
 		b.Fatal(err)
 	}

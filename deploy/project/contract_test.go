@@ -125,11 +125,11 @@ func TestWhatIsRenamedStaysWhereItIs(t *testing.T) {
 	w.edit("watch.libsonnet", "with: 'etcd'", "with: 'store'")
 	_, cs := w.plan()
 	for _, a := range cs.Actions {
-		if a.Former == "" || a.Op != "update" {
-			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.Former)
+		if a.PreviousMachine == "" || a.Op != "update" {
+			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.PreviousMachine)
 		}
-		if s := before[a.Former]; s != a.Machine {
-			t.Errorf("%s was on %s and is on %s", a.Former, s, a.Machine)
+		if s := before[a.PreviousMachine]; s != a.Machine {
+			t.Errorf("%s was on %s and is on %s", a.PreviousMachine, s, a.Machine)
 		}
 	}
 	if len(cs.Actions) != 10 {

@@ -17,7 +17,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 func oracleDeployment(now map[string]string) string {
@@ -58,7 +58,7 @@ func desired(t *testing.T, w *world) *project.Desired {
 		t.Fatal(err)
 	}
 	for _, h := range d.Held {
-		t.Errorf("held: %v", compile.All(h.Err))
+		t.Errorf("held: %v", compile.ErrorList(h.Err))
 	}
 	if t.Failed() {
 		t.FailNow()

@@ -13,11 +13,11 @@ import (
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/cache"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -45,14 +45,14 @@ type memory struct {
 // kept is what is known of a functionality.
 type kept struct {
 	name     string
-	sketch   compile.Sketch
+	sketch   compile.Summary
 	services []service
 }
 
 // service is one replica of it.
 type service struct {
 	replica string
-	known   backends.Known
+	known   backends.RenderedSummary
 }
 
 // recall reads what is kept of libraries; nil if nothing can be, or nothing is wanted.
@@ -134,8 +134,8 @@ func valueOf(f lang.Functionality) digest.Digest {
 }
 
 // sketches gives those of what stands as they know it.
-func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
-	out := make(map[string]*compile.Sketch, len(m.values))
+func (m *memory) sketches(old *plan.Plan) map[string]*compile.Summary {
+	out := make(map[string]*compile.Summary, len(m.values))
 	for lib, funcs := range m.kept {
 		for name, k := range funcs {
 			full := lib + "/" + name
@@ -158,7 +158,7 @@ func (m *memory) sketches(old *plan.Plan) map[string]*compile.Sketch {
 }
 
 // known gives what a service of a sketch comes to.
-func (m *memory) known(address string) *backends.Known {
+func (m *memory) known(address string) *backends.RenderedSummary {
 	a, err := graph.ParseAddress(address)
 	if err != nil || m.kept[a.Lib][a.Name] == nil {
 		return nil
@@ -175,11 +175,11 @@ func (m *memory) known(address string) *backends.Known {
 // short walks the road with sketches. It gives false, and leaves d as it was,
 // if there is anything to tell besides the plan.
 func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
-	in.Sketches, in.Values = m.sketches(old), m.values
+	in.Summaries, in.Values = m.sketches(old), m.values
 	m.whole = "nothing is known of this entry, or nothing stands as it was rendered last"
-	for len(in.Sketches) > 0 {
+	for len(in.Summaries) > 0 {
 		m.whole = "something is held, moved, refused, or made by a module"
-		r, err := m.p.round(d, in, old, backends.Memory{Of: m.known, Keep: true})
+		r, err := m.p.round(d, in, old, backends.RenderCache{Lookup: m.known, Store: true})
 		if err != nil || len(r.more) > 0 || len(r.out.Held) > 0 || len(r.out.Graph.Resources)+len(r.out.Graph.Balancers) > 0 ||
 			slices.ContainsFunc(r.out.Graph.Machines, func(m *graph.Machine) bool { return m.Module != "" }) { // modules have a world of their own
 			return false
@@ -193,14 +193,14 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 			}
 			return true
 		}
-		before := len(in.Sketches)
+		before := len(in.Summaries)
 		for _, address := range r.rendered.Unknown {
 			a, _ := graph.ParseAddress(address)
-			delete(in.Sketches, a.Functionality())
+			delete(in.Summaries, a.Functionality())
 			m.why[a.Functionality()] = "its machine, or where its neighbours are, changed"
 		}
 		m.whole = "most of it is new"
-		if len(in.Sketches) < before*3/4 || len(in.Sketches) == before {
+		if len(in.Summaries) < before*3/4 || len(in.Summaries) == before {
 			return false // most is new: the whole road is shorter
 		}
 	}
@@ -208,16 +208,16 @@ func (m *memory) short(d *Desired, in compile.Input, old *plan.Plan) bool {
 }
 
 // uses tells of each functionality whether it was rendered now, and why.
-func (m *memory) uses(r *round) []lang.Use {
-	var out []lang.Use
+func (m *memory) uses(r *round) []lang.CacheUse {
+	var out []lang.CacheUse
 	for _, s := range r.out.Graph.Services {
 		full := s.Address.Functionality()
 		if n := len(out); n > 0 && out[n-1].Part == full {
 			continue
 		}
-		u := lang.Use{Part: full, Hit: s.Sketch}
-		if !s.Sketch {
-			u.Why = cmp.Or(m.why[full], r.out.Fell[full], "nothing is kept of it")
+		u := lang.CacheUse{Part: full, Hit: s.Summary}
+		if !s.Summary {
+			u.Why = cmp.Or(m.why[full], r.out.Invalidated[full], "nothing is kept of it")
 		}
 		out = append(out, u)
 	}
@@ -239,7 +239,7 @@ func (p *Project) verify(ctx context.Context, d *Desired) error {
 	}
 	if told(d) != told(whole) {
 		e := diag.Errorf("", "earlier plans told another plan than the whole road leads to").WithHint("remove %s, and tell us: this cannot happen", p.Config.Cache)
-		e.Cause = lang.ErrCacheLied
+		e.Cause = lang.ErrCacheMismatch
 		return e
 	}
 	return nil
@@ -254,16 +254,16 @@ func (m *memory) keep(r *round) {
 	for lib := range m.kept {
 		now[lib] = make(map[string]*kept, len(m.kept[lib]))
 	}
-	for full, s := range r.out.Sketches {
+	for full, s := range r.out.Summaries {
 		a, _ := graph.ParseAddress(full)
 		now[a.Lib][a.Name] = &kept{name: a.Name, sketch: *s}
 	}
 	changed := map[string]bool{}
 	for _, s := range r.out.Graph.Services {
 		if k := now[s.Address.Lib][s.Address.Name]; k != nil && s.Address.Member == "" && s.Address.Machine == "" {
-			if known := r.rendered.Known[s.Address.String()]; known != nil {
+			if known := r.rendered.Summaries[s.Address.String()]; known != nil {
 				k.services = append(k.services, service{s.Address.Replica, *known})
-				changed[s.Address.Lib] = changed[s.Address.Lib] || !s.Sketch
+				changed[s.Address.Lib] = changed[s.Address.Lib] || !s.Summary
 			}
 		}
 	}
@@ -276,7 +276,7 @@ func (m *memory) keep(r *round) {
 		}
 		g.Go(func() error {
 			if key, err := m.p.Config.Key("units of " + lib); err == nil {
-				store.Keep(key, nil, m.write(funcs))
+				store.Store(key, nil, m.write(funcs))
 			}
 			return nil
 		})
@@ -320,32 +320,32 @@ func codeKept(c *cache.Codec, k *kept) {
 	cache.List(c, &k.services, codeService)
 }
 
-func codeSketch(c *cache.Codec, s *compile.Sketch) {
+func codeSketch(c *cache.Codec, s *compile.Summary) {
 	cache.Text(c, &s.Value)
 	cache.Text(c, &s.Backend)
 	cache.Bytes(c, &s.Options)
 	cache.Text(c, &s.FQDN)
 	codePlace(c, &s.Place)
 	cache.Text(c, &s.With)
-	cache.Table(c, &s.Face.Ports, func(c *cache.Codec, p *graph.Port) { c.Number(&p.Port); cache.Text(c, &p.Protocol) })
-	cache.Table(c, &s.Face.Labels, cache.Text)
-	d := &s.Face.Dirs
+	cache.Map(c, &s.Interface.Ports, func(c *cache.Codec, p *graph.Port) { c.Number(&p.Port); cache.Text(c, &p.Protocol) })
+	cache.Map(c, &s.Interface.Labels, cache.Text)
+	d := &s.Interface.Dirs
 	texts(c, &d.State, &d.Cache, &d.Logs, &d.Runtime)
-	cache.Maybe(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
+	cache.Optional(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
 		texts(c, &s.Cron, &s.Every, &s.Timezone, &s.Jitter, &s.Missed)
 	})
 	for _, edges := range []*[]graph.Edge{&s.Requires, &s.Connects, &s.After} {
 		cache.List(c, edges, func(c *cache.Codec, e *graph.Edge) { texts(c, &e.Alias, &e.Set) })
 	}
-	cache.List(c, &s.Looks, func(c *cache.Codec, l *compile.Look) { texts(c, &l.Question, &l.Answer) })
+	cache.List(c, &s.Dependencies, func(c *cache.Codec, l *compile.Dependency) { texts(c, &l.Question, &l.Answer) })
 }
 
 func codePlace(c *cache.Codec, p *graph.Place) {
 	texts(c, &p.Machine, &p.Every, &p.With, &p.Pool, &p.Location, &p.Spread)
 	cache.List(c, &p.Roles, cache.Text)
-	cache.Table(c, &p.Labels, cache.Text)
+	cache.Map(c, &p.Labels, cache.Text)
 	cache.List(c, &p.Except, cache.Text)
-	cache.Maybe(c, &p.Replicas, func(c *cache.Codec, r *graph.Replicas) {
+	cache.Optional(c, &p.Replicas, func(c *cache.Codec, r *graph.Replicas) {
 		c.Number(&r.Count)
 		named := r.Names != nil
 		if c.Flag(&named); named {
@@ -358,7 +358,7 @@ func codePlace(c *cache.Codec, p *graph.Place) {
 
 func codeService(c *cache.Codec, s *service) {
 	k := &s.known
-	texts(c, &s.replica, &k.Around)
+	texts(c, &s.replica, &k.Context)
 	cache.Text(c, &k.Digest)
 	cache.Text(c, &k.Object)
 	cache.List(c, &k.Requires, cache.Text)

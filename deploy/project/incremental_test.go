@@ -19,8 +19,8 @@ import (
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/digest"
 )
 
 // edited is a deployment that is edited at random: functionalities are fields
@@ -295,13 +295,13 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			if err != nil {
 				return p, nil, "error: " + err.Error()
 			}
-			cs, err := p.Changes(context.Background(), d, p.Work(d))
+			cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 			if err != nil {
 				return p, d, "error: " + err.Error()
 			}
-			told := map[string]any{"changes": cs, "plan": d.Rendered.Plan, "reasons": d.Reasons, "services": len(d.Graph.Services), "good": d.Good}
+			told := map[string]any{"changes": cs, "plan": d.Rendered.Plan, "reasons": d.Reasons, "services": len(d.Graph.Services), "good": d.LastGood}
 			for _, h := range d.Held {
-				told["held "+h.Name] = fmt.Sprint(compile.All(h.Err))
+				told["held "+h.Name] = fmt.Sprint(compile.ErrorList(h.Err))
 			}
 			raw, err := digest.Canonical(told)
 			if err != nil {
@@ -323,7 +323,7 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			}
 			if done%4 == 1 { // one that nobody will apply keeps less
 				_, _, terse := road(without, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
-					p.Brief = true
+					p.PlanOnly = true
 					return p.Evaluate(ctx)
 				})
 				if terse != want {
@@ -346,7 +346,7 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			}
 			if d != nil && e.r.IntN(2) == 0 {
 				log = append(log, "apply")
-				if _, err := apply.Run(context.Background(), p.Work(d)); err != nil {
+				if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err != nil {
 					t.Fatalf("seed %d, after %d edits: %v", seed, done, err)
 				}
 				continue

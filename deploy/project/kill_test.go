@@ -32,8 +32,8 @@ func applyAsProcess(dir string) int {
 	d, err := p.Evaluate(context.Background())
 	if err == nil {
 		var res *apply.Result
-		w := p.Work(d)
-		w.Tell = func(e apply.Event) {
+		w := p.ApplyRequest(d)
+		w.OnEvent = func(e apply.Event) {
 			if e.Err != nil {
 				fmt.Fprintln(os.Stderr, e.Outcome, e.Action.Address, e.Err)
 			}

@@ -12,10 +12,10 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // LockEntry is one thing that the lock keeps or should keep.
@@ -29,7 +29,7 @@ type LockEntry struct {
 
 // States of entries.
 const (
-	LockKept    = "locked"  // as it is locked
+	LockMatches = "locked"  // as it is locked
 	LockAbsent  = "absent"  // not here: what is locked stands for it
 	LockNew     = "new"     // not locked
 	LockDiffers = "differs" // locked otherwise
@@ -96,7 +96,7 @@ func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntr
 		a, err := p.artifacts.Describe(token.Token{Kind: token.Artifact, Name: name})
 		kinds[name] = a.Kind
 		switch {
-		case err != nil && locked && errors.Is(err, artifact.ErrAbsent):
+		case err != nil && locked && errors.Is(err, artifact.ErrNotFound):
 			e.State = LockAbsent
 			kinds[name] = was.Kind
 		case err != nil:
@@ -106,12 +106,12 @@ func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntr
 		case a.Digest != was.Digest || a.Kind != was.Kind:
 			e.State, e.Digest = LockDiffers, a.Digest
 		default:
-			e.State, e.Digest = LockKept, a.Digest
+			e.State, e.Digest = LockMatches, a.Digest
 		}
 		list = append(list, e)
 	}
 	for _, name := range slices.Sorted(maps.Keys(merged(images, s.Images))) {
-		e := LockEntry{Kind: "image", Name: name, Locked: s.Images[name], State: LockKept}
+		e := LockEntry{Kind: "image", Name: name, Locked: s.Images[name], State: LockMatches}
 		switch {
 		case !images[name]:
 			e.State = LockUnused

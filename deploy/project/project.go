@@ -33,11 +33,11 @@ import (
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/deploy/transport"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/diag"
-	"github.com/defx-dev/defx/lang/digest"
 	"github.com/defx-dev/defx/lang/lint"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // Project is one entry file in one environment.
@@ -47,7 +47,7 @@ type Project struct {
 	Backends  backends.Set
 	AllowMove map[string]bool // addresses with data of their own that may change machines
 	Attach    map[string]bool // modules of attachments that are asked for (true), or not any more; the others are as they were
-	Brief     bool            // nothing will be applied: units of what is to be created need not be kept
+	PlanOnly  bool            // nothing will be applied: units of what is to be created need not be kept
 	Explain   bool            // tell what came out of the cache
 	Builds    string          // folder of programs for machines of other architectures; "" = there are none
 
@@ -106,27 +106,27 @@ func (p *Project) Dialer() transport.Dialer {
 
 // Desired is what the entry file asks for, held against the newest generation.
 type Desired struct {
-	Name        string
-	Environment string
-	Graph       *graph.Graph
-	Reasons     place.Reasons
-	Rendered    *backends.Rendered
-	Held        []compile.Held
-	HeldUnits   []string // addresses in the plan that stay because of Held
-	Good        compile.Good
-	Libraries   int
-	Generation  *state.Generation // nil: nothing was ever applied
-	Baseline    digest.Digest
-	Reads       []lang.Read
-	Moved       func(address string) string // what was renamed
-	Overrides   []string                    // functionalities that the entry overrides, sorted
-	Entry       json.RawMessage             // the entry's own value, libraries and overrides apart
-	Transforms  int                         // how many the entry has
-	Cache       []lang.Use                  // what of evaluation came out of the cache
-	Uses        []lang.Use                  // with Project.Explain: which functionalities were known to earlier plans; nil if Whole is not empty
-	Whole       string                      // why nothing that earlier plans found out could be used
+	Name           string
+	Environment    string
+	Graph          *graph.Graph
+	Reasons        place.Reasons
+	Rendered       *backends.Rendered
+	Held           []compile.Held
+	HeldUnits      []string // addresses in the plan that stay because of Held
+	LastGood       compile.LastGood
+	Libraries      int
+	Generation     *state.Generation // nil: nothing was ever applied
+	Baseline       digest.Digest
+	Reads          []lang.ReadRecord
+	Moved          func(address string) string // what was renamed
+	Overrides      []string                    // functionalities that the entry overrides, sorted
+	Entry          json.RawMessage             // the entry's own value, libraries and overrides apart
+	Transforms     int                         // how many the entry has
+	Cache          []lang.CacheUse             // what of evaluation came out of the cache
+	Uses           []lang.CacheUse             // with Project.Explain: which functionalities were known to earlier plans; nil if Whole is not empty
+	FullPlanReason string                      // why nothing that earlier plans found out could be used
 
-	before []lang.Read // lock, secrets and state, as they were before they were read
+	before []lang.ReadRecord // lock, secrets and state, as they were before they were read
 }
 
 // Evaluate walks the road up to the plan. The error is a diag.List with
@@ -168,9 +168,9 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 	memory := g.memory.of(res)
 	switch {
 	case g.memory == nil:
-		d.Whole = "nothing is kept of deployments with transforms or resources, or without a cache"
+		d.FullPlanReason = "nothing is kept of deployments with transforms or resources, or without a cache"
 	case memory == nil:
-		d.Whole = "not everything evaluated"
+		d.FullPlanReason = "not everything evaluated"
 	}
 	if memory != nil && short && memory.short(d, in, old) {
 		if p.Config.VerifyCache {
@@ -179,9 +179,9 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 		return d, nil
 	}
 	if memory != nil {
-		d.Whole = memory.whole
+		d.FullPlanReason = memory.whole
 	}
-	if err := p.good(ctx, d, base.Good); err != nil {
+	if err := p.good(ctx, d, base.LastGood); err != nil {
 		return nil, err
 	}
 	if res.Transforms > 0 {
@@ -193,9 +193,9 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 			return nil, err
 		}
 	}
-	m := backends.Memory{Drop: g.drop(p)}
+	m := backends.RenderCache{Discardable: g.drop(p)}
 	if memory != nil {
-		in.Values, m.Keep = memory.values, true
+		in.Values, m.Store = memory.values, true
 	}
 	last, err := p.settle(d, in, old, m)
 	if memory != nil && err == nil {
@@ -210,7 +210,7 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 		return nil, err
 	}
 	for _, h := range d.Held {
-		p.locate(ctx, compile.All(h.Err))
+		p.locate(ctx, compile.ErrorList(h.Err))
 	}
 	return d, nil
 }
@@ -220,8 +220,8 @@ func (p *Project) evaluate(ctx context.Context, short bool) (*Desired, error) {
 // itself too: it stands in for what turns out bad later.
 func (p *Project) transform(ctx context.Context, in *compile.Input) error {
 	values, good := map[string]json.RawMessage{}, map[string]json.RawMessage{}
-	in.Raw, in.RawGood = compile.Good{}, in.Baseline.Good
-	for lib, funcs := range in.RawGood {
+	in.Raw, in.RawLastGood = compile.LastGood{}, in.Baseline.LastGood
+	for lib, funcs := range in.RawLastGood {
 		for name, v := range funcs {
 			good[lib+"/"+name] = v
 		}
@@ -230,7 +230,7 @@ func (p *Project) transform(ctx context.Context, in *compile.Input) error {
 	for _, l := range in.Result.Libraries {
 		in.Raw[l.Name] = map[string]json.RawMessage{}
 		if l.Err != nil {
-			for name := range in.RawGood[l.Name] {
+			for name := range in.RawLastGood[l.Name] {
 				broken[l.Name+"/"+name] = true
 			}
 		}
@@ -263,13 +263,13 @@ func (p *Project) transform(ctx context.Context, in *compile.Input) error {
 			was[full] = v
 		}
 	}
-	in.Baseline.Good = compile.Good{}
+	in.Baseline.LastGood = compile.LastGood{}
 	for full, v := range was {
 		lib, name, _ := strings.Cut(full, "/")
-		if in.Baseline.Good[lib] == nil {
-			in.Baseline.Good[lib] = map[string]json.RawMessage{}
+		if in.Baseline.LastGood[lib] == nil {
+			in.Baseline.LastGood[lib] = map[string]json.RawMessage{}
 		}
-		in.Baseline.Good[lib][name] = v
+		in.Baseline.LastGood[lib][name] = v
 	}
 	res := *in.Result
 	res.Libraries = nil
@@ -306,7 +306,7 @@ func (p *Project) transform(ctx context.Context, in *compile.Input) error {
 
 // settle compiles, places and renders until nothing more has to be held: what
 // cannot be placed or rendered is held like what does not evaluate.
-func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan, memory backends.Memory) (*round, error) {
+func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan, memory backends.RenderCache) (*round, error) {
 	failed := map[string]*diag.Error{}
 	for {
 		in.Failed = failed
@@ -318,7 +318,7 @@ func (p *Project) settle(d *Desired, in compile.Input, old *plan.Plan, memory ba
 		again := false
 		var rest diag.List
 		for name, e := range r.more {
-			rest = append(rest, compile.All(e)...)
+			rest = append(rest, compile.ErrorList(e)...)
 			if failed[name] == nil {
 				failed[name], again = e, true
 			}
@@ -344,11 +344,11 @@ type round struct {
 // take makes a round's findings the desired ones, if it came to any.
 func (d *Desired) take(r *round) {
 	if r.rendered != nil {
-		d.Graph, d.Reasons, d.Rendered, d.Held, d.Good = r.out.Graph, r.reasons, r.rendered, r.out.Held, r.out.Good
+		d.Graph, d.Reasons, d.Rendered, d.Held, d.LastGood = r.out.Graph, r.reasons, r.rendered, r.out.Held, r.out.LastGood
 	}
 }
 
-func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory backends.Memory) (*round, error) {
+func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory backends.RenderCache) (*round, error) {
 	out, err := compile.Compile(in)
 	if err != nil {
 		return nil, err
@@ -356,8 +356,8 @@ func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory bac
 	r := &round{out: out, more: map[string]*diag.Error{}}
 	more := r.more
 	p.schemas(out.Graph, d)
-	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Known{Output: outputsOf(old), Attach: p.Attach,
-		Stands: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }})
+	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Context{Output: outputsOf(old), Attach: p.Attach,
+		Deployed: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }})
 	reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
 	if len(unpacked) > 0 { // what has no instance has no place either
 		bad = unpacked
@@ -378,7 +378,7 @@ func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory bac
 		more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
 	}
 	if len(more) == 0 {
-		for _, e := range out.Unfold() {
+		for _, e := range out.ExpandSets() {
 			a, _ := graph.ParseAddress(e.Subject)
 			more[a.Functionality()] = join(more[a.Functionality()], diag.List{e})
 		}
@@ -411,12 +411,12 @@ func (p *Project) schemas(g *graph.Graph, d *Desired) {
 	if !ok {
 		return
 	}
-	for source, version := range ec2.Needs(g) {
+	for source, version := range ec2.RequiredPackages(g) {
 		if b.Schemas[source] != nil {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		if s, err := p.Shop(d.Name, d.Environment).Schema(ctx, source, version); err == nil {
+		if s, err := p.TerraformRunner(d.Name, d.Environment).Schema(ctx, source, version); err == nil {
 			b.Schemas[source] = s
 		}
 		cancel()
@@ -542,7 +542,7 @@ func (p *Project) secretVersions(into map[string]string) error {
 // baseline reads what the newest generation may tell the pure stages, and what
 // stands as a plan.
 func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine) (compile.Baseline, *plan.Plan, error) {
-	base := compile.Baseline{Machines: map[string]string{}, Good: compile.Good{}}
+	base := compile.Baseline{Machines: map[string]string{}, LastGood: compile.LastGood{}}
 	stands := &plan.Plan{}
 	store := p.Store(d.Name, d.Environment)
 	gen, _, err := state.Current(ctx, store)
@@ -551,7 +551,7 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		return base, stands, err
 	}
 	d.Generation, base.Generation = gen, gen.Number
-	base.Former = gen.Machines
+	base.PreviousMachines = gen.Machines
 	stands.Units, base.Machines = make([]plan.Placed, 0, len(gen.Records)), make(map[string]string, len(gen.Records))
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, now) {
 		r.Address = d.Moved(r.Address)
@@ -561,16 +561,16 @@ func (p *Project) baseline(ctx context.Context, d *Desired, now []*graph.Machine
 		}
 		stands.Units = append(stands.Units, r.Placed())
 	}
-	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.Good})
+	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.LastGood})
 	return base, stands, err
 }
 
 // good reads the last good version of each library: what may stand in for it.
-func (p *Project) good(ctx context.Context, d *Desired, into compile.Good) error {
+func (p *Project) good(ctx context.Context, d *Desired, into compile.LastGood) error {
 	if d.Generation == nil {
 		return nil
 	}
-	good, err := state.LoadGood(ctx, p.Store(d.Name, d.Environment), d.Generation)
+	good, err := state.LoadLastGood(ctx, p.Store(d.Name, d.Environment), d.Generation)
 	if err != nil {
 		return err
 	}
@@ -589,22 +589,22 @@ func (p *Project) good(ctx context.Context, d *Desired, into compile.Good) error
 	return nil
 }
 
-// Work is the apply of what is desired.
-func (p *Project) Work(d *Desired) *apply.Work {
+// ApplyRequest is the apply of what is desired.
+func (p *Project) ApplyRequest(d *Desired) *apply.Request {
 	store := p.Store(d.Name, d.Environment)
-	return &apply.Work{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, Good: d.Good,
+	return &apply.Request{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, LastGood: d.LastGood,
 		Held: d.holds(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
-		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.Shop(d.Name, d.Environment)}
+		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(d.Name, d.Environment)}
 }
 
-// Shop is where the modules of one environment of one deployment are made.
-func (p *Project) Shop(deployment, environment string) *terraform.Shop {
-	return &terraform.Shop{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform"), Root: p.Config.Root}
+// TerraformRunner is where the modules of one environment of one deployment are made.
+func (p *Project) TerraformRunner(deployment, environment string) *terraform.Runner {
+	return &terraform.Runner{Dir: filepath.Join(p.Store(deployment, environment).Path(), "terraform"), Cache: filepath.Join(p.StateDir, ".cache", "terraform"), Root: p.Config.Root}
 }
 
 // Changes is what an apply of w would do, with what is held and where each
 // changed field stands.
-func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
+func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Request) (*plan.ChangeSet, error) {
 	cs, err := apply.Diff(ctx, w)
 	if e, ok := errors.AsType[*diag.Error](err); ok {
 		if svc := d.find(e.Subject); svc != nil && e.Path == nil {
@@ -622,10 +622,10 @@ func (p *Project) Changes(ctx context.Context, d *Desired, w *apply.Work) (*plan
 // Refresh asks the cloud what it holds of each module whose inputs are known,
 // and adds to the change set what only that tells. Modules that others changed
 // become part of the work.
-func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan.ChangeSet, error) {
+func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Request) (*plan.ChangeSet, error) {
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	looks, errs := map[string]*plan.Look{}, diag.List{}
+	looks, errs := map[string]*plan.RefreshResult{}, diag.List{}
 	stands, former := map[string]*plan.Record{}, map[string]bool{}
 	if d.Generation != nil {
 		for _, r := range d.Generation.Records {
@@ -639,9 +639,9 @@ func (p *Project) Refresh(ctx context.Context, d *Desired, w *apply.Work) (*plan
 		}
 		all.Go(func() {
 			moved, err := w.MovedIn(ctx, stands[u.Address])
-			var look *plan.Look
+			var look *plan.RefreshResult
 			if err == nil {
-				look, err = w.Modules.Look(ctx, terraform.Ask{Scope: d.Environment + "/" + d.Name, Address: u.Address, Unit: d.Rendered.Objects[u.Object], Values: u.Values, Moved: moved})
+				look, err = w.Modules.Status(ctx, terraform.ModuleRequest{Scope: d.Environment + "/" + d.Name, Address: u.Address, Unit: d.Rendered.Objects[u.Object], Values: u.Values, Moved: moved})
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -834,7 +834,7 @@ func (p *Project) Lint(ctx context.Context, d *Desired) ([]lint.Finding, error) 
 			sources[f.Position.File] = src
 		}
 		// What depends on the environment may well be idle in one of them.
-		return lint.Silenced(src, f) || f.Rule == lint.IdleOverride && !lint.Constant(src, f.Position)
+		return lint.IsSilenced(src, f) || f.Rule == lint.UnusedOverride && !lint.IsConstant(src, f.Position)
 	}), nil
 }
 

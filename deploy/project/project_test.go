@@ -18,8 +18,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == lang.ChildVerb {
-		os.Exit(lang.Child(os.Stdin, os.Stdout))
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	if len(os.Args) > 2 && os.Args[1] == applyVerb {
 		os.Exit(applyAsProcess(os.Args[2]))
@@ -117,7 +117,7 @@ func (w *world) plan() (*project.Desired, *plan.ChangeSet) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cs, err := p.Changes(context.Background(), d, p.Work(d))
+	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,8 +131,8 @@ func (w *world) apply() *apply.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	work := p.Work(d)
-	work.Tell = func(e apply.Event) {
+	work := p.ApplyRequest(d)
+	work.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
 			w.t.Logf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
 		}
@@ -203,7 +203,7 @@ func TestAChangedPortReachesExactlyItsReaders(t *testing.T) {
 	if ops(cs) != "update data/db, update web/web" {
 		t.Fatalf("plan: %s", ops(cs))
 	}
-	if a := cs.Actions[0]; a.Verb != plan.Exchange {
+	if a := cs.Actions[0]; a.Verb != plan.Swap {
 		t.Errorf("the database itself: verb %s, want exchange", a.Verb)
 	}
 	if a := cs.Actions[1]; a.Verb != plan.Restart || len(a.Changes) != 1 || a.Changes[0].Path != "/reads/data~1db.port(sql)" ||
@@ -273,7 +273,7 @@ func (w *world) back(deployment, env string, to int) {
 		if old, err = state.LoadPlan(context.Background(), store, g); err != nil {
 			w.t.Fatal(err)
 		}
-		res, err := apply.Run(context.Background(), &apply.Work{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
+		res, err := apply.Run(context.Background(), &apply.Request{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
 		if err != nil || len(res.Failed) > 0 {
 			w.t.Fatalf("rollback to %d: %+v, %v", to, res, err)
 		}
@@ -334,7 +334,7 @@ func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
 	if d, err = p.Evaluate(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	work := p.Work(d)
+	work := p.ApplyRequest(d)
 	work.AllowMove = p.AllowMove
 	res, err := apply.Run(context.Background(), work)
 	if err != nil || res.Counts.Moved != 2 || len(res.Failed) > 0 {
@@ -371,7 +371,7 @@ func TestProtectionThatComesLaterCounts(t *testing.T) {
 	w.apply()
 	w.edit("web.libsonnet", "command: ['/usr/bin/worker']", "command: ['/usr/bin/worker'], protect: true")
 	_, cs := w.plan()
-	if ops(cs) != "update web/worker" || cs.Actions[0].Verb != plan.Exchange {
+	if ops(cs) != "update web/worker" || cs.Actions[0].Verb != plan.Swap {
 		t.Fatalf("%s %+v", ops(cs), cs.Actions)
 	}
 	w.apply()
@@ -422,7 +422,7 @@ func TestALostStateStopsAnApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machine(t, filepath.Join(w.dir, "box"))
-	if _, err := apply.Run(context.Background(), p.Work(d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
+	if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
 		t.Errorf("%v", err)
 	}
 	if machine(t, filepath.Join(w.dir, "box")) != before {

@@ -13,8 +13,8 @@ import (
 	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // sound is a deployment without a mistake. Each line of it can be made wrong.

@@ -69,9 +69,9 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 	if err := state.Commit(ctx, store, head, gen); err != nil {
 		t.Fatal(err)
 	}
-	work := func(gen *state.Generation) *apply.Work {
+	work := func(gen *state.Generation) *apply.Request {
 		t.Helper()
-		work, err := p.Standing(ctx, "shop", "dev", gen, nil, "web/web")
+		work, err := p.DeployedUnits(ctx, "shop", "dev", gen, nil, "web/web")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,12 +118,12 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 		})
 		return gen
 	}
-	if w, err := p.Standing(ctx, "shop", "dev", back(true), nil, "web/web"); err != nil || w.Plan.Find("module/front").Digest != digest {
+	if w, err := p.DeployedUnits(ctx, "shop", "dev", back(true), nil, "web/web"); err != nil || w.Plan.Find("module/front").Digest != digest {
 		t.Error(err)
 	}
 	gone, _ := current(func(*plan.Record) {})
 	gone.PlanObject = without
-	if w, err := p.Standing(ctx, "shop", "dev", gone, nil, "web/web"); err != nil || !w.Held("module/front") || w.Held("web/web") {
+	if w, err := p.DeployedUnits(ctx, "shop", "dev", gone, nil, "web/web"); err != nil || !w.Held("module/front") || w.Held("web/web") {
 		t.Error(err)
 	}
 
@@ -134,11 +134,11 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 		}
 	})
 	for _, g := range []*state.Generation{own, back(false)} {
-		if _, err := p.Standing(ctx, "shop", "dev", g, nil, "web/web"); err == nil || !strings.Contains(err.Error(), "nobody knows what stands of it") {
+		if _, err := p.DeployedUnits(ctx, "shop", "dev", g, nil, "web/web"); err == nil || !strings.Contains(err.Error(), "nobody knows what stands of it") {
 			t.Error(err)
 		}
 	}
-	if _, err := p.Standing(ctx, "shop", "dev", gen, nil, ""); err == nil || !strings.Contains(err.Error(), "data/db") {
+	if _, err := p.DeployedUnits(ctx, "shop", "dev", gen, nil, ""); err == nil || !strings.Contains(err.Error(), "data/db") {
 		t.Error(err)
 	}
 }

@@ -12,10 +12,10 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/cache"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
 )
 
 // A plan is a function of what was read, the state and the program. So of a plan
@@ -32,9 +32,9 @@ const (
 // remembered is what names the memory of plans without changes.
 func (p *Project) remembered() (digest.Digest, error) { return p.Config.Key("plan of " + p.StateDir) }
 
-// Unchanged gives the change set of the last plan if it was empty and nothing
+// CachedNoChanges gives the change set of the last plan if it was empty and nothing
 // that it was made of has changed, else nil.
-func (p *Project) Unchanged() *plan.ChangeSet {
+func (p *Project) CachedNoChanges() *plan.ChangeSet {
 	if p.Config.Cache == "" {
 		return nil
 	}
@@ -54,10 +54,10 @@ func (p *Project) Unchanged() *plan.ChangeSet {
 	return cs
 }
 
-// Remember keeps a change set that is empty, with all that it was made of. What
+// StoreNoChanges keeps a change set that is empty, with all that it was made of. What
 // transforms read is not told, and modules have a world of their own: plans with
 // them are always made.
-func (p *Project) Remember(d *Desired, cs *plan.ChangeSet) {
+func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 	if p.Config.Cache == "" || !cs.Empty() || len(cs.Protected) > 0 || len(d.Held) > 0 || d.Transforms > 0 || len(d.Rendered.Modules) > 0 {
 		return
 	}
@@ -81,16 +81,16 @@ func (p *Project) Remember(d *Desired, cs *plan.ChangeSet) {
 	if err != nil {
 		return
 	}
-	cache.Open(p.Config.Cache, p.Config.CacheMax).Keep(key, reads, raw)
+	cache.Open(p.Config.Cache, p.Config.CacheMax).Store(key, reads, raw)
 }
 
 // besides is what a plan reads besides sources and artifacts.
-func (p *Project) besides(d *Desired) []lang.Read {
+func (p *Project) besides(d *Desired) []lang.ReadRecord {
 	paths := []string{ofRoot + lock.Name, ofRoot + secretsIndex}
 	for _, file := range []string{"head.json", apply.JournalName} {
 		paths = append(paths, ofState+d.Name+"/"+d.Environment+"/"+file)
 	}
-	var out []lang.Read
+	var out []lang.ReadRecord
 	for _, path := range paths {
 		out = append(out, p.lookAt(path))
 	}
@@ -98,27 +98,27 @@ func (p *Project) besides(d *Desired) []lang.Read {
 }
 
 // looker tells how everything that a plan is made of is now.
-func (p *Project) looker() (func(path string) lang.Read, error) {
-	source, err := p.Config.Looker()
+func (p *Project) looker() (func(path string) lang.ReadRecord, error) {
+	source, err := p.Config.CacheKeyReader()
 	if err != nil {
 		return nil, err
 	}
-	return func(path string) lang.Read {
+	return func(path string) lang.ReadRecord {
 		if strings.HasPrefix(path, ofState) || strings.HasPrefix(path, ofRoot) {
 			return p.lookAt(path)
 		}
 		if name, ok := strings.CutPrefix(path, ofArtifact); ok {
 			a, err := p.artifacts.Describe(token.Token{Kind: token.Artifact, Name: name})
 			if err != nil {
-				return lang.Read{Path: path}
+				return lang.ReadRecord{Path: path}
 			}
-			return lang.Read{Path: path, Digest: a.Digest}
+			return lang.ReadRecord{Path: path, Digest: a.Digest}
 		}
 		return source(path)
 	}, nil
 }
 
-func (p *Project) lookAt(path string) lang.Read {
+func (p *Project) lookAt(path string) lang.ReadRecord {
 	file, ok := strings.CutPrefix(path, ofState)
 	dir := p.StateDir
 	if !ok {
@@ -127,9 +127,9 @@ func (p *Project) lookAt(path string) lang.Read {
 	raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return lang.Read{Path: path, Absent: true}
+		return lang.ReadRecord{Path: path, Absent: true}
 	case err != nil:
-		return lang.Read{Path: path}
+		return lang.ReadRecord{Path: path}
 	}
-	return lang.Read{Path: path, Digest: digest.Bytes(raw)}
+	return lang.ReadRecord{Path: path, Digest: digest.Bytes(raw)}
 }

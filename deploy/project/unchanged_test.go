@@ -60,14 +60,14 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.Work(d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Remember(d, cs)
+		p.StoreNoChanges(d, cs)
 		return cs
 	}
-	if cs := anew(store); cs.Empty() || open(store).Unchanged() != nil {
+	if cs := anew(store); cs.Empty() || open(store).CachedNoChanges() != nil {
 		t.Fatal("a plan with changes is remembered")
 	}
 	w.apply()
@@ -83,7 +83,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		}
 		keep[f] = string(raw)
 	}
-	if got := open(store).Unchanged(); got == nil || !got.Empty() || got.Summary.Unchanged != 2 {
+	if got := open(store).CachedNoChanges(); got == nil || !got.Empty() || got.Summary.Unchanged != 2 {
 		t.Fatalf("a plan without changes is not remembered: %+v", got)
 	}
 	for name, change := range map[string]func(){
@@ -98,7 +98,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		"an argument":          func() { c.TLAStr = map[string]string{"who": "you"} },
 	} {
 		change()
-		if got := open(store).Unchanged(); got != nil {
+		if got := open(store).CachedNoChanges(); got != nil {
 			t.Errorf("%s changed, and the plan is remembered", name)
 		}
 		c.TLAStr = nil
@@ -108,7 +108,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		for f, text := range keep {
 			w.write(f, text)
 		}
-		if got := open(store).Unchanged(); got == nil {
+		if got := open(store).CachedNoChanges(); got == nil {
 			t.Errorf("%s is as it was, and the plan is forgotten", name)
 		}
 	}
@@ -129,7 +129,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 			w.apply()
 			anew(store)
 		}
-		if got := open(store).Unchanged(); got != nil {
+		if got := open(store).CachedNoChanges(); got != nil {
 			hits++
 			if want := anew(""); !want.Empty() || got.Plan != want.Plan || got.ChangeSet != want.ChangeSet || got.Summary != want.Summary {
 				t.Fatalf("remembered %+v, planned %+v", got, want)
@@ -187,7 +187,7 @@ func TestOnePlanWhereverAndHoweverItIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.Work(d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}

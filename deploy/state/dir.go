@@ -17,7 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/gofrs/flock"
 	"github.com/google/renameio/v2"
 )
@@ -26,7 +26,7 @@ import (
 //
 //	head.json        the newest generation's name, replaced atomically
 //	leases.json      leases and the highest token ever given
-//	horizon.json     the oldest generation that is kept, once older ones were forgotten
+//	oldest.json     the oldest generation that is kept, once older ones were forgotten
 //	objects/*.pack   an index line, then the objects of one Put or of several joined
 //	journal.jsonl    what an unfinished apply did (package apply writes it)
 //	lock             flock around the swap of the head and of the leases
@@ -131,7 +131,7 @@ func (s *Dir) Swap(ctx context.Context, old, new Head) error {
 			return err
 		}
 		if now != old {
-			return ErrMoved
+			return ErrHeadMoved
 		}
 		return writeJSON(filepath.Join(s.path, "head.json"), new)
 	})
@@ -268,7 +268,7 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 }
 
 // Oldest reads which generations are kept.
-func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("horizon.json") }
+func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("oldest.json") }
 
 // head reads the name of a generation; the zero Head if there is no such file.
 func (s *Dir) head(file string) (h Head, err error) {
@@ -278,8 +278,8 @@ func (s *Dir) head(file string) (h Head, err error) {
 	return h, err
 }
 
-// Sweep removes objects.
-func (s *Dir) Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
+// GC removes objects.
+func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
@@ -299,7 +299,7 @@ func (s *Dir) Sweep(ctx context.Context, oldest Head, live func(digest.Digest) b
 	if was, err := s.Oldest(ctx); err != nil {
 		return 0, 0, err
 	} else if oldest != was { // first: a history must not lead to what is not there any more
-		if err := writeJSON(filepath.Join(s.path, "horizon.json"), oldest); err != nil {
+		if err := writeJSON(filepath.Join(s.path, "oldest.json"), oldest); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -427,10 +427,10 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 			return nil, err
 		}
 		if _, ok := s.index[d]; !ok {
-			return nil, fmt.Errorf("object %s: %w", d.Short(), ErrAbsent)
+			return nil, fmt.Errorf("object %s: %w", d.Short(), ErrNotFound)
 		}
 	}
-	return nil, fmt.Errorf("object %s: %w", d.Short(), ErrAbsent)
+	return nil, fmt.Errorf("object %s: %w", d.Short(), ErrNotFound)
 }
 
 func (s *Dir) read(d digest.Digest, w where) ([]byte, error) {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/deploy/state/statetest"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 func TestDir(t *testing.T) {
@@ -56,7 +56,7 @@ func TestALeaseOfADeadProcessStandsInNobodysWay(t *testing.T) {
 	if err := sleeper.Start(); err != nil {
 		t.Fatal(err)
 	}
-	owner := state.Self("apply")
+	owner := state.CurrentOwner("apply")
 	owner.PID = sleeper.Process.Pid
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(owner.PID) + "/stat")
 	if err != nil {
@@ -66,12 +66,12 @@ func TestALeaseOfADeadProcessStandsInNobodysWay(t *testing.T) {
 	if _, err := s.Acquire(ctx, nil, owner, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Acquire(ctx, nil, state.Self("apply"), time.Hour); err == nil {
+	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err == nil {
 		t.Fatal("the lease of a living process was taken")
 	}
 	sleeper.Process.Kill()
 	sleeper.Wait()
-	if _, err := s.Acquire(ctx, nil, state.Self("apply"), time.Hour); err != nil {
+	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err != nil {
 		t.Errorf("the holder is dead: %v", err)
 	}
 }
@@ -95,7 +95,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	alive := func(d digest.Digest) bool { return live[d] }
-	if n, _, err := s.Sweep(ctx, state.Head{}, alive, false); err != nil || n != 10 {
+	if n, _, err := s.GC(ctx, state.Head{}, alive, false); err != nil || n != 10 {
 		t.Fatalf("%d, %v", n, err)
 	}
 	packs, _ := os.ReadDir(before)
@@ -112,7 +112,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := state.OpenDir(dir).Sweep(ctx, state.Head{}, alive, false); err != nil {
+		if _, _, err := state.OpenDir(dir).GC(ctx, state.Head{}, alive, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +122,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n, _, err := s.Sweep(ctx, state.Head{}, alive, true); err != nil || n != 0 {
+	if n, _, err := s.GC(ctx, state.Head{}, alive, true); err != nil || n != 0 {
 		t.Errorf("%d are left, %v", n, err)
 	}
 	if left, _ := os.ReadDir(objects); strings.Contains(left[0].Name(), "half") {

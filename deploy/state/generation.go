@@ -12,7 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -28,10 +28,10 @@ type Generation struct {
 	PlanObject  digest.Digest            `json:"planObject"`         // where PutPlan keeps it
 	ChangeSet   digest.Digest            `json:"changeSet"`          //
 	Records     []plan.Record            `json:"-"`                  // sorted by address: what stands; kept in sheets, and read with Current or a Reader
-	Sheets      []Sheet                  `json:"-"`                  // where the records are
+	Chunks      []Chunk                  `json:"-"`                  // where the records are
 	Machines    []*graph.Machine         `json:"machines"`           // how they were reached
 	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → the one that it had in the generation before
-	Good        map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
+	LastGood    map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
 	Summary     Counts                   `json:"summary"`            //
 	Failed      []string                 `json:"failed,omitempty"`   // addresses that did not become what the plan says
 	Verb        string                   `json:"verb"`               // apply, rollback or destroy
@@ -46,11 +46,11 @@ func (g Generation) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		plain
 		Records inSheets `json:"records"`
-	}{plain(g), inSheets{g.Sheets}})
+	}{plain(g), inSheets{g.Chunks}})
 }
 
 type inSheets struct {
-	Sheets []Sheet `json:"sheets"`
+	Sheets []Chunk `json:"sheets"`
 }
 
 // UnmarshalJSON reads "records" of versions before the sheets too, which were the
@@ -70,7 +70,7 @@ func (g *Generation) UnmarshalJSON(raw []byte) error {
 	if len(kept.Records) > 0 && kept.Records[0] == '{' {
 		var in inSheets
 		err := json.Unmarshal(kept.Records, &in)
-		g.Sheets = in.Sheets
+		g.Chunks = in.Sheets
 		return err
 	}
 	if len(kept.Records) == 0 {
@@ -79,9 +79,9 @@ func (g *Generation) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(kept.Records, &g.Records)
 }
 
-// Back gives the address that an address of the newest generation had in the
+// AddressAt gives the address that an address of the newest generation had in the
 // generation with a number, given all since then, newest first.
-func Back(history []*Generation, number int) func(address string) string {
+func AddressAt(history []*Generation, number int) func(address string) string {
 	return func(address string) string {
 		for _, g := range history {
 			if g.Number <= number {
@@ -109,10 +109,10 @@ type Counts struct {
 	Quarantined int `json:"quarantined"`
 }
 
-// Sheet names a piece of a list that is sorted by address. Generations share the
+// Chunk names a piece of a list that is sorted by address. Generations share the
 // sheets in which nothing changed: what a change adds to the state is as large as
 // the change, however much stands.
-type Sheet struct {
+type Chunk struct {
 	First  string        `json:"first"`  // address of its first unit
 	Object digest.Digest `json:"object"` // a list of records, or of placed units
 }
@@ -126,7 +126,7 @@ func last(address string) bool {
 }
 
 // sheets cuts a list.
-func sheets[T any](list []T, address func(T) string) (index []Sheet, objects [][]byte, err error) {
+func sheets[T any](list []T, address func(T) string) (index []Chunk, objects [][]byte, err error) {
 	for len(list) > 0 {
 		n := 1
 		for n < len(list) && !last(address(list[n-1])) {
@@ -136,14 +136,14 @@ func sheets[T any](list []T, address func(T) string) (index []Sheet, objects [][
 		if err != nil {
 			return nil, nil, err
 		}
-		index, objects = append(index, Sheet{address(list[0]), d}), append(objects, raw)
+		index, objects = append(index, Chunk{address(list[0]), d}), append(objects, raw)
 		list = list[n:]
 	}
 	return index, objects, nil
 }
 
 // join reads what sheets cut.
-func join[T any](ctx context.Context, s Store, index []Sheet) ([]T, error) {
+func join[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
 	parts := make([][]T, len(index))
 	var g errgroup.Group
 	g.SetLimit(4)
@@ -164,7 +164,7 @@ func join[T any](ctx context.Context, s Store, index []Sheet) ([]T, error) {
 type keptPlan struct {
 	plan.Plan
 	Units  []plan.Placed `json:"units,omitempty"` // as versions before the sheets kept them
-	Sheets []Sheet       `json:"sheets,omitempty"`
+	Sheets []Chunk       `json:"sheets,omitempty"`
 }
 
 // PutPlan keeps a plan and names the object that leads to all of it.
@@ -197,10 +197,10 @@ func LoadPlan(ctx context.Context, s Store, g *Generation) (*plan.Plan, error) {
 	return &p, nil
 }
 
-// LoadGood reads the last good functionalities of a generation: library → name → value.
-func LoadGood(ctx context.Context, s Store, g *Generation) (map[string]map[string]json.RawMessage, error) {
+// LoadLastGood reads the last good functionalities of a generation: library → name → value.
+func LoadLastGood(ctx context.Context, s Store, g *Generation) (map[string]map[string]json.RawMessage, error) {
 	out := map[string]map[string]json.RawMessage{}
-	for lib, object := range g.Good {
+	for lib, object := range g.LastGood {
 		var funcs map[string]json.RawMessage
 		if err := Load(ctx, s, object, &funcs); err != nil {
 			return nil, fmt.Errorf("last good version of library %s: %w", lib, err)
@@ -218,7 +218,7 @@ func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
 		return err
 	}
 	kept := *g
-	kept.Records, kept.Sheets = nil, index
+	kept.Records, kept.Chunks = nil, index
 	raw, d, err := Object(kept)
 	if err != nil {
 		return err
@@ -248,7 +248,7 @@ func newest(ctx context.Context, s Store, read func(Head) error) (Head, error) {
 			break
 		}
 		was := h
-		if h, err = s.Head(ctx); err == nil && (h == was || !errors.Is(rerr, ErrAbsent)) {
+		if h, err = s.Head(ctx); err == nil && (h == was || !errors.Is(rerr, ErrNotFound)) {
 			return h, fmt.Errorf("generation %d: %w", h.Generation, rerr)
 		}
 	}
@@ -268,8 +268,8 @@ func generation(ctx context.Context, s Store, object digest.Digest) (*Generation
 	}
 	g := &Generation{}
 	err := Load(ctx, s, object, g)
-	if err == nil && len(g.Sheets) > 0 {
-		g.Records, err = join[plan.Record](ctx, s, g.Sheets)
+	if err == nil && len(g.Chunks) > 0 {
+		g.Records, err = join[plan.Record](ctx, s, g.Chunks)
 	}
 	if err != nil {
 		return nil, err
@@ -327,9 +327,9 @@ func NewReader(s Store) *Reader { return &Reader{s, map[digest.Digest][]plan.Rec
 
 // index names the sheets of a generation; those of one from before there were
 // sheets are made here.
-func (r *Reader) index(g *Generation) ([]Sheet, error) {
-	if len(g.Sheets) > 0 || len(g.Records) == 0 {
-		return g.Sheets, nil
+func (r *Reader) index(g *Generation) ([]Chunk, error) {
+	if len(g.Chunks) > 0 || len(g.Records) == 0 {
+		return g.Chunks, nil
 	}
 	index, objects, err := sheets(g.Records, func(r plan.Record) string { return r.Address })
 	for i, sheet := range index {
@@ -340,7 +340,7 @@ func (r *Reader) index(g *Generation) ([]Sheet, error) {
 		}
 	}
 	if err == nil {
-		g.Sheets, g.Records = index, nil
+		g.Chunks, g.Records = index, nil
 	}
 	return index, err
 }
@@ -369,7 +369,7 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 	if err := errors.Join(errA, errB); err != nil {
 		return nil, nil, err
 	}
-	only := func(list, other []Sheet) (out []plan.Record, err error) {
+	only := func(list, other []Chunk) (out []plan.Record, err error) {
 		known := map[digest.Digest]bool{}
 		for _, sheet := range other {
 			known[sheet.Object] = true
@@ -450,7 +450,7 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 		for _, sheet := range index {
 			here[sheet.Object] = true
 		}
-		whole = slices.DeleteFunc(whole, func(sheet Sheet) bool {
+		whole = slices.DeleteFunc(whole, func(sheet Chunk) bool {
 			if !here[sheet.Object] {
 				single = append(single, own[sheet.Object]...)
 			}
@@ -483,8 +483,8 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 }
 
 // find looks a unit up in the sheets of a generation; nil if it is not there.
-func (r *Reader) find(ctx context.Context, index []Sheet, address string) (*plan.Record, error) {
-	i, exact := slices.BinarySearchFunc(index, address, func(s Sheet, a string) int { return strings.Compare(s.First, a) })
+func (r *Reader) find(ctx context.Context, index []Chunk, address string) (*plan.Record, error) {
+	i, exact := slices.BinarySearchFunc(index, address, func(s Chunk, a string) int { return strings.Compare(s.First, a) })
 	if !exact {
 		i--
 	}

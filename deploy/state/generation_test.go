@@ -16,7 +16,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // book is a state and what was written into it, kept beside.
@@ -184,7 +184,7 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 	ctx := context.Background()
 	b := newBook(t)
 	b.live(20, 200)
-	if _, err := state.Forget(ctx, b.store, 0, false); err != nil {
+	if _, err := state.Prune(ctx, b.store, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.store.Put(ctx, []byte("of an apply that came to no end")); err != nil {
@@ -196,20 +196,20 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var busy *state.Busy
-	if err := state.Alone(ctx, b.store, "gc", func(context.Context) error { t.Error("and went on"); return nil }); !errors.As(err, &busy) {
+	var busy *state.ErrLeaseHeld
+	if err := state.WithLease(ctx, b.store, "gc", func(context.Context) error { t.Error("and went on"); return nil }); !errors.As(err, &busy) {
 		t.Errorf("while somebody is at work: %v", err)
 	}
 	b.store.Release(ctx, lease)
 
-	if got, err := state.Forget(ctx, b.store, 0, false); err != nil || got.Objects != 1 || got.Generations != 0 {
+	if got, err := state.Prune(ctx, b.store, 0, false); err != nil || got.Objects != 1 || got.Generations != 0 {
 		t.Errorf("without a limit: %+v, %v", got, err)
 	}
-	told, err := state.Forget(ctx, b.store, 4, true)
+	told, err := state.Prune(ctx, b.store, 4, true)
 	if err != nil || told.Generations != 16 || size(t, b.dir) < before/2 {
 		t.Errorf("only told: %+v, %v", told, err)
 	}
-	if got, err := state.Forget(ctx, b.store, 4, false); err != nil || got != told {
+	if got, err := state.Prune(ctx, b.store, 4, false); err != nil || got != told {
 		t.Errorf("%+v was told, %+v done, %v", told, got, err)
 	}
 	if after := size(t, b.dir); after > before-told.Freed/2 {
@@ -232,7 +232,7 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got, err := state.Forget(ctx, b.store, 100, false); err != nil || got != (state.Forgotten{}) {
+	if got, err := state.Prune(ctx, b.store, 100, false); err != nil || got != (state.Pruned{}) {
 		t.Errorf("nothing is left to forget: %+v, %v", got, err)
 	}
 	b.commit(b.told[19].Records[1:])
@@ -252,10 +252,10 @@ func TestForgettingRacesWithWork(t *testing.T) {
 	others.Go(func() {
 		s := state.OpenDir(b.dir)
 		for ctx.Err() == nil {
-			var busy *state.Busy
+			var busy *state.ErrLeaseHeld
 			time.Sleep(5 * time.Millisecond)
-			if err := state.Alone(context.Background(), s, "gc", func(ctx context.Context) error {
-				_, err := state.Forget(ctx, s, 3, false)
+			if err := state.WithLease(context.Background(), s, "gc", func(ctx context.Context) error {
+				_, err := state.Prune(ctx, s, 3, false)
 				return err
 			}); err != nil && !errors.As(err, &busy) {
 				t.Errorf("forgetting: %v", err)
@@ -279,7 +279,7 @@ func TestForgettingRacesWithWork(t *testing.T) {
 	for n := range 20 {
 		lease, err := mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute)
 		for ; err != nil; lease, err = mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute) {
-			var busy *state.Busy
+			var busy *state.ErrLeaseHeld
 			if !errors.As(err, &busy) {
 				t.Fatal(err)
 			}
@@ -367,7 +367,7 @@ func TestAStateOfFormerVersionsIsRead(t *testing.T) {
 			t.Errorf("the plan of %d: %v", g.Number, err)
 		}
 	}
-	if got, err := state.Forget(ctx, b.store, 2, false); err != nil || got.Generations != 1 {
+	if got, err := state.Prune(ctx, b.store, 2, false); err != nil || got.Generations != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 

@@ -41,7 +41,7 @@ func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl 
 		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || dead(h.Owner) })
 		for _, h := range l.Held {
 			if overlap(h.Addresses, addresses) {
-				return &Busy{Holder: h}
+				return &ErrLeaseHeld{Holder: h}
 			}
 		}
 		l.Last++
@@ -85,8 +85,8 @@ func (s *Dir) Release(ctx context.Context, lease Lease) error {
 	})
 }
 
-// Self is this process as the owner of a lease.
-func Self(verb string) Owner {
+// CurrentOwner is this process as the owner of a lease.
+func CurrentOwner(verb string) Owner {
 	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: startOf(os.Getpid())}
 	o.Host, _ = os.Hostname()
 	name := "uid" + strconv.Itoa(os.Getuid())
@@ -132,8 +132,8 @@ func dead(o Owner) bool {
 	return startOf(o.PID) != o.Start
 }
 
-// Raise gives the holder of a lease a token above one that a machine remembers.
-func (s *Dir) Raise(ctx context.Context, lease Lease, above int64) (int64, error) {
+// RaiseToken gives the holder of a lease a token above one that a machine remembers.
+func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, error) {
 	var token int64
 	err := s.locked(ctx, func() error {
 		l, err := s.leases()

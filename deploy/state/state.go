@@ -14,7 +14,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Head names the newest generation. The zero Head means that there is none.
@@ -23,11 +23,11 @@ type Head struct {
 	Object     digest.Digest `json:"object"` // of the Generation
 }
 
-// ErrMoved means that the head is not where the caller thought.
-var ErrMoved = errors.New("the state moved on meanwhile")
+// ErrHeadMoved means that the head is not where the caller thought.
+var ErrHeadMoved = errors.New("the state moved on meanwhile")
 
-// ErrAbsent means that there is no such object.
-var ErrAbsent = errors.New("not in the state")
+// ErrNotFound means that there is no such object.
+var ErrNotFound = errors.New("not in the state")
 
 // Store keeps one environment of one deployment. Every implementation passes statetest.Run.
 type Store interface {
@@ -41,16 +41,16 @@ type Store interface {
 	Put(ctx context.Context, objects ...[]byte) error
 	// Oldest names the oldest generation that is kept; the zero Head means that all are.
 	Oldest(ctx context.Context) (Head, error)
-	// Sweep removes the objects that are not live, or only counts them and their bytes. From then on no
+	// GC removes the objects that are not live, or only counts them and their bytes. From then on no
 	// generation older than oldest is kept. The caller holds a lease on all addresses.
-	Sweep(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
+	GC(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
 	// Acquire takes a lease on addresses (none = all), or fails with *Busy.
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
 	// Renew extends a lease that is still held.
 	Renew(ctx context.Context, l Lease, ttl time.Duration) error
-	// Raise gives the holder of a lease a fencing token above one that a machine remembers
+	// RaiseToken gives the holder of a lease a fencing token above one that a machine remembers
 	// from another state; above that, later leases begin.
-	Raise(ctx context.Context, l Lease, above int64) (int64, error)
+	RaiseToken(ctx context.Context, l Lease, above int64) (int64, error)
 	// Release ends a lease. One that is gone already is no error.
 	Release(ctx context.Context, l Lease) error
 }
@@ -74,10 +74,10 @@ type Lease struct {
 	Expires   time.Time `json:"expires"`
 }
 
-// Busy means that somebody else holds an overlapping lease.
-type Busy struct{ Holder Lease }
+// ErrLeaseHeld means that somebody else holds an overlapping lease.
+type ErrLeaseHeld struct{ Holder Lease }
 
-func (b *Busy) Error() string {
+func (b *ErrLeaseHeld) Error() string {
 	return fmt.Sprintf("%s is at work on this environment (%s, process %d) until %s at the latest",
 		b.Holder.Owner.Who, b.Holder.Owner.Verb, b.Holder.Owner.PID, b.Holder.Expires.Format(time.RFC3339))
 }
@@ -97,9 +97,9 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
-// Keep keeps a lease alive until ctx ends. When that fails nothing more is to be
+// KeepAlive keeps a lease alive until ctx ends. When that fails nothing more is to be
 // begun: lost is told why. The fencing token keeps what is under way from doing harm.
-func Keep(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
+func KeepAlive(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
 	every := time.NewTicker(ttl / 3)
 	defer every.Stop()
 	for {
@@ -115,18 +115,18 @@ func Keep(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context
 	}
 }
 
-// Alone runs f under a lease on all addresses, or fails with *Busy. The context of f
+// WithLease runs f under a lease on all addresses, or fails with *Busy. The context of f
 // ends when the lease is lost.
-func Alone(ctx context.Context, s Store, verb string, f func(context.Context) error) error {
+func WithLease(ctx context.Context, s Store, verb string, f func(context.Context) error) error {
 	const ttl = 30 * time.Second
-	l, err := s.Acquire(ctx, nil, Self(verb), ttl)
+	l, err := s.Acquire(ctx, nil, CurrentOwner(verb), ttl)
 	if err != nil {
 		return err
 	}
 	defer s.Release(context.WithoutCancel(ctx), l)
 	held, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
-	go Keep(held, s, l, ttl, lost)
+	go KeepAlive(held, s, l, ttl, lost)
 	if err := f(held); err != nil {
 		return errors.Join(err, context.Cause(held))
 	}

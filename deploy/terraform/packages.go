@@ -13,12 +13,12 @@ import (
 	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Stage keeps what modules upload where they look for it. It stays there for
 // going back, until Collect finds that nothing leads to it.
-func (s *Shop) Stage(list []plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
+func (s *Runner) Stage(list []plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
 	for _, a := range list {
 		if err := s.stage(a, open); err != nil {
 			return err
@@ -27,7 +27,7 @@ func (s *Shop) Stage(list []plan.Artifact, open func(plan.Artifact) (io.ReadClos
 	return nil
 }
 
-func (s *Shop) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
+func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
 	dir := filepath.Join(s.Dir, ec2.PackageDir)
 	path := filepath.Join(dir, a.Digest.Hex()+packed)
 	if _, err := os.Stat(path); err == nil {
@@ -72,7 +72,7 @@ const (
 
 // Collect removes what nothing leads to of what was staged, and tells how many
 // bytes and which it was; with dry it only tells.
-func (s *Shop) Collect(live map[digest.Digest]bool, dry bool) (freed uint64, gone []string, err error) {
+func (s *Runner) Collect(live map[digest.Digest]bool, dry bool) (freed uint64, gone []string, err error) {
 	dir := filepath.Join(s.Dir, ec2.PackageDir)
 	names, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // TestWhatModulesUploadIsKept until nothing leads to it; what is another one by now is refused.
@@ -28,7 +28,7 @@ func TestWhatModulesUploadIsKept(t *testing.T) {
 		var b bytes.Buffer
 		return io.NopCloser(&b), artifact.Pack(&b, tree)
 	}
-	s := &Shop{Dir: t.TempDir()}
+	s := &Runner{Dir: t.TempDir()}
 	for range 2 {
 		if err := s.Stage([]plan.Artifact{a}, open); err != nil {
 			t.Fatal(err)

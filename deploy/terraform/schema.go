@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends/ec2"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/terraform-exec/tfexec"
 )
@@ -18,7 +18,7 @@ import (
 // Schema is what a provider itself says of its resources. It is asked once for
 // each version that is asked for, and kept beside the providers. Without
 // Terraform, or without a way to the provider, there is none.
-func (s *Shop) Schema(ctx context.Context, source, version string) (*ec2.Schema, error) {
+func (s *Runner) Schema(ctx context.Context, source, version string) (*ec2.Schema, error) {
 	name := strings.ReplaceAll(source, "/", "_") + "-" + digest.Bytes([]byte(version)).Short() + ".json"
 	kept := filepath.Join(s.Cache, "schemas", name)
 	if raw, err := os.ReadFile(kept); err == nil {

@@ -15,8 +15,8 @@ import (
 
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/lang/digest"
-	"github.com/defx-dev/defx/lang/token"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // answerFile is what a provider said last of a resource: what it wants to know
@@ -50,7 +50,7 @@ func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old 
 		return err
 	}
 	if c.Look {
-		r.Look = &plan.Look{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
+		r.Look = &plan.RefreshResult{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
 		if old == nil || old.Digest == "" {
 			return nil
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // Targets lists what a module has put behind balancers, as its state tells.
-func (s *Shop) Targets(address string) ([]cloud.Target, error) {
+func (s *Runner) Targets(address string) ([]cloud.Target, error) {
 	var st struct {
 		Resources []struct {
 			Type      string

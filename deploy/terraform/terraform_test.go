@@ -86,7 +86,7 @@ func TestAConsentedModuleGoesWithItsGuards(t *testing.T) {
 
 // TestAModuleAtWorkIsInDoubt: somebody holds its lock, whatever its entry says.
 func TestAModuleAtWorkIsInDoubt(t *testing.T) {
-	s := &Shop{Dir: t.TempDir()}
+	s := &Runner{Dir: t.TempDir()}
 	dir := filepath.Join(s.Dir, "network")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"sync"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // build is a program that can be put on a machine.

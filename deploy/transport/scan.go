@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // HostKey is the key that a machine shows, as authorized_keys has it; "" for a

@@ -17,7 +17,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/agent"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // bootstrap is all that a shell ever gets to see. It becomes root, tells the

@@ -14,7 +14,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/machinetest"
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // program builds defx as it is delivered.
@@ -147,7 +147,7 @@ func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
 	expect("black hole", d, at("ssh://root@m2"), nil, "does not answer")
 	expect("frozen", d, at("ssh://root@m3"), nil, "does not answer")
 	all.Wait()
-	m2.Mend()
+	m2.Heal()
 	m3.Thaw()
 	if err := try(d, at("ssh://deploy@m3")); err != nil {
 		t.Error(err)

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Read is a file that a making read, or a candidate that it found absent.
@@ -100,9 +100,9 @@ func (c *Cache) Find(key digest.Digest, now func(path string) Read) (value []byt
 	return nil, nil, why
 }
 
-// Keep stores a value with what it was made of. A cache that cannot be written
+// Store stores a value with what it was made of. A cache that cannot be written
 // keeps nothing, and that is no error.
-func (c *Cache) Keep(key digest.Digest, reads []Read, value []byte) {
+func (c *Cache) Store(key digest.Digest, reads []Read, value []byte) {
 	name, err := digest.Of("cache/1", reads)
 	if err != nil {
 		return

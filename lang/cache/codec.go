@@ -98,8 +98,8 @@ func List[T any](c *Codec, l *[]T, each func(*Codec, *T)) {
 	}
 }
 
-// Table goes through names and their values; an empty one is nil.
-func Table[T any](c *Codec, m *map[string]T, each func(*Codec, *T)) {
+// Map goes through names and their values; an empty one is nil.
+func Map[T any](c *Codec, m *map[string]T, each func(*Codec, *T)) {
 	n := c.length(len(*m))
 	if c.w {
 		names := make([]string, 0, n)
@@ -126,8 +126,8 @@ func Table[T any](c *Codec, m *map[string]T, each func(*Codec, *T)) {
 	}
 }
 
-// Maybe goes through what may not be there.
-func Maybe[T any](c *Codec, p **T, each func(*Codec, *T)) {
+// Optional goes through what may not be there.
+func Optional[T any](c *Codec, p **T, each func(*Codec, *T)) {
 	there := *p != nil
 	if c.Flag(&there); !there {
 		return

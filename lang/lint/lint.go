@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/google/go-jsonnet/ast"
 	"github.com/google/go-jsonnet/formatter"
 )
@@ -24,8 +24,8 @@ const (
 	Warning = "warning" // it does, but somebody will be sorry
 )
 
-// IdleOverride is the rule of overrides that change nothing.
-const IdleOverride = "idle-override"
+// UnusedOverride is the rule of overrides that change nothing.
+const UnusedOverride = "idle-override"
 
 // Finding is one thing that is legal and wrong.
 type Finding struct {
@@ -50,9 +50,9 @@ func Sort(l []Finding) []Finding {
 	})
 }
 
-// Silenced tells whether the line before a finding's says "defx-lint: ignore"
+// IsSilenced tells whether the line before a finding's says "defx-lint: ignore"
 // with its rule, or without any.
-func Silenced(src string, f Finding) bool {
+func IsSilenced(src string, f Finding) bool {
 	lines := strings.Split(src, "\n")
 	if f.Position.Line < 2 || f.Position.Line-2 >= len(lines) {
 		return false
@@ -83,9 +83,9 @@ func Tokens(file, src string) []Finding {
 	return w.found
 }
 
-// Constant tells whether the field that begins at a position says the same
+// IsConstant tells whether the field that begins at a position says the same
 // whatever the environment is: its value reads no name.
-func Constant(src string, p diag.Position) bool {
+func IsConstant(src string, p diag.Position) bool {
 	node, _, err := formatter.SnippetToRawAST(p.File, src)
 	if err != nil {
 		return false

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/defx-dev/defx/lang/diag"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang/lint"
 )
 
@@ -77,12 +77,12 @@ func TestSilence(t *testing.T) {
 		"// defx-lint: ignore b, a-rule": true, "// defx-lint: ignore b": false, "x: 1, // defx-lint: ignore a-rule": true,
 		"// ignore a-rule": false, "": false,
 	} {
-		if got := lint.Silenced(line+"\nx", f); got != want {
+		if got := lint.IsSilenced(line+"\nx", f); got != want {
 			t.Errorf("%q: %v", line, got)
 		}
 	}
 	f.Position.Line = 1
-	if lint.Silenced("// defx-lint: ignore", f) {
+	if lint.IsSilenced("// defx-lint: ignore", f) {
 		t.Error("the first line has none above")
 	}
 }
@@ -90,7 +90,7 @@ func TestSilence(t *testing.T) {
 func TestConstant(t *testing.T) {
 	src := "local n = 1;\n{\n  a: { b+: [1, 'x', -2, null] },\n  c: n,\n  d: { e: n },\n  'f-g': if true then 1 else 2,\n}"
 	for at, want := range map[[2]int]bool{{3, 3}: true, {3, 8}: true, {4, 3}: false, {5, 3}: false, {5, 8}: false, {6, 3}: false, {1, 1}: false, {0, 0}: false} {
-		if got := lint.Constant(src, diag.Position{File: "x", Line: at[0], Col: at[1]}); got != want {
+		if got := lint.IsConstant(src, diag.Position{File: "x", Line: at[0], Col: at[1]}); got != want {
 			t.Errorf("%v: %v", at, got)
 		}
 	}

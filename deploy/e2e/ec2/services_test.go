@@ -207,7 +207,7 @@ function(env='dev') {
 		if m.Address != front {
 			continue
 		}
-		cmd := m.OnNetwork(c.bin, "destroy", "--confirm", "dev")
+		cmd := m.JoinNetwork(c.bin, "destroy", "--confirm", "dev")
 		cmd.Dir, cmd.Env = c.dir, c.env
 		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "on which defx runs itself (both have the address "+front+")") || len(c.instances()) != 2 {
 			t.Errorf("%v: %s", err, out)

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/lang/digest"
+	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Run tests a kind of store. open gives a store on the same place each time it is called in
@@ -27,7 +27,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		if h, err := s.Head(ctx); err != nil || h != (state.Head{}) {
 			t.Errorf("%+v, %v", h, err)
 		}
-		if _, err := s.Get(ctx, digest.Bytes([]byte("x"))); !errors.Is(err, state.ErrAbsent) {
+		if _, err := s.Get(ctx, digest.Bytes([]byte("x"))); !errors.Is(err, state.ErrNotFound) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -65,25 +65,25 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			live[digest.Bytes(raw)] = n%3 == 0
 		}
 		alive := func(d digest.Digest) bool { return live[d] }
-		count, size, err := s.Sweep(ctx, head(7), alive, true)
+		count, size, err := s.GC(ctx, head(7), alive, true)
 		if err != nil || count != 60 || size == 0 {
 			t.Fatalf("would sweep %d of %d bytes, %v", count, size, err)
 		}
 		if oldest, err := s.Oldest(ctx); err != nil || oldest != (state.Head{}) {
 			t.Errorf("only told, and the oldest is %+v, %v", oldest, err)
 		}
-		if again, bytes, err := other.Sweep(ctx, head(7), alive, false); err != nil || again != count || bytes != size {
+		if again, bytes, err := other.GC(ctx, head(7), alive, false); err != nil || again != count || bytes != size {
 			t.Fatalf("swept %d of %d bytes, %v", again, bytes, err)
 		}
 		if oldest, err := open().Oldest(ctx); err != nil || oldest != head(7) {
 			t.Errorf("the oldest is %+v, %v", oldest, err)
 		}
-		if n, _, err := s.Sweep(ctx, head(7), alive, false); err != nil || n != 0 {
+		if n, _, err := s.GC(ctx, head(7), alive, false); err != nil || n != 0 {
 			t.Errorf("a second time: %d, %v", n, err)
 		}
 		for _, s := range []state.Store{s, other, open()} {
 			for d, want := range live {
-				if _, err := s.Get(ctx, d); (err == nil) != want || err != nil && !errors.Is(err, state.ErrAbsent) {
+				if _, err := s.Get(ctx, d); (err == nil) != want || err != nil && !errors.Is(err, state.ErrNotFound) {
 					t.Fatalf("live %v: %v", want, err)
 				}
 			}
@@ -104,7 +104,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		if err := s.Swap(ctx, state.Head{}, head(1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Swap(ctx, state.Head{}, head(1)); !errors.Is(err, state.ErrMoved) {
+		if err := s.Swap(ctx, state.Head{}, head(1)); !errors.Is(err, state.ErrHeadMoved) {
 			t.Errorf("%v", err)
 		}
 		if h, err := open().Head(ctx); err != nil || h != head(1) {
@@ -125,7 +125,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 				wg.Go(func() {
 					if err := s.Swap(ctx, old, head(round+1)); err == nil {
 						won.Store(i, true)
-					} else if !errors.Is(err, state.ErrMoved) {
+					} else if !errors.Is(err, state.ErrHeadMoved) {
 						t.Error(err)
 					}
 				})
@@ -144,7 +144,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var busy *state.Busy
+		var busy *state.ErrLeaseHeld
 		if _, err := open().Acquire(ctx, nil, me, time.Minute); !errors.As(err, &busy) || busy.Holder.Token != a.Token {
 			t.Fatalf("%v", err)
 		}
@@ -186,10 +186,10 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if token, err := open().Raise(ctx, a, 40); err == nil {
+		if token, err := open().RaiseToken(ctx, a, 40); err == nil {
 			t.Errorf("a lost lease was raised to %d", token)
 		}
-		token, err := open().Raise(ctx, b, 40)
+		token, err := open().RaiseToken(ctx, b, 40)
 		if err != nil || token <= 40 {
 			t.Fatalf("%d, %v", token, err)
 		}

@@ -1,0 +1,252 @@
+package ec2
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/token"
+)
+
+// Link is how one service reaches another.
+type Link struct {
+	From  string   `json:"from"`
+	To    string   `json:"to"`
+	By    string   `json:"by"` // loopback, vpc, balancer, network, or what the target allows
+	Why   string   `json:"why"`
+	Ports []string `json:"ports"` // sorted
+}
+
+// Links tells for all that may talk to each other how they do, and why.
+func Links(g *graph.Graph) []Link {
+	out := []Link{}
+	for _, s := range g.Services {
+		for _, e := range slices.Concat(s.Requires, s.Connects) {
+			for _, to := range e.To {
+				t := g.Find(to)
+				if t == nil || t.Machine == "" {
+					continue
+				}
+				l := Link{From: s.Address.String(), To: to.String(), By: "network", Why: "machines that defx did not make: what lies between them is theirs", Ports: ports(t)}
+				a, b := g.Machine(s.Machine), g.Machine(t.Machine)
+				switch {
+				case s.Machine == t.Machine:
+					l.By, l.Why = "loopback", "both run on "+s.Machine
+				case a != nil && b != nil && a.Module != "" && b.Module != "" && vpc(g, a) != "" && vpc(g, a) == vpc(g, b):
+					l.By, l.Why = "vpc", "both are in "+vpc(g, a)+": the security group of "+b.Name+" lets "+a.Name+" in"
+				case a != nil && b != nil && a.Module != "" && b.Module != "" && vpc(g, a) != "" && vpc(g, b) != "":
+					allow := struct{ Allow string }{}
+					json.Unmarshal(t.EC2, &allow)
+					l.By, l.Why = allow.Allow, t.Address.Functionality()+" allows it, from "+vpc(g, a)+" to "+vpc(g, b)
+				}
+				out = append(out, l)
+			}
+		}
+	}
+	for _, b := range g.Balancers {
+		for _, a := range b.Attachments {
+			t := g.Find(a.Backend)
+			if t == nil {
+				continue
+			}
+			l := Link{From: b.Address.String(), To: a.Backend.String(), By: "balancer", Why: "attached: the security group of " + t.Machine + " lets it in", Ports: []string{fmt.Sprintf("tcp/%d", t.Spec.Ports[b.Target].Port)}}
+			if !a.Attached {
+				l.Why = "not attached: defx attach " + l.From + " does it"
+			}
+			out = append(out, l)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Link) int { return strings.Compare(a.From+" "+a.To, b.From+" "+b.To) })
+	return slices.CompactFunc(out, func(a, b Link) bool { return a.From == b.From && a.To == b.To })
+}
+
+func ports(s *graph.Service) []string {
+	var out []string
+	for _, n := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
+		out = append(out, fmt.Sprintf("%s/%d", s.Spec.Ports[n].Protocol, s.Spec.Ports[n].Port))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// vpc is the VPC of a machine that defx makes, if the graph knows it.
+func vpc(g *graph.Graph, m *graph.Machine) string {
+	r := g.Resource(m.Name)
+	if r == nil {
+		return ""
+	}
+	_, v := network(g, r.Fields["subnet"])
+	if v == nil {
+		return ""
+	}
+	return v.Address.String()
+}
+
+// network finds the subnet that a field reads, and its VPC.
+func network(g *graph.Graph, field any) (subnet, vpc *graph.Resource) {
+	if subnet = read(g, field); subnet == nil || subnet.Type != "aws.subnet" {
+		return nil, nil
+	}
+	if vpc = read(g, subnet.Fields["vpc"]); vpc != nil && vpc.Type != "aws.vpc" {
+		vpc = nil
+	}
+	return subnet, vpc
+}
+
+func read(g *graph.Graph, field any) *graph.Resource {
+	t, ok := field.(token.Text)
+	if !ok || len(t) != 1 || t[0].Token == nil {
+		return nil
+	}
+	return g.Resource(t[0].Token.Name)
+}
+
+// reach makes a security group for each instance whose VPC is known, that lets
+// in what the edges of the graph ask for and nothing else.
+func (p *packer) reach() {
+	group := p.group
+	var made []*graph.Resource
+	for _, m := range p.g.Machines {
+		r := p.g.Resource(m.Name)
+		if m.Module == "" || r == nil {
+			continue
+		}
+		_, v := network(p.g, r.Fields["subnet"])
+		if v == nil {
+			continue
+		}
+		name := m.Name + "-access"
+		group[m.Name] = name
+		add := func(name, kind string, f map[string]any) {
+			f["module"], f["region"] = moduleOfNetwork(v), r.Fields["region"]
+			made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: kind, Fields: f, Path: r.Path})
+		}
+		add(name, "aws.securityGroup", map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + m.Name),
+			"description": token.Lit("made by defx: what services on " + m.Name + " are reached by")})
+		add(m.Name+"-out", "aws.egressRule", map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
+		from := p.g.EC2.SSHFrom
+		if len(from) == 0 {
+			if s, ok := literal(v.Fields["cidr"]); ok {
+				from = []string{s}
+			}
+		}
+		for i, cidr := range from {
+			add(fmt.Sprintf("%s-ssh-%d", m.Name, i), "aws.ingressRule", map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit(cidr),
+				"protocol": token.Lit("tcp"), "fromPort": 22.0, "toPort": 22.0})
+		}
+		groups, _ := r.Fields["securityGroups"].([]any)
+		r.Fields["securityGroups"] = append(slices.Clone(groups), outputOf(name, "id"))
+	}
+	for _, s := range p.g.Scaled {
+		t, g := p.g.Resource(stem(s.Address)+"-boot"), p.g.Resource(stem(s.Address)+"-group")
+		v := networkOfGroup(p.g, g)
+		if t == nil || v == nil {
+			continue
+		}
+		name := short(stem(s.Address)+"-access", longest)
+		group[s.Address.String()] = name
+		for name, r := range map[string]*graph.Resource{
+			name: {Type: "aws.securityGroup", Fields: map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + stem(s.Address)),
+				"description": token.Lit("made by defx: what " + s.Address.String() + " is reached by")}},
+			short(stem(s.Address)+"-out", longest): {Type: "aws.egressRule", Fields: map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")}},
+		} {
+			r.Address, r.Path = graph.Address{Name: name}, s.Path
+			r.Fields["module"], r.Fields["region"] = moduleOfNetwork(v), g.Fields["region"]
+			made = append(made, r)
+		}
+		t.Fields["securityGroups"] = []any{outputOf(name, "id")}
+	}
+	type way struct{ from, to, port string }
+	open := map[string]string{} // port and machine → how it is reached from elsewhere
+	seen := map[way]bool{}
+	for _, s := range slices.Concat(p.g.Services, p.g.Scaled) {
+		self := s.Place.Machine
+		if slices.Contains(p.g.Scaled, s) {
+			self = s.Address.String()
+		}
+		from := group[self]
+		for _, e := range slices.Concat(s.Requires, s.Connects) {
+			for _, a := range e.To {
+				t := p.g.Find(a)
+				if t == nil || from == "" || group[t.Place.Machine] == "" || t.Place.Machine == self {
+					continue
+				}
+				here, there := networkOfGroup(p.g, p.g.Resource(stem(s.Address)+"-group")), networkOf(p.g, p.g.Resource(t.Place.Machine))
+				if self == s.Place.Machine {
+					here = networkOf(p.g, p.g.Resource(self))
+				}
+				if here != there {
+					if p.allow[a.String()] == "" && !s.Held {
+						p.fail(s, s.Path, "reaches %s, which is in %s, from %s: nothing leads from one network to the other", a, there.Address, here.Address).
+							WithHint("place both in one location; or let %s say so: ec2: { allow: 'ipsec' } if a tunnel leads there, ec2: { allow: 'public' } to let everybody in", a.Functionality())
+					}
+					for _, port := range ports(t) {
+						open[port+" "+t.Place.Machine] = p.allow[a.String()]
+					}
+					continue
+				}
+				for _, port := range ports(t) {
+					seen[way{self, t.Place.Machine, port}] = true
+				}
+			}
+		}
+	}
+	for _, w := range slices.SortedFunc(maps.Keys(seen), func(a, b way) int {
+		return strings.Compare(a.to+" "+a.port+" "+a.from, b.to+" "+b.port+" "+b.from)
+	}) {
+		r := p.g.Resource(w.to)
+		protocol, number, _ := strings.Cut(w.port, "/")
+		var n float64
+		fmt.Sscan(number, &n)
+		name := short(fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, strings.ReplaceAll(w.from, "/", "-")), longest)
+		made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
+			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": outputOf(group[w.to], "id"), "from": outputOf(group[w.from], "id"),
+			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
+	}
+	for _, k := range slices.Sorted(maps.Keys(open)) {
+		port, machine, _ := strings.Cut(k, " ")
+		protocol, number, _ := strings.Cut(port, "/")
+		var n float64
+		fmt.Sscan(number, &n)
+		r, cidr := p.g.Resource(machine), "0.0.0.0/0"
+		if open[k] == "ipsec" { // what comes out of a tunnel has a private address
+			cidr = "10.0.0.0/8"
+		}
+		made = append(made, &graph.Resource{Address: graph.Address{Name: fmt.Sprintf("%s-%s-%s-%s", machine, protocol, number, open[k])}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
+			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"],
+			"securityGroup": outputOf(group[machine], "id"),
+			"cidr":          token.Lit(cidr), "protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
+	}
+	p.g.Resources = append(p.g.Resources, made...)
+	p.g.Sort()
+}
+
+func networkOf(g *graph.Graph, instance *graph.Resource) *graph.Resource {
+	_, v := network(g, instance.Fields["subnet"])
+	return v
+}
+
+// networkOfGroup is the network of the instances of a scaled service; nil if it is not among the resources.
+func networkOfGroup(g *graph.Graph, r *graph.Resource) *graph.Resource {
+	if r == nil {
+		return nil
+	}
+	subnets, _ := r.Fields["subnets"].([]any)
+	if len(subnets) == 0 {
+		return nil
+	}
+	_, v := network(g, subnets[0])
+	return v
+}
+
+// moduleOfNetwork is where the groups of a VPC's instances live: two pools may
+// have to know each other, and their modules must not.
+func moduleOfNetwork(vpc *graph.Resource) token.Text {
+	if s, ok := literal(vpc.Fields["module"]); ok {
+		return token.Lit(s)
+	}
+	return token.Lit(words["aws.vpc"].module)
+}

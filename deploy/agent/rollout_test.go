@@ -1,0 +1,563 @@
+package agent_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/systemd"
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/token"
+)
+
+// system runs nothing, and remembers what it was asked for.
+type system struct {
+	root string
+
+	mu     sync.Mutex
+	active map[string]bool
+	calls  []string
+	fails  func(unit string) error
+	forget func()
+	stops  func(unit string)
+}
+
+func (s *system) did(what, unit string, f func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if what != "start" || !s.active[unit] {
+		s.calls = append(s.calls, what+" "+unit)
+	}
+	if s.fails != nil && what != "stop" {
+		if err := s.fails(unit); err != nil {
+			return err
+		}
+	}
+	f()
+	return nil
+}
+
+func (s *system) Check(context.Context, ...string) error          { return nil }
+func (s *system) Prepare(context.Context, string, []string) error { return nil }
+func (s *system) Hosts(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
+func (s *system) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
+	return nil
+}
+func (s *system) Reload(context.Context) error { return nil }
+func (s *system) Start(ctx context.Context, u string) error {
+	return s.did("start", u, func() { s.active[u] = true })
+}
+func (s *system) Stop(_ context.Context, u string) error {
+	if s.stops != nil {
+		s.stops(u)
+	}
+	s.mu.Lock()
+	runs := s.active[u]
+	s.mu.Unlock()
+	if !runs {
+		return nil
+	}
+	return s.did("stop", u, func() { delete(s.active, u) })
+}
+func (s *system) Restart(_ context.Context, u string) error {
+	return s.did("restart", u, func() { s.active[u] = true })
+}
+func (s *system) ReloadUnit(_ context.Context, u string) error {
+	return s.did("reload", u, func() {})
+}
+func (s *system) ActivateTarget(context.Context, string) error { return nil }
+func (s *system) Forget(context.Context, string) error {
+	if s.forget != nil {
+		s.forget()
+	}
+	return nil
+}
+func (s *system) State(_ context.Context, u string) (agent.SupervisorState, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := agent.SupervisorState{Load: "loaded", Active: "inactive", Path: "/etc/systemd/system/" + u}
+	if s.active[u] {
+		st.Active = "active"
+	}
+	return st, nil
+}
+func (s *system) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
+func (s *system) Journal([]string, time.Time, int) []string                 { return []string{"its last words"} }
+func (s *system) Versions(context.Context) map[string]string                { return nil }
+func (s *system) Close()                                                    {}
+
+// took gives what was asked for since the last call, and forgets it.
+func (s *system) took() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := strings.Join(s.calls, ", ")
+	s.calls = nil
+	return out
+}
+
+// service is the unit of a service that runs under systemd, and its name there.
+func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
+	t.Helper()
+	return named(t, "b", spec)
+}
+
+func named(t *testing.T, name string, spec graph.Spec) (json.RawMessage, string) {
+	t.Helper()
+	b := systemd.New()
+	p, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: name}, Spec: spec}})
+	if errs != nil {
+		t.Fatal(errs)
+	}
+	u := &plan.Unit{Address: "a/" + name, Backend: b.Name(), Encoding: b.Encoding(), Payload: p, Spec: json.RawMessage("{}")}
+	raw, err := digest.Canonical(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	instance, err := u.Instance(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, "defx-dev-test-a-" + name + ":" + instance + ".service"
+}
+
+func command(words string) graph.Spec {
+	return graph.Spec{Command: []token.Text{token.Lit("/bin/" + words)}, Ready: &graph.Ready{Notify: true}}
+}
+
+func machine(t *testing.T) (*agent.Host, *system, func() *agent.Host) {
+	s := &system{root: t.TempDir(), active: map[string]bool{}}
+	open := func() *agent.Host {
+		h := agent.OpenHost(s.root, backends.NewSet(systemd.New())).Running(s)
+		t.Cleanup(func() { h.Close() })
+		if err := h.Fence(scope, 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	return open(), s, open
+}
+
+func do(h *agent.Host, raw json.RawMessage) (*agent.Entry, error) {
+	return h.ApplyUnit(context.Background(), scope, "a/b", 1, raw, nil, 0)
+}
+
+func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
+	h, s, _ := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	for i, step := range []struct {
+		raw  json.RawMessage
+		want string
+	}{{one, "start " + unitOne}, {one, ""}, {two, "stop " + unitOne + ", start " + unitTwo}, {nil, "stop " + unitTwo}} {
+		if _, err := do(h, step.raw); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.took(); got != step.want {
+			t.Errorf("%d: %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// TestAJobThatRunsComesToItsEnd: a new version does not stop the run of the one before; to delete it does.
+func TestAJobThatRunsComesToItsEnd(t *testing.T) {
+	h, s, _ := machine(t)
+	job := func(words string) graph.Spec {
+		c := command(words)
+		c.Ready, c.Schedule = nil, &graph.Schedule{Every: "1h"}
+		return c
+	}
+	one, unitOne := service(t, job("one"))
+	two, _ := service(t, job("two"))
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.active[unitOne] = true // its time has come
+	s.took()
+	if _, err := do(h, two); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.took(); !s.active[unitOne] || got != "restart defx-dev-test-a-b.timer" {
+		t.Errorf("%q", got)
+	}
+	s.active[unitOne] = false
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.active[unitOne] = true
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if s.active[unitOne] {
+		t.Error("what is deleted runs on")
+	}
+}
+
+// TestAGracefulUpdateStopsTheOldVersionLast: once both versions know how to live
+// at once. One that fails leaves the old one alone.
+func TestAGracefulUpdateStopsTheOldVersionLast(t *testing.T) {
+	h, s, _ := machine(t)
+	gentle := func(words string) graph.Spec {
+		c := command(words)
+		c.Update = &graph.Update{Style: "graceful", ReusePort: true}
+		return c
+	}
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, gentle("two"))
+	three, unitThree := service(t, gentle("three"))
+	four, unitFour := service(t, gentle("four"))
+	s.fails = func(u string) error {
+		if u == unitFour {
+			return errors.New("no")
+		}
+		return nil
+	}
+	for i, step := range []struct {
+		raw   json.RawMessage
+		fails bool
+		want  string
+	}{
+		{one, false, "start " + unitOne}, {two, false, "stop " + unitOne + ", start " + unitTwo}, // the old one does not share its port
+		{three, false, "start " + unitThree + ", stop " + unitTwo}, {four, true, "start " + unitFour},
+		{one, false, "stop " + unitThree + ", start " + unitOne},
+	} {
+		if _, err := do(h, step.raw); (err != nil) != step.fails {
+			t.Fatal(i, err)
+		}
+		if got := s.took(); got != step.want {
+			t.Errorf("%d: %q, want %q", i, got, step.want)
+		}
+	}
+}
+
+// TestWhatIsRetiredGoesAfterwards: what cannot be retired stays.
+func TestWhatIsRetiredGoesAfterwards(t *testing.T) {
+	h, s, again := machine(t)
+	c := command("one")
+	c.Retire = []token.Text{token.Lit("/bin/leave")}
+	one, unitOne := service(t, c)
+	const leave = "defx-dev-test-a-b:retire.service"
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	s.took()
+	fails := true
+	s.fails = func(u string) error {
+		if fails && u == leave {
+			return errors.New("the others do not answer")
+		}
+		return nil
+	}
+	retire := func(h *agent.Host, token int64) error {
+		return h.Retire(t.Context(), scope, "a/b", token, 0)
+	}
+	if err := retire(h, 1); err == nil || !strings.Contains(err.Error(), "the others do not answer") || !strings.Contains(err.Error(), "its last words") {
+		t.Errorf("%v", err)
+	}
+	var fenced *agent.ErrStaleToken
+	if err := retire(h, 0); !errors.As(err, &fenced) {
+		t.Errorf("a stale holder retires: %v", err)
+	}
+	fails = false
+	h.Close() // an apply that was killed, and the one after it
+	h = again()
+	s.took()
+	if err := retire(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.took(), "start "+leave+", stop "; !strings.HasPrefix(got, want) || !strings.Contains(got, "stop "+unitOne) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if err := retire(h, 1); err != nil || s.took() != "" {
+		t.Errorf("what is gone retires: %v", err)
+	}
+}
+
+func TestAVersionThatDoesNotStartMakesWayForTheOldOne(t *testing.T) {
+	h, s, _ := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	before, err := do(h, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.took()
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			return errors.New("no")
+		}
+		return nil
+	}
+	e, err := do(h, two)
+	if err == nil || !strings.Contains(err.Error(), "its last words") || !strings.Contains(err.Error(), "the version before it runs again") || e == nil || e.Digest != before.Digest {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if got, want := s.took(), "stop "+unitOne+", start "+unitTwo+", start "+unitOne; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
+		t.Errorf("%v", names)
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := do(h, two); err == nil { // nothing to go back to
+		t.Error("it started")
+	}
+	if names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*")); len(names) > 0 {
+		t.Errorf("%v", names)
+	}
+}
+
+// TestAnInterruptedChangeStillLeadsBack breaks off an update while the new
+// version starts. The next one fails: what stood before both is what comes back.
+func TestAnInterruptedChangeStillLeadsBack(t *testing.T) {
+	h, s, again := machine(t)
+	one, unitOne := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	three, unitThree := service(t, command("three"))
+	before, err := do(h, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	e, err := h.ApplyUnit(ctx, scope, "a/b", 1, two, nil, 0)
+	if err == nil || e == nil || e.Digest != "" || e.Previous == nil || e.Previous.Digest != before.Digest {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	h.Close()
+	s.took()
+	s.fails = func(u string) error {
+		if u == unitThree {
+			return errors.New("no")
+		}
+		return nil
+	}
+	h = again()
+	if e, err = do(h, three); err == nil || e == nil || e.Digest != before.Digest {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if !s.active[unitOne] || len(s.active) != 1 {
+		t.Errorf("active: %v", s.active)
+	}
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
+		t.Errorf("%v", names)
+	}
+}
+
+func TestWhatRunsAlreadyIsNotStartedAgainAfterACrash(t *testing.T) {
+	h, s, again := machine(t)
+	one, _ := service(t, command("one"))
+	two, unitTwo := service(t, command("two"))
+	if _, err := do(h, one); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	s.fails = func(u string) error {
+		if u == unitTwo {
+			s.active[u] = true // it came up, and nobody was there to note it
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	}
+	if _, err := h.ApplyUnit(ctx, scope, "a/b", 1, two, nil, 0); err == nil {
+		t.Fatal("it was not broken off")
+	}
+	h.Close()
+	s.took()
+	s.fails = nil
+	h = again()
+	if e, err := do(h, two); err != nil || e.Digest == "" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	if got := s.took(); strings.Contains(got, unitTwo) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestChangedFilesAreReloadedAndMarksGoWithTheUnit(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := func(content, init string) graph.Spec {
+		c := command("one")
+		c.Files = map[string]graph.File{"/etc/x.conf": {Text: token.Lit(content)}}
+		c.Reload = &graph.Reload{Signal: "HUP"}
+		c.Initializer = []token.Text{token.Lit("/bin/" + init)}
+		return c
+	}
+	one, unit := service(t, spec("one", "init"))
+	two, same := service(t, spec("two", "init"))
+	if unit != same {
+		t.Fatal("another name for other content of a reloadable file")
+	}
+	for _, raw := range []json.RawMessage{one, two, two} {
+		if _, err := do(h, raw); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := s.took(), "start "+unit+", reload "+unit; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	done := filepath.Join(s.root, "var/lib/defx/done")
+	if err := os.MkdirAll(done, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"defx-dev-test-a-b.init", "defx-dev-test-a-b.migrate-0123456789ab", "defx-dev-test-a-c.init"} {
+		if err := os.WriteFile(filepath.Join(done, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := do(h, nil); err != nil {
+		t.Fatal(err)
+	}
+	left, _ := filepath.Glob(done + "/*")
+	if len(left) != 1 || filepath.Base(left[0]) != "defx-dev-test-a-c.init" {
+		t.Errorf("%v", left)
+	}
+}
+
+func TestHealthDecidesWhoMayChange(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := func(words string) graph.Spec {
+		c := command(words)
+		c.Update = &graph.Update{Healthy: []token.Text{token.Lit("/bin/health")}}
+		return c
+	}
+	one, unitOne := service(t, spec("one"))
+	two, unitTwo := service(t, spec("two"))
+	if _, err := do(h, one); err != nil { // nobody is asked at the first
+		t.Fatal(err)
+	}
+	const health = "defx-dev-test-a-b:healthy.service"
+	if got := s.took(); got != "start "+unitOne {
+		t.Errorf("%q", got)
+	}
+	if _, err := do(h, two); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.took(); !slices.Contains(strings.Split(got, ", "), "start "+health) || !strings.Contains(got, "start "+unitTwo) {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestTwoThatGoTogetherLeaveNothing: what they own together goes with the last,
+// also if both are on their way at the same time.
+func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
+	h, s, _ := machine(t)
+	for _, name := range []string{"b", "c"} {
+		raw, _ := named(t, name, command("one"))
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var both sync.WaitGroup
+	both.Add(2)
+	var once [2]sync.Once
+	n := 0
+	var mu sync.Mutex
+	s.forget = func() { // each waits for the other at this point, once
+		mu.Lock()
+		i := min(n, 1)
+		n++
+		mu.Unlock()
+		once[i].Do(both.Done)
+		done := make(chan struct{})
+		go func() { both.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(2 * time.Second): // the other one may wait for the machine
+		}
+	}
+	var all sync.WaitGroup
+	for _, name := range []string{"b", "c"} {
+		all.Go(func() {
+			if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// sharer is a backend whose services own units together: those that their
+// payload names.
+type sharer struct{}
+
+func (sharer) Name() string                                    { return "sharer" }
+func (sharer) Encoding() int                                   { return 1 }
+func (sharer) Render(backends.Input) (plan.Payload, diag.List) { return plan.Payload{}, nil }
+func (sharer) Realize(p plan.Payload, _ string, _ func(token.Token) (string, bool)) (backends.Layout, error) {
+	var names []string
+	err := json.Unmarshal(p.Run, &names)
+	l := backends.Layout{Name: names[0], Unit: names[0]}
+	for _, n := range names {
+		l.Files = append(l.Files, backends.File{Path: "/etc/systemd/system/" + n, Content: []byte(n), Mode: 0o644, Shared: true})
+	}
+	return l, err
+}
+
+// TestWhatStopsLastIsNobodysExcuse: one that goes, and waits for what it alone
+// had left to stop, meanwhile becomes the last owner of something else.
+func TestWhatStopsLastIsNobodysExcuse(t *testing.T) {
+	s := &system{root: t.TempDir(), active: map[string]bool{}}
+	h := agent.OpenHost(s.root, backends.NewSet(sharer{})).Running(s)
+	t.Cleanup(func() { h.Close() })
+	if err := h.Fence(scope, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, units := range map[string]string{"b": `["b.service","pair.target","all.target"]`, "c": `["c.service","all.target"]`, "d": `["d.service","pair.target"]`} {
+		raw, err := digest.Canonical(&plan.Unit{Address: "a/" + name, Backend: "sharer", Encoding: 1, Payload: plan.Payload{Run: json.RawMessage(units)}, Spec: json.RawMessage("{}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// d is on its way when b sees that both have the pair; c goes while b, which is the last of it then, waits.
+	goes := func(name string) {
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	s.stops = func(unit string) {
+		switch unit {
+		case "b.service":
+			goes("d")
+		case "pair.target":
+			goes("c")
+		}
+	}
+	goes("b")
+	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
