@@ -2,8 +2,8 @@
 
 package lang
 
-// bounded tells whether a child bounds its memory.
-const bounded = true
+// limitsMemory reports whether a child process limits its memory.
+const limitsMemory = true
 
-// patience multiplies the time that a child has by default.
-const patience = 1
+// timeFactor multiplies the default time limit of a child process.
+const timeFactor = 1

@@ -2,9 +2,10 @@
 
 package lang
 
-// bounded tells whether a child bounds its memory. The race detector takes
-// memory of its own, many times that of the program.
-const bounded = false
+// limitsMemory reports whether a child process limits its memory. The race
+// detector uses many times the memory of the program, so it does not.
+const limitsMemory = false
 
-// patience multiplies the time that a child has by default: the race detector slows it down.
-const patience = 10
+// timeFactor multiplies the default time limit of a child process: the race
+// detector slows it down.
+const timeFactor = 10

@@ -18,25 +18,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The entry and each library are kept by themselves: each is evaluated with
-// nothing in memory but parsed files, and what it reads meanwhile is told by the
-// importer. What failed is not kept.
+// The entry and each library are cached separately. Each is evaluated with
+// nothing in memory but parsed files, so what the importer records meanwhile is
+// exactly what it depends on. Errors are not cached.
 
-// CacheUse tells whether a part of the deployment came out of the cache.
+// CacheUse reports whether a part of the deployment came from the cache.
 type CacheUse struct {
 	Part string `json:"part"` // "entry", or the name of a library
 	Hit  bool   `json:"hit"`
-	Why  string `json:"why,omitempty"` // it did not
+	Why  string `json:"why,omitempty"` // the reason, if it did not
 }
 
+// entryPart is the name of the entry in CacheUse and Config.Key.
 const entryPart = "entry"
 
-// ErrCacheMismatch tells that what is kept is not what evaluation gives. It cannot be.
-var ErrCacheMismatch = errors.New("the cache holds another value than evaluation gives")
+// ErrCacheMismatch reports that the cache holds another value than evaluation
+// produces, which would be a bug.
+var ErrCacheMismatch = errors.New("the cache holds another value than evaluation produces")
 
-// Key names what is kept: by the program that evaluates, and by all that it is given.
+// Key returns the cache key of a part: a digest over the program that evaluates
+// and all of its inputs other than files.
 func (c Config) Key(part string) (digest.Digest, error) {
-	program, err := identity(c.command())
+	program, err := programID(c.command())
 	if err != nil {
 		return "", err
 	}
@@ -44,10 +47,11 @@ func (c Config) Key(part string) (digest.Digest, error) {
 	for _, j := range c.JPath {
 		folders = append(folders, relative(c.Root, j))
 	}
-	return digest.Of("evaluation/1", map[string]any{"program": program, "entry": c.Entry, "env": c.Env, "str": merge(c.TLAStr, nil), "code": merge(c.TLACode, nil),
+	return digest.Of("evaluation/1", map[string]any{"program": program, "entry": c.Entry, "env": c.Env, "str": mergeMaps(c.TLAStr, nil), "code": mergeMaps(c.TLACode, nil),
 		"jpath": folders, "part": part})
 }
 
+// command returns the path of the program that evaluates.
 func (c Config) command() string {
 	if len(c.Command) > 0 {
 		return c.Command[0]
@@ -56,12 +60,13 @@ func (c Config) command() string {
 	return self
 }
 
-var identities sync.Map
+// programIDs caches the results of programID by path.
+var programIDs sync.Map
 
-// identity tells one build of a program from all others: by the name that the
-// linker gave it, which covers its content, else by its content.
-func identity(program string) (string, error) {
-	if id, ok := identities.Load(program); ok {
+// programID identifies one build of a program: by the build ID that the Go linker
+// wrote into it, which covers its content, or else by a digest of the file.
+func programID(program string) (string, error) {
+	if id, ok := programIDs.Load(program); ok {
 		return id.(string), nil
 	}
 	id := ""
@@ -85,36 +90,38 @@ func identity(program string) (string, error) {
 		}
 		id = h.Digest().Hex()
 	}
-	identities.Store(program, id)
+	programIDs.Store(program, id)
 	return id, nil
 }
 
-// CacheKeyReader tells how files are now, as the importer finds them. It reads each once.
+// CacheKeyReader returns a function that reports the current state of a file as
+// the importer finds it. It reads each file once.
 func (c Config) CacheKeyReader() (func(path string) ReadRecord, error) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		return nil, err
 	}
-	return i.look, nil
+	return i.stat, nil
 }
 
-// look reads a place as Import does, and what cannot be read is neither there nor absent.
-func (i *importer) look(place string) ReadRecord {
+// stat returns the record of a place as an import would make it. A place that
+// cannot be read is neither present nor absent.
+func (i *importer) stat(place string) ReadRecord {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if r, ok := i.reads[place]; ok {
 		return r
 	}
-	i.read(place)
+	i.load(place)
 	if r, ok := i.reads[place]; ok {
 		return r
 	}
 	return ReadRecord{Path: place}
 }
 
-// cached evaluates what the cache does not know, and keeps it.
-func cached(ctx context.Context, c Config) (*Result, error) {
-	look, err := c.CacheKeyReader()
+// evaluateCached evaluates the parts that the cache lacks, and stores them.
+func evaluateCached(ctx context.Context, c Config) (*Result, error) {
+	stat, err := c.CacheKeyReader()
 	if err != nil {
 		return nil, err
 	}
@@ -123,16 +130,16 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, reads, why := store.Find(key, look)
-	parts, bad := cache.Parts(raw)
+	raw, reads, why := store.Find(key, stat)
+	parts, bad := cache.DecodeParts(raw)
 	if bad == nil && len(parts) == 2 {
 		res := &Result{Reads: reads, Cache: []CacheUse{{Part: entryPart, Hit: true}}}
 		var names []string
 		if json.Unmarshal(parts[0], res) == nil && json.Unmarshal(parts[1], &names) == nil {
-			return librariesOf(ctx, c, store, look, res, names)
+			return completeFromCache(ctx, c, store, stat, res, names)
 		}
 	}
-	res, err := fresh(ctx, c)
+	res, err := evaluateUncached(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -144,21 +151,22 @@ func cached(ctx context.Context, c Config) (*Result, error) {
 		for _, l := range res.Libraries {
 			names = append(names, l.Name)
 		}
-		store.Store(key, res.EntryReads, cache.Lengths(must(head), must(names)))
+		store.Store(key, res.EntryReads, cache.EncodeParts(mustMarshal(head), mustMarshal(names)))
 	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range res.Libraries {
-		g.Go(func() error { res.Libraries[i].keep(c, store); return nil })
-		res.Cache = append(res.Cache, CacheUse{Part: res.Libraries[i].Name, Why: "the entry was evaluated anew"})
+		g.Go(func() error { res.Libraries[i].store(c, store); return nil })
+		res.Cache = append(res.Cache, CacheUse{Part: res.Libraries[i].Name, Why: "the entry was evaluated again"})
 	}
 	g.Wait()
 	store.Trim()
 	return res, nil
 }
 
-// librariesOf completes the entry's own value.
-func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(string) ReadRecord, res *Result, names []string) (*Result, error) {
+// completeFromCache adds the libraries to an entry's value that came from the
+// cache: cached ones from the cache, the others by evaluating them.
+func completeFromCache(ctx context.Context, c Config, store *cache.Cache, stat func(string) ReadRecord, res *Result, names []string) (*Result, error) {
 	res.Libraries = make([]Library, len(names))
 	uses := make([]CacheUse, len(names))
 	found := make([][]ReadRecord, len(names))
@@ -172,8 +180,8 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 			if err != nil {
 				return err
 			}
-			raw, reads, why := store.Find(key, look)
-			l, ok := readLibrary(names[n], raw)
+			raw, reads, why := store.Find(key, stat)
+			l, ok := decodeLibrary(names[n], raw)
 			uses[n] = CacheUse{Part: names[n], Hit: ok, Why: why}
 			mu.Lock()
 			defer mu.Unlock()
@@ -193,15 +201,15 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 		c.Known(*res, names)
 	}
 	if len(missing) > 0 {
-		var ask []string
+		var missingNames []string
 		for _, n := range names {
 			if _, is := missing[n]; is {
-				ask = append(ask, n)
+				missingNames = append(missingNames, n)
 			}
 		}
-		a, err := some(ctx, c, ask)
-		if _, died := errors.AsType[*dead](err); died || errors.As(err, &diag.List{}) {
-			return fresh(ctx, c) // alone again: which one was it
+		a, err := evaluateSome(ctx, c, missingNames)
+		if _, died := errors.AsType[*childLimitError](err); died || errors.As(err, &diag.List{}) {
+			return evaluateUncached(ctx, c) // finds out which library is at fault
 		}
 		if err != nil {
 			return nil, err
@@ -209,22 +217,22 @@ func librariesOf(ctx context.Context, c Config, store *cache.Cache, look func(st
 		for _, l := range a.Libraries {
 			n := missing[l.Name]
 			for _, r := range l.Reads {
-				if was := look(r.Path); was.Digest != r.Digest || was.Absent != r.Absent {
-					return fresh(ctx, c) // files change under our hands: libraries of two states do not mix
+				if was := stat(r.Path); was.Digest != r.Digest || was.Absent != r.Absent {
+					return evaluateUncached(ctx, c) // a file changed meanwhile: libraries from two states of the files must not be mixed
 				}
 			}
-			l.keep(c, store)
+			l.store(c, store)
 			found[n], res.Libraries[n] = l.Reads, l
 			res.Libraries[n].Reads = nil
 		}
 		store.Trim()
 	}
-	res.Reads = union(append(found, res.Reads)...)
+	res.Reads = unionReads(append(found, res.Reads)...)
 	return res, nil
 }
 
-// union joins lists of reads, sorted by path.
-func union(lists ...[]ReadRecord) []ReadRecord {
+// unionReads returns the records of all lists, each path once, sorted by path.
+func unionReads(lists ...[]ReadRecord) []ReadRecord {
 	all := map[string]ReadRecord{}
 	for _, l := range lists {
 		for _, r := range l {
@@ -234,13 +242,15 @@ func union(lists ...[]ReadRecord) []ReadRecord {
 	return sortedReads(all)
 }
 
-func (l *Library) good() bool {
+// cacheable reports whether the library evaluated without errors and its reads
+// are known.
+func (l *Library) cacheable() bool {
 	return l.Err == nil && l.Reads != nil && !slices.ContainsFunc(l.Functionalities, func(f Functionality) bool { return f.Err != nil })
 }
 
-// keep stores a library that evaluated.
-func (l *Library) keep(c Config, store *cache.Cache) {
-	if !l.good() {
+// store stores a library in the cache if it is cacheable.
+func (l *Library) store(c Config, to *cache.Cache) {
+	if !l.cacheable() {
 		return
 	}
 	key, err := c.Key("library " + l.Name)
@@ -251,24 +261,25 @@ func (l *Library) keep(c Config, store *cache.Cache) {
 	for _, f := range l.Functionalities {
 		parts = append(parts, []byte(f.Name), f.Value, f.Base)
 	}
-	store.Store(key, l.Reads, cache.Lengths(parts...))
+	to.Store(key, l.Reads, cache.EncodeParts(parts...))
 }
 
-func readLibrary(name string, raw []byte) (Library, bool) {
-	parts, err := cache.Parts(raw)
+// decodeLibrary decodes what Library.store encoded.
+func decodeLibrary(name string, raw []byte) (Library, bool) {
+	parts, err := cache.DecodeParts(raw)
 	if raw == nil || err != nil || len(parts)%3 != 0 {
 		return Library{}, false
 	}
 	l := Library{Name: name}
 	for p := range slices.Chunk(parts, 3) {
-		l.Functionalities = append(l.Functionalities, Functionality{Name: string(p[0]), Value: value(p[1]), Base: value(p[2])})
+		l.Functionalities = append(l.Functionalities, Functionality{Name: string(p[0]), Value: nilIfEmpty(p[1]), Base: nilIfEmpty(p[2])})
 	}
 	return l, true
 }
 
-// verify evaluates without the cache, and holds what came out of it against that.
-func verify(ctx context.Context, c Config, res *Result) error {
-	now, err := fresh(ctx, c)
+// verifyCache evaluates without the cache and compares the result with res.
+func verifyCache(ctx context.Context, c Config, res *Result) error {
+	now, err := evaluateUncached(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -280,18 +291,19 @@ func verify(ctx context.Context, c Config, res *Result) error {
 			r.Libraries[i].Reads = nil
 		}
 	}
-	if !bytes.Equal(must(a), must(b)) {
-		d := diag.Errorf("", "%v", ErrCacheMismatch).WithHint("remove %s, and tell us: this cannot happen", c.Cache)
+	if !bytes.Equal(mustMarshal(a), mustMarshal(b)) {
+		d := diag.Errorf("", "%v", ErrCacheMismatch).WithHint("remove %s and report this as a bug", c.Cache)
 		d.Cause = ErrCacheMismatch
 		return d
 	}
 	return nil
 }
 
-func must(v any) []byte {
+// mustMarshal encodes a value that came from JSON.
+func mustMarshal(v any) []byte {
 	raw, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // it came out of JSON
+		panic(err) // a value that came from JSON always encodes
 	}
 	return raw
 }

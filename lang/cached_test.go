@@ -14,39 +14,39 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// here answers without a process of its own. Nothing that these tests evaluate
-// needs a bound.
-func here(t *testing.T) {
-	spawn = func(_ context.Context, r request) (*answer, error) {
-		a := &answer{}
+// runInProcess makes runChild answer requests in the test process: nothing that
+// these tests evaluate exceeds a limit.
+func runInProcess(t *testing.T) {
+	runChild = func(_ context.Context, r request) (*response, error) {
+		a := &response{}
 		switch {
-		case r.Whole != nil:
-			whole(r.Config, *r.Whole, a, nil)
+		case r.Evaluation != nil:
+			answerEvaluation(r.Config, *r.Evaluation, a, nil)
 		case r.Locate != nil:
-			a.Positions = locate(r.Config, *r.Locate)
+			a.Positions = answerLocate(r.Config, *r.Locate)
 		}
 		return a, nil
 	}
-	t.Cleanup(func() { spawn = spawnChild })
+	t.Cleanup(func() { runChild = runChildProcess })
 }
 
-// garden is a folder that random edits change. Every name is a file, a link or
-// nothing, and each edit is one of what people and tools do to files.
-type garden struct {
+// randomTree is a directory that random edits change. Every name is a file, a
+// link or absent, and each edit is one that people and tools make.
+type randomTree struct {
 	t    *testing.T
 	dir  string
 	r    *rand.Rand
 	args map[string]string
 	env  string
-	lib  bool // with -J other
+	lib  bool // pass -J other
 }
 
-var gardenFiles = []string{
+var randomTreeFiles = []string{
 	"a.libsonnet", "b.libsonnet", "c.libsonnet", "shared.libsonnet", "deep/inner.libsonnet", "deep/shared.libsonnet", "vendor/x.libsonnet",
 	"vendor/shared.libsonnet", "other/x.libsonnet", "deep/x.libsonnet", "x.libsonnet", "data.txt", "deep/data.txt", "vendor/data.txt",
 }
 
-func (g *garden) text(name string) string {
+func (g *randomTree) text(name string) string {
 	n := g.r.IntN(5)
 	if strings.HasSuffix(name, ".txt") {
 		return fmt.Sprintf("text %d", n)
@@ -73,7 +73,7 @@ func (g *garden) text(name string) string {
 	return fmt.Sprintf("{ f: %s, v:: %d }", fmt.Sprintf(service, "f", strconv.Itoa(n)), n)
 }
 
-const gardenEntry = `
+const randomTreeEntry = `
 local x = { v: 1 };
 function(env='dev', who='me') {
   name: 'g', at: env, note: %d,
@@ -81,9 +81,9 @@ function(env='dev', who='me') {
   overrides: { 'own/f': { service+: { env: { X: %s } } } },
 }`
 
-func (g *garden) path(name string) string { return filepath.Join(g.dir, name) }
+func (g *randomTree) path(name string) string { return filepath.Join(g.dir, name) }
 
-func (g *garden) put(name, text string) {
+func (g *randomTree) put(name, text string) {
 	os.RemoveAll(g.path(name))
 	os.MkdirAll(filepath.Dir(g.path(name)), 0o755)
 	if err := os.WriteFile(g.path(name), []byte(text), 0o644); err != nil && !strings.Contains(err.Error(), "not a directory") {
@@ -91,10 +91,10 @@ func (g *garden) put(name, text string) {
 	}
 }
 
-// edit changes one thing, and tells what.
-func (g *garden) edit() string {
-	name := gardenFiles[g.r.IntN(len(gardenFiles))]
-	other := gardenFiles[g.r.IntN(len(gardenFiles))]
+// edit makes one random change and returns its description.
+func (g *randomTree) edit() string {
+	name := randomTreeFiles[g.r.IntN(len(randomTreeFiles))]
+	other := randomTreeFiles[g.r.IntN(len(randomTreeFiles))]
 	switch g.r.IntN(16) {
 	case 0, 1, 2, 3, 4:
 		g.put(name, g.text(name))
@@ -119,34 +119,34 @@ func (g *garden) edit() string {
 		return "environment"
 	case 10:
 		g.lib = !g.lib
-		return "library folder"
+		return "library directory"
 	case 11:
 		folder := []string{"vendor", "deep", "other"}[g.r.IntN(3)]
 		os.RemoveAll(g.path(folder))
 		return "remove " + folder
 	case 12:
-		g.put("defx.jsonnet", fmt.Sprintf(gardenEntry, g.r.IntN(4), []string{"'1'", "'2'", "x.v + ''", "error 'override'"}[g.r.IntN(4)]))
+		g.put("defx.jsonnet", fmt.Sprintf(randomTreeEntry, g.r.IntN(4), []string{"'1'", "'2'", "x.v + ''", "error 'override'"}[g.r.IntN(4)]))
 		return "the entry"
 	case 13:
-		raw, err := os.ReadFile(g.path(name)) // the same again, with another time
+		raw, err := os.ReadFile(g.path(name)) // same content, another time
 		if err == nil {
 			g.put(name, string(raw))
 		}
 		return "touch " + name
 	case 14:
 		raw, err := os.ReadFile(g.path(name))
-		if err == nil && len(raw) > 0 { // a letter exchanged: same size, same time
+		if err == nil && len(raw) > 0 { // one byte replaced: same size, same time
 			info, _ := os.Stat(g.path(name))
 			raw[g.r.IntN(len(raw))] = "0123456789"[g.r.IntN(10)]
 			os.WriteFile(g.path(name), raw, 0o644)
 			os.Chtimes(g.path(name), info.ModTime(), info.ModTime())
 		}
-		return "a letter of " + name
+		return "a byte of " + name
 	}
 	return "nothing"
 }
 
-func (g *garden) config() Config {
+func (g *randomTree) config() Config {
 	c := Config{Root: g.dir, Entry: "defx.jsonnet", Env: g.env, TLAStr: g.args}
 	if g.lib {
 		c.JPath = []string{g.path("other")}
@@ -154,8 +154,8 @@ func (g *garden) config() Config {
 	return c
 }
 
-// told is all that an evaluation gives.
-func told(res *Result, err error) string {
+// renderOutcome returns the outcome of an evaluation as text.
+func renderOutcome(res *Result, err error) string {
 	if err != nil {
 		return "error " + err.Error()
 	}
@@ -175,13 +175,13 @@ func told(res *Result, err error) string {
 			}
 		}
 	}
-	return string(must(r)) + b.String()
+	return string(mustMarshal(r)) + b.String()
 }
 
-// What the cache gives after any edit is what evaluation gives: content, names,
-// links, arguments, and files that come to stand before others.
-func TestTheCacheIsNeverStale(t *testing.T) {
-	here(t)
+// After any edit (of content, names, links, arguments, or files that take
+// precedence over others) the cache returns what evaluation returns.
+func TestEvaluateCached_NeverStale(t *testing.T) {
+	runInProcess(t)
 	edits := 250
 	if s := os.Getenv("DEFX_TEST_CACHE_EDITS"); s != "" {
 		edits, _ = strconv.Atoi(s)
@@ -190,20 +190,20 @@ func TestTheCacheIsNeverStale(t *testing.T) {
 	if s := os.Getenv("DEFX_TEST_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
-	g := &garden{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(seed, uint64(edits)))}
+	g := &randomTree{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(seed, uint64(edits)))}
 	store := t.TempDir()
-	g.put("defx.jsonnet", fmt.Sprintf(gardenEntry, 0, "'1'"))
-	for _, f := range gardenFiles {
+	g.put("defx.jsonnet", fmt.Sprintf(randomTreeEntry, 0, "'1'"))
+	for _, f := range randomTreeFiles {
 		g.put(f, g.text(f))
 	}
 	hits, parts := 0, 0
 	for n := range edits {
 		what := g.edit()
 		c := g.config()
-		want := told(fresh(context.Background(), c))
+		want := renderOutcome(evaluateUncached(context.Background(), c))
 		c.Cache = store
 		res, err := Evaluate(context.Background(), c)
-		if got := told(res, err); got != want {
+		if got := renderOutcome(res, err); got != want {
 			t.Fatalf("edit %d (%s):\n got %s\nwant %s", n, what, got, want)
 		}
 		if res != nil {
@@ -215,14 +215,14 @@ func TestTheCacheIsNeverStale(t *testing.T) {
 		}
 	}
 	if hits == 0 || hits == parts {
-		t.Errorf("%d of %d parts came out of the cache", hits, parts)
+		t.Errorf("%d of %d parts came from the cache", hits, parts)
 	}
-	t.Logf("%d edits, none stale; %d of %d parts came out of the cache", edits, hits, parts)
+	t.Logf("%d edits, none stale; %d of %d parts came from the cache", edits, hits, parts)
 }
 
-func TestOneChangedLibraryIsEvaluatedAlone(t *testing.T) {
-	here(t)
-	g := &garden{t: t, dir: t.TempDir()}
+func TestEvaluateCached_OnlyChangedLibraries(t *testing.T) {
+	runInProcess(t)
+	g := &randomTree{t: t, dir: t.TempDir()}
 	put := func(name, n string) {
 		g.put(name, "(import 'shared.libsonnet') + { f: { service: { command: ['/bin/"+n+"'] } } }")
 	}
@@ -251,9 +251,9 @@ func TestOneChangedLibraryIsEvaluatedAlone(t *testing.T) {
 	}{
 		{func() {}, "entry:true ; a:true ; b:true "},
 		{func() { put("b.libsonnet", "2") }, "entry:true ; a:true ; b:false b.libsonnet changed"},
-		{func() { put("b.libsonnet", "1") }, "entry:true ; a:true ; b:true "}, // several states are remembered
+		{func() { put("b.libsonnet", "1") }, "entry:true ; a:true ; b:true "}, // several states of a file are cached
 		{func() { g.put("shared.libsonnet", "{ x:: 1 }") }, "entry:true ; a:false shared.libsonnet changed; b:false shared.libsonnet changed"},
-		{func() { g.put("vendor/x.libsonnet", "{}") }, "entry:false vendor appeared; a:false the entry was evaluated anew; b:false the entry was evaluated anew"},
+		{func() { g.put("vendor/x.libsonnet", "{}") }, "entry:false vendor appeared; a:false the entry was evaluated again; b:false the entry was evaluated again"},
 	} {
 		step.edit()
 		if got := uses(); got != step.want {
@@ -262,15 +262,16 @@ func TestOneChangedLibraryIsEvaluatedAlone(t *testing.T) {
 	}
 }
 
-// A torn entry is none, many processes share a folder, and its size is bounded.
-func TestTheCacheSurvivesItsNeighbours(t *testing.T) {
-	here(t)
-	g := &garden{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(1, 2))}
+// Damaged entries are ignored, concurrent evaluations share a cache, and its
+// size is limited.
+func TestEvaluateCached_SharedAndDamaged(t *testing.T) {
+	runInProcess(t)
+	g := &randomTree{t: t, dir: t.TempDir(), r: rand.New(rand.NewPCG(1, 2))}
 	g.put("defx.jsonnet", "{ name: 'g', libs: { a: import 'a.libsonnet', b: import 'b.libsonnet' } }")
 	g.put("a.libsonnet", "{ f: { service: { command: ['/bin/a'] } } }")
 	g.put("b.libsonnet", "{ f: { service: { command: ['/bin/b'] } } }")
 	c := g.config()
-	want := told(fresh(context.Background(), c))
+	want := renderOutcome(evaluateUncached(context.Background(), c))
 	c.Cache = t.TempDir()
 	c.VerifyCache = true
 	var all sync.WaitGroup
@@ -278,7 +279,7 @@ func TestTheCacheSurvivesItsNeighbours(t *testing.T) {
 		all.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(w), 3))
 			for range 20 {
-				if got := told(Evaluate(context.Background(), c)); got != want {
+				if got := renderOutcome(Evaluate(context.Background(), c)); got != want {
 					t.Errorf("got %s\nwant %s", got, want)
 					return
 				}
@@ -308,16 +309,16 @@ func TestTheCacheSurvivesItsNeighbours(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(c.Cache, "*", "*")); len(left) > 0 {
-		t.Errorf("a cache of one byte keeps %d entries", len(left))
+		t.Errorf("a cache limited to one byte has %d entries", len(left))
 	}
 }
 
-// Many libraries are evaluated by several children, one after the other, and
-// give what one child would.
-func TestManyLibrariesAreEvaluatedInBatches(t *testing.T) {
-	here(t)
-	whole := batch
-	t.Cleanup(func() { batch = whole })
+// Many libraries are evaluated by several child processes, with the same result as
+// by one.
+func TestEvaluate_Batches(t *testing.T) {
+	runInProcess(t)
+	original := batchSize
+	t.Cleanup(func() { batchSize = original })
 	dir := t.TempDir()
 	entry := "{ name: 'x', libs: {"
 	for i := range 7 {
@@ -336,7 +337,7 @@ func TestManyLibrariesAreEvaluatedInBatches(t *testing.T) {
 		}
 	}
 	evaluate := func(n int, cache string) string {
-		batch = n
+		batchSize = n
 		res, err := Evaluate(context.Background(), Config{Root: dir, Entry: "defx.jsonnet", Cache: cache})
 		if err != nil {
 			t.Fatal(err)
@@ -345,12 +346,12 @@ func TestManyLibrariesAreEvaluatedInBatches(t *testing.T) {
 		for i := range res.Libraries {
 			res.Libraries[i].Reads = nil
 		}
-		return string(must(res))
+		return string(mustMarshal(res))
 	}
 	want := evaluate(256, "")
 	for _, n := range []int{1, 2, 3, 6, 7} {
 		if got := evaluate(n, ""); got != want {
-			t.Errorf("batches of %d: %s, not %s", n, got, want)
+			t.Errorf("batches of %d: %s, want %s", n, got, want)
 		}
 	}
 	store := t.TempDir()
@@ -359,6 +360,6 @@ func TestManyLibrariesAreEvaluatedInBatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := evaluate(2, store), evaluate(256, ""); got != want {
-		t.Errorf("with a cache: %s, not %s", got, want)
+		t.Errorf("with a cache: %s, want %s", got, want)
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-jsonnet/formatter"
 )
 
-// EvalConfig says what EvalFile evaluates.
+// EvalConfig is what EvalFile evaluates.
 type EvalConfig struct {
 	File            string
-	JPath           []string // the right-most wins
+	JPath           []string // absolute or relative library directories, the rightmost wins
 	ExtStr, ExtCode map[string]string
 	TLAStr, TLACode map[string]string
 	StringOutput    bool
@@ -22,13 +22,13 @@ type EvalConfig struct {
 	Command         []string `json:"-"` // as in Config
 }
 
-// EvalFile gives what go-jsonnet's own command prints for a file. Its imports
-// are the user's own and may lie anywhere; time, memory and stack are bounded
-// as ever.
+// EvalFile evaluates a file and returns what go-jsonnet's own command would
+// print. The file may import any file. Time, memory and stack are limited as in
+// Evaluate.
 func EvalFile(ctx context.Context, c EvalConfig) (string, error) {
-	a, err := spawn(ctx, request{Config: Config{Limits: c.Limits, Command: c.Command}, File: &c})
-	if d, is := errors.AsType[*dead](err); is {
-		return "", diag.Errorf("", "%s", d.why).In(diag.Position{File: c.File, Line: 1, Col: 1}).WithHint("%s", d.hint)
+	a, err := runChild(ctx, request{Config: Config{Limits: c.Limits, Command: c.Command}, File: &c})
+	if d, is := errors.AsType[*childLimitError](err); is {
+		return "", diag.Errorf("", "%s", d.summary).In(diag.Position{File: c.File, Line: 1, Col: 1}).WithHint("%s", d.hint)
 	}
 	if err != nil {
 		return "", err
@@ -36,12 +36,14 @@ func EvalFile(ctx context.Context, c EvalConfig) (string, error) {
 	return a.Output, a.Errors.Err()
 }
 
+// evalFile evaluates a file in this process: in a fast VM and, if that fails, in
+// a strict one for the error.
 func evalFile(c EvalConfig) (string, diag.List) {
 	raw, err := os.ReadFile(c.File)
 	if err != nil {
 		return "", diag.List{diag.Errorf("", "%v", err)}
 	}
-	if bad := scan(c.File, string(raw)); bad != nil && bad.Hint == nestingHint { // private characters and strange bytes are the user's own here
+	if bad := checkSource(c.File, string(raw)); bad != nil && bad.Code == codeNesting { // other unusual characters are the user's choice here
 		return "", diag.List{bad}
 	}
 	i := &freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}}
@@ -50,11 +52,12 @@ func evalFile(c EvalConfig) (string, diag.List) {
 		out, err = evaluateFile(newVM(i, false), c)
 	}
 	if err != nil {
-		return "", diag.List{explain(err)}
+		return "", diag.List{convertError(err)}
 	}
 	return out, nil
 }
 
+// evaluateFile evaluates a file in one VM.
 func evaluateFile(vm *jsonnet.VM, c EvalConfig) (string, error) {
 	vm.StringOutput = c.StringOutput
 	for k, v := range c.ExtStr {
@@ -76,31 +79,33 @@ func evaluateFile(vm *jsonnet.VM, c EvalConfig) (string, error) {
 	return vm.Evaluate(node)
 }
 
-// freeImporter reads anywhere, as go-jsonnet's command does, and knows the embedded library.
+// freeImporter imports any file, as go-jsonnet's command does, and the embedded library.
 type freeImporter struct {
 	jsonnet.FileImporter
-	own map[string]jsonnet.Contents
+	embedded map[string]jsonnet.Contents
 }
 
+// Import implements jsonnet.Importer. A file that exists takes precedence over
+// the embedded library.
 func (i *freeImporter) Import(from, path string) (jsonnet.Contents, string, error) {
 	contents, at, err := i.FileImporter.Import(from, path)
 	if raw, ok := lib.Read(path); err != nil && ok {
-		if i.own == nil {
-			i.own = map[string]jsonnet.Contents{}
+		if i.embedded == nil {
+			i.embedded = map[string]jsonnet.Contents{}
 		}
-		if _, seen := i.own[path]; !seen {
-			i.own[path] = jsonnet.MakeContentsRaw(raw)
+		if _, seen := i.embedded[path]; !seen {
+			i.embedded[path] = jsonnet.MakeContentsRaw(raw)
 		}
-		return i.own[path], embedded + path, nil
+		return i.embedded[path], embeddedPrefix + path, nil
 	}
 	return contents, at, err
 }
 
-// Format gives a Jsonnet file in the customary form (jsonnetfmt's defaults).
+// Format returns a Jsonnet file in the form of jsonnetfmt with its default options.
 func Format(filename, src string) (string, error) {
 	out, err := formatter.Format(filename, src, formatter.DefaultOptions())
 	if err != nil {
-		return "", explain(err)
+		return "", convertError(err)
 	}
 	return out, nil
 }

@@ -16,12 +16,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// WorkerVerb is the word with which this executable is started as a child.
+// WorkerVerb is the command-line argument with which this executable is started
+// as a child process, to run Worker.
 const WorkerVerb = "__evaluate"
 
+// withDefaults returns l with the default for each zero field.
 func (l Limits) withDefaults() Limits {
 	if l.Time == 0 {
-		l.Time = patience * 30 * time.Second
+		l.Time = timeFactor * 30 * time.Second
 	}
 	if l.Memory == 0 {
 		l.Memory = 512 << 20
@@ -32,15 +34,18 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// dead tells which bound a child ran into.
-type dead struct{ why, hint string }
+// childLimitError is a limit that a child process exceeded.
+type childLimitError struct{ summary, hint string }
 
-func (d *dead) Error() string { return d.why }
+// Error returns the limit that was exceeded.
+func (d *childLimitError) Error() string { return d.summary }
 
-// spawn asks a child. Its death is a *dead. Tests that ask often do without a process.
-var spawn = spawnChild
+// runChild sends a request to a child process. If the child exceeds a limit, the
+// error is a *childLimitError. Some tests replace it to avoid the process.
+var runChild = runChildProcess
 
-func spawnChild(ctx context.Context, r request) (*answer, error) {
+// runChildProcess runs a child process for one request.
+func runChildProcess(ctx context.Context, r request) (*response, error) {
 	l := r.Config.Limits.withDefaults()
 	command := r.Config.Command
 	if len(command) == 0 {
@@ -59,12 +64,12 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 	cmd := exec.CommandContext(limited, command[0], command[1:]...)
 	cmd.Env = []string{"DEFX_CHILD=1"} // evaluation sees no environment
 	if race := os.Getenv("GORACE"); race != "" {
-		cmd.Env = append(cmd.Env, "GORACE="+race) // for the race detector of Go itself
+		cmd.Env = append(cmd.Env, "GORACE="+race) // the race detector's options
 	}
 	cmd.Stdin = bytes.NewReader(in)
 	var out bytes.Buffer
-	last := &tail{}
-	cmd.Stdout, cmd.Stderr = &out, last
+	stderr := &stderrBuffer{}
+	cmd.Stdout, cmd.Stderr = &out, stderr
 	cmd.WaitDelay = time.Second
 	dieWithParent(cmd)
 	err = cmd.Run()
@@ -72,50 +77,53 @@ func spawnChild(ctx context.Context, r request) (*answer, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case limited.Err() != nil:
-		return nil, &dead{fmt.Sprintf("evaluation took longer than %s", l.Time), "look for a recursion or a list that grows without an end"}
+		return nil, &childLimitError{fmt.Sprintf("evaluation took longer than %s", l.Time), "look for endless recursion, or a list that grows without end"}
 	case err != nil:
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
 			return nil, fmt.Errorf("starting the evaluation: %w", err)
 		}
-		said := string(last.head)
+		output := string(stderr.buf)
 		switch {
-		case strings.Contains(said, "stack overflow") || strings.Contains(said, "stack exceeds"):
-			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of stack", l.Stack>>20), "look for a value that contains itself, or nesting without an end"}
-		case strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate"),
-			strings.HasPrefix(said, "SIGSEGV") && strings.Contains(said, "addr=0x0"): // Go's collector trips over memory that it did not get
-			return nil, &dead{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without an end"}
+		case strings.Contains(output, "stack overflow") || strings.Contains(output, "stack exceeds"):
+			return nil, &childLimitError{fmt.Sprintf("evaluation needs more than %d MiB of stack", l.Stack>>20), "look for a value that contains itself, or endless nesting"}
+		case strings.Contains(output, "out of memory") || strings.Contains(output, "cannot allocate"),
+			strings.HasPrefix(output, "SIGSEGV") && strings.Contains(output, "addr=0x0"): // Go's garbage collector crashes if an allocation fails
+			return nil, &childLimitError{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without end"}
 		}
-		return nil, &dead{fmt.Sprintf("evaluation died: %v: %s", err, firstLine(said)), ""}
+		return nil, &childLimitError{fmt.Sprintf("the evaluation process failed: %v: %s", err, firstLine(output)), ""}
 	}
-	return decodeAnswers(out.Bytes())
+	return decodeResponses(out.Bytes())
 }
 
+// firstLine returns the first line of s.
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
 	return s
 }
 
-// tail keeps the beginning of what a dying child says; a crash can be long.
-type tail struct{ head []byte }
+// stderrBuffer keeps the beginning of what a child process writes to standard
+// error: a Go crash can be long.
+type stderrBuffer struct{ buf []byte }
 
-func (t *tail) Write(p []byte) (int, error) {
-	if room := 8192 - len(t.head); room > 0 {
-		t.head = append(t.head, p[:min(room, len(p))]...)
+// Write implements io.Writer.
+func (t *stderrBuffer) Write(p []byte) (int, error) {
+	if room := 8192 - len(t.buf); room > 0 {
+		t.buf = append(t.buf, p[:min(room, len(p))]...)
 	}
 	return len(p), nil
 }
 
-// Evaluate evaluates an entry file: each library by itself, so that one that
-// fails does not stop the others. The error is a diag.List if the entry file
+// Evaluate evaluates an entry file, each library by itself, so that an error in
+// one does not affect the others. The error is a diag.List if the entry file
 // itself is at fault.
 func Evaluate(ctx context.Context, c Config) (*Result, error) {
 	if c.Cache == "" {
-		return fresh(ctx, c)
+		return evaluateUncached(ctx, c)
 	}
-	res, err := cached(ctx, c)
+	res, err := evaluateCached(ctx, c)
 	if err == nil && c.VerifyCache {
-		err = verify(ctx, c, res)
+		err = verifyCache(ctx, c, res)
 	}
 	if err != nil {
 		return nil, err
@@ -123,37 +131,40 @@ func Evaluate(ctx context.Context, c Config) (*Result, error) {
 	return res, nil
 }
 
-func fresh(ctx context.Context, c Config) (*Result, error) {
-	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{All: true}})
+// evaluateUncached evaluates everything without the cache: first in one child
+// process, and if that exceeds a limit, separately.
+func evaluateUncached(ctx context.Context, c Config) (*Result, error) {
+	a, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{All: true}})
 	if err == nil {
 		if len(a.Errors) > 0 {
 			return nil, a.Errors.Sort()
 		}
-		if len(a.Names) <= batch {
+		if len(a.Names) <= batchSize {
 			return a.Result, nil
 		}
 		var rest *Result
-		if rest, err = some(ctx, c, a.Names[batch:]); err == nil {
+		if rest, err = evaluateSome(ctx, c, a.Names[batchSize:]); err == nil {
 			a.Result.Libraries = append(a.Result.Libraries, rest.Libraries...)
-			a.Result.Reads = union(a.Result.Reads, rest.Reads)
+			a.Result.Reads = unionReads(a.Result.Reads, rest.Reads)
 			return a.Result, nil
 		}
 	}
-	if _, is := errors.AsType[*dead](err); !is {
+	if _, is := errors.AsType[*childLimitError](err); !is {
 		return nil, err
 	}
-	return piecewise(ctx, c)
+	return evaluateSeparately(ctx, c)
 }
 
-// batch is how many libraries one child evaluates: it remembers every file that
-// it read, and its memory is bounded.
-var batch = 256
+// batchSize is how many libraries one child process evaluates: it keeps every
+// file that it read, and its memory is limited.
+var batchSize = 256
 
-// some evaluates libraries by their names. What kills a child is a *dead.
-func some(ctx context.Context, c Config, names []string) (*Result, error) {
+// evaluateSome evaluates the named libraries. If a child process exceeds a limit,
+// the error is a *childLimitError.
+func evaluateSome(ctx context.Context, c Config, names []string) (*Result, error) {
 	all := &Result{}
-	for part := range slices.Chunk(names, batch) {
-		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Some: part}})
+	for part := range slices.Chunk(names, batchSize) {
+		a, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{Some: part}})
 		if err != nil {
 			return nil, err
 		}
@@ -161,20 +172,20 @@ func some(ctx context.Context, c Config, names []string) (*Result, error) {
 			return nil, a.Errors
 		}
 		if len(a.Result.Libraries) != len(part) {
-			return nil, errors.New("the evaluation's answer lacks libraries")
+			return nil, errors.New("the evaluation process sent a response without all libraries")
 		}
 		all.Libraries = append(all.Libraries, a.Result.Libraries...)
-		all.Reads = union(all.Reads, a.Result.Reads)
+		all.Reads = unionReads(all.Reads, a.Result.Reads)
 	}
 	return all, nil
 }
 
-// piecewise evaluates the entry and each library in a child of its own, and
-// each functionality of a library that kills its child.
-func piecewise(ctx context.Context, c Config) (*Result, error) {
-	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Entry: true}})
-	if d, is := errors.AsType[*dead](err); is {
-		return nil, diag.List{diag.Errorf("", "%s", d.why).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
+// evaluateSeparately evaluates the entry and each library in a child process of
+// its own, and each functionality of a library that exceeds a limit.
+func evaluateSeparately(ctx context.Context, c Config) (*Result, error) {
+	a, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{Entry: true}})
+	if d, is := errors.AsType[*childLimitError](err); is {
+		return nil, diag.List{diag.Errorf("", "%s", d.summary).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
 	}
 	if err != nil {
 		return nil, err
@@ -188,23 +199,25 @@ func piecewise(ctx context.Context, c Config) (*Result, error) {
 	g.SetLimit(2)
 	for i, name := range a.Names {
 		g.Go(func() (err error) {
-			res.Libraries[i], err = alone(gctx, c, name)
+			res.Libraries[i], err = isolateLibrary(gctx, c, name)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	place(ctx, c, res)
+	attachPositions(ctx, c, res)
 	return res, nil
 }
 
-func alone(ctx context.Context, c Config, name string) (Library, error) {
+// isolateLibrary evaluates one library in its own child process and, if that
+// exceeds a limit, each of its functionalities in its own.
+func isolateLibrary(ctx context.Context, c Config, name string) (Library, error) {
 	out := Library{Name: name}
-	// The names first: a library that kills whoever reads it does so here, once.
-	names, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, Names: true}})
-	if d, is := errors.AsType[*dead](err); is {
-		out.Err = d.about("library "+name, "libs", name)
+	// The names come first: a library that exceeds a limit when it is merely read does so here, once.
+	names, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{Only: name, Names: true}})
+	if d, is := errors.AsType[*childLimitError](err); is {
+		out.Err = d.errorAbout("library "+name, "libs", name)
 		return out, nil
 	}
 	if err != nil {
@@ -214,8 +227,8 @@ func alone(ctx context.Context, c Config, name string) (Library, error) {
 		out.Err = names.Errors[0]
 		return out, nil
 	}
-	a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name}})
-	if _, died := errors.AsType[*dead](err); !died {
+	a, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{Only: name}})
+	if _, died := errors.AsType[*childLimitError](err); !died {
 		if err != nil {
 			return out, err
 		}
@@ -226,10 +239,10 @@ func alone(ctx context.Context, c Config, name string) (Library, error) {
 		return a.Result.Libraries[0], nil
 	}
 	for _, f := range names.Names {
-		a, err := spawn(ctx, request{Config: c, Whole: &wholeRequest{Only: name, OnlyFunc: f}})
-		switch d, is := errors.AsType[*dead](err); {
+		a, err := runChild(ctx, request{Config: c, Evaluation: &evaluationRequest{Only: name, OnlyFunc: f}})
+		switch d, is := errors.AsType[*childLimitError](err); {
 		case is:
-			out.Functionalities = append(out.Functionalities, Functionality{Name: f, Err: d.about(name+"/"+f, "libs", name, f)})
+			out.Functionalities = append(out.Functionalities, Functionality{Name: f, Err: d.errorAbout(name+"/"+f, "libs", name, f)})
 		case err != nil:
 			return out, err
 		case len(a.Errors) > 0:
@@ -241,13 +254,14 @@ func alone(ctx context.Context, c Config, name string) (Library, error) {
 	return out, nil
 }
 
-func (d *dead) about(subject string, path ...string) *diag.Error {
-	return diag.Errorf(subject, "%s", d.why).At(path...).WithHint("%s", d.hint)
+// errorAbout returns the limit as an error about a subject.
+func (d *childLimitError) errorAbout(subject string, path ...string) *diag.Error {
+	return diag.Errorf(subject, "%s", d.summary).At(path...).WithHint("%s", d.hint)
 }
 
-// place gives errors without a position the one of their field. Of a library
-// that cannot even be read only the entry file is asked.
-func place(ctx context.Context, c Config, r *Result) {
+// attachPositions sets the position of errors that only have a path. For a
+// library that cannot even be read, only the entry file is searched.
+func attachPositions(ctx context.Context, c Config, r *Result) {
 	var libs, funcs []*diag.Error
 	for _, l := range r.Libraries {
 		if l.Err != nil && !l.Err.Pos.Known() {
@@ -270,7 +284,7 @@ func place(ctx context.Context, c Config, r *Result) {
 		for i, e := range group.errs {
 			paths[i] = e.Path
 		}
-		if found, err := find(ctx, c, locateRequest{Paths: paths, Shallow: group.shallow}); err == nil {
+		if found, err := locateInChild(ctx, c, locateRequest{Paths: paths, Shallow: group.shallow}); err == nil {
 			for i, e := range group.errs {
 				e.Pos = found[i]
 			}

@@ -14,38 +14,39 @@ import (
 	"github.com/google/go-jsonnet/ast"
 )
 
-// evaluator is one VM with the deployment's entry in reach. The VM keeps parsed
-// and evaluated imports, so that asking for a second library costs only that.
+// evaluator is one VM that can query the deployment's entry. The VM keeps parsed
+// and evaluated imports, so that querying a second library costs only that library.
 type evaluator struct {
-	vm      *jsonnet.VM
-	careful *jsonnet.VM // asked for the words of what failed in an eager vm; nil until then
-	eager   bool
-	i       *recorder
-	base    map[string]ReadRecord // what was read before the first question
-	text    map[string]string     // external variables of all VMs, as strings
-	code    map[string]string     // and as code
-	env     string                // the environment's name
+	vm         *jsonnet.VM
+	strict     *jsonnet.VM // repeats what failed in a fast vm, for its error; nil until needed
+	fast       bool
+	imports    *recorder
+	entryReads map[string]ReadRecord // what was read before the first query
+	extVars    map[string]string     // external variables of both VMs, as strings
+	extCode    map[string]string     // external variables of both VMs, as code
+	env        string                // the environment's name
 }
 
-// headFile is what all questions read: a file of ours, which is parsed once.
-const headFile = "<head>"
+// preludeFile is the path of a generated file that every query imports, so that
+// it is parsed once.
+const preludeFile = "<prelude>"
 
-// head is what every question begins with.
-const head = "local h = import '" + headFile + "', d = h.d, o = h.o, lib = h.lib, pack = h.pack, f = h.f;\n"
+// prelude is the beginning of every query.
+const prelude = "local h = import '" + preludeFile + "', d = h.d, o = h.o, lib = h.lib, withReplicas = h.withReplicas, f = h.f;\n"
 
-// newEvaluator parses the entry and binds its arguments. An eager one is faster;
-// one that looks for errors does better without.
+// newEvaluator parses the entry and binds its arguments. A fast evaluator tries a
+// fast VM first; one whose queries are expected to fail should not be fast.
 func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 	rec := &recorder{importer: i, used: map[string]ReadRecord{}}
-	for _, r := range i.roads {
+	for _, r := range i.searchPath {
 		rec.used[r.Path] = r
 	}
-	e := &evaluator{vm: newVM(rec, eager), eager: eager, i: rec, text: map[string]string{}, code: map[string]string{}, env: c.Env}
+	e := &evaluator{vm: newVM(rec, eager), fast: eager, imports: rec, extVars: map[string]string{}, extCode: map[string]string{}, env: c.Env}
 	node, _, err := e.vm.ImportAST("", c.Entry)
 	if err != nil {
-		return nil, explain(err)
+		return nil, convertError(err)
 	}
-	f := function(e.vm, c.Entry, node, 0)
+	f := entryFunction(e.vm, c.Entry, node, 0)
 	var args []string
 	declared := map[string]bool{}
 	if f != nil {
@@ -60,17 +61,17 @@ func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 		e.env = "default"
 	}
 	if c.Env != "" && declared["env"] {
-		args = append(args, "env="+quote(c.Env))
+		args = append(args, "env="+quoteJSON(c.Env))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.TLAStr)) {
-		args = append(args, name+"="+quote(c.TLAStr[name]))
+		args = append(args, name+"="+quoteJSON(c.TLAStr[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.TLACode)) {
-		e.code["defx-tla:"+name] = c.TLACode[name]
+		e.extCode["defx-tla:"+name] = c.TLACode[name]
 		e.vm.ExtCode("defx-tla:"+name, c.TLACode[name])
-		args = append(args, name+"=std.extVar("+quote("defx-tla:"+name)+")")
+		args = append(args, name+"=std.extVar("+quoteJSON("defx-tla:"+name)+")")
 	}
-	for _, name := range slices.Sorted(maps.Keys(merge(c.TLAStr, c.TLACode))) {
+	for _, name := range slices.Sorted(maps.Keys(mergeMaps(c.TLAStr, c.TLACode))) {
 		if !declared[name] {
 			var known []string
 			for k := range declared {
@@ -79,54 +80,55 @@ func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 			slices.Sort(known)
 			hint := diag.Suggest(name, known)
 			if hint == "" {
-				hint = "it declares " + strings.Join(known, ", ")
+				hint = "its parameters are " + strings.Join(known, ", ")
 			}
 			if f == nil {
-				hint = "the entry file is no function"
+				hint = "the entry file is not a function"
 			}
-			return nil, diag.Errorf("", "the entry file declares no parameter %q", name).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", hint)
+			return nil, diag.Errorf("", "the entry file has no parameter %q", name).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", hint)
 		}
 	}
 	call := ""
 	if f != nil {
 		call = "(" + strings.Join(args, ", ") + ")"
 	}
-	i.head.CompareAndSwap(nil, &imported{contents: jsonnet.MakeContents("local d = (import " + quote(c.Entry) + ")" + call + ";\n" +
+	i.prelude.CompareAndSwap(nil, &importedFile{contents: jsonnet.MakeContents("local d = (import " + quoteJSON(c.Entry) + ")" + call + ";\n" +
 		"local o = if std.objectHasAll(d, 'overrides') then d.overrides else {};\n" +
 		"local lib(l) = local x = d.libs[l]; if std.isFunction(x) then x() else x;\n" +
-		// A functionality with patched replicas is given with the value of each: patches are applied here, with +.
-		"local reps(x) = if std.isObject(x) && std.objectHas(x, 'place') && std.isObject(x.place) && std.objectHas(x.place, 'replicas') && std.isObject(x.place.replicas) then x.place.replicas else null;\n" +
-		"local live(r) = [k for k in std.objectFields(r) if !std.startsWith(k, '#') && r[k] != null];\n" +
-		"local pack(x) = local r = reps(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in live(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in live(r) } };\n" +
+		// A functionality with patched replicas becomes a replicatedValue: patches are applied here, with +.
+		"local replicasOf(x) = if std.isObject(x) && std.objectHas(x, 'place') && std.isObject(x.place) && std.objectHas(x.place, 'replicas') && std.isObject(x.place.replicas) then x.place.replicas else null;\n" +
+		"local replicaNames(r) = [k for k in std.objectFields(r) if !std.startsWith(k, '#') && r[k] != null];\n" +
+		"local withReplicas(x) = local r = replicasOf(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in replicaNames(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in replicaNames(r) } };\n" +
 		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n" +
-		"{ d: d, o: o, lib: lib, pack: pack, f: f }")})
-	e.base = maps.Clone(rec.used)
+		"{ d: d, o: o, lib: lib, withReplicas: withReplicas, f: f }")})
+	e.entryReads = maps.Clone(rec.used)
 	return e, nil
 }
 
-// alone runs questions that know of no others: nothing but parsed files is left
-// of these. It gives what the answers are made of.
-func (e *evaluator) alone(questions func()) []ReadRecord {
+// isolated runs queries that share nothing with earlier ones but parsed files,
+// and returns what the results depend on.
+func (e *evaluator) isolated(queries func()) []ReadRecord {
 	e.vm.ExtCode("defx-flush", "null")
-	if e.careful != nil {
-		e.careful.ExtCode("defx-flush", "null")
+	if e.strict != nil {
+		e.strict.ExtCode("defx-flush", "null")
 	}
-	e.i.used = maps.Clone(e.base)
-	questions()
-	return sortedReads(e.i.used)
+	e.imports.used = maps.Clone(e.entryReads)
+	queries()
+	return sortedReads(e.imports.used)
 }
 
-// bind sets an external variable of all VMs.
+// bind sets an external variable of both VMs.
 func (e *evaluator) bind(name, text string) {
-	e.text[name] = text
+	e.extVars[name] = text
 	e.vm.ExtVar(name, text)
-	if e.careful != nil {
-		e.careful.ExtVar(name, text)
+	if e.strict != nil {
+		e.strict.ExtVar(name, text)
 	}
 }
 
-// field is where the entry writes one of its own fields, if it is written out there.
-func (e *evaluator) field(entry, name string) (diag.Position, bool) {
+// fieldPosition returns where the entry defines one of its fields, if the field
+// is a literal there.
+func (e *evaluator) fieldPosition(entry, name string) (diag.Position, bool) {
 	node, _, err := e.vm.ImportAST("", entry)
 	for err == nil && node != nil {
 		switch n := node.(type) {
@@ -148,7 +150,8 @@ func (e *evaluator) field(entry, name string) (diag.Position, bool) {
 	return diag.Position{}, false
 }
 
-func merge(a, b map[string]string) map[string]string {
+// mergeMaps returns the entries of a and b; b wins.
+func mergeMaps(a, b map[string]string) map[string]string {
 	out := maps.Clone(a)
 	if out == nil {
 		out = map[string]string{}
@@ -157,71 +160,75 @@ func merge(a, b map[string]string) map[string]string {
 	return out
 }
 
-// function finds the function that a file is, through locals and imports.
-func function(vm *jsonnet.VM, file string, node ast.Node, depth int) *ast.Function {
+// entryFunction returns the function that a file evaluates to, following locals
+// and imports; nil if it is not a function.
+func entryFunction(vm *jsonnet.VM, file string, node ast.Node, depth int) *ast.Function {
 	switch n := node.(type) {
 	case *ast.Function:
 		return n
 	case *ast.Local:
-		return function(vm, file, n.Body, depth)
+		return entryFunction(vm, file, n.Body, depth)
 	case *ast.Import:
 		if depth < 20 {
 			if next, place, err := vm.ImportAST(file, n.File.Value); err == nil {
-				return function(vm, place, next, depth+1)
+				return entryFunction(vm, place, next, depth+1)
 			}
 		}
 	}
 	return nil
 }
 
-func quote(s string) string {
+// quoteJSON returns s as a Jsonnet string literal.
+func quoteJSON(s string) string {
 	b, _ := json.Marshal(s) // a string always encodes; Jsonnet reads JSON strings
 	return string(b)
 }
 
-// ask evaluates an expression behind the head and gives its JSON.
-func (e *evaluator) ask(expr string) (json.RawMessage, *diag.Error) {
-	node, err := jsonnet.SnippetToAST(driver, head+expr)
+// eval evaluates an expression after the prelude and returns its JSON.
+func (e *evaluator) eval(expr string) (json.RawMessage, *diag.Error) {
+	node, err := jsonnet.SnippetToAST(driver, prelude+expr)
 	if err != nil {
-		return nil, explain(err)
+		return nil, convertError(err)
 	}
 	out, err := e.vm.Evaluate(node)
-	if err != nil && e.eager {
-		if e.careful == nil {
-			e.careful = newVM(e.i, false)
-			for k, v := range e.code {
-				e.careful.ExtCode(k, v)
+	if err != nil && e.fast {
+		if e.strict == nil {
+			e.strict = newVM(e.imports, false)
+			for k, v := range e.extCode {
+				e.strict.ExtCode(k, v)
 			}
-			for k, v := range e.text {
-				e.careful.ExtVar(k, v)
+			for k, v := range e.extVars {
+				e.strict.ExtVar(k, v)
 			}
 		}
-		out, err = e.careful.Evaluate(node)
+		out, err = e.strict.Evaluate(node)
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, convertError(err)
 	}
 	raw, err := compact(out)
 	if err != nil {
-		return nil, diag.Errorf("", "evaluation gave no JSON: %v", err)
+		return nil, diag.Errorf("", "evaluation did not produce JSON: %v", err)
 	}
 	return raw, nil
 }
 
-func (e *evaluator) askInto(expr string, v any) *diag.Error {
-	raw, bad := e.ask(expr)
+// evalInto is like eval and decodes the value into v.
+func (e *evaluator) evalInto(expr string, v any) *diag.Error {
+	raw, bad := e.eval(expr)
 	if bad != nil {
 		return bad
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return diag.Errorf("", "evaluation gave an unexpected form: %v", err)
+		return diag.Errorf("", "evaluation produced an unexpected form: %v", err)
 	}
 	return nil
 }
 
-// whole answers a wholeRequest. Of several libraries each goes to told as soon as
-// it is there; nil = all are in the answer.
-func whole(c Config, r wholeRequest, a *answer, told func(n int, l *Library)) {
+// answerEvaluation answers an evaluationRequest. If there are several libraries,
+// each is passed to send as soon as it is evaluated; if send is nil, all are
+// stored in the response.
+func answerEvaluation(c Config, r evaluationRequest, a *response, send func(n int, l *Library)) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
@@ -244,29 +251,30 @@ func whole(c Config, r wholeRequest, a *answer, told func(n int, l *Library)) {
 	case r.Only != "":
 		a.Result = &Result{Libraries: []Library{e.library(r.Only)}}
 	case len(r.Some) > 0:
-		a.Result = &Result{Libraries: libraries(c, i, e, r.Some, told)}
+		a.Result = &Result{Libraries: evaluateLibraries(c, i, e, r.Some, send)}
 	default:
 		a.Result = &Result{}
-		reads := e.alone(func() { a.Names, a.Errors = e.entry(c, a.Result) })
+		reads := e.isolated(func() { a.Names, a.Errors = e.entry(c, a.Result) })
 		if len(a.Errors) > 0 {
 			return
 		}
 		a.Result.EntryReads = reads
 		if r.All {
-			a.Result.Libraries = libraries(c, i, e, a.Names[:min(batch, len(a.Names))], told)
+			a.Result.Libraries = evaluateLibraries(c, i, e, a.Names[:min(batchSize, len(a.Names))], send)
 		}
 	}
-	a.Result.Reads = i.list()
+	a.Result.Reads = i.readRecords()
 }
 
-// entry evaluates the deployment without its libraries, and names them.
+// entry evaluates the deployment without its libraries into r, and returns the
+// names of the libraries.
 func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 	r.Environment = e.env
-	whereIs := func(d *diag.Error) diag.List {
+	withPosition := func(d *diag.Error) diag.List {
 		if !d.Pos.Known() {
 			d.Pos = diag.Position{File: c.Entry, Line: 1, Col: 1}
-			if len(d.Path) == 1 { // a field of the entry that is of the wrong kind
-				if pos, ok := e.field(c.Entry, d.Path[0]); ok {
+			if len(d.Path) == 1 { // a field of the entry that has the wrong type
+				if pos, ok := e.fieldPosition(c.Entry, d.Path[0]); ok {
 					d.Pos = pos
 				}
 			}
@@ -274,35 +282,39 @@ func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 		return diag.List{d}
 	}
 	var kind string
-	if bad := e.askInto("std.type(d)", &kind); bad != nil {
-		return nil, whereIs(bad)
+	if bad := e.evalInto("std.type(d)", &kind); bad != nil {
+		return nil, withPosition(bad)
 	}
 	if kind != "object" {
-		return nil, whereIs(diag.Errorf("", "a deployment is an object or a function that gives one, not a value of type %s", kind))
+		return nil, withPosition(diag.Errorf("", "a deployment must be an object or a function that returns one, not a value of type %s", kind).
+			WithHint("{ name: 'shop', libs: { … }, machines: { … } }"))
 	}
 	var libs, fields []string
 	var errs diag.List
-	if bad := e.askInto("if !std.objectHas(d, 'libs') then [] else if std.isObject(d.libs) then [l for l in std.objectFields(d.libs) if !std.startsWith(l, '#')] else error 'libs: an object name -> library is needed, not a value of type ' + std.type(d.libs)", &libs); bad != nil {
-		errs = append(errs, whereIs(bad.At("libs"))...)
+	if bad := e.evalInto("if !std.objectHas(d, 'libs') then [] else if std.isObject(d.libs) then [l for l in std.objectFields(d.libs) if !std.startsWith(l, '#')] else "+
+		jsonnetError("'libs: must be an object name -> library, not a value of type ' + std.type(d.libs)", "libs: { name: import 'library.libsonnet' }"), &libs); bad != nil {
+		errs = append(errs, withPosition(bad.At("libs"))...)
 	}
-	if bad := e.askInto("if std.isObject(o) then [k for k in std.objectFields(o) if !std.startsWith(k, '#')] else error 'overrides: an object lib/name -> patch is needed, not a value of type ' + std.type(o)", &r.Overrides); bad != nil {
-		errs = append(errs, whereIs(bad.At("overrides"))...)
+	if bad := e.evalInto("if std.isObject(o) then [k for k in std.objectFields(o) if !std.startsWith(k, '#')] else "+
+		jsonnetError("'overrides: must be an object lib/name -> patch, not a value of type ' + std.type(o)", "overrides: { 'lib/name': { service+: { env+: { NAME: 'value' } } } }"), &r.Overrides); bad != nil {
+		errs = append(errs, withPosition(bad.At("overrides"))...)
 	}
-	if bad := e.askInto("if !std.objectHasAll(d, 'transforms') then 0 else if std.isArray(d.transforms) then std.length(d.transforms) else error 'transforms: a list of { each: function } and { all: function } is needed, not a value of type ' + std.type(d.transforms)", &r.Transforms); bad != nil {
-		errs = append(errs, whereIs(bad.At("transforms"))...)
+	if bad := e.evalInto("if !std.objectHasAll(d, 'transforms') then 0 else if std.isArray(d.transforms) then std.length(d.transforms) else "+
+		jsonnetError("'transforms: must be a list of { each: function } and { all: function }, not a value of type ' + std.type(d.transforms)", "transforms: [{ each: function(f) f }]"), &r.Transforms); bad != nil {
+		errs = append(errs, withPosition(bad.At("transforms"))...)
 	}
-	if bad := e.askInto("[k for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#')]", &fields); bad != nil {
-		return nil, whereIs(bad)
+	if bad := e.evalInto("[k for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#')]", &fields); bad != nil {
+		return nil, withPosition(bad)
 	}
 	all := map[string]json.RawMessage{}
-	if raw, bad := e.ask("{ [k]: d[k] for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#') }"); bad == nil {
+	if raw, bad := e.eval("{ [k]: d[k] for k in std.objectFields(d) if k != 'libs' && k != 'overrides' && k != 'transforms' && !std.startsWith(k, '#') }"); bad == nil {
 		r.Deployment = raw
 		return libs, errs
 	}
-	for _, k := range fields { // one by one, to tell all that is wrong
-		raw, bad := e.ask("d[" + quote(k) + "]")
+	for _, k := range fields { // one by one, to report all errors
+		raw, bad := e.eval("d[" + quoteJSON(k) + "]")
 		if bad != nil {
-			errs = append(errs, whereIs(bad)...)
+			errs = append(errs, withPosition(bad)...)
 			continue
 		}
 		all[k] = raw
@@ -311,9 +323,11 @@ func (e *evaluator) entry(c Config, r *Result) ([]string, diag.List) {
 	return libs, errs
 }
 
+// functionalities returns the names of a library's functionalities.
 func (e *evaluator) functionalities(l string) ([]string, *diag.Error) {
 	var names []string
-	bad := e.askInto("local x = lib("+quote(l)+"); if std.isObject(x) then [k for k in std.objectFields(x) if !std.startsWith(k, '#')] else error 'a library is an object name -> functionality, not a value of type ' + std.type(x)", &names)
+	bad := e.evalInto("local x = lib("+quoteJSON(l)+"); if std.isObject(x) then [k for k in std.objectFields(x) if !std.startsWith(k, '#')] else "+
+		jsonnetError("'a library must be an object name -> functionality, not a value of type ' + std.type(x)", "{ name: { service: { command: ['/usr/bin/program'] } } }"), &names)
 	if bad != nil {
 		bad.Subject = "library " + l
 		bad.At("libs", l)
@@ -321,38 +335,40 @@ func (e *evaluator) functionalities(l string) ([]string, *diag.Error) {
 	return names, bad
 }
 
+// functionality evaluates one functionality.
 func (e *evaluator) functionality(l, n string) Functionality {
 	f := Functionality{Name: n}
 	var bad *diag.Error
-	if f.Value, bad = e.ask(fmt.Sprintf("pack(f(%s, %s))", quote(l), quote(n))); bad != nil {
+	if f.Value, bad = e.eval(fmt.Sprintf("withReplicas(f(%s, %s))", quoteJSON(l), quoteJSON(n))); bad != nil {
 		f.Err = bad.At("libs", l, n)
 		f.Err.Subject = l + "/" + n
 	}
 	return f
 }
 
-// library evaluates a library at once and, if that fails, each functionality by itself.
+// library evaluates a library in one query and, if that fails, each
+// functionality by itself.
 func (e *evaluator) library(l string) Library {
 	out := Library{Name: l}
-	q := quote(l)
+	q := quoteJSON(l)
 	var overridden []string
-	// The library is bound once: asked by name for each functionality, it would be evaluated as often.
-	raw, bad := e.ask("local x = lib(" + q + "), p = " + quote(l+"/") + `;
+	// The library is bound to a local: otherwise it would be evaluated for each functionality.
+	raw, bad := e.eval("local x = lib(" + q + "), p = " + quoteJSON(l+"/") + `;
 assert std.isObject(x);
 {
   overridden: [k for k in std.objectFields(o) if std.startsWith(k, p)],
-  values: { [k]: if !std.objectHas(o, p + k) then pack(x[k]) else if o[p + k] == null then null else pack(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
+  values: { [k]: if !std.objectHas(o, p + k) then withReplicas(x[k]) else if o[p + k] == null then null else withReplicas(x[k] + o[p + k]) for k in std.objectFields(x) if !std.startsWith(k, '#') },
 }`)
 	if bad == nil {
-		both, err := members(raw)
+		fields, err := splitObject(raw)
 		var values []member
-		if err == nil && len(both) == 2 {
-			if err = json.Unmarshal(both[0].value, &overridden); err == nil {
-				values, err = members(both[1].value)
+		if err == nil && len(fields) == 2 {
+			if err = json.Unmarshal(fields[0].value, &overridden); err == nil {
+				values, err = splitObject(fields[1].value)
 			}
 		}
 		if err != nil {
-			bad = diag.Errorf("", "evaluation gave an unexpected form: %v", err)
+			bad = diag.Errorf("", "evaluation produced an unexpected form: %v", err)
 		}
 		for _, m := range values {
 			out.Functionalities = append(out.Functionalities, Functionality{Name: m.name, Value: m.value})
@@ -368,19 +384,20 @@ assert std.isObject(x);
 		for _, n := range names {
 			out.Functionalities = append(out.Functionalities, e.functionality(l, n))
 		}
-		e.askInto("[k for k in std.objectFields(o)]", &overridden)
+		e.evalInto("[k for k in std.objectFields(o)]", &overridden)
 	}
 	for i, f := range out.Functionalities {
 		if f.Err == nil && slices.Contains(overridden, l+"/"+f.Name) {
-			// A base that fails alone may be right with its override: then there is nothing to compare.
-			out.Functionalities[i].Base, _ = e.ask(fmt.Sprintf("pack(lib(%s)[%s])", q, quote(f.Name)))
+			// A base that fails by itself may be valid with its override: then there is nothing to compare.
+			out.Functionalities[i].Base, _ = e.eval(fmt.Sprintf("withReplicas(lib(%s)[%s])", q, quoteJSON(f.Name)))
 		}
 	}
 	return out
 }
 
-// libraries evaluates all libraries on all cores, each worker with a VM of its own.
-func libraries(c Config, i *importer, first *evaluator, names []string, told func(n int, l *Library)) []Library {
+// evaluateLibraries evaluates libraries on all cores, each worker with its own
+// VM. Each library is passed to send, unless send is nil.
+func evaluateLibraries(c Config, i *importer, first *evaluator, names []string, send func(n int, l *Library)) []Library {
 	out := make([]Library, len(names))
 	jobs := make(chan int)
 	var wg sync.WaitGroup
@@ -393,9 +410,9 @@ func libraries(c Config, i *importer, first *evaluator, names []string, told fun
 					continue
 				}
 			}
-			reads := e.alone(func() { out[n] = e.library(names[n]) })
-			if out[n].Reads = reads; told != nil {
-				told(n, &out[n])
+			reads := e.isolated(func() { out[n] = e.library(names[n]) })
+			if out[n].Reads = reads; send != nil {
+				send(n, &out[n])
 			}
 		}
 	}

@@ -20,44 +20,48 @@ import (
 	"github.com/google/go-jsonnet"
 )
 
-// maxSource is the size of a file that may be imported, in bytes.
+// maxSource is the largest size of an imported file, in bytes.
 const maxSource = 16 << 20
 
-// embedded begins the place of the embedded library as a given folder sees it:
-// "<defx>/FOLDER/v1.libsonnet". So the library knows who imported it, and a
-// relative path in it means what it means there.
-const embedded = "<defx>/"
+// embeddedPrefix starts the path under which a directory imports the embedded
+// library: "<defx>/DIR/v1.libsonnet". The path carries the importing directory,
+// so that the library can resolve relative paths from there.
+const embeddedPrefix = "<defx>/"
 
-// importer reads below the root and the library folders and nowhere else, and
-// remembers what it read and what it looked for in vain. A place is a path
-// relative to the root, so that a moved checkout evaluates to the same bytes.
-// It is safe for many VMs at once.
+// importer reads files below the root and the library directories and nowhere
+// else, and records which files it read and which it found absent. A place is a
+// path relative to the root, so that a moved checkout evaluates to the same
+// bytes. It is safe for concurrent use by several VMs.
 type importer struct {
-	mu    sync.Mutex
-	roots []importRoot // the deployment's root first, then library folders, the first wins
-	seen  map[string]*imported
-	reads map[string]ReadRecord
-	roads []ReadRecord // library folders, present or absent: they decide where is looked
+	mu         sync.Mutex
+	roots      []importRoot // the deployment's root, then library directories; the first match wins
+	files      map[string]*importedFile
+	reads      map[string]ReadRecord
+	searchPath []ReadRecord // library directories, present or absent: they determine the candidates of every import
 
-	head atomic.Pointer[imported] // what headFile holds, once the entry is known
+	prelude atomic.Pointer[importedFile] // the content of preludeFile, once the entry is parsed
 }
 
+// importRoot is a directory that imports may read.
 type importRoot struct {
 	dir  *os.Root
 	abs  string
 	name string // relative to the deployment's root, or absolute
 }
 
-type imported struct {
+// importedFile is the result of reading one place.
+type importedFile struct {
 	contents jsonnet.Contents
 	err      error
 	absent   bool
 }
 
+// newImporter opens the root and the library directories. A library directory
+// that does not exist is recorded as absent.
 func newImporter(root string, jpath []string) (*importer, error) {
-	i := &importer{seen: map[string]*imported{}, reads: map[string]ReadRecord{}}
+	i := &importer{files: map[string]*importedFile{}, reads: map[string]ReadRecord{}}
 	dirs := []string{root}
-	for _, j := range slices.Backward(jpath) { // the right-most wins
+	for _, j := range slices.Backward(jpath) { // the rightmost wins
 		dirs = append(dirs, j)
 	}
 	dirs = append(dirs, filepath.Join(root, "vendor"))
@@ -65,8 +69,8 @@ func newImporter(root string, jpath []string) (*importer, error) {
 		r, err := os.OpenRoot(dir)
 		if err != nil {
 			if n > 0 && errors.Is(err, fs.ErrNotExist) {
-				i.absent(relative(root, dir))
-				i.roads = append(i.roads, i.reads[relative(root, dir)])
+				i.recordAbsent(relative(root, dir))
+				i.searchPath = append(i.searchPath, i.reads[relative(root, dir)])
 				continue
 			}
 			return nil, err
@@ -74,17 +78,18 @@ func newImporter(root string, jpath []string) (*importer, error) {
 		name := relative(root, dir)
 		i.roots = append(i.roots, importRoot{r, dir, name})
 		if n > 0 {
-			i.reads[name] = ReadRecord{Path: name, Digest: folder}
-			i.roads = append(i.roads, i.reads[name])
+			i.reads[name] = ReadRecord{Path: name, Digest: dirDigest}
+			i.searchPath = append(i.searchPath, i.reads[name])
 		}
 	}
 	return i, nil
 }
 
-// folder stands for the content of a library folder: that it is there is all
-// that counts of itself.
-const folder = "folder"
+// dirDigest stands for the content of a library directory: only its existence
+// matters.
+const dirDigest = "folder"
 
+// relative returns dir relative to root with forward slashes.
 func relative(root, dir string) string {
 	if rel, err := filepath.Rel(root, dir); err == nil {
 		return filepath.ToSlash(rel)
@@ -92,18 +97,21 @@ func relative(root, dir string) string {
 	return filepath.ToSlash(dir)
 }
 
-func (i *importer) absent(place string) { i.reads[place] = ReadRecord{Path: place, Absent: true} }
+// recordAbsent records that a place does not exist.
+func (i *importer) recordAbsent(place string) { i.reads[place] = ReadRecord{Path: place, Absent: true} }
 
-// recorder is an importer as one evaluator sees it: it tells what was read since
-// somebody asked. A VM asks for every import that it evaluates, parsed before or
-// not, so that nothing is missed as long as it forgets values in between.
+// recorder is the importer of one evaluator: it records in used what the current
+// query read. A VM calls Import for every import expression that it evaluates,
+// whether the file is parsed already or not, so the record is complete as long
+// as evaluated values are discarded between queries.
 type recorder struct {
 	*importer
 	used map[string]ReadRecord
 }
 
+// Import implements jsonnet.Importer.
 func (r *recorder) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
-	contents, place, tried, err := r.find(importedFrom, importedPath)
+	contents, place, tried, err := r.resolve(importedFrom, importedPath)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range tried {
@@ -114,33 +122,33 @@ func (r *recorder) Import(importedFrom, importedPath string) (jsonnet.Contents, 
 	return contents, place, err
 }
 
-// Import finds a path as the file importedFrom means it.
+// Import resolves a path relative to the file importedFrom.
 func (i *importer) Import(importedFrom, importedPath string) (jsonnet.Contents, string, error) {
-	contents, place, _, err := i.find(importedFrom, importedPath)
+	contents, place, _, err := i.resolve(importedFrom, importedPath)
 	return contents, place, err
 }
 
-// find gives also the places that it looked at.
-func (i *importer) find(importedFrom, importedPath string) (contents jsonnet.Contents, place string, tried []string, err error) {
+// resolve is like Import and also returns the candidate places that it tried.
+func (i *importer) resolve(importedFrom, importedPath string) (contents jsonnet.Contents, place string, tried []string, err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	none := jsonnet.Contents{}
-	if head := i.head.Load(); importedFrom == driver && importedPath == headFile && head != nil {
-		return head.contents, headFile, nil, nil
+	if prelude := i.prelude.Load(); importedFrom == driver && importedPath == preludeFile && prelude != nil {
+		return prelude.contents, preludeFile, nil, nil
 	}
 	if strings.HasPrefix(importedPath, lib.Prefix) {
 		raw, ok := lib.Read(importedPath)
 		if !ok {
 			return none, "", nil, fmt.Errorf("couldn't open import %q: the embedded library has %s", importedPath, strings.Join(lib.Names(), ", "))
 		}
-		place := embedded + path.Join(path.Dir(importedFrom), strings.TrimPrefix(importedPath, lib.Prefix))
-		if i.seen[place] == nil {
-			i.seen[place] = &imported{contents: jsonnet.MakeContentsRaw(raw)}
+		place := embeddedPrefix + path.Join(path.Dir(importedFrom), strings.TrimPrefix(importedPath, lib.Prefix))
+		if i.files[place] == nil {
+			i.files[place] = &importedFile{contents: jsonnet.MakeContentsRaw(raw)}
 		}
-		return i.seen[place].contents, place, nil, nil
+		return i.files[place].contents, place, nil, nil
 	}
 	if path.IsAbs(importedPath) {
-		return none, "", nil, fmt.Errorf("couldn't open import %q: absolute paths are not imported; use a path relative to this file, or a library folder (-J)", importedPath)
+		return none, "", nil, fmt.Errorf("couldn't open import %q: absolute paths cannot be imported; use a path relative to this file, or a library directory (-J)", importedPath)
 	}
 	candidates := []string{path.Join(path.Dir(importedFrom), importedPath)}
 	for _, r := range i.roots[1:] {
@@ -151,7 +159,7 @@ func (i *importer) find(importedFrom, importedPath string) (contents jsonnet.Con
 			continue
 		}
 		tried = append(tried, place)
-		f := i.read(place)
+		f := i.load(place)
 		if f.absent {
 			continue
 		}
@@ -160,39 +168,40 @@ func (i *importer) find(importedFrom, importedPath string) (contents jsonnet.Con
 		}
 		return f.contents, place, tried, nil
 	}
-	return none, "", tried, fmt.Errorf("couldn't open import %q: looked for %s", importedPath, strings.Join(tried, ", "))
+	return none, "", tried, fmt.Errorf("couldn't open import %q: tried %s", importedPath, strings.Join(tried, ", "))
 }
 
-// read reads a place once.
-func (i *importer) read(place string) *imported {
-	if f := i.seen[place]; f != nil {
+// load reads a place, once.
+func (i *importer) load(place string) *importedFile {
+	if f := i.files[place]; f != nil {
 		return f
 	}
-	f := &imported{}
-	i.seen[place] = f
-	raw, err := i.open(place)
+	f := &importedFile{}
+	i.files[place] = f
+	raw, err := i.readRegular(place)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		f.absent = true
-		i.absent(place)
+		i.recordAbsent(place)
 	case err != nil:
 		f.err = err
 	default:
 		i.reads[place] = ReadRecord{Path: place, Digest: digest.Bytes(raw)}
 		f.contents = jsonnet.MakeContentsRaw(raw)
-		if bad := scan(place, string(raw)); bad != nil && isCode(place) {
-			f.err = &located{bad}
+		if bad := checkSource(place, string(raw)); bad != nil && isCode(place) {
+			f.err = &positionedError{bad}
 		}
 	}
 	return f
 }
 
+// isCode reports whether a place is Jsonnet source by its name.
 func isCode(place string) bool {
 	return strings.HasSuffix(place, ".jsonnet") || strings.HasSuffix(place, ".libsonnet")
 }
 
-// open reads a regular file below the first root that holds the place.
-func (i *importer) open(place string) ([]byte, error) {
+// readRegular reads a regular file below the first root that contains the place.
+func (i *importer) readRegular(place string) ([]byte, error) {
 	abs := filepath.FromSlash(place)
 	if !filepath.IsAbs(abs) {
 		abs = filepath.Join(i.roots[0].abs, abs)
@@ -202,11 +211,11 @@ func (i *importer) open(place string) ([]byte, error) {
 		if err != nil || !filepath.IsLocal(rel) {
 			continue
 		}
-		// A FIFO would block at open, a device might never end.
+		// Opening a FIFO would block, and reading a device may never end.
 		f, err := r.dir.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			if strings.Contains(err.Error(), "escapes") {
-				return nil, fmt.Errorf("%s leads out of %s through a symbolic link", place, r.name)
+				return nil, fmt.Errorf("%s is a symbolic link to a file outside %s", place, r.name)
 			}
 			return nil, err
 		}
@@ -218,24 +227,25 @@ func (i *importer) open(place string) ([]byte, error) {
 		case !info.Mode().IsRegular():
 			return nil, fmt.Errorf("%s is not a regular file", place)
 		case info.Size() > maxSource:
-			return nil, fmt.Errorf("%s has %d bytes, more than the %d allowed", place, info.Size(), maxSource)
+			return nil, fmt.Errorf("%s has %d bytes, the limit is %d", place, info.Size(), maxSource)
 		}
 		raw, err := io.ReadAll(io.LimitReader(f, maxSource+1))
 		if err == nil && len(raw) > maxSource {
-			err = fmt.Errorf("%s has more than the %d bytes allowed", place, maxSource)
+			err = fmt.Errorf("%s is larger than the limit of %d bytes", place, maxSource)
 		}
 		return raw, err
 	}
-	return nil, fmt.Errorf("%s is outside the deployment's folder and the library folders", place)
+	return nil, fmt.Errorf("%s is outside the deployment's directory and the library directories", place)
 }
 
-// list gives what was read and looked for, sorted by path.
-func (i *importer) list() []ReadRecord {
+// readRecords returns all files read and candidates found absent, sorted by path.
+func (i *importer) readRecords() []ReadRecord {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return sortedReads(i.reads)
 }
 
+// sortedReads returns records sorted by path.
 func sortedReads(reads map[string]ReadRecord) []ReadRecord {
 	out := []ReadRecord{}
 	for _, p := range slices.Sorted(maps.Keys(reads)) {

@@ -6,13 +6,14 @@ import (
 	"fmt"
 )
 
-// What evaluation gives is JSON as go-jsonnet writes it: it need not be proved
-// anew each time that it changes hands.
+// Evaluation produces JSON in the form that go-jsonnet writes. The functions in
+// this file rely on that form, so that values are not validated again each time
+// they are passed on.
 
-// deepest is how many brackets inside each other encoding/json reads.
-const deepest = 10000
+// maxDepth is the nesting depth up to which encoding/json decodes a value.
+const maxDepth = 10000
 
-// compact takes the white space out of a value.
+// compact removes the white space from a value that go-jsonnet wrote.
 func compact(in string) ([]byte, error) {
 	out := make([]byte, 0, len(in)*3/4)
 	depth := 0
@@ -22,16 +23,16 @@ func compact(in string) ([]byte, error) {
 			at++
 			continue
 		case '"':
-			end := textEnd(in, at)
+			end := stringEnd(in, at)
 			if end < 0 {
-				return nil, errors.New("a text without an end")
+				return nil, errors.New("a string is not terminated")
 			}
 			out = append(out, in[at:end]...)
 			at = end
 			continue
 		case '{', '[':
-			if depth++; depth > deepest {
-				return nil, fmt.Errorf("more than %d brackets inside each other", deepest)
+			if depth++; depth > maxDepth {
+				return nil, fmt.Errorf("brackets are nested more than %d deep", maxDepth)
 			}
 		case '}', ']':
 			depth--
@@ -42,8 +43,9 @@ func compact(in string) ([]byte, error) {
 	return out, nil
 }
 
-// textEnd gives the end of a text that begins at an offset; -1 if there is none.
-func textEnd[T string | []byte](in T, at int) int {
+// stringEnd returns the offset after the string that begins at an offset, or -1
+// if the string is not terminated.
+func stringEnd[T string | []byte](in T, at int) int {
 	for at++; at < len(in); at++ {
 		switch in[at] {
 		case '\\':
@@ -55,17 +57,17 @@ func textEnd[T string | []byte](in T, at int) int {
 	return -1
 }
 
-// member is a field of an object.
+// member is one field of an object.
 type member struct {
 	name  string
 	value json.RawMessage
 }
 
-// members parts a compact object into its fields, in their order.
-func members(raw []byte) ([]member, error) {
-	torn := errors.New("an object without an end")
+// splitObject splits a compact object into its fields, in their order.
+func splitObject(raw []byte) ([]member, error) {
+	malformed := errors.New("an object is malformed")
 	if len(raw) < 2 || raw[0] != '{' || raw[len(raw)-1] != '}' {
-		return nil, torn
+		return nil, malformed
 	}
 	var out []member
 	for raw = raw[1:]; raw[0] != '}'; {
@@ -73,20 +75,20 @@ func members(raw []byte) ([]member, error) {
 			raw = raw[1:]
 		}
 		if raw[0] != '"' {
-			return nil, torn
+			return nil, malformed
 		}
-		end := textEnd(raw, 0)
+		end := stringEnd(raw, 0)
 		if end < 0 || end >= len(raw) || raw[end] != ':' {
-			return nil, torn
+			return nil, malformed
 		}
 		m := member{}
 		if err := json.Unmarshal(raw[:end], &m.name); err != nil {
 			return nil, err
 		}
 		raw = raw[end+1:]
-		n := length(raw)
+		n := valueLength(raw)
 		if n <= 0 || n >= len(raw) {
-			return nil, torn
+			return nil, malformed
 		}
 		m.value, raw = raw[:n:n], raw[n:]
 		out = append(out, m)
@@ -94,13 +96,13 @@ func members(raw []byte) ([]member, error) {
 	return out, nil
 }
 
-// length is how long the value is that raw begins with.
-func length(raw []byte) int {
+// valueLength returns the length of the value that raw begins with, or -1.
+func valueLength(raw []byte) int {
 	depth := 0
 	for at := 0; at < len(raw); at++ {
 		switch raw[at] {
 		case '"':
-			end := textEnd(raw, at)
+			end := stringEnd(raw, at)
 			if end < 0 {
 				return -1
 			}

@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// folder writes a txtar archive into a folder of its own.
-func folder(t *testing.T, archive string) string {
+// writeTree extracts a txtar archive into a temporary directory.
+func writeTree(t *testing.T, archive string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, f := range txtar.Parse([]byte(archive)).Files {
@@ -87,8 +87,8 @@ local level(l) = { LOG: l };
 }
 `
 
-func TestABrokenLibraryDoesNotStopTheOthers(t *testing.T) {
-	res := evaluate(t, lang.Config{Root: folder(t, threeLibraries)})
+func TestEvaluate_BrokenLibraryIsIsolated(t *testing.T) {
+	res := evaluate(t, lang.Config{Root: writeTree(t, threeLibraries)})
 	if res.Environment != "dev" {
 		t.Errorf("environment %q, want the literal default of the parameter", res.Environment)
 	}
@@ -117,17 +117,17 @@ func TestABrokenLibraryDoesNotStopTheOthers(t *testing.T) {
 	}
 }
 
-// raced is set when the race detector runs, which takes memory of its own in every process.
-var raced bool
+// raceEnabled is set if the race detector is on, which uses much memory in every process.
+var raceEnabled bool
 
-func boundsHold(t *testing.T) {
-	if raced {
-		t.Skip("bounds on memory mean nothing under the race detector; without it this test runs")
+func skipUnlessBounded(t *testing.T) {
+	if raceEnabled {
+		t.Skip("memory limits are disabled under the race detector")
 	}
 }
 
-func TestBombsEndInErrorsAndTheRestLivesOn(t *testing.T) {
-	boundsHold(t)
+func TestEvaluate_LimitsAreErrorsOfOneLibrary(t *testing.T) {
+	skipUnlessBounded(t)
 	bombs := map[string]string{
 		"itself":    `{ f: { service: { command: [if {a: $} == {a: $} then 'x' else 'y'] } } }`,
 		"recursion": `local f(x) = f(x + 1) + 1; { f: { service: { command: ['%s' % f(1)] } } }`,
@@ -143,12 +143,12 @@ func TestBombsEndInErrorsAndTheRestLivesOn(t *testing.T) {
 	}
 	for name, text := range bombs {
 		t.Run(name, func(t *testing.T) {
-			dir := folder(t, "-- defx.jsonnet --\n{ name: 'b', libs: { good: { web: { service: { command: ['/bin/web'] } } }, bomb: import 'bomb.libsonnet' } }\n")
+			dir := writeTree(t, "-- defx.jsonnet --\n{ name: 'b', libs: { good: { web: { service: { command: ['/bin/web'] } } }, bomb: import 'bomb.libsonnet' } }\n")
 			if err := os.WriteFile(filepath.Join(dir, "bomb.libsonnet"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			most := watchChildren()
-			res := evaluate(t, lang.Config{Root: dir}) // how long it takes stands in docs/reliability.md
+			maxKiB := watchChildren()
+			res := evaluate(t, lang.Config{Root: dir}) // docs/reliability.md has the durations
 			if f := find(t, res, "good", "web"); f.Err != nil {
 				t.Errorf("good/web: %v", f.Err)
 			}
@@ -164,25 +164,25 @@ func TestBombsEndInErrorsAndTheRestLivesOn(t *testing.T) {
 					t.Errorf("bomb: %v, want an error with position and hint", e)
 				}
 			}
-			if kib := most(); kib > 560<<10 || name == "string" && kib < 100<<10 {
-				t.Errorf("a child used %d KiB", kib)
+			if kib := maxKiB(); kib > 560<<10 || name == "string" && kib < 100<<10 {
+				t.Errorf("a child process used %d KiB", kib)
 			}
 		})
 	}
 }
 
-func TestABombInTheEntryIsAnErrorOfTheEntry(t *testing.T) {
-	boundsHold(t)
-	dir := folder(t, "-- defx.jsonnet --\n{ name: std.foldl(function(s, i) s + s, std.range(1, 33), 'x'), libs: {} }\n")
+func TestEvaluate_LimitInEntry(t *testing.T) {
+	skipUnlessBounded(t)
+	dir := writeTree(t, "-- defx.jsonnet --\n{ name: std.foldl(function(s, i) s + s, std.range(1, 33), 'x'), libs: {} }\n")
 	_, err := lang.Evaluate(context.Background(), lang.Config{Root: dir, Entry: "defx.jsonnet"})
 	if err == nil || !strings.Contains(err.Error(), "defx.jsonnet:1:1: evaluation needs more than 512 MiB of memory") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestAnEndlessLoopEndsWithItsTime(t *testing.T) {
-	boundsHold(t)
-	dir := folder(t, "-- defx.jsonnet --\n{ name: 'x', libs: { a: { f: std.foldl(function(a, i) std.foldl(function(b, j) b + j, std.range(1, 10000), a), std.range(1, 100000), 0) } } }\n")
+func TestEvaluate_TimeLimit(t *testing.T) {
+	skipUnlessBounded(t)
+	dir := writeTree(t, "-- defx.jsonnet --\n{ name: 'x', libs: { a: { f: std.foldl(function(a, i) std.foldl(function(b, j) b + j, std.range(1, 10000), a), std.range(1, 100000), 0) } } }\n")
 	res := evaluate(t, lang.Config{Root: dir, Limits: lang.Limits{Time: 2 * time.Second}})
 	err := res.Libraries[0].Err // on a busy machine even the names may take that long
 	if err == nil {
@@ -193,11 +193,11 @@ func TestAnEndlessLoopEndsWithItsTime(t *testing.T) {
 	}
 }
 
-// watchChildren follows the resident memory of the processes that this one starts, and returns a
-// function that ends it and tells the most of any, in KiB. The kernel's own figure for ended
-// children is of no use: it begins with what the parent held when it started them.
+// watchChildren samples the resident memory of child processes, and returns a
+// function that stops it and returns the maximum in KiB. The kernel's own figure
+// for ended children is of no use: it starts with the size of the parent.
 func watchChildren() func() int {
-	most, stop, done := 0, make(chan struct{}), make(chan struct{})
+	maxKiB, stop, done := 0, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
@@ -210,7 +210,7 @@ func watchChildren() func() int {
 			for _, list := range lists {
 				pids, _ := os.ReadFile(list)
 				for _, pid := range strings.Fields(string(pids)) {
-					// Until it has become our evaluator, a new process shares the memory of this one.
+					// Before exec, a new process shares the memory of this one.
 					args, _ := os.ReadFile("/proc/" + pid + "/cmdline")
 					if !strings.Contains(string(args), lang.WorkerVerb) {
 						continue
@@ -218,21 +218,21 @@ func watchChildren() func() int {
 					status, _ := os.ReadFile("/proc/" + pid + "/status")
 					if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
 						kib, _ := strconv.Atoi(strings.Fields(rest)[0])
-						most = max(most, kib)
+						maxKiB = max(maxKiB, kib)
 					}
 				}
 			}
 		}
 	}()
-	return func() int { close(stop); <-done; return most }
+	return func() int { close(stop); <-done; return maxKiB }
 }
 
-func TestImportsStayInside(t *testing.T) {
+func TestEvaluate_ImportsStayInside(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "secret.libsonnet")
 	if err := os.WriteFile(outside, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	dir := folder(t, `
+	dir := writeTree(t, `
 -- defx.jsonnet --
 {
   name: 'jail',
@@ -275,8 +275,8 @@ func TestImportsStayInside(t *testing.T) {
 	}
 }
 
-func TestWhatWasReadAndLookedForIsRecorded(t *testing.T) {
-	dir := folder(t, `
+func TestEvaluate_RecordsReads(t *testing.T) {
+	dir := writeTree(t, `
 -- defx.jsonnet --
 { name: 'r', libs: { a: import 'a.libsonnet' } }
 -- vendor/a.libsonnet --
@@ -296,8 +296,8 @@ func TestWhatWasReadAndLookedForIsRecorded(t *testing.T) {
 	}
 }
 
-func TestTokensSurviveWhatStringsGoThrough(t *testing.T) {
-	dir := folder(t, `
+func TestEvaluate_TokensSurviveStringFunctions(t *testing.T) {
+	dir := writeTree(t, `
 -- defx.jsonnet --
 { name: 't', libs: { a: import 'lib/a.libsonnet' } }
 -- lib/a.libsonnet --
@@ -335,9 +335,9 @@ local db = defx.dep('db');
 	}
 }
 
-func TestArguments(t *testing.T) {
+func TestEvaluate_Arguments(t *testing.T) {
 	entry := "-- defx.jsonnet --\nfunction(env='dev', size=1, who='x') { name: 'a', libs: {}, env:: env, machines: { e: env, s: size, w: who } }\n"
-	dir := folder(t, entry)
+	dir := writeTree(t, entry)
 	res := evaluate(t, lang.Config{Root: dir, Env: "prod", TLAStr: map[string]string{"who": "me"}, TLACode: map[string]string{"size": "1 + 1"}})
 	if want := `{"machines":{"e":"prod","s":2,"w":"me"},"name":"a"}`; string(res.Deployment) != want || res.Environment != "prod" {
 		t.Errorf("got %s in %s", res.Deployment, res.Environment)
@@ -346,7 +346,7 @@ func TestArguments(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `did you mean "size"?`) {
 		t.Errorf("an undeclared argument: %v", err)
 	}
-	plain := folder(t, "-- defx.jsonnet --\n{ name: 'a', libs: {} }\n")
+	plain := writeTree(t, "-- defx.jsonnet --\n{ name: 'a', libs: {} }\n")
 	if res := evaluate(t, lang.Config{Root: plain}); res.Environment != "default" {
 		t.Errorf("environment %q, want default", res.Environment)
 	}
@@ -355,8 +355,8 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestPositionsAreFoundWhereverAValueComesFrom(t *testing.T) {
-	dir := folder(t, `
+func TestLocate(t *testing.T) {
+	dir := writeTree(t, `
 -- defx.jsonnet --
 local git = import 'git.libsonnet';
 {
@@ -415,8 +415,8 @@ local make(i) = {
 	}
 }
 
-func TestTheRoadToAnErrorBeginsWhereItIs(t *testing.T) {
-	dir := folder(t, `
+func TestEvaluate_TraceStartsAtError(t *testing.T) {
+	dir := writeTree(t, `
 -- defx.jsonnet --
 { name: 'r', libs: { a: import 'lib/b.libsonnet' } }
 -- lib/b.libsonnet --
@@ -431,16 +431,16 @@ func TestTheRoadToAnErrorBeginsWhereItIs(t *testing.T) {
 	}
 }
 
-func TestAnOverrideOfNullRemoves(t *testing.T) {
-	dir := folder(t, "-- defx.jsonnet --\n{ name: 'n', libs: { a: { x: { service: {} }, y: { service: {} } } }, overrides: { 'a/x': null } }\n")
+func TestEvaluate_NullOverrideRemoves(t *testing.T) {
+	dir := writeTree(t, "-- defx.jsonnet --\n{ name: 'n', libs: { a: { x: { service: {} }, y: { service: {} } } }, overrides: { 'a/x': null } }\n")
 	res := evaluate(t, lang.Config{Root: dir})
 	if f := find(t, res, "a", "x"); f.Err != nil || string(f.Value) != "null" {
 		t.Errorf("%s, %v", f.Value, f.Err)
 	}
 }
 
-func TestManyPositionsAtOnce(t *testing.T) {
-	dir := folder(t, `
+func TestLocate_ManyPaths(t *testing.T) {
+	dir := writeTree(t, `
 -- defx.jsonnet --
 {
   name: 'm',
@@ -469,15 +469,15 @@ func TestManyPositionsAtOnce(t *testing.T) {
 	}
 }
 
-func TestErrorsOfTheEntryFailTheRun(t *testing.T) {
+func TestEvaluate_EntryErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"{ name: 'x', libs: [] }":                    "libs: an object name -> library is needed",
+		"{ name: 'x', libs: [] }":                    "libs: must be an object name -> library",
 		"{ name: 'x', libs: {}, machines: nothing }": "defx.jsonnet:1:34: unknown variable: nothing",
-		"{ name: 'x', libs: {}, overrides: 3 }":      "overrides: an object lib/name -> patch is needed",
-		"'x'":                                        "a deployment is an object",
+		"{ name: 'x', libs: {}, overrides: 3 }":      "overrides: must be an object lib/name -> patch",
+		"'x'":                                        "a deployment must be an object",
 		"{ name: 'x', libs: {}, machines: { a: error 'no' }, defaults: error 'yes' }": "yes\n",
 	} {
-		_, err := lang.Evaluate(context.Background(), lang.Config{Root: folder(t, "-- defx.jsonnet --\n"+text+"\n"), Entry: "defx.jsonnet"})
+		_, err := lang.Evaluate(context.Background(), lang.Config{Root: writeTree(t, "-- defx.jsonnet --\n"+text+"\n"), Entry: "defx.jsonnet"})
 		if err == nil || !strings.Contains(err.Error()+"\n", want) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
@@ -495,24 +495,24 @@ func TestFormat(t *testing.T) {
 	}
 }
 
-// What is read of others is made of objects that are there already; what goes
-// wrong there is told by the name that the library's user wrote.
-func TestWhatIsReadTellsItsNameInErrors(t *testing.T) {
+// References are made of shared objects; their errors still name the reference as
+// the user wrote it.
+func TestEvaluate_ReferenceErrorsNameTheReference(t *testing.T) {
 	for expr, want := range map[string]string{
-		"defx.me.port(1)":                            "defx.me.port: a name is needed as text, not a value of type number",
+		"defx.me.port(1)":                            "defx.me.port: a name must be a string, not a value of type number",
 		"defx.dep('x').port('')":                     "defx.dep(x).port: the name is empty",
 		"defx.dep('').host":                          "defx.dep: the name is empty",
-		"defx.ref(3)":                                "defx.ref: a name is needed as text, not a value of type number",
-		"defx.peers.each(function(r) r.label(true))": "r.label: a name is needed as text, not a value of type boolean",
-		"defx.dep('x').here":                         "defx.dep(x).here is no value",
+		"defx.ref(3)":                                "defx.ref: a name must be a string, not a value of type number",
+		"defx.peers.each(function(r) r.label(true))": "r.label: a name must be a string, not a value of type boolean",
+		"defx.dep('x').here":                         "defx.dep(x).here is not a value by itself",
 		"defx.dep('x').here.here":                    "field does not exist: here",
-		"defx.all({ port: 'x' }).each(1)":            "defx.all(…).each: a function of one replica is needed, not a value of type number",
-		"defx.dep('x').join(1, function(r) 'x')":     "defx.dep(x).join: the separator is a text, not a value of type number",
+		"defx.all({ port: 'x' }).each(1)":            "defx.all(…).each: expected a function of one replica, not a value of type number",
+		"defx.dep('x').join(1, function(r) 'x')":     "defx.dep(x).join: the separator must be a string, not a value of type number",
 	} {
-		dir := folder(t, "-- defx.jsonnet --\n{ libs: { a: { f: "+fmt.Sprintf("(import 'defx/v1.libsonnet')%s", strings.TrimPrefix(expr, "defx"))+" } } }\n")
+		dir := writeTree(t, "-- defx.jsonnet --\n{ libs: { a: { f: "+fmt.Sprintf("(import 'defx/v1.libsonnet')%s", strings.TrimPrefix(expr, "defx"))+" } } }\n")
 		f := find(t, evaluate(t, lang.Config{Root: dir}), "a", "f")
 		if f.Err == nil || f.Err.Msg != want {
-			t.Errorf("%s: %v, not %q", expr, f.Err, want)
+			t.Errorf("%s: %v, want %q", expr, f.Err, want)
 		}
 	}
 }

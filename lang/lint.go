@@ -18,17 +18,19 @@ import (
 	"github.com/google/go-jsonnet/toolutils"
 )
 
-// lintRequest asks for what is legal and wrong in the source. Theirs asks
-// go-jsonnet's own linter, in a child of its own: it may take long or die.
-type lintRequest struct{ Theirs bool }
+// lintRequest asks for findings in the source. Upstream asks for those of
+// go-jsonnet's own linter, which runs in a separate child process because it may
+// take long or crash.
+type lintRequest struct{ Upstream bool }
 
-// Lint looks at the files of a deployment, vendor/ and library folders apart,
-// and for overrides that change nothing. What it finds of the latter has a
-// path and no position. go-jsonnet's own linter is heard if it lives through it.
-func Lint(ctx context.Context, c Config) ([]lint.Finding, error) {
-	a, err := spawn(ctx, request{Config: c, Lint: &lintRequest{}})
-	if d, is := errors.AsType[*dead](err); is {
-		return nil, diag.List{diag.Errorf("", "%s", d.why).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
+// Lint returns warnings and errors about the deployment's own files, without
+// vendor/ and library directories, and about overrides that change nothing. The
+// latter have a path and no position. Findings of go-jsonnet's own linter are
+// included unless it crashes or exceeds a limit.
+func Lint(ctx context.Context, c Config) (diag.List, error) {
+	a, err := runChild(ctx, request{Config: c, Lint: &lintRequest{}})
+	if d, is := errors.AsType[*childLimitError](err); is {
+		return nil, diag.List{diag.Errorf("", "%s", d.summary).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", d.hint)}
 	}
 	if err != nil {
 		return nil, err
@@ -37,15 +39,16 @@ func Lint(ctx context.Context, c Config) ([]lint.Finding, error) {
 		return nil, a.Errors.Sort()
 	}
 	out := a.Findings
-	if a, err = spawn(ctx, request{Config: c, Lint: &lintRequest{Theirs: true}}); err == nil {
+	if a, err = runChild(ctx, request{Config: c, Lint: &lintRequest{Upstream: true}}); err == nil {
 		out = append(out, a.Findings...)
-	} else if _, is := errors.AsType[*dead](err); !is {
+	} else if _, is := errors.AsType[*childLimitError](err); !is {
 		return nil, err
 	}
 	return lint.Sort(out), nil
 }
 
-func lintAll(c Config, r lintRequest, a *answer) {
+// answerLint answers a lintRequest.
+func answerLint(c Config, r lintRequest, a *response) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		a.Errors = diag.List{diag.Errorf("", "%v", err)}
@@ -57,36 +60,37 @@ func lintAll(c Config, r lintRequest, a *answer) {
 		return
 	}
 	sources := map[string]string{}
-	e.sources("", c.Entry, i, sources)
-	if !r.Theirs {
-		a.Findings = e.idleOverrides()
+	e.collectSources("", c.Entry, i, sources)
+	if !r.Upstream {
+		a.Findings = e.unusedOverrides()
 	}
 	for _, file := range slices.Sorted(maps.Keys(sources)) {
-		if r.Theirs {
-			a.Findings = append(a.Findings, e.theirs(file, sources[file])...)
+		if r.Upstream {
+			a.Findings = append(a.Findings, e.upstreamFindings(file, sources[file])...)
 		} else {
 			a.Findings = append(a.Findings, lint.Tokens(file, sources[file])...)
 		}
 	}
 }
 
-// sources collects a file and what it imports, as far as it is the deployment's own.
-func (e *evaluator) sources(from, file string, i *importer, into map[string]string) {
+// collectSources adds the sources of a file and of its imports to into, as far
+// as they belong to the deployment itself.
+func (e *evaluator) collectSources(from, file string, i *importer, into map[string]string) {
 	node, place, err := e.vm.ImportAST(from, file)
-	if _, seen := into[place]; err != nil || seen || !user(place) {
+	if _, seen := into[place]; err != nil || seen || !isUserFile(place) {
 		return
 	}
 	if path.IsAbs(place) || strings.HasPrefix(place, "../") || strings.HasPrefix(place, "vendor/") {
-		return // somebody else's
+		return // not part of the deployment's own source
 	}
-	into[place] = i.seen[place].contents.String()
+	into[place] = i.files[place].contents.String()
 	var walk func(ast.Node)
 	walk = func(n ast.Node) {
 		if n == nil {
 			return
 		}
 		if imp, ok := n.(*ast.Import); ok {
-			e.sources(place, imp.File.Value, i, into)
+			e.collectSources(place, imp.File.Value, i, into)
 		}
 		for _, child := range toolutils.Children(n) {
 			walk(child)
@@ -95,10 +99,10 @@ func (e *evaluator) sources(from, file string, i *importer, into map[string]stri
 	walk(node)
 }
 
-// theirs is what go-jsonnet's linter says of a file. It knows more of types than
-// of what people write, and now and then it panics: then it has said nothing.
-func (e *evaluator) theirs(file, src string) []lint.Finding {
-	f := &gatherer{file: file}
+// upstreamFindings returns what go-jsonnet's linter reports about a file. It
+// checks types more than style. It sometimes panics; then there are no findings.
+func (e *evaluator) upstreamFindings(file, src string) diag.List {
+	f := &findingCollector{file: file}
 	defer func() { recover() }()
 	defer func(old jsonnet.ErrorFormatter) { e.vm.ErrorFormatter = old }(e.vm.ErrorFormatter)
 	e.vm.ErrorFormatter = f
@@ -106,13 +110,15 @@ func (e *evaluator) theirs(file, src string) []lint.Finding {
 	return f.found
 }
 
-// gatherer takes the errors that go-jsonnet's linter means to print.
-type gatherer struct {
+// findingCollector is an ErrorFormatter that collects the errors that go-jsonnet's
+// linter formats.
+type findingCollector struct {
 	file  string
-	found []lint.Finding
+	found diag.List
 }
 
-func (g *gatherer) Format(err error) string {
+// Format implements jsonnet.ErrorFormatter.
+func (g *findingCollector) Format(err error) string {
 	static, ok := err.(interface{ Loc() ast.LocationRange })
 	if !ok {
 		return ""
@@ -122,43 +128,45 @@ func (g *gatherer) Format(err error) string {
 	if p.File != g.file || !p.Known() {
 		return ""
 	}
-	f := lint.Finding{Rule: "jsonnet", Level: lint.Warning, Position: p, Message: strings.TrimSpace(strings.TrimPrefix(err.Error(), loc.String())),
-		Hint: "go-jsonnet's own linter says so"}
-	if name, is := strings.CutPrefix(f.Message, "Unused variable: "); is {
-		f.Rule, f.Message, f.Hint = "unused-variable", fmt.Sprintf("the local %q is read nowhere", name), "remove it"
+	msg := strings.TrimSpace(strings.TrimPrefix(err.Error(), loc.String()))
+	f := diag.Warningf("jsonnet", "", "%s", msg).WithHint("reported by go-jsonnet's own linter")
+	if name, is := strings.CutPrefix(msg, "Unused variable: "); is {
+		f = diag.Warningf("unused-variable", "", "the local %q is never used", name).WithHint("remove it")
 	}
-	g.found = append(g.found, f)
+	g.found = append(g.found, f.In(p))
 	return ""
 }
 
-func (*gatherer) SetMaxStackTraceSize(int)                 {}
-func (*gatherer) SetColorFormatter(jsonnet.ColorFormatter) {}
+func (*findingCollector) SetMaxStackTraceSize(int)                 {}
+func (*findingCollector) SetColorFormatter(jsonnet.ColorFormatter) {}
 
-// idle lists the fields of a patch that give what the base has already. What is
-// added to (+:) is looked into; a probe tells it from what is put in its place.
-const idle = `local idle(base, full, patch) = std.flatMap(function(f)
+// unusedFields is a Jsonnet function that returns the paths of the fields of a
+// patch that have the same value in the base. Fields added with +: are compared
+// recursively; a probe field distinguishes them from fields that replace.
+const unusedFields = `local unused(base, full, patch) = std.flatMap(function(f)
   if std.startsWith(f, '#') || !std.objectHas(base, f) || !std.objectHas(full, f) then []
   else if base[f] == full[f] then [[f]]
   else if std.isObject(base[f]) && std.isObject(full[f]) && std.objectHasAll(({ [f]: { 'defx-probe': 1 } } + patch)[f], 'defx-probe')
-  then [[f] + p for p in idle(base[f], full[f], patch[f])]
+  then [[f] + p for p in unused(base[f], full[f], patch[f])]
   else [], std.objectFields(patch));
 `
 
-// idleOverrides finds overrides, or fields of them, without effect. One that
-// reads what it overrides cannot be taken apart and is left alone.
-func (e *evaluator) idleOverrides() []lint.Finding {
-	var out []lint.Finding
+// unusedOverrides returns findings for overrides, or fields of them, without
+// effect. An override that reads what it overrides cannot be taken apart and is
+// skipped.
+func (e *evaluator) unusedOverrides() diag.List {
+	var out diag.List
 	var names []string
-	e.askInto("[k for k in std.objectFields(o) if o[k] != null]", &names)
+	e.evalInto("[k for k in std.objectFields(o) if o[k] != null]", &names)
 	for _, name := range names {
 		l, n, _ := strings.Cut(name, "/")
 		var paths [][]string
-		if e.askInto(fmt.Sprintf("%slocal base = lib(%s)[%s]; idle(base, f(%s, %s), o[%s])", idle, quote(l), quote(n), quote(l), quote(n), quote(name)), &paths) != nil {
+		if e.evalInto(fmt.Sprintf("%slocal base = lib(%s)[%s]; unused(base, f(%s, %s), o[%s])", unusedFields, quoteJSON(l), quoteJSON(n), quoteJSON(l), quoteJSON(n), quoteJSON(name)), &paths) != nil {
 			continue
 		}
 		for _, p := range paths {
-			out = append(out, lint.Finding{Rule: lint.UnusedOverride, Level: lint.Warning, Subject: name, Path: append([]string{"overrides", name}, p...),
-				Message: fmt.Sprintf("the override of %s changes nothing: the library says the same", strings.Join(p, ".")), Hint: "remove it"})
+			out = append(out, diag.Warningf(lint.UnusedOverride, name, "the override of %s changes nothing: the library has the same value", strings.Join(p, ".")).
+				At(append([]string{"overrides", name}, p...)...).WithHint("remove it"))
 		}
 	}
 	return out

@@ -15,38 +15,40 @@ import (
 	"github.com/google/go-jsonnet/toolutils"
 )
 
-// Where a value is written is found only when somebody asks: the bodies of all
-// fields of its name are replaced by errors that each bear a number, the value
-// is evaluated, and the number that comes out tells which field it was. So
-// overlays, functions and comprehensions need no rule of their own: evaluation
-// itself decides.
+// The position of a value is found on demand, by evaluation: the body of every
+// field with the value's name is replaced by a mark, an error with a number. The
+// value is evaluated, and the number in the resulting error identifies the field
+// that defines it. So overlays, functions and comprehensions need no rules of
+// their own.
 
-// Locate finds where paths into the entry's value are written, overrides
-// applied. What does not exist is placed at the nearest field around it, at
-// last at the beginning of the entry file.
+// Locate returns the positions where the values at paths into the entry's value
+// are defined, overrides applied. For a path that does not exist it returns the
+// position of the nearest enclosing field, or else the start of the entry file.
 func Locate(ctx context.Context, c Config, paths [][]string) ([]diag.Position, error) {
 	if len(paths) == 0 {
 		return nil, nil
 	}
-	found, err := find(ctx, c, locateRequest{Paths: paths})
-	if _, died := errors.AsType[*dead](err); died { // some import kills whoever reads it: stay in the entry file
-		found, err = find(ctx, c, locateRequest{Paths: paths, Shallow: true})
+	found, err := locateInChild(ctx, c, locateRequest{Paths: paths})
+	if _, died := errors.AsType[*childLimitError](err); died { // an imported file exhausts the limits: look in the entry file only
+		found, err = locateInChild(ctx, c, locateRequest{Paths: paths, Shallow: true})
 	}
-	if _, died := errors.AsType[*dead](err); died {
-		return beginnings(c, paths), nil
+	if _, died := errors.AsType[*childLimitError](err); died {
+		return startOfEntry(c, paths), nil
 	}
 	return found, err
 }
 
-func find(ctx context.Context, c Config, r locateRequest) ([]diag.Position, error) {
-	a, err := spawn(ctx, request{Config: c, Locate: &r})
+// locateInChild locates paths in a child process.
+func locateInChild(ctx context.Context, c Config, r locateRequest) ([]diag.Position, error) {
+	a, err := runChild(ctx, request{Config: c, Locate: &r})
 	if err != nil {
 		return nil, err
 	}
 	return a.Positions, nil
 }
 
-func beginnings(c Config, paths [][]string) []diag.Position {
+// startOfEntry returns the first position of the entry file for each path.
+func startOfEntry(c Config, paths [][]string) []diag.Position {
 	out := make([]diag.Position, len(paths))
 	for i := range out {
 		out[i] = diag.Position{File: c.Entry, Line: 1, Col: 1}
@@ -54,9 +56,10 @@ func beginnings(c Config, paths [][]string) []diag.Position {
 	return out
 }
 
-func locate(c Config, r locateRequest) []diag.Position {
+// answerLocate locates paths in this process.
+func answerLocate(c Config, r locateRequest) []diag.Position {
 	paths := r.Paths
-	out := beginnings(c, paths)
+	out := startOfEntry(c, paths)
 	imp, err := newImporter(c.Root, c.JPath)
 	if err != nil {
 		return out
@@ -65,13 +68,14 @@ func locate(c Config, r locateRequest) []diag.Position {
 	if bad != nil {
 		return out
 	}
-	l := &locator{e: e, fields: map[string][]*field{}, shallow: r.Shallow}
+	l := &locator{e: e, fields: map[string][]*fieldSite{}, shallow: r.Shallow}
 	l.collect("", c.Entry, map[string]bool{})
-	// Each round asks for the paths left, grouped by their last name, and shortens what was not found.
+	// Each pass looks for the remaining paths, grouped by their last name, and
+	// shortens those it did not find by one name.
 	left := map[int][]string{}
 	for i, p := range paths {
 		if l.shallow {
-			p = p[:min(len(p), 2)] // what lies deeper would read the library
+			p = p[:min(len(p), 2)] // deeper paths would read the library
 		}
 		left[i] = p
 	}
@@ -85,13 +89,13 @@ func locate(c Config, r locateRequest) []diag.Position {
 			groups[p[len(p)-1]] = append(groups[p[len(p)-1]], i)
 		}
 		for _, name := range sortedKeys(groups) {
-			l.place(groups[name], left, l.fields[name], paths, out)
+			l.locateGroup(groups[name], left, l.fields[name], paths, out)
 		}
 		rest := make([]int, 0, len(left))
 		for i := range left {
 			rest = append(rest, i)
 		}
-		l.place(rest, left, l.computed, paths, out)
+		l.locateGroup(rest, left, l.computed, paths, out)
 		for i, p := range left {
 			left[i] = p[:len(p)-1]
 		}
@@ -99,23 +103,24 @@ func locate(c Config, r locateRequest) []diag.Position {
 	return out
 }
 
-// maxRounds bounds how often a group of paths is asked for: what is not found by
-// then is placed at the field around it.
-const maxRounds = 12
+// maxPasses limits how often a group of paths is searched. A path not found by
+// then gets the position of the field around it.
+const maxPasses = 12
 
-// place finds paths among marks and takes them off left. Paths of one shape are
-// found together: the first shows which marks stand on its way, the others are
-// asked for at once without these.
-func (l *locator) place(group []int, left map[int][]string, marks []*field, paths [][]string, out []diag.Position) {
+// locateGroup looks for a group of paths among marks and deletes those it found
+// from left. Paths of the same form are found together: the first path shows
+// which marks belong to enclosing fields, and the others are then evaluated in
+// one batch without these marks.
+func (l *locator) locateGroup(group []int, left map[int][]string, marks []*fieldSite, paths [][]string, out []diag.Position) {
 	slices.Sort(group)
-	for round := 0; len(group) > 0 && len(marks) > 0 && round < maxRounds; round++ {
+	for pass := 0; len(group) > 0 && len(marks) > 0 && pass < maxPasses; pass++ {
 		first := group[0]
-		f, onTheWay, ok := l.find(left[first], marks)
+		f, enclosing, ok := l.findField(left[first], marks)
 		if ok {
 			out[first] = f.element(paths[first][len(left[first]):])
 			delete(left, first)
 		}
-		group = l.together(group[1:], left, marks, onTheWay, paths, out)
+		group = l.locateBatch(group[1:], left, marks, enclosing, paths, out)
 	}
 }
 
@@ -128,16 +133,16 @@ func sortedKeys(m map[string][]int) []string {
 	return out
 }
 
-// field is one field of an object in some file.
-type field struct {
-	at   *ast.DesugaredObjectField
+// fieldSite is one field of an object literal in a source file.
+type fieldSite struct {
+	node *ast.DesugaredObjectField
 	body ast.Node
 	pos  diag.Position
 }
 
-// element is the position of an element below a field, as far as its list is
-// written out; else that of the field.
-func (f *field) element(rest []string) diag.Position {
+// element returns the position of an element below the field as far as its list
+// is a literal, else the position of the field.
+func (f *fieldSite) element(rest []string) diag.Position {
 	node := f.body
 	pos := f.pos
 	for _, k := range rest {
@@ -145,23 +150,24 @@ func (f *field) element(rest []string) diag.Position {
 		if err != nil {
 			break
 		}
-		if node = nth(node, i); node == nil || node.Loc() == nil {
+		if node = nthElement(node, i); node == nil || node.Loc() == nil {
 			break
 		}
-		if p := position(*node.Loc()); p.Known() && user(p.File) {
+		if p := position(*node.Loc()); p.Known() && isUserFile(p.File) {
 			pos = p
 		}
 	}
 	return pos
 }
 
-// nth finds an element of a list that is written out, or joined of such.
-func nth(n ast.Node, i int) ast.Node {
+// nthElement returns element i of a list literal, or of lists joined with +; nil
+// if there is none.
+func nthElement(n ast.Node, i int) ast.Node {
 	switch n := n.(type) {
 	case *ast.Local:
-		return nth(n.Body, i)
+		return nthElement(n.Body, i)
 	case *ast.Parens:
-		return nth(n.Inner, i)
+		return nthElement(n.Inner, i)
 	case *ast.Array:
 		if i < len(n.Elements) {
 			return n.Elements[i].Expr
@@ -173,23 +179,24 @@ func nth(n ast.Node, i int) ast.Node {
 		case i < len(left.Elements):
 			return left.Elements[i].Expr
 		default:
-			return nth(n.Right, i-len(left.Elements))
+			return nthElement(n.Right, i-len(left.Elements))
 		}
 	}
 	return nil
 }
 
+// locator finds the fields that define values.
 type locator struct {
 	e        *evaluator
-	fields   map[string][]*field
-	computed []*field
+	fields   map[string][]*fieldSite
+	computed []*fieldSite
 	shallow  bool
 }
 
-// collect finds the fields of a file and of all that it imports.
+// collect records the fields of a file and of all files that it imports.
 func (l *locator) collect(from, file string, seen map[string]bool) {
 	node, place, err := l.e.vm.ImportAST(from, file)
-	if err != nil || seen[place] || !user(place) {
+	if err != nil || seen[place] || !isUserFile(place) {
 		return
 	}
 	seen[place] = true
@@ -205,7 +212,7 @@ func (l *locator) collect(from, file string, seen map[string]bool) {
 			l.collect(place, n.File.Value, seen)
 		case *ast.DesugaredObject:
 			for i := range n.Fields {
-				l.add(&n.Fields[i])
+				l.addField(&n.Fields[i])
 			}
 		}
 		for _, child := range toolutils.Children(n) {
@@ -215,14 +222,15 @@ func (l *locator) collect(from, file string, seen map[string]bool) {
 	walk(node)
 }
 
-func (l *locator) add(at *ast.DesugaredObjectField) {
-	f := &field{at: at, body: at.Body, pos: position(at.LocRange)}
+// addField records a field by its name, or as computed if the name is not a literal.
+func (l *locator) addField(at *ast.DesugaredObjectField) {
+	f := &fieldSite{node: at, body: at.Body, pos: position(at.LocRange)}
 	if !f.pos.Known() {
 		if loc := at.Body.Loc(); loc != nil {
 			f.pos = position(*loc)
 		}
 	}
-	if !f.pos.Known() || !user(f.pos.File) {
+	if !f.pos.Known() || !isUserFile(f.pos.File) {
 		return
 	}
 	if name, ok := at.Name.(*ast.LiteralString); ok {
@@ -232,9 +240,9 @@ func (l *locator) add(at *ast.DesugaredObjectField) {
 	}
 }
 
-// together asks for many paths at once: marks are values here, and one
-// evaluation gives them all. The paths that it could not place are given back.
-func (l *locator) together(group []int, left map[int][]string, marks []*field, without map[int]bool, paths [][]string, out []diag.Position) []int {
+// locateBatch locates many paths in one evaluation, in which marks are strings
+// instead of errors. It returns the paths that it could not locate.
+func (l *locator) locateBatch(group []int, left map[int][]string, marks []*fieldSite, without map[int]bool, paths [][]string, out []diag.Position) []int {
 	if len(group) == 0 {
 		return nil
 	}
@@ -242,11 +250,11 @@ func (l *locator) together(group []int, left map[int][]string, marks []*field, w
 		if without[i] {
 			continue
 		}
-		f.at.Body = &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i), NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
+		f.node.Body = &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i), NodeBase: ast.NodeBase{LocRange: f.node.LocRange}}
 	}
 	defer func() {
 		for _, f := range marks {
-			f.at.Body = f.body
+			f.node.Body = f.body
 		}
 	}()
 	l.e.vm.ExtCode("defx-flush", "null")
@@ -256,7 +264,7 @@ func (l *locator) together(group []int, left map[int][]string, marks []*field, w
 	for _, i := range group {
 		if p := left[i]; len(p) > 1 && p[0] == "libs" && !libs[p[1]] {
 			libs[p[1]] = true
-			fmt.Fprintf(&b, "local lib%d = lib(%s);\n", len(libs), quote(p[1]))
+			fmt.Fprintf(&b, "local lib%d = lib(%s);\n", len(libs), quoteJSON(p[1]))
 		}
 	}
 	number := map[string]int{}
@@ -269,19 +277,19 @@ func (l *locator) together(group []int, left map[int][]string, marks []*field, w
 				number[p[1]] = len(number) + 1
 			}
 			expr = fmt.Sprintf("(local k = %s, x = at(lib%d, %s, 0); if std.objectHas(o, k) then x + o[k] else x)",
-				quote(p[1]+"/"+p[2]), number[p[1]], quote(p[2]))
+				quoteJSON(p[1]+"/"+p[2]), number[p[1]], quoteJSON(p[2]))
 			rest = p[3:]
 		}
-		b.WriteString("s(" + along(expr, rest) + "),\n")
+		b.WriteString("s(" + accessExpression(expr, rest) + "),\n")
 	}
 	b.WriteString("]")
 	var found []string
-	if l.e.askInto(b.String(), &found) != nil || len(found) != len(group) {
+	if l.e.evalInto(b.String(), &found) != nil || len(found) != len(group) {
 		return group
 	}
 	var missing []int
 	for n, i := range group {
-		m := markRE.FindStringSubmatch(found[n])
+		m := trailingMarkRE.FindStringSubmatch(found[n])
 		if m == nil {
 			missing = append(missing, i)
 			continue
@@ -293,13 +301,16 @@ func (l *locator) together(group []int, left map[int][]string, marks []*field, w
 	return missing
 }
 
-// markRE finds a mark at the end: a field with +: appends it to what it extends.
-var markRE = regexp.MustCompile(`defx-position-(\d+)$`)
+// trailingMarkRE matches a mark at the end of a string: a field with +: appends
+// its mark to the string it extends.
+var trailingMarkRE = regexp.MustCompile(`defx-position-(\d+)$`)
 
+// atFunction is a Jsonnet function that returns field k of an object, element i
+// of a list, or null.
 const atFunction = "local at(v, k, i) = if std.isArray(v) then (if i < std.length(v) then v[i]) else if std.isObject(v) && std.objectHasAll(v, k) then v[k];\n"
 
-// along writes the way from an expression through fields and elements.
-func along(expr string, path []string) string {
+// accessExpression returns a Jsonnet expression that follows path from expr.
+func accessExpression(expr string, path []string) string {
 	var b strings.Builder
 	b.WriteString(strings.Repeat("at(", len(path)))
 	b.WriteString(expr)
@@ -308,56 +319,59 @@ func along(expr string, path []string) string {
 		if err != nil {
 			i = 0
 		}
-		fmt.Fprintf(&b, ", %s, %d)", quote(k), i)
+		fmt.Fprintf(&b, ", %s, %d)", quoteJSON(k), i)
 	}
 	return b.String()
 }
 
-var firedRE = regexp.MustCompile(`^defx-position-(\d+)$`)
+// firedMarkRE matches the message of a mark that was evaluated.
+var firedMarkRE = regexp.MustCompile(`^defx-position-(\d+)$`)
 
-// find evaluates a path with marks in the given fields. A mark that a shorter
-// path meets belongs to something on the way, and is taken away.
-func (l *locator) find(path []string, marks []*field) (found *field, onTheWay map[int]bool, ok bool) {
-	onTheWay = map[int]bool{}
+// findField returns the mark that defines the value at path. A mark that is hit
+// by the path without its last name belongs to an enclosing field; it is removed
+// and returned in enclosing.
+func (l *locator) findField(path []string, marks []*fieldSite) (found *fieldSite, enclosing map[int]bool, ok bool) {
+	enclosing = map[int]bool{}
 	for i, f := range marks {
-		f.at.Body = &ast.Error{Expr: &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i)}, NodeBase: ast.NodeBase{LocRange: f.at.LocRange}}
+		f.node.Body = &ast.Error{Expr: &ast.LiteralString{Value: fmt.Sprintf("defx-position-%d", i)}, NodeBase: ast.NodeBase{LocRange: f.node.LocRange}}
 	}
 	defer func() {
 		for _, f := range marks {
-			f.at.Body = f.body
+			f.node.Body = f.body
 		}
 	}()
 	for range len(marks) + 1 {
-		if n, fired := l.fires(path[:len(path)-1]); fired {
-			if onTheWay[n] {
-				return nil, onTheWay, false
+		if n, fired := l.firedMark(path[:len(path)-1]); fired {
+			if enclosing[n] {
+				return nil, enclosing, false
 			}
-			onTheWay[n] = true
-			marks[n].at.Body = marks[n].body
+			enclosing[n] = true
+			marks[n].node.Body = marks[n].body
 			continue
 		}
-		n, fired := l.fires(path)
+		n, fired := l.firedMark(path)
 		if !fired {
-			return nil, onTheWay, false
+			return nil, enclosing, false
 		}
-		return marks[n], onTheWay, true
+		return marks[n], enclosing, true
 	}
-	return nil, onTheWay, false
+	return nil, enclosing, false
 }
 
-// fires evaluates a path as far as its type, and gives the mark that it met.
-func (l *locator) fires(path []string) (int, bool) {
-	l.e.vm.ExtCode("defx-flush", "null") // what was evaluated before knows nothing of the marks
+// firedMark evaluates the type of the value at path and returns the number of
+// the mark that it hit.
+func (l *locator) firedMark(path []string) (int, bool) {
+	l.e.vm.ExtCode("defx-flush", "null") // discards values that were evaluated without the marks
 	expr := "d"
 	switch {
 	case len(path) > 2 && path[0] == "libs":
-		expr = fmt.Sprintf("f(%s, %s)", quote(path[1]), quote(path[2]))
+		expr = fmt.Sprintf("f(%s, %s)", quoteJSON(path[1]), quoteJSON(path[2]))
 		path = path[3:]
 	case len(path) > 1 && path[0] == "libs":
-		expr = "lib(" + quote(path[1]) + ")"
+		expr = "lib(" + quoteJSON(path[1]) + ")"
 		path = path[2:]
 	}
-	node, err := jsonnet.SnippetToAST(driver, head+atFunction+"std.type("+along(expr, path)+")")
+	node, err := jsonnet.SnippetToAST(driver, prelude+atFunction+"std.type("+accessExpression(expr, path)+")")
 	if err != nil {
 		return 0, false
 	}
@@ -369,7 +383,7 @@ func (l *locator) fires(path []string) (int, bool) {
 	if !ok {
 		return 0, false
 	}
-	m := firedRE.FindStringSubmatch(runtime.Msg)
+	m := firedMarkRE.FindStringSubmatch(runtime.Msg)
 	if m == nil {
 		return 0, false
 	}

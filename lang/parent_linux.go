@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// dieWithParent lets no child outlive a killed parent.
+// dieWithParent makes the kernel kill the child when its parent ends.
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }

@@ -4,5 +4,6 @@ package lang
 
 import "os/exec"
 
-// dieWithParent: elsewhere the child ends with its time limit at the latest.
+// dieWithParent does nothing on other systems: the child ends with its time
+// limit at the latest.
 func dieWithParent(*exec.Cmd) {}

@@ -8,49 +8,50 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// maxNesting is how deep brackets may stand in each other. The parser is
-// recursive and cannot be stopped: a file that would exhaust its stack is
-// refused before it sees it, with the position of the bracket too much.
+// maxNesting is how deep brackets may be nested in a source file. The parser is
+// recursive and cannot be stopped, so a file that could exhaust its stack is
+// refused before parsing, with the position of the bracket that exceeds the limit.
 const maxNesting = 1000
 
-const nestingHint = "build deep values by functions instead of writing them out"
+// codeNesting is the code of the error for a file that nests too deep.
+const codeNesting = "source-nesting"
 
-// scan refuses a source file that nests too deeply, or that holds characters
-// that only tokens may have.
-func scan(file, src string) *diag.Error {
+// checkSource refuses a source file that nests too deep, is not UTF-8, or holds
+// characters that are reserved for tokens.
+func checkSource(file, src string) *diag.Error {
 	if i := strings.IndexFunc(src, func(r rune) bool { return r >= 0xe000 && r <= 0xe1ff && token.Reserved(string(r)) }); i >= 0 {
-		return diag.Errorf("", "a character of the private range that defx uses for tokens").In(at(file, src, i)).
-			WithHint("remove it, or write it as \\u escape in a value that does not reach a deployment")
+		return diag.Errorf("", "a character of the private-use range that defx reserves for tokens").In(positionAt(file, src, i)).
+			WithHint("remove it, or write it as a \\u escape in a value that is not part of a deployment")
 	}
-	if i := firstInvalid(src); i >= 0 {
-		return diag.Errorf("", "a byte that is not UTF-8").In(at(file, src, i)).WithHint("save the file as UTF-8")
+	if i := firstInvalidByte(src); i >= 0 {
+		return diag.Errorf("", "a byte sequence that is not valid UTF-8").In(positionAt(file, src, i)).WithHint("save the file as UTF-8")
 	}
-	depth, signs := 0, 0
+	depth, operators := 0, 0
 	for i := 0; i < len(src); {
 		c := src[i]
 		if c == '!' || c == '~' || c == '-' || c == '+' {
-			if signs++; signs > maxNesting {
-				return diag.Errorf("", "more than %d operators follow each other", maxNesting).In(at(file, src, i)).
-					WithHint("two of them cancel each other out")
+			if operators++; operators > maxNesting {
+				return diag.Errorf("", "more than %d operators in a row", maxNesting).In(positionAt(file, src, i)).
+					WithHint("remove pairs of operators that cancel each other out")
 			}
 		} else if c != ' ' && c != '\n' {
-			signs = 0
+			operators = 0
 		}
 		switch {
 		case c == '#' || strings.HasPrefix(src[i:], "//"):
-			i = after(src, i, "\n")
+			i = indexAfter(src, i, "\n")
 		case strings.HasPrefix(src[i:], "/*"):
-			i = after(src, i+2, "*/")
+			i = indexAfter(src, i+2, "*/")
 		case strings.HasPrefix(src[i:], "|||"):
-			i = textBlock(src, i)
+			i = skipTextBlock(src, i)
 		case c == '@' && i+1 < len(src) && (src[i+1] == '"' || src[i+1] == '\''):
-			i = verbatim(src, i+1)
+			i = skipVerbatim(src, i+1)
 		case c == '"' || c == '\'':
-			i = quoted(src, i)
+			i = skipQuoted(src, i)
 		case c == '(' || c == '[' || c == '{':
 			if depth++; depth > maxNesting {
-				return diag.Errorf("", "brackets are nested more than %d deep", maxNesting).In(at(file, src, i)).
-					WithHint(nestingHint)
+				return diag.Errorf("", "brackets are nested more than %d deep", maxNesting).WithCode(codeNesting).In(positionAt(file, src, i)).
+					WithHint("build deep values with functions instead of literals")
 			}
 			i++
 		case c == ')' || c == ']' || c == '}':
@@ -63,21 +64,22 @@ func scan(file, src string) *diag.Error {
 	return nil
 }
 
-// at is the position of byte i. Columns count bytes, as go-jsonnet's do.
-func at(file, src string, i int) diag.Position {
+// positionAt returns the position of byte i. Columns count bytes, as in go-jsonnet.
+func positionAt(file, src string, i int) diag.Position {
 	before := src[:i]
 	return diag.Position{File: file, Line: 1 + strings.Count(before, "\n"), Col: i - strings.LastIndexByte(before, '\n')}
 }
 
-// after is the index behind the next end, or the length.
-func after(src string, i int, end string) int {
+// indexAfter returns the index after the next occurrence of end, or the length of src.
+func indexAfter(src string, i int, end string) int {
 	if j := strings.Index(src[i:], end); j >= 0 {
 		return i + j + len(end)
 	}
 	return len(src)
 }
 
-func quoted(src string, i int) int {
+// skipQuoted returns the index after the quoted string that begins at i.
+func skipQuoted(src string, i int) int {
 	q := src[i]
 	for i++; i < len(src); i++ {
 		switch src[i] {
@@ -90,8 +92,9 @@ func quoted(src string, i int) int {
 	return len(src)
 }
 
-// verbatim strings end at their quote; a doubled quote stands for itself.
-func verbatim(src string, i int) int {
+// skipVerbatim returns the index after the verbatim string whose opening quote
+// is at i. A doubled quote inside it is a literal quote.
+func skipVerbatim(src string, i int) int {
 	q := src[i]
 	for i++; i < len(src); i++ {
 		if src[i] == q {
@@ -105,9 +108,10 @@ func verbatim(src string, i int) int {
 	return len(src)
 }
 
-// textBlock ends at ||| that is less indented than its first line.
-func textBlock(src string, i int) int {
-	i = after(src, i, "\n")
+// skipTextBlock returns the index after the text block that begins at i. The
+// block ends at a ||| that is indented less than its first line.
+func skipTextBlock(src string, i int) int {
+	i = indexAfter(src, i, "\n")
 	for i < len(src) && src[i] == '\n' {
 		i++
 	}
@@ -117,7 +121,7 @@ func textBlock(src string, i int) int {
 	}
 	indent := src[i : i+n]
 	for i < len(src) {
-		line := src[i:after(src, i, "\n")]
+		line := src[i:indexAfter(src, i, "\n")]
 		if !strings.HasPrefix(line, indent) && strings.TrimSpace(line) != "" || n == 0 {
 			if j := strings.Index(line, "|||"); j >= 0 {
 				return i + j + 3
@@ -129,9 +133,9 @@ func textBlock(src string, i int) int {
 	return len(src)
 }
 
-// firstInvalid is the place of the first byte that is not UTF-8, or -1. The
-// parser would replace it without a word.
-func firstInvalid(src string) int {
+// firstInvalidByte returns the index of the first byte that is not UTF-8, or -1.
+// The parser would silently replace it.
+func firstInvalidByte(src string) int {
 	for i, r := range src {
 		if r == utf8.RuneError {
 			if _, n := utf8.DecodeRuneInString(src[i:]); n == 1 {

@@ -14,8 +14,9 @@ import (
 	"github.com/google/go-jsonnet/ast"
 )
 
-// newVM makes every VM that there is. What fails in an eager one has to be
-// asked of a careful one, which alone fails as the user's program does.
+// newVM returns a VM with the native functions of defx. A fast VM may fail where
+// a strict one does not, or with another message, so a query that fails in a
+// fast VM has to be repeated in a strict one.
 func newVM(i jsonnet.Importer, eager bool) *jsonnet.VM {
 	vm := jsonnet.MakeVM()
 	native.Install(vm, eager)
@@ -32,12 +33,13 @@ func newVM(i jsonnet.Importer, eager bool) *jsonnet.VM {
 	return vm
 }
 
-func texts(args []any) ([]string, error) {
+// stringArgs returns arguments of a native function that must be strings without tokens.
+func stringArgs(args []any) ([]string, error) {
 	out := make([]string, len(args))
 	for i, a := range args {
 		s, ok := a.(string)
 		if !ok {
-			return nil, fmt.Errorf("a name is needed as text, not %v", a)
+			return nil, fmt.Errorf("a name must be a string, not %v", a)
 		}
 		if token.Reserved(s) {
 			return nil, errors.New("a token cannot be named by another token")
@@ -47,23 +49,24 @@ func texts(args []any) ([]string, error) {
 	return out, nil
 }
 
-// nativeToken makes a token that is a kind and a name.
+// nativeToken returns an encoded token of a kind and a name.
 func nativeToken(args []any) (any, error) {
-	a, err := texts(args)
+	a, err := stringArgs(args)
 	if err != nil {
 		return nil, err
 	}
 	return token.Encode(token.Token{Kind: token.Kind(a[0]), Name: a[1]}), nil
 }
 
-// nativeRead makes a token that reads a field of what the library calls of: its
-// kind, its name, and whether only the reader's machine counts.
+// nativeRead returns an encoded token that reads a field of a reference. The
+// first argument describes the reference: its kind, its name, and whether only
+// replicas on the reader's machine count.
 func nativeRead(args []any) (any, error) {
 	of, _ := args[0].([]any)
 	if len(of) != 3 {
-		return nil, errors.New("nothing is known of what is read")
+		return nil, errors.New("the reference must be [kind, name, here]")
 	}
-	a, err := texts([]any{of[0], of[1], args[1], args[2]})
+	a, err := stringArgs([]any{of[0], of[1], args[1], args[2]})
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +74,7 @@ func nativeRead(args []any) (any, error) {
 	t.Here, _ = of[2].(bool)
 	if body := args[3]; body != nil {
 		if _, isText := body.(string); t.Field == "join" && !isText {
-			return nil, errors.New("join: the function must give a text; each takes any value")
+			return nil, errors.New("join: the function must return a string; each accepts any value" + hintMark + "function(r) r.host + ':' + r.port('name') returns a string")
 		}
 		var bad error
 		doc := token.NewDoc(body, nil, func(path []string, err error) { bad = err })
@@ -80,16 +83,17 @@ func nativeRead(args []any) (any, error) {
 		}
 		t = t.WithBody(doc)
 	} else if t.Set() {
-		return nil, fmt.Errorf("%s: the function gave null", t.Field)
+		return nil, fmt.Errorf("%s: the function returned null", t.Field)
 	}
 	return token.Encode(t), nil
 }
 
-// nativeArtifact makes a path that is relative to the file that names it
-// relative to the root: from is the embedded library's place for that file's
-// folder. An address is taken as it is, with the sum of what lies there.
+// nativeArtifact returns an artifact token. A relative path is resolved against
+// the file that names it: the first argument is the place of the embedded
+// library as imported by that file, see embeddedPrefix. A URL is kept as it is
+// and needs the SHA-256 sum of its content.
 func nativeArtifact(args []any) (any, error) {
-	a, err := texts(args[:2])
+	a, err := stringArgs(args[:2])
 	if err != nil {
 		return nil, err
 	}
@@ -97,25 +101,26 @@ func nativeArtifact(args []any) (any, error) {
 	if scheme, _, ok := strings.Cut(a[1], "://"); ok {
 		u, err := url.Parse(a[1])
 		if err != nil || scheme != "https" && scheme != "http" || u.Host == "" || u.User != nil {
-			return nil, fmt.Errorf("defx.artifact: %q is no address that content can be fetched from"+hintMark+"https://HOST/PATH, without a password", a[1])
+			return nil, fmt.Errorf("defx.artifact: %q is not a URL that can be fetched"+hintMark+"https://HOST/PATH, without a password", a[1])
 		}
 		if name := path.Base(u.Path); name == "." || name == "/" {
-			return nil, fmt.Errorf("defx.artifact: %q names no file"+hintMark+"the last part of the path becomes the file's name", a[1])
+			return nil, fmt.Errorf("defx.artifact: %q does not name a file"+hintMark+"the last part of the path becomes the file's name", a[1])
 		}
 		sum, _ := args[2].(string)
-		if t.Arg = strings.TrimPrefix(sum, "sha256:"); !sumRE.MatchString(t.Arg) {
-			return nil, fmt.Errorf("defx.artifact: what lies at %q is known by its sum alone"+hintMark+"defx.artifact('%s', sha256='…'): the 64 hexadecimal digits that sha256sum prints", a[1], a[1])
+		if t.Arg = strings.TrimPrefix(sum, "sha256:"); !sha256RE.MatchString(t.Arg) {
+			return nil, fmt.Errorf("defx.artifact: %q needs the SHA-256 sum of its content"+hintMark+"defx.artifact('%s', sha256='…'): the 64 hexadecimal digits that sha256sum prints", a[1], a[1])
 		}
 		return token.Encode(t), nil
 	}
 	if args[2] != nil {
-		return nil, fmt.Errorf("defx.artifact: %q lies here, and its sum is known without being said"+hintMark+"leave sha256 out; defx lock keeps it", a[1])
+		return nil, fmt.Errorf("defx.artifact: %q is a local path, so sha256 is not allowed"+hintMark+"remove sha256; defx lock records the digest", a[1])
 	}
 	if !path.IsAbs(t.Name) {
-		t.Name = path.Join(path.Dir(strings.TrimPrefix(a[0], embedded)), t.Name)
+		t.Name = path.Join(path.Dir(strings.TrimPrefix(a[0], embeddedPrefix)), t.Name)
 	}
 	t.Name = path.Clean(t.Name)
 	return token.Encode(t), nil
 }
 
-var sumRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+// sha256RE matches a SHA-256 sum in hexadecimal digits.
+var sha256RE = regexp.MustCompile(`^[0-9a-f]{64}$`)

@@ -1,6 +1,7 @@
-// Package lib holds the Jsonnet library that every deployment imports as
-// defx/v1.libsonnet. It is embedded, so that evaluation needs nothing but the
-// program itself.
+// Package lib embeds the Jsonnet library that deployments import as
+// defx/v1.libsonnet, so that evaluation needs no file but the program itself.
+//
+// It knows file names. It refuses to know Jsonnet.
 package lib
 
 import (
@@ -11,10 +12,10 @@ import (
 //go:embed defx
 var files embed.FS
 
-// Prefix begins the import path of every embedded file.
+// Prefix is the first part of the import path of every embedded file.
 const Prefix = "defx/"
 
-// Read gives an embedded file by its import path, such as "defx/v1.libsonnet".
+// Read returns an embedded file by its import path, such as "defx/v1.libsonnet".
 func Read(path string) ([]byte, bool) {
 	if !strings.HasPrefix(path, Prefix) {
 		return nil, false
@@ -23,11 +24,11 @@ func Read(path string) ([]byte, bool) {
 	return raw, err == nil
 }
 
-// Names lists the import paths of all embedded files, sorted.
+// Names returns the import paths of all embedded files, sorted.
 func Names() []string {
 	entries, err := files.ReadDir("defx")
 	if err != nil {
-		panic(err) // the folder is embedded
+		panic(err) // the directory is embedded
 	}
 	var out []string
 	for _, e := range entries {

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-jsonnet/formatter"
 )
 
-func TestEveryFileIsFormatted(t *testing.T) {
+func TestFiles_AreFormatted(t *testing.T) {
 	for _, name := range lib.Names() {
 		raw, err := os.ReadFile(name)
 		if err != nil {
@@ -19,17 +19,17 @@ func TestEveryFileIsFormatted(t *testing.T) {
 			t.Fatal(err)
 		}
 		if string(raw) != want {
-			t.Errorf("%s is not in the form of jsonnetfmt", name)
+			t.Errorf("%s is not formatted with jsonnetfmt", name)
 		}
 	}
 }
 
-func TestOnlyThePrefixIsEmbedded(t *testing.T) {
+func TestRead_OnlyEmbeddedFiles(t *testing.T) {
 	if _, ok := lib.Read("v1.libsonnet"); ok {
 		t.Error("a file without the prefix was found")
 	}
 	if _, ok := lib.Read("defx/../lib.go"); ok {
-		t.Error("a path leads out of the embedded folder")
+		t.Error("a file outside the embedded directory was found")
 	}
 	if raw, ok := lib.Read("defx/v1.libsonnet"); !ok || len(raw) == 0 {
 		t.Error("defx/v1.libsonnet is missing")

@@ -6,17 +6,28 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/lang/lint"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 )
 
 // linted is what lint prints as JSON.
 type linted struct {
-	APIVersion string         `json:"apiVersion"`
-	Kind       string         `json:"kind"` // "Lint"
-	Findings   []lint.Finding `json:"findings"`
-	Errors     int            `json:"errors"`
-	Warnings   int            `json:"warnings"`
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"` // "Lint"
+	Findings   []finding `json:"findings"`
+	Errors     int       `json:"errors"`
+	Warnings   int       `json:"warnings"`
+}
+
+// finding is one diagnostic in the JSON form of lint.
+type finding struct {
+	Rule     string        `json:"rule"`
+	Level    string        `json:"level"` // "error" or "warning"
+	Position diag.Position `json:"position"`
+	Subject  string        `json:"subject,omitempty"` // lib/name, if it is about one
+	Path     []string      `json:"path,omitempty"`    // path of the value in the entry's value, if known
+	Message  string        `json:"message"`
+	Hint     string        `json:"hint,omitempty"`
 }
 
 func lintCommand(o *options) *cobra.Command {
@@ -51,14 +62,14 @@ above a place silences it; without RULE, all that is found there.
 			if err != nil {
 				return err
 			}
-			doc := linted{APIVersion: "defx/v1", Kind: "Lint", Findings: []lint.Finding{}}
+			doc := linted{APIVersion: "defx/v1", Kind: "Lint", Findings: []finding{}}
 			found, err := p.Lint(cmd.Context(), d)
 			if err != nil {
 				return err
 			}
-			doc.Findings = append(doc.Findings, found...)
 			for _, f := range found {
-				if f.Level == lint.Error {
+				doc.Findings = append(doc.Findings, finding{f.Code, f.Severity.String(), f.Pos, f.Subject, f.Path, f.Msg, f.Hint})
+				if f.Severity == diag.SeverityError {
 					doc.Errors++
 				} else {
 					doc.Warnings++
@@ -89,7 +100,7 @@ func (doc linted) print(d *project.Desired) {
 	s := styleFor(os.Stdout, colorFlag)
 	for _, f := range doc.Findings {
 		level := s.yellow(f.Level)
-		if f.Level == lint.Error {
+		if f.Level == diag.SeverityError.String() {
 			level = s.red(f.Level)
 		}
 		subject := ""

@@ -23,7 +23,7 @@ func TestGraph(t *testing.T) {
 		"nothing":             {graph.Spec{}, graph.Place{}, ""},
 		"a password":          {graph.Spec{Env: map[string]token.Text{"DB_PASSWORD": token.Lit("hunter2")}}, graph.Place{}, "secret-in-clear env.DB_PASSWORD"},
 		"an api key":          {graph.Spec{Env: map[string]token.Text{"STRIPE_API_KEY": token.Lit("k")}}, graph.Place{}, "secret-in-clear env.STRIPE_API_KEY"},
-		"where a password is": {graph.Spec{Env: map[string]token.Text{"DB_PASSWORD_FILE": token.Lit("x"), "TOKEN": token.Lit("/run/t"), "TOKEN_TTL": token.Lit("5m"), "SECRET": token.Lit(""), "USE_TOKEN": token.Lit("true"), "TOKENIZER": token.Lit("bpe")}}, graph.Place{}, ""},
+		"path of a password":  {graph.Spec{Env: map[string]token.Text{"DB_PASSWORD_FILE": token.Lit("x"), "TOKEN": token.Lit("/run/t"), "TOKEN_TTL": token.Lit("5m"), "SECRET": token.Lit(""), "USE_TOKEN": token.Lit("true"), "TOKENIZER": token.Lit("bpe")}}, graph.Place{}, ""},
 		"a password in a url": {graph.Spec{Env: lit("postgres://u:p@h/db")}, graph.Place{}, "secret-in-clear env.X"},
 		"a token in a url":    {graph.Spec{Env: map[string]token.Text{"X": secret}}, graph.Place{}, ""},
 		"a user in a url":     {graph.Spec{Env: lit("ssh://git@h:22/x")}, graph.Place{}, ""},
@@ -37,9 +37,9 @@ func TestGraph(t *testing.T) {
 		"a digest":            {graph.Spec{Image: "nginx@sha256:00"}, graph.Place{}, ""},
 		"a port":              {graph.Spec{Ports: port}, graph.Place{}, "no-readiness b.service"},
 		"ready":               {graph.Spec{Ports: port, Ready: ready}, graph.Place{}, ""},
-		"on time":             {graph.Spec{Ports: port, Schedule: &graph.Schedule{Every: "1h"}}, graph.Place{}, ""},
+		"scheduled":           {graph.Spec{Ports: port, Schedule: &graph.Schedule{Every: "1h"}}, graph.Place{}, ""},
 		"except":              {graph.Spec{}, graph.Place{Except: []string{"m1", "m9"}}, "unknown-machine except.1"},
-		"except by default":   {graph.Spec{}, graph.Place{Except: []string{"gone"}}, "unknown-machine except.0"},
+		"default exception":   {graph.Spec{}, graph.Place{Except: []string{"gone"}}, "unknown-machine except.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := []string{"libs", "l", "b"}
@@ -47,11 +47,11 @@ func TestGraph(t *testing.T) {
 			g := &graph.Graph{Services: []*graph.Service{s}, Machines: []*graph.Machine{{Name: "m1"}}}
 			var got []string
 			for _, f := range lint.Graph(lint.Input{Graph: g, Deployment: json.RawMessage(`{"defaults":{"place":{"except":["gone"]}}}`)}) {
-				got = append(got, f.Rule+" "+strings.Join(f.Path[len(f.Path)-2:], "."))
-				if f.Hint == "" || f.Subject != "l/b" || strings.Contains(f.Message, "hunter2") {
+				got = append(got, f.Code+" "+strings.Join(f.Path[len(f.Path)-2:], "."))
+				if f.Hint == "" || f.Subject != "l/b" || strings.Contains(f.Error(), "hunter2") {
 					t.Errorf("%+v", f)
 				}
-				if name == "except by default" && f.Path[0] != "defaults" {
+				if name == "default exception" && f.Path[0] != "defaults" {
 					t.Error(f.Path)
 				}
 			}

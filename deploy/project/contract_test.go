@@ -241,7 +241,7 @@ func TestTransformsChangeEachAndAll(t *testing.T) {
 func TestABrokenTransformFailsTheRun(t *testing.T) {
 	for text, want := range map[string]string{
 		"[{ each: function(f) f.nothing }]": "defx.jsonnet:2:47: transform 0: ",
-		"[{ each: 3 }]":                     "{ each: function(f) … } or { all: function(map) … } is needed",
+		"[{ each: 3 }]":                     "{ each: function(f) … } or { all: function(map) … }",
 		"3":                                 "a list of { each: function }",
 		"[{ all: function(m) 3 }]":          "all must give an object",
 		"[{ all: function(m) { x: m['etcd/etcd'] } }]": `"x" is no name of a functionality`,

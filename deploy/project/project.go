@@ -804,7 +804,7 @@ func (p *Project) sharpen(pos diag.Position, word string) diag.Position {
 
 // Lint looks for what is legal and wrong, in the source and in what it gives.
 // What the line above a place silences is left out.
-func (p *Project) Lint(ctx context.Context, d *Desired) ([]lint.Finding, error) {
+func (p *Project) Lint(ctx context.Context, d *Desired) (diag.List, error) {
 	found, err := lang.Lint(ctx, p.Config)
 	if err != nil {
 		return nil, err
@@ -812,29 +812,29 @@ func (p *Project) Lint(ctx context.Context, d *Desired) ([]lint.Finding, error) 
 	found = append(found, graphlint.Graph(graphlint.Input{Graph: d.Graph, Deployment: d.Entry})...)
 	paths := make([][]string, len(found))
 	for i, f := range found {
-		if !f.Position.Known() {
+		if !f.Pos.Known() {
 			paths[i] = f.Path
 		}
 	}
 	for i, pos := range p.positions(ctx, paths) {
 		if paths[i] != nil {
-			found[i].Position = pos
+			found[i].Pos = pos
 		}
 	}
 	sources := map[string]string{}
-	return slices.DeleteFunc(lint.Sort(found), func(f lint.Finding) bool {
-		src, read := sources[f.Position.File]
+	return slices.DeleteFunc(lint.Sort(found), func(f *diag.Error) bool {
+		src, read := sources[f.Pos.File]
 		if !read {
-			name := filepath.FromSlash(f.Position.File)
+			name := filepath.FromSlash(f.Pos.File)
 			if !filepath.IsAbs(name) {
 				name = filepath.Join(p.Config.Root, name)
 			}
 			raw, _ := os.ReadFile(name) // without its text nothing is silenced
 			src = string(raw)
-			sources[f.Position.File] = src
+			sources[f.Pos.File] = src
 		}
 		// What depends on the environment may well be idle in one of them.
-		return lint.IsSilenced(src, f) || f.Rule == lint.UnusedOverride && !lint.IsConstant(src, f.Position)
+		return lint.IsSilenced(src, f) || f.Code == lint.UnusedOverride && !lint.IsConstant(src, f.Pos)
 	}), nil
 }
 

@@ -1,15 +1,18 @@
-// Package diag is the one error type that users see: where in the data, where
-// in the source, what, why, and what to do about it.
+// Package diag is the one type for errors, warnings and notes that users see:
+// what is wrong, where in the data and in the source, and what to do about it.
 //
-// It knows how an error is written and how a list of them is ordered. It
-// refuses to know who found it. Invariant: the text of an Error never carries
-// a value of a secret, because it is never handed one.
+// It knows how a diagnostic is written, encoded and ordered. It refuses to know
+// who reports it. Invariant: the text of a diagnostic never has the value of a
+// secret, because it never gets one; a diagnostic about a secret in the source is
+// marked Sensitive, and its source line is not quoted.
 package diag
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -21,10 +24,10 @@ type Position struct {
 	Col  int
 }
 
-// Known tells whether the position names a line.
+// Known reports whether the position has a line.
 func (p Position) Known() bool { return p.Line > 0 }
 
-// String gives "file:line:col", the file alone if the line is unknown, or "".
+// String returns "file:line:col", the file alone if the line is unknown, or "".
 func (p Position) String() string {
 	if !p.Known() {
 		return p.File
@@ -32,48 +35,121 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
 }
 
-// MarshalText writes the form of String.
-func (p Position) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+// Compare orders positions by file, line and column.
+func (p Position) Compare(q Position) int {
+	return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Col, q.Col))
+}
 
-// UnmarshalText reads the form of String. What does not end in two numbers is a file.
+// MarshalText returns the form of String. The name of a file that itself looks
+// like a position is followed by ":0:0".
+func (p Position) MarshalText() ([]byte, error) {
+	s := p.String()
+	if _, looksKnown := parsePosition(p.File); looksKnown && !p.Known() {
+		s += ":0:0"
+	}
+	return []byte(s), nil
+}
+
+// UnmarshalText parses the form of MarshalText. A text that does not end in two
+// numbers is the name of a file.
 func (p *Position) UnmarshalText(b []byte) error {
-	s := string(b)
-	*p = Position{File: s}
-	j := strings.LastIndexByte(s, ':')
-	if j < 0 {
-		return nil
-	}
-	i := strings.LastIndexByte(s[:j], ':')
-	if i < 0 {
-		return nil
-	}
-	var line, col int
-	if _, err := fmt.Sscanf(s[i:], ":%d:%d", &line, &col); err == nil {
-		*p = Position{File: s[:i], Line: line, Col: col}
-	}
+	*p, _ = parsePosition(string(b))
 	return nil
 }
 
-// Frame is one step of the road from the entry file to an error.
+func parsePosition(s string) (Position, bool) {
+	rest, col, ok := cutNumber(s)
+	if !ok {
+		return Position{File: s}, false
+	}
+	file, line, ok := cutNumber(rest)
+	if !ok {
+		return Position{File: s}, false
+	}
+	return Position{File: file, Line: line, Col: col}, true
+}
+
+// cutNumber separates ":N" from the end of s.
+func cutNumber(s string) (before string, n int, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return s, 0, false
+	}
+	v, err := strconv.ParseUint(s[i+1:], 10, 31)
+	return s[:i], int(v), err == nil
+}
+
+// Severity is how serious a diagnostic is. The zero value is SeverityError.
+type Severity uint8
+
+const (
+	SeverityError   Severity = iota // what was asked for cannot be done
+	SeverityWarning                 // it can be done, but is probably not intended
+	SeverityNote                    // for information
+)
+
+var severities = [...]string{"error", "warning", "note"}
+
+// String returns "error", "warning" or "note".
+func (s Severity) String() string {
+	if int(s) < len(severities) {
+		return severities[s]
+	}
+	return fmt.Sprintf("severity %d", s)
+}
+
+// MarshalText returns the form of String.
+func (s Severity) MarshalText() ([]byte, error) {
+	if int(s) >= len(severities) {
+		return nil, fmt.Errorf("unknown %v", s)
+	}
+	return []byte(s.String()), nil
+}
+
+// UnmarshalText parses the form of String.
+func (s *Severity) UnmarshalText(b []byte) error {
+	i := slices.Index(severities[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("unknown severity %q", b)
+	}
+	*s = Severity(i)
+	return nil
+}
+
+// Frame is one step on the way from the entry file to an error.
 type Frame struct {
 	What string   `json:"what"` // "imported from", "called from"
-	Pos  Position `json:"position"`
+	Pos  Position `json:"position,omitzero"`
 }
 
-// Error is an error a user can act on.
+// Place is a further position of a diagnostic, with its role.
+type Place struct {
+	Label string   `json:"label"`             // such as "also claimed here"
+	Path  []string `json:"path,omitempty"`    // path of the value in the entry's value; nil if none
+	Pos   Position `json:"position,omitzero"` // set later from Path if unknown
+}
+
+// Error is a diagnostic: an error, warning or note that a user can act on.
 type Error struct {
-	Word    string   // the user's word that is at fault, if it stands somewhere inside the value
-	Because string   // the name of what is at fault instead, if this only follows from it
-	Subject string   // what it is about: "hydra/hydra-web", "library hydra", "machine web1"; may be empty
-	Path    []string // the way to the value inside the entry's value, e.g. libs, hydra, hydra-web, service, prots; nil if none
-	Pos     Position // where to mend it; filled later from Path when unknown
-	Msg     string   // lower case, values quoted, no full stop
-	Hint    string   // what to do next; may be empty
-	Trace   []Frame  // innermost first
-	Cause   error    `json:"-"` // may be nil
+	Severity Severity `json:"severity"`
+	Code     string   `json:"code,omitempty"`      // identifies the kind of diagnostic for programs and lint rules; may be empty
+	Subject  string   `json:"subject,omitempty"`   // what it is about: "hydra/hydra-web", "library hydra", "machine web1"; may be empty
+	Path     []string `json:"path,omitempty"`      // path of the value in the entry's value, such as libs, hydra, hydra-web, service; nil if none
+	Pos      Position `json:"position,omitzero"`   // where to fix it; set later from Path if unknown
+	Msg      string   `json:"summary"`             // one line in lower case, values quoted, no full stop
+	Detail   string   `json:"detail,omitempty"`    // more text, in lines; may be empty
+	Places   []Place  `json:"places,omitempty"`    // other positions that contribute
+	Trace    []Frame  `json:"trace,omitempty"`     // innermost first
+	Hint     string   `json:"hint,omitempty"`      // what to do next; may be empty
+	Word     string   `json:"name,omitempty"`      // the name at fault, quoted inside the value; narrows Pos to its line
+	Because  string   `json:"causedBy,omitempty"`  // the functionality whose error causes this one; "" if this is a root cause
+	Secret   bool     `json:"sensitive,omitempty"` // the source line may contain a secret: see Sensitive
+
+	Cause error `json:"-"` // may be nil; not encoded
 }
 
-// Errorf makes an Error about subject.
+// Errorf returns an error about subject. Its cause is the last argument that is
+// an error.
 func Errorf(subject, format string, args ...any) *Error {
 	e := &Error{Subject: subject, Msg: fmt.Sprintf(format, args...)}
 	for _, a := range args {
@@ -84,13 +160,47 @@ func Errorf(subject, format string, args ...any) *Error {
 	return e
 }
 
-// At returns e with its path in the entry's value.
+// Warningf is like Errorf and returns a warning with a code.
+func Warningf(code, subject, format string, args ...any) *Error {
+	return Errorf(subject, format, args...).WithSeverity(SeverityWarning).WithCode(code)
+}
+
+// Notef is like Errorf and returns a note with a code.
+func Notef(code, subject, format string, args ...any) *Error {
+	return Errorf(subject, format, args...).WithSeverity(SeverityNote).WithCode(code)
+}
+
+// WithSeverity sets the severity and returns e.
+func (e *Error) WithSeverity(s Severity) *Error { e.Severity = s; return e }
+
+// WithCode sets the code and returns e.
+func (e *Error) WithCode(code string) *Error { e.Code = code; return e }
+
+// At sets the path in the entry's value and returns e.
 func (e *Error) At(path ...string) *Error { e.Path = slices.Clone(path); return e }
 
-// In returns e with its position.
+// In sets the position and returns e.
 func (e *Error) In(p Position) *Error { e.Pos = p; return e }
 
-// WithHint returns e with a hint; an empty one changes nothing.
+// Also adds another position, such as "also claimed here", and returns e.
+func (e *Error) Also(label string, p Position) *Error {
+	e.Places = append(e.Places, Place{Label: label, Pos: p})
+	return e
+}
+
+// AlsoAt adds another position by its path in the entry's value and returns e.
+func (e *Error) AlsoAt(label string, path ...string) *Error {
+	e.Places = append(e.Places, Place{Label: label, Path: slices.Clone(path)})
+	return e
+}
+
+// WithDetail sets the detail and returns e.
+func (e *Error) WithDetail(format string, args ...any) *Error {
+	e.Detail = fmt.Sprintf(format, args...)
+	return e
+}
+
+// WithHint sets the hint and returns e; an empty format changes nothing.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	if format != "" {
 		e.Hint = fmt.Sprintf(format, args...)
@@ -98,51 +208,46 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 	return e
 }
 
-// Unwrap gives the cause.
+// Sensitive marks e as being about a value in the source that may be a secret,
+// so that Render does not quote the line, and returns e.
+func (e *Error) Sensitive() *Error { e.Secret = true; return e }
+
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Headline is the first line: place, subject, message.
-func (e *Error) Headline() string {
-	var b strings.Builder
-	if p := e.Pos.String(); p != "" {
-		b.WriteString(p + ": ")
+// HasCode reports whether err is or wraps a diagnostic with a code.
+func HasCode(err error, code string) bool {
+	for err != nil {
+		if e, ok := err.(*Error); ok && e.Code == code {
+			return true
+		}
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			return slices.ContainsFunc(many.Unwrap(), func(e error) bool { return HasCode(e, code) })
+		}
+		err = errors.Unwrap(err)
 	}
-	if e.Subject != "" {
-		b.WriteString(e.Subject + ": ")
-	}
-	b.WriteString(e.Msg)
-	return b.String()
+	return false
 }
 
-// Error gives the whole text: the headline, then the road, then the hint, each
-// on an indented line of its own.
-func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(e.Headline())
-	for _, f := range e.Trace {
-		b.WriteString("\n    " + f.What + " " + f.Pos.String())
-	}
-	if e.Hint != "" {
-		b.WriteString("\n    hint: " + e.Hint)
-	}
-	return b.String()
-}
-
-// List is a set of errors of one run. It is an error itself when not empty.
+// List is the diagnostics of one run. It is an error itself if it is not empty.
 type List []*Error
 
-// Sort orders by position, then subject, then message, and drops repetitions.
+// HasErrors reports whether the list has a diagnostic of severity error.
+func (l List) HasErrors() bool {
+	return slices.ContainsFunc(l, func(e *Error) bool { return e.Severity == SeverityError })
+}
+
+// Sort sorts by position, subject, code and message, and drops repetitions.
 func (l List) Sort() List {
 	slices.SortStableFunc(l, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line),
-			cmp.Compare(a.Pos.Col, b.Pos.Col), cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Msg, b.Msg))
+		return cmp.Or(a.Pos.Compare(b.Pos), cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Msg, b.Msg))
 	})
 	return slices.CompactFunc(l, func(a, b *Error) bool {
-		return a.Pos == b.Pos && a.Subject == b.Subject && a.Msg == b.Msg
+		return a.Pos == b.Pos && a.Subject == b.Subject && a.Code == b.Code && a.Msg == b.Msg
 	})
 }
 
-// Error joins the errors, each on lines of its own.
+// Error returns the texts of all diagnostics, each on lines of its own.
 func (l List) Error() string {
 	parts := make([]string, len(l))
 	for i, e := range l {
@@ -151,7 +256,7 @@ func (l List) Error() string {
 	return strings.Join(parts, "\n")
 }
 
-// Unwrap gives the errors for errors.As.
+// Unwrap returns the diagnostics for errors.Is and errors.As.
 func (l List) Unwrap() []error {
 	out := make([]error, len(l))
 	for i, e := range l {
@@ -160,48 +265,34 @@ func (l List) Unwrap() []error {
 	return out
 }
 
-// Err is nil for an empty list.
+// Err returns the sorted list as an error, or nil if no diagnostic is an error.
 func (l List) Err() error {
-	if len(l) == 0 {
+	if !l.HasErrors() {
 		return nil
 	}
 	return l.Sort()
 }
 
-// Suggest gives `did you mean "x"?` for the candidate nearest to name, or ""
-// if none is near (at most a third of the letters differ).
-func Suggest(name string, candidates []string) string {
-	best, dist := "", 1+max(len(name), 3)/3
-	for _, c := range candidates {
-		if d := distance(name, c); d < dist || d == dist && best != "" && c < best {
-			best, dist = c, d
+// Locate sets the unknown positions of diagnostics and their places that have a
+// path. find returns the position of each path.
+func (l List) Locate(find func(paths [][]string) []Position) {
+	var paths [][]string
+	var targets []*Position
+	add := func(path []string, p *Position) {
+		if path != nil && !p.Known() {
+			paths, targets = append(paths, path), append(targets, p)
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("did you mean %q?", best)
-}
-
-// distance counts insertions, deletions, substitutions and swaps of neighbours.
-func distance(a, b string) int {
-	prev2, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		cur[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				cur[j] = min(cur[j], prev2[j-2]+1)
-			}
+	for _, e := range l {
+		add(e.Path, &e.Pos)
+		for i := range e.Places {
+			add(e.Places[i].Path, &e.Places[i].Pos)
 		}
-		prev2, prev, cur = prev, cur, prev2
 	}
-	return prev[len(b)]
+	if len(paths) == 0 {
+		return
+	}
+	for i, p := range find(paths) {
+		*targets[i] = p
+	}
 }

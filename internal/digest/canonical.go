@@ -11,28 +11,28 @@ import (
 	"github.com/gowebpki/jcs"
 )
 
-// CanonicalJSON is the RFC 8785 form of JSON that encoding/json wrote.
-func CanonicalJSON(raw []byte) ([]byte, error) { return canonical(raw) }
+// CanonicalJSON returns the RFC 8785 form of JSON that encoding/json wrote.
+func CanonicalJSON(raw []byte) ([]byte, error) { return canonicalize(raw) }
 
-// canonical brings JSON that encoding/json wrote, without white space, into the
-// form of RFC 8785. It sorts and copies; whatever it is not sure of (numbers
-// that are not short and whole, bytes that are not UTF-8, repeated names) makes
-// the library do all of it.
-func canonical(raw []byte) ([]byte, error) {
-	s := sorter{in: raw, out: make([]byte, 0, len(raw))}
+// canonicalize converts JSON that encoding/json wrote, without white space, to the
+// form of RFC 8785. It sorts and copies; for input that it does not handle
+// (numbers that are not short integers, invalid UTF-8, repeated names) it uses the
+// library instead.
+func canonicalize(raw []byte) ([]byte, error) {
+	s := canonicalizer{in: raw, out: make([]byte, 0, len(raw))}
 	if s.value(0) && s.at == len(raw) {
 		return s.out, nil
 	}
 	return jcs.Transform(raw)
 }
 
-// AppendText appends the canonical form of a text.
+// AppendText appends the canonical form of a string.
 func AppendText[T ~string](out []byte, s T) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
 			raw, err := Canonical(string(s))
 			if err != nil {
-				panic(err) // a text always encodes
+				panic(err) // a string always encodes
 			}
 			return append(out, raw...)
 		}
@@ -40,20 +40,24 @@ func AppendText[T ~string](out []byte, s T) []byte {
 	return append(append(append(out, '"'), s...), '"')
 }
 
-type sorter struct {
+// canonicalizer is one pass over JSON. Its methods return false for input that
+// they do not handle.
+type canonicalizer struct {
 	in  []byte
 	at  int
 	out []byte
 }
 
+// member is a field of an object in the output.
 type member struct {
-	name, text []byte // as they are written, both with the name's quotes
-	sorted     string // the name by which it sorts, if that is not ASCII
+	name, raw []byte // name without quotes; the whole member
+	utf16     string // sort key, if the name is not plain ASCII
 }
 
-const deepest = 500
+// maxDepth is the nesting depth that canonicalizer handles.
+const maxDepth = 500
 
-func (s *sorter) next(c byte) bool {
+func (s *canonicalizer) next(c byte) bool {
 	if s.at < len(s.in) && s.in[s.at] == c {
 		s.at++
 		return true
@@ -61,8 +65,8 @@ func (s *sorter) next(c byte) bool {
 	return false
 }
 
-func (s *sorter) value(depth int) bool {
-	if s.at >= len(s.in) || depth > deepest {
+func (s *canonicalizer) value(depth int) bool {
+	if s.at >= len(s.in) || depth > maxDepth {
 		return false
 	}
 	switch c := s.in[s.at]; c {
@@ -89,7 +93,7 @@ func (s *sorter) value(depth int) bool {
 			s.out = append(s.out, ',')
 		}
 	case '"':
-		return s.text()
+		return s.str()
 	case 't', 'f', 'n':
 		for _, word := range []string{"true", "false", "null"} {
 			if bytes.HasPrefix(s.in[s.at:], []byte(word)) {
@@ -104,7 +108,7 @@ func (s *sorter) value(depth int) bool {
 		for s.at < len(s.in) && s.in[s.at] >= '0' && s.in[s.at] <= '9' {
 			s.at++
 		}
-		// A dot or an exponent behind it is found wrong by the caller.
+		// A following dot or exponent makes the caller fail.
 		n := s.at - from
 		if n == 0 || n > 15 || n > 1 && s.in[from] == '0' {
 			return false
@@ -114,9 +118,9 @@ func (s *sorter) value(depth int) bool {
 	}
 }
 
-// text copies a text. Of the escapes that encoding/json writes some are plain
+// str copies a string. Some escapes that encoding/json writes are plain
 // characters in RFC 8785.
-func (s *sorter) text() bool {
+func (s *canonicalizer) str() bool {
 	s.at++
 	s.out = append(s.out, '"')
 	for {
@@ -169,7 +173,7 @@ func (s *sorter) text() bool {
 	}
 }
 
-func (s *sorter) object(depth int) bool {
+func (s *canonicalizer) object(depth int) bool {
 	s.at++
 	begin := len(s.out)
 	s.out = append(s.out, '{')
@@ -185,7 +189,7 @@ func (s *sorter) object(depth int) bool {
 			return false
 		}
 		from := len(s.out)
-		if !s.text() || !s.next(':') {
+		if !s.str() || !s.next(':') {
 			return false
 		}
 		name := len(s.out) - from
@@ -193,15 +197,15 @@ func (s *sorter) object(depth int) bool {
 		if !s.value(depth + 1) {
 			return false
 		}
-		m := member{name: s.out[from+1 : from+name-1], text: s.out[from:]}
+		m := member{name: s.out[from+1 : from+name-1], raw: s.out[from:]}
 		for _, c := range m.name {
 			if c >= 0x80 || c == '\\' {
-				m.sorted = units(s.out[from : from+name])
+				m.utf16 = utf16Key(s.out[from : from+name])
 				break
 			}
 		}
 		if n := len(members); n > 0 && ordered {
-			ordered = compare(members[n-1], m) < 0
+			ordered = compareNames(members[n-1], m) < 0
 		}
 		members = append(members, m)
 		s.out = append(s.out, ',')
@@ -213,13 +217,13 @@ func (s *sorter) object(depth int) bool {
 		}
 	}
 	if !ordered {
-		slices.SortFunc(members, compare)
+		slices.SortFunc(members, compareNames)
 		sorted := make([]byte, 0, len(s.out)-begin)
 		for i, m := range members {
-			if i > 0 && compare(members[i-1], m) == 0 {
+			if i > 0 && compareNames(members[i-1], m) == 0 {
 				return false
 			}
-			sorted = append(append(sorted, m.text...), ',')
+			sorted = append(append(sorted, m.raw...), ',')
 		}
 		copy(s.out[begin+1:], sorted)
 	}
@@ -227,25 +231,27 @@ func (s *sorter) object(depth int) bool {
 	return true
 }
 
-// compare orders names by their UTF-16 units, which for ASCII are its bytes.
-func compare(a, b member) int {
-	if a.sorted == "" && b.sorted == "" {
+// compareNames compares names by their UTF-16 code units, which for ASCII are the bytes.
+func compareNames(a, b member) int {
+	if a.utf16 == "" && b.utf16 == "" {
 		return bytes.Compare(a.name, b.name)
 	}
-	return strings.Compare(byUnits(a), byUnits(b))
+	return strings.Compare(sortKey(a), sortKey(b))
 }
 
-func byUnits(m member) string {
-	if m.sorted != "" {
-		return m.sorted
+// sortKey returns the sort key of a name.
+func sortKey(m member) string {
+	if m.utf16 != "" {
+		return m.utf16
 	}
-	return units(append(append([]byte{'"'}, m.name...), '"'))
+	return utf16Key(append(append([]byte{'"'}, m.name...), '"'))
 }
 
-func units(quoted []byte) string {
+// utf16Key returns the UTF-16 code units of a JSON string as big-endian bytes.
+func utf16Key(quoted []byte) string {
 	var s string
 	if json.Unmarshal(quoted, &s) != nil {
-		return "\x00" // it was written by text: it is JSON
+		return "\x00" // impossible: str wrote it
 	}
 	var b strings.Builder
 	for _, u := range utf16.Encode([]rune(s)) {

@@ -1,9 +1,10 @@
-// Package digest is the only hasher of defx. A digest is named: it covers the
-// name of what is hashed and the RFC 8785 form of its value, so that two kinds
-// of thing with equal content never share one.
+// Package digest is the only place that hashes. A digest is named: it covers the
+// name of what is hashed and the RFC 8785 form of its value, so that values of
+// two kinds never share a digest, even if they are equal.
 //
-// It knows bytes and canonical JSON. It refuses to know which fields belong in
-// a digest; their owners decide that.
+// It knows bytes and canonical JSON. It refuses to know which fields belong in a
+// digest; their owners decide that. Invariant: equal names and values have equal
+// digests on every machine.
 package digest
 
 import (
@@ -17,12 +18,12 @@ import (
 	"sync"
 )
 
-// Digest is "sha256:" and 64 lower-case hexadecimal digits.
+// Digest is "sha256:" followed by 64 lower-case hexadecimal digits.
 type Digest string
 
 const prefix = "sha256:"
 
-// Parse reads a digest strictly.
+// Parse parses a digest strictly.
 func Parse(s string) (Digest, error) {
 	if len(s) == len(prefix)+64 && s[:len(prefix)] == prefix {
 		ok := true
@@ -36,7 +37,7 @@ func Parse(s string) (Digest, error) {
 	return "", fmt.Errorf("%q is not a digest (sha256: and 64 hexadecimal digits)", s)
 }
 
-// Hex is the digest without its algorithm.
+// Hex returns the digits without the algorithm.
 func (d Digest) Hex() string {
 	if len(d) <= len(prefix) {
 		return ""
@@ -44,10 +45,10 @@ func (d Digest) Hex() string {
 	return string(d[len(prefix):])
 }
 
-// Short is the first 12 digits: what names carry.
+// Short returns the first 12 digits, for names.
 func (d Digest) Short() string { return d.cut(12) }
 
-// Brief is the first 8 digits: what people read.
+// Brief returns the first 8 digits, for people.
 func (d Digest) Brief() string { return d.cut(8) }
 
 func (d Digest) cut(n int) string {
@@ -55,9 +56,9 @@ func (d Digest) cut(n int) string {
 	return h[:min(n, len(h))]
 }
 
-// Of is the digest of the canonical JSON of v under a name such as "unit/1".
-// The number is the version of the encoding: raise it when the meaning of the
-// value changes.
+// Of returns the digest of the canonical JSON of v under a name such as
+// "unit/1". The number is the version of the encoding: raise it when the meaning
+// of the value changes.
 func Of(name string, v any) (Digest, error) {
 	c, err := Canonical(v)
 	if err != nil {
@@ -66,41 +67,41 @@ func Of(name string, v any) (Digest, error) {
 	return Named(name, c), nil
 }
 
-// Named is the digest of bytes that are canonical already, under a name.
+// Named returns the digest of bytes that are already canonical under a name.
 func Named(name string, canonical []byte) Digest {
 	h := New()
 	io.WriteString(h, "defx "+name+"\n")
 	h.Write(canonical)
 	d := h.Digest()
-	explain(name, d, canonical)
+	logInput(name, d, canonical)
 	return d
 }
 
-// Canonical is the RFC 8785 form of v.
+// Canonical returns the RFC 8785 form of v.
 func Canonical(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	return canonical(raw)
+	return canonicalize(raw)
 }
 
-// Bytes is the plain digest of content, the one sha256sum prints.
+// Bytes returns the plain digest of content, as sha256sum prints it.
 func Bytes(b []byte) Digest {
 	s := sha256.Sum256(b)
 	return Digest(prefix + hex.EncodeToString(s[:]))
 }
 
-// Hash collects bytes for a digest.
+// Hash computes a plain digest of what is written to it.
 type Hash struct{ hash.Hash }
 
-// New starts a plain digest.
+// New returns an empty Hash.
 func New() Hash { return Hash{sha256.New()} }
 
-// Digest is the digest of what was written.
+// Digest returns the digest of what was written.
 func (h Hash) Digest() Digest { return Digest(prefix + hex.EncodeToString(h.Sum(nil))) }
 
-// Reader is the plain digest of all that r gives, and its length in bytes.
+// Reader returns the plain digest of everything that r returns, and its length in bytes.
 func Reader(r io.Reader) (Digest, int64, error) {
 	h := New()
 	n, err := io.Copy(h, r)
@@ -109,9 +110,9 @@ func Reader(r io.Reader) (Digest, int64, error) {
 
 var explainMu sync.Mutex
 
-// explain appends every input of a named digest to the file that DEFX_DEBUG_DIGEST
-// names, one JSON object a line. No secret is ever hashed, so none is written.
-func explain(name string, d Digest, in []byte) {
+// logInput appends the input of a named digest to the file in DEFX_DEBUG_DIGEST,
+// one JSON object per line. Secret values are never hashed, so none is written.
+func logInput(name string, d Digest, in []byte) {
 	path := os.Getenv("DEFX_DEBUG_DIGEST")
 	if path == "" {
 		return

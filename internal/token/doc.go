@@ -9,13 +9,13 @@ import (
 	"strconv"
 )
 
-// Doc is a structured value whose strings may carry tokens. V is nil, a bool, a
-// float64, a Text, a []any or a map[string]any of the same. Its JSON form is
-// that of the value, with texts in the form that Text documents.
+// Doc is a structured value whose strings may contain tokens. V is nil, a bool, a
+// float64, a Text, a []any or a map[string]any of these. Its JSON form is that of
+// the value, with texts in the form of Text.
 type Doc struct{ V any }
 
-// NewDoc lifts a value that came from JSON: every string becomes a Text, and
-// null is absence. bad is told every part that cannot stand in a Doc.
+// NewDoc converts a decoded JSON value: every string becomes a Text, and null
+// means absent. bad is called for every part that is not allowed in a Doc.
 func NewDoc(v any, path []string, bad func(path []string, err error)) Doc {
 	return Doc{lift(v, path, bad)}
 }
@@ -46,7 +46,7 @@ func lift(v any, path []string, bad func([]string, error)) any {
 			switch {
 			case v[k] == nil:
 			case k == "$text":
-				bad(p, fmt.Errorf("the name %q is taken", k))
+				bad(p, fmt.Errorf("the name %q is reserved", k))
 			case Reserved(k):
 				bad(path, fmt.Errorf("a token cannot be the name of a field"))
 			default:
@@ -58,8 +58,8 @@ func lift(v any, path []string, bad func([]string, error)) any {
 	return v
 }
 
-// Map copies a Doc, with every text replaced by what f makes of it. In a list f
-// may give any number of elements, elsewhere exactly one.
+// Map returns a copy of a Doc with every text replaced by the result of f: any
+// number of elements in a list, and exactly one elsewhere.
 func (d Doc) Map(path []string, f func(path []string, t Text, inList bool) []any) Doc {
 	return Doc{mapDoc(d.V, path, f)}
 }
@@ -89,10 +89,10 @@ func mapDoc(v any, path []string, f func([]string, Text, bool) []any) any {
 	return v
 }
 
-// MarshalJSON writes the form that Doc documents.
+// MarshalJSON returns the JSON form of Doc.
 func (d Doc) MarshalJSON() ([]byte, error) { return json.Marshal(d.V) }
 
-// UnmarshalJSON reads the form that Doc documents.
+// UnmarshalJSON decodes the JSON form of Doc.
 func (d *Doc) UnmarshalJSON(b []byte) error {
 	var v any
 	if err := json.Unmarshal(b, &v); err != nil {
@@ -130,14 +130,14 @@ func lower(v any) (any, error) {
 	return v, nil
 }
 
-// Body is what a set token says of each replica.
+// BodyDoc returns the body of an each or join token.
 func (t Token) BodyDoc() (Doc, error) {
 	var d Doc
 	err := json.NewDecoder(bytes.NewReader([]byte(t.Body))).Decode(&d)
 	return d, err
 }
 
-// WithBody gives the token with another body.
+// WithBody returns the token with a body.
 func (t Token) WithBody(d Doc) Token {
 	raw, err := json.Marshal(d)
 	if err != nil {

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// Tokens are written and read very often, and nearly always they are made of
-// plain letters. Of those this does what encoding/json does, and leaves all else
-// to it.
+// Tokens are encoded and decoded very often, and nearly always consist of plain
+// ASCII. For these the functions in this file do what encoding/json does; anything
+// else is left to encoding/json.
 
-// plain tells whether JSON writes s as it is, between quotes.
-func plain(s string) bool {
+// isPlain reports whether JSON encodes s unchanged between quotes.
+func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
 			return false
@@ -19,29 +19,31 @@ func plain(s string) bool {
 	return true
 }
 
-func writeText(out []byte, s string) []byte {
-	if plain(s) {
+// appendString appends the JSON form of a string.
+func appendString(out []byte, s string) []byte {
+	if isPlain(s) {
 		return append(append(append(out, '"'), s...), '"')
 	}
 	raw, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // a text always encodes
+		panic(err) // a string always encodes
 	}
 	return append(out, raw...)
 }
 
-type field struct {
+// stringField is a field of a token.
+type stringField struct {
 	name string
 	text *string
 }
 
-// fields are the texts of a token, in the order in which they are written.
-func (t *Token) fields() [8]field {
-	return [...]field{{"kind", (*string)(&t.Kind)}, {"of", &t.Of}, {"name", &t.Name}, {"field", &t.Field}, {"arg", &t.Arg}, {"body", &t.Body}, {"digest", &t.Digest}, {"version", &t.Version}}
+// fields returns the string fields of a token in the order of its JSON form.
+func (t *Token) fields() [8]stringField {
+	return [...]stringField{{"kind", (*string)(&t.Kind)}, {"of", &t.Of}, {"name", &t.Name}, {"field", &t.Field}, {"arg", &t.Arg}, {"body", &t.Body}, {"digest", &t.Digest}, {"version", &t.Version}}
 }
 
-// write appends the JSON of a token.
-func (t Token) write(out []byte) []byte {
+// appendJSON appends the JSON form of a token.
+func (t Token) appendJSON(out []byte) []byte {
 	begin := len(out)
 	for i, f := range t.fields() {
 		if f.name == "body" && t.Here {
@@ -50,7 +52,7 @@ func (t Token) write(out []byte) []byte {
 		if *f.text == "" && i > 0 {
 			continue
 		}
-		if !plain(*f.text) {
+		if !isPlain(*f.text) {
 			raw, err := json.Marshal(t)
 			if err != nil {
 				panic(err) // a struct of strings always encodes
@@ -65,22 +67,22 @@ func (t Token) write(out []byte) []byte {
 	return append(out, '}')
 }
 
-// scan reads plain JSON from its beginning.
-type scan struct {
+// plainReader reads plain JSON from its beginning; ok becomes false for anything else.
+type plainReader struct {
 	in []byte
 	ok bool
 }
 
-func (s *scan) next(sign string) bool {
-	if len(s.in) < len(sign) || string(s.in[:len(sign)]) != sign {
+func (s *plainReader) next(prefix string) bool {
+	if len(s.in) < len(prefix) || string(s.in[:len(prefix)]) != prefix {
 		return false
 	}
-	s.in = s.in[len(sign):]
+	s.in = s.in[len(prefix):]
 	return true
 }
 
-// text reads a plain text whose first quote has been read.
-func (s *scan) text() string {
+// str reads a plain string after its opening quote.
+func (s *plainReader) str() string {
 	for i, c := range s.in {
 		switch {
 		case c == '"':
@@ -96,9 +98,8 @@ func (s *scan) text() string {
 	return ""
 }
 
-// token reads a token whose first bracket has been read: known fields in any
-// order, each once.
-func (s *scan) token() Token {
+// token reads a token after its opening brace: known fields in any order, each once.
+func (s *plainReader) token() Token {
 	var t Token
 	fields := t.fields()
 	seen := map[string]bool{}
@@ -107,15 +108,15 @@ func (s *scan) token() Token {
 			s.ok = false
 			return t
 		}
-		name := s.text()
-		i := slices.IndexFunc(fields[:], func(f field) bool { return f.name == name })
+		name := s.str()
+		i := slices.IndexFunc(fields[:], func(f stringField) bool { return f.name == name })
 		switch {
 		case seen[name]:
 			s.ok = false
 		case name == "here" && s.next(":true"):
 			t.Here = true
 		case i >= 0 && s.next(`:"`):
-			*fields[i].text = s.text()
+			*fields[i].text = s.str()
 		default:
 			s.ok = false
 		}
@@ -124,19 +125,19 @@ func (s *scan) token() Token {
 	return t
 }
 
-// readToken reads a token of plain letters, and nothing else.
-func readToken(raw []byte) (Token, bool) {
-	s := scan{raw, true}
+// readPlainToken decodes a token of plain strings.
+func readPlainToken(raw []byte) (Token, bool) {
+	s := plainReader{raw, true}
 	s.ok = s.next("{")
 	t := s.token()
 	return t, s.ok && len(s.in) == 0
 }
 
-// readText reads a text of plain letters and such tokens.
-func readText(raw []byte) (Text, bool) {
-	s := scan{raw, true}
+// readPlainText decodes a Text of plain strings and tokens.
+func readPlainText(raw []byte) (Text, bool) {
+	s := plainReader{raw, true}
 	if s.next(`"`) {
-		t := Lit(s.text())
+		t := Lit(s.str())
 		return t, s.ok && len(s.in) == 0
 	}
 	if !s.next(`{"$text":[`) {
@@ -149,7 +150,7 @@ func readText(raw []byte) (Text, bool) {
 		}
 		switch {
 		case s.next(`"`):
-			out = append(out, Segment{Lit: s.text()})
+			out = append(out, Segment{Lit: s.str()})
 		case s.next("{"):
 			t := s.token()
 			out = append(out, Segment{Token: &t})

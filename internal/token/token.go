@@ -1,13 +1,14 @@
-// Package token carries values that evaluation cannot know through ordinary
-// Jsonnet strings.
+// Package token represents values that are not known during evaluation inside
+// ordinary Jsonnet strings.
 //
-// A token is written into a string as private-use characters: U+E000, the
-// payload with every byte b as U+E100+b, U+E001. The payload is the length
-// and CRC-32 of a JSON text, then that text. So a token survives %, +, upper
-// and lower case, split and replace, and a torn one is recognized.
+// A token is encoded in a string with private-use characters: U+E000, the
+// payload with every byte b as U+E100+b, U+E001. The payload is the length and
+// CRC-32 of a JSON text, then that text. So a token survives %, +, upper and
+// lower case, split and replace, and a damaged one is detected.
 //
 // Once split out of its string a token is data and never text again. The
 // package knows the encoding; it refuses to know what a token resolves to.
+// Invariant: what Encode writes, Split returns unchanged.
 package token
 
 import (
@@ -24,38 +25,39 @@ const (
 	base  = 0xe100
 )
 
-// Kind is one of the four kinds of value that evaluation cannot know.
+// Kind is one of the four kinds of values that are not known during evaluation.
 type Kind string
 
 const (
-	Ref      Kind = "ref"      // a value of another (or this) functionality
-	Secret   Kind = "secret"   // known on the machine, at start
+	Ref      Kind = "ref"      // a value of this or another functionality
+	Secret   Kind = "secret"   // known on the machine, when the service starts
 	Lookup   Kind = "lookup"   // known on the machine, at run time
-	Artifact Kind = "artifact" // the digest of a file's content, at plan time
+	Artifact Kind = "artifact" // the digest of a file's content, known when the plan is made
 )
 
-// Token is one such value. Fields that a kind does not use are empty.
+// Token is one such value. Fields that its kind does not use are empty.
 type Token struct {
 	Kind Kind `json:"kind"`
-	// Of says how Name is read in a ref: "dep" (an alias of requires or connects), "me" (the
-	// functionality itself; Name empty), "peers" (all its replicas; Name empty), "name" (a
-	// functionality's or resource's name), "all" (a selection of the deployment, as JSON), "each"
-	// (inside a body: the replica it is said of; Name is the set's own name, see SetID), and once
-	// resolved "set" (Name is an address: with a replica that one, without it all of them).
+	// Of is how Name is read in a ref: "dep" (an alias of requires or connects), "me" (the
+	// functionality itself; Name is empty), "peers" (all of its replicas; Name is empty), "name" (the
+	// name of a functionality or resource), "all" (a selection of services, as JSON), "each" (inside a
+	// body: the current replica; Name identifies the set, see SetID), and after resolution "set" (Name
+	// is an address: of one replica, or without a replica of all of them).
 	Of string `json:"of,omitempty"`
-	// Name is the alias or name of a ref, the name of a secret, the key of a lookup, or the
-	// path of an artifact, relative to the deployment's root, or its address.
+	// Name is the alias or name of a ref, the name of a secret, the key of a lookup, or of an
+	// artifact the path relative to the deployment's root, or the URL.
 	Name string `json:"name,omitempty"`
-	// Field is what is read of a ref: host, port, output, name, index, machine, label, dir; or, of
-	// a set, "each" (a list: the body for each replica) or "join" (a text: the bodies with Arg
-	// between them). "address" is the host as every reader sees it, never the loopback.
+	// Field is the field of a ref: host, port, output, name, index, machine, label, dir; or, of a set,
+	// "each" (a list with the body for each replica) or "join" (a string of the bodies with Arg
+	// between them). "address" is the host as every reader gets it, never the loopback address.
 	Field string `json:"field,omitempty"`
-	// Arg is the port's, output's, label's or dir's name, what join puts between, or the sum of
-	// what lies at an artifact's address, in hexadecimal digits.
+	// Arg is the name of the port, output, label or dir, the separator of join, or the hexadecimal
+	// SHA-256 sum of the content at an artifact's URL.
 	Arg string `json:"arg,omitempty"`
-	// Here keeps of a set the replicas on the reader's machine.
+	// Here restricts a set to the replicas on the reader's machine.
 	Here bool `json:"here,omitempty"`
-	// Body is what each and join say of a replica: the JSON of a Doc. A string, so that tokens compare.
+	// Body is the value of each and join for one replica: the JSON of a Doc. It is a string so that
+	// tokens are comparable.
 	Body string `json:"body,omitempty"`
 	// Digest is the content digest of an artifact, once known.
 	Digest string `json:"digest,omitempty"`
@@ -63,7 +65,7 @@ type Token struct {
 	Version string `json:"version,omitempty"`
 }
 
-// String names the token for people: "db.port(sql)".
+// String returns the token as people write it: "db.port(sql)".
 func (t Token) String() string {
 	switch t.Kind {
 	case Ref:
@@ -94,15 +96,15 @@ func (t Token) String() string {
 	}
 }
 
-// Set tells whether the token says something of each replica of a set.
+// Set reports whether the token has a value for each replica of a set.
 func (t Token) Set() bool { return t.Kind == Ref && (t.Field == "each" || t.Field == "join") }
 
-// SetID is the name by which a body's tokens know the set they are said of.
+// SetID returns the name by which the tokens in a body refer to their set.
 func SetID(of, name string) string { return strings.TrimSpace(of + " " + name) }
 
-// Encode writes t as a string that Jsonnet can carry.
+// Encode returns t as a string that Jsonnet can carry.
 func Encode(t Token) string {
-	body := t.write(make([]byte, 0, 128))
+	body := t.appendJSON(make([]byte, 0, 128))
 	payload := append(fmt.Appendf(make([]byte, 0, len(body)+20), "%d,%08x,", len(body), crc32.ChecksumIEEE(body)), body...)
 	out := utf8.AppendRune(make([]byte, 0, 3*len(payload)+6), open)
 	for _, c := range payload {
@@ -111,7 +113,7 @@ func Encode(t Token) string {
 	return string(utf8.AppendRune(out, close))
 }
 
-// Reserved tells whether s holds any character of the encoding.
+// Reserved reports whether s contains a character of the encoding.
 func Reserved(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r == open || r == close || r >= base && r <= base+0xff })
 }
@@ -123,11 +125,11 @@ type Segment struct {
 }
 
 // Text is a string of which some parts are not known yet. Its JSON form is the
-// string itself when all is known, else {"$text": [...]} with a string for a
-// literal and an object for a token.
+// string itself if everything is known, or else {"$text": [...]} with a string
+// for each literal and an object for each token.
 type Text []Segment
 
-// Lit is a text without tokens.
+// Lit returns a text without tokens.
 func Lit(s string) Text {
 	if s == "" {
 		return Text{}
@@ -135,7 +137,7 @@ func Lit(s string) Text {
 	return Text{{Lit: s}}
 }
 
-// Split parses a string that may carry tokens. A broken token is an error.
+// Split parses a string that may contain tokens. A damaged token is an error.
 func Split(s string) (Text, error) {
 	if !Reserved(s) {
 		return Lit(s), nil
@@ -151,11 +153,11 @@ func Split(s string) (Text, error) {
 		}
 		r, n := utf8.DecodeRuneInString(s)
 		if r != open {
-			return nil, fmt.Errorf("a broken token: its beginning was cut off")
+			return nil, fmt.Errorf("a broken token: its beginning is missing")
 		}
 		end := strings.IndexRune(s, close)
 		if end < 0 {
-			return nil, fmt.Errorf("a broken token: its end was cut off")
+			return nil, fmt.Errorf("a broken token: its end is missing")
 		}
 		t, err := decode(s[n:end])
 		if err != nil {
@@ -180,7 +182,7 @@ func decode(s string) (Token, error) {
 		parts[1] != fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(parts[2]))) {
 		return Token{}, fmt.Errorf("a broken token: it was cut or changed")
 	}
-	t, ok := readToken([]byte(parts[2]))
+	t, ok := readPlainToken([]byte(parts[2]))
 	if !ok {
 		t = Token{}
 		dec := json.NewDecoder(strings.NewReader(parts[2]))
@@ -193,10 +195,10 @@ func decode(s string) (Token, error) {
 	case Ref, Secret, Lookup, Artifact:
 		return t, nil
 	}
-	return Token{}, fmt.Errorf("a broken token: kind %q is unknown", t.Kind)
+	return Token{}, fmt.Errorf("a broken token: unknown kind %q", t.Kind)
 }
 
-// Literal gives the text as a string if no part of it is a token.
+// Literal returns the text as a string if it has no tokens.
 func (t Text) Literal() (string, bool) {
 	var b strings.Builder
 	for _, s := range t {
@@ -208,7 +210,7 @@ func (t Text) Literal() (string, bool) {
 	return b.String(), true
 }
 
-// Tokens lists the tokens in order.
+// Tokens returns the tokens in order.
 func (t Text) Tokens() []Token {
 	var out []Token
 	for _, s := range t {
@@ -219,7 +221,7 @@ func (t Text) Tokens() []Token {
 	return out
 }
 
-// Map replaces every token by what f makes of it.
+// Map returns the text with every token replaced by the result of f.
 func (t Text) Map(f func(Token) (Text, error)) (Text, error) {
 	out := Text{}
 	for _, s := range t {
@@ -236,7 +238,7 @@ func (t Text) Map(f func(Token) (Text, error)) (Text, error) {
 	return out.join(), nil
 }
 
-// join merges neighbouring literals, so that equal texts have one form.
+// join merges adjacent literals, so that equal texts have one form.
 func (t Text) join() Text {
 	out := Text{}
 	for _, s := range t {
@@ -251,7 +253,7 @@ func (t Text) join() Text {
 	return out
 }
 
-// Shown is the text for people: tokens as ${name}.
+// Shown returns the text for people, with tokens as ${name}.
 func (t Text) Shown() string {
 	var b strings.Builder
 	for _, s := range t {
@@ -264,10 +266,10 @@ func (t Text) Shown() string {
 	return b.String()
 }
 
-// MarshalJSON writes the form that Text documents.
+// MarshalJSON returns the JSON form of Text.
 func (t Text) MarshalJSON() ([]byte, error) {
 	if s, ok := t.Literal(); ok {
-		return writeText(make([]byte, 0, len(s)+2), s), nil
+		return appendString(make([]byte, 0, len(s)+2), s), nil
 	}
 	out := append(make([]byte, 0, 128*len(t)), `{"$text":[`...)
 	for i, s := range t.join() {
@@ -275,18 +277,18 @@ func (t Text) MarshalJSON() ([]byte, error) {
 			out = append(out, ',')
 		}
 		if s.Token != nil {
-			out = s.Token.write(out)
+			out = s.Token.appendJSON(out)
 		} else {
-			out = writeText(out, s.Lit)
+			out = appendString(out, s.Lit)
 		}
 	}
 	return append(out, "]}"...), nil
 }
 
-// UnmarshalJSON reads the form that Text documents.
+// UnmarshalJSON decodes the JSON form of Text.
 func (t *Text) UnmarshalJSON(b []byte) error {
 	var ok bool
-	if *t, ok = readText(b); ok {
+	if *t, ok = readPlainText(b); ok {
 		return nil
 	}
 	var s string

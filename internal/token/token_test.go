@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestATextComesBackFromItsString(t *testing.T) {
+func TestSplit_ReturnsWhatWasEncoded(t *testing.T) {
 	for _, tok := range []Token{
 		{Kind: Ref, Of: "dep", Name: "db", Field: "port", Arg: "sql"}, {Kind: Secret, Name: "a/b"}, {Kind: Lookup, Name: "k\x00\"é"}, {Kind: Artifact, Name: "x.tar", Digest: "d"},
 	} {
@@ -19,13 +19,13 @@ func TestATextComesBackFromItsString(t *testing.T) {
 	}
 }
 
-func TestABrokenTokenIsRefused(t *testing.T) {
+func TestSplit_BrokenToken(t *testing.T) {
 	whole := Encode(Token{Kind: Secret, Name: "s"})
 	r := []rune(whole)
 	for _, bad := range []string{string(r[1:]), string(r[:len(r)-1]), string(r[:5]) + string(r[6:]), string(r[5:]) + string(r[:5]),
 		strings.Replace(whole, string(r[8]), string(r[8]+1), 1), string(open) + string(close)} {
 		if text, err := Split(bad); err == nil {
-			t.Errorf("%q was taken for %v", bad, text)
+			t.Errorf("%q was accepted as %v", bad, text)
 		}
 	}
 }
@@ -52,7 +52,7 @@ func FuzzSplit(f *testing.F) {
 		}
 		again, err := Split(b.String())
 		if err != nil || again.Shown() != text.Shown() {
-			t.Errorf("%q came back as %q, %v", s, b.String(), err)
+			t.Errorf("%q became %q, %v", s, b.String(), err)
 		}
 		raw, err := json.Marshal(text)
 		if err != nil {
@@ -63,16 +63,15 @@ func FuzzSplit(f *testing.F) {
 			t.Fatalf("%s: %v", raw, err)
 		}
 		if second, err := json.Marshal(back); err != nil || string(second) != string(raw) {
-			t.Errorf("%s came back as %s", raw, second)
+			t.Errorf("%s became %s", raw, second)
 		}
 	})
 }
 
-// theirs is a token as encoding/json sees it, without any short cut of ours.
-type theirs Token
+// stdlibToken is a Token that encoding/json encodes without appendJSON.
+type stdlibToken Token
 
-// FuzzJSON holds our short cuts against encoding/json: what they write is what it
-// writes, and what they read is what it reads.
+// FuzzJSON compares the fast paths with encoding/json in both directions.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{`{"kind":"ref","of":"dep","name":"db","field":"port","arg":"sql"}`, `{"arg":"","field":"host","here":true,"kind":"ref","of":"me"}`, `{"kind":"secret","name":"a<b"}`,
 		`{"kind":"ref","kind":"secret"}`, `{"kind":"ref","here":false}`, `{"KIND":"ref"}`, `{"kind":"ref","more":1}`, `{"kind":null}`, `{}`, `{"kind":"ref",}`, `{,"kind":"ref"}`, `{"kind":"é\n"}`, `{"kind":"ref"} `,
@@ -80,24 +79,24 @@ func FuzzJSON(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if got, ok := readToken(raw); ok {
-			var want theirs
+		if got, ok := readPlainToken(raw); ok {
+			var want stdlibToken
 			if err := json.Unmarshal(raw, &want); err != nil || Token(want) != got {
-				t.Errorf("%s: read %+v, not %+v, %v", raw, got, want, err)
+				t.Errorf("%s: read %+v, want %+v, %v", raw, got, want, err)
 			}
 		}
-		var read theirs
+		var read stdlibToken
 		if json.Unmarshal(raw, &read) == nil {
 			want, _ := json.Marshal(read)
-			if got := Token(read).write([]byte("x")); string(got[1:]) != string(want) {
-				t.Errorf("wrote %s, not %s", got[1:], want)
+			if got := Token(read).appendJSON([]byte("x")); string(got[1:]) != string(want) {
+				t.Errorf("wrote %s, want %s", got[1:], want)
 			}
 		}
 		var parts struct {
 			Text []any `json:"$text"`
 		}
 		var one string
-		got, ok := readText(raw)
+		got, ok := readPlainText(raw)
 		switch {
 		case !ok:
 		case json.Unmarshal(raw, &one) == nil:
@@ -105,7 +104,7 @@ func FuzzJSON(f *testing.F) {
 				t.Errorf("%s: read %+v", raw, got)
 			}
 		case json.Unmarshal(raw, &parts) != nil || parts.Text == nil:
-			t.Errorf("%s is no text, and was read as %+v", raw, got)
+			t.Errorf("%s is not a text, but was read as %+v", raw, got)
 		default:
 			want := Text{}
 			for _, p := range parts.Text {
@@ -114,14 +113,14 @@ func FuzzJSON(f *testing.F) {
 					continue
 				}
 				again, _ := json.Marshal(p)
-				var tok theirs
+				var tok stdlibToken
 				if err := json.Unmarshal(again, &tok); err != nil {
 					t.Errorf("%s: %v", raw, err)
 				}
 				want = append(want, Segment{Token: (*Token)(&tok)})
 			}
 			if want = want.join(); !reflect.DeepEqual(want, got) {
-				t.Errorf("%s: read %+v, not %+v", raw, got, want)
+				t.Errorf("%s: read %+v, want %+v", raw, got, want)
 			}
 		}
 	})

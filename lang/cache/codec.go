@@ -5,32 +5,31 @@ import (
 	"slices"
 )
 
-// Codec writes values one behind the other, or reads them back in the same
-// order: one function that goes through a value's fields does both, so that
-// neither can forget what the other knows. What it reads shares memory with the
-// text that it is read from.
+// Codec writes values one after the other, or reads them back in the same order.
+// One function that visits the fields of a value does both, so that reading and
+// writing cannot disagree. Strings that are read share memory with the input.
 type Codec struct {
-	out []byte
-	in  string
-	bad bool
-	w   bool
+	out     []byte
+	in      string
+	bad     bool
+	writing bool
 }
 
-// Writer is a Codec that writes.
-func Writer() *Codec { return &Codec{w: true} }
+// Writer returns a Codec that writes.
+func Writer() *Codec { return &Codec{writing: true} }
 
-// Reader is a Codec that reads what another wrote.
+// Reader returns a Codec that reads what a Writer wrote.
 func Reader(raw []byte) *Codec { return &Codec{in: string(raw)} }
 
-// Bytes is what was written.
+// Bytes returns what was written.
 func (c *Codec) Bytes() []byte { return c.out }
 
-// Ok tells whether all that was read was there, and nothing is left.
+// Ok reports whether everything that was read was present, and nothing is left.
 func (c *Codec) Ok() bool { return !c.bad && c.in == "" }
 
-// Number goes through a number that is not negative.
+// Number reads or writes a number that is not negative.
 func (c *Codec) Number(n *int) {
-	if c.w {
+	if c.writing {
 		c.out = binary.AppendUvarint(c.out, uint64(*n))
 		return
 	}
@@ -50,7 +49,7 @@ func (c *Codec) Number(n *int) {
 	*n = int(v)
 }
 
-// Flag goes through a yes or no.
+// Flag reads or writes a boolean.
 func (c *Codec) Flag(f *bool) {
 	n := 0
 	if *f {
@@ -60,37 +59,38 @@ func (c *Codec) Flag(f *bool) {
 	*f = n == 1
 }
 
-// length goes through the length of what follows, of which each takes a byte at least.
+// length reads or writes the length of a sequence whose elements take at least
+// one byte each; a longer one than the rest of the input is damaged.
 func (c *Codec) length(n int) int {
 	c.Number(&n)
-	if !c.w && n > len(c.in) {
+	if !c.writing && n > len(c.in) {
 		c.bad, c.in, n = true, "", 0
 	}
 	return n
 }
 
-// Text goes through a text.
+// Text reads or writes a string.
 func Text[T ~string](c *Codec, s *T) {
 	n := c.length(len(*s))
-	if c.w {
+	if c.writing {
 		c.out = append(c.out, *s...)
 		return
 	}
 	*s, c.in = T(c.in[:n]), c.in[n:]
 }
 
-// Bytes goes through bytes; none at all are nil.
+// Bytes reads or writes a byte slice; an empty one is read as nil.
 func Bytes[T ~[]byte](c *Codec, b *T) {
 	s := string(*b)
-	if Text(c, &s); !c.w && s != "" {
+	if Text(c, &s); !c.writing && s != "" {
 		*b = T(s)
 	}
 }
 
-// List goes through a list; an empty one is nil.
+// List reads or writes a slice; an empty one is read as nil.
 func List[T any](c *Codec, l *[]T, each func(*Codec, *T)) {
 	n := c.length(len(*l))
-	if !c.w && n > 0 {
+	if !c.writing && n > 0 {
 		*l = make([]T, n)
 	}
 	for i := range *l {
@@ -98,10 +98,10 @@ func List[T any](c *Codec, l *[]T, each func(*Codec, *T)) {
 	}
 }
 
-// Map goes through names and their values; an empty one is nil.
+// Map reads or writes a map in the order of its keys; an empty one is read as nil.
 func Map[T any](c *Codec, m *map[string]T, each func(*Codec, *T)) {
 	n := c.length(len(*m))
-	if c.w {
+	if c.writing {
 		names := make([]string, 0, n)
 		for k := range *m {
 			names = append(names, k)
@@ -126,13 +126,13 @@ func Map[T any](c *Codec, m *map[string]T, each func(*Codec, *T)) {
 	}
 }
 
-// Optional goes through what may not be there.
+// Optional reads or writes a pointer that may be nil.
 func Optional[T any](c *Codec, p **T, each func(*Codec, *T)) {
-	there := *p != nil
-	if c.Flag(&there); !there {
+	present := *p != nil
+	if c.Flag(&present); !present {
 		return
 	}
-	if !c.w {
+	if !c.writing {
 		*p = new(T)
 	}
 	each(c, *p)

@@ -1,6 +1,6 @@
-// Package heap decides how much memory is used before any of it is collected.
+// Package heap sets how much memory a process uses before garbage is collected.
 //
-// It knows Go's collector. It refuses to know what memory is used for.
+// It knows Go's garbage collector. It refuses to know what memory is used for.
 package heap
 
 import (
@@ -10,34 +10,34 @@ import (
 	"runtime/metrics"
 )
 
-// least is the live memory, in bytes, that Go's collector reckons with where there is less.
-const least = 4 << 20
+// minLive is the live heap size, in bytes, that Go's collector assumes if less is live.
+const minLive = 4 << 20
 
-// CollectLate lets a process use floor bytes of heap before any of it is
-// collected, and as much again after each time: most runs end before they have
-// used it up. What lives may grow by percent besides, as GOGC means it, but by no
-// more than most bytes. A user who set GOGC or GOMEMLIMIT knows better.
+// CollectLate lets the heap grow to floor bytes before the first collection:
+// most runs end earlier. Afterwards the heap may grow to floor bytes, or by
+// percent of the live heap but at most by most bytes, whichever is larger. It
+// does nothing if the user set GOGC or GOMEMLIMIT.
 func CollectLate(floor, percent, most int) {
-	if was := debug.SetGCPercent(floor / least * 100); was != 100 || debug.SetMemoryLimit(-1) < math.MaxInt64 {
+	if was := debug.SetGCPercent(floor / minLive * 100); was != 100 || debug.SetMemoryLimit(-1) < math.MaxInt64 {
 		debug.SetGCPercent(was)
 		return
 	}
-	afterwards(floor, percent, most)
+	retuneAfterGC(floor, percent, most)
 }
 
-// afterwards decides anew each time that memory was collected: a finalizer of
-// something that nobody holds tells when.
-func afterwards(floor, percent, most int) {
+// retuneAfterGC adjusts the growth after every collection: the finalizer of an
+// unreachable object runs after each one.
+func retuneAfterGC(floor, percent, most int) {
 	runtime.SetFinalizer(new([16]byte), func(any) {
 		live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 		metrics.Read(live)
-		debug.SetGCPercent(after(int(live[0].Value.Uint64()), floor, percent, most))
-		afterwards(floor, percent, most)
+		debug.SetGCPercent(growthPercent(int(live[0].Value.Uint64()), floor, percent, most))
+		retuneAfterGC(floor, percent, most)
 	})
 }
 
-// after is by how much, in percent, live bytes may grow.
-func after(live, floor, percent, most int) int {
-	live = max(live, least)
+// growthPercent returns the GOGC value for a live heap size in bytes.
+func growthPercent(live, floor, percent, most int) int {
+	live = max(live, minLive)
 	return max(floor-live, min(live*percent/100, most), live/16) * 100 / live
 }

@@ -1,10 +1,10 @@
-// Package lint finds in the source of Jsonnet files what is legal and wrong:
-// tokens that are compared, measured or cut, though nobody knows their text yet.
+// Package lint finds mistakes in the source of Jsonnet files that are valid
+// Jsonnet: tokens that are compared, measured or cut before their value is known.
 //
-// It knows syntax trees, and follows values through local names, fields, functions and the
-// parameters of .each and .join. It refuses to evaluate: what reaches a token
-// by other ways is not seen. Invariant: a finding names a place in the file it
-// was given.
+// It knows syntax trees, and follows values through local names, fields,
+// functions and the parameters of .each and .join. It refuses to evaluate, so a
+// token that is passed in other ways is not found. Invariant: a finding has a
+// position in the file that was checked.
 package lint
 
 import (
@@ -18,62 +18,45 @@ import (
 	"github.com/google/go-jsonnet/formatter"
 )
 
-// Levels of findings.
-const (
-	Error   = "error"   // it cannot do what it seems to
-	Warning = "warning" // it does, but somebody will be sorry
-)
-
-// UnusedOverride is the rule of overrides that change nothing.
+// UnusedOverride is the code of overrides that change nothing.
 const UnusedOverride = "idle-override"
 
-// Finding is one thing that is legal and wrong.
-type Finding struct {
-	Rule     string        `json:"rule"`
-	Level    string        `json:"level"`
-	Position diag.Position `json:"position"`
-	Subject  string        `json:"subject,omitempty"` // lib/name, if it is about one
-	Path     []string      `json:"path,omitempty"`    // the way to the value inside the entry's value, if known
-	Message  string        `json:"message"`
-	Hint     string        `json:"hint,omitempty"`
-}
-
-// Sort orders by position, rule and message, and drops repetitions.
-func Sort(l []Finding) []Finding {
-	slices.SortStableFunc(l, func(a, b Finding) int {
-		p, q := a.Position, b.Position
-		return cmp.Or(cmp.Compare(p.File, q.File), cmp.Compare(p.Line, q.Line), cmp.Compare(p.Col, q.Col),
-			cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
+// Sort sorts findings by position, code and message, and drops repetitions. A
+// finding that several functionalities share, because they are made by one
+// function, is reported once.
+func Sort(l diag.List) diag.List {
+	slices.SortStableFunc(l, func(a, b *diag.Error) int {
+		return cmp.Or(a.Pos.Compare(b.Pos), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Msg, b.Msg))
 	})
-	return slices.CompactFunc(l, func(a, b Finding) bool {
-		return a.Rule == b.Rule && a.Position == b.Position && a.Message == b.Message
+	return slices.CompactFunc(l, func(a, b *diag.Error) bool {
+		return a.Code == b.Code && a.Pos == b.Pos && a.Msg == b.Msg
 	})
 }
 
-// IsSilenced tells whether the line before a finding's says "defx-lint: ignore"
-// with its rule, or without any.
-func IsSilenced(src string, f Finding) bool {
+// IsSilenced reports whether the line above a finding has the comment
+// "defx-lint: ignore", either with the finding's code or without any.
+func IsSilenced(src string, f *diag.Error) bool {
 	lines := strings.Split(src, "\n")
-	if f.Position.Line < 2 || f.Position.Line-2 >= len(lines) {
+	if f.Pos.Line < 2 || f.Pos.Line-2 >= len(lines) {
 		return false
 	}
 	for _, mark := range []string{"//", "#"} {
-		_, comment, ok := strings.Cut(lines[f.Position.Line-2], mark)
-		rules, asks := strings.CutPrefix(strings.TrimSpace(comment), "defx-lint: ignore")
-		if !ok || !asks {
+		_, comment, ok := strings.Cut(lines[f.Pos.Line-2], mark)
+		list, ignore := strings.CutPrefix(strings.TrimSpace(comment), "defx-lint: ignore")
+		if !ok || !ignore {
 			continue
 		}
-		words := strings.FieldsFunc(rules, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '\r' })
-		if len(words) == 0 || slices.Contains(words, f.Rule) {
+		codes := strings.FieldsFunc(list, func(r rune) bool { return r == ' ' || r == ',' || r == '\t' || r == '\r' })
+		if len(codes) == 0 || slices.Contains(codes, f.Code) {
 			return true
 		}
 	}
 	return false
 }
 
-// Tokens looks for tokens that are compared, measured or cut. A file that does
-// not parse has no findings: evaluation tells what is wrong with it.
-func Tokens(file, src string) []Finding {
+// Tokens returns findings for tokens that are compared, measured or cut. A file
+// that does not parse has no findings: evaluation reports its errors.
+func Tokens(file, src string) diag.List {
 	node, _, err := formatter.SnippetToRawAST(file, src)
 	if err != nil {
 		return nil
@@ -83,40 +66,40 @@ func Tokens(file, src string) []Finding {
 	return w.found
 }
 
-// IsConstant tells whether the field that begins at a position says the same
-// whatever the environment is: its value reads no name.
+// IsConstant reports whether the field that begins at a position has the same
+// value in every environment: its value refers to no variable.
 func IsConstant(src string, p diag.Position) bool {
 	node, _, err := formatter.SnippetToRawAST(p.File, src)
 	if err != nil {
 		return false
 	}
 	w := &walker{}
-	w.at = p
+	w.constantAt = p
 	w.walk(node, nil)
 	return w.constant
 }
 
-// kind is what is known of an expression's value.
+// kind is what is known about the value of an expression.
 type kind int
 
 const (
-	other   kind = iota
-	library      // the embedded library
-	reader       // what fields of another functionality are read from: dep(…), me, peers
-	toRead       // a function that gives one
-	word         // a text that holds a token
-	toWord       // a function that gives one
-	each         // .each and .join: functions whose argument is a function of a reader
+	unknown       kind = iota
+	library            // the embedded library
+	reader             // a reference whose fields are read: dep(…), me, peers
+	readerFunc         // a function that returns a reader
+	tokenText          // a string that holds a token
+	tokenTextFunc      // a function that returns a tokenText
+	eachFunc           // .each and .join: functions whose argument is a function of a reader
 )
 
-// scope is what local names stand for, the innermost first: a kind, or else an
-// expression or function that is looked at where it is used.
+// scope is a chain of local names, innermost first. Each has a kind, or an
+// expression or function that is analyzed where the name is used.
 type scope struct {
 	name ast.Identifier
 	kind kind
 	body ast.Node      // nil: a parameter
-	fun  *ast.Function // nil: no function
-	in   *scope        // what body and fun see
+	fun  *ast.Function // nil: not a function
+	in   *scope        // the scope of body and fun
 	up   *scope
 }
 
@@ -131,29 +114,29 @@ func (s *scope) find(name ast.Identifier) *scope {
 
 type walker struct {
 	file  string
-	found []Finding
+	found diag.List
 
-	depth int // names that a value was followed through
-	steps int // looks at expressions: functions that call each other would need no end of them
+	depth int // number of names that a value was followed through
+	steps int // number of expressions analyzed: functions that call each other would never end
 
-	at       diag.Position // the field that Constant asks for
-	constant bool
+	constantAt diag.Position // the field that IsConstant asks for
+	constant   bool
 }
 
 var libraryFields = map[string]kind{
-	"dep": toRead, "ref": toRead, "all": toRead, "me": reader, "peers": reader,
-	"secret": toWord, "lookup": toWord, "artifact": toWord,
+	"dep": readerFunc, "ref": readerFunc, "all": readerFunc, "me": reader, "peers": reader,
+	"secret": tokenTextFunc, "lookup": tokenTextFunc, "artifact": tokenTextFunc,
 }
 
 var readerFields = map[string]kind{
-	"host": word, "machine": word, "name": word, "index": word, "here": reader,
-	"port": toWord, "output": toWord, "label": toWord, "dir": toWord, "each": each, "join": each,
+	"host": tokenText, "machine": tokenText, "name": tokenText, "index": tokenText, "here": reader,
+	"port": tokenTextFunc, "output": tokenTextFunc, "label": tokenTextFunc, "dir": tokenTextFunc, "each": eachFunc, "join": eachFunc,
 }
 
-// kind tells what an expression gives, as far as its text and local names tell.
+// kind returns the kind of an expression, as far as the source and local names show.
 func (w *walker) kind(n ast.Node, s *scope) kind {
 	if w.steps++; w.steps > maxSteps {
-		return other
+		return unknown
 	}
 	switch n := n.(type) {
 	case *ast.Import:
@@ -162,7 +145,7 @@ func (w *walker) kind(n ast.Node, s *scope) kind {
 		}
 	case *ast.Var:
 		if b := s.find(n.Id); b != nil && b.body != nil {
-			return w.inner(b.body, b.in)
+			return w.follow(b.body, b.in)
 		} else if b != nil {
 			return b.kind
 		}
@@ -176,72 +159,74 @@ func (w *walker) kind(n ast.Node, s *scope) kind {
 		case reader:
 			return readerFields[name]
 		}
-		if v, in := w.field(n, s); v != nil {
-			return w.inner(v, in)
+		if v, in := w.findField(n, s); v != nil {
+			return w.follow(v, in)
 		}
 	case *ast.Apply:
 		switch w.kind(n.Target, s) {
-		case toRead:
+		case readerFunc:
 			return reader
-		case toWord:
-			return word
-		case each:
+		case tokenTextFunc:
+			return tokenText
+		case eachFunc:
 			if i, ok := n.Target.(*ast.Index); ok && fieldName(i) == "join" {
-				return word
+				return tokenText
 			}
 		}
 		if v, ok := n.Target.(*ast.Var); ok {
 			if b := s.find(v.Id); b != nil && b.fun != nil {
 				in := b.in
 				for i, p := range b.fun.Parameters {
-					k := other
+					k := unknown
 					if i < len(n.Arguments.Positional) {
 						k = w.kind(n.Arguments.Positional[i].Expr, s)
 					}
 					in = &scope{name: p.Name, kind: k, up: in}
 				}
-				return w.inner(b.fun.Body, in)
+				return w.follow(b.fun.Body, in)
 			}
 		}
-		if name := stdName(n.Target, s); carries[name] {
+		if name := stdName(n.Target, s); tokenPreserving[name] {
 			for _, a := range n.Arguments.Positional {
-				if w.holds(a.Expr, s) {
-					return word
+				if w.containsToken(a.Expr, s) {
+					return tokenText
 				}
 			}
 		}
 	case *ast.Binary:
-		if (n.Op == ast.BopPlus || n.Op == ast.BopPercent) && (w.kind(n.Left, s) == word || w.holds(n.Right, s)) {
-			return word
+		if (n.Op == ast.BopPlus || n.Op == ast.BopPercent) && (w.kind(n.Left, s) == tokenText || w.containsToken(n.Right, s)) {
+			return tokenText
 		}
 	case *ast.Conditional:
-		if w.kind(n.BranchTrue, s) == word || n.BranchFalse != nil && w.kind(n.BranchFalse, s) == word {
-			return word
+		if w.kind(n.BranchTrue, s) == tokenText || n.BranchFalse != nil && w.kind(n.BranchFalse, s) == tokenText {
+			return tokenText
 		}
 	case *ast.Local:
-		return w.kind(n.Body, w.bind(n.Binds, s))
+		return w.kind(n.Body, w.localScope(n.Binds, s))
 	}
-	return other
+	return unknown
 }
 
-// holds tells whether a value is a token's text or a list with one.
-func (w *walker) holds(n ast.Node, s *scope) bool {
+// containsToken reports whether a value is a string with a token, or a list with one.
+func (w *walker) containsToken(n ast.Node, s *scope) bool {
 	if l, ok := n.(*ast.Array); ok {
 		for _, e := range l.Elements {
-			if w.kind(e.Expr, s) == word {
+			if w.kind(e.Expr, s) == tokenText {
 				return true
 			}
 		}
 		return false
 	}
-	return w.kind(n, s) == word
+	return w.kind(n, s) == tokenText
 }
 
-// carries are the functions of std whose result holds the tokens of their arguments.
-var carries = map[string]bool{"format": true, "join": true, "toString": true, "asciiUpper": true, "asciiLower": true, "lines": true}
+// tokenPreserving are the functions of std whose result contains the tokens of
+// their arguments.
+var tokenPreserving = map[string]bool{"format": true, "join": true, "toString": true, "asciiUpper": true, "asciiLower": true, "lines": true}
 
-// measures are the functions of std that look into a text. The value says what they do with it.
-var measures = map[string]string{
+// inspectingFuncs are the functions of std that inspect a string, with the verb
+// for messages.
+var inspectingFuncs = map[string]string{
 	"length": "measured", "md5": "hashed", "sha1": "hashed", "sha256": "hashed", "sha512": "hashed", "sha3": "hashed",
 	"substr": "cut", "parseInt": "read as a number", "parseOctal": "read as a number", "parseHex": "read as a number",
 	"parseJson": "parsed", "parseYaml": "parsed", "startsWith": "compared", "endsWith": "compared", "equals": "compared",
@@ -260,7 +245,7 @@ func fieldName(n *ast.Index) string {
 	return ""
 }
 
-// stdName is NAME of std.NAME; empty if it is something else.
+// stdName returns NAME for the expression std.NAME, or else "".
 func stdName(n ast.Node, s *scope) string {
 	i, ok := n.(*ast.Index)
 	if !ok {
@@ -277,29 +262,29 @@ func stdName(n ast.Node, s *scope) string {
 	return ""
 }
 
-// maxSteps bounds the looks at one file's expressions.
+// maxSteps limits the number of expressions analyzed per file.
 const maxSteps = 1 << 20
 
-// inner is the kind of an expression that is looked at where it is used. One
-// that leads to itself has none.
-func (w *walker) inner(n ast.Node, s *scope) kind {
+// follow returns the kind of an expression that a name or function refers to; an
+// expression that refers to itself has none.
+func (w *walker) follow(n ast.Node, s *scope) kind {
 	if w.depth++; w.depth > maxDepth {
 		w.depth--
-		return other
+		return unknown
 	}
 	defer func() { w.depth-- }()
 	return w.kind(n, s)
 }
 
-// maxDepth is how far values are followed through names.
+// maxDepth is how many names a value is followed through.
 const maxDepth = 20
 
-// object finds the object that an expression or name is written as.
-func (w *walker) object(n ast.Node, s *scope) (*ast.Object, *scope) {
+// findObject returns the object literal that an expression refers to, and its scope.
+func (w *walker) findObject(n ast.Node, s *scope) (*ast.Object, *scope) {
 	for range maxDepth {
 		switch o := n.(type) {
 		case *ast.Object:
-			return o, w.inside(o.Fields, s)
+			return o, w.objectScope(o.Fields, s)
 		case *ast.Parens:
 			n = o.Inner
 			continue
@@ -309,7 +294,7 @@ func (w *walker) object(n ast.Node, s *scope) (*ast.Object, *scope) {
 				continue
 			}
 		case *ast.Index:
-			if v, in := w.field(o, s); v != nil {
+			if v, in := w.findField(o, s); v != nil {
 				n, s = v, in
 				continue
 			}
@@ -319,14 +304,14 @@ func (w *walker) object(n ast.Node, s *scope) (*ast.Object, *scope) {
 	return nil, nil
 }
 
-// field finds the value that o.name is written as.
-func (w *walker) field(n *ast.Index, s *scope) (ast.Node, *scope) {
+// findField returns the expression that defines the field o.name, and its scope.
+func (w *walker) findField(n *ast.Index, s *scope) (ast.Node, *scope) {
 	if w.depth++; w.depth > maxDepth {
 		w.depth--
 		return nil, nil
 	}
 	defer func() { w.depth-- }()
-	o, in := w.object(n.Target, s)
+	o, in := w.findObject(n.Target, s)
 	if o == nil {
 		return nil, nil
 	}
@@ -338,8 +323,8 @@ func (w *walker) field(n *ast.Index, s *scope) (ast.Node, *scope) {
 	return nil, nil
 }
 
-// bind adds local names. They see each other.
-func (w *walker) bind(binds ast.LocalBinds, s *scope) *scope {
+// localScope adds local names, which can refer to each other.
+func (w *walker) localScope(binds ast.LocalBinds, s *scope) *scope {
 	var added []*scope
 	for _, b := range binds {
 		s = &scope{name: b.Variable, body: b.Body, fun: b.Fun, up: s}
@@ -356,21 +341,21 @@ func (w *walker) bind(binds ast.LocalBinds, s *scope) *scope {
 	return s
 }
 
-// inside is what the values of an object see: its locals.
-func (w *walker) inside(fields ast.ObjectFields, s *scope) *scope {
+// objectScope adds the locals of an object, which its values can refer to.
+func (w *walker) objectScope(fields ast.ObjectFields, s *scope) *scope {
 	var locals ast.LocalBinds
 	for _, f := range fields {
 		if f.Kind == ast.ObjectLocal && f.Id != nil {
 			locals = append(locals, ast.LocalBind{Variable: *f.Id, Body: f.Expr2, Fun: f.Method})
 		}
 	}
-	return w.bind(locals, s)
+	return w.localScope(locals, s)
 }
 
-// params hides names of the scope that a function's parameters take, or gives the first a kind.
-func params(f *ast.Function, first kind, s *scope) *scope {
+// paramScope adds a function's parameters, the first with a kind.
+func paramScope(f *ast.Function, first kind, s *scope) *scope {
 	for i, p := range f.Parameters {
-		k := other
+		k := unknown
 		if i == 0 {
 			k = first
 		}
@@ -379,31 +364,32 @@ func params(f *ast.Function, first kind, s *scope) *scope {
 	return s
 }
 
-func (w *walker) report(n ast.Node, rule, what, hint string) {
+// report adds a finding about a token, with a verb for what is done to it.
+func (w *walker) report(n ast.Node, code, verb, hint string) {
 	p := diag.Position{File: w.file}
 	if loc := n.Loc(); loc != nil {
 		p.Line, p.Col = loc.Begin.Line, loc.Begin.Column
 	}
-	w.found = append(w.found, Finding{Rule: rule, Level: Error, Position: p, Message: "a value that is only known later is " + what, Hint: hint})
+	w.found = append(w.found, diag.Errorf("", "a value that is only known later is %s", verb).WithCode(code).In(p).WithHint("%s", hint))
 }
 
 const (
-	compareHint = "its text is not there yet, so the answer says nothing: compare what it was made of, or let the service decide"
-	measureHint = "a token may be joined with + and %, and nothing else"
+	compareHint = "its value is not known yet, so the result is meaningless: compare what it is made from, or let the service decide"
+	measureHint = "a token may only be concatenated with + or formatted with %"
 )
 
 func (w *walker) walk(n ast.Node, s *scope) {
 	switch n := n.(type) {
 	case *ast.Binary:
-		left, right := w.kind(n.Left, s) == word, w.kind(n.Right, s) == word
+		left, right := w.kind(n.Left, s) == tokenText, w.kind(n.Right, s) == tokenText
 		switch n.Op {
 		case ast.BopManifestEqual, ast.BopManifestUnequal, ast.BopLess, ast.BopLessEq, ast.BopGreater, ast.BopGreaterEq:
 			if left || right {
 				w.report(n, "token-compared", "compared", compareHint)
 			}
 		case ast.BopPlus:
-			if left && number(n.Right) || right && number(n.Left) {
-				w.report(n, "token-measured", "added to a number", "+ joins texts here: 80 + 1 would be 801; give the sum a port of its own")
+			if left && isNumber(n.Right) || right && isNumber(n.Left) {
+				w.report(n, "token-measured", "added to a number", "+ concatenates strings here: 80 + 1 would be 801; define another port instead")
 			}
 		}
 		w.walk(n.Left, s)
@@ -411,15 +397,15 @@ func (w *walker) walk(n ast.Node, s *scope) {
 	case *ast.Apply:
 		name := stdName(n.Target, s)
 		for _, a := range n.Arguments.Positional {
-			if what := measures[name]; what != "" && w.kind(a.Expr, s) == word {
-				rule, hint := "token-measured", measureHint
+			if what := inspectingFuncs[name]; what != "" && w.kind(a.Expr, s) == tokenText {
+				code, hint := "token-measured", measureHint
 				if what == "compared" {
-					rule, hint = "token-compared", compareHint
+					code, hint = "token-compared", compareHint
 				}
-				w.report(n, rule, fmt.Sprintf("%s by std.%s", what, name), hint)
+				w.report(n, code, fmt.Sprintf("%s by std.%s", what, name), hint)
 			}
-			if f, ok := a.Expr.(*ast.Function); ok && w.kind(n.Target, s) == each {
-				w.function(f, reader, s)
+			if f, ok := a.Expr.(*ast.Function); ok && w.kind(n.Target, s) == eachFunc {
+				w.walkFunction(f, reader, s)
 				continue
 			}
 			w.walk(a.Expr, s)
@@ -430,38 +416,38 @@ func (w *walker) walk(n ast.Node, s *scope) {
 		w.walk(n.Target, s)
 	case *ast.Index:
 		if n.Id == nil {
-			if w.kind(n.Target, s) == word {
+			if w.kind(n.Target, s) == tokenText {
 				w.report(n, "token-measured", "cut", measureHint)
 			}
 			w.walk(n.Index, s)
 		}
 		w.walk(n.Target, s)
 	case *ast.Slice:
-		if w.kind(n.Target, s) == word {
+		if w.kind(n.Target, s) == tokenText {
 			w.report(n, "token-measured", "cut", measureHint)
 		}
 		for _, c := range []ast.Node{n.Target, n.BeginIndex, n.EndIndex, n.Step} {
 			w.walk(c, s)
 		}
 	case *ast.Local:
-		inner := w.bind(n.Binds, s)
+		inner := w.localScope(n.Binds, s)
 		for _, b := range n.Binds {
 			if b.Fun != nil {
-				w.function(b.Fun, other, inner)
+				w.walkFunction(b.Fun, unknown, inner)
 			} else {
 				w.walk(b.Body, inner)
 			}
 		}
 		w.walk(n.Body, inner)
 	case *ast.Function:
-		w.function(n, other, s)
+		w.walkFunction(n, unknown, s)
 	case *ast.Object:
-		w.fields(n.Fields, s, s)
+		w.walkFields(n.Fields, s, s)
 	case *ast.ObjectComp:
-		inner := w.comprehension(&n.Spec, s)
-		w.fields(n.Fields, inner, inner)
+		inner := w.walkComprehension(&n.Spec, s)
+		w.walkFields(n.Fields, inner, inner)
 	case *ast.ArrayComp:
-		w.walk(n.Body, w.comprehension(&n.Spec, s))
+		w.walk(n.Body, w.walkComprehension(&n.Spec, s))
 	case *ast.Array:
 		for _, e := range n.Elements {
 			w.walk(e.Expr, s)
@@ -490,25 +476,25 @@ func (w *walker) walk(n ast.Node, s *scope) {
 	}
 }
 
-// literal tells whether a value is written out.
-func literal(n ast.Node) bool {
+// isLiteral reports whether an expression is a literal.
+func isLiteral(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.LiteralString, *ast.LiteralNumber, *ast.LiteralBoolean, *ast.LiteralNull:
 		return true
 	case *ast.Parens:
-		return literal(n.Inner)
+		return isLiteral(n.Inner)
 	case *ast.Unary:
-		return literal(n.Expr)
+		return isLiteral(n.Expr)
 	case *ast.Array:
 		for _, e := range n.Elements {
-			if !literal(e.Expr) {
+			if !isLiteral(e.Expr) {
 				return false
 			}
 		}
 		return true
 	case *ast.Object:
 		for _, f := range n.Fields {
-			if f.Method != nil || f.Expr1 != nil && !literal(f.Expr1) || f.Expr2 == nil || !literal(f.Expr2) {
+			if f.Method != nil || f.Expr1 != nil && !isLiteral(f.Expr1) || f.Expr2 == nil || !isLiteral(f.Expr2) {
 				return false
 			}
 		}
@@ -517,29 +503,29 @@ func literal(n ast.Node) bool {
 	return false
 }
 
-func number(n ast.Node) bool {
+func isNumber(n ast.Node) bool {
 	_, ok := n.(*ast.LiteralNumber)
 	return ok
 }
 
-func (w *walker) function(f *ast.Function, first kind, s *scope) {
-	inner := params(f, first, s)
+func (w *walker) walkFunction(f *ast.Function, first kind, s *scope) {
+	inner := paramScope(f, first, s)
 	for _, p := range f.Parameters {
 		w.walk(p.DefaultArg, inner)
 	}
 	w.walk(f.Body, inner)
 }
 
-// fields walks an object: its locals are seen by all its values.
-func (w *walker) fields(fields ast.ObjectFields, outside, s *scope) {
-	inner := w.inside(fields, s)
+// walkFields walks the fields of an object; all of its values see its locals.
+func (w *walker) walkFields(fields ast.ObjectFields, outside, s *scope) {
+	inner := w.objectScope(fields, s)
 	for _, f := range fields {
-		if b := f.LocRange.Begin; w.at.Line == b.Line && w.at.Col == b.Column && w.at.Known() {
-			w.constant = f.Expr2 != nil && literal(f.Expr2)
+		if b := f.LocRange.Begin; w.constantAt.Line == b.Line && w.constantAt.Col == b.Column && w.constantAt.Known() {
+			w.constant = f.Expr2 != nil && isLiteral(f.Expr2)
 		}
 		w.walk(f.Expr1, outside)
 		if f.Method != nil {
-			w.function(f.Method, other, inner)
+			w.walkFunction(f.Method, unknown, inner)
 			continue
 		}
 		w.walk(f.Expr2, inner)
@@ -547,10 +533,10 @@ func (w *walker) fields(fields ast.ObjectFields, outside, s *scope) {
 	}
 }
 
-// comprehension walks for and if, and gives the scope of what they repeat.
-func (w *walker) comprehension(spec *ast.ForSpec, s *scope) *scope {
+// walkComprehension walks for and if clauses, and returns the scope of the body.
+func (w *walker) walkComprehension(spec *ast.ForSpec, s *scope) *scope {
 	if spec.Outer != nil {
-		s = w.comprehension(spec.Outer, s)
+		s = w.walkComprehension(spec.Outer, s)
 	}
 	w.walk(spec.Expr, s)
 	inner := &scope{name: spec.VarName, up: s}

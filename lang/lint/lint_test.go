@@ -58,8 +58,8 @@ func TestTokens(t *testing.T) {
 	} {
 		var got []string
 		for _, f := range lint.Tokens("x.jsonnet", head+c.src) {
-			got = append(got, fmt.Sprintf("%s %d:%d", f.Rule, f.Position.Line, f.Position.Col))
-			if f.Hint == "" || f.Position.File != "x.jsonnet" {
+			got = append(got, fmt.Sprintf("%s %d:%d", f.Code, f.Pos.Line, f.Pos.Col))
+			if f.Hint == "" || f.Pos.File != "x.jsonnet" {
 				t.Errorf("%s: %+v", c.src, f)
 			}
 		}
@@ -69,9 +69,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestSilence(t *testing.T) {
-	f := lint.Finding{Rule: "a-rule"}
-	f.Position.Line = 2
+func TestIsSilenced(t *testing.T) {
+	f := diag.Warningf("a-rule", "", "x")
+	f.Pos.Line = 2
 	for line, want := range map[string]bool{
 		"// defx-lint: ignore a-rule": true, "  # defx-lint: ignore a-rule": true, "// defx-lint: ignore": true,
 		"// defx-lint: ignore b, a-rule": true, "// defx-lint: ignore b": false, "x: 1, // defx-lint: ignore a-rule": true,
@@ -81,13 +81,13 @@ func TestSilence(t *testing.T) {
 			t.Errorf("%q: %v", line, got)
 		}
 	}
-	f.Position.Line = 1
+	f.Pos.Line = 1
 	if lint.IsSilenced("// defx-lint: ignore", f) {
-		t.Error("the first line has none above")
+		t.Error("a finding in the first line was silenced")
 	}
 }
 
-func TestConstant(t *testing.T) {
+func TestIsConstant(t *testing.T) {
 	src := "local n = 1;\n{\n  a: { b+: [1, 'x', -2, null] },\n  c: n,\n  d: { e: n },\n  'f-g': if true then 1 else 2,\n}"
 	for at, want := range map[[2]int]bool{{3, 3}: true, {3, 8}: true, {4, 3}: false, {5, 3}: false, {5, 8}: false, {6, 3}: false, {1, 1}: false, {0, 0}: false} {
 		if got := lint.IsConstant(src, diag.Position{File: "x", Line: at[0], Col: at[1]}); got != want {

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-jsonnet"
 )
 
-// formats is what a thousand services write with % and manifestIni.
+// formats is a program with the formatting of a thousand services.
 const formats = `{
   ['s%d' % i]: {
     command: ['/usr/bin/svc', '--port', '%d' % (1000 + i), '%s:%s' % ['host', i]],

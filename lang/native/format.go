@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// std.format in Go, for the formats that code is written in. What it does not
-// know (a width or precision from a value, %c, great widths) stays Jsonnet.
-// Numbers are rendered by the same steps in floating point as there.
+// This file implements std.format for common formats. Others (a width or
+// precision from a value, %c, large widths) are left to the old body. Numbers are
+// formatted with the same floating-point operations as there.
 
 func init() {
 	register("format.kinds", func(a []any) (any, error) {
-		f := parsed(a[0].(string))
+		f := parseCached(a[0].(string))
 		if f == nil {
 			return nil, nil
 		}
@@ -26,14 +26,14 @@ func init() {
 		return f.kinds, nil
 	}, "str")
 	register("format.keys", func(a []any) (any, error) {
-		f := parsed(a[0].(string))
+		f := parseCached(a[0].(string))
 		if f == nil || !f.keyed {
 			return nil, nil
 		}
 		return f.keys, nil
 	}, "str")
 	register("format.fill", func(a []any) (any, error) {
-		f, vals := parsed(a[0].(string)), a[1].([]any)
+		f, vals := parseCached(a[0].(string)), a[1].([]any)
 		if f == nil {
 			return nil, nil
 		}
@@ -41,7 +41,7 @@ func init() {
 	}, "str", "vals")
 }
 
-// directive is one % code, or the text between two.
+// directive is one % directive, or the text between two.
 type directive struct {
 	text                         string // if kind is 0
 	kind                         byte   // s, d, o, x, f, e, g or %
@@ -50,42 +50,45 @@ type directive struct {
 	width, prec                  int // prec is -1 if not given
 }
 
+// format is a parsed format string.
 type format struct {
 	parts []directive
-	kinds string // one letter for each value: s takes any, d a number, f one that is not too great
-	keyed bool   // every value is named
+	kinds string // one letter per value: s accepts any value, d a number, f a number that is not too large
+	keyed bool   // every directive has a key
 	keys  []any  // [name, kind] of each value
 }
 
 const (
-	maxWidth = 400 // the old body goes as deep as a width, and fails beyond the stack
-	maxPrec  = 20
-	maxKept  = 10_000
+	maxWidth  = 400 // the old body recurses once per column, and fails beyond the stack
+	maxPrec   = 20
+	maxCached = 10_000
 )
 
-var kept struct {
+// formatCache holds parsed formats by their string.
+var formatCache struct {
 	sync.RWMutex
 	formats map[string]*format
 }
 
-// parsed gives what a format says, or nil if the old body has to tell.
-func parsed(s string) *format {
-	kept.RLock()
-	f, known := kept.formats[s]
-	kept.RUnlock()
+// parseCached returns a parsed format, or nil if it is left to the old body.
+func parseCached(s string) *format {
+	formatCache.RLock()
+	f, known := formatCache.formats[s]
+	formatCache.RUnlock()
 	if known {
 		return f
 	}
 	f = parseFormat(s)
-	kept.Lock()
-	defer kept.Unlock()
-	if kept.formats == nil || len(kept.formats) >= maxKept {
-		kept.formats = map[string]*format{}
+	formatCache.Lock()
+	defer formatCache.Unlock()
+	if formatCache.formats == nil || len(formatCache.formats) >= maxCached {
+		formatCache.formats = map[string]*format{}
 	}
-	kept.formats[s] = f
+	formatCache.formats[s] = f
 	return f
 }
 
+// parseFormat parses a format, and returns nil if it is left to the old body.
 func parseFormat(s string) *format {
 	f := &format{keyed: true}
 	var kinds []byte
@@ -122,11 +125,11 @@ func parseFormat(s string) *format {
 			}
 			rest = rest[1:]
 		}
-		if d.width, rest = digits(rest); d.width > maxWidth {
+		if d.width, rest = parseDigits(rest); d.width > maxWidth {
 			return nil
 		}
 		if strings.HasPrefix(rest, ".") {
-			if d.prec, rest = digits(rest[1:]); d.prec > maxPrec {
+			if d.prec, rest = parseDigits(rest[1:]); d.prec > maxPrec {
 				return nil
 			}
 		}
@@ -152,7 +155,7 @@ func parseFormat(s string) *format {
 		case 'f', 'F', 'e', 'E', 'g', 'G':
 			d.kind, kind = c|0x20, 'f'
 			if d.kind == 'g' && d.prec == 0 {
-				return nil // the old body asks for -1 digits
+				return nil // the old body computes -1 digits
 			}
 		case '%':
 			d.kind = '%'
@@ -170,8 +173,9 @@ func parseFormat(s string) *format {
 	return f
 }
 
-// digits reads a number; what is too great for any width stays too great.
-func digits(s string) (int, string) {
+// parseDigits parses a number at the start of s and returns the rest. The number
+// is limited to maxWidth+1.
+func parseDigits(s string) (int, string) {
 	n := 0
 	for s != "" && s[0] >= '0' && s[0] <= '9' {
 		n = min(n*10+int(s[0]-'0'), maxWidth+1)
@@ -180,7 +184,7 @@ func digits(s string) (int, string) {
 	return n, s
 }
 
-// fill gives the text, or nil if a value does not fit.
+// fill returns the formatted string, or nil if a value does not fit.
 func (f *format) fill(vals []any) any {
 	if len(vals) != len(f.kinds) {
 		return nil
@@ -196,13 +200,13 @@ func (f *format) fill(vals []any) any {
 		case '%':
 			s = "%"
 		case 's':
-			s, vals = text(vals[0]), vals[1:]
+			s, vals = toString(vals[0]), vals[1:]
 		default:
 			n, ok := vals[0].(float64)
 			if !ok {
 				return nil
 			}
-			s, vals = d.number(n), vals[1:]
+			s, vals = d.formatNumber(n), vals[1:]
 		}
 		gap := 0
 		if d.width > 0 {
@@ -219,7 +223,8 @@ func (f *format) fill(vals []any) any {
 	return b.String()
 }
 
-func (d *directive) number(n float64) string {
+// formatNumber formats a number as d specifies.
+func (d *directive) formatNumber(n float64) string {
 	zp := 0
 	if d.zero && !d.left {
 		zp = d.width
@@ -230,30 +235,31 @@ func (d *directive) number(n float64) string {
 	}
 	switch d.kind {
 	case 'd':
-		return integer(n <= -1, math.Floor(math.Abs(n)), zp, iprec, d.blank, d.plus, 10, "")
+		return formatInteger(n <= -1, math.Floor(math.Abs(n)), zp, iprec, d.blank, d.plus, 10, "")
 	case 'o':
 		prefix := ""
 		if d.alt {
 			prefix = "0"
 		}
-		return integer(n <= -1, math.Floor(math.Abs(n)), zp, iprec, d.blank, d.plus, 8, prefix)
+		return formatInteger(n <= -1, math.Floor(math.Abs(n)), zp, iprec, d.blank, d.plus, 8, prefix)
 	case 'x':
-		return d.hex(math.Floor(n), zp, iprec)
+		return d.formatHex(math.Floor(n), zp, iprec)
 	case 'f':
-		return d.decimal(n, zp, true, fprec)
+		return d.formatDecimal(n, zp, true, fprec)
 	case 'e':
-		return d.scientific(n, zp, true, fprec)
+		return d.formatScientific(n, zp, true, fprec)
 	}
 	exponent := 0.0
 	if n != 0 {
 		exponent = math.Floor(math.Log(math.Abs(n)) / math.Log(10))
 	}
 	if exponent < -4 || exponent >= float64(fprec) {
-		return d.scientific(n, zp, d.alt, fprec-1)
+		return d.formatScientific(n, zp, d.alt, fprec-1)
 	}
-	return d.decimal(n, zp, d.alt, fprec-int(max(1, exponent+1)))
+	return d.formatDecimal(n, zp, d.alt, fprec-int(max(1, exponent+1)))
 }
 
+// sign returns the sign of a formatted number.
 func sign(neg, plus, blank bool) string {
 	switch {
 	case neg:
@@ -266,36 +272,40 @@ func sign(neg, plus, blank bool) string {
 	return ""
 }
 
-func zeros(s string, width int) string {
+// padZeros pads s with zeros on the left.
+func padZeros(s string, width int) string {
 	return strings.Repeat("0", max(0, width-len(s))) + s
 }
 
-// figures writes a whole number in a base, by the divisions of the old body.
-func figures(n, base float64, numerals, before string) string {
+// formatDigits formats a whole number in a base, by the same divisions as the old
+// body, with a prefix unless the number is 0.
+func formatDigits(n, base float64, digits, prefix string) string {
 	if n == 0 {
 		return "0"
 	}
 	var out []byte
 	for n != 0 {
-		out = append(out, numerals[int(math.Mod(n, base))])
+		out = append(out, digits[int(math.Mod(n, base))])
 		n = math.Floor(n / base)
 	}
 	slices.Reverse(out)
-	return before + string(out)
+	return prefix + string(out)
 }
 
-func integer(neg bool, mag float64, minChars, minDigits int, blank, plus bool, base float64, prefix string) string {
+// formatInteger formats a whole number of magnitude mag with sign, zero padding and prefix.
+func formatInteger(neg bool, mag float64, minChars, minDigits int, blank, plus bool, base float64, prefix string) string {
 	zp := minChars
 	if neg || blank || plus {
 		zp--
 	}
-	return sign(neg, plus, blank) + zeros(figures(mag, base, "0123456789", prefix), max(zp, minDigits))
+	return sign(neg, plus, blank) + padZeros(formatDigits(mag, base, "0123456789", prefix), max(zp, minDigits))
 }
 
-func (d *directive) hex(n float64, minChars, minDigits int) string {
-	numerals, prefix := "0123456789abcdef", ""
+// formatHex formats a number for %x and %X.
+func (d *directive) formatHex(n float64, minChars, minDigits int) string {
+	digits, prefix := "0123456789abcdef", ""
 	if d.caps {
-		numerals = "0123456789ABCDEF"
+		digits = "0123456789ABCDEF"
 	}
 	neg, zp := n < 0, minChars
 	if neg || d.blank || d.plus {
@@ -307,13 +317,14 @@ func (d *directive) hex(n float64, minChars, minDigits int) string {
 			prefix = "0X"
 		}
 	}
-	return sign(neg, d.plus, d.blank) + prefix + zeros(figures(math.Floor(math.Abs(n)), 16, numerals, ""), max(zp, minDigits))
+	return sign(neg, d.plus, d.blank) + prefix + padZeros(formatDigits(math.Floor(math.Abs(n)), 16, digits, ""), max(zp, minDigits))
 }
 
-func (d *directive) decimal(n float64, zeroPad int, trailing bool, prec int) string {
+// formatDecimal formats a number for %f.
+func (d *directive) formatDecimal(n float64, zeroPad int, trailing bool, prec int) string {
 	abs := math.Abs(n)
 	denominator := math.Pow(10, float64(prec))
-	numerator := float64(abs*denominator) + 0.5 // no fused multiplication: each step is rounded there
+	numerator := float64(abs*denominator) + 0.5 // the conversion prevents fused multiply-add: the old body rounds each step
 	whole := math.Floor(numerator / denominator)
 	if abs == 0 {
 		whole = 0
@@ -323,21 +334,22 @@ func (d *directive) decimal(n float64, zeroPad int, trailing bool, prec int) str
 	if prec != 0 || d.alt {
 		zp--
 	}
-	s := integer(n < 0, whole, zp, 0, d.blank, d.plus, 10, "")
+	s := formatInteger(n < 0, whole, zp, 0, d.blank, d.plus, 10, "")
 	switch {
 	case prec == 0 && d.alt:
 		return s + "."
 	case prec == 0 || !trailing && frac <= 0:
 		return s
 	}
-	f := integer(false, frac, prec, 0, false, false, 10, "")
+	f := formatInteger(false, frac, prec, 0, false, false, 10, "")
 	if !trailing {
 		f = strings.TrimRight(f, "0")
 	}
 	return s + "." + f
 }
 
-func (d *directive) scientific(n float64, zeroPad int, trailing bool, prec int) string {
+// formatScientific formats a number for %e.
+func (d *directive) formatScientific(n float64, zeroPad int, trailing bool, prec int) string {
 	exponent := 0.0
 	if n != 0 {
 		exponent = math.Floor(math.Log(math.Abs(n)) / math.Log(10))
@@ -346,12 +358,12 @@ func (d *directive) scientific(n float64, zeroPad int, trailing bool, prec int) 
 	if d.caps {
 		suffix = "E"
 	}
-	suffix += integer(exponent < 0, math.Abs(exponent), 3, 0, false, true, 10, "")
-	return d.decimal(n/math.Pow(10, exponent), zeroPad-len(suffix), trailing, prec) + suffix
+	suffix += formatInteger(exponent < 0, math.Abs(exponent), 3, 0, false, true, 10, "")
+	return d.formatDecimal(n/math.Pow(10, exponent), zeroPad-len(suffix), trailing, prec) + suffix
 }
 
-// text is what std.toString gives.
-func text(v any) string {
+// toString returns the result of std.toString.
+func toString(v any) string {
 	if s, ok := v.(string); ok {
 		return s
 	}
@@ -360,6 +372,7 @@ func text(v any) string {
 	return b.String()
 }
 
+// writeJSON writes a value in the form of std.toString.
 func writeJSON(b *strings.Builder, v any) {
 	switch v := v.(type) {
 	case nil:
@@ -373,17 +386,17 @@ func writeJSON(b *strings.Builder, v any) {
 			b.WriteString(strconv.FormatFloat(v, 'g', 17, 64))
 		}
 	case string:
-		quote(b, v)
+		writeQuoted(b, v)
 	case []any:
 		if len(v) == 0 {
 			b.WriteString("[ ]")
 			return
 		}
-		before := "["
+		prefix := "["
 		for _, e := range v {
-			b.WriteString(before)
+			b.WriteString(prefix)
 			writeJSON(b, e)
-			before = ", "
+			prefix = ", "
 		}
 		b.WriteString("]")
 	case map[string]any:
@@ -396,21 +409,23 @@ func writeJSON(b *strings.Builder, v any) {
 			names = append(names, name)
 		}
 		sort.Strings(names)
-		before := "{"
+		prefix := "{"
 		for _, name := range names {
-			b.WriteString(before)
-			quote(b, name)
+			b.WriteString(prefix)
+			writeQuoted(b, name)
 			b.WriteString(": ")
 			writeJSON(b, v[name])
-			before = ", "
+			prefix = ", "
 		}
 		b.WriteString("}")
 	}
 }
 
+// hexDigits are the digits of \u escapes.
 const hexDigits = "0123456789abcdef"
 
-func quote(b *strings.Builder, s string) {
+// writeQuoted writes s as a JSON string in the form of std.toString.
+func writeQuoted(b *strings.Builder, s string) {
 	b.WriteByte('"')
 	for _, c := range s {
 		switch c {

@@ -11,16 +11,16 @@ func init() {
 		var b strings.Builder
 		for _, l := range a[0].([]any) {
 			if line := l.([]any); len(line) == 1 {
-				b.WriteString("[" + text(line[0]) + "]\n")
+				b.WriteString("[" + toString(line[0]) + "]\n")
 			} else {
-				b.WriteString(text(line[0]) + " = " + text(line[1]) + "\n")
+				b.WriteString(toString(line[0]) + " = " + toString(line[1]) + "\n")
 			}
 		}
 		return b.String(), nil
 	}, "lines")
-	eager("mod", mod, "a", "b")
-	eager("names", func(a []any) any {
-		f := parsed(a[0].(string))
+	registerFast("mod", modulo, "a", "b")
+	registerFast("names", func(a []any) any {
+		f := parseCached(a[0].(string))
 		if f == nil || !f.keyed {
 			return nil
 		}
@@ -30,31 +30,31 @@ func init() {
 		}
 		return names
 	}, "str")
-	eager("ini", ini, "main", "sections")
-	eager("python", func(a []any) any {
+	registerFast("ini", manifestIni, "main", "sections")
+	registerFast("python", func(a []any) any {
 		var b strings.Builder
-		python(&b, a[0])
+		writePython(&b, a[0])
 		return b.String()
 	}, "v")
-	eager("pythonVars", func(a []any) any {
+	registerFast("pythonVars", func(a []any) any {
 		var b strings.Builder
 		conf := a[0].(map[string]any)
-		for _, k := range sorted(conf) {
+		for _, k := range sortedKeys(conf) {
 			b.WriteString(k + " = ")
-			python(&b, conf[k])
+			writePython(&b, conf[k])
 			b.WriteByte('\n')
 		}
 		return b.String()
 	}, "conf")
-	eager("xml", func(a []any) any {
+	registerFast("xml", func(a []any) any {
 		var b strings.Builder
-		if _, ok := a[0].([]any); !ok || !xml(&b, a[0]) {
+		if _, ok := a[0].([]any); !ok || !writeXML(&b, a[0]) {
 			return nil
 		}
 		return b.String()
 	}, "value")
-	eager("prune", func(a []any) any { return prune(a[0]) }, "a")
-	eager("deepJoin", func(a []any) any {
+	registerFast("prune", func(a []any) any { return prune(a[0]) }, "a")
+	registerFast("deepJoin", func(a []any) any {
 		var b strings.Builder
 		if !deepJoin(&b, a[0]) {
 			return nil
@@ -63,15 +63,15 @@ func init() {
 	}, "arr")
 }
 
-// mod is % on anything but objects, or nil.
-func mod(a []any) any {
+// modulo implements % for anything but objects, and returns nil otherwise.
+func modulo(a []any) any {
 	switch x := a[0].(type) {
 	case string:
 		vals, list := a[1].([]any)
 		if !list {
 			vals = []any{a[1]}
 		}
-		if f := parsed(x); f != nil {
+		if f := parseCached(x); f != nil {
 			return f.fill(vals)
 		}
 	case float64:
@@ -84,7 +84,8 @@ func mod(a []any) any {
 	return nil
 }
 
-func sorted(m map[string]any) []string {
+// sortedKeys returns the keys of m in order.
+func sortedKeys(m map[string]any) []string {
 	names := make([]string, 0, len(m))
 	for name := range m {
 		names = append(names, name)
@@ -93,17 +94,19 @@ func sorted(m map[string]any) []string {
 	return names
 }
 
-func ini(a []any) any {
+// manifestIni implements std.manifestIni; the first argument is a list with the
+// main section, or without. It returns nil if a section is not an object.
+func manifestIni(a []any) any {
 	var b strings.Builder
 	body := func(v any) bool {
 		m, ok := v.(map[string]any)
-		for _, k := range sorted(m) {
+		for _, k := range sortedKeys(m) {
 			list, isList := m[k].([]any)
 			if !isList {
 				list = []any{m[k]}
 			}
 			for _, e := range list {
-				b.WriteString(k + " = " + text(e) + "\n")
+				b.WriteString(k + " = " + toString(e) + "\n")
 			}
 		}
 		return ok
@@ -117,7 +120,7 @@ func ini(a []any) any {
 	if !ok {
 		return nil
 	}
-	for _, k := range sorted(sections) {
+	for _, k := range sortedKeys(sections) {
 		b.WriteString("[" + k + "]\n")
 		if !body(sections[k]) {
 			return nil
@@ -126,7 +129,8 @@ func ini(a []any) any {
 	return b.String()
 }
 
-func python(b *strings.Builder, v any) {
+// writePython writes a value as std.manifestPython does.
+func writePython(b *strings.Builder, v any) {
 	switch v := v.(type) {
 	case nil:
 		b.WriteString("None")
@@ -142,18 +146,18 @@ func python(b *strings.Builder, v any) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			python(b, e)
+			writePython(b, e)
 		}
 		b.WriteByte(']')
 	case map[string]any:
 		b.WriteByte('{')
-		for i, k := range sorted(v) {
+		for i, k := range sortedKeys(v) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			quote(b, k)
+			writeQuoted(b, k)
 			b.WriteString(": ")
-			python(b, v[k])
+			writePython(b, v[k])
 		}
 		b.WriteByte('}')
 	default:
@@ -161,8 +165,9 @@ func python(b *strings.Builder, v any) {
 	}
 }
 
-// xml writes JSONML, as far as it is texts and lists that begin with a text.
-func xml(b *strings.Builder, v any) bool {
+// writeXML writes JSONML as std.manifestXmlJsonml does, if it consists of strings
+// and lists that begin with a string; otherwise it returns false.
+func writeXML(b *strings.Builder, v any) bool {
 	if s, ok := v.(string); ok {
 		b.WriteString(s)
 		return true
@@ -180,14 +185,14 @@ func xml(b *strings.Builder, v any) bool {
 	if len(children) > 0 {
 		if attrs, ok := children[0].(map[string]any); ok {
 			children = children[1:]
-			for _, k := range sorted(attrs) {
-				b.WriteString(" " + k + `="` + text(attrs[k]) + `"`)
+			for _, k := range sortedKeys(attrs) {
+				b.WriteString(" " + k + `="` + toString(attrs[k]) + `"`)
 			}
 		}
 	}
 	b.WriteByte('>')
 	for _, c := range children {
-		if !xml(b, c) {
+		if !writeXML(b, c) {
 			return false
 		}
 	}
@@ -195,6 +200,7 @@ func xml(b *strings.Builder, v any) bool {
 	return true
 }
 
+// deepJoin writes the strings in nested lists, and returns false for other values.
 func deepJoin(b *strings.Builder, v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -211,13 +217,13 @@ func deepJoin(b *strings.Builder, v any) bool {
 	return false
 }
 
-// prune leaves out what is null or empty, from the inside out.
+// prune removes null values and empty lists and objects, innermost first.
 func prune(v any) any {
 	switch v := v.(type) {
 	case []any:
 		out := []any{}
 		for _, x := range v {
-			if p := prune(x); content(p) {
+			if p := prune(x); hasContent(p) {
 				out = append(out, p)
 			}
 		}
@@ -225,7 +231,7 @@ func prune(v any) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, x := range v {
-			if p := prune(x); content(p) {
+			if p := prune(x); hasContent(p) {
 				out[k] = p
 			}
 		}
@@ -234,7 +240,8 @@ func prune(v any) any {
 	return v
 }
 
-func content(v any) bool {
+// hasContent reports whether prune keeps a value.
+func hasContent(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return false

@@ -1,22 +1,22 @@
-// Package native gives faster bodies to interpreted functions of Jsonnet's
-// standard library.
+// Package native replaces interpreted functions of Jsonnet's standard library
+// with faster implementations.
 //
-// It knows go-jsonnet's tree of the standard library and what each function in
-// std.libsonnet means. It refuses to know defx. Invariant: it changes speed and
-// nothing else. A call gives the same bytes, forces the same values in the same
-// order, and fails with the same words at the same place of the user's file;
-// alone what fails for the depth of the stack may succeed.
+// It knows go-jsonnet's syntax tree of the standard library, and what each
+// function in std.libsonnet does. It refuses to know defx. Invariant: it changes
+// nothing but speed. A call returns the same bytes, forces the same values in the
+// same order, and fails with the same message at the same position of the user's
+// file. The only exception: a call that exceeds the stack depth may succeed.
 //
-// How that is kept: a new body takes the road it is sure of, and every other
-// call goes to the old body, which stands where std.libsonnet says "original".
-// Of a careful VM this is all: a value that may fail is never handed to Go
-// before all that the old body would have looked at first was found right. An
-// eager VM hands over whole values. What succeeds there succeeds everywhere,
-// with the same bytes, since values are pure and every one that it forces is
-// part of the result; what fails there has to be asked again of a careful one.
+// How this works: a new body handles the calls for which it is known to be
+// equivalent, and passes every other call to the old body, which std.libsonnet
+// refers to as "original". In a strict VM, a value that may fail is passed to Go
+// only after everything that the old body would have checked before it was
+// checked. A fast VM passes whole values to Go. What succeeds there has the same
+// result everywhere, since values are pure and each one that it forces is part of
+// the result. What fails there has to be repeated in a strict VM.
 //
-// One thing is told apart from before: a program that replaces functions of
-// std (std + { … }) and calls others that used to call those.
+// Limitation: a program that replaces functions of std (std + { … }) and calls
+// other functions that used to call the replaced ones may notice a difference.
 package native
 
 import (
@@ -36,46 +36,49 @@ var source string
 
 var once sync.Once
 
-// Install makes a VM fast. The tree of the standard library belongs to the
-// whole process: the first call replaces the bodies, before anything evaluates.
-// Errors of an eager VM are not the user's: a careful one has to be asked.
-func Install(vm *jsonnet.VM, isEager bool) {
-	once.Do(replace)
+// Install installs the new bodies in a VM. The syntax tree of the standard
+// library is shared by the whole process: the first call replaces the bodies,
+// before anything is evaluated. An error in a fast VM is not the user's error; the
+// program has to be repeated in a strict VM.
+func Install(vm *jsonnet.VM, fast bool) {
+	once.Do(replaceBodies)
 	for _, f := range functions {
 		vm.NativeFunction(f)
 	}
-	if isEager {
-		for _, f := range eagerFunctions {
+	if fast {
+		for _, f := range fastFunctions {
 			vm.NativeFunction(f)
 		}
 	}
 }
 
-// functions are what the new bodies call.
-var functions, eagerFunctions []*jsonnet.NativeFunction
+// functions and fastFunctions are the native functions that the new bodies call.
+var functions, fastFunctions []*jsonnet.NativeFunction
 
-// eager registers a function that only eager VMs have. If it gives nil, the
-// careful road is taken.
-func eager(name string, f func([]any) any, params ...ast.Identifier) {
-	eagerFunctions = append(eagerFunctions, &jsonnet.NativeFunction{Name: "defx.std.eager." + name, Params: params,
+// registerFast registers a native function for fast VMs only. If it returns nil,
+// the new body does what it does in a strict VM.
+func registerFast(name string, f func([]any) any, params ...ast.Identifier) {
+	fastFunctions = append(fastFunctions, &jsonnet.NativeFunction{Name: "defx.std.fast." + name, Params: params,
 		Func: func(a []any) (any, error) { return f(a), nil }})
 }
 
+// register registers a native function for all VMs.
 func register(name string, f func([]any) (any, error), params ...ast.Identifier) {
 	functions = append(functions, &jsonnet.NativeFunction{Name: "defx.std." + name, Params: params, Func: f})
 }
 
-// Names lists the functions whose bodies are replaced.
+// Names returns the names of the functions whose bodies are replaced, sorted.
 func Names() []string {
 	var names []string
-	for _, f := range parse().Fields {
+	for _, f := range parseLibrary().Fields {
 		names = append(names, f.Name.(*ast.LiteralString).Value)
 	}
 	slices.Sort(names)
 	return names
 }
 
-func parse() *ast.DesugaredObject {
+// parseLibrary parses std.libsonnet.
+func parseLibrary() *ast.DesugaredObject {
 	node, err := jsonnet.SnippetToAST("<std>", source)
 	if err != nil {
 		panic(fmt.Sprintf("std.libsonnet: %v", err)) // it is embedded, and tested
@@ -90,44 +93,45 @@ func parse() *ast.DesugaredObject {
 	}
 }
 
-func replace() {
-	at := map[string]*ast.Node{}
+// replaceBodies replaces the bodies in the syntax tree of the standard library.
+func replaceBodies() {
+	bodies := map[string]*ast.Node{}
 	std := astgen.StdAst.Fields
 	for i := range std {
-		at[std[i].Name.(*ast.LiteralString).Value] = &std[i].Body
+		bodies[std[i].Name.(*ast.LiteralString).Value] = &std[i].Body
 	}
-	for _, f := range parse().Fields {
+	for _, f := range parseLibrary().Fields {
 		name := f.Name.(*ast.LiteralString).Value
-		old, ok := (*at[name]).(*ast.Function)
+		old, ok := (*bodies[name]).(*ast.Function)
 		if !ok {
-			panic("std." + name + " is no interpreted function in this version of go-jsonnet")
+			panic("std." + name + " is not an interpreted function in this version of go-jsonnet")
 		}
-		graft(&f.Body, old, name)
-		*at[name] = f.Body
+		wrapOriginal(&f.Body, old, name)
+		*bodies[name] = f.Body
 	}
 }
 
-// graft puts the old function's parameters and body into a new one, which may
-// stand behind locals.
-func graft(at *ast.Node, old *ast.Function, name string) {
+// wrapOriginal inserts the old function's parameters and body into a new
+// function, which may be inside local expressions.
+func wrapOriginal(at *ast.Node, old *ast.Function, name string) {
 	switch n := (*at).(type) {
 	case *ast.Local:
-		graft(&n.Body, old, name)
-		n.SetFreeVariables(union(n.FreeVariables(), n.Body.FreeVariables(), bound(n)))
+		wrapOriginal(&n.Body, old, name)
+		n.SetFreeVariables(unionVariables(n.FreeVariables(), n.Body.FreeVariables(), boundVariables(n)))
 	case *ast.Function:
 		if !slices.EqualFunc(old.Parameters, n.Parameters, func(a, b ast.Parameter) bool { return a.Name == b.Name }) {
 			panic("std." + name + " has other parameters in this version of go-jsonnet")
 		}
 		n.Parameters = old.Parameters // with their defaults
-		splice(&n.Body, old.Body, nil)
-		n.SetFreeVariables(union(n.Body.FreeVariables(), old.FreeVariables(), bound(n)))
+		insertOriginal(&n.Body, old.Body, nil)
+		n.SetFreeVariables(unionVariables(n.Body.FreeVariables(), old.FreeVariables(), boundVariables(n)))
 	default:
-		panic("std.libsonnet: " + name + " is no function")
+		panic("std.libsonnet: " + name + " is not a function")
 	}
 }
 
-// bound gives the variables that a node declares.
-func bound(n ast.Node) (out []ast.Identifier) {
+// boundVariables returns the variables that a node declares.
+func boundVariables(n ast.Node) (out []ast.Identifier) {
 	switch n := n.(type) {
 	case *ast.Function:
 		for _, p := range n.Parameters {
@@ -141,12 +145,13 @@ func bound(n ast.Node) (out []ast.Identifier) {
 	return out
 }
 
+// original is the variable in std.libsonnet that stands for the old body.
 const original = "original"
 
-// splice puts the old body wherever the new one says original, and tells all
-// nodes around it which variables it needs. around is what the new one declares
-// in between: it must not hide what the old one reads.
-func splice(at *ast.Node, old ast.Node, around []ast.Identifier) bool {
+// insertOriginal replaces each reference to original with the old body, and
+// updates the free variables of all nodes around it. around is what the new body
+// declares between: it must not shadow what the old body reads.
+func insertOriginal(at *ast.Node, old ast.Node, around []ast.Identifier) bool {
 	if v, ok := (*at).(*ast.Var); ok {
 		if v.Id != original {
 			return false
@@ -154,27 +159,27 @@ func splice(at *ast.Node, old ast.Node, around []ast.Identifier) bool {
 		*at = old
 		return true
 	}
-	inside := slices.Concat(around, bound(*at))
+	inside := slices.Concat(around, boundVariables(*at))
 	found := false
-	for _, child := range slots(*at) {
-		if splice(child, old, inside) {
+	for _, child := range childSlots(*at) {
+		if insertOriginal(child, old, inside) {
 			found = true
 		}
 	}
 	if found {
 		for _, v := range inside[len(around):] {
 			if slices.Contains(old.FreeVariables(), v) {
-				panic(fmt.Sprintf("std.libsonnet: %s hides what original reads", v))
+				panic(fmt.Sprintf("std.libsonnet: %s shadows a variable that original reads", v))
 			}
 		}
-		(*at).SetFreeVariables(union((*at).FreeVariables(), old.FreeVariables(), inside[len(around):]))
+		(*at).SetFreeVariables(unionVariables((*at).FreeVariables(), old.FreeVariables(), inside[len(around):]))
 	}
 	return found
 }
 
-// slots gives where the children of a node stand. Kinds of nodes that
-// std.libsonnet does not use around an original are refused.
-func slots(n ast.Node) []*ast.Node {
+// childSlots returns pointers to the children of a node. It panics for kinds of
+// nodes that std.libsonnet does not use around original.
+func childSlots(n ast.Node) []*ast.Node {
 	var out []*ast.Node
 	switch n := n.(type) {
 	case *ast.Function:
@@ -205,9 +210,9 @@ func slots(n ast.Node) []*ast.Node {
 	return out
 }
 
-// union joins lists of variables without those that are bound, and without the
-// mark of the old body.
-func union(a, b, without []ast.Identifier) ast.Identifiers {
+// unionVariables returns the variables in a and b, sorted, without those in
+// without and without original.
+func unionVariables(a, b, without []ast.Identifier) ast.Identifiers {
 	out := ast.Identifiers{}
 	for _, list := range [][]ast.Identifier{a, b} {
 		for _, v := range list {

@@ -16,36 +16,38 @@ import (
 	"github.com/google/go-jsonnet/ast"
 )
 
-// The plain side of every comparison is this test program again, which then
-// never calls Install: the tree of the standard library belongs to a process.
-const plainVerb = "__plain"
+// The reference side of every comparison is another process of this test program
+// that never calls Install: the syntax tree of the standard library is shared by
+// a process.
+const referenceVerb = "__reference"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == plainVerb {
+	if len(os.Args) > 1 && os.Args[1] == referenceVerb {
 		serve(os.Stdin, os.Stdout)
 		return
 	}
 	os.Exit(m.Run())
 }
 
-// question is a program to run; answer what came of it.
-type question struct {
-	File string `json:",omitempty"` // else Code
+// query is a program to run.
+type query struct {
+	File string `json:",omitempty"` // or Code
 	Code string `json:",omitempty"`
-	Ext  bool   // with the variables and functions of upstream's tests
+	Ext  bool   // with the variables and functions of go-jsonnet's tests
 }
 
-type answer struct {
+// result is the outcome of a query.
+type result struct {
 	Out    string
-	Err    string   // the message alone
-	Frames []string // the user's, innermost last
-	Deep   bool     // failed for the depth of the stack
+	Err    string   // the message without its trace
+	Frames []string // positions in the user's file, innermost last
+	Deep   bool     // the stack depth was exceeded
 }
 
 func serve(in io.Reader, out io.Writer) {
 	dec, enc := json.NewDecoder(in), json.NewEncoder(out)
 	for {
-		var q question
+		var q query
 		if dec.Decode(&q) != nil {
 			return
 		}
@@ -53,13 +55,13 @@ func serve(in io.Reader, out io.Writer) {
 	}
 }
 
-func run(vm *jsonnet.VM, q question) answer {
+func run(vm *jsonnet.VM, q query) result {
 	vm.SetTraceOut(io.Discard)
 	name, code := "case.jsonnet", q.Code
 	if q.File != "" {
 		raw, err := os.ReadFile(q.File)
 		if err != nil {
-			return answer{Err: err.Error()}
+			return result{Err: err.Error()}
 		}
 		name, code = q.File, string(raw)
 	}
@@ -80,17 +82,17 @@ func run(vm *jsonnet.VM, q question) answer {
 	}
 	node, err := jsonnet.SnippetToAST(name, code)
 	if err != nil {
-		return answer{Err: strings.ToValidUTF8(err.Error(), "?")} // it may cut a letter in two
+		return result{Err: strings.ToValidUTF8(err.Error(), "?")} // it may cut a character in two
 	}
 	out, err := vm.Evaluate(node)
-	a := answer{Out: out}
+	a := result{Out: out}
 	switch err := err.(type) {
 	case nil:
 	case jsonnet.RuntimeError:
 		a.Err = err.Msg
 		a.Deep = strings.Contains(a.Err, "max stack frames exceeded")
 		for _, f := range err.StackTrace {
-			// Places without a file are the interpreter's words for what it manifests.
+			// Frames without a file describe what the interpreter manifests.
 			if file := f.Loc.File; file != nil && file.DiagnosticFileName != "<std>" && f.Loc.Begin.Line > 0 {
 				if s := f.Loc.String(); len(a.Frames) == 0 || a.Frames[len(a.Frames)-1] != s {
 					a.Frames = append(a.Frames, s)
@@ -103,19 +105,19 @@ func run(vm *jsonnet.VM, q question) answer {
 	return a
 }
 
-// plain is a running program without new bodies.
-type plain struct {
+// reference is a running process without new bodies.
+type reference struct {
 	in  *json.Encoder
 	out *json.Decoder
 }
 
-func startPlain(t testing.TB) *plain {
+func startReference(t testing.TB) *reference {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, plainVerb)
+	cmd := exec.Command(self, referenceVerb)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -129,41 +131,42 @@ func startPlain(t testing.TB) *plain {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	return &plain{json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))}
+	return &reference{json.NewEncoder(in), json.NewDecoder(bufio.NewReader(out))}
 }
 
-func (p *plain) ask(t testing.TB, q question) (a answer) {
+func (p *reference) run(t testing.TB, q query) (a result) {
 	t.Helper()
 	if err := p.in.Encode(q); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.out.Decode(&a); err != nil {
-		t.Fatalf("the plain side died of %+v: %v", q, err)
+		t.Fatalf("the reference process failed for %+v: %v", q, err)
 	}
 	return a
 }
 
-// fast asks an eager VM, and a careful one for the words of a failure.
-func fast(q question) answer {
+// runFast runs a query in a fast VM and, if it fails, in a strict one.
+func runFast(q query) result {
 	vm := jsonnet.MakeVM()
 	native.Install(vm, true)
 	if a := run(vm, q); a.Err == "" {
 		return a
 	}
-	return careful(q)
+	return runStrict(q)
 }
 
-func careful(q question) answer {
+// runStrict runs a query in a strict VM.
+func runStrict(q query) result {
 	vm := jsonnet.MakeVM()
 	native.Install(vm, false)
 	return run(vm, q)
 }
 
-// same holds an answer against that of the plain side.
-func same(t testing.TB, q question, got, want answer) bool {
+// compare reports an error unless a result equals that of the reference.
+func compare(t testing.TB, q query, got, want result) bool {
 	t.Helper()
 	if want.Deep && !got.Deep {
-		return true // what fails for the depth of the stack alone may succeed, or come to another error
+		return true // a program that exceeds the stack depth may succeed, or fail otherwise
 	}
 	if got.Out == want.Out && got.Err == want.Err && strings.Join(got.Frames, "\n") == strings.Join(want.Frames, "\n") {
 		return true
@@ -180,22 +183,22 @@ func goJsonnet(t testing.TB) string {
 	return strings.TrimSpace(string(out))
 }
 
-// All programs of go-jsonnet's own suite give what they give without new bodies.
-func TestUpstreamSuite(t *testing.T) {
+// All programs of go-jsonnet's own test suite have the same result with new bodies.
+func TestInstall_UpstreamSuite(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(goJsonnet(t), "testdata", "*.jsonnet"))
 	if err != nil || len(files) < 500 {
 		t.Fatalf("%d programs: %v", len(files), err)
 	}
-	p := startPlain(t)
+	p := startReference(t)
 	failed := 0
 	for _, f := range files {
-		q := question{File: f, Ext: true}
-		want := p.ask(t, q)
+		q := query{File: f, Ext: true}
+		want := p.run(t, q)
 		if want.Err != "" {
 			failed++
 		}
-		same(t, q, fast(q), want)
-		same(t, q, careful(q), want)
+		compare(t, q, runFast(q), want)
+		compare(t, q, runStrict(q), want)
 	}
-	t.Logf("%d programs, %d of which fail as they should", len(files), failed)
+	t.Logf("%d programs, of which %d are expected to fail", len(files), failed)
 }

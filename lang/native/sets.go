@@ -6,31 +6,32 @@ import (
 )
 
 func init() {
-	eager("set", func(a []any) any { return ofKeys(uniqueOrder[string], uniqueOrder[float64], a[0]) }, "keys")
-	for name, keep := range map[string]stays{
-		"union": {left: true, right: true, both: true},
-		"inter": {both: true},
+	registerFast("set", func(a []any) any { return byKeyType(uniqueIndexes[string], uniqueIndexes[float64], a[0]) }, "keys")
+	for name, keep := range map[string]keepRule{
+		"union": {left: true, right: true, common: true},
+		"inter": {common: true},
 		"diff":  {left: true},
 	} {
-		eager(name, func(a []any) any {
-			return ofKeys(func(l ...[]string) []any { return merge(l[0], l[1], keep) }, func(l ...[]float64) []any { return merge(l[0], l[1], keep) }, a...)
+		registerFast(name, func(a []any) any {
+			return byKeyType(func(l ...[]string) []any { return mergeIndexes(l[0], l[1], keep) }, func(l ...[]float64) []any { return mergeIndexes(l[0], l[1], keep) }, a...)
 		}, "a", "b")
 	}
 }
 
-// ofKeys applies a function to lists of keys that are all texts or all numbers,
-// and is nil of others.
-func ofKeys(texts func(...[]string) []any, numbers func(...[]float64) []any, lists ...any) any {
-	if l := keys[string](lists); l != nil {
-		return texts(l...)
+// byKeyType calls strs if the keys in all lists are strings, and numbers if they
+// are numbers. Otherwise it returns nil.
+func byKeyType(strs func(...[]string) []any, numbers func(...[]float64) []any, lists ...any) any {
+	if l := keysOfType[string](lists); l != nil {
+		return strs(l...)
 	}
-	if l := keys[float64](lists); l != nil {
+	if l := keysOfType[float64](lists); l != nil {
 		return numbers(l...)
 	}
 	return nil
 }
 
-func keys[K any](lists []any) [][]K {
+// keysOfType returns the lists with keys of type K, or nil if a key has another type.
+func keysOfType[K any](lists []any) [][]K {
 	out := make([][]K, len(lists))
 	for i, l := range lists {
 		for _, v := range l.([]any) {
@@ -44,9 +45,9 @@ func keys[K any](lists []any) [][]K {
 	return out
 }
 
-// uniqueOrder gives where the elements of a set stood, in its order: of those
-// with the same key the first.
-func uniqueOrder[K cmp.Ordered](l ...[]K) []any {
+// uniqueIndexes returns the indexes of the elements of the set of l[0], in its
+// order; of equal elements the first.
+func uniqueIndexes[K cmp.Ordered](l ...[]K) []any {
 	order := make([]int, len(l[0]))
 	for i := range order {
 		order[i] = i
@@ -61,13 +62,13 @@ func uniqueOrder[K cmp.Ordered](l ...[]K) []any {
 	return out
 }
 
-// stays tells what stays of two sets.
-type stays struct{ left, right, both bool }
+// keepRule is which elements of two sets are kept.
+type keepRule struct{ left, right, common bool }
 
-// merge walks over two sets as the old bodies do, sorted or not, and gives where
-// what stays stands in the two, one after the other. Of what is in both that of
-// the first stays.
-func merge[K cmp.Ordered](a, b []K, keep stays) []any {
+// mergeIndexes merges two lists as the old bodies do, sorted or not, and returns
+// the indexes of the kept elements in the concatenation of common lists. Of an
+// element that is in common, that of a is kept.
+func mergeIndexes[K cmp.Ordered](a, b []K, keep keepRule) []any {
 	out := []any{}
 	add := func(is bool, i int) {
 		if is {
@@ -78,7 +79,7 @@ func merge[K cmp.Ordered](a, b []K, keep stays) []any {
 	for i < len(a) && j < len(b) {
 		switch {
 		case a[i] == b[j]:
-			add(keep.both, i)
+			add(keep.common, i)
 			i++
 			j++
 		case a[i] < b[j]:

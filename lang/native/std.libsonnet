@@ -1,32 +1,30 @@
-// Bodies for functions of the standard library. "original" is the old body, with
-// the same parameters in reach. Whoever changes a line here compares it with
-// std.jsonnet.
+// New bodies for functions of the standard library. "original" is the old body, with
+// the same parameters in scope. Compare every change here with go-jsonnet's std.jsonnet.
 //
-// Where a function of Go is asked for and found, the VM is an eager one: it may
-// force values in another order, since whoever fails there is asked again in a
-// VM without. What stands behind is careful: what is forced, and in which order,
-// is that of the old body.
+// Where a native function of "defx.std.fast" is looked up and exists, the VM is a fast
+// one: values may be forced in another order, since what fails is repeated in a strict
+// VM. All other code must force the same values in the same order as the old body.
 local original = null;
 {
-  // What stands before a function is found once for all its calls.
+  // Locals in front of a function are evaluated once for all of its calls.
   mod::
-    local eager = std.native('defx.std.eager.mod');
+    local fast = std.native('defx.std.fast.mod');
     local type = std.type;
     function(a, b)
       if type(a) == 'string' then
-        local out = if eager != null && type(b) != 'object' then eager(a, b);
+        local out = if fast != null && type(b) != 'object' then fast(a, b);
         if out != null then out else std.format(a, b)
       else if type(a) == 'number' && type(b) == 'number' then std.modulo(a, b)
       else original,
 
-  // Values are checked one by one before Go sees the next, since the old body
-  // complains of a wrong one before it forces what follows.
+  // Values are checked one by one, each before the next is passed to Go, since the old
+  // body reports a wrong value before it forces the next.
   format::
     local type = std.type;
     local formatKeys = std.native('defx.std.format.keys');
     local formatKinds = std.native('defx.std.format.kinds');
     local fill = std.native('defx.std.format.fill');
-    local names = std.native('defx.std.eager.names');
+    local names = std.native('defx.std.fast.names');
     local fits(kind, v) =
       kind == 's' || type(v) == 'number' && (
         kind == 'd' || v == 0 || v < 1e15 && v > 1e-15 || v > -1e15 && v < -1e-15
@@ -34,8 +32,8 @@ local original = null;
     function(str, vals)
       local kind = type(vals);
       if kind == 'object' then
-        local easy = if names != null && type(str) == 'string' then names(str);
-        local out = if easy != null then fill(str, [vals[k] for k in easy]);
+        local simpleKeys = if names != null && type(str) == 'string' then names(str);
+        local out = if simpleKeys != null then fill(str, [vals[k] for k in simpleKeys]);
         if out != null then out
         else
           local keys = if type(str) == 'string' then formatKeys(str);
@@ -49,7 +47,7 @@ local original = null;
       else
         local list = if kind == 'array' then vals else [vals];
         local kinds = if type(str) == 'string' then formatKinds(str);
-        if kinds == std.length(list) then  // as many values, and any will do
+        if kinds == std.length(list) then  // as many values, of any type
           fill(str, list)
         else if type(kinds) == 'string' && std.length(kinds) == std.length(list) then
           local out = fill(str, std.makeArray(std.length(list), function(i)
@@ -57,11 +55,11 @@ local original = null;
           if out == null then original else out
         else original,
 
-  // The old body formats each line when it joins them; here Go does both.
+  // The old body formats and joins lines in Jsonnet; here Go does both.
   manifestIni::
-    local eager = std.native('defx.std.eager.ini');
+    local fast = std.native('defx.std.fast.ini');
     function(ini)
-    local out = if eager != null then eager(if std.objectHas(ini, 'main') then [ini.main] else [], ini.sections);
+    local out = if fast != null then fast(if std.objectHas(ini, 'main') then [ini.main] else [], ini.sections);
     if out != null then out
     else
       local body_lines(body) = std.join([], [
@@ -76,36 +74,36 @@ local original = null;
       std.native('defx.std.ini')(main_body + std.flattenArrays(all_sections)),
 
   manifestPython::
-    local eager = std.native('defx.std.eager.python');
+    local fast = std.native('defx.std.fast.python');
     function(v)
-    local out = if eager != null then eager(v);
+    local out = if fast != null then fast(v);
     if out != null then out else original,
 
   manifestPythonVars::
-    local eager = std.native('defx.std.eager.pythonVars');
+    local fast = std.native('defx.std.fast.pythonVars');
     function(conf)
-    local out = if eager != null && std.type(conf) == 'object' then eager(conf);
+    local out = if fast != null && std.type(conf) == 'object' then fast(conf);
     if out != null then out else original,
 
   manifestXmlJsonml::
-    local eager = std.native('defx.std.eager.xml');
+    local fast = std.native('defx.std.fast.xml');
     function(value)
-    local out = if eager != null then eager(value);
+    local out = if fast != null then fast(value);
     if out != null then out else original,
 
   deepJoin::
-    local eager = std.native('defx.std.eager.deepJoin');
+    local fast = std.native('defx.std.fast.deepJoin');
     function(arr)
-    local out = if eager != null then eager(arr);
+    local out = if fast != null then fast(arr);
     if out != null then out else original,
 
-  escapeStringXML:: local fast = std.native('defx.std.escapeXML'); function(str_) fast(std.toString(str_)),
+  escapeStringXML:: local impl = std.native('defx.std.escapeXML'); function(str_) impl(std.toString(str_)),
 
-  asciiUpper:: local fast = std.native('defx.std.upper'); function(str) if std.type(str) == 'string' then fast(str) else original,
+  asciiUpper:: local impl = std.native('defx.std.upper'); function(str) if std.type(str) == 'string' then impl(str) else original,
 
-  asciiLower:: local fast = std.native('defx.std.lower'); function(str) if std.type(str) == 'string' then fast(str) else original,
+  asciiLower:: local impl = std.native('defx.std.lower'); function(str) if std.type(str) == 'string' then impl(str) else original,
 
-  // Elements of lists stay unread, as in the old body.
+  // Elements of lists are not forced, as in the old body.
   slice(indexable, index, end, step)::
     local whole(n) = n == null || std.type(n) == 'number' && n == std.floor(n) && n > -1e9 && n < 1e9;
     local kind = std.type(indexable);
@@ -122,20 +120,20 @@ local original = null;
   findSubstr(pat, str)::
     if std.type(pat) == 'string' && std.type(str) == 'string' then std.native('defx.std.findSubstr')(pat, str) else original,
 
-  // The old body copies what it has for each list that it adds.
+  // The old body copies the result for each list that it adds.
   flattenArrays(arrs)::
     if std.type(arrs) == 'array' && std.all(std.map(std.isArray, arrs)) then std.join([], arrs) else original,
 
-  // The old body copies what it has for each element that it keeps. Keys that are
-  // equal to the one before are equal to the last one kept.
+  // The old body copies the result for each element that it keeps. A key that equals
+  // the previous key also equals the key of the last element kept.
   uniq(arr, keyF)::
     if std.type(arr) == 'array' then
       local keys = std.makeArray(std.length(arr), function(i) keyF(arr[i]));
       [arr[i] for i in std.range(0, std.length(arr) - 1) if i == 0 || !(keys[i - 1] == keys[i])]
     else original,
 
-  // The old body makes the sets of names by copying. Values stay unread, but for
-  // those of the patch, which says by null what goes.
+  // The old body builds the sets of names by copying. Values are not forced, except
+  // those of the patch, in which null removes a field.
   mergePatch::
     local has = std.objectHasEx;
     local merged = std.native('defx.std.merged');
@@ -146,19 +144,19 @@ local original = null;
       {
         [k]:
           if !has(patch, k, false) then to[k]
-          else if has(to, k, false) then std.mergePatch(to[k], patch[k]) tailstrict  // which reads the old value, whatever takes its place
+          else if has(to, k, false) then std.mergePatch(to[k], patch[k]) tailstrict  // which forces the old value even if it is replaced
           else if std.type(patch[k]) == 'object' then std.mergePatch(null, patch[k])
           else patch[k]
         for k in merged(std.objectFields(to), names, [patch[k] == null for k in names])
       }
     else patch,
 
-  // The old body prunes each value twice, and so what lies n deep 2^n times. What
-  // is pruned is read whole.
+  // The old body prunes each value twice, and so a value at depth n 2^n times. It
+  // forces everything that it prunes.
   prune::
-    local eager = std.native('defx.std.eager.prune');
+    local fast = std.native('defx.std.fast.prune');
     function(a)
-    if eager != null && (std.isArray(a) || std.isObject(a)) then eager(a) else
+    if fast != null && (std.isArray(a) || std.isObject(a)) then fast(a) else
     local isContent(b) = if b == null then false else if std.isArray(b) || std.isObject(b) then std.length(b) > 0 else true;
     if std.isArray(a) then
       std.flatMap(function(x) local p = std.prune(x); if isContent(p) then [p] else [], a)
@@ -167,28 +165,28 @@ local original = null;
       { [e.k]: e.v for e in kept }
     else a,
 
-  // Which elements stay is found from all keys at once; the old bodies copy what
-  // they have for each element that they keep. Elements stay unread, but for their keys.
+  // The elements to keep are determined from all keys at once; the old bodies copy the
+  // result for each element that they keep. Elements are not forced, except their keys.
   set::
-    local pick = std.native('defx.std.eager.set');
+    local pick = std.native('defx.std.fast.set');
     function(arr, keyF)
     local out = if pick != null && std.isArray(arr) then pick([keyF(x) for x in arr]);
     if out != null then std.makeArray(std.length(out), function(i) arr[out[i]]) else original,
 
   setUnion::
-    local pick = std.native('defx.std.eager.union');
+    local pick = std.native('defx.std.fast.union');
     function(a, b, keyF)
     local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
     if out != null then local both = a + b; std.makeArray(std.length(out), function(i) both[out[i]]) else original,
 
   setInter::
-    local pick = std.native('defx.std.eager.inter');
+    local pick = std.native('defx.std.fast.inter');
     function(a, b, keyF)
     local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
     if out != null then std.makeArray(std.length(out), function(i) a[out[i]]) else original,
 
   setDiff::
-    local pick = std.native('defx.std.eager.diff');
+    local pick = std.native('defx.std.fast.diff');
     function(a, b, keyF)
     local out = if pick != null && std.isArray(a) && std.isArray(b) then pick([keyF(x) for x in a], [keyF(x) for x in b]);
     if out != null then std.makeArray(std.length(out), function(i) a[out[i]]) else original,

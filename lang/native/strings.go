@@ -9,16 +9,16 @@ import (
 func init() {
 	escape := strings.NewReplacer("<", "&lt;", ">", "&gt;", "&", "&amp;", `"`, "&quot;", "'", "&apos;")
 	register("escapeXML", func(a []any) (any, error) { return escape.Replace(a[0].(string)), nil }, "str")
-	register("upper", func(a []any) (any, error) { return ascii(a[0].(string), 'a', 'z'), nil }, "str")
-	register("lower", func(a []any) (any, error) { return ascii(a[0].(string), 'A', 'Z'), nil }, "str")
+	register("upper", func(a []any) (any, error) { return swapCase(a[0].(string), 'a', 'z'), nil }, "str")
+	register("lower", func(a []any) (any, error) { return swapCase(a[0].(string), 'A', 'Z'), nil }, "str")
 	register("slice", slice, "str", "index", "end", "step")
 	register("findSubstr", findSubstr, "pat", "str")
-	register("parse", number, "str", "base")
-	register("merged", merged, "target", "patch", "nulls")
+	register("parse", parseInteger, "str", "base")
+	register("merged", mergedNames, "target", "patch", "nulls")
 }
 
-// ascii changes the case of the letters in a range.
-func ascii(s string, from, to byte) string {
+// swapCase changes the case of the ASCII letters in a range.
+func swapCase(s string, from, to byte) string {
 	b := []byte(s)
 	for i, c := range b {
 		if c >= from && c <= to {
@@ -28,16 +28,17 @@ func ascii(s string, from, to byte) string {
 	return string(b)
 }
 
+// slice implements std.slice for strings and positive steps.
 func slice(a []any) (any, error) {
 	str := []rune(a[0].(string))
 	length := len(str)
-	whole := func(v any, otherwise int) int {
+	intOr := func(v any, fallback int) int {
 		if n, ok := v.(float64); ok {
 			return int(n)
 		}
-		return otherwise
+		return fallback
 	}
-	from, to, by := whole(a[1], 0), whole(a[2], length), whole(a[3], 1)
+	from, to, by := intOr(a[1], 0), intOr(a[2], length), intOr(a[3], 1)
 	if from < 0 {
 		from = max(0, length+from)
 	}
@@ -55,7 +56,7 @@ func slice(a []any) (any, error) {
 	return string(out), nil
 }
 
-// findSubstr gives where a text stands in another, counted in letters.
+// findSubstr returns the positions of a string in another, in code points.
 func findSubstr(a []any) (any, error) {
 	pat, str := []rune(a[0].(string)), []rune(a[1].(string))
 	out := []any{}
@@ -70,8 +71,8 @@ func findSubstr(a []any) (any, error) {
 	return out, nil
 }
 
-// number reads a whole number, and gives nil of what is none.
-func number(a []any) (any, error) {
+// parseInteger parses a non-negative integer, and returns nil if the string is not one.
+func parseInteger(a []any) (any, error) {
 	str, base := a[0].(string), a[1].(float64)
 	n := 0.0
 	for _, c := range []byte(str) {
@@ -87,20 +88,21 @@ func number(a []any) (any, error) {
 	return n, nil
 }
 
-// merged gives the names that mergePatch leaves, sorted: those of both, without those that the patch nulls.
-func merged(a []any) (any, error) {
-	names, gone := map[string]any{}, map[string]bool{}
+// mergedNames returns the field names of a mergePatch, sorted: those of target
+// and patch without those that the patch sets to null.
+func mergedNames(a []any) (any, error) {
+	names, removed := map[string]any{}, map[string]bool{}
 	for _, list := range a[:2] {
 		for _, n := range list.([]any) {
 			names[n.(string)] = nil
 		}
 	}
 	for i, n := range a[1].([]any) {
-		gone[n.(string)] = a[2].([]any)[i].(bool)
+		removed[n.(string)] = a[2].([]any)[i].(bool)
 	}
 	out := []any{}
-	for _, n := range sorted(names) {
-		if !gone[n] {
+	for _, n := range sortedKeys(names) {
+		if !removed[n] {
 			out = append(out, n)
 		}
 	}
