@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 )
@@ -63,15 +64,15 @@ func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
 	if c.Env != "" && declared["env"] {
 		args = append(args, "env="+quoteJSON(c.Env))
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.TLAStr)) {
+	for _, name := range sets.Keys(c.TLAStr) {
 		args = append(args, name+"="+quoteJSON(c.TLAStr[name]))
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.TLACode)) {
+	for _, name := range sets.Keys(c.TLACode) {
 		e.extCode["defx-tla:"+name] = c.TLACode[name]
 		e.vm.ExtCode("defx-tla:"+name, c.TLACode[name])
 		args = append(args, name+"=std.extVar("+quoteJSON("defx-tla:"+name)+")")
 	}
-	for _, name := range slices.Sorted(maps.Keys(mergeMaps(c.TLAStr, c.TLACode))) {
+	for _, name := range sets.Keys(mergeMaps(c.TLAStr, c.TLACode)) {
 		if !declared[name] {
 			var known []string
 			for k := range declared {

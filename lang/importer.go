@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/lib"
 	"github.com/google/go-jsonnet"
 )
@@ -248,7 +248,7 @@ func (i *importer) readRecords() []ReadRecord {
 // sortedReads returns records sorted by path.
 func sortedReads(reads map[string]ReadRecord) []ReadRecord {
 	out := []ReadRecord{}
-	for _, p := range slices.Sorted(maps.Keys(reads)) {
+	for _, p := range sets.Keys(reads) {
 		out = append(out, reads[p])
 	}
 	return out

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/lang/lint"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
@@ -64,7 +63,7 @@ func answerLint(c Config, r lintRequest, a *response) {
 	if !r.Upstream {
 		a.Findings = e.unusedOverrides()
 	}
-	for _, file := range slices.Sorted(maps.Keys(sources)) {
+	for _, file := range sets.Keys(sources) {
 		if r.Upstream {
 			a.Findings = append(a.Findings, e.upstreamFindings(file, sources[file])...)
 		} else {

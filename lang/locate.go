@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 	"github.com/google/go-jsonnet/toolutils"
@@ -88,7 +89,7 @@ func answerLocate(c Config, r locateRequest) []diag.Position {
 			}
 			groups[p[len(p)-1]] = append(groups[p[len(p)-1]], i)
 		}
-		for _, name := range sortedKeys(groups) {
+		for _, name := range sets.Keys(groups) {
 			l.locateGroup(groups[name], left, l.fields[name], paths, out)
 		}
 		rest := make([]int, 0, len(left))
@@ -122,15 +123,6 @@ func (l *locator) locateGroup(group []int, left map[int][]string, marks []*field
 		}
 		group = l.locateBatch(group[1:], left, marks, enclosing, paths, out)
 	}
-}
-
-func sortedKeys(m map[string][]int) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // fieldSite is one field of an object literal in a source file.

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // transformRequest asks a child process to apply the entry's transforms.
@@ -112,7 +112,7 @@ else { [k]: if std.length(t.each) > 1 then t.each(k, v[k]) else t.each(v[k]) for
 	out, bad := apply(values)
 	if bad != nil {
 		list := diag.List{}
-		for _, k := range slices.Sorted(maps.Keys(values)) { // find the functionalities at fault
+		for _, k := range sets.Keys(values) { // find the functionalities at fault
 			if _, bad := apply(map[string]json.RawMessage{k: values[k]}); bad != nil {
 				bad.Subject = fmt.Sprintf("transform %d of %s", i, k)
 				list = append(list, bad.At("transforms"))
@@ -125,7 +125,7 @@ else { [k]: if std.length(t.each) > 1 then t.each(k, v[k]) else t.each(v[k]) for
 		return nil, list
 	}
 	var list diag.List
-	for _, k := range slices.Sorted(maps.Keys(out)) {
+	for _, k := range sets.Keys(out) {
 		switch {
 		case string(out[k]) == "null":
 			delete(out, k)

@@ -10,7 +10,6 @@ package lint
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -101,7 +101,7 @@ func (l *linter) checkService(s *graph.Service) {
 
 // checkEnv checks variables: those of the service, or those in a file.
 func (l *linter) checkEnv(s *graph.Service, env map[string]token.Text, field ...string) {
-	for _, name := range slices.Sorted(maps.Keys(env)) {
+	for _, name := range sets.Keys(env) {
 		at := append(slices.Clone(field), name)
 		if text, ok := env[name].Literal(); ok && isSecretName(name) && looksSecret(text) {
 			l.secretInClear(s, fmt.Sprintf("%s is a secret by its name, and its value is in plain text", name), at)

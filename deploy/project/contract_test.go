@@ -243,8 +243,8 @@ func TestABrokenTransformFailsTheRun(t *testing.T) {
 		"[{ each: function(f) f.nothing }]": "defx.jsonnet:2:47: transform 0: ",
 		"[{ each: 3 }]":                     "{ each: function(f) … } or { all: function(map) … }",
 		"3":                                 "a list of { each: function }",
-		"[{ all: function(m) 3 }]":          "all must give an object",
-		"[{ all: function(m) { x: m['etcd/etcd'] } }]": `"x" is no name of a functionality`,
+		"[{ all: function(m) 3 }]":          "all must return an object",
+		"[{ all: function(m) { x: m['etcd/etcd'] } }]": `"x" is not the name of a functionality`,
 	} {
 		if got := refused(t, "defx.jsonnet", "name: 'c',", "name: 'c', transforms: "+text+","); !strings.Contains(got, want) {
 			t.Errorf("%s: got %s\nwant %s", text, got, want)

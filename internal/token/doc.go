@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // Doc is a structured value whose strings may contain tokens. V is nil, a bool, a
@@ -41,7 +42,7 @@ func lift(v any, path []string, bad func([]string, error)) any {
 		return out
 	case map[string]any:
 		out := map[string]any{}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			p := append(slices.Clone(path), k)
 			switch {
 			case v[k] == nil:
@@ -81,7 +82,7 @@ func mapDoc(v any, path []string, f func([]string, Text, bool) []any) any {
 		return out
 	case map[string]any:
 		out := map[string]any{}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			out[k] = mapDoc(v[k], append(slices.Clone(path), k), f)
 		}
 		return out

@@ -3,11 +3,12 @@ package native
 import (
 	"math"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // This file implements std.format for common formats. Others (a width or
@@ -404,13 +405,8 @@ func writeJSON(b *strings.Builder, v any) {
 			b.WriteString("{ }")
 			return
 		}
-		names := make([]string, 0, len(v))
-		for name := range v {
-			names = append(names, name)
-		}
-		sort.Strings(names)
 		prefix := "{"
-		for _, name := range names {
+		for _, name := range sets.Keys(v) {
 			b.WriteString(prefix)
 			writeQuoted(b, name)
 			b.WriteString(": ")

@@ -2,8 +2,9 @@ package native
 
 import (
 	"math"
-	"slices"
 	"strings"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 func init() {
@@ -39,7 +40,7 @@ func init() {
 	registerFast("pythonVars", func(a []any) any {
 		var b strings.Builder
 		conf := a[0].(map[string]any)
-		for _, k := range sortedKeys(conf) {
+		for _, k := range sets.Keys(conf) {
 			b.WriteString(k + " = ")
 			writePython(&b, conf[k])
 			b.WriteByte('\n')
@@ -84,23 +85,13 @@ func modulo(a []any) any {
 	return nil
 }
 
-// sortedKeys returns the keys of m in order.
-func sortedKeys(m map[string]any) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 // manifestIni implements std.manifestIni; the first argument is a list with the
 // main section, or without. It returns nil if a section is not an object.
 func manifestIni(a []any) any {
 	var b strings.Builder
 	body := func(v any) bool {
 		m, ok := v.(map[string]any)
-		for _, k := range sortedKeys(m) {
+		for _, k := range sets.Keys(m) {
 			list, isList := m[k].([]any)
 			if !isList {
 				list = []any{m[k]}
@@ -120,7 +111,7 @@ func manifestIni(a []any) any {
 	if !ok {
 		return nil
 	}
-	for _, k := range sortedKeys(sections) {
+	for _, k := range sets.Keys(sections) {
 		b.WriteString("[" + k + "]\n")
 		if !body(sections[k]) {
 			return nil
@@ -151,7 +142,7 @@ func writePython(b *strings.Builder, v any) {
 		b.WriteByte(']')
 	case map[string]any:
 		b.WriteByte('{')
-		for i, k := range sortedKeys(v) {
+		for i, k := range sets.Keys(v) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
@@ -185,7 +176,7 @@ func writeXML(b *strings.Builder, v any) bool {
 	if len(children) > 0 {
 		if attrs, ok := children[0].(map[string]any); ok {
 			children = children[1:]
-			for _, k := range sortedKeys(attrs) {
+			for _, k := range sets.Keys(attrs) {
 				b.WriteString(" " + k + `="` + toString(attrs[k]) + `"`)
 			}
 		}

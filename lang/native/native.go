@@ -25,6 +25,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 	"github.com/google/go-jsonnet/astgen"
@@ -213,14 +214,5 @@ func childSlots(n ast.Node) []*ast.Node {
 // unionVariables returns the variables in a and b, sorted, without those in
 // without and without original.
 func unionVariables(a, b, without []ast.Identifier) ast.Identifiers {
-	out := ast.Identifiers{}
-	for _, list := range [][]ast.Identifier{a, b} {
-		for _, v := range list {
-			if v != original && !slices.Contains(out, v) && !slices.Contains(without, v) {
-				out = append(out, v)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
+	return sets.Minus(sets.Union(a, b), append([]ast.Identifier{original}, without...))
 }

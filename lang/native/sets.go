@@ -66,8 +66,8 @@ func uniqueIndexes[K cmp.Ordered](l ...[]K) []any {
 type keepRule struct{ left, right, common bool }
 
 // mergeIndexes merges two lists as the old bodies do, sorted or not, and returns
-// the indexes of the kept elements in the concatenation of common lists. Of an
-// element that is in common, that of a is kept.
+// the indexes of the kept elements in the concatenation of both lists. Of an
+// element that is in both, that of a is kept.
 func mergeIndexes[K cmp.Ordered](a, b []K, keep keepRule) []any {
 	out := []any{}
 	add := func(is bool, i int) {

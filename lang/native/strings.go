@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 func init() {
@@ -101,7 +103,7 @@ func mergedNames(a []any) (any, error) {
 		removed[n.(string)] = a[2].([]any)[i].(bool)
 	}
 	out := []any{}
-	for _, n := range sortedKeys(names) {
+	for _, n := range sets.Keys(names) {
 		if !removed[n] {
 			out = append(out, n)
 		}
