@@ -108,8 +108,8 @@ type stderrBuffer struct{ buf []byte }
 
 // Write implements io.Writer.
 func (t *stderrBuffer) Write(p []byte) (int, error) {
-	if room := 8192 - len(t.buf); room > 0 {
-		t.buf = append(t.buf, p[:min(room, len(p))]...)
+	if space := 8192 - len(t.buf); space > 0 {
+		t.buf = append(t.buf, p[:min(space, len(p))]...)
 	}
 	return len(p), nil
 }

@@ -37,12 +37,12 @@ const prelude = "local h = import '" + preludeFile + "', d = h.d, o = h.o, lib =
 
 // newEvaluator parses the entry and binds its arguments. A fast evaluator tries a
 // fast VM first; one whose queries are expected to fail should not be fast.
-func newEvaluator(c Config, i *importer, eager bool) (*evaluator, *diag.Error) {
+func newEvaluator(c Config, i *importer, fast bool) (*evaluator, *diag.Error) {
 	rec := &recorder{importer: i, used: map[string]ReadRecord{}}
 	for _, r := range i.searchPath {
 		rec.used[r.Path] = r
 	}
-	e := &evaluator{vm: newVM(rec, eager), fast: eager, imports: rec, extVars: map[string]string{}, extCode: map[string]string{}, env: c.Env}
+	e := &evaluator{vm: newVM(rec, fast), fast: fast, imports: rec, extVars: map[string]string{}, extCode: map[string]string{}, env: c.Env}
 	node, _, err := e.vm.ImportAST("", c.Entry)
 	if err != nil {
 		return nil, convertError(err)

@@ -17,9 +17,9 @@ import (
 // newVM returns a VM with the native functions of defx. A fast VM may fail where
 // a strict one does not, or with another message, so a query that fails in a
 // fast VM has to be repeated in a strict one.
-func newVM(i jsonnet.Importer, eager bool) *jsonnet.VM {
+func newVM(i jsonnet.Importer, fast bool) *jsonnet.VM {
 	vm := jsonnet.MakeVM()
-	native.Install(vm, eager)
+	native.Install(vm, fast)
 	vm.Importer(i)
 	vm.NativeFunction(&jsonnet.NativeFunction{
 		Name: "defx.token", Params: ast.Identifiers{"kind", "name"}, Func: nativeToken,

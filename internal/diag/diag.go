@@ -2,7 +2,7 @@
 // what is wrong, where in the data and in the source, and what to do about it.
 //
 // It knows how a diagnostic is written, encoded and ordered. It refuses to know
-// who reports it. Invariant: the text of a diagnostic never has the value of a
+// which code reports it. Invariant: the text of a diagnostic never has the value of a
 // secret, because it never gets one; a diagnostic about a secret in the source is
 // marked Sensitive, and its source line is not quoted.
 package diag

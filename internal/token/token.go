@@ -69,28 +69,28 @@ type Token struct {
 func (t Token) String() string {
 	switch t.Kind {
 	case Ref:
-		who := t.Name
+		target := t.Name
 		switch {
 		case t.Of == "me", t.Of == "peers":
-			who = t.Of
+			target = t.Of
 		case t.Of == "each":
-			who = "r"
+			target = "r"
 		case t.Of == "all":
-			who = "all(" + t.Name + ")"
+			target = "all(" + t.Name + ")"
 		}
 		if t.Here {
-			who += ".here"
+			target += ".here"
 		}
 		if t.Field == "each" || t.Field == "join" {
-			return who + "." + t.Field + "(…)"
+			return target + "." + t.Field + "(…)"
 		}
 		if t.Field == "address" {
-			return who + ".host"
+			return target + ".host"
 		}
 		if t.Arg != "" {
-			return fmt.Sprintf("%s.%s(%s)", who, t.Field, t.Arg)
+			return fmt.Sprintf("%s.%s(%s)", target, t.Field, t.Arg)
 		}
-		return who + "." + t.Field
+		return target + "." + t.Field
 	default:
 		return fmt.Sprintf("%s(%s)", t.Kind, t.Name)
 	}

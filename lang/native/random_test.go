@@ -35,8 +35,8 @@ func (d generator) choose(list ...string) string { return list[d.IntN(len(list))
 // oneIn returns true once in n calls on average.
 func (d generator) oneIn(n int) bool { return d.IntN(n) == 0 }
 
-// word returns a string with special characters.
-func (d generator) word() string {
+// randomString returns a string with special characters.
+func (d generator) randomString() string {
 	var b strings.Builder
 	for range d.IntN(6) {
 		b.WriteString(d.choose("a", "B", "7", " ", "-", "_", "%", "$", "'", `"`, "\\", "\n", "\t", "é", "ß", "日本", "😀", "<", "&", ">", "=", ".", "ſ", "\u0085", "\u007f", "\x01",
@@ -88,7 +88,7 @@ func (d generator) number() string {
 func (d generator) value(depth int) string {
 	switch n := d.IntN(24); {
 	case n < 7:
-		return literal(d.word())
+		return literal(d.randomString())
 	case n < 14:
 		return d.number()
 	case n == 14:
@@ -117,7 +117,7 @@ func (d generator) list(depth int) string {
 func (d generator) object(depth int) string {
 	var parts []string
 	for i := range d.IntN(5) {
-		parts = append(parts, fmt.Sprintf("%s%s %s", literal(fmt.Sprint(d.choose("a", "b", "c", "x y", "é", "main", d.word()), d.choose("", fmt.Sprint(i)))), d.choose(":", ":", ":", "::"), d.value(depth-1)))
+		parts = append(parts, fmt.Sprintf("%s%s %s", literal(fmt.Sprint(d.choose("a", "b", "c", "x y", "é", "main", d.randomString()), d.choose("", fmt.Sprint(i)))), d.choose(":", ":", ":", "::"), d.value(depth-1)))
 	}
 	seen := map[string]bool{}
 	var unique []string
@@ -162,7 +162,7 @@ func (d generator) format() (string, []string) {
 	n := d.IntN(4)
 	var vals []string
 	for range n {
-		b.WriteString(strings.ReplaceAll(d.word(), "%", ""))
+		b.WriteString(strings.ReplaceAll(d.randomString(), "%", ""))
 		c := d.directive(keys)
 		b.WriteString(c)
 		switch {
@@ -180,7 +180,7 @@ func (d generator) format() (string, []string) {
 			vals = append(vals, fmt.Sprint(d.IntN(9)))
 		}
 	}
-	b.WriteString(strings.ReplaceAll(d.word(), "%", d.choose("", "%%")))
+	b.WriteString(strings.ReplaceAll(d.randomString(), "%", d.choose("", "%%")))
 	if d.oneIn(15) {
 		vals = append(vals, d.value(1))
 	}
@@ -255,7 +255,7 @@ func (d generator) strings() string {
 		if d.oneIn(25) {
 			parts = append(parts, d.value(1))
 		} else {
-			parts = append(parts, literal(d.word()))
+			parts = append(parts, literal(d.randomString()))
 		}
 	}
 	return "[" + strings.Join(parts, ", ") + "]"
@@ -265,7 +265,7 @@ func (d generator) text() string {
 	if d.oneIn(12) {
 		return d.value(1)
 	}
-	return literal(d.word() + d.word())
+	return literal(d.randomString() + d.randomString())
 }
 
 // whole returns an index or step of a slice, sometimes not an integer.
