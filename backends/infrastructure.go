@@ -15,8 +15,8 @@ import (
 // Infrastructure is a backend that makes modules of a graph's resources.
 type Infrastructure interface {
 	Backend
-	// ResourceTypes tells whether it makes resources of a type.
-	ResourceTypes(typ string) bool
+	// MakesType tells whether it makes resources of a type.
+	MakesType(typ string) bool
 	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
 	Modules(*graph.Graph) (Modules, diag.List)
 	// Boot puts what a scaled service is on a machine into the template of its group, and adds the resources that it needs for that.
@@ -47,18 +47,18 @@ type Module struct {
 	Drain     int           // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
 }
 
-// infra knows what modules give.
-type infra struct {
-	g        *graph.Graph
+// resolver knows what modules give.
+type resolver struct {
+	graph    *graph.Graph
 	deployed func(address string) (plan.Placed, bool)
 	output   func(token.Token) (key, module string, err *diag.Error)
 	artifact func(token.Token) (plan.Artifact, bool)
-	settled  map[string]bool // modules whose outputs stay as they are
+	stable   map[string]bool // modules whose outputs stay as they are
 }
 
-// modules renders the resources of a graph.
-func (s Set) modules(in *infra, out *Rendered) diag.List {
-	if len(in.g.Resources) == 0 {
+// renderModules renders the resources of a graph.
+func (s Set) renderModules(in *resolver, out *Rendered) diag.List {
+	if len(in.graph.Resources) == 0 {
 		return nil
 	}
 	var errs diag.List
@@ -71,22 +71,22 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	}
 	maker := func(typ string) Infrastructure {
 		for _, name := range slices.Sorted(maps.Keys(makers)) {
-			if types[typ] == nil && makers[name].ResourceTypes(typ) {
+			if types[typ] == nil && makers[name].MakesType(typ) {
 				types[typ] = makers[name]
 			}
 		}
 		return types[typ]
 	}
-	for _, svc := range in.g.Scaled {
-		errs = append(errs, s.boot(maker("aws.launchTemplate"), in, svc)...)
+	for _, svc := range in.graph.Scaled {
+		errs = append(errs, s.renderScaled(maker("aws.launchTemplate"), in, svc)...)
 	}
 	if len(errs) > 0 {
 		return errs
 	}
-	if len(in.g.Scaled) > 0 {
-		in.g.Sort()
+	if len(in.graph.Scaled) > 0 {
+		in.graph.Sort()
 	}
-	for _, r := range in.g.Resources {
+	for _, r := range in.graph.Resources {
 		if maker(r.Type) == nil {
 			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
 				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
@@ -98,7 +98,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	outputs := map[Infrastructure]func(token.Token) (string, string, *diag.Error){}
 	by, of := map[string]Module{}, map[string]Infrastructure{}
 	for _, name := range slices.Sorted(maps.Keys(makers)) {
-		made, bad := makers[name].Modules(in.g)
+		made, bad := makers[name].Modules(in.graph)
 		errs = append(errs, bad...)
 		outputs[makers[name]] = made.Output
 		for _, m := range made.List {
@@ -113,9 +113,9 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 		return errs
 	}
 	in.output = func(t token.Token) (string, string, *diag.Error) {
-		return outputs[types[in.g.Resource(t.Name).Type]](t)
+		return outputs[types[in.graph.Resource(t.Name).Type]](t)
 	}
-	for _, m := range in.g.Machines {
+	for _, m := range in.graph.Machines {
 		if m.Made == nil {
 			continue
 		}
@@ -128,7 +128,7 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
 			m.Connect += m.Address
-			for _, old := range in.g.PreviousMachines {
+			for _, old := range in.graph.PreviousMachines {
 				if old.Name == m.Name && old.Address == m.Address && m.HostKey == "" {
 					m.HostKey = old.HostKey
 				}
@@ -147,13 +147,13 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 			visit(r)
 		}
 		for _, t := range m.Payload.Reads() {
-			if t.Of != "me" && in.g.Resource(t.Name) != nil {
+			if t.Of != "me" && in.graph.Resource(t.Name) != nil {
 				if _, module, err := in.output(t); err == nil {
 					visit(module)
 				}
 			}
 		}
-		errs = append(errs, s.module(of[address], m, in, out)...)
+		errs = append(errs, s.renderModule(of[address], m, in, out)...)
 	}
 	for _, address := range slices.Sorted(maps.Keys(by)) {
 		visit(address)
@@ -161,14 +161,14 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	return errs
 }
 
-// boot renders a scaled service into the template of its group. What it reads
+// renderScaled renders a scaled service into the template of its group. What it reads
 // must be known: nobody tells an instance later.
-func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List {
+func (s Set) renderScaled(maker Infrastructure, in *resolver, svc *graph.Service) diag.List {
 	b := s[svc.Backend]
 	if b == nil {
 		return diag.List{diag.Errorf(svc.Address.String(), "there is no backend %q", svc.Backend).At(svc.Path...)}
 	}
-	input := Input{Deployment: in.g.Name, Environment: in.g.Environment, Service: svc, Artifact: in.artifact}
+	input := Input{Deployment: in.graph.Name, Environment: in.graph.Environment, Service: svc, Artifact: in.artifact}
 	payload, errs := b.Render(input)
 	for _, e := range errs {
 		e.Subject = svc.Address.String()
@@ -178,12 +178,12 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	}
 	values := plan.Values{}
 	for _, t := range payload.Reads() {
-		if m := in.g.Reads(svc, t); in.g.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
+		if m := in.graph.Reads(svc, t); in.graph.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
 			errs = append(errs, diag.Errorf(svc.Address.String(), "reads %s, which is known only when it is made: a template must know all before", t).At(svc.SpecPath...).
 				WithHint("give it a name in DNS, and write that; or make it first and say it by external"))
 			continue
 		}
-		v, err := in.g.Value(svc, t)
+		v, err := in.graph.Value(svc, t)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -202,14 +202,14 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	if err != nil {
 		return diag.List{diag.Errorf(svc.Address.String(), "%v", err).At(svc.SpecPath...)}
 	}
-	if e := maker.Boot(in.g, input, l); e != nil {
+	if e := maker.Boot(in.graph, input, l); e != nil {
 		return diag.List{e}
 	}
 	return nil
 }
 
-// module makes a unit of a module.
-func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
+// renderModule makes a unit of a module.
+func (s Set) renderModule(b Infrastructure, m Module, in *resolver, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
 		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Sensitive: m.Sensitive, Spec: m.Spec}
@@ -224,8 +224,8 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	var errs diag.List
 	for _, t := range u.Reads {
 		if err := in.value(reader, t, values, &p, &u.Requires); err != nil {
-			for _, r := range in.g.Resources { // the module is nobody's word: the resource that reads it is at fault
-				if m.Sources[r.Address.String()] != nil && reads(r.Fields, t) {
+			for _, r := range in.graph.Resources { // the module is nobody's word: the resource that reads it is at fault
+				if m.Sources[r.Address.String()] != nil && readsToken(r.Fields, t) {
 					err.Subject = r.Address.String()
 					err.At(r.Path...)
 				}
@@ -250,7 +250,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, stands := in.deployed(address)
-			in.settled[address] = stands && len(p.Unknown) == 0 && old.Digest == d && maps.Equal(old.Values, values)
+			in.stable[address] = stands && len(p.Unknown) == 0 && old.Digest == d && maps.Equal(old.Values, values)
 		}
 	}
 	if err != nil {
@@ -259,15 +259,15 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	return nil
 }
 
-func reads(v any, t token.Token) bool {
+func readsToken(v any, t token.Token) bool {
 	switch v := v.(type) {
 	case token.Text:
 		return slices.ContainsFunc(v.Tokens(), func(o token.Token) bool { return o.Name == t.Name })
 	case []any:
-		return slices.ContainsFunc(v, func(x any) bool { return reads(x, t) })
+		return slices.ContainsFunc(v, func(x any) bool { return readsToken(x, t) })
 	case map[string]any:
 		for _, x := range v {
-			if reads(x, t) {
+			if readsToken(x, t) {
 				return true
 			}
 		}
@@ -277,10 +277,10 @@ func reads(v any, t token.Token) bool {
 
 // value finds what a ref stands for. What only an apply will know is noted
 // with the output that will tell, and the value that it had last.
-func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values, p *plan.Placed, requires *[]string) *diag.Error {
+func (in *resolver) value(reader *graph.Service, t token.Token, values plan.Values, p *plan.Placed, requires *[]string) *diag.Error {
 	key := plan.Key(t)
 	from, module := "", ""
-	if t.Of != "me" && in.g.Resource(t.Name) != nil {
+	if t.Of != "me" && in.graph.Resource(t.Name) != nil {
 		if in.output == nil {
 			return diag.Errorf(reader.Address.String(), "reads %s, which cannot be made", t.Name).At(reader.SpecPath...)
 		}
@@ -288,11 +288,11 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 		if from, module, err = in.output(t); err != nil {
 			return err.At(reader.SpecPath...)
 		}
-	} else if m := in.g.Reads(reader, t); m != nil && m.Module != "" {
+	} else if m := in.graph.Reads(reader, t); m != nil && m.Module != "" {
 		from, module = m.Output, m.Module
 	}
 	if from == "" {
-		v, err := in.g.Value(reader, t)
+		v, err := in.graph.Value(reader, t)
 		if err == nil {
 			values[key] = v
 		}
@@ -307,13 +307,13 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 
 // bind notes what a module gives: its value if that is known for good, and
 // otherwise the one it had, and the output that will tell.
-func (in *infra) bind(key, from, module string, values plan.Values, p *plan.Placed) {
+func (in *resolver) bind(key, from, module string, values plan.Values, p *plan.Placed) {
 	old, stands := in.deployed(module)
 	v, known := old.Outputs[from]
 	if stands && known {
 		values[key] = v
 	}
-	if in.settled[module] && known {
+	if in.stable[module] && known {
 		return
 	}
 	if p.Binds == nil {

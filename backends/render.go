@@ -79,8 +79,8 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		out.Summaries = make(map[string]*RenderedSummary, len(g.Services))
 	}
 	failures := map[string]diag.List{}
-	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
-	for _, e := range s.modules(infra, out) {
+	infra := &resolver{graph: g, deployed: deployed, artifact: artifact, stable: map[string]bool{}}
+	for _, e := range s.renderModules(infra, out) {
 		f := ""
 		if a, err := graph.ParseAddress(e.Subject); err == nil && a.Lib != "" {
 			f = a.Functionality()
@@ -88,7 +88,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		failures[f] = append(failures[f], e)
 	}
 	if out.Incomplete = len(failures) > 0; out.Incomplete { // what reads of them cannot be told either
-		return out, listed(failures)
+		return out, sortedFailures(failures)
 	}
 	var asking sync.Mutex
 	one := func(t token.Token) (plan.Artifact, bool) {
@@ -96,14 +96,14 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		defer asking.Unlock()
 		return artifact(t)
 	}
-	units := make([]rendered, len(g.Services))
+	units := make([]result, len(g.Services))
 	var next atomic.Int64
 	var all sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(g.Services)) { // one service knows nothing of another's unit
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
 				if !g.Services[i].Held {
-					units[i] = s.one(g, g.Services[i], one, infra, memory)
+					units[i] = s.renderService(g, g.Services[i], one, infra, memory)
 				}
 			}
 		})
@@ -122,20 +122,20 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 			f := svc.Address.Functionality()
 			failures[f] = append(failures[f], u.errs...)
 		default:
-			if !svc.Summary && !u.dropped {
+			if !svc.Summary && !u.discarded {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
 			}
 			if memory.Store {
-				out.Summaries[u.placed.Address] = u.known
+				out.Summaries[u.placed.Address] = u.summary
 			}
 			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	return out, listed(failures)
+	return out, sortedFailures(failures)
 }
 
-func listed(failures map[string]diag.List) []Failure {
+func sortedFailures(failures map[string]diag.List) []Failure {
 	var list []Failure
 	for _, name := range slices.Sorted(maps.Keys(failures)) {
 		list = append(list, Failure{name, failures[name].Sort()})
@@ -143,20 +143,20 @@ func listed(failures map[string]diag.List) []Failure {
 	return list
 }
 
-// rendered is one unit, or why there is none.
-type rendered struct {
+// result is one unit, or why there is none.
+type result struct {
 	unit   *plan.Unit
 	raw    []byte
 	placed plan.Placed
 	errs   diag.List
 
-	dropped bool // only its place and digests are left
+	discarded bool // only its place and digests are left
 
-	known   *RenderedSummary
+	summary *RenderedSummary
 	unknown bool // it is a sketch, and it was never rendered here
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra, memory RenderCache) (out rendered) {
+func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *resolver, memory RenderCache) (out result) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
@@ -202,15 +202,15 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	var around string
 	if svc.Summary || memory.Store {
-		around = surroundings(svc, in.Local)
+		around = contextOf(svc, in.Local)
 	}
 	var errs diag.List
 	if svc.Summary {
-		out.known = memory.Lookup(address)
-		if out.unknown = out.known == nil || out.known.Context != around; out.unknown {
+		out.summary = memory.Lookup(address)
+		if out.unknown = out.summary == nil || out.summary.Context != around; out.unknown {
 			return out
 		}
-		u.Reads, u.Requires, u.After = out.known.Reads, out.known.Requires, out.known.After
+		u.Reads, u.Requires, u.After = out.summary.Reads, out.summary.Requires, out.summary.After
 	} else {
 		if u.Payload, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
@@ -224,7 +224,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	values := plan.Values{}
 	placed := plan.Placed{}
 	for _, t := range u.Reads {
-		if v, ok := seen(g, b, in, t); ok {
+		if v, ok := addressFor(g, b, in, t); ok {
 			values[plan.Key(t)] = v
 			continue
 		}
@@ -246,12 +246,12 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		values = nil
 	}
 	if svc.Summary {
-		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.known.Digest, Object: out.known.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.known.Protect, Stateful: out.known.Stateful}
+		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.summary.Protect, Stateful: out.summary.Stateful}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
-	u.Spec = shown(svc, u)
+	u.Spec = displaySpec(svc, u)
 	d, err := u.Digest()
 	if err != nil {
 		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
@@ -264,9 +264,9 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	object := digest.Bytes(raw)
 	if memory.Store {
-		out.known = &RenderedSummary{Context: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
+		out.summary = &RenderedSummary{Context: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
 	}
-	if out.dropped = memory.Discardable != nil && memory.Discardable(address); !out.dropped { // there may be very many
+	if out.discarded = memory.Discardable != nil && memory.Discardable(address); !out.discarded { // there may be very many
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
@@ -274,9 +274,9 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	return out
 }
 
-// surroundings writes all of a service that its functionality does not say
+// contextOf writes all of a service that its functionality does not say
 // alone: its machine, where its edges end, and who of those is beside it.
-func surroundings(svc *graph.Service, local []graph.Address) string {
+func contextOf(svc *graph.Service, local []graph.Address) string {
 	var b strings.Builder
 	b.WriteString(svc.Machine)
 	for _, kind := range [][]graph.Edge{svc.Requires, svc.Connects, svc.After} {
@@ -295,8 +295,8 @@ func surroundings(svc *graph.Service, local []graph.Address) string {
 	return b.String()
 }
 
-// seen asks the reader's backend what a neighbour on the same machine is to it.
-func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
+// addressFor asks the reader's backend what a neighbour on the same machine is to it.
+func addressFor(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 	n, ok := b.(Networker)
 	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
 		return "", false
@@ -331,9 +331,9 @@ func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, 
 	return out
 }
 
-// shown is the normalized service that differences are shown of: its spec, its
+// displaySpec is the normalized service that differences are shown of: its spec, its
 // backend's namespace, and what goes before it.
-func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
+func displaySpec(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	raw, err := json.Marshal(svc.Spec)
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes

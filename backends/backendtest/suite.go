@@ -28,12 +28,12 @@ const version = "0123456789ab"
 // an equal input that shares nothing with the others. The sample should read
 // at least one ref and, if the backend takes any, one secret.
 func Run(t *testing.T, b backends.Backend, sample func() backends.Input) {
-	t.Run("backend", func(t *testing.T) { identity(t, b) })
-	t.Run("pure", func(t *testing.T) { pure(t, b, sample) })
-	t.Run("canonical", func(t *testing.T) { canonical(t, b, sample) })
-	t.Run("bindings", func(t *testing.T) { bindings(t, b, sample) })
-	t.Run("layout", func(t *testing.T) { layout(t, b, sample) })
-	t.Run("errors", func(t *testing.T) { errorsHavePlaces(t, b, sample) })
+	t.Run("backend", func(t *testing.T) { checkIdentity(t, b) })
+	t.Run("pure", func(t *testing.T) { checkPure(t, b, sample) })
+	t.Run("canonical", func(t *testing.T) { checkCanonical(t, b, sample) })
+	t.Run("bindings", func(t *testing.T) { checkBindings(t, b, sample) })
+	t.Run("layout", func(t *testing.T) { checkLayout(t, b, sample) })
+	t.Run("errors", func(t *testing.T) { checkErrorPlaces(t, b, sample) })
 }
 
 // Value answers every ref with a word made of its name.
@@ -59,16 +59,16 @@ func realize(t *testing.T, b backends.Backend, p plan.Payload) backends.Layout {
 	return l
 }
 
-func identity(t *testing.T, b backends.Backend) {
+func checkIdentity(t *testing.T, b backends.Backend) {
 	name, encoding := b.Name(), b.Encoding()
 	if name == "" || b.Name() != name || encoding < 1 || b.Encoding() != encoding {
 		t.Errorf("name %q and encoding %d must be constants", name, encoding)
 	}
 }
 
-// pure: same in, same bytes out, whatever the order of maps, in parallel, and
+// checkPure: same in, same bytes out, whatever the order of maps, in parallel, and
 // without a mark on the input.
-func pure(t *testing.T, b backends.Backend, sample func() backends.Input) {
+func checkPure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	first := render(t, b, sample())
 	want := realize(t, b, first)
 	var wg sync.WaitGroup
@@ -95,8 +95,8 @@ func pure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	}
 }
 
-// canonical: a payload is RFC 8785 as it stands and survives a way through JSON.
-func canonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkCanonical: a payload is RFC 8785 as it stands and survives a way through JSON.
+func checkCanonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	p := render(t, b, sample())
 	if len(p.Run) == 0 {
 		t.Error("the run part is empty")
@@ -123,9 +123,9 @@ func canonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	}
 }
 
-// bindings: refs are the only tokens whose values are asked for, one without a
+// checkBindings: refs are the only tokens whose values are asked for, one without a
 // value is an error that names it, and other values give other layouts.
-func bindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
+func checkBindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	p := render(t, b, sample())
 	asked := map[string]bool{}
 	_, err := b.Realize(p, version, func(tok token.Token) (string, bool) {
@@ -160,7 +160,7 @@ func bindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	}
 }
 
-func layout(t *testing.T, b backends.Backend, sample func() backends.Input) {
+func checkLayout(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	l := realize(t, b, render(t, b, sample()))
 	if err := Check(l); err != nil {
 		t.Error(err)
@@ -233,9 +233,9 @@ func Check(l backends.Layout) error {
 	return errors.Join(errs...)
 }
 
-// errorsHavePlaces: what is refused is refused below the service's path, about
+// checkErrorPlaces: what is refused is refused below the service's path, about
 // the service, and without a payload.
-func errorsHavePlaces(t *testing.T, b backends.Backend, sample func() backends.Input) {
+func checkErrorPlaces(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	in := sample()
 	in.Service.Options = json.RawMessage(`{"no-such-option":1}`)
 	p, errs := b.Render(in)

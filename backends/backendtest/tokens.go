@@ -8,8 +8,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Words are texts without tokens.
-func Words(words ...string) []token.Text {
+// Literals are texts without tokens.
+func Literals(words ...string) []token.Text {
 	out := make([]token.Text, len(words))
 	for i, w := range words {
 		out[i] = token.Lit(w)

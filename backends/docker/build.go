@@ -29,8 +29,8 @@ const (
 type builder struct {
 	payload
 	spec.Binder
-	home, base, version string
-	l                   backends.Layout
+	prefix, base, version string
+	layout                backends.Layout
 }
 
 func (b *builder) unit() string    { return b.base + "." + b.version + ".container" }
@@ -47,21 +47,21 @@ func (b *builder) id() ID {
 // shared, then what it runs, last what starts it.
 func build(p payload, version string, value func(token.Token) (string, bool)) (backends.Layout, diag.List) {
 	b := &builder{payload: p, Binder: spec.Binder{Subject: p.Run.Address.String(), Value: value}, version: version,
-		home: spec.Home(p.Run.Environment, p.Run.Deployment)}
-	b.base = spec.Base(b.home, p.Run.Address)
+		prefix: spec.NamePrefix(p.Run.Environment, p.Run.Deployment)}
+	b.base = spec.BaseName(b.prefix, p.Run.Address)
 	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
 		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
 		if !graph.ValidName(name) {
 			b.Fail(spec.At(), "%q is not a name", name)
 		}
 	}
-	b.l = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
+	b.layout = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
 		Leftovers: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
 	c := b.container()
 	b.hostFiles()
 	id := b.id()
 	command := func(name, field string, list []token.Text, done string) {
-		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At(field), list), Done: done}, false)
+		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At(field), list), Done: done}, false)
 	}
 	if p.Run.Initializer {
 		command(b.init(), "initializer", p.Meta.Initializer, b.initDone())
@@ -71,19 +71,19 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		command(b.migrate(), "migrate", p.Run.Migrate, doneDir+"/"+b.base+".container-migrate-"+version)
 		c.Before = append(c.Before, b.migrate())
 	}
-	b.l.Scripts = c.Before
-	if b.l.Ready != nil && b.l.Ready.Exec != "" {
+	b.layout.Scripts = c.Before
+	if b.layout.Ready != nil && b.layout.Ready.Exec != "" {
 		command(b.ready(), "ready", p.Meta.Ready.Exec, "")
 	}
 	if up := p.Meta.Update; up != nil {
-		b.l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
+		b.layout.Soak = b.Duration(spec.At("update", "soak"), up.Soak, 0)
 		if len(up.Healthy) > 0 {
-			b.l.Healthy = b.healthy()
+			b.layout.Healthy = b.healthy()
 			command(b.healthy(), "update", up.Healthy, "")
 		}
 	}
 	if rl := p.Meta.Reload; rl != nil {
-		cmd := Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At("reload", "command"), rl.Command)}
+		cmd := Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At("reload", "command"), rl.Command)}
 		switch {
 		case len(rl.Command) > 0 && rl.Signal != "":
 			b.Fail(spec.At("reload"), "has both signal and command")
@@ -95,7 +95,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		b.write(b.base+".reload", cmd, false)
 	}
 	if b.Run.Options.Network != "host" {
-		b.write(b.home+".network", Network{ID: ID{Scope: id.Scope, Base: b.home}, Name: b.home}, true)
+		b.write(b.prefix+".network", Network{ID: ID{Scope: id.Scope, Base: b.prefix}, Name: b.prefix}, true)
 	}
 	if len(p.Run.Group) > 0 {
 		c.Pod = b.pod()
@@ -104,9 +104,9 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	b.write(b.unit(), c, false)
 	if p.Run.Scheduled {
 		b.schedule()
-		b.l.Start = []string{b.cron()}
+		b.layout.Start = []string{b.cron()}
 	}
-	return b.l, b.Errs
+	return b.layout, b.Errs
 }
 
 // write adds a file of ours.
@@ -115,13 +115,13 @@ func (b *builder) write(name string, v any, shared bool) {
 	if err != nil {
 		b.Fail(spec.At(), "%v", err)
 	}
-	b.l.Files = append(b.l.Files, backends.File{Path: Dir + "/" + name, Content: append(raw, '\n'), Mode: 0o600, Shared: shared})
+	b.layout.Files = append(b.layout.Files, backends.File{Path: Dir + "/" + name, Content: append(raw, '\n'), Mode: 0o600, Shared: shared})
 }
 
 func (b *builder) initDone() string { return doneDir + "/" + b.base + ".container-init" }
 
-// words binds a text that an engine hands to a process.
-func (b *builder) word(at []string, t token.Text) string {
+// bindArgs binds a text that an engine hands to a process.
+func (b *builder) bindArg(at []string, t token.Text) string {
 	s := b.Bind(at, t)
 	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
 		b.Fail(at, "%s holds bytes that no argument can carry", spec.Field(at))
@@ -129,23 +129,23 @@ func (b *builder) word(at []string, t token.Text) string {
 	return s
 }
 
-func (b *builder) texts(at []string, list []token.Text) []string {
+func (b *builder) bindArgs(at []string, list []token.Text) []string {
 	var out []string
 	for _, t := range list {
-		out = append(out, b.word(at, t))
+		out = append(out, b.bindArg(at, t))
 	}
 	return out
 }
 
-// number is the user of a name, the same on every machine: nothing in an image
+// userID is the user of a name, the same on every machine: nothing in an image
 // of ours knows names.
-func number(name string) int {
+func userID(name string) int {
 	sum := sha256.Sum256([]byte(name))
 	return 200_000 + int(binary.BigEndian.Uint32(sum[:])%1_000_000)
 }
 
-// who tells as whom it runs: as the engine reads it, and by number (−1: the image knows).
-func (b *builder) who() (string, int) {
+// user tells as whom it runs: as the engine reads it, and by number (−1: the image knows).
+func (b *builder) user() (string, int) {
 	u := b.Run.User
 	first, _, _ := strings.Cut(u, ":")
 	n, err := strconv.Atoi(first)
@@ -156,27 +156,27 @@ func (b *builder) who() (string, int) {
 		return u, n
 	case u == "root":
 		return "0:0", 0
-	case !b.bare():
+	case !b.fromScratch():
 		return u, -1
 	case u == "":
-		n = number(b.base)
+		n = userID(b.base)
 	default:
-		n = number("user " + u)
+		n = userID("user " + u)
 	}
 	return fmt.Sprintf("%d:%d", n, n), n
 }
 
-// bare tells whether the image holds nothing but the package, below its folder.
-func (b *builder) bare() bool {
+// fromScratch tells whether the image holds nothing but the package, below its folder.
+func (b *builder) fromScratch() bool {
 	return b.Run.Build != nil && b.Run.Build.Base == "" && b.Run.Build.At != "/"
 }
 
 // container is the version itself.
 func (b *builder) container() *Container {
 	r := b.Run
-	user, uid := b.who()
-	c := &Container{ID: b.id(), Image: r.Image, Build: r.Build, User: user, Network: cmp.Or(r.Options.Network, b.home), Tmpfs: map[string]string{},
-		Entrypoint: b.texts(spec.At("command"), r.Command), Args: b.texts(spec.At("args"), r.Args), Job: r.Scheduled,
+	user, uid := b.user()
+	c := &Container{ID: b.id(), Image: r.Image, Build: r.Build, User: user, Network: cmp.Or(r.Options.Network, b.prefix), Tmpfs: map[string]string{},
+		Entrypoint: b.bindArgs(spec.At("command"), r.Command), Args: b.bindArgs(spec.At("args"), r.Args), Job: r.Scheduled,
 		Config: r.Options.Config, Host: r.Options.Host, NoInit: r.Options.Init != nil && !*r.Options.Init}
 	if len(c.Entrypoint) == 0 && r.Build != nil {
 		b.Fail(spec.At("command"), "has no command")
@@ -197,7 +197,7 @@ func (b *builder) container() *Container {
 	}
 	b.capabilities(c)
 	env := map[string]string{}
-	if b.bare() {
+	if b.fromScratch() {
 		env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
 	for _, k := range spec.Keys(r.Secrets) {
@@ -210,7 +210,7 @@ func (b *builder) container() *Container {
 	for _, v := range r.Options.Volumes {
 		m := Mount{Path: v.Path, Target: v.Target, ReadOnly: v.ReadOnly, Owner: max(uid, 0)}
 		if v.Name != "" {
-			m.Volume = b.home + ".shared." + v.Name
+			m.Volume = b.prefix + ".shared." + v.Name
 		}
 		c.Mounts = append(c.Mounts, m)
 	}
@@ -224,14 +224,14 @@ func (b *builder) container() *Container {
 		}
 	}
 	for k, t := range r.Env {
-		env[k] = b.word(spec.At("env", k), t)
+		env[k] = b.bindArg(spec.At("env", k), t)
 	}
 	for _, k := range spec.Keys(env) {
 		c.Env = append(c.Env, k+"="+env[k])
 	}
 	if lim := r.Limits; lim != nil {
 		if lim.CPU != "" {
-			c.NanoCPUs = int64(b.Milli(spec.At("limits", "cpu"), lim.CPU)) * 1e6
+			c.NanoCPUs = int64(b.MilliCores(spec.At("limits", "cpu"), lim.CPU)) * 1e6
 		}
 		if lim.Memory != "" {
 			c.Memory = int64(b.Bytes(spec.At("limits", "memory"), lim.Memory))
@@ -241,12 +241,12 @@ func (b *builder) container() *Container {
 	if len(c.Tmpfs) == 0 {
 		c.Tmpfs = nil
 	}
-	b.ending(c)
+	b.restartAndStop(c)
 	return c
 }
 
-// ending says when it is started again, and how it ends.
-func (b *builder) ending(c *Container) {
+// restartAndStop says when it is started again, and how it ends.
+func (b *builder) restartAndStop(c *Container) {
 	switch r := b.Run.Restart; {
 	case b.Run.Scheduled && r == "always":
 		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
@@ -263,19 +263,19 @@ func (b *builder) ending(c *Container) {
 	if s == nil {
 		return
 	}
-	c.Stop = &Stop{Command: b.texts(spec.At("stop", "command"), s.Command)}
+	c.Stop = &Stop{Command: b.bindArgs(spec.At("stop", "command"), s.Command)}
 	if s.Signal != "" {
 		c.Stop.Signal = b.Signal(spec.At("stop", "signal"), s.Signal)
 	}
 	if s.Timeout != "" {
-		d := b.Length(spec.At("stop", "timeout"), s.Timeout, 0)
+		d := b.Duration(spec.At("stop", "timeout"), s.Timeout, 0)
 		c.Stop.Timeout = int((d + time.Second - 1) / time.Second) // the engine counts seconds
 	}
 }
 
-// whatImagesNeed is what programs of images keep: most begin as root to give
+// imageCapabilities is what programs of images keep: most begin as root to give
 // folders away and become somebody else.
-var whatImagesNeed = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+var imageCapabilities = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
 
 func (b *builder) capabilities(c *Container) {
 	own := b.Run.Options.Capabilities
@@ -290,8 +290,8 @@ func (b *builder) capabilities(c *Container) {
 		return
 	}
 	c.CapDrop, c.CapAdd = []string{"ALL"}, own
-	if own == nil && !b.bare() && (b.Run.User == "" || b.Run.User == "root") {
-		c.CapAdd = whatImagesNeed
+	if own == nil && !b.fromScratch() && (b.Run.User == "" || b.Run.User == "root") {
+		c.CapAdd = imageCapabilities
 	}
 }
 
@@ -339,7 +339,7 @@ func (b *builder) dirs(c *Container, env map[string]string, uid int) {
 		if !volumeRE.MatchString(name) {
 			name = digest.Bytes([]byte(name)).Short()
 		}
-		c.Mounts = append(c.Mounts, Mount{Volume: b.home + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
+		c.Mounts = append(c.Mounts, Mount{Volume: b.prefix + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
 	}
 }
 
@@ -371,14 +371,14 @@ func (b *builder) files(c *Container, uid int) {
 			m.Path = f.Store
 		case copies || f.Owner != "":
 			m.Path = unitsDir + "/" + b.base + "/files" + p
-			b.l.Files = append(b.l.Files, backends.File{Path: m.Path, Content: data, Mode: mode, InPlace: copies})
+			b.layout.Files = append(b.layout.Files, backends.File{Path: m.Path, Content: data, Mode: mode, InPlace: copies})
 			if f.Owner != "" {
 				c.Own = append(c.Own, Owner{Path: m.Path, User: b.owner(where, f.Owner)})
 			}
 		default:
 			o := backends.NewObject(data, mode)
-			if !slices.ContainsFunc(b.l.Objects, func(have backends.Object) bool { return have.Name == o.Name }) {
-				b.l.Objects = append(b.l.Objects, o)
+			if !slices.ContainsFunc(b.layout.Objects, func(have backends.Object) bool { return have.Name == o.Name }) {
+				b.layout.Objects = append(b.layout.Objects, o)
 			}
 			m.Path = backends.StorePath + "/" + o.Name
 		}
@@ -392,18 +392,18 @@ func (b *builder) owner(where []string, name string) int {
 	if n, err := strconv.Atoi(name); err == nil {
 		return n
 	}
-	if !b.bare() {
+	if !b.fromScratch() {
 		b.Fail(append(slices.Clone(where), "owner"), "who %q is, the image alone knows", name).WithHint("owner: its number")
 	}
-	return number("user " + name)
+	return userID("user " + name)
 }
 
 // passwd gives the users of a bare image their names.
 func (b *builder) passwd(c *Container, content map[string]spec.File) {
-	if !b.bare() {
+	if !b.fromScratch() {
 		return
 	}
-	_, uid := b.who()
+	_, uid := b.user()
 	name := b.Run.User
 	if name == "" || strings.Trim(name, "0123456789:") == "" {
 		name = "app"
@@ -418,11 +418,11 @@ func (b *builder) passwd(c *Container, content map[string]spec.File) {
 			continue
 		}
 		o := backends.NewObject([]byte(text), 0o444)
-		b.l.Objects = append(b.l.Objects, o)
+		b.layout.Objects = append(b.layout.Objects, o)
 		c.Mounts = append(c.Mounts, Mount{Path: backends.StorePath + "/" + o.Name, Target: p, ReadOnly: true})
 	}
-	slices.SortFunc(b.l.Objects, func(x, y backends.Object) int { return strings.Compare(x.Name, y.Name) })
-	b.l.Objects = slices.CompactFunc(b.l.Objects, func(x, y backends.Object) bool { return x.Name == y.Name })
+	slices.SortFunc(b.layout.Objects, func(x, y backends.Object) int { return strings.Compare(x.Name, y.Name) })
+	b.layout.Objects = slices.CompactFunc(b.layout.Objects, func(x, y backends.Object) bool { return x.Name == y.Name })
 }
 
 // hostFiles are written where they say, for all to see.
@@ -445,14 +445,14 @@ func (b *builder) hostFiles() {
 			b.Fail(append(where, "owner"), "docker gives no files of the machine to its users").WithHint("leave owner out")
 		}
 		if f.Store != "" {
-			b.l.Files = append(b.l.Files, backends.File{Path: p, Link: f.Store})
+			b.layout.Files = append(b.layout.Files, backends.File{Path: p, Link: f.Store})
 			continue
 		}
 		m, ok := spec.Octal(f.Mode)
 		if !ok || m > 0o777 {
 			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
 		}
-		b.l.Files = append(b.l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
+		b.layout.Files = append(b.layout.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
 	}
 }
 
@@ -463,8 +463,8 @@ func (b *builder) readiness() *backends.Ready {
 		return nil
 	}
 	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+		Interval: b.Duration(spec.At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Duration(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
 	if r.Port != "" {
 		ports, inner := b.Run.Ports, b.Run.Options.Ports
 		for _, m := range b.Run.Group {
@@ -495,7 +495,7 @@ func (b *builder) schedule() {
 	} else if d, err := time.ParseDuration(s.Every); err != nil || d < time.Second {
 		b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
 	}
-	b.Length(spec.At("schedule", "jitter"), s.Jitter, 0)
+	b.Duration(spec.At("schedule", "jitter"), s.Jitter, 0)
 	b.write(b.cron(), Cron{ID: b.id(), Unit: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC")),
 		Jitter: s.Jitter, CatchUp: s.Missed == "run"}, false)
 }
@@ -504,7 +504,7 @@ func (b *builder) schedule() {
 func (b *builder) pod() string {
 	group := b.Run.Address
 	group.Member = ""
-	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.Base(b.home, group)}, Network: b.home, Aliases: []string{alias(group)}}
+	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.BaseName(b.prefix, group)}, Network: b.prefix, Aliases: []string{alias(group)}}
 	for _, m := range b.Run.Group {
 		a := group
 		a.Member = m.Name

@@ -93,17 +93,17 @@ type metaPart struct {
 	Reload      *graph.Reload   `json:"reload,omitempty"`
 }
 
-var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render makes the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.Address.String()}}
-	return kind.Render(&r.Reader, r.payload())
+	return codec.Render(&r.Reader, r.payload())
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
 func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
-	return kind.Realize(p, version, value)
+	return codec.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) { return spec.Encode(p.Run, p.Meta, p.Reload) }

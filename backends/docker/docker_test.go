@@ -22,10 +22,10 @@ import (
 
 var update = flag.Bool("update", false, "write what is into the golden files")
 
-const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+const pinnedImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 var (
-	lit, secretTok      = backendtest.Words, backendtest.Secret
+	lit, secretTok      = backendtest.Literals, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )
@@ -70,7 +70,7 @@ func full() backends.Input {
 func image() backends.Input {
 	in := full()
 	s := &in.Service.Spec
-	s.Image, s.Package, s.Command, s.Initializer, s.Migrate = anImage, nil, nil, nil, nil
+	s.Image, s.Package, s.Command, s.Initializer, s.Migrate = pinnedImage, nil, nil, nil, nil
 	in.Service.Options = json.RawMessage(`{"ports":{"http":8080},"publish":"127.0.0.1","aliases":["www"],"config":{"Hostname":"web"},"host":{"ShmSize":67108864},` +
 		`"volumes":[{"name":"shared","target":"/data"},{"path":"/var/run/docker.sock","target":"/var/run/docker.sock"}]}`)
 	return in

@@ -54,8 +54,8 @@ type volume struct {
 
 var optionNames = []string{"aliases", "at", "base", "capabilities", "config", "host", "init", "network", "ports", "publish", "push", "readOnly", "volumes"}
 
-// taken are the fields of the engine's that fields of the service write, with the field.
-var taken = map[string]string{
+// managedFields are the fields of the engine's that fields of the service write, with the field.
+var managedFields = map[string]string{
 	"config.Image": "image", "config.Cmd": "args", "config.Entrypoint": "command", "config.Env": "env", "config.User": "user",
 	"config.ExposedPorts": "ports", "config.StopSignal": "stop.signal", "config.StopTimeout": "stop.timeout", "config.Volumes": "dirs",
 	"host.Binds": "docker.volumes", "host.Mounts": "docker.volumes", "host.PortBindings": "ports", "host.PublishAllPorts": "ports",
@@ -97,7 +97,7 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 			continue
 		}
 		take := func(into any, want string) bool {
-			if err := spec.Strict(v, into); err != nil {
+			if err := spec.DecodeStrict(v, into); err != nil {
 				fail(where, "%s is not %s", k, want)
 				return false
 			}
@@ -205,7 +205,7 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 	}
 	ok := true
 	for _, k := range spec.Keys(fields) {
-		field, is := taken[where[1]+"."+k]
+		field, is := managedFields[where[1]+"."+k]
 		if !is {
 			continue
 		}
@@ -218,7 +218,7 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 	if !ok {
 		return nil
 	}
-	if err := spec.Strict(raw, into); err != nil {
+	if err := spec.DecodeStrict(raw, into); err != nil {
 		fail(where, "%s", strings.TrimPrefix(fmt.Sprint(err), "json: ")).WithHint("names and forms are those of the engine's API: Hostname, ShmSize, Sysctls")
 		return nil
 	}

@@ -97,9 +97,9 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = bound(files), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = restartKeys(files), &reloadPart{Files: files, HostFiles: hostFiles}
 	}
-	p.Run.Stored = r.stored(s)
+	p.Run.Stored = r.extraArtifacts(s)
 	if r.In.Service.Address.Member != "" && p.Run.Options.Network != "host" {
 		p.Run.Ports = nil // they are the pod's
 		for _, m := range r.In.Group {
@@ -123,12 +123,12 @@ func (r *renderer) build(s graph.Spec, run *runPart) {
 		return
 	}
 	rest := r.Package.Path[len(backends.StorePath)+1:]
-	run.Build.Artifact, run.Folder = rest[:64], r.Package.Folder
+	run.Build.Artifact, run.Folder = rest[:64], r.Package.IsFolder
 	if at == "/" {
 		at = ""
 	}
 	r.Package.Path = at + rest[64:]
-	if r.Package.Folder {
+	if r.Package.IsFolder {
 		r.Package.Path = cmp.Or(at, "/")
 	}
 }
@@ -145,17 +145,17 @@ func (r *renderer) imageCommand(at []string, list []token.Text) []token.Text {
 	case ok && prog == "":
 		r.Fail(at, "the program is empty")
 	case !ok || r.Package.Path == "" || path.IsAbs(prog):
-	case !r.Package.Folder && prog == path.Base(r.Package.Path):
+	case !r.Package.IsFolder && prog == path.Base(r.Package.Path):
 		out[0] = token.Lit(r.Package.Path)
-	case r.Package.Folder && strings.Contains(prog, "/"):
+	case r.Package.IsFolder && strings.Contains(prog, "/"):
 		out[0] = token.Lit(path.Join(r.Package.Path, prog))
 	}
 	return out
 }
 
-// stored lists artifacts that are spoken of besides the package: a container
+// extraArtifacts lists artifacts that are spoken of besides the package: a container
 // sees them at the place where the machine has them.
-func (r *renderer) stored(s graph.Spec) []string {
+func (r *renderer) extraArtifacts(s graph.Spec) []string {
 	s.Package = nil
 	var out []string
 	s.Texts(func(t token.Text) {
@@ -171,8 +171,8 @@ func (r *renderer) stored(s graph.Spec) []string {
 	return out
 }
 
-// bound lists what of reloadable files needs a new container: mounts, and owners, which are given before it starts.
-func bound(files map[string]spec.File) []string {
+// restartKeys lists what of reloadable files needs a new container: mounts, and owners, which are given before it starts.
+func restartKeys(files map[string]spec.File) []string {
 	out := spec.Keys(files)
 	for _, p := range spec.Keys(files) {
 		if files[p].Owner != "" {

@@ -46,7 +46,7 @@ func WithTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) 
 		return l, false
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
-	target := spec.Home(environment, deployment) + ".target"
+	target := spec.NamePrefix(environment, deployment) + ".target"
 	timer, job := c.Base+".timer", c.Base+".job"
 	// Its name tells the version: what a run of the one before does is no hindrance to the next.
 	run := c.Base + ":run-" + strings.TrimPrefix(Name(c.Unit), c.Base+".") + ".service"
@@ -84,7 +84,7 @@ func WithTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) 
 	}
 	out.Files = append(out.Files, backends.File{Path: Dir + "/" + job, Content: l.Files[i].Content, Mode: l.Files[i].Mode})
 	unit(run, service, false)
-	unit(target, spec.Target(environment, deployment), true)
+	unit(target, spec.TargetUnit(environment, deployment), true)
 	unit(timer, times+foot, false)
 	link("multi-user.target.wants/"+target, target, true)
 	link(target+".wants/"+timer, timer, false)

@@ -24,7 +24,7 @@ import (
 // Encode writes a value: nil, bool, float64, string, []any or map[string]any of
 // the same. Kind is json, yaml, toml, ini or env.
 func Encode(kind string, v any) ([]byte, error) {
-	v = whole(v)
+	v = withIntegers(v)
 	var b bytes.Buffer
 	switch kind {
 	case "json":
@@ -56,9 +56,9 @@ func Encode(kind string, v any) ([]byte, error) {
 	return nil, fmt.Errorf("there is no format %q", kind)
 }
 
-// whole makes integers of numbers without a fraction: JSON knows one kind of
+// withIntegers makes integers of numbers without a fraction: JSON knows one kind of
 // number, most formats two.
-func whole(v any) any {
+func withIntegers(v any) any {
 	switch v := v.(type) {
 	case float64:
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
@@ -67,13 +67,13 @@ func whole(v any) any {
 	case []any:
 		out := make([]any, len(v))
 		for i := range v {
-			out[i] = whole(v[i])
+			out[i] = withIntegers(v[i])
 		}
 		return out
 	case map[string]any:
 		out := map[string]any{}
 		for k := range v {
-			out[k] = whole(v[k])
+			out[k] = withIntegers(v[k])
 		}
 		return out
 	}

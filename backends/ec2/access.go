@@ -87,16 +87,16 @@ func vpc(g *graph.Graph, m *graph.Machine) string {
 
 // network finds the subnet that a field reads, and its VPC.
 func network(g *graph.Graph, field any) (subnet, vpc *graph.Resource) {
-	if subnet = read(g, field); subnet == nil || subnet.Type != "aws.subnet" {
+	if subnet = resourceOf(g, field); subnet == nil || subnet.Type != "aws.subnet" {
 		return nil, nil
 	}
-	if vpc = read(g, subnet.Fields["vpc"]); vpc != nil && vpc.Type != "aws.vpc" {
+	if vpc = resourceOf(g, subnet.Fields["vpc"]); vpc != nil && vpc.Type != "aws.vpc" {
 		vpc = nil
 	}
 	return subnet, vpc
 }
 
-func read(g *graph.Graph, field any) *graph.Resource {
+func resourceOf(g *graph.Graph, field any) *graph.Resource {
 	t, ok := field.(token.Text)
 	if !ok || len(t) != 1 || t[0].Token == nil {
 		return nil
@@ -104,17 +104,17 @@ func read(g *graph.Graph, field any) *graph.Resource {
 	return g.Resource(t[0].Token.Name)
 }
 
-// reach makes a security group for each instance whose VPC is known, that lets
+// addSecurityGroups makes a security group for each instance whose VPC is known, that lets
 // in what the edges of the graph ask for and nothing else.
-func (p *packer) reach() {
-	group := p.group
+func (p *packer) addSecurityGroups() {
+	group := p.accessGroups
 	var made []*graph.Resource
-	for _, m := range p.g.Machines {
-		r := p.g.Resource(m.Name)
+	for _, m := range p.graph.Machines {
+		r := p.graph.Resource(m.Name)
 		if m.Module == "" || r == nil {
 			continue
 		}
-		_, v := network(p.g, r.Fields["subnet"])
+		_, v := network(p.graph, r.Fields["subnet"])
 		if v == nil {
 			continue
 		}
@@ -124,10 +124,10 @@ func (p *packer) reach() {
 			f["module"], f["region"] = moduleOfNetwork(v), r.Fields["region"]
 			made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: kind, Fields: f, Path: r.Path})
 		}
-		add(name, "aws.securityGroup", map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + m.Name),
+		add(name, "aws.securityGroup", map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.graph.Environment + "-" + p.graph.Name + "-" + m.Name),
 			"description": token.Lit("made by defx: what services on " + m.Name + " are reached by")})
 		add(m.Name+"-out", "aws.egressRule", map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")})
-		from := p.g.EC2.SSHFrom
+		from := p.graph.EC2.SSHFrom
 		if len(from) == 0 {
 			if s, ok := literal(v.Fields["cidr"]); ok {
 				from = []string{s}
@@ -140,18 +140,18 @@ func (p *packer) reach() {
 		groups, _ := r.Fields["securityGroups"].([]any)
 		r.Fields["securityGroups"] = append(slices.Clone(groups), outputOf(name, "id"))
 	}
-	for _, s := range p.g.Scaled {
-		t, g := p.g.Resource(stem(s.Address)+"-boot"), p.g.Resource(stem(s.Address)+"-group")
-		v := networkOfGroup(p.g, g)
+	for _, s := range p.graph.Scaled {
+		t, g := p.graph.Resource(namePrefix(s.Address)+"-boot"), p.graph.Resource(namePrefix(s.Address)+"-group")
+		v := networkOfGroup(p.graph, g)
 		if t == nil || v == nil {
 			continue
 		}
-		name := short(stem(s.Address)+"-access", longest)
+		name := truncate(namePrefix(s.Address)+"-access", maxName)
 		group[s.Address.String()] = name
 		for name, r := range map[string]*graph.Resource{
-			name: {Type: "aws.securityGroup", Fields: map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + stem(s.Address)),
+			name: {Type: "aws.securityGroup", Fields: map[string]any{"vpc": outputOf(v.Address.String(), "id"), "name": token.Lit(p.graph.Environment + "-" + p.graph.Name + "-" + namePrefix(s.Address)),
 				"description": token.Lit("made by defx: what " + s.Address.String() + " is reached by")}},
-			short(stem(s.Address)+"-out", longest): {Type: "aws.egressRule", Fields: map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")}},
+			truncate(namePrefix(s.Address)+"-out", maxName): {Type: "aws.egressRule", Fields: map[string]any{"securityGroup": outputOf(name, "id"), "cidr": token.Lit("0.0.0.0/0"), "protocol": token.Lit("-1")}},
 		} {
 			r.Address, r.Path = graph.Address{Name: name}, s.Path
 			r.Fields["module"], r.Fields["region"] = moduleOfNetwork(v), g.Fields["region"]
@@ -162,21 +162,21 @@ func (p *packer) reach() {
 	type way struct{ from, to, port string }
 	open := map[string]string{} // port and machine → how it is reached from elsewhere
 	seen := map[way]bool{}
-	for _, s := range slices.Concat(p.g.Services, p.g.Scaled) {
+	for _, s := range slices.Concat(p.graph.Services, p.graph.Scaled) {
 		self := s.Place.Machine
-		if slices.Contains(p.g.Scaled, s) {
+		if slices.Contains(p.graph.Scaled, s) {
 			self = s.Address.String()
 		}
 		from := group[self]
 		for _, e := range slices.Concat(s.Requires, s.Connects) {
 			for _, a := range e.To {
-				t := p.g.Find(a)
+				t := p.graph.Find(a)
 				if t == nil || from == "" || group[t.Place.Machine] == "" || t.Place.Machine == self {
 					continue
 				}
-				here, there := networkOfGroup(p.g, p.g.Resource(stem(s.Address)+"-group")), networkOf(p.g, p.g.Resource(t.Place.Machine))
+				here, there := networkOfGroup(p.graph, p.graph.Resource(namePrefix(s.Address)+"-group")), networkOf(p.graph, p.graph.Resource(t.Place.Machine))
 				if self == s.Place.Machine {
-					here = networkOf(p.g, p.g.Resource(self))
+					here = networkOf(p.graph, p.graph.Resource(self))
 				}
 				if here != there {
 					if p.allow[a.String()] == "" && !s.Held {
@@ -197,13 +197,13 @@ func (p *packer) reach() {
 	for _, w := range slices.SortedFunc(maps.Keys(seen), func(a, b way) int {
 		return strings.Compare(a.to+" "+a.port+" "+a.from, b.to+" "+b.port+" "+b.from)
 	}) {
-		r := p.g.Resource(w.to)
+		r := p.graph.Resource(w.to)
 		protocol, number, _ := strings.Cut(w.port, "/")
 		var n float64
 		fmt.Sscan(number, &n)
-		name := short(fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, strings.ReplaceAll(w.from, "/", "-")), longest)
+		name := truncate(fmt.Sprintf("%s-%s-%s-%s", w.to, protocol, number, strings.ReplaceAll(w.from, "/", "-")), maxName)
 		made = append(made, &graph.Resource{Address: graph.Address{Name: name}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
-			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"], "securityGroup": outputOf(group[w.to], "id"), "from": outputOf(group[w.from], "id"),
+			"module": moduleOfNetwork(networkOf(p.graph, r)), "region": r.Fields["region"], "securityGroup": outputOf(group[w.to], "id"), "from": outputOf(group[w.from], "id"),
 			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
 	for _, k := range slices.Sorted(maps.Keys(open)) {
@@ -211,17 +211,17 @@ func (p *packer) reach() {
 		protocol, number, _ := strings.Cut(port, "/")
 		var n float64
 		fmt.Sscan(number, &n)
-		r, cidr := p.g.Resource(machine), "0.0.0.0/0"
+		r, cidr := p.graph.Resource(machine), "0.0.0.0/0"
 		if open[k] == "ipsec" { // what comes out of a tunnel has a private address
 			cidr = "10.0.0.0/8"
 		}
 		made = append(made, &graph.Resource{Address: graph.Address{Name: fmt.Sprintf("%s-%s-%s-%s", machine, protocol, number, open[k])}, Type: "aws.ingressRule", Path: r.Path, Fields: map[string]any{
-			"module": moduleOfNetwork(networkOf(p.g, r)), "region": r.Fields["region"],
+			"module": moduleOfNetwork(networkOf(p.graph, r)), "region": r.Fields["region"],
 			"securityGroup": outputOf(group[machine], "id"),
 			"cidr":          token.Lit(cidr), "protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
-	p.g.Resources = append(p.g.Resources, made...)
-	p.g.Sort()
+	p.graph.Resources = append(p.graph.Resources, made...)
+	p.graph.Sort()
 }
 
 func networkOf(g *graph.Graph, instance *graph.Resource) *graph.Resource {
@@ -248,5 +248,5 @@ func moduleOfNetwork(vpc *graph.Resource) token.Text {
 	if s, ok := literal(vpc.Fields["module"]); ok {
 		return token.Lit(s)
 	}
-	return token.Lit(words["aws.vpc"].module)
+	return token.Lit(resourceTypes["aws.vpc"].module)
 }

@@ -20,7 +20,7 @@ import (
 // and secrets, by their names.
 func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag.Error {
 	s := in.Service
-	r := g.Resource(stem(s.Address) + "-boot")
+	r := g.Resource(namePrefix(s.Address) + "-boot")
 	if r == nil {
 		return diag.Errorf(s.Address.String(), "its group has no template")
 	}
@@ -47,7 +47,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		}
 		put(f.Path, uint32(f.Mode), f.Content)
 	}
-	fetches, err := fetch(g, in, r)
+	fetches, err := fetchAtBoot(g, in, r)
 	if err != nil {
 		return err
 	}

@@ -12,56 +12,56 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// made is a resource on its way into a module.
-type made struct {
-	res     *graph.Resource
-	word    word
-	kind    *kind
-	name    string // in Terraform: lib_name
-	module  string
-	region  string
-	source  string // of its provider: hashicorp/aws
-	body    map[string]any
-	written map[string][]string // the provider's attribute → where the user wrote it
-	refs    []ref
-	options
+// node is a resource on its way into a module.
+type node struct {
+	resource  *graph.Resource
+	typ       resourceType
+	schema    *resourceSchema
+	name      string // in Terraform: lib_name
+	module    string
+	region    string
+	source    string // of its provider: hashicorp/aws
+	body      map[string]any
+	positions map[string][]string // the provider's attribute → where the user wrote it
+	refs      []ref
+	lifecycle
 }
 
-// options are the fields that every resource has.
-type options struct {
-	protect, retain, first bool
-	ignore                 []string
+// lifecycle are the fields that every resource has.
+type lifecycle struct {
+	protect, orphanOnDelete, createFirst bool
+	ignore                               []string
 }
 
 // ref is what one resource reads of another.
 type ref struct {
-	target *made
+	target *node
 	attr   string
 	path   []string
 }
 
-func (m *made) address() string { return m.res.Address.String() }
+func (m *node) address() string { return m.resource.Address.String() }
 
 // id is the name that Terraform knows it by.
-func (m *made) id() string { return m.word.kind + "." + m.name }
+func (m *node) id() string { return m.typ.tfType + "." + m.name }
 
-func (m *made) at(more ...string) []string { return append(slices.Clone(m.res.Path), more...) }
+func (m *node) at(more ...string) []string { return append(slices.Clone(m.resource.Path), more...) }
 
 // checker makes bodies of the fields of resources and collects what is wrong with them.
 type checker struct {
-	g    *graph.Graph
-	by   map[string]*made
-	errs diag.List
+	g     *graph.Graph
+	nodes map[string]*node
+	errs  diag.List
 }
 
-func (c *checker) errorf(m *made, path []string, format string, args ...any) *diag.Error {
+func (c *checker) errorf(m *node, path []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(m.address(), format, args...).At(path...)
 	c.errs = append(c.errs, e)
 	return e
 }
 
-// choose words a hint: what was probably meant, or what there is.
-func choose(word string, known []string) string {
+// suggest words a hint: what was probably meant, or what there is.
+func suggest(word string, known []string) string {
 	if hint := diag.Suggest(word, known); hint != "" {
 		return hint
 	}
@@ -73,11 +73,11 @@ func choose(word string, known []string) string {
 	return "there is " + strings.Join(known, ", ")
 }
 
-// own reads the fields that are ours, and gives the rest.
-func (c *checker) own(m *made) map[string]any {
+// commonFields reads the fields that are ours, and gives the rest.
+func (c *checker) commonFields(m *node) map[string]any {
 	rest := map[string]any{}
-	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
-		v, p := m.res.Fields[k], m.at(k)
+	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
+		v, p := m.resource.Fields[k], m.at(k)
 		switch k {
 		case "module", "region":
 			s, ok := literal(v)
@@ -105,9 +105,9 @@ func (c *checker) own(m *made) map[string]any {
 			case "protect":
 				m.protect = b
 			case "retain":
-				m.retain = b
+				m.orphanOnDelete = b
 			default:
-				m.first = b
+				m.createFirst = b
 			}
 		case "ignoreChanges":
 			list, ok := v.([]any)
@@ -125,7 +125,7 @@ func (c *checker) own(m *made) map[string]any {
 	return rest
 }
 
-var ownFields = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
+var commonFieldNames = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
 
 // literal is the text of a value without tokens.
 func literal(v any) (string, bool) {
@@ -137,48 +137,48 @@ func literal(v any) (string, bool) {
 }
 
 // fields makes the body of a resource.
-func (c *checker) fields(m *made, fields map[string]any, at []string) {
-	if m.kind == nil { // its schema is not known here: Terraform checks it
-		m.body, _ = c.free(m, fields, at).(map[string]any)
+func (c *checker) fields(m *node, fields map[string]any, at []string) {
+	if m.schema == nil { // its schema is not known here: Terraform checks it
+		m.body, _ = c.anyValue(m, fields, at).(map[string]any)
 		return
 	}
-	m.body = c.block(m, m.kind.Block, fields, at, true)
+	m.body = c.block(m, m.schema.Block, fields, at, true)
 	for i, name := range m.ignore {
-		if n := m.word.theirs(name); m.kind.Block.Attributes[n] == nil && m.kind.Block.Blocks[n] == nil {
-			c.errorf(m, m.at("ignoreChanges", strconv.Itoa(i)), "%s has no argument %q", m.res.Type, name).WithHint("%s", choose(name, c.names(m)))
+		if n := m.typ.toProvider(name); m.schema.Block.Attributes[n] == nil && m.schema.Block.Blocks[n] == nil {
+			c.errorf(m, m.at("ignoreChanges", strconv.Itoa(i)), "%s has no argument %q", m.resource.Type, name).WithHint("%s", suggest(name, c.argumentNames(m)))
 		}
 	}
-	c.excluded(m, at)
+	c.checkExclusions(m, at)
 }
 
-// excluded checks what excludes each other, and of what one is needed.
-func (c *checker) excluded(m *made, at []string) {
+// checkExclusions checks what excludes each other, and of what one is needed.
+func (c *checker) checkExclusions(m *node, at []string) {
 	said := map[string]bool{}
 	set := func(list []string) (out []string) {
 		for _, n := range list {
 			if _, ok := m.body[n]; ok {
-				out = append(out, m.word.ours(n))
+				out = append(out, m.typ.fromProvider(n))
 			}
 		}
 		return out
 	}
 	all := func(list []string) (out []string) {
 		for _, n := range list {
-			out = append(out, m.word.ours(n))
+			out = append(out, m.typ.fromProvider(n))
 		}
 		return out
 	}
-	for _, n := range slices.Sorted(maps.Keys(m.kind.Conflicts)) {
-		for _, other := range m.kind.Conflicts[n] {
+	for _, n := range slices.Sorted(maps.Keys(m.schema.Conflicts)) {
+		for _, other := range m.schema.Conflicts[n] {
 			pair := []string{n, other}
 			slices.Sort(pair)
 			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !said[key] {
 				said[key] = true
-				c.errorf(m, m.where(other, at), "%s and %s exclude each other", m.word.ours(n), m.word.ours(other)).WithHint("leave one out")
+				c.errorf(m, m.position(other, at), "%s and %s exclude each other", m.typ.fromProvider(n), m.typ.fromProvider(other)).WithHint("leave one out")
 			}
 		}
 	}
-	for rules, exactly := range map[*map[string][]string]bool{&m.kind.ExactlyOne: true, &m.kind.AtLeastOne: false} {
+	for rules, exactly := range map[*map[string][]string]bool{&m.schema.ExactlyOne: true, &m.schema.AtLeastOne: false} {
 		for _, n := range slices.Sorted(maps.Keys(*rules)) {
 			list := (*rules)[n]
 			key, has := strings.Join(list, " "), set(list)
@@ -187,7 +187,7 @@ func (c *checker) excluded(m *made, at []string) {
 			}
 			said[key] = true
 			if len(has) == 0 {
-				c.errorf(m, at, "one of %s is needed", strings.Join(all(list), ", ")).WithHint("add %s", m.word.ours(list[0]))
+				c.errorf(m, at, "one of %s is needed", strings.Join(all(list), ", ")).WithHint("add %s", m.typ.fromProvider(list[0]))
 			} else if exactly && len(has) > 1 {
 				c.errorf(m, at, "only one of %s may be there", strings.Join(has, ", ")).WithHint("leave the others out")
 			}
@@ -195,57 +195,57 @@ func (c *checker) excluded(m *made, at []string) {
 	}
 }
 
-// where is where the user wrote an attribute.
-func (m *made) where(attr string, otherwise []string) []string {
-	if p := m.written[attr]; p != nil {
+// position is where the user wrote an attribute.
+func (m *node) position(attr string, otherwise []string) []string {
+	if p := m.positions[attr]; p != nil {
 		return p
 	}
 	return otherwise
 }
 
-// names lists the arguments of a resource as they are written here.
-func (c *checker) names(m *made) []string {
+// argumentNames lists the arguments of a resource as they are written here.
+func (c *checker) argumentNames(m *node) []string {
 	var out []string
-	for _, n := range m.kind.Block.settable() {
-		out = append(out, m.word.ours(n))
+	for _, n := range m.schema.Block.settable() {
+		out = append(out, m.typ.fromProvider(n))
 	}
-	return append(out, ownFields...)
+	return append(out, commonFieldNames...)
 }
 
-func (c *checker) block(m *made, b *block, fields map[string]any, at []string, top bool) map[string]any {
+func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []string, top bool) map[string]any {
 	out := map[string]any{}
 	for _, k := range slices.Sorted(maps.Keys(fields)) {
 		v, p := fields[k], append(slices.Clone(at), k)
 		n := snake(k)
 		if top {
-			n = m.word.theirs(k)
+			n = m.typ.toProvider(k)
 		}
 		a, inner := b.Attributes[n], b.Blocks[n]
 		if a == nil && inner == nil || a != nil && !a.Required && !a.Optional {
 			known := make([]string, 0, len(b.Attributes))
 			for _, s := range b.settable() {
 				if top {
-					s = m.word.ours(s)
+					s = m.typ.fromProvider(s)
 				} else {
 					s = camel(s)
 				}
 				known = append(known, s)
 			}
 			if top {
-				known = append(known, ownFields...)
+				known = append(known, commonFieldNames...)
 			}
 			if a != nil {
 				c.errorf(m, p, "%q is told by the cloud, it cannot be set", k).WithHint("leave it out; others read it by .output('%s')", k)
 				continue
 			}
-			c.errorf(m, p, "%s has no argument %q", m.res.Type, k).WithHint("%s", choose(k, known))
+			c.errorf(m, p, "%s has no argument %q", m.resource.Type, k).WithHint("%s", suggest(k, known))
 			continue
 		}
 		if top {
-			if before := m.written[n]; before != nil {
+			if before := m.positions[n]; before != nil {
 				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("leave one out")
 			}
-			m.written[n] = p
+			m.positions[n] = p
 		}
 		if a != nil {
 			out[n] = c.value(m, v, a.Type, p)
@@ -257,7 +257,7 @@ func (c *checker) block(m *made, b *block, fields map[string]any, at []string, t
 		if _, has := out[n]; b.Attributes[n].Required && !has {
 			name := camel(n)
 			if top {
-				name = m.word.ours(n)
+				name = m.typ.fromProvider(n)
 			}
 			c.errorf(m, at, "%q is missing", name).WithHint("%s: …", name)
 		}
@@ -266,7 +266,7 @@ func (c *checker) block(m *made, b *block, fields map[string]any, at []string, t
 		if _, has := out[n]; b.Blocks[n].Min > 0 && !has {
 			name := camel(n)
 			if top {
-				name = m.word.ours(n)
+				name = m.typ.fromProvider(n)
 			}
 			c.errorf(m, at, "%q is missing", name).WithHint("%s: { … }", name)
 		}
@@ -275,7 +275,7 @@ func (c *checker) block(m *made, b *block, fields map[string]any, at []string, t
 }
 
 // blocks is one block, or a list of them.
-func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
+func (c *checker) blocks(m *node, n *nestedBlock, v any, at []string) any {
 	switch v := v.(type) {
 	case map[string]any:
 		b := c.block(m, n.Block, v, at, false)
@@ -293,19 +293,19 @@ func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
 			p := append(slices.Clone(at), strconv.Itoa(i))
 			o, ok := x.(map[string]any)
 			if !ok {
-				c.errorf(m, p, "an object is needed, not %s", called(x)).WithHint("{ … }")
+				c.errorf(m, p, "an object is needed, not %s", describe(x)).WithHint("{ … }")
 				continue
 			}
 			out = append(out, c.block(m, n.Block, o, p, false))
 		}
 		return out
 	}
-	c.errorf(m, at, "an object is needed, not %s", called(v)).WithHint("{ … }, or a list of such")
+	c.errorf(m, at, "an object is needed, not %s", describe(v)).WithHint("{ … }, or a list of such")
 	return nil
 }
 
-// called names the kind of a value.
-func called(v any) string {
+// describe names the kind of a value.
+func describe(v any) string {
 	switch v := v.(type) {
 	case token.Text:
 		if s, ok := v.Literal(); ok {
@@ -325,9 +325,9 @@ func called(v any) string {
 }
 
 // value checks one value against a type of Terraform's.
-func (c *checker) value(m *made, v any, typ any, at []string) any {
+func (c *checker) value(m *node, v any, typ any, at []string) any {
 	wrong := func(want, hint string) any {
-		c.errorf(m, at, "%s is needed, not %s", want, called(v)).WithHint("%s", hint)
+		c.errorf(m, at, "%s is needed, not %s", want, describe(v)).WithHint("%s", hint)
 		return nil
 	}
 	if t, ok := v.(token.Text); ok && len(t.Tokens()) > 0 {
@@ -360,7 +360,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 			}
 			return wrong("true or false", "without quotes")
 		}
-		return c.free(m, v, at)
+		return c.anyValue(m, v, at)
 	case []any:
 		inner := any("any")
 		if len(typ) > 1 {
@@ -407,7 +407,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 					for n := range attrs {
 						known = append(known, camel(n))
 					}
-					c.errorf(m, p, "there is no %q here", k).WithHint("%s", choose(k, known))
+					c.errorf(m, p, "there is no %q here", k).WithHint("%s", suggest(k, known))
 					continue
 				}
 				out[snake(k)] = c.value(m, o[k], t, p)
@@ -419,27 +419,27 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 			}
 			return out
 		case "tuple":
-			return c.free(m, v, at)
+			return c.anyValue(m, v, at)
 		}
 	}
-	return c.free(m, v, at)
+	return c.anyValue(m, v, at)
 }
 
-// free takes a value as it is, its texts with their tokens.
-func (c *checker) free(m *made, v any, at []string) any {
+// anyValue takes a value as it is, its texts with their tokens.
+func (c *checker) anyValue(m *node, v any, at []string) any {
 	switch v := v.(type) {
 	case token.Text:
 		return c.text(m, v, "any", at)
 	case []any:
 		out := []any{}
 		for i, x := range v {
-			out = append(out, c.free(m, x, append(slices.Clone(at), strconv.Itoa(i))))
+			out = append(out, c.anyValue(m, x, append(slices.Clone(at), strconv.Itoa(i))))
 		}
 		return out
 	case map[string]any:
 		out := map[string]any{}
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			out[k] = c.free(m, v[k], append(slices.Clone(at), k))
+			out[k] = c.anyValue(m, v[k], append(slices.Clone(at), k))
 		}
 		return out
 	}
@@ -449,7 +449,7 @@ func (c *checker) free(m *made, v any, at []string) any {
 // text writes a text as a template of Terraform's: what users wrote is
 // literal, what they read of a resource in the same module is an expression,
 // and what they read of others stays a token until its value is known.
-func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
+func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 	out := token.Text{}
 	for i, s := range t {
 		if s.Token == nil {
@@ -468,7 +468,7 @@ func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
 			c.errorf(m, at, "an artifact is for services").WithHint("importstr reads a text")
 			continue
 		}
-		target := c.by[tok.Name]
+		target := c.nodes[tok.Name]
 		if target == nil { // of a service, or what stands without defx
 			out = append(out, token.Segment{Token: &tok})
 			continue
@@ -493,18 +493,18 @@ func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
 		tok.Field, tok.Arg = "output", attr.name
 		out = append(out, token.Segment{Token: &tok})
 	}
-	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.by[t[0].Token.Name] != nil && len(m.refs) > 0 {
-		if last := m.refs[len(m.refs)-1]; last.target.kind != nil {
-			if a := last.target.kind.Block.Attributes[last.attr]; a != nil && a.scalar() {
+	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.nodes[t[0].Token.Name] != nil && len(m.refs) > 0 {
+		if last := m.refs[len(m.refs)-1]; last.target.schema != nil {
+			if a := last.target.schema.Block.Attributes[last.attr]; a != nil && a.scalar() {
 				c.errorf(m, at, "a list is needed, and %s is a single value", t[0].Token).WithHint("[ … ]")
 			}
 		}
 	}
-	return join(out)
+	return mergeLiterals(out)
 }
 
-// join merges neighbouring literals.
-func join(t token.Text) token.Text {
+// mergeLiterals merges neighbouring literals.
+func mergeLiterals(t token.Text) token.Text {
 	out, _ := t.Map(func(t token.Token) (token.Text, error) { return token.Text{{Token: &t}}, nil })
 	return out
 }
@@ -517,16 +517,16 @@ type outputAttr struct {
 func (o outputAttr) scalar() bool { return o.attribute == nil || o.attribute.scalar() }
 
 // output finds what a ref reads of a resource.
-func (c *checker) output(m, target *made, tok token.Token, at []string) (outputAttr, bool) {
+func (c *checker) output(m, target *node, tok token.Token, at []string) (outputAttr, bool) {
 	name, hint := target.attr(tok)
 	if hint != "" {
-		c.errorf(m, at, "%s, of type %s, has no output %q", target.address(), target.res.Type, tok.Arg).WithHint("%s", hint)
+		c.errorf(m, at, "%s, of type %s, has no output %q", target.address(), target.resource.Type, tok.Arg).WithHint("%s", hint)
 		return outputAttr{}, false
 	}
-	if target.kind == nil {
+	if target.schema == nil {
 		return outputAttr{name: name}, true
 	}
-	a := target.kind.Block.Attributes[name]
+	a := target.schema.Block.Attributes[name]
 	if a != nil && a.Sensitive {
 		c.errorf(m, at, "%s is a secret, which defx does not carry about", tok).WithHint("read it inside the module, or let the cloud hand it out")
 		return outputAttr{}, false
@@ -535,23 +535,23 @@ func (c *checker) output(m, target *made, tok token.Token, at []string) (outputA
 }
 
 // attr is the attribute that a ref reads, or a hint if there is none.
-func (m *made) attr(tok token.Token) (name, hint string) {
+func (m *node) attr(tok token.Token) (name, hint string) {
 	if tok.Field == "name" {
-		return "name", m.lacks("name")
+		return "name", m.suggestAttr("name")
 	}
-	name = m.word.theirs(tok.Arg)
-	return name, m.lacks(name)
+	name = m.typ.toProvider(tok.Arg)
+	return name, m.suggestAttr(name)
 }
 
-func (m *made) lacks(name string) string {
-	if m.kind == nil || m.kind.Block.Attributes[name] != nil {
+func (m *node) suggestAttr(name string) string {
+	if m.schema == nil || m.schema.Block.Attributes[name] != nil {
 		return ""
 	}
 	known := []string{}
-	for n := range m.kind.Block.Attributes {
-		known = append(known, m.word.ours(n))
+	for n := range m.schema.Block.Attributes {
+		known = append(known, m.typ.fromProvider(n))
 	}
-	return choose(m.word.ours(name), known)
+	return suggest(m.typ.fromProvider(name), known)
 }
 
 // escape writes what a user wrote so that Terraform reads it as it is. more

@@ -51,5 +51,5 @@ func (*Backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) 
 	return backends.Layout{}, errors.New("a module stands on no machine")
 }
 
-// ResourceTypes tells whether it makes resources of a type: all but those that are another backend's.
-func (*Backend) ResourceTypes(typ string) bool { return typ != "external.resource" }
+// MakesType tells whether it makes resources of a type: all but those that are another backend's.
+func (*Backend) MakesType(typ string) bool { return typ != "external.resource" }

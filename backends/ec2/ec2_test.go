@@ -148,7 +148,7 @@ func places(g *graph.Graph) string {
 	return strings.Join(out, " ")
 }
 
-var nothingKnown = Context{Output: func(string) string { return "" }, Deployed: func(string) bool { return false }}
+var nothingKnown = ModuleState{Output: func(string) string { return "" }, Deployed: func(string) bool { return false }}
 
 // TestPacking: each case names services, where they were, and where they go.
 func TestPacking(t *testing.T) {
@@ -272,7 +272,7 @@ func TestAnInstanceWithDataIsNotReplacedUnasked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if keeps := m.KeepOnly("aws_instance.ec2-0"); keeps != (state != "") {
+		if keeps := m.IsProtected("aws_instance.ec2-0"); keeps != (state != "") {
 			t.Errorf("state %q: %v", state, m.Protected)
 		}
 	}

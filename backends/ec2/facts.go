@@ -13,31 +13,31 @@ import (
 	"sync"
 )
 
-// facts are what the provider's own schema says of its resources, with what
+// schemaGz are what the provider's own schema says of its resources, with what
 // `terraform providers schema` leaves out: which changes replace, and what excludes what.
 //
 //go:embed facts.json.gz
-var facts []byte
+var schemaGz []byte
 
 // Schema is what is known of the resources of one provider.
 type Schema struct {
-	Provider  string           `json:"provider"` // hashicorp/aws
-	Version   string           `json:"version"`
-	Resources map[string]*kind `json:"resources"`
+	Provider  string                     `json:"provider"` // hashicorp/aws
+	Version   string                     `json:"version"`
+	Resources map[string]*resourceSchema `json:"resources"`
 }
 
-// kind is one type of resource.
-type kind struct {
-	Block      *block              `json:"block"`
+// resourceSchema is one type of resource.
+type resourceSchema struct {
+	Block      *schemaBlock        `json:"block"`
 	ForceNew   []string            `json:"forceNew"`   // attributes whose change replaces
 	Conflicts  map[string][]string `json:"conflicts"`  // attribute → those that exclude it
 	ExactlyOne map[string][]string `json:"exactlyOne"` // attribute → the set of which one is needed
 	AtLeastOne map[string][]string `json:"atLeastOne"`
 }
 
-type block struct {
-	Attributes map[string]*attribute `json:"attributes"`
-	Blocks     map[string]*nested    `json:"blocks"`
+type schemaBlock struct {
+	Attributes map[string]*attribute   `json:"attributes"`
+	Blocks     map[string]*nestedBlock `json:"blocks"`
 }
 
 type attribute struct {
@@ -49,18 +49,18 @@ type attribute struct {
 	Deprecated bool `json:"deprecated"`
 }
 
-type nested struct {
-	Block   *block `json:"block"`
-	Nesting string `json:"nesting"` // single, list or set
-	Min     int    `json:"min"`
-	Max     int    `json:"max"`
+type nestedBlock struct {
+	Block   *schemaBlock `json:"block"`
+	Nesting string       `json:"nesting"` // single, list or set
+	Min     int          `json:"min"`
+	Max     int          `json:"max"`
 }
 
 // scalar tells whether its value is one text, number or boolean.
 func (a *attribute) scalar() bool { _, ok := a.Type.(string); return ok }
 
 // settable lists what a user may write in a block.
-func (b *block) settable() []string {
+func (b *schemaBlock) settable() []string {
 	var out []string
 	for n, a := range b.Attributes {
 		if a.Required || a.Optional {
@@ -74,8 +74,8 @@ func (b *block) settable() []string {
 	return out
 }
 
-var builtIn = sync.OnceValue(func() *Schema {
-	z, err := gzip.NewReader(bytes.NewReader(facts))
+var builtInSchema = sync.OnceValue(func() *Schema {
+	z, err := gzip.NewReader(bytes.NewReader(schemaGz))
 	if err != nil {
 		panic(fmt.Sprintf("embedded facts: %v", err))
 	}
@@ -111,13 +111,13 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
 	}
-	var ours func(json.RawMessage) (*block, error)
-	ours = func(raw json.RawMessage) (*block, error) {
+	var ours func(json.RawMessage) (*schemaBlock, error)
+	ours = func(raw json.RawMessage) (*schemaBlock, error) {
 		var b theirBlock
 		if err := json.Unmarshal(raw, &b); err != nil {
 			return nil, err
 		}
-		out := &block{Attributes: b.Attributes, Blocks: map[string]*nested{}}
+		out := &schemaBlock{Attributes: b.Attributes, Blocks: map[string]*nestedBlock{}}
 		if out.Attributes == nil {
 			out.Attributes = map[string]*attribute{}
 		}
@@ -132,7 +132,7 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 			if err != nil {
 				return nil, err
 			}
-			out.Blocks[n] = &nested{Block: inner, Nesting: t.Nesting, Min: t.MinItems, Max: t.MaxItems}
+			out.Blocks[n] = &nestedBlock{Block: inner, Nesting: t.Nesting, Min: t.MinItems, Max: t.MaxItems}
 		}
 		return out, nil
 	}
@@ -140,13 +140,13 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 		if !strings.HasSuffix(source, "/"+provider) {
 			continue
 		}
-		s := &Schema{Provider: provider, Resources: map[string]*kind{}}
+		s := &Schema{Provider: provider, Resources: map[string]*resourceSchema{}}
 		for _, name := range slices.Sorted(maps.Keys(p.Resources)) {
 			b, err := ours(p.Resources[name].Block)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
-			s.Resources[name] = &kind{Block: b}
+			s.Resources[name] = &resourceSchema{Block: b}
 		}
 		return s, nil
 	}

@@ -30,24 +30,24 @@ type statement struct {
 	Resource       []string
 }
 
-// fetching is what instances of a scaled service fetch, on its way to
+// bootFetch is what instances of a scaled service fetch, on its way to
 // resources and a script.
-type fetching struct {
+type bootFetch struct {
 	g                         *graph.Graph
 	in                        backends.Input
-	s                         *graph.Service
+	service                   *graph.Service
 	template                  *graph.Resource
 	name                      string // begins the names of its parts
 	region, domain, partition string // of the cloud
-	may                       []statement
+	statements                []statement
 	script                    strings.Builder
 }
 
-// fetch makes the resources from which a scaled service fetches what its
+// fetchAtBoot makes the resources from which a scaled service fetches what its
 // template has no room for or must not hold, lets its instances read them and
 // nothing else, and gives the part of the script that does it.
-func fetch(g *graph.Graph, in backends.Input, template *graph.Resource) (string, *diag.Error) {
-	f := &fetching{g: g, in: in, s: in.Service, template: template, name: stem(in.Service.Address), domain: "amazonaws.com", partition: "aws"}
+func fetchAtBoot(g *graph.Graph, in backends.Input, template *graph.Resource) (string, *diag.Error) {
+	f := &bootFetch{g: g, in: in, service: in.Service, template: template, name: namePrefix(in.Service.Address), domain: "amazonaws.com", partition: "aws"}
 	f.region, _ = literal(template.Fields["region"])
 	if strings.HasPrefix(f.region, "cn-") {
 		f.domain, f.partition = "amazonaws.com.cn", "aws-cn"
@@ -59,7 +59,7 @@ func fetch(g *graph.Graph, in backends.Input, template *graph.Resource) (string,
 	if err == nil {
 		err = f.secrets()
 	}
-	if err != nil || len(f.may) == 0 {
+	if err != nil || len(f.statements) == 0 {
 		return "", err
 	}
 	if template.Fields["iamInstanceProfile"] == nil { // else the user's own lets them
@@ -68,25 +68,25 @@ func fetch(g *graph.Graph, in backends.Input, template *graph.Resource) (string,
 	return f.script.String(), err
 }
 
-func (f *fetching) failed(field, format string, args ...any) *diag.Error {
-	return diag.Errorf(f.s.Address.String(), format, args...).At(append(slices.Clone(f.s.SpecPath), field)...)
+func (f *bootFetch) fail(field, format string, args ...any) *diag.Error {
+	return diag.Errorf(f.service.Address.String(), format, args...).At(append(slices.Clone(f.service.SpecPath), field)...)
 }
 
-func (f *fetching) add(suffix, kind string, fields map[string]any) (*graph.Resource, *diag.Error) {
-	a := graph.Address{Name: short(f.name+suffix, longest)}
+func (f *bootFetch) add(suffix, kind string, fields map[string]any) (*graph.Resource, *diag.Error) {
+	a := graph.Address{Name: truncate(f.name+suffix, maxName)}
 	if f.g.Resource(a.String()) != nil || f.g.Machine(a.String()) != nil {
-		return nil, diag.Errorf(f.s.Address.String(), "a part of it would be called %q, which is taken", a).At(f.s.Path...).WithHint("another name of the machine or the resource")
+		return nil, diag.Errorf(f.service.Address.String(), "a part of it would be called %q, which is taken", a).At(f.service.Path...).WithHint("another name of the machine or the resource")
 	}
 	fields["module"], fields["region"] = token.Lit(f.name), token.Lit(f.region)
-	r := &graph.Resource{Address: a, Type: kind, Fields: fields, Path: f.s.Path}
+	r := &graph.Resource{Address: a, Type: kind, Fields: fields, Path: f.service.Path}
 	f.g.Resources = append(f.g.Resources, r)
 	return r, nil
 }
 
 // packages makes an object of each artifact.
-func (f *fetching) packages() *diag.Error {
+func (f *bootFetch) packages() *diag.Error {
 	carried := map[string]token.Token{} // digest → artifact
-	f.s.Spec.Texts(func(t token.Text) {
+	f.service.Spec.Texts(func(t token.Text) {
 		for _, tok := range t.Tokens() {
 			if a, ok := f.in.Artifact(tok); ok && tok.Kind == token.Artifact {
 				carried[a.Digest.Hex()] = tok
@@ -101,7 +101,7 @@ func (f *fetching) packages() *diag.Error {
 		return err
 	}
 	folder := strings.Join([]string{"defx", f.g.Environment, f.g.Name, f.name}, "/")
-	f.may = append(f.may, statement{"Allow", "s3:GetObject", []string{fmt.Sprintf("arn:%s:s3:::%s/%s/*", f.partition, bucket, folder)}})
+	f.statements = append(f.statements, statement{"Allow", "s3:GetObject", []string{fmt.Sprintf("arn:%s:s3:::%s/%s/*", f.partition, bucket, folder)}})
 	for _, hex := range slices.Sorted(maps.Keys(carried)) {
 		a, _ := f.in.Artifact(carried[hex])
 		key := folder + "/" + hex + ".tar"
@@ -110,24 +110,24 @@ func (f *fetching) packages() *diag.Error {
 			return err
 		}
 		r.Uploads = []token.Token{carried[hex]}
-		f.awaits("defx-package-"+a.Digest.Brief(), r, "key")
+		f.tagGroup("defx-package-"+a.Digest.Brief(), r, "key")
 		fmt.Fprintf(&f.script, "package '/%s/%s' %s %s\n", bucket, key, a.Kind, hex)
 	}
 	return nil
 }
 
-// awaits gives the group a tag that reads a resource: it changes after that was made, and what it does not read any more goes after it changed.
-func (f *fetching) awaits(tag string, r *graph.Resource, output string) {
+// tagGroup gives the group a tag that reads a resource: it changes after that was made, and what it does not read any more goes after it changed.
+func (f *bootFetch) tagGroup(tag string, r *graph.Resource, output string) {
 	fields := f.g.Resource(f.name + "-group").Fields
 	tags, _ := fields["tag"].([]any)
 	fields["tag"] = append(tags, map[string]any{"key": token.Lit(tag), "value": outputOf(r.Address.String(), output), "propagateAtLaunch": false})
 }
 
 // secrets reads the cloud's store.
-func (f *fetching) secrets() *diag.Error {
+func (f *bootFetch) secrets() *diag.Error {
 	names := map[string]string{} // of secrets → the field that asks for it
-	for _, k := range slices.Sorted(maps.Keys(f.s.Spec.Secrets)) {
-		for _, t := range f.s.Spec.Secrets[k].Tokens() {
+	for _, k := range slices.Sorted(maps.Keys(f.service.Spec.Secrets)) {
+		for _, t := range f.service.Spec.Secrets[k].Tokens() {
 			names[t.Name] = k
 		}
 	}
@@ -136,7 +136,7 @@ func (f *fetching) secrets() *diag.Error {
 	}
 	service, prefix, ok := strings.Cut(f.g.EC2.SecretStore, ":")
 	if f.g.EC2.SecretStore == "" {
-		return f.failed("secrets", "where do instances that the cloud makes find its secrets?").
+		return f.fail("secrets", "where do instances that the cloud makes find its secrets?").
 			WithHint("defaults: { ec2: { secretStore: 'ssm:/prod/' } }: secret hydra/db-password is the parameter /prod/hydra/db-password then")
 	}
 	if !ok || service != "ssm" && service != "secretsmanager" || prefix != "" && !secretNameRE.MatchString(prefix) {
@@ -148,7 +148,7 @@ func (f *fetching) secrets() *diag.Error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if !secretNameRE.MatchString(name) {
-			return f.failed("secrets", "the cloud has no secret of the name %q", name).At(append(slices.Clone(f.s.SpecPath), "secrets", names[name])...).WithHint("letters, digits and _./-")
+			return f.fail("secrets", "the cloud has no secret of the name %q", name).At(append(slices.Clone(f.service.SpecPath), "secrets", names[name])...).WithHint("letters, digits and _./-")
 		}
 		if full := prefix + name; service == "ssm" && strings.Contains(full, "/") && full[0] != '/' {
 			return diag.Errorf("", "a parameter %q cannot be: one with a slash begins with one", full).At("defaults", "ec2", "secretStore").WithHint("secretStore: 'ssm:/%s': the secret %s is the parameter /%s then", prefix, name, full)
@@ -160,12 +160,12 @@ func (f *fetching) secrets() *diag.Error {
 		read.Resource = append(read.Resource, arn)
 		fmt.Fprintf(&f.script, "secret %s '%s' '%s'\n", service, prefix+name, backends.SecretPath(f.g.Environment, f.g.Name, name))
 	}
-	f.may = append(f.may, read)
+	f.statements = append(f.statements, read)
 	return nil
 }
 
 // profile lets the instances do what they may.
-func (f *fetching) profile() *diag.Error {
+func (f *bootFetch) profile() *diag.Error {
 	policy := func(statements any) string {
 		raw, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
 		if err != nil {
@@ -173,7 +173,7 @@ func (f *fetching) profile() *diag.Error {
 		}
 		return string(raw)
 	}
-	title := token.Lit(short(f.g.Environment+"-"+f.g.Name+"-"+f.name, 64))
+	title := token.Lit(truncate(f.g.Environment+"-"+f.g.Name+"-"+f.name, 64))
 	role, err := f.add("-role", "aws.iamRole", map[string]any{"name": title,
 		"assume": token.Lit(policy([]any{map[string]any{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": map[string]any{"Service": "ec2." + f.domain}}}))})
 	if err != nil {
@@ -181,13 +181,13 @@ func (f *fetching) profile() *diag.Error {
 	}
 	as := outputOf(role.Address.String(), "name")
 	// Another policy is another resource, which the group refers to: the old one is there until the group has its new template.
-	allowed := policy(f.may)
+	allowed := policy(f.statements)
 	d := digest.Bytes([]byte(allowed)).Brief()
 	may, err := f.add("-may-"+d, "aws.iamRolePolicy", map[string]any{"name": token.Lit("fetch-" + d), "role": as, "policy": token.Lit(allowed), "createBeforeDestroy": true})
 	if err != nil {
 		return err
 	}
-	f.awaits("defx-may", may, "name")
+	f.tagGroup("defx-may", may, "name")
 	p, err := f.add("-profile", "aws.instanceProfile", map[string]any{"name": title, "role": as})
 	if err == nil {
 		f.template.Fields["iamInstanceProfile"] = map[string]any{"name": outputOf(p.Address.String(), "name")}
@@ -200,13 +200,13 @@ const PackageDir = ".packages"
 
 // bucket is the name of the one that packages go through. A template holds
 // it, so it is known before anything is made.
-func (f *fetching) bucket() (string, *diag.Error) {
+func (f *bootFetch) bucket() (string, *diag.Error) {
 	wrong := func(format string, args ...any) *diag.Error {
 		return diag.Errorf("", format, args...).At("defaults", "ec2", "bucket")
 	}
 	text := f.g.EC2.Bucket
 	if len(text) == 0 {
-		return "", f.failed("package", "instances that the cloud makes by itself fetch its package from a bucket, and none is named").
+		return "", f.fail("package", "instances that the cloud makes by itself fetch its package from a bucket, and none is named").
 			WithHint("defaults: { ec2: { bucket: 'NAME' } }, of one that is there; or declare an aws.s3 that says its name, and defx.ref to it")
 	}
 	name, plain := literal(text)
@@ -224,7 +224,7 @@ func (f *fetching) bucket() (string, *diag.Error) {
 			}
 		}
 		if in, ok := literal(r.Fields["region"]); ok && in != f.region {
-			return "", diag.Errorf(f.s.Address.String(), "bucket %s is in %s, and its instances are in %s", r.Address, in, f.region).At(f.s.Path...).WithHint("a bucket in the region of the group")
+			return "", diag.Errorf(f.service.Address.String(), "bucket %s is in %s, and its instances are in %s", r.Address, in, f.region).At(f.service.Path...).WithHint("a bucket in the region of the group")
 		}
 		if name == "" {
 			return "", wrong("the name of bucket %s must be known before it is made", r.Address).WithHint("name: '…' there")

@@ -15,8 +15,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// wish is what a functionality says in the namespace ec2.
-type wish struct {
+// serviceOptions is what a functionality says in the namespace ec2.
+type serviceOptions struct {
 	Run          string `json:"run"`          // systemd or docker
 	Class        string `json:"class"`        // shared or exclusive
 	InstanceType string `json:"instanceType"` // instead of the default
@@ -28,16 +28,16 @@ type wish struct {
 	Allow        string `json:"allow"`        // public or ipsec: how it may be reached from other networks
 }
 
-// room is what an instance of a type has.
-type room struct {
+// instanceSize is what an instance of a type has.
+type instanceSize struct {
 	cpu    float64 // cores
 	memory int64   // bytes
 }
 
 const gi = int64(1) << 30
 
-// rooms are customary types; others are said by defaults.ec2.capacity.
-var rooms = map[string]room{
+// instanceSizes are customary types; others are said by defaults.ec2.capacity.
+var instanceSizes = map[string]instanceSize{
 	"t3.nano": {2, gi / 2}, "t3.micro": {2, gi}, "t3.small": {2, 2 * gi}, "t3.medium": {2, 4 * gi}, "t3.large": {2, 8 * gi}, "t3.xlarge": {4, 16 * gi}, "t3.2xlarge": {8, 32 * gi},
 	"t4g.nano": {2, gi / 2}, "t4g.micro": {2, gi}, "t4g.small": {2, 2 * gi}, "t4g.medium": {2, 4 * gi}, "t4g.large": {2, 8 * gi}, "t4g.xlarge": {4, 16 * gi}, "t4g.2xlarge": {8, 32 * gi},
 	"m5.large": {2, 8 * gi}, "m5.xlarge": {4, 16 * gi}, "m5.2xlarge": {8, 32 * gi}, "m5.4xlarge": {16, 64 * gi},
@@ -47,55 +47,55 @@ var rooms = map[string]room{
 	"r5.large": {2, 16 * gi}, "r5.xlarge": {4, 32 * gi}, "r5.2xlarge": {8, 64 * gi}, "r6i.large": {2, 16 * gi}, "r6i.xlarge": {4, 32 * gi},
 }
 
-// pack is what must share an instance: a service, or the members of one group replica.
-type pack struct {
-	list   []*graph.Service
-	wish   wish
-	cpu    float64
-	memory int64
-	ports  map[string]bool
+// placementGroup is what must share an instance: a service, or the members of one group replica.
+type placementGroup struct {
+	services []*graph.Service
+	options  serviceOptions
+	cpu      float64
+	memory   int64
+	ports    map[string]bool
 }
 
-// box is an instance in the making.
-type box struct {
+// instance is an instance in the making.
+type instance struct {
 	name   string
-	packs  []*pack
+	groups []*placementGroup
 	cpu    float64
 	memory int64
 	ports  map[string]bool
 	sets   map[string]bool
 	roles  []string // all that its services ask for
-	n      int
+	count  int
 }
 
 // first is the service that errors about the instance are told of; one of nobody if it is empty.
-func (b *box) first() *graph.Service {
-	if len(b.packs) == 0 {
+func (b *instance) first() *graph.Service {
+	if len(b.groups) == 0 {
 		return &graph.Service{Address: graph.Address{Name: b.name}, Path: []string{"defaults", "ec2"}}
 	}
-	return b.packs[0].list[0]
+	return b.groups[0].services[0]
 }
 
-// kindOf is what instances that may share services have in common.
-type kindOf struct {
+// instanceClass is what instances that may share services have in common.
+type instanceClass struct {
 	pool, location, instanceType, image, labels string
 }
 
 type packer struct {
-	g     *graph.Graph
-	prev  map[string]string
-	boxes map[kindOf][]*box
-	at    map[string]*box // name → box
-	errs  diag.List
-	whys  map[string]string
-	allow map[string]string // address → how it may be reached from other networks
-	group map[string]string // instance → its security group
-	named map[string]string // name in DNS → whose it is
-	known Context
+	graph        *graph.Graph
+	prev         map[string]string
+	instances    map[instanceClass][]*instance
+	byName       map[string]*instance // name → box
+	errs         diag.List
+	reasons      map[string]string
+	allow        map[string]string // address → how it may be reached from other networks
+	accessGroups map[string]string // instance → its security group
+	dnsOwner     map[string]string // name in DNS → whose it is
+	state        ModuleState
 }
 
-// Context is what earlier applies and this run tell of modules.
-type Context struct {
+// ModuleState is what earlier applies and this run tell of modules.
+type ModuleState struct {
 	Output   func(key string) string  // what modules are known to give; "" = not known
 	Deployed func(module string) bool // it was made
 	Attach   map[string]bool          // modules of attachments that this run was asked for, or to do without
@@ -105,36 +105,36 @@ type Context struct {
 // resources are added to the graph, and the services belong to the backend that
 // runs them there. Where a service was before, it stays as long as it fits.
 // The reasons say why each is where it is.
-func Pack(g *graph.Graph, prev map[string]string, known Context) (map[string]string, diag.List) {
-	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, group: map[string]string{}, named: map[string]string{}, known: known}
-	packs := p.packs()
+func Pack(g *graph.Graph, prev map[string]string, known ModuleState) (map[string]string, diag.List) {
+	p := &packer{graph: g, prev: prev, instances: map[instanceClass][]*instance{}, byName: map[string]*instance{}, reasons: map[string]string{}, allow: map[string]string{}, accessGroups: map[string]string{}, dnsOwner: map[string]string{}, state: known}
+	packs := p.placementGroups()
 	if len(g.Scaled) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return slices.Contains(g.Scaled, s) })
 	}
 	if len(p.errs) > 0 {
-		return p.whys, p.errs.Sort()
+		return p.reasons, p.errs.Sort()
 	}
 	// Who was on an instance goes first, so that nobody is pushed off by what is new.
-	slices.SortStableFunc(packs, func(a, b *pack) int {
-		return order(p.was(a) == "", p.was(b) == "")
+	slices.SortStableFunc(packs, func(a, b *placementGroup) int {
+		return compareBool(p.previous(a) == "", p.previous(b) == "")
 	})
-	var with []*pack
+	var with []*placementGroup
 	for _, k := range packs {
-		if k.list[0].Place.With != "" {
+		if k.services[0].Place.With != "" {
 			with = append(with, k)
 			continue
 		}
 		p.place(k)
 	}
 	for _, k := range with {
-		p.follow(k)
+		p.colocate(k)
 	}
-	p.keep()
-	p.make()
-	return p.whys, p.errs.Sort()
+	p.keepOccupied()
+	p.emit()
+	return p.reasons, p.errs.Sort()
 }
 
-func order(a, b bool) int {
+func compareBool(a, b bool) int {
 	switch {
 	case a == b:
 		return 0
@@ -144,14 +144,14 @@ func order(a, b bool) int {
 	return 1
 }
 
-func (p *packer) packs() []*pack {
-	var out []*pack
-	at := map[string]*pack{}
-	for _, s := range p.g.Services {
+func (p *packer) placementGroups() []*placementGroup {
+	var out []*placementGroup
+	at := map[string]*placementGroup{}
+	for _, s := range p.graph.Services {
 		if s.Backend != Name || s.Fact != nil {
 			continue
 		}
-		var w wish
+		var w serviceOptions
 		if len(s.EC2) > 0 && string(s.EC2) != "null" {
 			dec := json.NewDecoder(bytes.NewReader(s.EC2))
 			dec.DisallowUnknownFields()
@@ -161,16 +161,16 @@ func (p *packer) packs() []*pack {
 			}
 		}
 		if w.Class == "" {
-			w.Class = p.g.EC2.Class
+			w.Class = p.graph.EC2.Class
 		}
 		if w.Run == "" {
 			w.Run = "systemd"
 		}
 		if w.InstanceType == "" {
-			w.InstanceType = p.g.EC2.InstanceType
+			w.InstanceType = p.graph.EC2.InstanceType
 		}
 		if w.Image == "" {
-			w.Image = p.g.EC2.Image
+			w.Image = p.graph.EC2.Image
 		}
 		said := append(slices.Clone(s.Path), "ec2")
 		switch {
@@ -206,11 +206,11 @@ func (p *packer) packs() []*pack {
 		key := graph.Address{Lib: a.Lib, Name: a.Name, Replica: a.Replica}.String()
 		k := at[key]
 		if k == nil {
-			k = &pack{wish: w, ports: map[string]bool{}}
+			k = &placementGroup{options: w, ports: map[string]bool{}}
 			at[key] = k
 			out = append(out, k)
 		}
-		k.list = append(k.list, s)
+		k.services = append(k.services, s)
 		if l := s.Spec.Limits; l != nil {
 			cpu, _ := strconv.ParseFloat(l.CPU, 64)
 			k.cpu += cpu
@@ -223,8 +223,8 @@ func (p *packer) packs() []*pack {
 	return out
 }
 
-// stem begins the names of what is made for a functionality.
-func stem(a graph.Address) string { return a.Lib + "-" + a.Name }
+// namePrefix begins the names of what is made for a functionality.
+func namePrefix(a graph.Address) string { return a.Lib + "-" + a.Name }
 
 func size(s string) int64 {
 	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
@@ -243,8 +243,8 @@ func (p *packer) fail(s *graph.Service, path []string, format string, args ...an
 	return e
 }
 
-func (p *packer) was(k *pack) string {
-	for _, s := range k.list {
+func (p *packer) previous(k *placementGroup) string {
+	for _, s := range k.services {
 		if m := p.prev[s.Address.String()]; m != "" {
 			return m
 		}
@@ -252,23 +252,23 @@ func (p *packer) was(k *pack) string {
 	return ""
 }
 
-func (p *packer) kind(k *pack) kindOf {
-	pl := k.list[0].Place
+func (p *packer) class(k *placementGroup) instanceClass {
+	pl := k.services[0].Place
 	pool := pl.Pool
 	if pool == "" {
-		pool = p.g.EC2.Pool
+		pool = p.graph.EC2.Pool
 	}
 	var labels []string
 	for _, n := range slices.Sorted(maps.Keys(pl.Labels)) {
 		labels = append(labels, n+"="+pl.Labels[n])
 	}
-	return kindOf{pool, pl.Location, k.wish.InstanceType, k.wish.Image, strings.Join(labels, " ")}
+	return instanceClass{pool, pl.Location, k.options.InstanceType, k.options.Image, strings.Join(labels, " ")}
 }
 
-// room is what an instance of a kind has, without what the system itself takes.
-func (p *packer) room(kind kindOf) room {
-	r := rooms[kind.instanceType]
-	if c := p.g.EC2.Capacity; len(c) > 0 {
+// size is what an instance of a kind has, without what the system itself takes.
+func (p *packer) size(kind instanceClass) instanceSize {
+	r := instanceSizes[kind.instanceType]
+	if c := p.graph.EC2.Capacity; len(c) > 0 {
 		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
 			r.cpu = f
 		}
@@ -280,18 +280,18 @@ func (p *packer) room(kind kindOf) room {
 }
 
 // fits gives the reason why a pack cannot go into a box, or "".
-func (p *packer) fits(k *pack, b *box, kind kindOf) string {
-	r := p.room(kind)
+func (p *packer) fits(k *placementGroup, b *instance, kind instanceClass) string {
+	r := p.size(kind)
 	switch {
-	case p.g.EC2.ServicesPerInstance > 0 && b.n+len(k.list) > p.g.EC2.ServicesPerInstance:
+	case p.graph.EC2.ServicesPerInstance > 0 && b.count+len(k.services) > p.graph.EC2.ServicesPerInstance:
 		return "has its services already"
 	case r.cpu > 0 && b.cpu+k.cpu > r.cpu:
 		return "has too little cpu left"
 	case r.memory > 0 && b.memory+k.memory > r.memory*9/10:
 		return "has too little memory left"
-	case k.list[0].Place.Spread == "machine" && b.sets[k.list[0].Address.Functionality()]:
+	case k.services[0].Place.Spread == "machine" && b.sets[k.services[0].Address.Functionality()]:
 		return "has a replica already"
-	case slices.Contains(k.list[0].Place.Except, b.name):
+	case slices.Contains(k.services[0].Place.Except, b.name):
 		return "is excepted"
 	}
 	for port := range k.ports {
@@ -302,70 +302,70 @@ func (p *packer) fits(k *pack, b *box, kind kindOf) string {
 	return ""
 }
 
-func (p *packer) place(k *pack) {
-	kind := p.kind(k)
-	s := k.list[0]
-	if k.wish.Class == "exclusive" {
+func (p *packer) place(k *placementGroup) {
+	kind := p.class(k)
+	s := k.services[0]
+	if k.options.Class == "exclusive" {
 		name := s.Address.Lib + "-" + s.Address.Name
 		if s.Address.Replica != "" {
 			name += "-" + s.Address.Replica
 		}
-		b := &box{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
+		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
 		if why := p.fits(k, b, kind); why != "" {
 			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType")
 			return
 		}
 		kind.pool += "\x00" + name // nobody else goes there
-		p.boxes[kind] = append(p.boxes[kind], b)
-		p.put(k, b, "exclusive: an instance of its own")
+		p.instances[kind] = append(p.instances[kind], b)
+		p.assign(k, b, "exclusive: an instance of its own")
 		return
 	}
-	was := p.was(k)
+	was := p.previous(k)
 	stem := strings.Join(slices.DeleteFunc([]string{"ec2", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
 	if n, ok := strings.CutPrefix(was, stem+"-"); ok {
 		if _, err := strconv.Atoi(n); err == nil {
-			b := p.at[was]
+			b := p.byName[was]
 			if b == nil {
-				b = &box{name: was, ports: map[string]bool{}, sets: map[string]bool{}}
+				b = &instance{name: was, ports: map[string]bool{}, sets: map[string]bool{}}
 			}
-			if (p.at[was] == nil || slices.Contains(p.boxes[kind], b)) && p.fits(k, b, kind) == "" {
-				if p.at[was] == nil {
-					p.boxes[kind] = append(p.boxes[kind], b)
+			if (p.byName[was] == nil || slices.Contains(p.instances[kind], b)) && p.fits(k, b, kind) == "" {
+				if p.byName[was] == nil {
+					p.instances[kind] = append(p.instances[kind], b)
 				}
-				p.put(k, b, was+" kept")
+				p.assign(k, b, was+" kept")
 				return
 			}
 		}
 	}
-	for _, b := range p.boxes[kind] {
+	for _, b := range p.instances[kind] {
 		if p.fits(k, b, kind) == "" {
-			p.put(k, b, "packed onto the first instance with room for it")
+			p.assign(k, b, "packed onto the first instance with room for it")
 			return
 		}
 	}
-	taken := func(name string) bool { return p.at[name] != nil || p.g.Machine(name) != nil }
+	taken := func(name string) bool { return p.byName[name] != nil || p.graph.Machine(name) != nil }
 	for i := 0; ; i++ {
 		name := stem + "-" + strconv.Itoa(i)
 		if taken(name) {
 			continue
 		}
-		b := &box{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
+		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
 		if why := p.fits(k, b, kind); why != "" {
 			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an empty instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType, or smaller limits")
 			return
 		}
-		p.boxes[kind] = append(p.boxes[kind], b)
-		p.put(k, b, "packed onto a new instance: no other has room for it")
+		p.instances[kind] = append(p.instances[kind], b)
+		p.assign(k, b, "packed onto a new instance: no other has room for it")
 		return
 	}
 }
 
-// keep lets an instance be as long as something stands on it: what moves away
+// keepOccupied lets an instance be as long as something stands on it: what moves away
 // is ready elsewhere first, and what is protected stays. When it is empty, the
 // next plan lets it go.
-func (p *packer) keep() {
-	for _, m := range p.g.PreviousMachines {
-		if m.Module == "" || p.at[m.Name] != nil || p.g.Machine(m.Name) != nil {
+func (p *packer) keepOccupied() {
+	for _, m := range p.graph.PreviousMachines {
+		if m.Module == "" || p.byName[m.Name] != nil || p.graph.Machine(m.Name) != nil {
 			continue
 		}
 		stands := false
@@ -380,78 +380,78 @@ func (p *packer) keep() {
 		for _, n := range slices.Sorted(maps.Keys(m.Labels)) {
 			labels = append(labels, n+"="+m.Labels[n])
 		}
-		b := &box{name: m.Name, roles: m.Roles}
-		p.at[m.Name] = b
-		kind := kindOf{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
-		p.boxes[kind] = append(p.boxes[kind], b)
+		b := &instance{name: m.Name, roles: m.Roles}
+		p.byName[m.Name] = b
+		kind := instanceClass{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
+		p.instances[kind] = append(p.instances[kind], b)
 	}
 }
 
-// follow puts a pack where what it runs with is.
-func (p *packer) follow(k *pack) {
-	set := k.list[0].Place.With
-	for _, name := range slices.Sorted(maps.Keys(p.at)) {
-		b := p.at[name]
-		for _, o := range b.packs {
-			if a := o.list[0].Address; a.Set() == set || a.Functionality() == set {
-				p.put(k, b, "with "+set)
+// colocate puts a pack where what it runs with is.
+func (p *packer) colocate(k *placementGroup) {
+	set := k.services[0].Place.With
+	for _, name := range slices.Sorted(maps.Keys(p.byName)) {
+		b := p.byName[name]
+		for _, o := range b.groups {
+			if a := o.services[0].Address; a.Set() == set || a.Functionality() == set {
+				p.assign(k, b, "with "+set)
 				return
 			}
 		}
 	}
-	p.fail(k.list[0], append(slices.Clone(k.list[0].Path), "place", "with"), "runs with %s, which is on no instance", set).WithHint("name what has the backend ec2 too")
+	p.fail(k.services[0], append(slices.Clone(k.services[0].Path), "place", "with"), "runs with %s, which is on no instance", set).WithHint("name what has the backend ec2 too")
 }
 
-func (p *packer) put(k *pack, b *box, why string) {
-	p.at[b.name] = b
-	b.packs = append(b.packs, k)
+func (p *packer) assign(k *placementGroup, b *instance, why string) {
+	p.byName[b.name] = b
+	b.groups = append(b.groups, k)
 	b.cpu += k.cpu
 	b.memory += k.memory
-	b.n += len(k.list)
-	b.roles = append(b.roles, k.list[0].Place.Roles...)
+	b.count += len(k.services)
+	b.roles = append(b.roles, k.services[0].Place.Roles...)
 	slices.Sort(b.roles)
 	b.roles = slices.Compact(b.roles)
-	b.sets[k.list[0].Address.Functionality()] = true
+	b.sets[k.services[0].Address.Functionality()] = true
 	maps.Copy(b.ports, k.ports)
-	for _, s := range k.list {
+	for _, s := range k.services {
 		s.Place.Machine = b.name
-		p.whys[s.Address.String()] = why
+		p.reasons[s.Address.String()] = why
 	}
 }
 
-// make adds machines and resources to the graph.
-func (p *packer) make() {
+// emit adds machines and resources to the graph.
+func (p *packer) emit() {
 	names := map[string]bool{}
-	for _, r := range p.g.Resources {
+	for _, r := range p.graph.Resources {
 		names[r.Address.String()] = true
 	}
-	for kind, boxes := range p.boxes {
+	for kind, boxes := range p.instances {
 		kind.pool, _, _ = strings.Cut(kind.pool, "\x00")
 		for _, b := range boxes {
-			if p.g.Machine(b.name) != nil || names[b.name] || !graph.ValidName(b.name) {
+			if p.graph.Machine(b.name) != nil || names[b.name] || !graph.ValidName(b.name) {
 				s := b.first()
 				p.fail(s, append(slices.Clone(s.Path), "place"), "its instance would be called %q, which is taken or too long", b.name).WithHint("another pool, or another name of the machine or resource")
 				continue
 			}
-			p.instance(kind, b)
+			p.emitInstance(kind, b)
 		}
 	}
-	p.g.Sort()
+	p.graph.Sort()
 	if len(p.errs) == 0 {
-		p.reach()
-		p.balance()
-		p.names()
-		p.g.Sort()
+		p.addSecurityGroups()
+		p.addBalancers()
+		p.addDNSRecords()
+		p.graph.Sort()
 	}
 }
 
 // Module is the module of the instances of a pool.
-func moduleOf(kind kindOf) string {
+func moduleOf(kind instanceClass) string {
 	return strings.Join(slices.DeleteFunc([]string{"pool", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
 }
 
-func (p *packer) instance(kind kindOf, b *box) {
-	e := p.g.EC2
+func (p *packer) emitInstance(kind instanceClass, b *instance) {
+	e := p.graph.EC2
 	loc, known := e.Locations[kind.location]
 	s := b.first()
 	if kind.location != "" && !known {
@@ -482,7 +482,7 @@ func (p *packer) instance(kind kindOf, b *box) {
 		"module": token.Lit(module), "region": token.Lit(loc.Region), "image": token.Lit(kind.image), "instanceType": token.Lit(kind.instanceType),
 		"userData": token.Lit(UserData(user, e.AuthorizedKeys)), "userDataReplaceOnChange": false, "ignoreChanges": []any{token.Lit("userData")},
 		"metadataOptions": map[string]any{"httpTokens": token.Lit("required"), "httpPutResponseHopLimit": 1.0},
-		"tags":            map[string]any{"Name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + b.name)},
+		"tags":            map[string]any{"Name": token.Lit(p.graph.Environment + "-" + p.graph.Name + "-" + b.name)},
 	}
 	if len(loc.Subnet) > 0 {
 		f["subnet"] = loc.Subnet
@@ -496,10 +496,10 @@ func (p *packer) instance(kind kindOf, b *box) {
 	if e.Address == "public" {
 		f["associatePublicIpAddress"] = true
 	}
-	keeps := slices.ContainsFunc(b.packs, func(k *pack) bool {
-		return slices.ContainsFunc(k.list, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
+	keeps := slices.ContainsFunc(b.groups, func(k *placementGroup) bool {
+		return slices.ContainsFunc(k.services, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
 	})
-	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: keeps})
+	p.graph.Resources = append(p.graph.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: keeps})
 	var labels map[string]string
 	for _, l := range strings.Fields(kind.labels) {
 		if labels == nil {
@@ -512,16 +512,16 @@ func (p *packer) instance(kind kindOf, b *box) {
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
 		Output:   plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address}),
 		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
-	if at := p.known.Output(m.Output); at != "" {
+	if at := p.state.Output(m.Output); at != "" {
 		m.Address = at
 		m.Connect += at
-		for _, old := range p.g.PreviousMachines {
+		for _, old := range p.graph.PreviousMachines {
 			if old.Name == m.Name && old.Address == at {
 				m.HostKey, m.Instance = old.HostKey, old.Instance
 			}
 		}
 	}
-	p.g.Machines = append(p.g.Machines, m)
+	p.graph.Machines = append(p.graph.Machines, m)
 }
 
 // UserData prepares an instance at its first boot. It holds no secret and

@@ -27,12 +27,12 @@ const MinVersion = "1.5.0"
 // payload is a module as data: what Terraform is given, with refs to other
 // modules and services as symbols.
 type payload struct {
-	Providers map[string]provider       `json:"providers"`
-	Resources map[string]map[string]any `json:"resources"` // kind → name → body
-	Outputs   map[string]output         `json:"outputs"`   // name in Terraform → what it is
-	Addresses map[string]string         `json:"addresses"` // kind.name → our address
-	Keeps     []string                  `json:"keeps,omitempty"`
-	Retains   []string                  `json:"retains,omitempty"`
+	Providers      map[string]provider       `json:"providers"`
+	Resources      map[string]map[string]any `json:"resources"` // kind → name → body
+	Outputs        map[string]output         `json:"outputs"`   // name in Terraform → what it is
+	Addresses      map[string]string         `json:"addresses"` // kind.name → our address
+	Protected      []string                  `json:"keeps,omitempty"`
+	OrphanOnDelete []string                  `json:"retains,omitempty"`
 }
 
 type provider struct {
@@ -48,89 +48,89 @@ type output struct {
 
 // Modules makes the modules of a graph's resources.
 func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
-	c := &checker{g: g, by: map[string]*made{}}
+	c := &checker{g: g, nodes: map[string]*node{}}
 	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
 		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("as 'eu-central-1'")}
 	}
-	var all []*made
+	var all []*node
 	for _, r := range g.Resources {
-		if !b.ResourceTypes(r.Type) {
+		if !b.MakesType(r.Type) {
 			continue
 		}
-		if m := c.begin(b, r); m != nil {
+		if m := c.newNode(b, r); m != nil {
 			all = append(all, m)
-			c.by[m.address()] = m
+			c.nodes[m.address()] = m
 		}
 	}
-	rest := map[*made]map[string]any{}
+	rest := map[*node]map[string]any{}
 	for _, m := range all {
-		rest[m] = c.own(m)
+		rest[m] = c.commonFields(m)
 	}
 	if len(c.errs) > 0 {
 		return backends.Modules{}, c.errs.Sort()
 	}
-	c.group(all, rest)
+	c.assignModules(all, rest)
 	for _, m := range all {
-		at := m.res.Path
+		at := m.resource.Path
 		fields := rest[m]
-		if m.res.Type == anyType {
+		if m.resource.Type == anyType {
 			at = m.at("arguments")
 			fields, _ = rest[m]["arguments"].(map[string]any)
 		}
 		c.fields(m, fields, at)
 	}
 	for _, m := range all {
-		c.rules(m)
+		c.checkRules(m)
 	}
-	c.relations(all)
-	c.circles(all)
+	c.checkRelations(all)
+	c.checkCycles(all)
 	if len(c.errs) > 0 {
 		return backends.Modules{}, c.errs.Sort()
 	}
 	out := backends.Modules{Output: c.lookup}
-	wanted := c.wanted(all)
+	wanted := c.requestedOutputs(all)
 	for _, name := range slices.Sorted(maps.Keys(members(all))) {
-		m, errs := c.module(name, members(all)[name], wanted)
+		m, errs := c.renderModule(name, members(all)[name], wanted)
 		c.errs = append(c.errs, errs...)
 		out.List = append(out.List, m)
 	}
 	return out, c.errs.Sort()
 }
 
-func members(all []*made) map[string][]*made {
-	out := map[string][]*made{}
+func members(all []*node) map[string][]*node {
+	out := map[string][]*node{}
 	for _, m := range all {
 		out[m.module] = append(out[m.module], m)
 	}
 	return out
 }
 
-// begin finds the type of a resource.
-func (c *checker) begin(b *Backend, r *graph.Resource) *made {
-	m := &made{res: r, name: identifier(r.Address), written: map[string][]string{}, source: awsSource}
+// newNode finds the type of a resource.
+func (c *checker) newNode(b *Backend, r *graph.Resource) *node {
+	m := &node{resource: r, name: identifier(r.Address), positions: map[string][]string{}, source: awsSource}
 	if r.Type == anyType {
-		return c.beginAny(b, m)
+		return c.newAnyNode(b, m)
 	}
-	w, ok := words[r.Type]
+	w, ok := resourceTypes[r.Type]
 	if !ok {
 		e := diag.Errorf(m.address(), "there is no type of resources %q", r.Type).At(m.at("type")...)
-		if strings.HasPrefix(r.Type, "aws_") && builtIn().Resources[r.Type] != nil {
+		if strings.HasPrefix(r.Type, "aws_") && builtInSchema().Resources[r.Type] != nil {
 			e.WithHint("type: '%s', resource: '%s', arguments: { … }", anyType, r.Type)
 		} else {
-			e.WithHint("%s", choose(r.Type, Types()))
+			e.WithHint("%s", suggest(r.Type, Types()))
 		}
 		c.errs = append(c.errs, e)
 		return nil
 	}
-	m.word, m.kind = w, builtIn().Resources[w.kind]
+	m.typ, m.schema = w, builtInSchema().Resources[w.tfType]
 	return m
 }
 
-// beginAny reads what terraform.resource says of its type: { resource, provider, version, arguments }.
-func (c *checker) beginAny(b *Backend, m *made) *made {
+// newAnyNode reads what terraform.resource says of its type: { resource, provider, version, arguments }.
+func (c *checker) newAnyNode(b *Backend, m *node) *node {
 	fine := true
 	text := func(k string) string {
-		v, has := m.res.Fields[k]
+		v, has := m.resource.Fields[k]
 		if !has {
 			return ""
 		}
@@ -143,19 +143,19 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 	}
 	name, source := text("resource"), text("provider")
 	if name == "" && fine {
-		c.errorf(m, m.res.Path, "%q is missing: the type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
+		c.errorf(m, m.resource.Path, "%q is missing: the type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
 		fine = false
 	}
-	if v, has := m.res.Fields["arguments"]; has {
+	if v, has := m.resource.Fields["arguments"]; has {
 		if _, ok := v.(map[string]any); !ok {
-			c.errorf(m, m.at("arguments"), "an object is needed, not %s", called(v)).WithHint("arguments: { … }")
+			c.errorf(m, m.at("arguments"), "an object is needed, not %s", describe(v)).WithHint("arguments: { … }")
 			fine = false
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
-		known := append([]string{"resource", "provider", "version", "config", "arguments"}, ownFields...)
+	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
+		known := append([]string{"resource", "provider", "version", "config", "arguments"}, commonFieldNames...)
 		if !slices.Contains(known, k) {
-			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", choose(k, known))
+			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", suggest(k, known))
 			fine = false
 		}
 	}
@@ -167,32 +167,32 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 		source = "hashicorp/" + prefix
 	}
 	m.source = source
-	m.word = word{kind: name}
+	m.typ = resourceType{tfType: name}
 	if source == awsSource {
-		if m.kind = builtIn().Resources[name]; m.kind != nil {
+		if m.schema = builtInSchema().Resources[name]; m.schema != nil {
 			return m
 		}
 	}
 	if s := b.Schemas[source]; s != nil {
-		if m.kind = s.Resources[name]; m.kind == nil {
-			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", choose(name, slices.Collect(maps.Keys(s.Resources))))
+		if m.schema = s.Resources[name]; m.schema == nil {
+			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", suggest(name, slices.Collect(maps.Keys(s.Resources))))
 			return nil
 		}
 		return m
 	}
 	if source == awsSource && !strings.HasPrefix(name, "aws_") {
-		c.errorf(m, m.at("resource"), "%q is no resource of %s", name, source).WithHint("%s", choose(name, slices.Collect(maps.Keys(builtIn().Resources))))
+		c.errorf(m, m.at("resource"), "%q is no resource of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
 		return nil
 	}
 	return m
 }
 
-// RequiredPackages lists the providers of which something is asked that is not built in: source → version.
-func RequiredPackages(g *graph.Graph) map[string]string {
+// RequiredProviders lists the providers of which something is asked that is not built in: source → version.
+func RequiredProviders(g *graph.Graph) map[string]string {
 	out := map[string]string{}
 	for _, r := range g.Resources {
 		name, ok := literal(r.Fields["resource"])
-		if r.Type != anyType || !ok || builtIn().Resources[name] != nil {
+		if r.Type != anyType || !ok || builtInSchema().Resources[name] != nil {
 			continue
 		}
 		source, _ := literal(r.Fields["provider"])
@@ -220,45 +220,45 @@ func identifier(a graph.Address) string {
 	return s
 }
 
-// group gives every resource its module.
-func (c *checker) group(all []*made, rest map[*made]map[string]any) {
+// assignModules gives every resource its module.
+func (c *checker) assignModules(all []*node, rest map[*node]map[string]any) {
 	// A listener lives with its balancer, a target group with the listener that leads to it.
-	leads := map[*made]*made{}
+	leads := map[*node]*node{}
 	for _, m := range all {
 		walkTexts(rest[m], func(t token.Text) {
 			for _, tok := range t.Tokens() {
-				o := c.by[tok.Name]
+				o := c.nodes[tok.Name]
 				switch {
 				case o == nil:
-				case m.word.kind == "aws_lb_listener" && o.word.kind == "aws_lb":
+				case m.typ.tfType == "aws_lb_listener" && o.typ.tfType == "aws_lb":
 					leads[m] = o
-				case m.word.kind == "aws_lb_listener_rule" && o.word.kind == "aws_lb_listener":
+				case m.typ.tfType == "aws_lb_listener_rule" && o.typ.tfType == "aws_lb_listener":
 					leads[m] = o
-				case m.word.kind == "aws_autoscaling_group" && o.word.kind == "aws_launch_template":
+				case m.typ.tfType == "aws_autoscaling_group" && o.typ.tfType == "aws_launch_template":
 					leads[o] = m
-				case m.word.kind == "aws_autoscaling_policy" && o.word.kind == "aws_autoscaling_group":
+				case m.typ.tfType == "aws_autoscaling_policy" && o.typ.tfType == "aws_autoscaling_group":
 					leads[m] = o
 				}
 			}
 		})
 	}
 	for _, m := range all {
-		if m.word.kind == "aws_lb_listener" || m.word.kind == "aws_lb_listener_rule" {
+		if m.typ.tfType == "aws_lb_listener" || m.typ.tfType == "aws_lb_listener_rule" {
 			walkTexts(rest[m], func(t token.Text) {
 				for _, tok := range t.Tokens() {
-					if o := c.by[tok.Name]; o != nil && o.word.kind == "aws_lb_target_group" && leads[o] == nil {
+					if o := c.nodes[tok.Name]; o != nil && o.typ.tfType == "aws_lb_target_group" && leads[o] == nil {
 						leads[o] = m
 					}
 				}
 			})
 		}
 	}
-	own := func(m *made) string {
+	own := func(m *node) string {
 		switch {
 		case m.module != "":
 			return m.module
-		case m.word.module != "":
-			return m.word.module
+		case m.typ.module != "":
+			return m.typ.module
 		}
 		return strings.Trim(strings.ReplaceAll(m.name, "_", "-"), "-")
 	}
@@ -275,7 +275,7 @@ func (c *checker) group(all []*made, rest map[*made]map[string]any) {
 			m.module = name
 		}
 	}
-	regions := map[string]*made{}
+	regions := map[string]*node{}
 	for _, m := range all {
 		if m.region == "" {
 			continue
@@ -294,7 +294,7 @@ func (c *checker) group(all []*made, rest map[*made]map[string]any) {
 		if first := regions[m.module]; first != nil {
 			m.region = first.region
 		} else if m.region = c.g.EC2.Region; m.region == "" {
-			c.errorf(m, m.res.Path, "in which region is it?").WithHint("region: 'eu-central-1' here, or defaults: { ec2: { region: 'eu-central-1' } }")
+			c.errorf(m, m.resource.Path, "in which region is it?").WithHint("region: 'eu-central-1' here, or defaults: { ec2: { region: 'eu-central-1' } }")
 		}
 	}
 }
@@ -314,10 +314,10 @@ func walkTexts(v any, f func(token.Text)) {
 	}
 }
 
-// circles refuses resources, and modules, that wait for each other.
-func (c *checker) circles(all []*made) {
+// checkCycles refuses resources, and modules, that wait for each other.
+func (c *checker) checkCycles(all []*node) {
 	next := map[string][]string{}
-	at := map[string]*made{}
+	at := map[string]*node{}
 	path := map[string][]string{}
 	for _, m := range all {
 		at[m.address()] = m
@@ -326,7 +326,7 @@ func (c *checker) circles(all []*made) {
 			path[m.address()+" "+r.target.address()] = r.path
 		}
 	}
-	if way := circle(next); way != nil {
+	if way := findCycle(next); way != nil {
 		c.errorf(at[way[0]], path[way[0]+" "+way[1]], "resources wait for each other: %s", strings.Join(way, " → ")).
 			WithHint("one of them must do without the other: a rule or an attachment of its own breaks the circle")
 		return
@@ -343,15 +343,15 @@ func (c *checker) circles(all []*made) {
 			}
 		}
 	}
-	if way := circle(next); way != nil {
+	if way := findCycle(next); way != nil {
 		key := way[0] + " " + way[1]
 		c.errorf(at[key], path[key], "modules wait for each other: %s", strings.Join(way, " → ")).
 			WithHint("put them into one: module: '%s'", way[0])
 	}
 }
 
-// circle finds a way from a name back to itself.
-func circle(next map[string][]string) []string {
+// findCycle finds a way from a name back to itself.
+func findCycle(next map[string][]string) []string {
 	state := map[string]int{} // 1 on the way, 2 done
 	var stack []string
 	var visit func(string) []string
@@ -385,15 +385,15 @@ func circle(next map[string][]string) []string {
 	return nil
 }
 
-// wanted lists the outputs of each resource: the customary ones, and what others read.
-func (c *checker) wanted(all []*made) map[*made][]string {
-	set := map[*made]map[string]bool{}
-	add := func(m *made, name string) {
-		if m.kind == nil && name != "id" && set[m] == nil {
+// requestedOutputs lists the outputs of each resource: the customary ones, and what others read.
+func (c *checker) requestedOutputs(all []*node) map[*node][]string {
+	set := map[*node]map[string]bool{}
+	add := func(m *node, name string) {
+		if m.schema == nil && name != "id" && set[m] == nil {
 			set[m] = map[string]bool{}
 		}
-		if m.kind != nil {
-			if a := m.kind.Block.Attributes[name]; a == nil || !a.scalar() || a.Sensitive {
+		if m.schema != nil {
+			if a := m.schema.Block.Attributes[name]; a == nil || !a.scalar() || a.Sensitive {
 				return
 			}
 		}
@@ -403,8 +403,8 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 		set[m][name] = true
 	}
 	for _, m := range all {
-		for _, n := range append([]string{"id", "arn"}, m.word.outputs...) {
-			if m.kind != nil || n == "id" {
+		for _, n := range append([]string{"id", "arn"}, m.typ.outputs...) {
+			if m.schema != nil || n == "id" {
 				add(m, n)
 			}
 		}
@@ -417,7 +417,7 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 	for _, s := range c.g.Services {
 		s.Spec.Texts(func(t token.Text) {
 			for _, tok := range t.Tokens() {
-				if m := c.by[tok.Name]; m != nil && tok.Kind == token.Ref {
+				if m := c.nodes[tok.Name]; m != nil && tok.Kind == token.Ref {
 					if n, hint := m.attr(tok); hint == "" {
 						add(m, n)
 					}
@@ -425,7 +425,7 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 			}
 		})
 	}
-	out := map[*made][]string{}
+	out := map[*node][]string{}
 	for m, names := range set {
 		out[m] = slices.Sorted(maps.Keys(names))
 	}
@@ -434,16 +434,16 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 
 // lookup tells which output of which module gives what a ref reads.
 func (c *checker) lookup(t token.Token) (key, module string, err *diag.Error) {
-	m := c.by[t.Name]
+	m := c.nodes[t.Name]
 	if m == nil {
 		return "", "", diag.Errorf(t.Name, "there is no such resource")
 	}
 	name, hint := m.attr(t)
 	if hint != "" {
-		return "", "", diag.Errorf("", "%s, of type %s, has no output %q", m.address(), m.res.Type, t.Arg).WithHint("%s", hint)
+		return "", "", diag.Errorf("", "%s, of type %s, has no output %q", m.address(), m.resource.Type, t.Arg).WithHint("%s", hint)
 	}
-	if m.kind != nil {
-		switch a := m.kind.Block.Attributes[name]; {
+	if m.schema != nil {
+		switch a := m.schema.Block.Attributes[name]; {
 		case a.Sensitive:
 			return "", "", diag.Errorf("", "%s is a secret, which defx does not carry about", t)
 		case !a.scalar():
@@ -453,95 +453,95 @@ func (c *checker) lookup(t token.Token) (key, module string, err *diag.Error) {
 	return outputKey(m, name), m.unit(), nil
 }
 
-func outputKey(m *made, name string) string {
+func outputKey(m *node, name string) string {
 	return plan.Key(token.Token{Kind: token.Ref, Name: m.address(), Field: "output", Arg: name})
 }
 
-func (m *made) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
+func (m *node) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
 
-// module puts resources together.
-func (c *checker) module(name string, list []*made, wanted map[*made][]string) (backends.Module, diag.List) {
+// renderModule puts resources together.
+func (c *checker) renderModule(name string, list []*node, wanted map[*node][]string) (backends.Module, diag.List) {
 	p := payload{Providers: map[string]provider{}, Resources: map[string]map[string]any{}, Outputs: map[string]output{}, Addresses: map[string]string{}}
 	out := backends.Module{Address: graph.Address{Lib: graph.ModuleLib, Name: name}, Sources: map[string][]string{}}
 	spec := map[string]any{}
 	requires := map[string]bool{}
 	for _, m := range list {
-		prefix, _, _ := strings.Cut(m.word.kind, "_")
+		prefix, _, _ := strings.Cut(m.typ.tfType, "_")
 		pr := provider{Source: m.source}
 		if m.source == awsSource {
 			pr.Version, pr.Config = awsVersion, map[string]any{"region": m.region}
-		} else if m.res.Type == anyType {
-			pr.Version, _ = literal(m.res.Fields["version"])
-			if conf, ok := m.res.Fields["config"]; ok {
-				pr.Config = c.free(m, conf, m.at("config"))
+		} else if m.resource.Type == anyType {
+			pr.Version, _ = literal(m.resource.Fields["version"])
+			if conf, ok := m.resource.Fields["config"]; ok {
+				pr.Config = c.anyValue(m, conf, m.at("config"))
 			}
 		}
 		if before, ok := p.Providers[prefix]; ok && (before.Source != pr.Source || pr.Version != "" && before.Version != "" && before.Version != pr.Version) {
-			c.errorf(m, m.res.Path, "module %q has provider %s %s already, and this asks for %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
+			c.errorf(m, m.resource.Path, "module %q has provider %s %s already, and this asks for %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
 				WithHint("module: 'another-name' keeps them apart")
 		}
 		p.Providers[prefix] = pr
 		body := maps.Clone(m.body)
-		c.finish(m, body)
+		c.applyDefaults(m, body)
 		life := map[string]any{}
 		if m.protect {
 			life["prevent_destroy"] = true
 		}
-		if m.first {
+		if m.createFirst {
 			life["create_before_destroy"] = true
 		}
 		if len(m.ignore) > 0 {
 			ignored := []any{}
 			for _, n := range m.ignore {
-				ignored = append(ignored, m.word.theirs(n))
+				ignored = append(ignored, m.typ.toProvider(n))
 			}
 			life["ignore_changes"] = ignored
 		}
 		if len(life) > 0 {
 			body["lifecycle"] = life
 		}
-		if p.Resources[m.word.kind] == nil {
-			p.Resources[m.word.kind] = map[string]any{}
+		if p.Resources[m.typ.tfType] == nil {
+			p.Resources[m.typ.tfType] = map[string]any{}
 		}
-		p.Resources[m.word.kind][m.name] = body
+		p.Resources[m.typ.tfType][m.name] = body
 		p.Addresses[m.id()] = m.address()
 		for _, attr := range wanted[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
-		if m.protect || keeps[m.word.kind] || m.res.Retained {
-			p.Keeps = append(p.Keeps, m.id())
+		if m.protect || statefulTypes[m.typ.tfType] || m.resource.Retained {
+			p.Protected = append(p.Protected, m.id())
 		}
 		out.Protect = out.Protect || m.protect
-		out.Stateful = out.Stateful || keeps[m.word.kind] && !m.retain
-		if m.retain {
-			p.Retains = append(p.Retains, m.id())
+		out.Stateful = out.Stateful || statefulTypes[m.typ.tfType] && !m.orphanOnDelete
+		if m.orphanOnDelete {
+			p.OrphanOnDelete = append(p.OrphanOnDelete, m.id())
 		}
 		for _, r := range m.refs {
 			if r.target.module != name {
 				requires[r.target.unit()] = true
 			}
 		}
-		for _, a := range m.res.Follows {
+		for _, a := range m.resource.Follows {
 			out.Follows = append(out.Follows, a.String())
 		}
-		out.Uploads = append(out.Uploads, m.res.Uploads...)
-		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
-		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
-		out.Sources[m.address()] = m.res.Path
-		for _, k := range slices.Sorted(maps.Keys(m.written)) {
-			field := plan.Pointer(append([]string{m.address()}, m.written[k][len(m.res.Path):]...))
-			if slices.Contains(m.kind.ForceNew, k) {
+		out.Uploads = append(out.Uploads, m.resource.Uploads...)
+		out.Drain = max(out.Drain, int(m.resource.Drain.Seconds()))
+		spec[m.address()] = map[string]any{"type": m.resource.Type, "fields": m.resource.Fields}
+		out.Sources[m.address()] = m.resource.Path
+		for _, k := range slices.Sorted(maps.Keys(m.positions)) {
+			field := plan.Pointer(append([]string{m.address()}, m.positions[k][len(m.resource.Path):]...))
+			if slices.Contains(m.schema.ForceNew, k) {
 				out.Replaces = append(out.Replaces, field)
 			}
-			if a := m.kind.Block.Attributes[k]; a != nil && a.Sensitive {
+			if a := m.schema.Block.Attributes[k]; a != nil && a.Sensitive {
 				out.Sensitive = append(out.Sensitive, field)
 			}
 		}
 	}
 	slices.Sort(out.Follows)
 	out.Follows = slices.Compact(out.Follows)
-	slices.Sort(p.Keeps)
-	slices.Sort(p.Retains)
+	slices.Sort(p.Protected)
+	slices.Sort(p.OrphanOnDelete)
 	out.Requires = slices.Sorted(maps.Keys(requires))
 	var errs diag.List
 	var err error
@@ -558,18 +558,18 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		out.Spec, err = digest.Canonical(flat)
 	}
 	if err != nil {
-		errs = append(errs, diag.Errorf(out.Address.String(), "%v", err).At(list[0].res.Path...))
+		errs = append(errs, diag.Errorf(out.Address.String(), "%v", err).At(list[0].resource.Path...))
 	}
 	return out, errs
 }
 
-// finish adds what users need not say.
-func (c *checker) finish(m *made, body map[string]any) {
-	if m.kind == nil {
+// applyDefaults adds what users need not say.
+func (c *checker) applyDefaults(m *node, body map[string]any) {
+	if m.schema == nil {
 		return
 	}
 	label := c.g.Environment + "/" + c.g.Name + "/" + m.address()
-	switch m.word.kind {
+	switch m.typ.tfType {
 	case "aws_launch_template":
 		// It is never changed in place: a change is another template, which the group moves to.
 		raw, err := json.Marshal(body)
@@ -581,7 +581,7 @@ func (c *checker) finish(m *made, body map[string]any) {
 			name = c.g.Environment + "-" + c.g.Name + "-" + strings.ReplaceAll(m.name, "_", "-")
 		}
 		body["name"] = name + "-" + digest.Bytes(raw).Hex()[:12]
-		m.first = true
+		m.createFirst = true
 		return
 	case "aws_autoscaling_group":
 		// The cloud owns the count.
@@ -591,14 +591,14 @@ func (c *checker) finish(m *made, body map[string]any) {
 		if body["launch_template"] != nil && body["instance_refresh"] == nil {
 			body["instance_refresh"] = []any{map[string]any{"strategy": "Rolling"}}
 		}
-		body["tag"] = append(list(body["tag"]), map[string]any{"key": "defx", "value": label, "propagate_at_launch": true})
+		body["tag"] = append(cloneList(body["tag"]), map[string]any{"key": "defx", "value": label, "propagate_at_launch": true})
 		return
 	case "aws_route53_zone":
 		if body["vpc"] != nil && !slices.Contains(m.ignore, "vpc") {
 			m.ignore = append(m.ignore, "vpc")
 		}
 	}
-	if m.kind.Block.Attributes["tags"] != nil && m.source == awsSource {
+	if m.schema.Block.Attributes["tags"] != nil && m.source == awsSource {
 		tags := map[string]any{"defx": escape(label, false)}
 		if own, ok := body["tags"].(map[string]any); ok {
 			maps.Copy(tags, own)
@@ -607,7 +607,7 @@ func (c *checker) finish(m *made, body map[string]any) {
 	}
 }
 
-func list(v any) []any {
+func cloneList(v any) []any {
 	l, _ := v.([]any)
 	return slices.Clone(l)
 }

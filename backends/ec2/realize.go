@@ -45,7 +45,7 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	if len(p.Resources) > 0 {
 		doc["resource"] = p.Resources
 	}
-	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Protected: p.Keeps, OrphanOnDelete: p.Retains}
+	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Protected: p.Protected, OrphanOnDelete: p.OrphanOnDelete}
 	outputs := map[string]any{}
 	for name, o := range p.Outputs {
 		outputs[name] = map[string]any{"value": "${" + o.Value + "}"}
@@ -76,7 +76,7 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 			}
 			filled = append(filled, token.Segment{Lit: escape(v, i+1 < len(t))})
 		}
-		return []any{join(filled)}
+		return []any{mergeLiterals(filled)}
 	})
 	if unbound != nil {
 		return nil, unbound
@@ -89,5 +89,5 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	return out, err
 }
 
-// KeepOnly tells whether a resource is not to be deleted unless asked for.
-func (m *Module) KeepOnly(id string) bool { return slices.Contains(m.Protected, id) }
+// IsProtected tells whether a resource is not to be deleted unless asked for.
+func (m *Module) IsProtected(id string) bool { return slices.Contains(m.Protected, id) }

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// word is a type of ours: which type of Terraform's it is, what its arguments
+// resourceType is a type of ours: which type of Terraform's it is, what its arguments
 // are called here if not the same in camelCase, and what is read of it as a rule.
-type word struct {
-	kind    string            // aws_vpc
-	names   map[string]string // ours → the provider's
-	outputs []string          // given besides id and arn
-	module  string            // where it lives if it does not say; "" = a module of its own
+type resourceType struct {
+	tfType    string            // aws_vpc
+	arguments map[string]string // ours → the provider's
+	outputs   []string          // given besides id and arn
+	module    string            // where it lives if it does not say; "" = a module of its own
 }
 
-// words are the types with names of ours. Whatever else the provider has is
+// resourceTypes are the types with names of ours. Whatever else the provider has is
 // said by terraform.resource.
-var words = map[string]word{
+var resourceTypes = map[string]resourceType{
 	"aws.vpc":                   {"aws_vpc", map[string]string{"cidr": "cidr_block"}, []string{"cidr_block"}, "network"},
 	"aws.subnet":                {"aws_subnet", map[string]string{"vpc": "vpc_id", "cidr": "cidr_block", "zone": "availability_zone"}, []string{"availability_zone", "cidr_block"}, "network"},
 	"aws.securityGroup":         {"aws_security_group", map[string]string{"vpc": "vpc_id"}, []string{"name"}, "network"},
@@ -60,13 +60,13 @@ var words = map[string]word{
 }
 
 // Types lists the types with names of ours, sorted.
-func Types() []string { return append(slices.Sorted(maps.Keys(words)), anyType) }
+func Types() []string { return append(slices.Sorted(maps.Keys(resourceTypes)), anyType) }
 
 // anyType is the type that says any resource of any provider.
 const anyType = "terraform.resource"
 
-// keeps are the types that hold data: they are not deleted because their lines vanished.
-var keeps = map[string]bool{"aws_ebs_volume": true, "aws_s3_bucket": true, "aws_db_instance": true, "aws_elasticache_cluster": true, "aws_route53_zone": true}
+// statefulTypes are the types that hold data: they are not deleted because their lines vanished.
+var statefulTypes = map[string]bool{"aws_ebs_volume": true, "aws_s3_bucket": true, "aws_db_instance": true, "aws_elasticache_cluster": true, "aws_route53_zone": true}
 
 // snake is a name of ours as the provider writes it: availabilityZone → availability_zone.
 func snake(s string) string {
@@ -94,17 +94,17 @@ func camel(s string) string {
 	return strings.Join(parts, "")
 }
 
-// theirs is what the provider calls an argument.
-func (w word) theirs(name string) string {
-	if n := w.names[name]; n != "" {
+// toProvider is what the provider calls an argument.
+func (w resourceType) toProvider(name string) string {
+	if n := w.arguments[name]; n != "" {
 		return n
 	}
 	return snake(name)
 }
 
-// ours is how an argument of the provider's is written here.
-func (w word) ours(name string) string {
-	for o, n := range w.names {
+// fromProvider is how an argument of the provider's is written here.
+func (w resourceType) fromProvider(name string) string {
+	for o, n := range w.arguments {
 		if n == name {
 			return o
 		}

@@ -48,8 +48,8 @@ func (backend) Name() string { return Name }
 // Encoding rises when equal payloads would be asked for otherwise.
 func (backend) Encoding() int { return 1 }
 
-// ResourceTypes tells whether it makes resources of a type.
-func (backend) ResourceTypes(typ string) bool { return typ == Type }
+// MakesType tells whether it makes resources of a type.
+func (backend) MakesType(typ string) bool { return typ == Type }
 
 // Render refuses: executables make resources, not services.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
@@ -74,7 +74,7 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		if t.Field != "output" || t.Arg == "" {
 			return "", "", diag.Errorf("", "%s gives outputs alone", r.Address).WithHint(".output('name')")
 		}
-		return plan.Key(t), unit(r).String(), nil
+		return plan.Key(t), moduleAddress(r).String(), nil
 	}}
 	var errs diag.List
 	for _, r := range g.Resources {
@@ -111,14 +111,14 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 			continue
 		}
 		before := len(errs)
-		secrets(arguments, []string{"arguments"}, func(at []string) {
+		findSecrets(arguments, []string{"arguments"}, func(at []string) {
 			fail(at, "a secret would be in the state of the provider").WithHint("let the provider read it from where it is kept")
 		})
 		if len(errs) > before {
 			continue
 		}
 		protect, _ := r.Fields["protect"].(bool)
-		m := backends.Module{Address: unit(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
+		m := backends.Module{Address: moduleAddress(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
 		var err error
 		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}); err == nil {
 			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): r.Fields})
@@ -131,7 +131,7 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	return out, errs.Sort()
 }
 
-func unit(r *graph.Resource) graph.Address {
+func moduleAddress(r *graph.Resource) graph.Address {
 	name := r.Address.Name
 	if r.Address.Lib != "" {
 		name = r.Address.Lib + "-" + name
@@ -139,7 +139,7 @@ func unit(r *graph.Resource) graph.Address {
 	return graph.Address{Lib: graph.ModuleLib, Name: name}
 }
 
-func secrets(v any, at []string, tell func([]string)) {
+func findSecrets(v any, at []string, tell func([]string)) {
 	switch v := v.(type) {
 	case token.Text:
 		if slices.ContainsFunc(v.Tokens(), func(t token.Token) bool { return t.Kind != token.Ref }) {
@@ -147,11 +147,11 @@ func secrets(v any, at []string, tell func([]string)) {
 		}
 	case []any:
 		for i, x := range v {
-			secrets(x, append(slices.Clone(at), strconv.Itoa(i)), tell)
+			findSecrets(x, append(slices.Clone(at), strconv.Itoa(i)), tell)
 		}
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			secrets(v[k], append(slices.Clone(at), k), tell)
+			findSecrets(v[k], append(slices.Clone(at), k), tell)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (b *Binder) Fail(at []string, format string, args ...any) *diag.Error {
 func (b *Binder) Content(where []string, f File) []byte {
 	if f.Doc == nil {
 		data := []byte(b.Bind(where, f.Text))
-		if err := Text(string(data)); err != nil {
+		if err := CheckUTF8(string(data)); err != nil {
 			b.Fail(where, "%s %v", Field(where), err)
 		}
 		return data
@@ -80,8 +80,8 @@ func (b *Binder) Mode(where []string, f File, user string) fs.FileMode {
 	return m
 }
 
-// Length reads a duration.
-func (b *Binder) Length(where []string, s string, otherwise time.Duration) time.Duration {
+// Duration reads a duration.
+func (b *Binder) Duration(where []string, s string, otherwise time.Duration) time.Duration {
 	if s == "" {
 		return otherwise
 	}
@@ -120,8 +120,8 @@ func (b *Binder) Bind(at []string, t token.Text) string {
 	return out.String()
 }
 
-// Text tells whether content survives the way through JSON.
-func Text(s string) error {
+// CheckUTF8 tells whether content survives the way through JSON.
+func CheckUTF8(s string) error {
 	if !utf8.ValidString(s) {
 		return errors.New("is not valid UTF-8")
 	}
@@ -177,8 +177,8 @@ func (b *Binder) Bytes(where []string, s string) uint64 {
 	return n
 }
 
-// Milli reads a number of cores, in thousandths.
-func (b *Binder) Milli(where []string, s string) int {
+// MilliCores reads a number of cores, in thousandths.
+func (b *Binder) MilliCores(where []string, s string) int {
 	m := cpuRE.FindStringSubmatch(s)
 	milli := 0
 	if m != nil {

@@ -17,12 +17,12 @@ func CronCalendar(line string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	clock := " " + list(c.Hours, 24, "%02d") + ":" + list(c.Minutes, 60, "%02d") + ":00"
-	month := list(c.Months, 12, "%02d")
-	date := "*-" + month + "-" + list(c.Days, 31, "%02d")
+	clock := " " + calendarValues(c.Hours, 24, "%02d") + ":" + calendarValues(c.Minutes, 60, "%02d") + ":00"
+	month := calendarValues(c.Months, 12, "%02d")
+	date := "*-" + month + "-" + calendarValues(c.Days, 31, "%02d")
 	week := ""
 	if len(c.Weekdays) < 7 {
-		week = days(c.Weekdays) + " "
+		week = calendarWeekdays(c.Weekdays) + " "
 	}
 	if !c.Either {
 		return []string{week + date + clock}, nil
@@ -34,7 +34,7 @@ func CronCalendar(line string) ([]string, error) {
 	return out, nil
 }
 
-func list(v []int, all int, format string) string {
+func calendarValues(v []int, all int, format string) string {
 	if len(v) == all {
 		return "*"
 	}
@@ -45,7 +45,7 @@ func list(v []int, all int, format string) string {
 	return strings.Join(out, ",")
 }
 
-func days(v []int) string {
+func calendarWeekdays(v []int) string {
 	out := make([]string, len(v))
 	for i, n := range v {
 		out[i] = calendarDays[n]

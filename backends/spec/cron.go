@@ -56,7 +56,7 @@ func ParseCron(line string) (Cron, error) {
 			return Cron{}, err
 		}
 	}
-	sets[4] = sundays(sets[4])
+	sets[4] = normalizeSunday(sets[4])
 	c := Cron{Minutes: sets[0], Hours: sets[1], Days: sets[2], Months: sets[3], Weekdays: sets[4],
 		Either: len(sets[4]) < 7 && !strings.HasPrefix(fields[2], "*") && !strings.HasPrefix(fields[4], "*")}
 	if !c.Either && !c.Possible() {
@@ -76,7 +76,7 @@ func (c Cron) Possible() bool {
 func (c Cron) Next(t time.Time) time.Time {
 	day := time.Date(t.Year(), t.Month(), t.Day(), 12, 0, 0, 0, t.Location())
 	for range 8 * 366 {
-		if c.on(day) {
+		if c.matches(day) {
 			for _, h := range c.Hours {
 				for _, m := range c.Minutes {
 					at := time.Date(day.Year(), day.Month(), day.Day(), h, m, 0, 0, t.Location())
@@ -94,7 +94,7 @@ func (c Cron) Next(t time.Time) time.Time {
 	return time.Time{}
 }
 
-func (c Cron) on(day time.Time) bool {
+func (c Cron) matches(day time.Time) bool {
 	date, week := slices.Contains(c.Days, day.Day()), slices.Contains(c.Weekdays, int(day.Weekday()))
 	if !slices.Contains(c.Months, int(day.Month())) {
 		return false
@@ -160,8 +160,8 @@ func (f cronField) value(s string) (int, error) {
 	return n, nil
 }
 
-// sundays makes both numbers of Sunday one.
-func sundays(v []int) []int {
+// normalizeSunday makes both numbers of Sunday one.
+func normalizeSunday(v []int) []int {
 	if slices.Contains(v, 7) {
 		v = slices.DeleteFunc(v, func(d int) bool { return d == 7 })
 		if !slices.Contains(v, 0) {

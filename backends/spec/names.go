@@ -10,36 +10,36 @@ import (
 // maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a unit's name.
 const maxBase = 200
 
-// Part writes one name so that "-" is free to separate parts: names are made
+// NamePart writes one name so that "-" is free to separate parts: names are made
 // of a-z, 0-9 and "-" only, so two names never become one. It also keeps the
 // hierarchy of slices, which systemd reads from dashes, to whole parts.
-func Part(name string) string { return strings.ReplaceAll(name, "-", "_") }
+func NamePart(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-// Home is the beginning of all names of a deployment on a machine.
-func Home(environment, deployment string) string {
-	return "defx-" + Part(environment) + "-" + Part(deployment)
+// NamePrefix is the beginning of all names of a deployment on a machine.
+func NamePrefix(environment, deployment string) string {
+	return "defx-" + NamePart(environment) + "-" + NamePart(deployment)
 }
 
-// Target is the unit that starts and stops all that systemd runs of a deployment.
+// TargetUnit is the unit that starts and stops all that systemd runs of a deployment.
 // Whatever has a unit of it writes the same bytes.
-func Target(environment, deployment string) string {
+func TargetUnit(environment, deployment string) string {
 	return "[Unit]\nDescription=defx " + environment + "/" + deployment + "\n"
 }
 
-// Base is the name of a service on a machine, without a suffix:
+// BaseName is the name of a service on a machine, without a suffix:
 // defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. Without a library there is
 // "_" in its place, which no name can become.
-func Base(home string, a graph.Address) string {
+func BaseName(home string, a graph.Address) string {
 	lib := "_"
 	if a.Lib != "" {
-		lib = Part(a.Lib)
+		lib = NamePart(a.Lib)
 	}
-	whole := home + "-" + lib + "-" + Part(a.Name)
+	whole := home + "-" + lib + "-" + NamePart(a.Name)
 	if a.Member != "" {
-		whole += "-" + Part(a.Member)
+		whole += "-" + NamePart(a.Member)
 	}
 	if a.Replica != "" {
-		whole += "." + Part(a.Replica)
+		whole += "." + NamePart(a.Replica)
 	}
 	return Shorten(whole)
 }

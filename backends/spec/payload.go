@@ -14,7 +14,7 @@ import (
 type Values = func(token.Token) (string, bool)
 
 // A Kind is how one backend keeps what a unit is before its refs are bound, P.
-type Kind[P any] struct {
+type Codec[P any] struct {
 	Build  func(p P, version string, value Values) (backends.Layout, diag.List)
 	Encode func(P) (plan.Payload, error)
 	Decode func(plan.Payload) (P, error)
@@ -23,7 +23,7 @@ type Kind[P any] struct {
 // Render encodes what a reader made. It also builds its files, with a stand-in
 // for every ref, so that what cannot be carried is refused here, where the field
 // is known.
-func (k Kind[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
+func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 	if len(r.Errs) == 0 {
 		_, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
 		r.Errs = append(r.Errs, errs...)
@@ -42,7 +42,7 @@ func (k Kind[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
-func (k Kind[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
+func (k Codec[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
 	p, err := k.Decode(pl)
 	if err != nil {
 		return backends.Layout{}, err
@@ -75,17 +75,17 @@ func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
 
 // Decode reads the parts of a backend's payload, and refuses what it does not know.
 func Decode[R, M, L any](backend string, p plan.Payload, run *R, meta *M, reload **L) error {
-	if err := Strict(p.Run, run); err != nil {
+	if err := DecodeStrict(p.Run, run); err != nil {
 		return fmt.Errorf("the run part of a %s payload: %w", backend, err)
 	}
 	if len(p.Meta) > 0 {
-		if err := Strict(p.Meta, meta); err != nil {
+		if err := DecodeStrict(p.Meta, meta); err != nil {
 			return fmt.Errorf("the meta part of a %s payload: %w", backend, err)
 		}
 	}
 	if len(p.Reload) > 0 {
 		*reload = new(L)
-		if err := Strict(p.Reload, *reload); err != nil {
+		if err := DecodeStrict(p.Reload, *reload); err != nil {
 			return fmt.Errorf("the reload part of a %s payload: %w", backend, err)
 		}
 	}

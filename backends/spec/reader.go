@@ -20,13 +20,13 @@ type Reader struct {
 	Backend string
 	Subject string
 	Errs    diag.List
-	Package Place // of programs that are named without a path
+	Package ArtifactPath // of programs that are named without a path
 }
 
-// Place is where an artifact lies, as the process sees it.
-type Place struct {
-	Path   string // of the file, or of the folder
-	Folder bool
+// ArtifactPath is where an artifact lies, as the process sees it.
+type ArtifactPath struct {
+	Path     string // of the file, or of the folder
+	IsFolder bool
 }
 
 // Fail notes an error at a path.
@@ -54,11 +54,11 @@ func (r *Reader) PackageOf(s graph.Spec) {
 }
 
 // Artifact tells where an artifact lies on the machine.
-func (r *Reader) Artifact(at []string, t token.Token) (Place, bool) {
+func (r *Reader) Artifact(at []string, t token.Token) (ArtifactPath, bool) {
 	a, ok := r.In.Artifact(t)
 	if !ok || a.Digest.Hex() == "" {
 		r.Fail(at, "the content of %s is not known", t)
-		return Place{}, false
+		return ArtifactPath{}, false
 	}
 	dir := backends.StorePath + "/" + a.Digest.Hex()
 	if a.Kind == "file" {
@@ -66,9 +66,9 @@ func (r *Reader) Artifact(at []string, t token.Token) (Place, bool) {
 		if name == "" {
 			name = t.Name
 		}
-		return Place{Path: dir + "/" + path.Base(name)}, true
+		return ArtifactPath{Path: dir + "/" + path.Base(name)}, true
 	}
-	return Place{Path: dir, Folder: true}, true
+	return ArtifactPath{Path: dir, IsFolder: true}, true
 }
 
 // Text puts the paths of artifacts in place and refuses what cannot stand in
@@ -129,10 +129,10 @@ func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 			r.Fail(at, "the program %q is not an absolute path, and there is no package to look it up in", prog).
 				WithHint("write /usr/bin/%s, or set package", path.Base(prog))
 		}
-	case !r.Package.Folder && name != path.Base(r.Package.Path):
+	case !r.Package.IsFolder && name != path.Base(r.Package.Path):
 		r.Fail(at, "the program %q is not in the package, which holds %q alone", prog, path.Base(r.Package.Path)).
 			WithHint("%s", diag.Suggest(name, []string{path.Base(r.Package.Path)}))
-	case !r.Package.Folder:
+	case !r.Package.IsFolder:
 		out[0] = token.Lit(r.Package.Path)
 	case name == "" || path.Clean(name) != name || name == ".." || strings.HasPrefix(name, "../"):
 		r.Fail(at, "the program %q is not a clean path below the package", prog)
@@ -209,7 +209,7 @@ func (r *Reader) Files(field string, files map[string]graph.File) map[string]Fil
 			to.Kind = ""
 			if tokens := f.From.Tokens(); len(tokens) == 1 {
 				pl, ok := r.Artifact(append(where, "from"), tokens[0])
-				if ok && pl.Folder {
+				if ok && pl.IsFolder {
 					r.Fail(append(where, "from"), "%s is a folder, and a file is needed", tokens[0])
 				}
 				to.Store = pl.Path

@@ -64,8 +64,8 @@ func Field(at []string) string {
 // Keys lists the keys of a map, sorted.
 func Keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// Strict decodes JSON that holds nothing unknown and nothing after its end.
-func Strict(raw []byte, v any) error {
+// DecodeStrict decodes JSON that holds nothing unknown and nothing after its end.
+func DecodeStrict(raw []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

@@ -46,33 +46,33 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		}
 	}
 	if p.Run.Initializer {
-		unit(b.init(), b.once(onceInit, mounts), false)
+		unit(b.init(), b.onceUnit(onceInit, mounts), false)
 		l.Scripts = append(l.Scripts, b.init())
 	}
 	if len(p.Run.Migrate) > 0 {
-		unit(b.migrate(), b.once(onceMigrate, mounts), false)
+		unit(b.migrate(), b.onceUnit(onceMigrate, mounts), false)
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
-	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leaves()
+	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leftovers()
 	if l.Ready != nil && l.Ready.Exec != "" {
-		unit(l.Ready.Exec, b.lookUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
+		unit(l.Ready.Exec, b.probeUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
 	l.Graceful = b.Meta.Graceful
 	if len(b.Meta.Retire) > 0 {
 		l.Retire = b.retire()
-		unit(l.Retire, b.lookUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
+		unit(l.Retire, b.probeUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
 	}
 	if up := b.Meta.Update; up != nil {
 		if up.Soak != "" {
-			l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
+			l.Soak = b.Duration(spec.At("update", "soak"), up.Soak, 0)
 		}
 		if len(up.Healthy) > 0 {
 			l.Healthy = b.healthy()
-			unit(l.Healthy, b.lookUnit(l.Healthy, "health of ", "update", up.Healthy, mounts), false)
+			unit(l.Healthy, b.probeUnit(l.Healthy, "health of ", "update", up.Healthy, mounts), false)
 		}
 	}
-	unit(b.unit(), b.service(mounts), false)
-	unit(b.target, []byte(spec.Target(p.Run.Environment, p.Run.Deployment)), true)
+	unit(b.unit(), b.serviceUnit(mounts), false)
+	unit(b.target, []byte(spec.TargetUnit(p.Run.Environment, p.Run.Deployment)), true)
 	pulled := b.alias()
 	switch {
 	case p.Run.Scheduled:
@@ -102,7 +102,7 @@ func (b *builder) files(l *backends.Layout) []string {
 	seen := map[string]bool{}
 	for _, p := range spec.Keys(content) {
 		f, where := content[p], spec.At("files", p)
-		target := b.take(where)(bindPath(p))
+		target := b.checked(where)(bindPath(p))
 		for _, above := range parents(p) {
 			if seen[above] {
 				b.Fail(where, "%s lies below %q, which is a file itself", spec.Field(where), above)
@@ -119,12 +119,12 @@ func (b *builder) files(l *backends.Layout) []string {
 		var source string
 		switch {
 		case f.Store != "":
-			source = b.take(where)(bindPath(f.Store))
+			source = b.checked(where)(bindPath(f.Store))
 		case copies || f.Owner != "":
 			source = unitsDir + "/" + b.base + "/files" + p
 			l.Files = append(l.Files, backends.File{Path: source, Content: data, Mode: mode, InPlace: copies})
-			b.own(source, f.Owner)
-			source = b.take(where)(bindPath(source))
+			b.chown(source, f.Owner)
+			source = b.checked(where)(bindPath(source))
 		default:
 			o := backends.NewObject(data, mode)
 			l.Objects = appendObject(l.Objects, o)
@@ -152,11 +152,11 @@ func parents(p string) []string {
 	return out
 }
 
-// own gives a file to a user before the service starts: not even an image baked
+// chown gives a file to a user before the service starts: not even an image baked
 // by somebody who is not root can carry owners.
-func (b *builder) own(file, owner string) {
+func (b *builder) chown(file, owner string) {
 	if owner != "" {
-		b.owned = append(b.owned, ownedFile{file, owner})
+		b.chowns = append(b.chowns, ownedFile{file, owner})
 	}
 }
 
@@ -170,7 +170,7 @@ func (b *builder) hostFiles(l *backends.Layout) {
 	}
 	for _, p := range spec.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
-		b.take(where)(wholePath(p))
+		b.checked(where)(pathValue(p))
 		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
 			if p == no || strings.HasPrefix(p, no+"/") {
 				b.Fail(where, "%s lies below %s, where defx writes no files of users", spec.Field(where), no)
@@ -185,6 +185,6 @@ func (b *builder) hostFiles(l *backends.Layout) {
 			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
 		}
 		l.Files = append(l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
-		b.own(p, f.Owner)
+		b.chown(p, f.Owner)
 	}
 }

@@ -25,7 +25,7 @@ func parseUnit(content string) ([]directive, error) {
 			return nil, errors.New("NUL ends a line")
 		}
 		for _, r := range line {
-			if noncharacter(r) {
+			if isNoncharacter(r) {
 				return nil, errors.New("a noncharacter drops the line")
 			}
 		}

@@ -32,7 +32,7 @@ var plainRE = regexp.MustCompile(`^[A-Za-z0-9_./:=@,+-]+$`)
 
 // arg encodes an argument of a command.
 func arg(s string) (string, error) {
-	if err := carried(s, maxString); err != nil {
+	if err := checkBytes(s, maxString); err != nil {
 		return "", err
 	}
 	if plainRE.MatchString(s) {
@@ -41,9 +41,9 @@ func arg(s string) (string, error) {
 	return quote(s), nil
 }
 
-// program encodes the path of an executable.
-func program(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+// programPath encodes the path of an executable.
+func programPath(s string) (string, error) {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if strings.Contains(s, "'") {
@@ -55,9 +55,9 @@ func program(s string) (string, error) {
 	return quote(s), nil
 }
 
-// variable encodes an assignment of Environment=.
-func variable(name, value string) (string, error) {
-	if err := carried(value, maxString-len(name)-1); err != nil {
+// assignment encodes an assignment of Environment=.
+func assignment(name, value string) (string, error) {
+	if err := checkBytes(value, maxString-len(name)-1); err != nil {
 		return "", err
 	}
 	for _, r := range value {
@@ -65,16 +65,16 @@ func variable(name, value string) (string, error) {
 		case r == '\n' || r == '\t':
 		case r < ' ' || r == 0x7f:
 			return "", fmt.Errorf("holds the control character %U, which a variable cannot carry", r)
-		case noncharacter(r):
+		case isNoncharacter(r):
 			return "", fmt.Errorf("holds the noncharacter %U, which a variable cannot carry", r)
 		}
 	}
 	return quote(name + "=" + value), nil
 }
 
-// wholePath encodes a path that is the whole value of a directive.
-func wholePath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+// pathValue encodes a path that is the whole value of a directive.
+func pathValue(s string) (string, error) {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if strings.TrimSpace(s) != s {
@@ -87,7 +87,7 @@ func wholePath(s string) (string, error) {
 // escapes when it notes its open descriptors, and does not recognize when it
 // reads them back: the listener would be lost at the next daemon-reload.
 func socketPath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if len(s) > 107 {
@@ -101,7 +101,7 @@ func socketPath(s string) (string, error) {
 
 // bindPath encodes one side of a bind mount.
 func bindPath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if plainRE.MatchString(s) && !strings.Contains(s, ":") {
@@ -110,14 +110,14 @@ func bindPath(s string) (string, error) {
 	return `"` + strings.ReplaceAll(s, "%", "%%") + `"`, nil
 }
 
-// extra passes a value of a user's own directive: quoting and "%" are the
+// directiveValue passes a value of a user's own directive: quoting and "%" are the
 // user's, but it must stay one line.
-func extra(s string) (string, error) {
-	if err := carried(s, 1<<20-1024); err != nil {
+func directiveValue(s string) (string, error) {
+	if err := checkBytes(s, 1<<20-1024); err != nil {
 		return "", err
 	}
 	for _, r := range s {
-		if r < ' ' && r != '\t' || r == 0x7f || noncharacter(r) {
+		if r < ' ' && r != '\t' || r == 0x7f || isNoncharacter(r) {
 			return "", fmt.Errorf("holds the character %U, which a directive cannot carry", r)
 		}
 	}
@@ -127,8 +127,8 @@ func extra(s string) (string, error) {
 	return s, nil
 }
 
-// carried refuses what no place can carry.
-func carried(s string, limit int) error {
+// checkBytes refuses what no place can carry.
+func checkBytes(s string, limit int) error {
 	switch {
 	case !utf8.ValidString(s):
 		return errors.New("is not valid UTF-8")
@@ -140,14 +140,14 @@ func carried(s string, limit int) error {
 	return nil
 }
 
-// cleanPath refuses paths that systemd would change or that need escapes.
-func cleanPath(s string) error {
-	if err := carried(s, maxPath); err != nil {
+// checkPath refuses paths that systemd would change or that need escapes.
+func checkPath(s string) error {
+	if err := checkBytes(s, maxPath); err != nil {
 		return err
 	}
 	for _, r := range s {
 		switch {
-		case r < ' ' || r == 0x7f || noncharacter(r):
+		case r < ' ' || r == 0x7f || isNoncharacter(r):
 			return fmt.Errorf("holds the character %U, which a path in a unit cannot carry", r)
 		case r == '"' || r == '\\':
 			return fmt.Errorf("holds %q, which a path in a unit cannot carry", r)
@@ -184,7 +184,7 @@ func quote(s string) string {
 			b.WriteString(`\n`)
 		case r == '\t':
 			b.WriteString(`\t`)
-		case r < ' ' || r == 0x7f || noncharacter(r):
+		case r < ' ' || r == 0x7f || isNoncharacter(r):
 			for _, c := range []byte(string(r)) {
 				fmt.Fprintf(&b, `\x%02x`, c)
 			}
@@ -196,7 +196,7 @@ func quote(s string) string {
 	return b.String()
 }
 
-// noncharacter tells the code points that systemd does not take for text.
-func noncharacter(r rune) bool {
+// isNoncharacter tells the code points that systemd does not take for text.
+func isNoncharacter(r rune) bool {
 	return r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe
 }

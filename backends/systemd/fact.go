@@ -22,8 +22,8 @@ const (
 	packagesDir = "/var/lib/defx/packages" // one file for each package that is asked for
 )
 
-// factPart is the payload of a fact.
-type factPart struct {
+// factPayload is the payload of a fact.
+type factPayload struct {
 	Deployment  string          `json:"deployment"`
 	Environment string          `json:"environment"`
 	Kind        string          `json:"kind"`
@@ -33,13 +33,13 @@ type factPart struct {
 
 func (r *renderer) fact() payload {
 	f := r.In.Service.Fact
-	return payload{Fact: &factPart{Deployment: r.In.Deployment, Environment: r.In.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
+	return payload{Fact: &factPayload{Deployment: r.In.Deployment, Environment: r.In.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
 }
 
 var keyRE = regexp.MustCompile(`[^A-Za-z0-9_.]`)
 
-// fileName is the key as part of a file's name; a digest tells apart keys that would share one.
-func fileName(key string) string {
+// keyFileName is the key as part of a file's name; a digest tells apart keys that would share one.
+func keyFileName(key string) string {
 	s := keyRE.ReplaceAllString(key, "_")
 	if s != key {
 		s += "_" + digest.Bytes([]byte(key)).Brief()
@@ -47,7 +47,7 @@ func fileName(key string) string {
 	return s
 }
 
-func (f *factPart) build() (backends.Layout, diag.List) {
+func (f *factPayload) build() (backends.Layout, diag.List) {
 	subject := fmt.Sprintf("host/%s/%s", f.Kind, f.Key)
 	var errs diag.List
 	fail := func(format string, args ...any) {
@@ -74,11 +74,11 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 	case "sysctl":
 		var value string
 		json.Unmarshal(f.Value, &value)
-		if err := spec.Text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
+		if err := spec.CheckUTF8(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
 			fail("%q is not the value of a kernel setting", value)
 		}
 		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
-		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
+		was, proc := factsDir+"/"+keyFileName(f.Key), procPath(f.Key)
 		l.Leftovers = []string{was}
 		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
 		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
@@ -97,7 +97,7 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 		if strings.ContainsAny(want, " \t\n'\"%$\\;") {
 			fail("%q is not a package", want)
 		}
-		file(packagesDir+"/"+fileName(f.Key), want+"\n")
+		file(packagesDir+"/"+keyFileName(f.Key), want+"\n")
 		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
 		// At a boot it is there already, and there may be no network yet.
 		there := "dpkg-query -s " + f.Key + " 2>/dev/null | grep -qx \"Status: install ok installed\""

@@ -58,7 +58,7 @@ func (c *goldenCase) read(t *testing.T, a *archive) {
 	if len(a.sections) == 0 || a.sections[0].name != "service.json" {
 		t.Fatal("the first section is not service.json")
 	}
-	if err := spec.Strict([]byte(a.sections[0].data), c); err != nil {
+	if err := spec.DecodeStrict([]byte(a.sections[0].data), c); err != nil {
 		t.Fatal(err)
 	}
 }

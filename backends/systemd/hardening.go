@@ -7,11 +7,11 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// fences is the hardening that every service gets: what an ordinary server
+// hardeningDirectives is the hardening that every service gets: what an ordinary server
 // (nginx, redis, postgresql, an interpreter) never needs. Left out are those that
 // break just-in-time compilers, supervisors that look at other processes, and
 // shared repositories with set-group-id folders.
-var fences = []struct{ directive, value string }{
+var hardeningDirectives = []struct{ directive, value string }{
 	{"InaccessiblePaths", "-" + backends.SecretsPath}, // credentials arrive by another way
 	{"LockPersonality", "yes"},
 	{"NoNewPrivileges", "yes"},
@@ -38,7 +38,7 @@ type hardening struct {
 	Set map[string]values `json:"set,omitempty"`
 }
 
-func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
+func (r *renderer) readHardening(where []string, raw json.RawMessage) *hardening {
 	var on bool
 	if json.Unmarshal(raw, &on) == nil {
 		if on {
@@ -54,7 +54,7 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 	h := &hardening{Set: map[string]values{}}
 	for k, v := range fields {
 		if s := string(v); s == "false" || s == "null" {
-			if r.directive(append(slices.Clone(where), k), k) {
+			if r.allowDirective(append(slices.Clone(where), k), k) {
 				h.Set[k] = values{}
 			}
 			delete(fields, k)
@@ -65,21 +65,21 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 		r.Fail(where, "%v", err)
 		return nil
 	}
-	for k, v := range r.directives(where, rest) {
+	for k, v := range r.readDirectives(where, rest) {
 		h.Set[k] = v
 	}
 	return h
 }
 
-func (b *builder) hardening(u *unitText) {
+func (b *builder) writeHardening(u *unitText) {
 	h := b.Run.Options.Hardening
 	if h == nil {
 		h = &hardening{}
 	}
-	for _, f := range fences {
+	for _, f := range hardeningDirectives {
 		if _, set := h.Set[f.directive]; !h.Off && !set {
 			u.set(f.directive, f.value)
 		}
 	}
-	b.extras(u, "hardening", h.Set)
+	b.writeDirectives(u, "hardening", h.Set)
 }

@@ -19,18 +19,18 @@ type names struct {
 // namesOf derives the names: of a service see spec.Base, of a fact
 // defx-ENV-DEPLOYMENT-host-KIND-KEY.
 func namesOf(environment, deployment string, a graph.Address, version string) names {
-	home := spec.Home(environment, deployment)
+	home := spec.NamePrefix(environment, deployment)
 	n := names{target: home + ".target", slice: home + ".slice", version: version}
 	if a.Lib == graph.HostLib {
-		n.base = spec.Shorten(home + "-host-" + a.Name + "-" + fileName(a.Member))
+		n.base = spec.Shorten(home + "-host-" + a.Name + "-" + keyFileName(a.Member))
 		return n
 	}
 	if a.Member != "" {
 		group := a
 		group.Member = ""
-		n.slice = spec.Base(home, group) + ".slice"
+		n.slice = spec.BaseName(home, group) + ".slice"
 	}
-	n.base = spec.Base(home, a)
+	n.base = spec.BaseName(home, a)
 	return n
 }
 

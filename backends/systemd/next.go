@@ -35,7 +35,7 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 		if _, fixed := spec.EveryCalendar(d); !fixed {
 			return nil
 		}
-		sets, seconds = everySets(d)
+		sets, seconds = everyFields(d)
 	}
 	var out []time.Time
 	if seconds > 0 {
@@ -68,9 +68,9 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 	return out[:min(n, len(out))]
 }
 
-// everySets is a period that divides a minute, an hour, a day or a week evenly,
+// everyFields is a period that divides a minute, an hour, a day or a week evenly,
 // as fields of cron, or as seconds.
-func everySets(d time.Duration) (sets [5][]int, seconds int) {
+func everyFields(d time.Duration) (sets [5][]int, seconds int) {
 	if d < time.Minute {
 		return sets, int(d / time.Second)
 	}

@@ -47,8 +47,8 @@ func (v *values) UnmarshalJSON(raw []byte) error {
 
 var directiveRE = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
 
-// owned are the directives that fields of the service write, with the field.
-var owned = map[string]string{
+// managedDirectives are the directives that fields of the service write, with the field.
+var managedDirectives = map[string]string{
 	"BusName": "", "CacheDirectory": "dirs.cache", "CPUQuota": "limits.cpu", "Description": "",
 	"DynamicUser": "user", "Environment": "env", "EnvironmentFile": "env", "ExecCondition": "initializer", "ExecReload": "reload",
 	"ExecStart": "command", "ExecStartPost": "initializer", "ExecStartPre": "initializer", "ExecStop": "stop.command",
@@ -60,8 +60,8 @@ var owned = map[string]string{
 	"Type": "ready.notify", "UnsetEnvironment": "env", "User": "user",
 }
 
-// options decodes the namespace strictly.
-func (r *renderer) options(out *options) {
+// readOptions decodes the namespace strictly.
+func (r *renderer) readOptions(out *options) {
 	raw := r.In.Service.Options
 	if len(raw) == 0 || string(raw) == "null" {
 		return
@@ -83,16 +83,16 @@ func (r *renderer) options(out *options) {
 			r.Fail(where, "%q is not known here", k).WithHint("%s", hint)
 		case string(v) == "null":
 		case k == "hardening":
-			out.Hardening = r.hardening(where, v)
+			out.Hardening = r.readHardening(where, v)
 		case k == "unit":
-			out.Unit = r.directives(where, v)
+			out.Unit = r.readDirectives(where, v)
 		case k == "service":
-			out.Service = r.directives(where, v)
+			out.Service = r.readDirectives(where, v)
 		}
 	}
 }
 
-func (r *renderer) directives(where []string, raw json.RawMessage) map[string]values {
+func (r *renderer) readDirectives(where []string, raw json.RawMessage) map[string]values {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		r.Fail(where, "is not an object of directives").WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
@@ -101,7 +101,7 @@ func (r *renderer) directives(where []string, raw json.RawMessage) map[string]va
 	out := map[string]values{}
 	for _, k := range spec.Keys(fields) {
 		at := append(slices.Clone(where), k)
-		if string(fields[k]) == "null" || !r.directive(at, k) {
+		if string(fields[k]) == "null" || !r.allowDirective(at, k) {
 			continue
 		}
 		var v values
@@ -110,7 +110,7 @@ func (r *renderer) directives(where []string, raw json.RawMessage) map[string]va
 			continue
 		}
 		for _, s := range v {
-			if _, err := extra(s); err != nil {
+			if _, err := directiveValue(s); err != nil {
 				r.Fail(at, "%s %v", k, err)
 			}
 		}
@@ -119,9 +119,9 @@ func (r *renderer) directives(where []string, raw json.RawMessage) map[string]va
 	return out
 }
 
-// directive tells whether a user may write a directive.
-func (r *renderer) directive(at []string, name string) bool {
-	field, is := owned[name]
+// allowDirective tells whether a user may write a directive.
+func (r *renderer) allowDirective(at []string, name string) bool {
+	field, is := managedDirectives[name]
 	switch {
 	case !directiveRE.MatchString(name):
 		r.Fail(at, "%q is not the name of a directive", name)
@@ -135,8 +135,8 @@ func (r *renderer) directive(at []string, name string) bool {
 	return false
 }
 
-// extras writes a user's directives after those of defx, so that they win.
-func (b *builder) extras(u *unitText, _ string, m map[string]values) {
+// writeDirectives writes a user's directives after those of defx, so that they win.
+func (b *builder) writeDirectives(u *unitText, _ string, m map[string]values) {
 	for _, k := range spec.Keys(m) {
 		for _, v := range m[k] {
 			u.set(k, v)

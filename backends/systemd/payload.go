@@ -10,7 +10,7 @@ import (
 // encoded, so that a ref can stand anywhere in a text. Artifacts are paths in
 // the store already; their digest is in the path.
 type payload struct {
-	Fact   *factPart
+	Fact   *factPayload
 	Run    runPart
 	Reload *reloadPart
 	Meta   metaPart

@@ -20,8 +20,8 @@ func (b *builder) readiness() *backends.Ready {
 		return nil
 	}
 	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+		Interval: b.Duration(spec.At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Duration(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
 	if r.Port != "" {
 		out.Port = b.Meta.Ports[r.Port].Port
 	}
@@ -31,15 +31,15 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
-// lookUnit writes the unit of a command that exits 0 when all is well, or done.
+// probeUnit writes the unit of a command that exits 0 when all is well, or done.
 // It sees what the service sees, and is started as often as asked.
-func (b *builder) lookUnit(name, what, field string, command []token.Text, mounts []string) []byte {
+func (b *builder) probeUnit(name, what, field string, command []token.Text, mounts []string) []byte {
 	timeout := "30s"
 	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
 		timeout = r.Timeout
 	}
 	var u unitText
-	b.head(&u, what)
+	b.writeUnitSection(&u, what)
 	u.section("Service")
 	u.set("Type", "oneshot")
 	if field == "retire" {
@@ -48,13 +48,13 @@ func (b *builder) lookUnit(name, what, field string, command []token.Text, mount
 		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
 	}
 	u.set("ExecStart", b.exec(field, command))
-	b.body(&u, name, mounts)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	b.writeServiceSection(&u, name, mounts)
+	b.writeDirectives(&u, "service", b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-// leaves are the marks of scripts that succeeded, of this version and of all others.
-func (b *builder) leaves() []string {
+// leftovers are the marks of scripts that succeeded, of this version and of all others.
+func (b *builder) leftovers() []string {
 	return []string{b.initDone(), doneDir + "/" + b.base + ".migrate-????????????"}
 }

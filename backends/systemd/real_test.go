@@ -58,7 +58,7 @@ func TestRealBytes(t *testing.T) {
 		}
 		for j := range 200 {
 			name, value := fmt.Sprintf("V%d", j), randomString(r, func(c rune) bool {
-				_, err := variable("X", string(c))
+				_, err := assignment("X", string(c))
 				return err != nil
 			})
 			spec.Env[name] = token.Lit(value)

@@ -26,7 +26,7 @@ func (r *renderer) payload() payload {
 	if h := r.In.Service.Host; h != nil && s.User != "" {
 		_, p.Run.Declared = h.Users[s.User]
 	}
-	r.options(&p.Run.Options)
+	r.readOptions(&p.Run.Options)
 	if s.Image != "" {
 		r.Fail(spec.At("image"), "systemd runs no images").WithHint("use package and command, or backend: 'docker'")
 		return p
@@ -35,7 +35,7 @@ func (r *renderer) payload() payload {
 		r.Fail(spec.At(), "has no command").WithHint("command: ['bin/server', '--flag']")
 		return p
 	}
-	if r.PackageOf(s); r.Package.Folder { // it runs there: its files refer to each other from there
+	if r.PackageOf(s); r.Package.IsFolder { // it runs there: its files refer to each other from there
 		p.Run.Package = r.Package.Path
 	}
 	p.Run.Command = slices.Concat(r.Command(spec.At("command"), s.Command), r.Texts(spec.At("args"), s.Args))
@@ -77,9 +77,9 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = r.Command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = bound(files, hostFiles), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = restartKeys(files, hostFiles), &reloadPart{Files: files, HostFiles: hostFiles}
 	}
-	r.local(&p.Meta)
+	r.orderAfterLocal(&p.Meta)
 	return p
 }
 
@@ -109,8 +109,8 @@ func (r *renderer) graceful(s graph.Spec) string {
 	return "sockets"
 }
 
-// bound lists what of reloadable files needs a new process: mounts, and owners, which are given at start.
-func bound(files, hostFiles map[string]spec.File) []string {
+// restartKeys lists what of reloadable files needs a new process: mounts, and owners, which are given at start.
+func restartKeys(files, hostFiles map[string]spec.File) []string {
 	out := spec.Keys(files)
 	for _, m := range []map[string]spec.File{files, hostFiles} {
 		for _, p := range spec.Keys(m) {
@@ -122,10 +122,10 @@ func bound(files, hostFiles map[string]spec.File) []string {
 	return out
 }
 
-// local orders the service after those on its machine. It wants the ones that
+// orderAfterLocal orders the service after those on its machine. It wants the ones that
 // it requires, but never binds itself to them: a restarted database must not
 // restart its users.
-func (r *renderer) local(m *metaPart) {
+func (r *renderer) orderAfterLocal(m *metaPart) {
 	for _, a := range r.In.Local {
 		if a == r.In.Service.Address {
 			continue

@@ -14,7 +14,7 @@ import (
 const version = "0123456789ab"
 
 var (
-	lit, secretTok      = backendtest.Words, backendtest.Secret
+	lit, secretTok      = backendtest.Literals, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )

@@ -42,8 +42,8 @@ func (b *builder) timerUnit() []byte {
 			u.set("OnCalendar", t+" "+zone)
 		} else {
 			calendar = false
-			u.set("OnActiveSec", span(every))
-			u.set("OnUnitActiveSec", span(every))
+			u.set("OnActiveSec", timeSpan(every))
+			u.set("OnUnitActiveSec", timeSpan(every))
 		}
 	}
 	u.set("AccuracySec", "1s")
@@ -58,6 +58,6 @@ func (b *builder) timerUnit() []byte {
 		b.Fail(spec.At("schedule", "missed"), "a run every %s cannot be made up for: it has no fixed times", s.Every).
 			WithHint("use cron, or a duration that divides an hour or a day evenly")
 	}
-	b.foot(&u)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// service writes the unit of a version.
-func (b *builder) service(mounts []string) []byte {
+// serviceUnit writes the unit of a version.
+func (b *builder) serviceUnit(mounts []string) []byte {
 	var u unitText
-	b.head(&u, "")
+	b.writeUnitSection(&u, "")
 	if b.Run.Initializer {
 		u.set("Requires", b.init())
 		u.set("After", b.init())
@@ -22,7 +22,7 @@ func (b *builder) service(mounts []string) []byte {
 		u.set("Requires", b.migrate())
 		u.set("After", b.migrate())
 	}
-	b.extras(&u, "unit", b.Run.Options.Unit)
+	b.writeDirectives(&u, "unit", b.Run.Options.Unit)
 
 	u.section("Service")
 	switch {
@@ -38,39 +38,39 @@ func (b *builder) service(mounts []string) []byte {
 		u.set("Type", "exec")
 	}
 	u.set("ExecStart", b.exec("command", b.Run.Command))
-	b.reload(&u)
-	b.stop(&u)
-	b.restart(&u)
+	b.writeReload(&u)
+	b.writeStop(&u)
+	b.writeRestart(&u)
 	if len(b.Run.Sockets) > 0 {
 		u.set("Sockets", b.socket())
 	}
-	b.body(&u, b.unit(), mounts)
-	b.limits(&u)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	b.writeServiceSection(&u, b.unit(), mounts)
+	b.writeLimits(&u)
+	b.writeDirectives(&u, "service", b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-type onceKind struct {
-	field, what string
-	command     func(*builder) []token.Text
-	unit, done  func(names) string
+type onceScript struct {
+	field, title string
+	command      func(*builder) []token.Text
+	unit, done   func(names) string
 }
 
 var (
-	onceInit = onceKind{"initializer", "initializer",
+	onceInit = onceScript{"initializer", "initializer",
 		func(b *builder) []token.Text { return b.Meta.Initializer }, names.init, names.initDone}
-	onceMigrate = onceKind{"migrate", "migration",
+	onceMigrate = onceScript{"migrate", "migration",
 		func(b *builder) []token.Text { return b.Run.Migrate }, names.migrate, names.migrateDone}
 )
 
-// once writes the unit of a script that runs until it succeeded once. A file
+// onceUnit writes the unit of a script that runs until it succeeded once. A file
 // remembers that, so it holds over reboots and without an agent; the unit does
 // not stay active, so the scripts of old versions leave nothing behind. The
 // script sees what the service sees.
-func (b *builder) once(k onceKind, mounts []string) []byte {
+func (b *builder) onceUnit(k onceScript, mounts []string) []byte {
 	var u unitText
-	b.head(&u, k.what+" of ")
+	b.writeUnitSection(&u, k.title+" of ")
 	if k.field == "migrate" && b.Run.Initializer {
 		u.set("Requires", b.init())
 		u.set("After", b.init())
@@ -81,14 +81,14 @@ func (b *builder) once(k onceKind, mounts []string) []byte {
 	u.set("ExecStart", b.exec(k.field, k.command(b)))
 	u.set("ExecStartPost", "+mkdir -p "+doneDir)
 	u.set("ExecStartPost", "+touch "+k.done(b.names))
-	b.body(&u, k.unit(b.names), mounts)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	b.writeServiceSection(&u, k.unit(b.names), mounts)
+	b.writeDirectives(&u, "service", b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-// head writes what the service and its scripts share of [Unit].
-func (b *builder) head(u *unitText, prefix string) {
+// writeUnitSection writes what the service and its scripts share of [Unit].
+func (b *builder) writeUnitSection(u *unitText, prefix string) {
 	u.section("Unit")
 	u.set("Description", "defx "+prefix+b.Run.Environment+"/"+b.Run.Deployment+" "+b.Subject)
 	u.set("PartOf", b.target)
@@ -116,16 +116,16 @@ func (b *builder) head(u *unitText, prefix string) {
 	}
 }
 
-func (b *builder) foot(u *unitText) {
+func (b *builder) writeAddressSection(u *unitText) {
 	u.section("X-Defx")
 	u.set("Address", b.Subject)
 }
 
-// body writes what the service and its scripts share of [Service]: who they
+// writeServiceSection writes what the service and its scripts share of [Service]: who they
 // are, what they see and what they may do. self is the unit's name.
-func (b *builder) body(u *unitText, self string, mounts []string) {
-	for _, f := range b.owned {
-		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(spec.At("files"))(arg(f.path)))
+func (b *builder) writeServiceSection(u *unitText, self string, mounts []string) {
+	for _, f := range b.chowns {
+		u.set("ExecStartPre", "+chown "+f.owner+": "+b.checked(spec.At("files"))(arg(f.path)))
 	}
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
@@ -138,30 +138,30 @@ func (b *builder) body(u *unitText, self string, mounts []string) {
 		u.set("User", b.Run.User)
 	}
 	if b.Run.Package != "" {
-		u.set("WorkingDirectory", b.take(spec.At("package"))(wholePath(b.Run.Package)))
+		u.set("WorkingDirectory", b.checked(spec.At("package"))(pathValue(b.Run.Package)))
 	}
 	for _, k := range spec.Keys(b.Run.Env) {
 		where := spec.At("env", k)
-		u.set("Environment", b.take(where)(variable(k, b.Bind(where, b.Run.Env[k]))))
+		u.set("Environment", b.checked(where)(assignment(k, b.Bind(where, b.Run.Env[k]))))
 	}
 	for _, k := range spec.Keys(b.Run.Secrets) {
 		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
-		u.set("LoadCredential", k+":"+b.take(spec.At("secrets", k))(wholePath(file)))
+		u.set("LoadCredential", k+":"+b.checked(spec.At("secrets", k))(pathValue(file)))
 		// Not "%d": that is expanded while the unit is read, and if it is read by way of its
 		// alias, with the alias's name, where there are no credentials.
-		u.set("Environment", b.take(spec.At("secrets", k))(variable(k+"_FILE", "/run/credentials/"+self+"/"+k)))
+		u.set("Environment", b.checked(spec.At("secrets", k))(assignment(k+"_FILE", "/run/credentials/"+self+"/"+k)))
 	}
 	for _, m := range mounts {
 		u.set("BindReadOnlyPaths", m)
 	}
-	b.dirs(u)
+	b.writeDirs(u)
 	if b.Run.LowPort {
 		u.set("AmbientCapabilities", "CAP_NET_BIND_SERVICE")
 	}
-	b.hardening(u)
+	b.writeHardening(u)
 }
 
-func (b *builder) dirs(u *unitText) {
+func (b *builder) writeDirs(u *unitText) {
 	for _, d := range []struct{ field, directive, name string }{
 		{"state", "StateDirectory", b.Run.Dirs.State},
 		{"cache", "CacheDirectory", b.Run.Dirs.Cache},
@@ -187,7 +187,7 @@ func (b *builder) dirs(u *unitText) {
 	}
 }
 
-func (b *builder) reload(u *unitText) {
+func (b *builder) writeReload(u *unitText) {
 	r := b.Meta.Reload
 	switch {
 	case r == nil:
@@ -204,7 +204,7 @@ func (b *builder) reload(u *unitText) {
 	}
 }
 
-func (b *builder) stop(u *unitText) {
+func (b *builder) writeStop(u *unitText) {
 	s := b.Run.Stop
 	if s == nil {
 		return
@@ -220,8 +220,8 @@ func (b *builder) stop(u *unitText) {
 	}
 }
 
-// restart writes the policy. A job that failed waits for its next time.
-func (b *builder) restart(u *unitText) {
+// writeRestart writes the policy. A job that failed waits for its next time.
+func (b *builder) writeRestart(u *unitText) {
 	switch r := b.Run.Restart; {
 	case b.Run.Scheduled && r == "always":
 		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
@@ -244,5 +244,5 @@ func (b *builder) duration(where []string, s string) string {
 	if err != nil || d < time.Microsecond {
 		b.Fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 	}
-	return span(d)
+	return timeSpan(d)
 }

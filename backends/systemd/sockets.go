@@ -20,7 +20,7 @@ func (b *builder) socketUnit() []byte {
 		where := spec.At("sockets", l.Name)
 		switch {
 		case l.Path != "":
-			u.set("ListenStream", b.take(where)(socketPath(l.Path)))
+			u.set("ListenStream", b.checked(where)(socketPath(l.Path)))
 		case l.Protocol == "udp":
 			u.set("ListenDatagram", strconv.Itoa(l.Port))
 		default:
@@ -44,6 +44,6 @@ func (b *builder) socketUnit() []byte {
 		u.set("FileDescriptorName", b.Run.Sockets[0].Name)
 	}
 	u.set("Service", b.unit())
-	b.foot(&u)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }

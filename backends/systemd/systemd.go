@@ -45,7 +45,7 @@ func (backend) Name() string { return "systemd" }
 // Encoding rises when equal payloads would give other unit files.
 func (backend) Encoding() int { return 1 }
 
-var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render makes the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
@@ -56,12 +56,12 @@ func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	} else {
 		p = r.payload()
 	}
-	return kind.Render(&r.Reader, p)
+	return codec.Render(&r.Reader, p)
 }
 
 // Realize makes the files of a payload once the values of its refs are known.
 func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
-	return kind.Realize(p, version, value)
+	return codec.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) {
@@ -75,7 +75,7 @@ func (p payload) encode() (plan.Payload, error) {
 func decodePayload(pl plan.Payload) (payload, error) {
 	var p payload
 	var fact struct {
-		Fact *factPart `json:"fact"`
+		Fact *factPayload `json:"fact"`
 	}
 	if err := json.Unmarshal(pl.Run, &fact); err == nil && fact.Fact != nil {
 		p.Fact = fact.Fact

@@ -29,11 +29,11 @@ type builder struct {
 	payload
 	names
 	spec.Binder
-	owned []ownedFile // given to users before the service starts
+	chowns []ownedFile // given to users before the service starts
 }
 
-// take notes the error of an encoder, with the field's name before it.
-func (b *builder) take(at []string) func(string, error) string {
+// checked notes the error of an encoder, with the field's name before it.
+func (b *builder) checked(at []string) func(string, error) string {
 	return func(s string, err error) string {
 		if err != nil {
 			b.Fail(at, "%s %v", spec.Field(at), err)
@@ -57,9 +57,9 @@ func (b *builder) exec(field string, command []token.Text) string {
 		}
 		s := b.Bind(path, t)
 		if i == 0 {
-			words = append(words, ":"+b.take(path)(program(s)))
+			words = append(words, ":"+b.checked(path)(programPath(s)))
 		} else {
-			words = append(words, b.take(path)(arg(s)))
+			words = append(words, b.checked(path)(arg(s)))
 		}
 	}
 	return strings.Join(words, " ")

@@ -15,8 +15,8 @@ var (
 	dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
 )
 
-// span writes a duration in the largest unit that loses nothing.
-func span(d time.Duration) string {
+// timeSpan writes a duration in the largest unit that loses nothing.
+func timeSpan(d time.Duration) string {
 	for _, u := range []struct {
 		unit time.Duration
 		name string
@@ -28,14 +28,14 @@ func span(d time.Duration) string {
 	return strconv.FormatInt(d.Microseconds(), 10) + "us"
 }
 
-// limits writes the bounds of resources.
-func (b *builder) limits(u *unitText) {
+// writeLimits writes the bounds of resources.
+func (b *builder) writeLimits(u *unitText) {
 	l := b.Run.Limits
 	if l == nil {
 		return
 	}
 	if l.CPU != "" {
-		milli := b.Milli(spec.At("limits", "cpu"), l.CPU)
+		milli := b.MilliCores(spec.At("limits", "cpu"), l.CPU)
 		percent := strconv.Itoa(milli / 10)
 		if milli%10 != 0 {
 			percent += "." + strconv.Itoa(milli%10)
