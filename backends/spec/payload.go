@@ -10,19 +10,18 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Values gives the value of a ref, and whether it is known.
+// Values returns the value of a ref, and whether it is known.
 type Values = func(token.Token) (string, bool)
 
-// A Kind is how one backend keeps what a unit is before its refs are bound, P.
+// A Codec converts between a backend's own form of a payload, P, and plan.Payload.
 type Codec[P any] struct {
 	Build  func(p P, version string, value Values) (backends.Layout, diag.List)
 	Encode func(P) (plan.Payload, error)
 	Decode func(plan.Payload) (P, error)
 }
 
-// Render encodes what a reader made. It also builds its files, with a stand-in
-// for every ref, so that what cannot be carried is refused here, where the field
-// is known.
+// Render encodes what the reader made. It also builds the layout with a placeholder for every ref,
+// so that values that cannot be represented are refused now, while their field is known.
 func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 	if len(r.Errs) == 0 {
 		_, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
@@ -41,7 +40,7 @@ func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 	return out, nil
 }
 
-// Realize makes the files of a payload once the values of its refs are known.
+// Realize builds the layout of a payload once the values of its refs are known.
 func (k Codec[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
 	p, err := k.Decode(pl)
 	if err != nil {
@@ -57,7 +56,7 @@ func (k Codec[P]) Realize(pl plan.Payload, version string, value Values) (backen
 	return l, nil
 }
 
-// Encode writes the parts of a payload; reload nil means that it has none.
+// Encode encodes the parts of a payload. reload is nil if there is no such part.
 func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
 	var out plan.Payload
 	var err error
@@ -73,7 +72,7 @@ func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
 	return out, err
 }
 
-// Decode reads the parts of a backend's payload, and refuses what it does not know.
+// Decode decodes the parts of a backend's payload and refuses unknown fields.
 func Decode[R, M, L any](backend string, p plan.Payload, run *R, meta *M, reload **L) error {
 	if err := DecodeStrict(p.Run, run); err != nil {
 		return fmt.Errorf("the run part of a %s payload: %w", backend, err)

@@ -7,19 +7,19 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// hardeningDirectives is the hardening that every service gets: what an ordinary server
-// (nginx, redis, postgresql, an interpreter) never needs. Left out are those that
-// break just-in-time compilers, supervisors that look at other processes, and
-// shared repositories with set-group-id folders.
+// hardeningDirectives are written to every service: restrictions that ordinary servers (nginx,
+// redis, postgresql, an interpreter) do not notice. Left out are those that break just-in-time
+// compilers, supervisors that look at other processes, and shared repositories with set-group-id
+// folders.
 var hardeningDirectives = []struct{ directive, value string }{
-	{"InaccessiblePaths", "-" + backends.SecretsPath}, // credentials arrive by another way
+	{"InaccessiblePaths", "-" + backends.SecretsPath}, // services get their secrets as credentials instead
 	{"LockPersonality", "yes"},
 	{"NoNewPrivileges", "yes"},
 	{"PrivateDevices", "yes"},
 	{"PrivateTmp", "yes"},
 	{"ProtectClock", "yes"},
 	{"ProtectControlGroups", "yes"},
-	{"ProtectHome", "tmpfs"}, // empty, but a file can be shown below it
+	{"ProtectHome", "tmpfs"}, // empty, but files can be mounted below it
 	{"ProtectHostname", "yes"},
 	{"ProtectKernelLogs", "yes"},
 	{"ProtectKernelModules", "yes"},
@@ -31,13 +31,14 @@ var hardeningDirectives = []struct{ directive, value string }{
 	{"SystemCallArchitectures", "native"},
 }
 
-// hardening is a user's word on the fences: all off, or single ones set (some
-// values) or lifted (none).
+// hardening is the user's change to hardeningDirectives: all off, or single directives set (with
+// values) or removed (without values).
 type hardening struct {
 	Off bool              `json:"off,omitempty"`
 	Set map[string]values `json:"set,omitempty"`
 }
 
+// readHardening reads the option hardening.
 func (r *renderer) readHardening(where []string, raw json.RawMessage) *hardening {
 	var on bool
 	if json.Unmarshal(raw, &on) == nil {
@@ -48,7 +49,7 @@ func (r *renderer) readHardening(where []string, raw json.RawMessage) *hardening
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
-		r.Fail(where, "is neither false nor an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
+		r.Fail(where, "hardening must be false or an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
 		return nil
 	}
 	h := &hardening{Set: map[string]values{}}
@@ -71,6 +72,7 @@ func (r *renderer) readHardening(where []string, raw json.RawMessage) *hardening
 	return h
 }
 
+// writeHardening writes the hardening of a service.
 func (b *builder) writeHardening(u *unitText) {
 	h := b.Run.Options.Hardening
 	if h == nil {
@@ -81,5 +83,5 @@ func (b *builder) writeHardening(u *unitText) {
 			u.set(f.directive, f.value)
 		}
 	}
-	b.writeDirectives(u, "hardening", h.Set)
+	b.writeDirectives(u, h.Set)
 }

@@ -8,9 +8,8 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// Next gives the first n times after a moment at which a schedule comes due,
-// jitter apart. A period without fixed times begins when its timer starts, so
-// nobody can tell: then there are none.
+// Next returns the first n times after a moment at which a schedule is due, without jitter. It
+// returns nil for a period that has no fixed times: such a period begins when its timer starts.
 func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 	zone := time.UTC
 	if s.Timezone != "" {
@@ -57,9 +56,9 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 			for _, m := range sets[0] {
 				at := time.Date(date.Year(), date.Month(), date.Day(), h, m, 0, 0, zone)
 				if first := at.Add(-time.Hour); first.Hour() == h && first.Minute() == m {
-					at = first // where they go back it is there twice
+					at = first // clocks go back: the time occurs twice, the first counts
 				}
-				if at.After(after) && at.Hour() == h && at.Minute() == m { // where clocks go forward an hour is not there
+				if at.After(after) && at.Hour() == h && at.Minute() == m { // times that clocks going forward skip do not occur
 					out = append(out, at)
 				}
 			}
@@ -68,8 +67,8 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 	return out[:min(n, len(out))]
 }
 
-// everyFields is a period that divides a minute, an hour, a day or a week evenly,
-// as fields of cron, or as seconds.
+// everyFields returns a period that divides a minute, an hour, a day or a week evenly as the fields
+// of a cron line, or as seconds if it is shorter than a minute.
 func everyFields(d time.Duration) (sets [5][]int, seconds int) {
 	if d < time.Minute {
 		return sets, int(d / time.Second)

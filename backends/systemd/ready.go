@@ -12,8 +12,8 @@ func (n names) ready() string   { return n.base + ":ready.service" }
 func (n names) healthy() string { return n.base + ":healthy.service" }
 func (n names) retire() string  { return n.base + ":retire.service" }
 
-// readiness tells how to see that a version is ready. What it takes is in the
-// part of the payload that no restart is needed for.
+// readiness returns the readiness check of the version. It depends only on the part of the payload
+// that can change without a restart.
 func (b *builder) readiness() *backends.Ready {
 	r := b.Meta.Ready
 	if r == nil || b.Run.Scheduled {
@@ -31,30 +31,31 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
-// probeUnit writes the unit of a command that exits 0 when all is well, or done.
-// It sees what the service sees, and is started as often as asked.
-func (b *builder) probeUnit(name, what, field string, command []token.Text, mounts []string) []byte {
+// probeUnit returns the unit of a command that exits 0 on success. It runs in the environment of
+// the service and can be started any number of times.
+func (b *builder) probeUnit(name, title, field string, command []token.Text, mounts []string) []byte {
 	timeout := "30s"
 	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
 		timeout = r.Timeout
 	}
 	var u unitText
-	b.writeUnitSection(&u, what)
+	b.writeUnitSection(&u, title)
 	u.section("Service")
 	u.set("Type", "oneshot")
 	if field == "retire" {
-		u.set("TimeoutStartSec", "infinity") // whoever deletes it has patience of his own
+		u.set("TimeoutStartSec", "infinity") // the deletion has its own timeout
 	} else {
 		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
 	}
 	u.set("ExecStart", b.exec(field, command))
 	b.writeServiceSection(&u, name, mounts)
-	b.writeDirectives(&u, "service", b.Run.Options.Service)
+	b.writeDirectives(&u, b.Run.Options.Service)
 	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-// leftovers are the marks of scripts that succeeded, of this version and of all others.
+// leftovers returns patterns of the files that record which scripts succeeded, of this version and
+// of all others.
 func (b *builder) leftovers() []string {
 	return []string{b.initDone(), doneDir + "/" + b.base + ".migrate-????????????"}
 }

@@ -8,14 +8,11 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 )
 
-// This file turns values that have a meaning (durations, sizes, signals) into
-// systemd's way of writing them.
+// This file converts durations and resource limits to systemd's notation.
 
-var (
-	dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
-)
+var dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
 
-// timeSpan writes a duration in the largest unit that loses nothing.
+// timeSpan writes a duration in the largest unit that is exact.
 func timeSpan(d time.Duration) string {
 	for _, u := range []struct {
 		unit time.Duration
@@ -28,7 +25,7 @@ func timeSpan(d time.Duration) string {
 	return strconv.FormatInt(d.Microseconds(), 10) + "us"
 }
 
-// writeLimits writes the bounds of resources.
+// writeLimits writes the resource limits.
 func (b *builder) writeLimits(u *unitText) {
 	l := b.Run.Limits
 	if l == nil {
@@ -46,7 +43,7 @@ func (b *builder) writeLimits(u *unitText) {
 		u.set("MemoryMax", strconv.FormatUint(b.Bytes(spec.At("limits", "memory"), l.Memory), 10))
 	}
 	if l.Tasks < 0 || l.OpenFiles < 0 {
-		b.Fail(spec.At("limits"), "a limit is less than zero")
+		b.Fail(spec.At("limits"), "tasks and openFiles must not be negative")
 	}
 	if l.Tasks > 0 {
 		u.set("TasksMax", strconv.Itoa(l.Tasks))
