@@ -421,7 +421,7 @@ func (b *builder) passwd(c *Container, content map[string]spec.File) {
 		groups += fmt.Sprintf("%s:x:%d:\n", name, uid)
 	}
 	for p, text := range map[string]string{"/etc/passwd": users, "/etc/group": groups} {
-		if _, requested := content[p]; requested {
+		if _, exists := content[p]; exists {
 			continue
 		}
 		o := backends.NewObject([]byte(text), 0o444)

@@ -12,28 +12,28 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// node is a resource on its way into a module.
+// node is a resource while its module is built.
 type node struct {
 	resource  *graph.Resource
 	typ       resourceType
 	schema    *resourceSchema
-	name      string // in Terraform: lib_name
+	name      string // name in Terraform: lib_name
 	module    string
 	region    string
-	source    string // of its provider: hashicorp/aws
+	source    string // source address of the provider: hashicorp/aws
 	body      map[string]any
-	positions map[string][]string // the provider's attribute → where the user wrote it
+	positions map[string][]string // the provider's argument → its path in the user's value
 	refs      []ref
 	lifecycle
 }
 
-// lifecycle are the fields that every resource has.
+// lifecycle holds the fields that every resource has.
 type lifecycle struct {
 	protect, orphanOnDelete, createFirst bool
 	ignore                               []string
 }
 
-// ref is what one resource reads of another.
+// ref is a reference from one resource to an output of another.
 type ref struct {
 	target *node
 	attr   string
@@ -42,12 +42,12 @@ type ref struct {
 
 func (m *node) address() string { return m.resource.Address.String() }
 
-// id is the name that Terraform knows it by.
+// id returns the address of the resource in Terraform.
 func (m *node) id() string { return m.typ.tfType + "." + m.name }
 
 func (m *node) at(more ...string) []string { return append(slices.Clone(m.resource.Path), more...) }
 
-// checker makes bodies of the fields of resources and collects what is wrong with them.
+// checker builds the bodies of resources and collects the errors.
 type checker struct {
 	g     *graph.Graph
 	nodes map[string]*node
@@ -60,20 +60,20 @@ func (c *checker) errorf(m *node, path []string, format string, args ...any) *di
 	return e
 }
 
-// suggest words a hint: what was probably meant, or what there is.
-func suggest(word string, known []string) string {
-	if hint := diag.Suggest(word, known); hint != "" {
+// suggest returns a hint for an unknown word: the most similar known one, or a list.
+func suggest(given string, known []string) string {
+	if hint := diag.Suggest(given, known); hint != "" {
 		return hint
 	}
 	known = slices.Clone(known)
 	slices.Sort(known)
 	if len(known) > 12 {
-		return "there is " + strings.Join(known[:12], ", ") + fmt.Sprintf(" and %d more", len(known)-12)
+		return "one of " + strings.Join(known[:12], ", ") + fmt.Sprintf(" and %d more", len(known)-12)
 	}
-	return "there is " + strings.Join(known, ", ")
+	return "one of " + strings.Join(known, ", ")
 }
 
-// commonFields reads the fields that are ours, and gives the rest.
+// commonFields reads the fields that every resource has and returns the others.
 func (c *checker) commonFields(m *node) map[string]any {
 	rest := map[string]any{}
 	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
@@ -82,24 +82,24 @@ func (c *checker) commonFields(m *node) map[string]any {
 		case "module", "region":
 			s, ok := literal(v)
 			if !ok || s == "" {
-				c.errorf(m, p, "a plain text is needed").WithHint("%s: 'name'", k)
+				c.errorf(m, p, "%s must be a string without references", k).WithHint("%s: 'name'", k)
 				continue
 			}
 			if k == "region" {
 				m.region = s
 				if !regionRE.MatchString(s) {
-					c.errorf(m, p, "%q is not a region", s).WithHint("as 'eu-central-1'")
+					c.errorf(m, p, "%q is not a region", s).WithHint("for example 'eu-central-1'")
 				}
 				continue
 			}
 			m.module = s
 			if !graph.ValidName(s) {
-				c.errorf(m, p, "%q is not a name", s).WithHint("a-z, 0-9 and -, as names of services")
+				c.errorf(m, p, "%q is not a valid module name", s).WithHint("a-z, 0-9 and -")
 			}
 		case "protect", "retain", "createBeforeDestroy":
 			b, ok := v.(bool)
 			if !ok {
-				c.errorf(m, p, "true or false is needed").WithHint("%s: true", k)
+				c.errorf(m, p, "%s must be true or false", k).WithHint("%s: true", k)
 			}
 			switch k {
 			case "protect":
@@ -112,7 +112,7 @@ func (c *checker) commonFields(m *node) map[string]any {
 		case "ignoreChanges":
 			list, ok := v.([]any)
 			if !ok {
-				c.errorf(m, p, "a list of arguments is needed").WithHint("ignoreChanges: ['desired']")
+				c.errorf(m, p, "ignoreChanges must be a list of arguments").WithHint("ignoreChanges: ['desired']")
 			}
 			for _, x := range list {
 				s, _ := literal(x)
@@ -127,7 +127,7 @@ func (c *checker) commonFields(m *node) map[string]any {
 
 var commonFieldNames = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
 
-// literal is the text of a value without tokens.
+// literal returns the text of a value that has no tokens.
 func literal(v any) (string, bool) {
 	t, ok := v.(token.Text)
 	if !ok {
@@ -136,9 +136,9 @@ func literal(v any) (string, bool) {
 	return t.Literal()
 }
 
-// fields makes the body of a resource.
+// fields builds the body of a resource.
 func (c *checker) fields(m *node, fields map[string]any, at []string) {
-	if m.schema == nil { // its schema is not known here: Terraform checks it
+	if m.schema == nil { // unknown schema: Terraform checks the arguments
 		m.body, _ = c.anyValue(m, fields, at).(map[string]any)
 		return
 	}
@@ -151,9 +151,9 @@ func (c *checker) fields(m *node, fields map[string]any, at []string) {
 	c.checkExclusions(m, at)
 }
 
-// checkExclusions checks what excludes each other, and of what one is needed.
+// checkExclusions checks arguments that exclude each other, and sets of which one is required.
 func (c *checker) checkExclusions(m *node, at []string) {
-	said := map[string]bool{}
+	reported := map[string]bool{}
 	set := func(list []string) (out []string) {
 		for _, n := range list {
 			if _, ok := m.body[n]; ok {
@@ -172,9 +172,9 @@ func (c *checker) checkExclusions(m *node, at []string) {
 		for _, other := range m.schema.Conflicts[n] {
 			pair := []string{n, other}
 			slices.Sort(pair)
-			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !said[key] {
-				said[key] = true
-				c.errorf(m, m.position(other, at), "%s and %s exclude each other", m.typ.fromProvider(n), m.typ.fromProvider(other)).WithHint("leave one out")
+			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !reported[key] {
+				reported[key] = true
+				c.errorf(m, m.position(other, at), "%s and %s cannot be set together", m.typ.fromProvider(n), m.typ.fromProvider(other)).WithHint("remove one of them")
 			}
 		}
 	}
@@ -182,20 +182,20 @@ func (c *checker) checkExclusions(m *node, at []string) {
 		for _, n := range slices.Sorted(maps.Keys(*rules)) {
 			list := (*rules)[n]
 			key, has := strings.Join(list, " "), set(list)
-			if len(list) < 2 || said[key] {
+			if len(list) < 2 || reported[key] {
 				continue
 			}
-			said[key] = true
+			reported[key] = true
 			if len(has) == 0 {
-				c.errorf(m, at, "one of %s is needed", strings.Join(all(list), ", ")).WithHint("add %s", m.typ.fromProvider(list[0]))
+				c.errorf(m, at, "one of %s must be set", strings.Join(all(list), ", ")).WithHint("add %s", m.typ.fromProvider(list[0]))
 			} else if exactly && len(has) > 1 {
-				c.errorf(m, at, "only one of %s may be there", strings.Join(has, ", ")).WithHint("leave the others out")
+				c.errorf(m, at, "only one of %s can be set", strings.Join(has, ", ")).WithHint("remove the others")
 			}
 		}
 	}
 }
 
-// position is where the user wrote an attribute.
+// position returns the path where the user set an argument, or otherwise.
 func (m *node) position(attr string, otherwise []string) []string {
 	if p := m.positions[attr]; p != nil {
 		return p
@@ -203,7 +203,7 @@ func (m *node) position(attr string, otherwise []string) []string {
 	return otherwise
 }
 
-// argumentNames lists the arguments of a resource as they are written here.
+// argumentNames lists the arguments of a resource as users write them.
 func (c *checker) argumentNames(m *node) []string {
 	var out []string
 	for _, n := range m.schema.Block.settable() {
@@ -212,6 +212,8 @@ func (c *checker) argumentNames(m *node) []string {
 	return append(out, commonFieldNames...)
 }
 
+// block builds a block. top is set for the resource itself, whose arguments have names of their
+// own.
 func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []string, top bool) map[string]any {
 	out := map[string]any{}
 	for _, k := range slices.Sorted(maps.Keys(fields)) {
@@ -235,7 +237,7 @@ func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []str
 				known = append(known, commonFieldNames...)
 			}
 			if a != nil {
-				c.errorf(m, p, "%q is told by the cloud, it cannot be set", k).WithHint("leave it out; others read it by .output('%s')", k)
+				c.errorf(m, p, "%q is computed by AWS and cannot be set", k).WithHint("remove it; others can read it with .output('%s')", k)
 				continue
 			}
 			c.errorf(m, p, "%s has no argument %q", m.resource.Type, k).WithHint("%s", suggest(k, known))
@@ -243,7 +245,7 @@ func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []str
 		}
 		if top {
 			if before := m.positions[n]; before != nil {
-				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("leave one out")
+				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("remove one of them")
 			}
 			m.positions[n] = p
 		}
@@ -274,7 +276,7 @@ func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []str
 	return out
 }
 
-// blocks is one block, or a list of them.
+// blocks builds one nested block, or a list of them.
 func (c *checker) blocks(m *node, n *nestedBlock, v any, at []string) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -285,7 +287,7 @@ func (c *checker) blocks(m *node, n *nestedBlock, v any, at []string) any {
 		return []any{b}
 	case []any:
 		if n.Nesting == "single" || n.Max == 1 && len(v) > 1 {
-			c.errorf(m, at, "one object is needed, not a list of %d", len(v)).WithHint("{ … }")
+			c.errorf(m, at, "must be one object, not a list of %d", len(v)).WithHint("{ … }")
 			return nil
 		}
 		out := []any{}
@@ -293,25 +295,25 @@ func (c *checker) blocks(m *node, n *nestedBlock, v any, at []string) any {
 			p := append(slices.Clone(at), strconv.Itoa(i))
 			o, ok := x.(map[string]any)
 			if !ok {
-				c.errorf(m, p, "an object is needed, not %s", describe(x)).WithHint("{ … }")
+				c.errorf(m, p, "must be an object, not %s", describe(x)).WithHint("{ … }")
 				continue
 			}
 			out = append(out, c.block(m, n.Block, o, p, false))
 		}
 		return out
 	}
-	c.errorf(m, at, "an object is needed, not %s", describe(v)).WithHint("{ … }, or a list of such")
+	c.errorf(m, at, "must be an object, not %s", describe(v)).WithHint("{ … }, or a list of objects")
 	return nil
 }
 
-// describe names the kind of a value.
+// describe returns a description of a value for error messages.
 func describe(v any) string {
 	switch v := v.(type) {
 	case token.Text:
 		if s, ok := v.Literal(); ok {
-			return fmt.Sprintf("the text %q", s)
+			return fmt.Sprintf("the string %q", s)
 		}
-		return "a text"
+		return "a string"
 	case float64:
 		return fmt.Sprintf("the number %v", v)
 	case bool:
@@ -321,13 +323,13 @@ func describe(v any) string {
 	case map[string]any:
 		return "an object"
 	}
-	return "nothing"
+	return "null"
 }
 
-// value checks one value against a type of Terraform's.
+// value checks a value against a type of the provider's schema and returns it converted.
 func (c *checker) value(m *node, v any, typ any, at []string) any {
 	wrong := func(want, hint string) any {
-		c.errorf(m, at, "%s is needed, not %s", want, describe(v)).WithHint("%s", hint)
+		c.errorf(m, at, "must be %s, not %s", want, describe(v)).WithHint("%s", hint)
 		return nil
 	}
 	if t, ok := v.(token.Text); ok && len(t.Tokens()) > 0 {
@@ -343,7 +345,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 			case float64:
 				return strconv.FormatFloat(v, 'f', -1, 64)
 			}
-			return wrong("a text", "'…'")
+			return wrong("a string", "'…'")
 		case "number":
 			if f, ok := v.(float64); ok {
 				return f
@@ -353,12 +355,12 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 					return f
 				}
 			}
-			return wrong("a number", "without quotes")
+			return wrong("a number", "write it without quotes")
 		case "bool":
 			if b, ok := v.(bool); ok {
 				return b
 			}
-			return wrong("true or false", "without quotes")
+			return wrong("true or false", "write it without quotes")
 		}
 		return c.anyValue(m, v, at)
 	case []any:
@@ -370,7 +372,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 		case "list", "set":
 			list, ok := v.([]any)
 			if !ok {
-				if _, isObject := inner.([]any); isObject { // one object where a list of them may be
+				if _, isObject := inner.([]any); isObject { // one object instead of a list
 					if o, ok := v.(map[string]any); ok {
 						return []any{c.value(m, o, inner, at)}
 					}
@@ -407,12 +409,12 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 					for n := range attrs {
 						known = append(known, camel(n))
 					}
-					c.errorf(m, p, "there is no %q here", k).WithHint("%s", suggest(k, known))
+					c.errorf(m, p, "unknown field %q", k).WithHint("%s", suggest(k, known))
 					continue
 				}
 				out[snake(k)] = c.value(m, o[k], t, p)
 			}
-			for n := range attrs { // Terraform wants all of them
+			for n := range attrs { // Terraform requires all attributes
 				if _, has := out[n]; !has {
 					out[n] = nil
 				}
@@ -425,7 +427,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 	return c.anyValue(m, v, at)
 }
 
-// anyValue takes a value as it is, its texts with their tokens.
+// anyValue returns a value without checking its type, with the tokens in its texts converted.
 func (c *checker) anyValue(m *node, v any, at []string) any {
 	switch v := v.(type) {
 	case token.Text:
@@ -446,9 +448,9 @@ func (c *checker) anyValue(m *node, v any, at []string) any {
 	return v
 }
 
-// text writes a text as a template of Terraform's: what users wrote is
-// literal, what they read of a resource in the same module is an expression,
-// and what they read of others stays a token until its value is known.
+// text converts a text to a Terraform template: the user's text is escaped, a reference to a
+// resource in the same module becomes an expression, and a reference to anything else stays a token
+// until its value is known.
 func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 	out := token.Text{}
 	for i, s := range t {
@@ -459,17 +461,17 @@ func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 		tok := *s.Token
 		switch tok.Kind {
 		case token.Secret:
-			c.errorf(m, at, "a secret would stand in Terraform's state in clear").WithHint("let the cloud keep it: a parameter that is written by hand, a managed password")
+			c.errorf(m, at, "a secret would be stored in Terraform's state in clear text").WithHint("keep it in AWS: use a parameter that you set by hand, or a managed password")
 			continue
 		case token.Lookup:
-			c.errorf(m, at, "a lookup is known on machines alone")
+			c.errorf(m, at, "a lookup has a value on machines only, so a resource cannot use it")
 			continue
 		case token.Artifact:
-			c.errorf(m, at, "an artifact is for services").WithHint("importstr reads a text")
+			c.errorf(m, at, "an artifact can be used by services only").WithHint("use importstr to read a text file")
 			continue
 		}
 		target := c.nodes[tok.Name]
-		if target == nil { // of a service, or what stands without defx
+		if target == nil { // a service, or something external
 			out = append(out, token.Segment{Token: &tok})
 			continue
 		}
@@ -480,14 +482,14 @@ func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 		m.refs = append(m.refs, ref{target, attr.name, at})
 		if target.module == m.module {
 			if len(t) > 1 && !attr.scalar() {
-				c.errorf(m, at, "%s is no single value and cannot be part of a text", tok).WithHint("put it there alone")
+				c.errorf(m, at, "%s is a list or an object, so it cannot be part of a string", tok).WithHint("use it as the whole value")
 			}
 			out = append(out, token.Segment{Lit: "${" + target.id() + "." + attr.name + "}"})
 			continue
 		}
 		if !attr.scalar() {
-			c.errorf(m, at, "%s is no single value: it can be read inside its module alone", tok).
-				WithHint("module: '%s' puts both into one", target.module)
+			c.errorf(m, at, "%s is a list or an object, so it can be read only inside its module", tok).
+				WithHint("put both resources into one module: module: '%s'", target.module)
 			continue
 		}
 		tok.Field, tok.Arg = "output", attr.name
@@ -496,19 +498,20 @@ func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.nodes[t[0].Token.Name] != nil && len(m.refs) > 0 {
 		if last := m.refs[len(m.refs)-1]; last.target.schema != nil {
 			if a := last.target.schema.Block.Attributes[last.attr]; a != nil && a.scalar() {
-				c.errorf(m, at, "a list is needed, and %s is a single value", t[0].Token).WithHint("[ … ]")
+				c.errorf(m, at, "must be a list, but %s is a single value", t[0].Token).WithHint("[ … ]")
 			}
 		}
 	}
 	return mergeLiterals(out)
 }
 
-// mergeLiterals merges neighbouring literals.
+// mergeLiterals merges adjacent literals.
 func mergeLiterals(t token.Text) token.Text {
 	out, _ := t.Map(func(t token.Token) (token.Text, error) { return token.Text{{Token: &t}}, nil })
 	return out
 }
 
+// outputAttr is an output of a resource. attribute is nil if its schema is unknown.
 type outputAttr struct {
 	name string
 	*attribute
@@ -516,11 +519,11 @@ type outputAttr struct {
 
 func (o outputAttr) scalar() bool { return o.attribute == nil || o.attribute.scalar() }
 
-// output finds what a ref reads of a resource.
+// output finds the output that a ref reads. It returns false after an error.
 func (c *checker) output(m, target *node, tok token.Token, at []string) (outputAttr, bool) {
 	name, hint := target.attr(tok)
 	if hint != "" {
-		c.errorf(m, at, "%s, of type %s, has no output %q", target.address(), target.resource.Type, tok.Arg).WithHint("%s", hint)
+		c.errorf(m, at, "%s of type %s has no output %q", target.address(), target.resource.Type, tok.Arg).WithHint("%s", hint)
 		return outputAttr{}, false
 	}
 	if target.schema == nil {
@@ -528,13 +531,13 @@ func (c *checker) output(m, target *node, tok token.Token, at []string) (outputA
 	}
 	a := target.schema.Block.Attributes[name]
 	if a != nil && a.Sensitive {
-		c.errorf(m, at, "%s is a secret, which defx does not carry about", tok).WithHint("read it inside the module, or let the cloud hand it out")
+		c.errorf(m, at, "%s is a secret, which defx does not pass on", tok).WithHint("use it inside the module, or let the service read it from AWS")
 		return outputAttr{}, false
 	}
 	return outputAttr{name, a}, true
 }
 
-// attr is the attribute that a ref reads, or a hint if there is none.
+// attr returns the attribute that a ref reads, or a hint if there is none.
 func (m *node) attr(tok token.Token) (name, hint string) {
 	if tok.Field == "name" {
 		return "name", m.suggestAttr("name")
@@ -543,6 +546,7 @@ func (m *node) attr(tok token.Token) (name, hint string) {
 	return name, m.suggestAttr(name)
 }
 
+// suggestAttr returns a hint if the resource has no attribute of that name, otherwise "".
 func (m *node) suggestAttr(name string) string {
 	if m.schema == nil || m.schema.Block.Attributes[name] != nil {
 		return ""
@@ -554,8 +558,8 @@ func (m *node) suggestAttr(name string) string {
 	return suggest(m.typ.fromProvider(name), known)
 }
 
-// escape writes what a user wrote so that Terraform reads it as it is. more
-// tells whether something follows in the same template.
+// escape returns s such that a Terraform template reads it literally. more reports whether more
+// text follows in the same template.
 func escape(s string, more bool) string {
 	if !more && !strings.Contains(s, "${") && !strings.Contains(s, "%{") {
 		return s
@@ -567,8 +571,8 @@ func escape(s string, more bool) string {
 		if !last {
 			next = s[i+1]
 		}
-		// A $ before { would open an expression, and $$ before { be an escape of it: an
-		// expression that gives the character has only one reading.
+		// ${ opens an expression and $${ is its escape, so doubling is ambiguous next to other $ characters.
+		// An expression that yields the character is not.
 		if (ch == '$' || ch == '%') && (next == '{' || next == '$' || next == '%' || last && more) {
 			b.WriteString(`${"` + string(ch) + `"}`)
 			continue

@@ -15,20 +15,20 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// serviceOptions is what a functionality says in the namespace ec2.
+// serviceOptions is the field "ec2" of a functionality.
 type serviceOptions struct {
 	Run          string `json:"run"`          // systemd or docker
-	Class        string `json:"class"`        // shared or exclusive
+	Class        string `json:"class"`        // shared, exclusive or autoscale
 	InstanceType string `json:"instanceType"` // instead of the default
 	Image        string `json:"image"`        // instead of the default
-	Min          int    `json:"min"`          // of a group, at least
-	Max          int    `json:"max"`          // of a group, at most
-	CPU          int    `json:"cpu"`          // of a group: per cent that the cloud aims at by changing the count
-	Profile      string `json:"profile"`      // of a group: the instance profile of its instances, instead of one that defx makes
-	Allow        string `json:"allow"`        // public or ipsec: how it may be reached from other networks
+	Min          int    `json:"min"`          // autoscale: minimum number of instances
+	Max          int    `json:"max"`          // autoscale: maximum number of instances
+	CPU          int    `json:"cpu"`          // autoscale: target CPU utilization in per cent
+	Profile      string `json:"profile"`      // autoscale: instance profile, instead of one that defx creates
+	Allow        string `json:"allow"`        // public or ipsec: how other networks may connect
 }
 
-// instanceSize is what an instance of a type has.
+// instanceSize is the capacity of an instance type.
 type instanceSize struct {
 	cpu    float64 // cores
 	memory int64   // bytes
@@ -36,7 +36,7 @@ type instanceSize struct {
 
 const gi = int64(1) << 30
 
-// instanceSizes are customary types; others are said by defaults.ec2.capacity.
+// instanceSizes has common instance types. defaults.ec2.capacity sets others.
 var instanceSizes = map[string]instanceSize{
 	"t3.nano": {2, gi / 2}, "t3.micro": {2, gi}, "t3.small": {2, 2 * gi}, "t3.medium": {2, 4 * gi}, "t3.large": {2, 8 * gi}, "t3.xlarge": {4, 16 * gi}, "t3.2xlarge": {8, 32 * gi},
 	"t4g.nano": {2, gi / 2}, "t4g.micro": {2, gi}, "t4g.small": {2, 2 * gi}, "t4g.medium": {2, 4 * gi}, "t4g.large": {2, 8 * gi}, "t4g.xlarge": {4, 16 * gi}, "t4g.2xlarge": {8, 32 * gi},
@@ -47,7 +47,7 @@ var instanceSizes = map[string]instanceSize{
 	"r5.large": {2, 16 * gi}, "r5.xlarge": {4, 32 * gi}, "r5.2xlarge": {8, 64 * gi}, "r6i.large": {2, 16 * gi}, "r6i.xlarge": {4, 32 * gi},
 }
 
-// placementGroup is what must share an instance: a service, or the members of one group replica.
+// placementGroup is a unit of placement: a service, or the members of one group replica.
 type placementGroup struct {
 	services []*graph.Service
 	options  serviceOptions
@@ -56,7 +56,7 @@ type placementGroup struct {
 	ports    map[string]bool
 }
 
-// instance is an instance in the making.
+// instance is an instance while services are assigned to it.
 type instance struct {
 	name   string
 	groups []*placementGroup
@@ -64,11 +64,12 @@ type instance struct {
 	memory int64
 	ports  map[string]bool
 	sets   map[string]bool
-	roles  []string // all that its services ask for
+	roles  []string // of all its services
 	count  int
 }
 
-// first is the service that errors about the instance are told of; one of nobody if it is empty.
+// first returns the service that is the subject of errors about the instance, or a placeholder if the
+// instance is empty.
 func (b *instance) first() *graph.Service {
 	if len(b.groups) == 0 {
 		return &graph.Service{Address: graph.Address{Name: b.name}, Path: []string{"defaults", "ec2"}}
@@ -76,50 +77,50 @@ func (b *instance) first() *graph.Service {
 	return b.groups[0].services[0]
 }
 
-// instanceClass is what instances that may share services have in common.
+// instanceClass is what the instances that can share services have in common.
 type instanceClass struct {
 	pool, location, instanceType, image, labels string
 }
 
+// packer assigns services to instances.
 type packer struct {
 	graph        *graph.Graph
 	prev         map[string]string
 	instances    map[instanceClass][]*instance
-	byName       map[string]*instance // name → box
+	byName       map[string]*instance
 	errs         diag.List
 	reasons      map[string]string
-	allow        map[string]string // address → how it may be reached from other networks
+	allow        map[string]string // address → how other networks may connect
 	accessGroups map[string]string // instance → its security group
-	dnsOwner     map[string]string // name in DNS → whose it is
+	dnsOwner     map[string]string // DNS name → address that has it
 	state        ModuleState
 }
 
-// ModuleState is what earlier applies and this run tell of modules.
+// ModuleState is what is known about modules before this plan.
 type ModuleState struct {
-	Output   func(key string) string  // what modules are known to give; "" = not known
-	Deployed func(module string) bool // it was made
-	Attach   map[string]bool          // modules of attachments that this run was asked for, or to do without
+	Output   func(key string) string  // recorded value of an output; "" if unknown
+	Deployed func(module string) bool // reports whether the module exists
+	Attach   map[string]bool          // attachments that this run adds (true) or removes (false), by module
 }
 
-// Pack gives services of the backend ec2 instances to run on: machines and
-// resources are added to the graph, and the services belong to the backend that
-// runs them there. Where a service was before, it stays as long as it fits.
-// The reasons say why each is where it is.
-func Pack(g *graph.Graph, prev map[string]string, known ModuleState) (map[string]string, diag.List) {
-	p := &packer{graph: g, prev: prev, instances: map[instanceClass][]*instance{}, byName: map[string]*instance{}, reasons: map[string]string{}, allow: map[string]string{}, accessGroups: map[string]string{}, dnsOwner: map[string]string{}, state: known}
-	packs := p.placementGroups()
+// Pack assigns services of the backend ec2 to instances. It adds the machines and resources to the
+// graph and gives the services the backend that runs them there. A service stays on its previous
+// instance as long as it fits. Pack returns the reason for each placement.
+func Pack(g *graph.Graph, prev map[string]string, state ModuleState) (map[string]string, diag.List) {
+	p := &packer{graph: g, prev: prev, instances: map[instanceClass][]*instance{}, byName: map[string]*instance{}, reasons: map[string]string{}, allow: map[string]string{}, accessGroups: map[string]string{}, dnsOwner: map[string]string{}, state: state}
+	groups := p.placementGroups()
 	if len(g.Scaled) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return slices.Contains(g.Scaled, s) })
 	}
 	if len(p.errs) > 0 {
 		return p.reasons, p.errs.Sort()
 	}
-	// Who was on an instance goes first, so that nobody is pushed off by what is new.
-	slices.SortStableFunc(packs, func(a, b *placementGroup) int {
+	// Services that were on an instance come first, so that new ones cannot displace them.
+	slices.SortStableFunc(groups, func(a, b *placementGroup) int {
 		return compareBool(p.previous(a) == "", p.previous(b) == "")
 	})
 	var with []*placementGroup
-	for _, k := range packs {
+	for _, k := range groups {
 		if k.services[0].Place.With != "" {
 			with = append(with, k)
 			continue
@@ -134,6 +135,7 @@ func Pack(g *graph.Graph, prev map[string]string, known ModuleState) (map[string
 	return p.reasons, p.errs.Sort()
 }
 
+// compareBool orders false before true.
 func compareBool(a, b bool) int {
 	switch {
 	case a == b:
@@ -144,6 +146,8 @@ func compareBool(a, b bool) int {
 	return 1
 }
 
+// placementGroups returns the services to place, grouped. It adds scaled services to the graph
+// instead.
 func (p *packer) placementGroups() []*placementGroup {
 	var out []*placementGroup
 	at := map[string]*placementGroup{}
@@ -156,7 +160,7 @@ func (p *packer) placementGroups() []*placementGroup {
 			dec := json.NewDecoder(bytes.NewReader(s.EC2))
 			dec.DisallowUnknownFields()
 			if err := dec.Decode(&w); err != nil {
-				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image, allow, min, max, cpu, profile")
+				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("options are run, class, instanceType, image, allow, min, max, cpu, profile")
 				continue
 			}
 		}
@@ -172,25 +176,25 @@ func (p *packer) placementGroups() []*placementGroup {
 		if w.Image == "" {
 			w.Image = p.graph.EC2.Image
 		}
-		said := append(slices.Clone(s.Path), "ec2")
+		path := append(slices.Clone(s.Path), "ec2")
 		switch {
 		case w.Class != "" && w.Class != "shared" && w.Class != "exclusive" && w.Class != "autoscale":
-			p.fail(s, append(said, "class"), "%q is no class", w.Class).WithHint("shared, exclusive or autoscale")
+			p.fail(s, append(path, "class"), "unknown class %q", w.Class).WithHint("use shared, exclusive or autoscale")
 			continue
 		case w.Run != "systemd" && w.Run != "docker":
-			p.fail(s, append(said, "run"), "%q runs nothing on instances", w.Run).WithHint("systemd or docker")
+			p.fail(s, append(path, "run"), "backend %q cannot run services on instances", w.Run).WithHint("use systemd or docker")
 			continue
 		case w.InstanceType == "":
-			p.fail(s, s.Path, "on which type of instances does it run?").WithHint("defaults: { ec2: { instanceType: 't3.small' } }")
+			p.fail(s, s.Path, "no instance type is set").WithHint("set ec2: { instanceType: 't3.small' }, or defaults: { ec2: { instanceType: 't3.small' } }")
 			continue
 		case w.Image == "":
-			p.fail(s, s.Path, "of which image are its instances?").WithHint("defaults: { ec2: { image: 'ami-…' } }, of a system with systemd")
+			p.fail(s, s.Path, "no image is set").WithHint("set ec2: { image: 'ami-…' } to an image with systemd, or defaults: { ec2: { image: 'ami-…' } }")
 			continue
 		case w.Allow != "" && w.Allow != "public" && w.Allow != "ipsec":
-			p.fail(s, append(said, "allow"), "%q is no way between networks", w.Allow).WithHint("public or ipsec")
+			p.fail(s, append(path, "allow"), "unknown value %q of allow", w.Allow).WithHint("use public or ipsec")
 			continue
 		case s.Place.Every != "":
-			p.fail(s, append(slices.Clone(s.Path), "place", "every"), "instances come from what runs on them: one for every machine has no place to begin").WithHint("place: { with: 'another' }")
+			p.fail(s, append(slices.Clone(s.Path), "place", "every"), "place.every cannot be used with backend ec2, which creates machines for the services on them").WithHint("use place: { with: 'another-service' }")
 			continue
 		}
 		s.Backend = w.Run
@@ -199,7 +203,7 @@ func (p *packer) placementGroups() []*placementGroup {
 			continue
 		}
 		p.allow[s.Address.String()] = w.Allow
-		if s.Place.Machine != "" { // it has its place
+		if s.Place.Machine != "" { // placed explicitly
 			continue
 		}
 		a := s.Address
@@ -223,9 +227,10 @@ func (p *packer) placementGroups() []*placementGroup {
 	return out
 }
 
-// namePrefix begins the names of what is made for a functionality.
+// namePrefix returns the prefix of the names of everything that is made for a functionality.
 func namePrefix(a graph.Address) string { return a.Lib + "-" + a.Name }
 
+// size parses an amount of memory. It returns 0 for anything else.
 func size(s string) int64 {
 	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
 		if n, ok := strings.CutSuffix(s, unit); ok {
@@ -237,12 +242,14 @@ func size(s string) int64 {
 	return n
 }
 
+// fail adds an error about a service.
 func (p *packer) fail(s *graph.Service, path []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(s.Address.String(), format, args...).At(path...)
 	p.errs = append(p.errs, e)
 	return e
 }
 
+// previous returns the machine that the group was on, or "".
 func (p *packer) previous(k *placementGroup) string {
 	for _, s := range k.services {
 		if m := p.prev[s.Address.String()]; m != "" {
@@ -252,6 +259,7 @@ func (p *packer) previous(k *placementGroup) string {
 	return ""
 }
 
+// class returns the class of instances for a group.
 func (p *packer) class(k *placementGroup) instanceClass {
 	pl := k.services[0].Place
 	pool := pl.Pool
@@ -265,9 +273,9 @@ func (p *packer) class(k *placementGroup) instanceClass {
 	return instanceClass{pool, pl.Location, k.options.InstanceType, k.options.Image, strings.Join(labels, " ")}
 }
 
-// size is what an instance of a kind has, without what the system itself takes.
-func (p *packer) size(kind instanceClass) instanceSize {
-	r := instanceSizes[kind.instanceType]
+// size returns the capacity of an instance of a class. The system's own share is not subtracted.
+func (p *packer) size(class instanceClass) instanceSize {
+	r := instanceSizes[class.instanceType]
 	if c := p.graph.EC2.Capacity; len(c) > 0 {
 		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
 			r.cpu = f
@@ -279,31 +287,32 @@ func (p *packer) size(kind instanceClass) instanceSize {
 	return r
 }
 
-// fits gives the reason why a pack cannot go into a box, or "".
-func (p *packer) fits(k *placementGroup, b *instance, kind instanceClass) string {
-	r := p.size(kind)
+// fits returns the reason why a group cannot be on an instance, or "".
+func (p *packer) fits(k *placementGroup, b *instance, class instanceClass) string {
+	r := p.size(class)
 	switch {
 	case p.graph.EC2.ServicesPerInstance > 0 && b.count+len(k.services) > p.graph.EC2.ServicesPerInstance:
-		return "has its services already"
+		return "already has the maximum number of services"
 	case r.cpu > 0 && b.cpu+k.cpu > r.cpu:
-		return "has too little cpu left"
+		return "has not enough CPU left"
 	case r.memory > 0 && b.memory+k.memory > r.memory*9/10:
-		return "has too little memory left"
+		return "has not enough memory left"
 	case k.services[0].Place.Spread == "machine" && b.sets[k.services[0].Address.Functionality()]:
-		return "has a replica already"
+		return "already has a replica"
 	case slices.Contains(k.services[0].Place.Except, b.name):
-		return "is excepted"
+		return "is excluded by place.except"
 	}
 	for port := range k.ports {
 		if b.ports[port] {
-			return "has port " + port + " taken"
+			return "already uses port " + port
 		}
 	}
 	return ""
 }
 
+// place assigns a group to its previous instance, to one with enough room, or to a new one.
 func (p *packer) place(k *placementGroup) {
-	kind := p.class(k)
+	class := p.class(k)
 	s := k.services[0]
 	if k.options.Class == "exclusive" {
 		name := s.Address.Lib + "-" + s.Address.Name
@@ -311,69 +320,69 @@ func (p *packer) place(k *placementGroup) {
 			name += "-" + s.Address.Replica
 		}
 		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
-		if why := p.fits(k, b, kind); why != "" {
-			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType")
+		if why := p.fits(k, b, class); why != "" {
+			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", class.instanceType, why).WithHint("use a larger instanceType")
 			return
 		}
-		kind.pool += "\x00" + name // nobody else goes there
-		p.instances[kind] = append(p.instances[kind], b)
+		class.pool += "\x00" + name // a class that no other group has
+		p.instances[class] = append(p.instances[class], b)
 		p.assign(k, b, "exclusive: an instance of its own")
 		return
 	}
-	was := p.previous(k)
-	stem := strings.Join(slices.DeleteFunc([]string{"ec2", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
-	if n, ok := strings.CutPrefix(was, stem+"-"); ok {
+	before := p.previous(k)
+	prefix := strings.Join(slices.DeleteFunc([]string{"ec2", class.pool, class.location}, func(s string) bool { return s == "" }), "-")
+	if n, ok := strings.CutPrefix(before, prefix+"-"); ok {
 		if _, err := strconv.Atoi(n); err == nil {
-			b := p.byName[was]
+			b := p.byName[before]
 			if b == nil {
-				b = &instance{name: was, ports: map[string]bool{}, sets: map[string]bool{}}
+				b = &instance{name: before, ports: map[string]bool{}, sets: map[string]bool{}}
 			}
-			if (p.byName[was] == nil || slices.Contains(p.instances[kind], b)) && p.fits(k, b, kind) == "" {
-				if p.byName[was] == nil {
-					p.instances[kind] = append(p.instances[kind], b)
+			if (p.byName[before] == nil || slices.Contains(p.instances[class], b)) && p.fits(k, b, class) == "" {
+				if p.byName[before] == nil {
+					p.instances[class] = append(p.instances[class], b)
 				}
-				p.assign(k, b, was+" kept")
+				p.assign(k, b, before+" kept")
 				return
 			}
 		}
 	}
-	for _, b := range p.instances[kind] {
-		if p.fits(k, b, kind) == "" {
+	for _, b := range p.instances[class] {
+		if p.fits(k, b, class) == "" {
 			p.assign(k, b, "packed onto the first instance with room for it")
 			return
 		}
 	}
 	taken := func(name string) bool { return p.byName[name] != nil || p.graph.Machine(name) != nil }
 	for i := 0; ; i++ {
-		name := stem + "-" + strconv.Itoa(i)
+		name := prefix + "-" + strconv.Itoa(i)
 		if taken(name) {
 			continue
 		}
 		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
-		if why := p.fits(k, b, kind); why != "" {
-			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an empty instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType, or smaller limits")
+		if why := p.fits(k, b, class); why != "" {
+			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an empty instance of type %s %s for it", class.instanceType, why).WithHint("use a larger instanceType, or reduce limits")
 			return
 		}
-		p.instances[kind] = append(p.instances[kind], b)
+		p.instances[class] = append(p.instances[class], b)
 		p.assign(k, b, "packed onto a new instance: no other has room for it")
 		return
 	}
 }
 
-// keepOccupied lets an instance be as long as something stands on it: what moves away
-// is ready elsewhere first, and what is protected stays. When it is empty, the
-// next plan lets it go.
+// keepOccupied keeps an instance as long as a deployed unit is on it: services that move away must
+// be ready elsewhere first, and protected ones stay. A later plan removes the instance when it is
+// empty.
 func (p *packer) keepOccupied() {
 	for _, m := range p.graph.PreviousMachines {
 		if m.Module == "" || p.byName[m.Name] != nil || p.graph.Machine(m.Name) != nil {
 			continue
 		}
-		stands := false
+		occupied := false
 		for _, on := range p.prev {
-			stands = stands || on == m.Name
+			occupied = occupied || on == m.Name
 		}
 		typ, image, _ := strings.Cut(m.Kind, " ")
-		if !stands || image == "" {
+		if !occupied || image == "" {
 			continue
 		}
 		var labels []string
@@ -382,12 +391,12 @@ func (p *packer) keepOccupied() {
 		}
 		b := &instance{name: m.Name, roles: m.Roles}
 		p.byName[m.Name] = b
-		kind := instanceClass{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
-		p.instances[kind] = append(p.instances[kind], b)
+		class := instanceClass{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
+		p.instances[class] = append(p.instances[class], b)
 	}
 }
 
-// colocate puts a pack where what it runs with is.
+// colocate assigns a group to the instance of the service in place.with.
 func (p *packer) colocate(k *placementGroup) {
 	set := k.services[0].Place.With
 	for _, name := range slices.Sorted(maps.Keys(p.byName)) {
@@ -399,9 +408,10 @@ func (p *packer) colocate(k *placementGroup) {
 			}
 		}
 	}
-	p.fail(k.services[0], append(slices.Clone(k.services[0].Path), "place", "with"), "runs with %s, which is on no instance", set).WithHint("name what has the backend ec2 too")
+	p.fail(k.services[0], append(slices.Clone(k.services[0].Path), "place", "with"), "place.with names %s, which is on no instance", set).WithHint("name a service that has backend: 'ec2', too")
 }
 
+// assign puts a group on an instance and records the reason.
 func (p *packer) assign(k *placementGroup, b *instance, why string) {
 	p.byName[b.name] = b
 	b.groups = append(b.groups, k)
@@ -419,21 +429,22 @@ func (p *packer) assign(k *placementGroup, b *instance, why string) {
 	}
 }
 
-// emit adds machines and resources to the graph.
+// emit adds the instances to the graph, as machines and resources, and then everything that is
+// derived from them.
 func (p *packer) emit() {
 	names := map[string]bool{}
 	for _, r := range p.graph.Resources {
 		names[r.Address.String()] = true
 	}
-	for kind, boxes := range p.instances {
-		kind.pool, _, _ = strings.Cut(kind.pool, "\x00")
-		for _, b := range boxes {
+	for class, list := range p.instances {
+		class.pool, _, _ = strings.Cut(class.pool, "\x00")
+		for _, b := range list {
 			if p.graph.Machine(b.name) != nil || names[b.name] || !graph.ValidName(b.name) {
 				s := b.first()
-				p.fail(s, append(slices.Clone(s.Path), "place"), "its instance would be called %q, which is taken or too long", b.name).WithHint("another pool, or another name of the machine or resource")
+				p.fail(s, append(slices.Clone(s.Path), "place"), "its instance would have the name %q, which is already used or too long", b.name).WithHint("use another pool, or rename the machine or resource")
 				continue
 			}
-			p.emitInstance(kind, b)
+			p.emitInstance(class, b)
 		}
 	}
 	p.graph.Sort()
@@ -445,18 +456,19 @@ func (p *packer) emit() {
 	}
 }
 
-// Module is the module of the instances of a pool.
-func moduleOf(kind instanceClass) string {
-	return strings.Join(slices.DeleteFunc([]string{"pool", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
+// moduleOf returns the module of the instances of a class.
+func moduleOf(class instanceClass) string {
+	return strings.Join(slices.DeleteFunc([]string{"pool", class.pool, class.location}, func(s string) bool { return s == "" }), "-")
 }
 
-func (p *packer) emitInstance(kind instanceClass, b *instance) {
+// emitInstance adds one instance as a machine and a resource.
+func (p *packer) emitInstance(class instanceClass, b *instance) {
 	e := p.graph.EC2
-	loc, known := e.Locations[kind.location]
+	loc, known := e.Locations[class.location]
 	s := b.first()
-	if kind.location != "" && !known {
-		p.fail(s, append(slices.Clone(s.Path), "place", "location"), "where is location %q?", kind.location).
-			WithHint("defaults: { ec2: { locations: { %s: { region: 'eu-central-1' } } } }", kind.location)
+	if class.location != "" && !known {
+		p.fail(s, append(slices.Clone(s.Path), "place", "location"), "unknown location %q", class.location).
+			WithHint("set defaults: { ec2: { locations: { %s: { region: 'eu-central-1' } } } }", class.location)
 		return
 	}
 	if loc.Region == "" {
@@ -466,7 +478,7 @@ func (p *packer) emitInstance(kind instanceClass, b *instance) {
 		loc.Subnet = e.Subnet
 	}
 	if loc.Region == "" {
-		p.fail(s, s.Path, "in which region does it run?").WithHint("defaults: { ec2: { region: 'eu-central-1' } }")
+		p.fail(s, s.Path, "no region is set").WithHint("set defaults: { ec2: { region: 'eu-central-1' } }")
 		return
 	}
 	user := e.User
@@ -477,9 +489,9 @@ func (p *packer) emitInstance(kind instanceClass, b *instance) {
 	if e.Address == "public" {
 		address = "public_ip"
 	}
-	module := moduleOf(kind)
+	module := moduleOf(class)
 	f := map[string]any{
-		"module": token.Lit(module), "region": token.Lit(loc.Region), "image": token.Lit(kind.image), "instanceType": token.Lit(kind.instanceType),
+		"module": token.Lit(module), "region": token.Lit(loc.Region), "image": token.Lit(class.image), "instanceType": token.Lit(class.instanceType),
 		"userData": token.Lit(UserData(user, e.AuthorizedKeys)), "userDataReplaceOnChange": false, "ignoreChanges": []any{token.Lit("userData")},
 		"metadataOptions": map[string]any{"httpTokens": token.Lit("required"), "httpPutResponseHopLimit": 1.0},
 		"tags":            map[string]any{"Name": token.Lit(p.graph.Environment + "-" + p.graph.Name + "-" + b.name)},
@@ -496,19 +508,19 @@ func (p *packer) emitInstance(kind instanceClass, b *instance) {
 	if e.Address == "public" {
 		f["associatePublicIpAddress"] = true
 	}
-	keeps := slices.ContainsFunc(b.groups, func(k *placementGroup) bool {
+	hasData := slices.ContainsFunc(b.groups, func(k *placementGroup) bool {
 		return slices.ContainsFunc(k.services, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
 	})
-	p.graph.Resources = append(p.graph.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: keeps})
+	p.graph.Resources = append(p.graph.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: hasData})
 	var labels map[string]string
-	for _, l := range strings.Fields(kind.labels) {
+	for _, l := range strings.Fields(class.labels) {
 		if labels == nil {
 			labels = map[string]string{}
 		}
 		n, v, _ := strings.Cut(l, "=")
 		labels[n] = v
 	}
-	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
+	m := &graph.Machine{Name: b.name, Pool: class.pool, Location: class.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: class.instanceType + " " + class.image,
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
 		Output:   plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address}),
 		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
@@ -524,10 +536,9 @@ func (p *packer) emitInstance(kind instanceClass, b *instance) {
 	p.graph.Machines = append(p.graph.Machines, m)
 }
 
-// UserData prepares an instance at its first boot. It holds no secret and
-// nothing of any service: a changed service never changes its instance. The
-// host key is made on the instance, as its image does, and pinned at the first
-// contact; the agent comes over ssh.
+// UserData returns the script that prepares an instance at its first boot. It contains no secret
+// and nothing of any service, so changing a service never changes its instance. The host key is
+// generated on the instance and pinned at the first connection; the agent is installed over ssh.
 func UserData(user string, keys []string) string {
 	var b strings.Builder
 	b.WriteString("#!/bin/sh\n# Made by defx: runs once, at the first boot.\nset -eu\n")

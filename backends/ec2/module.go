@@ -15,23 +15,23 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// The versions of the provider whose resources mean the same here.
+// The supported versions of the AWS provider.
 const (
 	awsSource  = "hashicorp/aws"
 	awsVersion = ">= 5.100.0, < 7.0.0"
 )
 
-// MinVersion is the oldest Terraform that reads all that is written here.
+// MinVersion is the oldest supported version of Terraform.
 const MinVersion = "1.5.0"
 
-// payload is a module as data: what Terraform is given, with refs to other
-// modules and services as symbols.
+// payload is a module as data: Terraform's input, with refs to other modules and services as
+// symbols.
 type payload struct {
 	Providers      map[string]provider       `json:"providers"`
-	Resources      map[string]map[string]any `json:"resources"` // kind → name → body
-	Outputs        map[string]output         `json:"outputs"`   // name in Terraform → what it is
-	Addresses      map[string]string         `json:"addresses"` // kind.name → our address
-	Protected      []string                  `json:"keeps,omitempty"`
+	Resources      map[string]map[string]any `json:"resources"`       // type → name → body
+	Outputs        map[string]output         `json:"outputs"`         // by name in Terraform
+	Addresses      map[string]string         `json:"addresses"`       // Terraform address → address in the graph
+	Protected      []string                  `json:"keeps,omitempty"` // Terraform addresses
 	OrphanOnDelete []string                  `json:"retains,omitempty"`
 }
 
@@ -43,14 +43,14 @@ type provider struct {
 
 type output struct {
 	Key   string `json:"key"`   // vpc.output(id)
-	Value string `json:"value"` // an expression of Terraform's
+	Value string `json:"value"` // Terraform expression
 }
 
-// Modules makes the modules of a graph's resources.
+// Modules returns the modules of the graph's resources.
 func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	c := &checker{g: g, nodes: map[string]*node{}}
 	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
-		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("as 'eu-central-1'")}
+		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("for example 'eu-central-1'")}
 	}
 	var all []*node
 	for _, r := range g.Resources {
@@ -62,22 +62,21 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 			c.nodes[m.address()] = m
 		}
 	}
-	rest := map[*node]map[string]any{}
+	fields := map[*node]map[string]any{}
 	for _, m := range all {
-		rest[m] = c.commonFields(m)
+		fields[m] = c.commonFields(m)
 	}
 	if len(c.errs) > 0 {
 		return backends.Modules{}, c.errs.Sort()
 	}
-	c.assignModules(all, rest)
+	c.assignModules(all, fields)
 	for _, m := range all {
-		at := m.resource.Path
-		fields := rest[m]
+		at, arguments := m.resource.Path, fields[m]
 		if m.resource.Type == anyType {
 			at = m.at("arguments")
-			fields, _ = rest[m]["arguments"].(map[string]any)
+			arguments, _ = fields[m]["arguments"].(map[string]any)
 		}
-		c.fields(m, fields, at)
+		c.fields(m, arguments, at)
 	}
 	for _, m := range all {
 		c.checkRules(m)
@@ -88,15 +87,16 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		return backends.Modules{}, c.errs.Sort()
 	}
 	out := backends.Modules{Output: c.lookup}
-	wanted := c.requestedOutputs(all)
+	outputs := c.requestedOutputs(all)
 	for _, name := range slices.Sorted(maps.Keys(members(all))) {
-		m, errs := c.renderModule(name, members(all)[name], wanted)
+		m, errs := c.renderModule(name, members(all)[name], outputs)
 		c.errs = append(c.errs, errs...)
 		out.List = append(out.List, m)
 	}
 	return out, c.errs.Sort()
 }
 
+// members returns the resources of each module.
 func members(all []*node) map[string][]*node {
 	out := map[string][]*node{}
 	for _, m := range all {
@@ -105,7 +105,7 @@ func members(all []*node) map[string][]*node {
 	return out
 }
 
-// newNode finds the type of a resource.
+// newNode returns the node of a resource, or nil after an error.
 func (c *checker) newNode(b *Backend, r *graph.Resource) *node {
 	m := &node{resource: r, name: identifier(r.Address), positions: map[string][]string{}, source: awsSource}
 	if r.Type == anyType {
@@ -113,7 +113,7 @@ func (c *checker) newNode(b *Backend, r *graph.Resource) *node {
 	}
 	w, ok := resourceTypes[r.Type]
 	if !ok {
-		e := diag.Errorf(m.address(), "there is no type of resources %q", r.Type).At(m.at("type")...)
+		e := diag.Errorf(m.address(), "unknown resource type %q", r.Type).At(m.at("type")...)
 		if strings.HasPrefix(r.Type, "aws_") && builtInSchema().Resources[r.Type] != nil {
 			e.WithHint("type: '%s', resource: '%s', arguments: { … }", anyType, r.Type)
 		} else {
@@ -126,9 +126,10 @@ func (c *checker) newNode(b *Backend, r *graph.Resource) *node {
 	return m
 }
 
-// newAnyNode reads what terraform.resource says of its type: { resource, provider, version, arguments }.
+// newAnyNode reads the fields of a terraform.resource: { resource, provider, version, config,
+// arguments }.
 func (c *checker) newAnyNode(b *Backend, m *node) *node {
-	fine := true
+	valid := true
 	text := func(k string) string {
 		v, has := m.resource.Fields[k]
 		if !has {
@@ -136,30 +137,30 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 		}
 		s, ok := literal(v)
 		if !ok || s == "" {
-			c.errorf(m, m.at(k), "a plain text is needed").WithHint("%s: '…'", k)
-			fine = false
+			c.errorf(m, m.at(k), "%s must be a string without references", k).WithHint("%s: '…'", k)
+			valid = false
 		}
 		return s
 	}
 	name, source := text("resource"), text("provider")
-	if name == "" && fine {
-		c.errorf(m, m.resource.Path, "%q is missing: the type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
-		fine = false
+	if name == "" && valid {
+		c.errorf(m, m.resource.Path, "%q is missing: the resource type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
+		valid = false
 	}
 	if v, has := m.resource.Fields["arguments"]; has {
 		if _, ok := v.(map[string]any); !ok {
-			c.errorf(m, m.at("arguments"), "an object is needed, not %s", describe(v)).WithHint("arguments: { … }")
-			fine = false
+			c.errorf(m, m.at("arguments"), "arguments must be an object, not %s", describe(v)).WithHint("arguments: { … }")
+			valid = false
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
 		known := append([]string{"resource", "provider", "version", "config", "arguments"}, commonFieldNames...)
 		if !slices.Contains(known, k) {
 			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", suggest(k, known))
-			fine = false
+			valid = false
 		}
 	}
-	if !fine {
+	if !valid {
 		return nil
 	}
 	prefix, _, _ := strings.Cut(name, "_")
@@ -181,13 +182,14 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 		return m
 	}
 	if source == awsSource && !strings.HasPrefix(name, "aws_") {
-		c.errorf(m, m.at("resource"), "%q is no resource of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
+		c.errorf(m, m.at("resource"), "%q is not a resource type of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
 		return nil
 	}
 	return m
 }
 
-// RequiredProviders lists the providers of which something is asked that is not built in: source → version.
+// RequiredProviders returns the providers whose schema is needed and not built in: source →
+// version.
 func RequiredProviders(g *graph.Graph) map[string]string {
 	out := map[string]string{}
 	for _, r := range g.Resources {
@@ -208,11 +210,11 @@ func RequiredProviders(g *graph.Graph) map[string]string {
 	return out
 }
 
-// identifier is an address as a name of Terraform's.
+// identifier returns the name of a resource in Terraform.
 func identifier(a graph.Address) string {
 	s := a.Name
 	if a.Lib != "" {
-		s = a.Lib + "_" + a.Name // names have no _: the parts can be told again
+		s = a.Lib + "_" + a.Name // names contain no _, so the parts stay separable
 	}
 	if s[0] >= '0' && s[0] <= '9' {
 		s = "_" + s
@@ -220,40 +222,40 @@ func identifier(a graph.Address) string {
 	return s
 }
 
-// assignModules gives every resource its module.
-func (c *checker) assignModules(all []*node, rest map[*node]map[string]any) {
-	// A listener lives with its balancer, a target group with the listener that leads to it.
-	leads := map[*node]*node{}
+// assignModules sets the module and region of every resource.
+func (c *checker) assignModules(all []*node, fields map[*node]map[string]any) {
+	// A listener is in the module of its balancer, and a target group in that of its listener.
+	follows := map[*node]*node{}
 	for _, m := range all {
-		walkTexts(rest[m], func(t token.Text) {
+		walkTexts(fields[m], func(t token.Text) {
 			for _, tok := range t.Tokens() {
 				o := c.nodes[tok.Name]
 				switch {
 				case o == nil:
 				case m.typ.tfType == "aws_lb_listener" && o.typ.tfType == "aws_lb":
-					leads[m] = o
+					follows[m] = o
 				case m.typ.tfType == "aws_lb_listener_rule" && o.typ.tfType == "aws_lb_listener":
-					leads[m] = o
+					follows[m] = o
 				case m.typ.tfType == "aws_autoscaling_group" && o.typ.tfType == "aws_launch_template":
-					leads[o] = m
+					follows[o] = m
 				case m.typ.tfType == "aws_autoscaling_policy" && o.typ.tfType == "aws_autoscaling_group":
-					leads[m] = o
+					follows[m] = o
 				}
 			}
 		})
 	}
 	for _, m := range all {
 		if m.typ.tfType == "aws_lb_listener" || m.typ.tfType == "aws_lb_listener_rule" {
-			walkTexts(rest[m], func(t token.Text) {
+			walkTexts(fields[m], func(t token.Text) {
 				for _, tok := range t.Tokens() {
-					if o := c.nodes[tok.Name]; o != nil && o.typ.tfType == "aws_lb_target_group" && leads[o] == nil {
-						leads[o] = m
+					if o := c.nodes[tok.Name]; o != nil && o.typ.tfType == "aws_lb_target_group" && follows[o] == nil {
+						follows[o] = m
 					}
 				}
 			})
 		}
 	}
-	own := func(m *node) string {
+	defaultModule := func(m *node) string {
 		switch {
 		case m.module != "":
 			return m.module
@@ -264,13 +266,13 @@ func (c *checker) assignModules(all []*node, rest map[*node]map[string]any) {
 	}
 	for _, m := range all {
 		at := m
-		for range all { // as far as it leads
-			if at.module != "" || leads[at] == nil {
+		for range all { // to the end of the chain
+			if at.module != "" || follows[at] == nil {
 				break
 			}
-			at = leads[at]
+			at = follows[at]
 		}
-		name := own(at)
+		name := defaultModule(at)
 		if m.module == "" {
 			m.module = name
 		}
@@ -281,8 +283,8 @@ func (c *checker) assignModules(all []*node, rest map[*node]map[string]any) {
 			continue
 		}
 		if first := regions[m.module]; first != nil && first.region != m.region {
-			c.errorf(m, m.at("region"), "region %q, and %s in the same module %q is in %q", m.region, first.address(), m.module, first.region).
-				WithHint("a module is in one region: module: 'another-name'")
+			c.errorf(m, m.at("region"), "region is %q, but %s in the same module %q is in %q", m.region, first.address(), m.module, first.region).
+				WithHint("a module has one region; set module: 'another-name'")
 			continue
 		}
 		regions[m.module] = m
@@ -294,11 +296,12 @@ func (c *checker) assignModules(all []*node, rest map[*node]map[string]any) {
 		if first := regions[m.module]; first != nil {
 			m.region = first.region
 		} else if m.region = c.g.EC2.Region; m.region == "" {
-			c.errorf(m, m.resource.Path, "in which region is it?").WithHint("region: 'eu-central-1' here, or defaults: { ec2: { region: 'eu-central-1' } }")
+			c.errorf(m, m.resource.Path, "no region is set").WithHint("set region: 'eu-central-1', or defaults: { ec2: { region: 'eu-central-1' } }")
 		}
 	}
 }
 
+// walkTexts calls f for every text in a value.
 func walkTexts(v any, f func(token.Text)) {
 	switch v := v.(type) {
 	case token.Text:
@@ -314,7 +317,7 @@ func walkTexts(v any, f func(token.Text)) {
 	}
 }
 
-// checkCycles refuses resources, and modules, that wait for each other.
+// checkCycles refuses resources, and modules, that depend on each other in a cycle.
 func (c *checker) checkCycles(all []*node) {
 	next := map[string][]string{}
 	at := map[string]*node{}
@@ -326,9 +329,9 @@ func (c *checker) checkCycles(all []*node) {
 			path[m.address()+" "+r.target.address()] = r.path
 		}
 	}
-	if way := findCycle(next); way != nil {
-		c.errorf(at[way[0]], path[way[0]+" "+way[1]], "resources wait for each other: %s", strings.Join(way, " → ")).
-			WithHint("one of them must do without the other: a rule or an attachment of its own breaks the circle")
+	if cycle := findCycle(next); cycle != nil {
+		c.errorf(at[cycle[0]], path[cycle[0]+" "+cycle[1]], "resources depend on each other in a cycle: %s", strings.Join(cycle, " → ")).
+			WithHint("remove one reference; a separate rule or attachment resource often breaks the cycle")
 		return
 	}
 	next = map[string][]string{}
@@ -343,16 +346,16 @@ func (c *checker) checkCycles(all []*node) {
 			}
 		}
 	}
-	if way := findCycle(next); way != nil {
-		key := way[0] + " " + way[1]
-		c.errorf(at[key], path[key], "modules wait for each other: %s", strings.Join(way, " → ")).
-			WithHint("put them into one: module: '%s'", way[0])
+	if cycle := findCycle(next); cycle != nil {
+		key := cycle[0] + " " + cycle[1]
+		c.errorf(at[key], path[key], "modules depend on each other in a cycle: %s", strings.Join(cycle, " → ")).
+			WithHint("put their resources into one module: module: '%s'", cycle[0])
 	}
 }
 
-// findCycle finds a way from a name back to itself.
+// findCycle returns a path from a name back to itself, or nil.
 func findCycle(next map[string][]string) []string {
-	state := map[string]int{} // 1 on the way, 2 done
+	state := map[string]int{} // 1 on the stack, 2 done
 	var stack []string
 	var visit func(string) []string
 	visit = func(n string) []string {
@@ -362,12 +365,12 @@ func findCycle(next map[string][]string) []string {
 		slices.Sort(list)
 		for _, o := range slices.Compact(list) {
 			if state[o] == 1 {
-				way := slices.Clone(stack[slices.Index(stack, o):])
-				return append(way, o)
+				cycle := slices.Clone(stack[slices.Index(stack, o):])
+				return append(cycle, o)
 			}
 			if state[o] == 0 {
-				if way := visit(o); way != nil {
-					return way
+				if cycle := visit(o); cycle != nil {
+					return cycle
 				}
 			}
 		}
@@ -377,15 +380,15 @@ func findCycle(next map[string][]string) []string {
 	}
 	for _, n := range slices.Sorted(maps.Keys(next)) {
 		if state[n] == 0 {
-			if way := visit(n); way != nil {
-				return way
+			if cycle := visit(n); cycle != nil {
+				return cycle
 			}
 		}
 	}
 	return nil
 }
 
-// requestedOutputs lists the outputs of each resource: the customary ones, and what others read.
+// requestedOutputs lists the outputs of each resource: the usual ones, and those that others read.
 func (c *checker) requestedOutputs(all []*node) map[*node][]string {
 	set := map[*node]map[string]bool{}
 	add := func(m *node, name string) {
@@ -432,35 +435,37 @@ func (c *checker) requestedOutputs(all []*node) map[*node][]string {
 	return out
 }
 
-// lookup tells which output of which module gives what a ref reads.
+// lookup returns the output and the module that a ref reads.
 func (c *checker) lookup(t token.Token) (key, module string, err *diag.Error) {
 	m := c.nodes[t.Name]
 	if m == nil {
-		return "", "", diag.Errorf(t.Name, "there is no such resource")
+		return "", "", diag.Errorf(t.Name, "unknown resource")
 	}
 	name, hint := m.attr(t)
 	if hint != "" {
-		return "", "", diag.Errorf("", "%s, of type %s, has no output %q", m.address(), m.resource.Type, t.Arg).WithHint("%s", hint)
+		return "", "", diag.Errorf("", "%s of type %s has no output %q", m.address(), m.resource.Type, t.Arg).WithHint("%s", hint)
 	}
 	if m.schema != nil {
 		switch a := m.schema.Block.Attributes[name]; {
 		case a.Sensitive:
-			return "", "", diag.Errorf("", "%s is a secret, which defx does not carry about", t)
+			return "", "", diag.Errorf("", "%s is a secret, which defx does not pass on", t).WithHint("use it inside the module, or let the service read it from AWS")
 		case !a.scalar():
-			return "", "", diag.Errorf("", "%s is no single value", t)
+			return "", "", diag.Errorf("", "%s is a list or an object, which only resources in the same module can read", t)
 		}
 	}
 	return outputKey(m, name), m.unit(), nil
 }
 
+// outputKey returns the key of an output in plan.Values.
 func outputKey(m *node, name string) string {
 	return plan.Key(token.Token{Kind: token.Ref, Name: m.address(), Field: "output", Arg: name})
 }
 
+// unit returns the address of the node's module.
 func (m *node) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
 
-// renderModule puts resources together.
-func (c *checker) renderModule(name string, list []*node, wanted map[*node][]string) (backends.Module, diag.List) {
+// renderModule returns the module of a list of resources.
+func (c *checker) renderModule(name string, list []*node, outputs map[*node][]string) (backends.Module, diag.List) {
 	p := payload{Providers: map[string]provider{}, Resources: map[string]map[string]any{}, Outputs: map[string]output{}, Addresses: map[string]string{}}
 	out := backends.Module{Address: graph.Address{Lib: graph.ModuleLib, Name: name}, Sources: map[string][]string{}}
 	spec := map[string]any{}
@@ -477,8 +482,8 @@ func (c *checker) renderModule(name string, list []*node, wanted map[*node][]str
 			}
 		}
 		if before, ok := p.Providers[prefix]; ok && (before.Source != pr.Source || pr.Version != "" && before.Version != "" && before.Version != pr.Version) {
-			c.errorf(m, m.resource.Path, "module %q has provider %s %s already, and this asks for %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
-				WithHint("module: 'another-name' keeps them apart")
+			c.errorf(m, m.resource.Path, "module %q already uses provider %s %s, but this resource needs %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
+				WithHint("set module: 'another-name'")
 		}
 		p.Providers[prefix] = pr
 		body := maps.Clone(m.body)
@@ -505,7 +510,7 @@ func (c *checker) renderModule(name string, list []*node, wanted map[*node][]str
 		}
 		p.Resources[m.typ.tfType][m.name] = body
 		p.Addresses[m.id()] = m.address()
-		for _, attr := range wanted[m] {
+		for _, attr := range outputs[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
 		if m.protect || statefulTypes[m.typ.tfType] || m.resource.Retained {
@@ -563,7 +568,7 @@ func (c *checker) renderModule(name string, list []*node, wanted map[*node][]str
 	return out, errs
 }
 
-// applyDefaults adds what users need not say.
+// applyDefaults adds what users need not write.
 func (c *checker) applyDefaults(m *node, body map[string]any) {
 	if m.schema == nil {
 		return
@@ -571,7 +576,7 @@ func (c *checker) applyDefaults(m *node, body map[string]any) {
 	label := c.g.Environment + "/" + c.g.Name + "/" + m.address()
 	switch m.typ.tfType {
 	case "aws_launch_template":
-		// It is never changed in place: a change is another template, which the group moves to.
+		// A template is never changed in place: a change is a new template, to which the group moves.
 		raw, err := json.Marshal(body)
 		if err != nil {
 			panic(fmt.Sprintf("%s: %v", m.address(), err)) // plain data always encodes
@@ -584,7 +589,7 @@ func (c *checker) applyDefaults(m *node, body map[string]any) {
 		m.createFirst = true
 		return
 	case "aws_autoscaling_group":
-		// The cloud owns the count.
+		// AWS changes the number of instances.
 		if !slices.Contains(m.ignore, "desired_capacity") && !slices.Contains(m.ignore, "desired") {
 			m.ignore = append(m.ignore, "desired_capacity")
 		}
@@ -600,13 +605,14 @@ func (c *checker) applyDefaults(m *node, body map[string]any) {
 	}
 	if m.schema.Block.Attributes["tags"] != nil && m.source == awsSource {
 		tags := map[string]any{"defx": escape(label, false)}
-		if own, ok := body["tags"].(map[string]any); ok {
-			maps.Copy(tags, own)
+		if requested, ok := body["tags"].(map[string]any); ok {
+			maps.Copy(tags, requested)
 		}
 		body["tags"] = tags
 	}
 }
 
+// cloneList returns a copy of a list, or nil if v is not a list.
 func cloneList(v any) []any {
 	l, _ := v.([]any)
 	return slices.Clone(l)

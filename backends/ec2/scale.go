@@ -7,20 +7,20 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// scale makes a group of a service: its instances boot from a template that
-// carries the service, and the cloud owns their count.
+// scale adds an autoscaling group for a service. Its instances boot from a launch template that
+// contains the service, and AWS decides their number.
 func (p *packer) scale(s *graph.Service, w serviceOptions) {
-	a, said := s.Address, append(slices.Clone(s.Path), "ec2")
+	a, path := s.Address, append(slices.Clone(s.Path), "ec2")
 	before := len(p.errs)
 	switch {
 	case w.Run != "systemd":
-		p.fail(s, append(said, "run"), "instances of a group run systemd alone").WithHint("leave it out")
+		p.fail(s, append(path, "run"), "class autoscale supports only run: 'systemd'").WithHint("remove run")
 	case a.Member != "" || a.Replica != "":
-		p.fail(s, append(slices.Clone(s.Path), "place"), "a group is of one service, and the cloud owns its count").WithHint("ec2: { min: 1, max: 4 } instead of replicas")
+		p.fail(s, append(slices.Clone(s.Path), "place"), "class autoscale cannot be used with replicas or groups, because AWS decides the number of instances").WithHint("use ec2: { min: 1, max: 4 } instead of replicas")
 	case w.Min < 0 || w.Max < 1 || w.Min > w.Max:
-		p.fail(s, said, "a group of %d to %d instances", w.Min, w.Max).WithHint("ec2: { class: 'autoscale', min: 1, max: 4 }")
+		p.fail(s, path, "min %d and max %d are not a valid range", w.Min, w.Max).WithHint("ec2: { class: 'autoscale', min: 1, max: 4 }")
 	case s.Spec.Dirs.State != "":
-		p.fail(s, append(slices.Clone(s.SpecPath), "dirs", "state"), "instances of a group come and go, with what they keep").WithHint("keep data elsewhere, or class: 'exclusive'")
+		p.fail(s, append(slices.Clone(s.SpecPath), "dirs", "state"), "class autoscale cannot have dirs.state, because AWS deletes instances with their data").WithHint("store the data elsewhere, or use class: 'exclusive'")
 	}
 	loc := p.graph.EC2.Locations[s.Place.Location]
 	if len(loc.Subnet) == 0 {
@@ -30,7 +30,7 @@ func (p *packer) scale(s *graph.Service, w serviceOptions) {
 		loc.Region = p.graph.EC2.Region
 	}
 	if len(loc.Subnet) == 0 {
-		p.fail(s, s.Path, "in which subnet does the group run?").WithHint("defaults: { ec2: { subnet: defx.ref('a').output('id') } }")
+		p.fail(s, s.Path, "no subnet is set").WithHint("set defaults: { ec2: { subnet: defx.ref('a').output('id') } }")
 	}
 	if len(p.errs) > before {
 		return

@@ -141,16 +141,16 @@ func (b *builder) writeServiceSection(u *unitText, self string, mounts []string)
 	if b.Run.Package != "" {
 		u.set("WorkingDirectory", b.checked(spec.At("package"))(pathValue(b.Run.Package)))
 	}
-	for _, script := range spec.Keys(b.Run.Env) {
-		where := spec.At("env", script)
-		u.set("Environment", b.checked(where)(assignment(script, b.Bind(where, b.Run.Env[script]))))
+	for _, k := range spec.Keys(b.Run.Env) {
+		where := spec.At("env", k)
+		u.set("Environment", b.checked(where)(assignment(k, b.Bind(where, b.Run.Env[k]))))
 	}
-	for _, script := range spec.Keys(b.Run.Secrets) {
-		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[script].Name)
-		u.set("LoadCredential", script+":"+b.checked(spec.At("secrets", script))(pathValue(file)))
+	for _, k := range spec.Keys(b.Run.Secrets) {
+		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
+		u.set("LoadCredential", k+":"+b.checked(spec.At("secrets", k))(pathValue(file)))
 		// Not "%d": if systemd loads the unit by its alias, "%d" expands to the alias's directory,
 		// which does not exist.
-		u.set("Environment", b.checked(spec.At("secrets", script))(assignment(script+"_FILE", "/run/credentials/"+self+"/"+script)))
+		u.set("Environment", b.checked(spec.At("secrets", k))(assignment(k+"_FILE", "/run/credentials/"+self+"/"+k)))
 	}
 	for _, m := range mounts {
 		u.set("BindReadOnlyPaths", m)

@@ -13,28 +13,30 @@ import (
 	"sync"
 )
 
-// schemaGz are what the provider's own schema says of its resources, with what
-// `terraform providers schema` leaves out: which changes replace, and what excludes what.
+// schemaGz is the schema of the AWS provider, from the provider's own source. It has facts that
+// `terraform providers schema` leaves out: which changes replace a resource, and which arguments
+// exclude each other.
 //
 //go:embed facts.json.gz
 var schemaGz []byte
 
-// Schema is what is known of the resources of one provider.
+// Schema describes the resources of one provider.
 type Schema struct {
 	Provider  string                     `json:"provider"` // hashicorp/aws
 	Version   string                     `json:"version"`
 	Resources map[string]*resourceSchema `json:"resources"`
 }
 
-// resourceSchema is one type of resource.
+// resourceSchema describes one type of resource.
 type resourceSchema struct {
 	Block      *schemaBlock        `json:"block"`
-	ForceNew   []string            `json:"forceNew"`   // attributes whose change replaces
-	Conflicts  map[string][]string `json:"conflicts"`  // attribute → those that exclude it
-	ExactlyOne map[string][]string `json:"exactlyOne"` // attribute → the set of which one is needed
+	ForceNew   []string            `json:"forceNew"`   // attributes whose change replaces the resource
+	Conflicts  map[string][]string `json:"conflicts"`  // attribute → attributes that exclude it
+	ExactlyOne map[string][]string `json:"exactlyOne"` // attribute → set of which exactly one is required
 	AtLeastOne map[string][]string `json:"atLeastOne"`
 }
 
+// schemaBlock describes the contents of a block.
 type schemaBlock struct {
 	Attributes map[string]*attribute   `json:"attributes"`
 	Blocks     map[string]*nestedBlock `json:"blocks"`
@@ -49,6 +51,7 @@ type attribute struct {
 	Deprecated bool `json:"deprecated"`
 }
 
+// nestedBlock describes a block inside another.
 type nestedBlock struct {
 	Block   *schemaBlock `json:"block"`
 	Nesting string       `json:"nesting"` // single, list or set
@@ -56,10 +59,10 @@ type nestedBlock struct {
 	Max     int          `json:"max"`
 }
 
-// scalar tells whether its value is one text, number or boolean.
+// scalar reports whether the value is a single string, number or boolean.
 func (a *attribute) scalar() bool { _, ok := a.Type.(string); return ok }
 
-// settable lists what a user may write in a block.
+// settable returns what users can set in a block, sorted.
 func (b *schemaBlock) settable() []string {
 	var out []string
 	for n, a := range b.Attributes {
@@ -77,22 +80,23 @@ func (b *schemaBlock) settable() []string {
 var builtInSchema = sync.OnceValue(func() *Schema {
 	z, err := gzip.NewReader(bytes.NewReader(schemaGz))
 	if err != nil {
-		panic(fmt.Sprintf("embedded facts: %v", err))
+		panic(fmt.Sprintf("embedded provider schema: %v", err))
 	}
 	raw, err := io.ReadAll(z)
 	if err != nil {
-		panic(fmt.Sprintf("embedded facts: %v", err))
+		panic(fmt.Sprintf("embedded provider schema: %v", err))
 	}
 	s := &Schema{}
 	if err := json.Unmarshal(raw, s); err != nil {
-		panic(fmt.Sprintf("embedded facts: %v", err))
+		panic(fmt.Sprintf("embedded provider schema: %v", err))
 	}
 	return s
 })
 
-// ParseSchema reads one provider of what `terraform providers schema -json` prints.
+// ParseSchema reads the schema of one provider from the output of `terraform providers schema
+// -json`.
 func ParseSchema(raw []byte, provider string) (*Schema, error) {
-	type theirBlock struct {
+	type providerBlock struct {
 		Attributes map[string]*attribute `json:"attributes"`
 		BlockTypes map[string]struct {
 			Block    json.RawMessage `json:"block"`
@@ -111,9 +115,9 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
 	}
-	var ours func(json.RawMessage) (*schemaBlock, error)
-	ours = func(raw json.RawMessage) (*schemaBlock, error) {
-		var b theirBlock
+	var convert func(json.RawMessage) (*schemaBlock, error)
+	convert = func(raw json.RawMessage) (*schemaBlock, error) {
+		var b providerBlock
 		if err := json.Unmarshal(raw, &b); err != nil {
 			return nil, err
 		}
@@ -122,13 +126,13 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 			out.Attributes = map[string]*attribute{}
 		}
 		for n, a := range out.Attributes {
-			if a.Type == nil { // nested attributes of the newer protocol: their shape is left to terraform
+			if a.Type == nil { // nested attributes of protocol 6: Terraform checks their type
 				a.Type = "any"
 			}
 			out.Attributes[n] = a
 		}
 		for n, t := range b.BlockTypes {
-			inner, err := ours(t.Block)
+			inner, err := convert(t.Block)
 			if err != nil {
 				return nil, err
 			}
@@ -142,7 +146,7 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 		}
 		s := &Schema{Provider: provider, Resources: map[string]*resourceSchema{}}
 		for _, name := range slices.Sorted(maps.Keys(p.Resources)) {
-			b, err := ours(p.Resources[name].Block)
+			b, err := convert(p.Resources[name].Block)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
 			}
@@ -150,5 +154,5 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 		}
 		return s, nil
 	}
-	return nil, fmt.Errorf("provider %s is not in it", provider)
+	return nil, fmt.Errorf("the output has no schema of provider %s", provider)
 }
