@@ -73,7 +73,7 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 		}
 	}
 	backendOf := func(typ string) Infrastructure {
-		for _, name := range slices.Sorted(maps.Keys(backends)) {
+		for _, name := range sets.Keys(backends) {
 			if types[typ] == nil && backends[name].MakesType(typ) {
 				types[typ] = backends[name]
 			}
@@ -100,7 +100,7 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 	}
 	outputs := map[Infrastructure]func(token.Token) (string, string, *diag.Error){}
 	modules, owner := map[string]Module{}, map[string]Infrastructure{}
-	for _, name := range slices.Sorted(maps.Keys(backends)) {
+	for _, name := range sets.Keys(backends) {
 		result, bad := backends[name].Modules(r.graph)
 		errs = append(errs, bad...)
 		outputs[backends[name]] = result.Output
@@ -158,7 +158,7 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 		}
 		errs = append(errs, s.renderModule(owner[address], m, r, out)...)
 	}
-	for _, address := range slices.Sorted(maps.Keys(modules)) {
+	for _, address := range sets.Keys(modules) {
 		visit(address)
 	}
 	return errs

@@ -17,6 +17,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -49,12 +50,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	b := &builder{payload: p, Binder: spec.Binder{Subject: p.Run.Address.String(), Value: value}, version: version,
 		prefix: spec.NamePrefix(p.Run.Environment, p.Run.Deployment)}
 	b.base = spec.BaseName(b.prefix, p.Run.Address)
-	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
-		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
-		if !graph.ValidName(name) {
-			b.Fail(spec.At(), "%q is not a valid name", name)
-		}
-	}
+	b.CheckNames(p.Run.Environment, p.Run.Deployment, p.Run.Address)
 	b.layout = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
 		Leftovers: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
 	c := b.container()
@@ -185,7 +181,7 @@ func (b *builder) container() *Container {
 		b.Fail(spec.At("command"), "service has no command")
 	}
 	if c.Network != "host" {
-		c.Aliases = slices.Compact(slices.Sorted(slices.Values(append([]string{alias(r.Address)}, r.Options.Aliases...))))
+		c.Aliases = sets.Union([]string{alias(r.Address)}, r.Options.Aliases)
 		c.Ports = b.ports(r.Ports, r.Options.Ports, r.Options.Publish)
 	}
 	if r.Folder && r.Build != nil {
@@ -203,7 +199,7 @@ func (b *builder) container() *Container {
 	if b.fromScratch() {
 		env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
-	for _, k := range spec.Keys(r.Secrets) {
+	for _, k := range sets.Keys(r.Secrets) {
 		target := "/run/secrets/" + k
 		c.Secrets = append(c.Secrets, Secret{Source: backends.SecretPath(r.Environment, r.Deployment, r.Secrets[k].Name), Target: target, Owner: uid})
 		env[k+"_FILE"] = target
@@ -229,7 +225,7 @@ func (b *builder) container() *Container {
 	for k, t := range r.Env {
 		env[k] = b.bindArg(spec.At("env", k), t)
 	}
-	for _, k := range spec.Keys(env) {
+	for _, k := range sets.Keys(env) {
 		c.Env = append(c.Env, k+"="+env[k])
 	}
 	if lim := r.Limits; lim != nil {
@@ -305,7 +301,7 @@ func (b *builder) ports(ports map[string]graph.Port, inner map[string]int, p *pu
 	if p != nil && p.Off {
 		return nil
 	}
-	for _, name := range spec.Keys(ports) {
+	for _, name := range sets.Keys(ports) {
 		port := Port{Inner: inner[name], Outer: ports[name].Port, Protocol: cmp.Or(ports[name].Protocol, "tcp")}
 		if port.Inner == 0 {
 			port.Inner = port.Outer
@@ -360,7 +356,7 @@ func (b *builder) files(c *Container, uid int) {
 	if user == "" && uid == -1 {
 		user = "root" // the default of images
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("files", p)
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsRune(p, 0) {
 			b.Fail(where, "%q must be an absolute path without . or ..", p)
@@ -438,7 +434,7 @@ func (b *builder) hostFiles() {
 	if b.Reload != nil {
 		content, inPlace = b.Reload.HostFiles, true
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 			b.Fail(where, "%q must be an absolute path without . or ..", p)
@@ -469,9 +465,7 @@ func (b *builder) readiness() *backends.Ready {
 	if r == nil || b.Run.Scheduled {
 		return nil
 	}
-	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Duration(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Duration(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+	out := b.Readiness(r)
 	if r.Port != "" {
 		ports, inner := b.Run.Ports, b.Run.Options.Ports
 		for _, m := range b.Run.Group {
@@ -520,8 +514,7 @@ func (b *builder) pod() string {
 		p.Aliases = append(append(p.Aliases, alias(a)), m.Aliases...)
 		p.Ports = append(p.Ports, b.ports(m.Ports, m.Inner, m.Publish)...)
 	}
-	slices.Sort(p.Aliases)
-	p.Aliases = slices.Compact(p.Aliases)
+	p.Aliases = sets.Union(p.Aliases)
 	raw, err := digest.Canonical(p)
 	if err != nil {
 		b.Fail(spec.At(), "%v", err)

@@ -35,7 +35,7 @@ func (backend) Encoding() int { return 1 }
 // payload is a unit before its refs are bound.
 type payload struct {
 	Run    runPart
-	Reload *reloadPart
+	Reload *spec.ReloadPart
 	Meta   metaPart
 }
 
@@ -75,12 +75,6 @@ type member struct {
 	Inner   map[string]int        `json:"inner,omitempty"`
 	Publish *publish              `json:"publish,omitempty"`
 	Aliases []string              `json:"aliases,omitempty"`
-}
-
-// reloadPart holds what a running process takes over when it reloads.
-type reloadPart struct {
-	Files     map[string]spec.File `json:"files"`
-	HostFiles map[string]spec.File `json:"hostFiles,omitempty"`
 }
 
 // metaPart holds what changes without touching the process.

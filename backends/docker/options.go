@@ -13,6 +13,7 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/moby/moby/api/types/container"
 )
@@ -92,7 +93,7 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 		fail([]string{"docker"}, "docker contains a value that is known only at apply").WithHint("use such values in env, args or files")
 		return o
 	}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		where, v := []string{"docker", k}, fields[k]
 		if string(v) == "null" {
 			continue
@@ -127,9 +128,9 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 			slices.Sort(o.Aliases)
 		case "ports":
 			decode(&o.Ports, "an object of ports: { http: 80 }")
-			for _, name := range spec.Keys(o.Ports) {
+			for _, name := range sets.Keys(o.Ports) {
 				if _, ok := s.Spec.Ports[name]; !ok {
-					fail(append(where, name), "the service has no port %q", name).WithHint("%s", diag.Suggest(name, spec.Keys(s.Spec.Ports)))
+					fail(append(where, name), "the service has no port %q", name).WithHint("%s", diag.Suggest(name, sets.Keys(s.Spec.Ports)))
 				}
 				if p := o.Ports[name]; p < 1 || p > 65535 {
 					fail(append(where, name), "port %d must be from 1 to 65535", p)
@@ -205,7 +206,7 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 		return nil
 	}
 	ok := true
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		field, is := managedFields[where[1]+"."+k]
 		if !is {
 			continue

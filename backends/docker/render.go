@@ -97,7 +97,7 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = restartKeys(files), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = spec.RestartKeys(files, nil), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
 	}
 	p.Run.Stored = r.extraArtifacts(s)
 	if r.In.Service.Address.Member != "" && p.Run.Options.Network != "host" {
@@ -167,17 +167,5 @@ func (r *renderer) extraArtifacts(s graph.Spec) []string {
 		}
 	})
 	slices.Sort(out)
-	return out
-}
-
-// restartKeys lists what needs a new container although the files can be reloaded: mounts, and
-// owners, which are set before the start.
-func restartKeys(files map[string]spec.File) []string {
-	out := spec.Keys(files)
-	for _, p := range spec.Keys(files) {
-		if files[p].Owner != "" {
-			out = append(out, p+" of "+files[p].Owner)
-		}
-	}
 	return out
 }

@@ -10,15 +10,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // Encode returns the file for a value: nil, bool, float64, string, []any or map[string]any of such
@@ -88,7 +88,7 @@ func ini(b *bytes.Buffer, v any) error {
 		return errors.New("an ini file must be an object")
 	}
 	var sections []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	for _, k := range sets.Keys(m) {
 		if _, ok := m[k].(map[string]any); ok {
 			sections = append(sections, k)
 		} else if err := iniLine(b, k, m[k]); err != nil {
@@ -104,7 +104,7 @@ func ini(b *bytes.Buffer, v any) error {
 		}
 		fmt.Fprintf(b, "[%s]\n", name)
 		section := m[name].(map[string]any)
-		for _, k := range slices.Sorted(maps.Keys(section)) {
+		for _, k := range sets.Keys(section) {
 			if err := iniLine(b, k, section[k]); err != nil {
 				return err
 			}
@@ -155,7 +155,7 @@ func env(b *bytes.Buffer, v any) error {
 	if !ok {
 		return errors.New("an env file must be an object of strings")
 	}
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	for _, k := range sets.Keys(m) {
 		s, err := scalar(m[k])
 		if err != nil {
 			return fmt.Errorf("%s: %w", k, err)

@@ -67,7 +67,7 @@ func Links(g *graph.Graph) []Link {
 // ports returns the ports of a service as PROTOCOL/NUMBER, sorted, each once.
 func ports(s *graph.Service) []string {
 	var out []string
-	for _, n := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
+	for _, n := range sets.Keys(s.Spec.Ports) {
 		out = append(out, fmt.Sprintf("%s/%d", s.Spec.Ports[n].Protocol, s.Spec.Ports[n].Port))
 	}
 	return sets.Union(out)
@@ -209,7 +209,7 @@ func (p *packer) addSecurityGroups() {
 			"module": moduleOfNetwork(networkOf(p.graph, r)), "region": r.Fields["region"], "securityGroup": outputOf(groups[w.to], "id"), "from": outputOf(groups[w.from], "id"),
 			"protocol": token.Lit(protocol), "fromPort": n, "toPort": n}})
 	}
-	for _, k := range slices.Sorted(maps.Keys(open)) {
+	for _, k := range sets.Keys(open) {
 		port, machine, _ := strings.Cut(k, " ")
 		protocol, number, _ := strings.Cut(port, "/")
 		var n float64

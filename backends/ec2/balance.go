@@ -2,7 +2,6 @@ package ec2
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -202,7 +202,7 @@ func (f *loadBalancer) addAccess() {
 	for _, s := range f.scaled {
 		targets[namePrefix(s.Address)] = f.p.accessGroups[s.Address.String()]
 	}
-	for _, m := range slices.Sorted(maps.Keys(targets)) {
+	for _, m := range sets.Keys(targets) {
 		if targets[m] != "" {
 			f.add(f.partAddress(m+"-from-"+f.base), module, "aws.ingressRule", map[string]any{"securityGroup": outputOf(targets[m], "id"), "from": group,
 				"protocol": token.Lit("tcp"), "fromPort": float64(f.port), "toPort": float64(f.port)})
@@ -276,7 +276,7 @@ func (p *packer) addDNSRecords() {
 			list[s.Address.Functionality()] = append(list[s.Address.Functionality()], s)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(list)) {
+	for _, name := range sets.Keys(list) {
 		records, follows, seen := []any{}, []graph.Address{}, map[string]bool{}
 		for _, s := range list[name] {
 			m, r := p.graph.Machine(s.Place.Machine), p.graph.Resource(s.Place.Machine)

@@ -2,13 +2,13 @@ package ec2
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -76,7 +76,7 @@ func suggest(given string, known []string) string {
 // commonFields reads the fields that every resource has and returns the others.
 func (c *checker) commonFields(m *node) map[string]any {
 	rest := map[string]any{}
-	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
+	for _, k := range sets.Keys(m.resource.Fields) {
 		v, p := m.resource.Fields[k], m.at(k)
 		switch k {
 		case "module", "region":
@@ -168,7 +168,7 @@ func (c *checker) checkExclusions(m *node, at []string) {
 		}
 		return out
 	}
-	for _, n := range slices.Sorted(maps.Keys(m.schema.Conflicts)) {
+	for _, n := range sets.Keys(m.schema.Conflicts) {
 		for _, other := range m.schema.Conflicts[n] {
 			pair := []string{n, other}
 			slices.Sort(pair)
@@ -179,7 +179,7 @@ func (c *checker) checkExclusions(m *node, at []string) {
 		}
 	}
 	for rules, exactly := range map[*map[string][]string]bool{&m.schema.ExactlyOne: true, &m.schema.AtLeastOne: false} {
-		for _, n := range slices.Sorted(maps.Keys(*rules)) {
+		for _, n := range sets.Keys(*rules) {
 			list := (*rules)[n]
 			key, has := strings.Join(list, " "), set(list)
 			if len(list) < 2 || reported[key] {
@@ -216,7 +216,7 @@ func (c *checker) argumentNames(m *node) []string {
 // own.
 func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []string, top bool) map[string]any {
 	out := map[string]any{}
-	for _, k := range slices.Sorted(maps.Keys(fields)) {
+	for _, k := range sets.Keys(fields) {
 		v, p := fields[k], append(slices.Clone(at), k)
 		n := snake(k)
 		if top {
@@ -255,7 +255,7 @@ func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []str
 			out[n] = c.blocks(m, inner, v, p)
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(b.Attributes)) {
+	for _, n := range sets.Keys(b.Attributes) {
 		if _, has := out[n]; b.Attributes[n].Required && !has {
 			name := camel(n)
 			if top {
@@ -264,7 +264,7 @@ func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []str
 			c.errorf(m, at, "%q is missing", name).WithHint("%s: …", name)
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(b.Blocks)) {
+	for _, n := range sets.Keys(b.Blocks) {
 		if _, has := out[n]; b.Blocks[n].Min > 0 && !has {
 			name := camel(n)
 			if top {
@@ -390,7 +390,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 				return wrong("an object", "{ key: 'value' }")
 			}
 			out := map[string]any{}
-			for _, k := range slices.Sorted(maps.Keys(o)) {
+			for _, k := range sets.Keys(o) {
 				out[k] = c.value(m, o[k], inner, append(slices.Clone(at), k))
 			}
 			return out
@@ -401,7 +401,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 			}
 			attrs, _ := inner.(map[string]any)
 			out := map[string]any{}
-			for _, k := range slices.Sorted(maps.Keys(o)) {
+			for _, k := range sets.Keys(o) {
 				p := append(slices.Clone(at), k)
 				t, ok := attrs[snake(k)]
 				if !ok {
@@ -440,7 +440,7 @@ func (c *checker) anyValue(m *node, v any, at []string) any {
 		return out
 	case map[string]any:
 		out := map[string]any{}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			out[k] = c.anyValue(m, v[k], append(slices.Clone(at), k))
 		}
 		return out

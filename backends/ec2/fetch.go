@@ -4,7 +4,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -104,7 +104,7 @@ func (f *bootFetch) packages() *diag.Error {
 	}
 	folder := strings.Join([]string{"defx", f.g.Environment, f.g.Name, f.name}, "/")
 	f.statements = append(f.statements, statement{"Allow", "s3:GetObject", []string{fmt.Sprintf("arn:%s:s3:::%s/%s/*", f.partition, bucket, folder)}})
-	for _, hex := range slices.Sorted(maps.Keys(artifacts)) {
+	for _, hex := range sets.Keys(artifacts) {
 		a, _ := f.in.Artifact(artifacts[hex])
 		key := folder + "/" + hex + ".tar"
 		r, err := f.add("-package-"+a.Digest.Brief(), "aws.s3Object", map[string]any{"bucket": f.g.EC2.Bucket, "key": token.Lit(key), "source": token.Lit("../" + PackageDir + "/" + hex + ".tar"), "createBeforeDestroy": true})
@@ -129,7 +129,7 @@ func (f *bootFetch) tagGroup(tag string, r *graph.Resource, output string) {
 // secrets adds the permission and the commands that read secrets from AWS.
 func (f *bootFetch) secrets() *diag.Error {
 	names := map[string]string{} // secret → field that uses it
-	for _, k := range slices.Sorted(maps.Keys(f.service.Spec.Secrets)) {
+	for _, k := range sets.Keys(f.service.Spec.Secrets) {
 		for _, t := range f.service.Spec.Secrets[k].Tokens() {
 			names[t.Name] = k
 		}
@@ -149,7 +149,7 @@ func (f *bootFetch) secrets() *diag.Error {
 	if service == "secretsmanager" {
 		read.Action = "secretsmanager:GetSecretValue"
 	}
-	for _, name := range slices.Sorted(maps.Keys(names)) {
+	for _, name := range sets.Keys(names) {
 		if !secretNameRE.MatchString(name) {
 			return f.fail("secrets", "%q is not a valid secret name in AWS", name).At(append(slices.Clone(f.service.SpecPath), "secrets", names[name])...).WithHint("letters, digits and _./-")
 		}

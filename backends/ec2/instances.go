@@ -12,6 +12,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -267,7 +268,7 @@ func (p *packer) class(k *placementGroup) instanceClass {
 		pool = p.graph.EC2.Pool
 	}
 	var labels []string
-	for _, n := range slices.Sorted(maps.Keys(pl.Labels)) {
+	for _, n := range sets.Keys(pl.Labels) {
 		labels = append(labels, n+"="+pl.Labels[n])
 	}
 	return instanceClass{pool, pl.Location, k.options.InstanceType, k.options.Image, strings.Join(labels, " ")}
@@ -386,7 +387,7 @@ func (p *packer) keepOccupied() {
 			continue
 		}
 		var labels []string
-		for _, n := range slices.Sorted(maps.Keys(m.Labels)) {
+		for _, n := range sets.Keys(m.Labels) {
 			labels = append(labels, n+"="+m.Labels[n])
 		}
 		b := &instance{name: m.Name, roles: m.Roles}
@@ -399,7 +400,7 @@ func (p *packer) keepOccupied() {
 // colocate assigns a group to the instance of the service in place.with.
 func (p *packer) colocate(k *placementGroup) {
 	set := k.services[0].Place.With
-	for _, name := range slices.Sorted(maps.Keys(p.byName)) {
+	for _, name := range sets.Keys(p.byName) {
 		b := p.byName[name]
 		for _, o := range b.groups {
 			if a := o.services[0].Address; a.Set() == set || a.Functionality() == set {
@@ -418,9 +419,7 @@ func (p *packer) assign(k *placementGroup, b *instance, why string) {
 	b.cpu += k.cpu
 	b.memory += k.memory
 	b.count += len(k.services)
-	b.roles = append(b.roles, k.services[0].Place.Roles...)
-	slices.Sort(b.roles)
-	b.roles = slices.Compact(b.roles)
+	b.roles = sets.Union(b.roles, k.services[0].Place.Roles)
 	b.sets[k.services[0].Address.Functionality()] = true
 	maps.Copy(b.ports, k.ports)
 	for _, s := range k.services {

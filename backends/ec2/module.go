@@ -12,6 +12,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -88,7 +89,7 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	}
 	out := backends.Modules{Output: c.lookup}
 	outputs := c.requestedOutputs(all)
-	for _, name := range slices.Sorted(maps.Keys(members(all))) {
+	for _, name := range sets.Keys(members(all)) {
 		m, errs := c.renderModule(name, members(all)[name], outputs)
 		c.errs = append(c.errs, errs...)
 		out.List = append(out.List, m)
@@ -153,7 +154,7 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 			valid = false
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(m.resource.Fields)) {
+	for _, k := range sets.Keys(m.resource.Fields) {
 		known := append([]string{"resource", "provider", "version", "config", "arguments"}, commonFieldNames...)
 		if !slices.Contains(known, k) {
 			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", suggest(k, known))
@@ -311,7 +312,7 @@ func walkTexts(v any, f func(token.Text)) {
 			walkTexts(x, f)
 		}
 	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			walkTexts(v[k], f)
 		}
 	}
@@ -361,9 +362,7 @@ func findCycle(next map[string][]string) []string {
 	visit = func(n string) []string {
 		state[n] = 1
 		stack = append(stack, n)
-		list := slices.Clone(next[n])
-		slices.Sort(list)
-		for _, o := range slices.Compact(list) {
+		for _, o := range sets.Union(next[n]) {
 			if state[o] == 1 {
 				cycle := slices.Clone(stack[slices.Index(stack, o):])
 				return append(cycle, o)
@@ -378,7 +377,7 @@ func findCycle(next map[string][]string) []string {
 		stack = stack[:len(stack)-1]
 		return nil
 	}
-	for _, n := range slices.Sorted(maps.Keys(next)) {
+	for _, n := range sets.Keys(next) {
 		if state[n] == 0 {
 			if cycle := visit(n); cycle != nil {
 				return cycle
@@ -430,7 +429,7 @@ func (c *checker) requestedOutputs(all []*node) map[*node][]string {
 	}
 	out := map[*node][]string{}
 	for m, names := range set {
-		out[m] = slices.Sorted(maps.Keys(names))
+		out[m] = sets.Keys(names)
 	}
 	return out
 }
@@ -533,7 +532,7 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 		out.Drain = max(out.Drain, int(m.resource.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.resource.Type, "fields": m.resource.Fields}
 		out.Sources[m.address()] = m.resource.Path
-		for _, k := range slices.Sorted(maps.Keys(m.positions)) {
+		for _, k := range sets.Keys(m.positions) {
 			field := plan.Pointer(append([]string{m.address()}, m.positions[k][len(m.resource.Path):]...))
 			if slices.Contains(m.schema.ForceNew, k) {
 				out.Replaces = append(out.Replaces, field)
@@ -543,11 +542,10 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 			}
 		}
 	}
-	slices.Sort(out.Follows)
-	out.Follows = slices.Compact(out.Follows)
+	out.Follows = sets.Union(out.Follows)
 	slices.Sort(p.Protected)
 	slices.Sort(p.OrphanOnDelete)
-	out.Requires = slices.Sorted(maps.Keys(requires))
+	out.Requires = sets.Keys(requires)
 	var errs diag.List
 	var err error
 	if out.Payload.Run, err = digest.Canonical(p); err == nil {

@@ -4,13 +4,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -54,7 +54,7 @@ func (c *checker) checkRules(m *node) {
 			c.errorf(m, m.position(n, m.resource.Path), "%q is not %s", s, what).WithHint("%s", hint)
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(enums[m.typ.tfType])) {
+	for _, n := range sets.Keys(enums[m.typ.tfType]) {
 		if s, ok := text(n); ok && !slices.Contains(enums[m.typ.tfType][n], s) {
 			c.errorf(m, m.position(n, m.resource.Path), "%s cannot be %q", m.typ.fromProvider(n), s).WithHint("%s", suggest(s, enums[m.typ.tfType][n]))
 		}
@@ -213,7 +213,7 @@ func constant(v any) (string, bool) {
 func walkBody(v any, path []string, f func(path []string, v any)) {
 	switch v := v.(type) {
 	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			walkBody(v[k], append(slices.Clone(path), k), f)
 		}
 	case []any:
@@ -343,7 +343,7 @@ var expectedTypes = map[string]string{"vpc_id": "aws_vpc", "subnet_id": "aws_sub
 
 // typeName returns the name in defx of a provider's resource type.
 func typeName(kind string) string {
-	for _, n := range slices.Sorted(maps.Keys(resourceTypes)) {
+	for _, n := range sets.Keys(resourceTypes) {
 		if resourceTypes[n].tfType == kind {
 			return n
 		}

@@ -7,10 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // schemaGz is the schema of the AWS provider, from the provider's own source. It has facts that
@@ -145,7 +146,7 @@ func ParseSchema(raw []byte, provider string) (*Schema, error) {
 			continue
 		}
 		s := &Schema{Provider: provider, Resources: map[string]*resourceSchema{}}
-		for _, name := range slices.Sorted(maps.Keys(p.Resources)) {
+		for _, name := range sets.Keys(p.Resources) {
 			b, err := convert(p.Resources[name].Block)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)

@@ -1,9 +1,9 @@
 package ec2
 
 import (
-	"maps"
-	"slices"
 	"strings"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // resourceType maps a resource type of defx to one of the provider.
@@ -59,7 +59,7 @@ var resourceTypes = map[string]resourceType{
 }
 
 // Types returns the names of all resource types, sorted.
-func Types() []string { return append(slices.Sorted(maps.Keys(resourceTypes)), anyType) }
+func Types() []string { return append(sets.Keys(resourceTypes), anyType) }
 
 // anyType is the type for any resource of any provider.
 const anyType = "terraform.resource"

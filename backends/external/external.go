@@ -8,7 +8,6 @@ package external
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -85,7 +85,7 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 			return e
 		}
 		known := []string{"provider", "arguments", "protect"}
-		for _, k := range slices.Sorted(maps.Keys(r.Fields)) {
+		for _, k := range sets.Keys(r.Fields) {
 			if !slices.Contains(known, k) {
 				e := fail([]string{k}, "%s has no field %q", Type, k)
 				if e.WithHint("%s", diag.Suggest(k, known)); e.Hint == "" {
@@ -150,7 +150,7 @@ func findSecrets(v any, at []string, report func([]string)) {
 			findSecrets(x, append(slices.Clone(at), strconv.Itoa(i)), report)
 		}
 	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			findSecrets(v[k], append(slices.Clone(at), k), report)
 		}
 	}

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/document"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/token"
 )
@@ -36,6 +39,22 @@ func (b *Binder) Fail(at []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(b.Subject, format, args...).At(at...)
 	b.Errs = append(b.Errs, e)
 	return e
+}
+
+// CheckNames refuses names that cannot be part of the names on a machine.
+func (b *Binder) CheckNames(environment, deployment string, a graph.Address) {
+	for _, name := range []string{environment, deployment, a.Name, cmp.Or(a.Lib, "x"), cmp.Or(a.Member, "x"), cmp.Or(a.Replica, "x")} {
+		if !graph.ValidName(name) {
+			b.Fail(At(), "%q is not a valid name", name)
+		}
+	}
+}
+
+// Readiness returns the readiness check of a version, without Port and Exec.
+func (b *Binder) Readiness(r *graph.Ready) *backends.Ready {
+	return &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
+		Interval: b.Duration(At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Duration(At("ready", "timeout"), r.Timeout, 30*time.Second)}
 }
 
 // Content returns the content of a file, with refs replaced by their values.

@@ -7,6 +7,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -54,6 +55,26 @@ func (k Codec[P]) Realize(pl plan.Payload, version string, value Values) (backen
 		return backends.Layout{}, err
 	}
 	return l, nil
+}
+
+// ReloadPart is the part of a payload that a running process takes over when it reloads.
+type ReloadPart struct {
+	Files     map[string]File `json:"files"`
+	HostFiles map[string]File `json:"hostFiles,omitempty"`
+}
+
+// RestartKeys lists what needs a new process although the files can be reloaded: mounts, and owners,
+// which are set before the start.
+func RestartKeys(files, hostFiles map[string]File) []string {
+	out := sets.Keys(files)
+	for _, m := range []map[string]File{files, hostFiles} {
+		for _, p := range sets.Keys(m) {
+			if m[p].Owner != "" {
+				out = append(out, p+" of "+m[p].Owner)
+			}
+		}
+	}
+	return out
 }
 
 // Encode encodes the parts of a payload. reload is nil if there is no such part.

@@ -9,6 +9,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -145,7 +146,7 @@ func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 // Env reads the environment variables.
 func (r *Reader) Env(env map[string]token.Text) map[string]token.Text {
 	out := map[string]token.Text{}
-	for _, k := range Keys(env) {
+	for _, k := range sets.Keys(env) {
 		if !envRE.MatchString(k) {
 			r.Fail(At("env", k), "%q is not a valid variable name", k).WithHint("letters, digits and _; the first is not a digit")
 		}
@@ -157,7 +158,7 @@ func (r *Reader) Env(env map[string]token.Text) map[string]token.Text {
 // Secrets reads the secrets, by the name of their variable.
 func (r *Reader) Secrets(s graph.Spec) map[string]Secret {
 	out := map[string]Secret{}
-	for _, k := range Keys(s.Secrets) {
+	for _, k := range sets.Keys(s.Secrets) {
 		tokens := s.Secrets[k].Tokens()
 		switch _, taken := s.Env[k+"_FILE"]; {
 		case !envRE.MatchString(k):
@@ -178,7 +179,7 @@ func (r *Reader) Secrets(s graph.Spec) map[string]Secret {
 // Files reads the files of a field of the spec, files or hostFiles.
 func (r *Reader) Files(field string, files map[string]graph.File) map[string]File {
 	out := map[string]File{}
-	for _, p := range Keys(files) {
+	for _, p := range sets.Keys(files) {
 		f, where := files[p], At(field, p)
 		mode := f.Mode
 		if mode == "" {

@@ -11,9 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -62,9 +60,6 @@ func Field(at []string) string {
 	}
 	return strings.Join(parts, ".")
 }
-
-// Keys returns the keys of a map, sorted.
-func Keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // DecodeStrict decodes JSON and refuses unknown fields and data after the end.
 func DecodeStrict(raw []byte, v any) error {

@@ -1,14 +1,13 @@
 package systemd
 
 import (
-	"cmp"
 	"path"
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -29,12 +28,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		l.Files = append(l.Files, backends.File{Path: unitDir + "/" + name, Link: target, Shared: shared})
 	}
 
-	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
-		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
-		if !graph.ValidName(name) {
-			b.Fail(spec.At(), "%q is not a valid name", name)
-		}
-	}
+	b.CheckNames(p.Run.Environment, p.Run.Deployment, p.Run.Address)
 	mounts := b.files(&l)
 	b.hostFiles(&l)
 	if u := p.Run.User; u != "" && u != "root" && !p.Run.Declared {
@@ -100,7 +94,7 @@ func (b *builder) files(l *backends.Layout) []string {
 	}
 	var mounts []string
 	seen := map[string]bool{}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("files", p)
 		target := b.checked(where)(bindPath(p))
 		for _, above := range parents(p) {
@@ -171,7 +165,7 @@ func (b *builder) hostFiles(l *backends.Layout) {
 	if b.Reload != nil {
 		content, inPlace = b.Reload.HostFiles, true
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
 		b.checked(where)(pathValue(p))
 		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // options is the field "systemd" of a functionality.
@@ -73,7 +73,7 @@ func (r *renderer) readOptions(out *options) {
 		return
 	}
 	known := []string{"hardening", "unit", "service"}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		where, v := []string{"systemd", k}, fields[k]
 		switch {
 		case !slices.Contains(known, k):
@@ -101,7 +101,7 @@ func (r *renderer) readDirectives(where []string, raw json.RawMessage) map[strin
 		return nil
 	}
 	out := map[string]values{}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		at := append(slices.Clone(where), k)
 		if string(fields[k]) == "null" || !r.allowDirective(at, k) {
 			continue
@@ -139,7 +139,7 @@ func (r *renderer) allowDirective(at []string, name string) bool {
 
 // writeDirectives writes a user's directives. They come after those of defx, so that they win.
 func (b *builder) writeDirectives(u *unitText, m map[string]values) {
-	for _, k := range spec.Keys(m) {
+	for _, k := range sets.Keys(m) {
 		for _, v := range m[k] {
 			u.set(k, v)
 		}

@@ -12,7 +12,7 @@ import (
 type payload struct {
 	Fact   *factPayload
 	Run    runPart
-	Reload *reloadPart
+	Reload *spec.ReloadPart
 	Meta   metaPart
 }
 
@@ -41,12 +41,6 @@ type runPart struct {
 	Restart     string                 `json:"restart,omitempty"`
 	Stop        *graph.Stop            `json:"stop,omitempty"`
 	Options     options                `json:"options,omitzero"`
-}
-
-// reloadPart holds what a running process takes over when it reloads.
-type reloadPart struct {
-	Files     map[string]spec.File `json:"files"`
-	HostFiles map[string]spec.File `json:"hostFiles,omitempty"`
 }
 
 // metaPart holds what changes without touching the process.

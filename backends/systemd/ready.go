@@ -1,8 +1,6 @@
 package systemd
 
 import (
-	"time"
-
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/internal/token"
@@ -19,9 +17,7 @@ func (b *builder) readiness() *backends.Ready {
 	if r == nil || b.Run.Scheduled {
 		return nil
 	}
-	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Duration(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Duration(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+	out := b.Readiness(r)
 	if r.Port != "" {
 		out.Port = b.Meta.Ports[r.Port].Port
 	}

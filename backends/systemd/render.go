@@ -6,6 +6,7 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // renderer turns a service into a payload. It also resolves names of ports and refuses what systemd
@@ -77,7 +78,7 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = r.Command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = restartKeys(files, hostFiles), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = spec.RestartKeys(files, hostFiles), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
 	}
 	r.orderAfterLocal(&p.Meta)
 	return p
@@ -101,26 +102,12 @@ func (r *renderer) graceful(s graph.Spec) string {
 	case len(s.Sockets) == 0:
 		r.Fail(where, "a graceful update needs a way for two versions to run at once").WithHint(hint)
 	}
-	for _, name := range spec.Keys(s.Ports) {
+	for _, name := range sets.Keys(s.Ports) {
 		if !bySocket[name] && len(s.Sockets) > 0 {
 			r.Fail(where, "two versions cannot both listen on port %q, which has no socket", name).WithHint(hint)
 		}
 	}
 	return "sockets"
-}
-
-// restartKeys lists what needs a new process although the files can be reloaded: mounts, and
-// owners, which are set before the start.
-func restartKeys(files, hostFiles map[string]spec.File) []string {
-	out := spec.Keys(files)
-	for _, m := range []map[string]spec.File{files, hostFiles} {
-		for _, p := range spec.Keys(m) {
-			if m[p].Owner != "" {
-				out = append(out, p+" of "+m[p].Owner)
-			}
-		}
-	}
-	return out
 }
 
 // orderAfterLocal orders the service after those on its machine that it depends on. It wants
@@ -158,7 +145,7 @@ func lowPort(s graph.Spec) bool {
 // sockets reads the sockets of a service.
 func (r *renderer) sockets(s graph.Spec) []listener {
 	var out []listener
-	for _, name := range spec.Keys(s.Sockets) {
+	for _, name := range sets.Keys(s.Sockets) {
 		sock := s.Sockets[name]
 		port, known := s.Ports[sock.Port]
 		switch {
@@ -172,7 +159,7 @@ func (r *renderer) sockets(s graph.Spec) []listener {
 			r.Fail(spec.At("sockets", name, "mode"), "sockets.%s has a port, so it cannot have a mode", name)
 		case !known:
 			r.Fail(spec.At("sockets", name, "port"), "port %q is not in ports", sock.Port).
-				WithHint("%s", diag.Suggest(sock.Port, spec.Keys(s.Ports)))
+				WithHint("%s", diag.Suggest(sock.Port, sets.Keys(s.Ports)))
 		default:
 			out = append(out, listener{Name: name, Port: port.Port, Protocol: port.Protocol})
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -141,11 +142,11 @@ func (b *builder) writeServiceSection(u *unitText, self string, mounts []string)
 	if b.Run.Package != "" {
 		u.set("WorkingDirectory", b.checked(spec.At("package"))(pathValue(b.Run.Package)))
 	}
-	for _, k := range spec.Keys(b.Run.Env) {
+	for _, k := range sets.Keys(b.Run.Env) {
 		where := spec.At("env", k)
 		u.set("Environment", b.checked(where)(assignment(k, b.Bind(where, b.Run.Env[k]))))
 	}
-	for _, k := range spec.Keys(b.Run.Secrets) {
+	for _, k := range sets.Keys(b.Run.Secrets) {
 		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
 		u.set("LoadCredential", k+":"+b.checked(spec.At("secrets", k))(pathValue(file)))
 		// Not "%d": if systemd loads the unit by its alias, "%d" expands to the alias's directory,
