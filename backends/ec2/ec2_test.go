@@ -170,6 +170,7 @@ func TestPack_Placement(t *testing.T) {
 	}{
 		"the number of services is limited": {pooled(service("a", ""), service("b", ""), service("c", "")), nil, "app/a@ec2-0 app/b@ec2-0 app/c@ec2-1"},
 		"memory is limited":                 {pooled(service("a", "", memory("1Gi")), service("b", "", memory("1Gi")), service("c", "", memory("512Mi"))), nil, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-0"},
+		"decimal units count":               {pooled(service("a", "", memory("1500M")), service("b", "", memory("1500M"))), nil, "app/a@ec2-0 app/b@ec2-1"},
 		"a port is used once":               {pooled(service("a", "", port(80)), service("b", "", port(80))), nil, "app/a@ec2-0 app/b@ec2-1"},
 		"services stay where they were":     {pooled(service("a", ""), service("b", ""), service("c", "")), map[string]string{"app/b": "ec2-1", "app/c": "ec2-1"}, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-1"},
 		"exclusive has its own instance":    {pooled(service("a", "", exclusive), service("b", "")), nil, "app/a@app-a app/b@ec2-0"},

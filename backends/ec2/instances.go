@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
@@ -219,7 +220,7 @@ func (p *packer) placementGroups() []*placementGroup {
 		if l := s.Spec.Limits; l != nil {
 			cpu, _ := strconv.ParseFloat(l.CPU, 64)
 			k.cpu += cpu
-			k.memory += size(l.Memory)
+			k.memory += memory(l.Memory)
 		}
 		for _, port := range s.Spec.Ports {
 			k.ports[fmt.Sprintf("%s/%d", port.Protocol, port.Port)] = true
@@ -231,16 +232,13 @@ func (p *packer) placementGroups() []*placementGroup {
 // namePrefix returns the prefix of the names of everything that is made for a functionality.
 func namePrefix(a graph.Address) string { return a.Lib + "-" + a.Name }
 
-// size parses an amount of memory. It returns 0 for anything else.
-func size(s string) int64 {
-	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if n, ok := strings.CutSuffix(s, unit); ok {
-			f, _ := strconv.ParseFloat(n, 64)
-			return int64(f * float64(int64(1)<<(10*(i+1))))
-		}
+// memory parses an amount of memory. It returns 0 for anything else.
+func memory(s string) int64 {
+	n, err := spec.Size(s)
+	if err != nil {
+		return 0
 	}
-	n, _ := strconv.ParseInt(s, 10, 64)
-	return n
+	return int64(n)
 }
 
 // fail adds an error about a service.
@@ -281,7 +279,7 @@ func (p *packer) size(class instanceClass) instanceSize {
 		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
 			r.cpu = f
 		}
-		if n := size(c["memory"]); n > 0 {
+		if n := memory(c["memory"]); n > 0 {
 			r.memory = n
 		}
 	}
