@@ -1,7 +1,8 @@
-// Package backends is the contract between the graph and what runs it.
+// Package backends is the contract between the service graph and the backends that run it.
 //
-// A backend's Render and Realize are pure: no clock, no files, no environment.
-// The package knows the shapes that pass; it refuses to know any backend.
+// It knows the data that passes between them: Input, plan.Payload and Layout. It refuses to know
+// any single backend. Invariant: Render and Realize are pure. They read no clock, no files and no
+// environment variables, so equal inputs give equal bytes.
 package backends
 
 import (
@@ -17,92 +18,102 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// StorePath is where content lies on every machine, by digest: StorePath + "/" + hex.
+// StorePath is the directory of content on every machine. Content is named by its digest: StorePath
+// + "/" + hex.
 const StorePath = "/var/lib/defx/store"
 
-// Input is one placed service and what its rendering may see.
+// Input is one placed service together with everything that rendering it may read.
 type Input struct {
 	Deployment  string
 	Environment string
 	Service     *graph.Service
-	// Local lists the services of requires and after that run on the same machine, sorted:
-	// what a boot without defx must order by itself.
+	// Local lists the services of requires and after that run on the same machine, sorted. A boot
+	// without the agent must order them by itself.
 	Local []graph.Address
-	// Group lists the members of the group that the service is of, itself included, sorted; nil if it is of none.
+	// Group lists the members of the service's group, including the service itself, sorted. It is
+	// nil if the service is not in a group.
 	Group []*graph.Service
-	// Artifact gives the digest and kind of an artifact token's content. The content of a "tree" (a folder)
-	// and of a "tar" (unpacked) lies at StorePath/hex; a "file" keeps its name, StorePath/hex/name.
+	// Artifact returns the digest and kind of an artifact token's content. The content of a "tree"
+	// (a folder) and of a "tar" (unpacked) is at StorePath/hex. A "file" keeps its name:
+	// StorePath/hex/name.
 	Artifact func(token.Token) (plan.Artifact, bool)
 }
 
-// Backend makes units of services.
+// Backend renders services to units.
 type Backend interface {
-	// Name is the word of the Jsonnet field backend, and of the namespace that only it reads.
+	// Name returns the value of the Jsonnet field backend that selects this backend. It is also the
+	// name of the backend's own options field.
 	Name() string
-	// Encoding is the version of its payloads. It rises when equal payloads would give other bytes on a machine.
+	// Encoding returns the version of the payload encoding. It is increased when equal payloads
+	// would give other bytes on a machine.
 	Encoding() int
-	// Render makes the payload of a service. All tokens of the payload that are refs stay symbols
-	// inside token.Text values. Errors carry the path of the field below the service's SpecPath or Path.
+	// Render returns the payload of a service. Refs stay symbols inside token.Text values. Errors
+	// carry the path of the field, below the service's SpecPath or Path.
 	Render(Input) (plan.Payload, diag.List)
-	// Realize turns a payload into what should stand on the machine. instance is Unit.Instance
-	// of the unit; value gives the value of a ref. An unbound ref is an error.
+	// Realize turns a payload into the files and units of a machine. instance is Unit.Instance of
+	// the unit; value returns the value of a ref. A ref without a value is an error.
 	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
 }
 
-// Networker is a backend whose services have addresses of their own. Sees tells
-// what a ref to a service on the same machine is to a reader of this backend;
-// not ok = what it is to everybody. field is host, address (what should be the
-// same to all who read it) or port, arg the port's name; known tells whether the
-// machine has an address that all may use. Of reader and target it may ask what
-// others see of a service, ports, labels, dirs and options: there may be no more (graph.Service.Sketch).
+// Networker is a backend whose services have addresses of their own, as containers do.
 type Networker interface {
+	// AddressFor returns what a ref to target, a service on the same machine, becomes for the
+	// reader in. It returns false if the reader gets the same value as all other readers. field is
+	// host, port, or address (which should be the same for all readers); arg is the port's name.
+	// known reports whether the machine has an address that everyone can use. AddressFor may read
+	// only the ports, labels, dirs and options of both services: the rest of a memoized service is
+	// absent (graph.Service.Summary).
 	AddressFor(in Input, target *graph.Service, field, arg string, known bool) (value string, ok bool)
 }
 
-// Layout is what a unit is on a machine.
+// Layout is what a unit consists of on a machine: its files and the names of what is started.
 type Layout struct {
-	// Name is the stable name of what runs, Unit the name of this version of it.
+	// Name is the name that stays the same in all versions, Unit the name of this version.
 	Name, Unit string
-	// Start names what brings the unit to life, in order: Unit itself for a service, its timer or
-	// socket if that starts it. Stopping goes the other way round and ends with Unit.
+	// Start names the units to start, in order: Unit itself for a service, or the timer or socket
+	// that starts it. They are stopped in reverse order, Unit last.
 	Start []string
-	// Scripts run before Unit, and if one fails Unit does not start.
+	// Scripts name the units that run before Unit. If one fails, Unit does not start.
 	Scripts []string
-	// Group stands for all of a deployment on the machine: stopping it stops them. "" = there is none.
+	// Group is the unit that stands for the whole deployment on the machine: stopping it stops all
+	// services. It is empty if there is none.
 	Group string
-	// Ready tells when the version counts as ready; nil = when it runs.
+	// Ready is the readiness check of the version. Without one the version is ready when it runs.
 	Ready *Ready
-	// Soak is how long a changed replica runs well before the next one's turn.
+	// Soak is how long an updated replica must stay healthy before the next one is updated.
 	Soak time.Duration
-	// Healthy is a unit that succeeds while all is well with the set that this is a replica of; "" = nobody tells.
+	// Healthy is a unit that succeeds while the replica set is healthy. It is empty if there is no
+	// such check.
 	Healthy string
-	// Retire is a unit that takes it out of what it belongs to, before it goes for good; "" = nothing is to be done.
+	// Retire is a unit that removes the replica from its cluster before it is deleted. It is empty
+	// if nothing has to be done.
 	Retire string
-	// Graceful names the way in which two versions live at once; "" = they do not.
+	// Graceful names the way in which two versions can run at once. It is empty if they cannot.
 	Graceful string
-	// Leftovers are patterns (path.Match) of files that running it leaves behind. They go with the unit.
+	// Leftovers are patterns (path.Match) of files that the running unit creates. They are removed
+	// with the unit.
 	Leftovers []string
-	// Objects go into the store before any file is written.
+	// Objects are written to the store before any file is written.
 	Objects []Object
-	// Files in the order in which they are written: what makes the new version reachable comes last.
+	// Files are in the order in which they are written: what activates the new version comes last.
 	Files []File
 }
 
-// Ready is how to see that what runs is ready. With none of HTTP, TCP and Exec
-// it is ready when it is started.
+// Ready is a readiness check. If none of HTTP, TCP and Exec is set, the version is ready when it is
+// started.
 type Ready struct {
-	HTTP     string        // path on Port that answers 2xx or 3xx
-	TCP      bool          // Port takes connections
+	HTTP     string        // path on Port that must answer 2xx or 3xx
+	TCP      bool          // Port must accept connections
 	Port     int           // on this machine
-	Exec     string        // unit that succeeds when it is ready
-	Interval time.Duration // from one look to the next
-	Timeout  time.Duration // until it counts as failed
-	Retries  int           // looks that may fail before it counts as failed; 0 = as many as there is time for
+	Exec     string        // unit that must succeed
+	Interval time.Duration // time between two attempts
+	Timeout  time.Duration // after this time the version has failed
+	Retries  int           // failed attempts until the version has failed; 0 means no limit before Timeout
 }
 
-// Object is content for the store. It lies at StorePath + "/" + Name.
+// Object is content for the store. It is written to StorePath + "/" + Name.
 type Object struct {
-	Name    string        // one path element: the digest's hex and what else tells it from others
+	Name    string        // one path element that begins with the digest's hex
 	Digest  digest.Digest // digest.Bytes of Content
 	Content []byte
 	Mode    fs.FileMode // permission bits
@@ -114,28 +125,28 @@ type File struct {
 	Content []byte      // of a regular file
 	Link    string      // target of a symbolic link; then Content is nil
 	Mode    fs.FileMode // permission bits of a regular file
-	InPlace bool        // rewritten where it is: a running process holds it in a bind mount
-	Shared  bool        // other units may own it too, with the same content; it goes with the last
+	InPlace bool        // overwritten instead of replaced, because a running process has it bind-mounted
+	Shared  bool        // other units may own it too, with the same content; it is removed with the last of them
 }
 
-// ObjectName is the customary name of a file in the store: equal content with
-// other permissions is another object.
+// ObjectName returns the usual name of a file in the store. The same content with other permissions
+// is another object.
 func ObjectName(d digest.Digest, mode fs.FileMode) string {
 	return fmt.Sprintf("%s-%04o", d.Hex(), mode.Perm())
 }
 
-// NewObject makes content an object of the store under its customary name.
+// NewObject returns an object with the given content under its usual name.
 func NewObject(content []byte, mode fs.FileMode) Object {
 	d := digest.Bytes(content)
 	return Object{Name: ObjectName(d, mode), Digest: d, Content: content, Mode: mode.Perm()}
 }
 
-// SecretsPath is where the values of secrets lie on every machine: root alone may look.
+// SecretsPath is the directory of secret values on every machine. Only root can read it.
 const SecretsPath = "/var/lib/defx/secrets"
 
-// SecretPath is the file that holds a secret's value on a machine. The secret's
-// name is one path element there: every byte but a-z, A-Z, 0-9, "-" and "." is
-// written as "_" and two hexadecimal digits, a leading "." too.
+// SecretPath returns the file of a secret's value on a machine. The secret's name becomes one path
+// element: every byte except a-z, A-Z, 0-9, "-" and "." is written as "_" and two hexadecimal
+// digits, and so is a leading ".".
 func SecretPath(environment, deployment, name string) string {
 	var b strings.Builder
 	for i := range len(name) {

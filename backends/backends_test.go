@@ -8,7 +8,8 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// FuzzSecretPath: two names are never one file, and a file never leaves its folder.
+// FuzzSecretPath checks that different names have different files and that no file is outside its
+// directory.
 func FuzzSecretPath(f *testing.F) {
 	f.Add("hydra/db-password", "hydra_2fdb-password")
 	f.Add(".", "..")
@@ -17,10 +18,10 @@ func FuzzSecretPath(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b string) {
 		pa, pb := backends.SecretPath("dev", "zalora", a), backends.SecretPath("dev", "zalora", b)
 		if (pa == pb) != (a == b) {
-			t.Fatalf("%q and %q lie at %s and %s", a, b, pa, pb)
+			t.Fatalf("%q and %q have the paths %s and %s", a, b, pa, pb)
 		}
 		if a != "" && (path.Dir(pa) != backends.SecretsPath+"/dev/zalora" || strings.HasPrefix(path.Base(pa), ".")) {
-			t.Fatalf("%q lies at %s", a, pa)
+			t.Fatalf("the path of %q is %s", a, pa)
 		}
 	})
 }

@@ -9,126 +9,129 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Infrastructure is a backend that makes modules of a graph's resources.
+// Infrastructure is a backend that renders the resources of a graph to modules.
 type Infrastructure interface {
 	Backend
-	// ResourceTypes tells whether it makes resources of a type.
-	ResourceTypes(typ string) bool
-	// Modules is pure, as Render is. Errors have the address of a resource as their subject.
+	// MakesType reports whether the backend makes resources of a type.
+	MakesType(typ string) bool
+	// Modules returns the modules of the graph's resources. It is pure, as Render is. The subject
+	// of each error is a resource's address.
 	Modules(*graph.Graph) (Modules, diag.List)
-	// Boot puts what a scaled service is on a machine into the template of its group, and adds the resources that it needs for that.
+	// Boot writes the layout of a scaled service into the launch template of its group and adds the
+	// resources that the instances need to fetch the rest.
 	Boot(*graph.Graph, Input, Layout) *diag.Error
 }
 
-// Modules are the resources of a graph, put together.
+// Modules is the result of Infrastructure.Modules.
 type Modules struct {
 	List []Module // sorted by address
-	// Output tells which output of which module a ref to a resource reads.
+	// Output returns the module and the output that a ref to a resource reads.
 	Output func(token.Token) (key, module string, err *diag.Error)
 }
 
-// Module is a group of resources that live and die together. It is a unit that
-// stands on no machine.
+// Module is a set of resources that are created and destroyed together. It becomes a unit without a
+// machine.
 type Module struct {
 	Address   graph.Address
 	Payload   plan.Payload
-	Requires  []string            // modules that it reads of, sorted
-	Spec      json.RawMessage     // address → fields: what differences are shown of
-	Sources   map[string][]string // address → where it stands in the entry's value
-	Replaces  []string            // fields, as pointers into Spec, whose change makes a new resource of it
-	Sensitive []string            // fields, as pointers into Spec, whose values are not shown
+	Requires  []string            // modules whose outputs it reads, sorted
+	Spec      json.RawMessage     // address → fields; differences between plans are shown from it
+	Sources   map[string][]string // address → path of the resource in the entry's value
+	Replaces  []string            // JSON pointers into Spec; a change of such a field replaces the resource
+	Sensitive []string            // JSON pointers into Spec; the values of such fields are not shown
 	Protect   bool
 	Stateful  bool
-	Follows   []string      // services whose places it tells others, sorted
+	Follows   []string      // services whose location it publishes, sorted
 	Uploads   []token.Token // artifacts that it uploads
-	Drain     int           // seconds that what it leads to may go on before it is stopped; 0: it leads users to nobody
+	Drain     int           // seconds that open connections get before a target is stopped; 0: it sends no traffic
 }
 
-// infra knows what modules give.
-type infra struct {
-	g        *graph.Graph
+// resolver finds the values of refs, including those that come from modules.
+type resolver struct {
+	graph    *graph.Graph
 	deployed func(address string) (plan.Placed, bool)
 	output   func(token.Token) (key, module string, err *diag.Error)
 	artifact func(token.Token) (plan.Artifact, bool)
-	settled  map[string]bool // modules whose outputs stay as they are
+	stable   map[string]bool // modules that this plan does not change, so that their recorded outputs stay valid
 }
 
-// modules renders the resources of a graph.
-func (s Set) modules(in *infra, out *Rendered) diag.List {
-	if len(in.g.Resources) == 0 {
+// renderModules renders the resources of the graph and appends their modules to out.
+func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
+	if len(r.graph.Resources) == 0 {
 		return nil
 	}
 	var errs diag.List
-	makers := map[string]Infrastructure{} // by name
+	backends := map[string]Infrastructure{} // by name
 	types := map[string]Infrastructure{}
 	for _, name := range s.Names() {
 		if i, ok := s[name].(Infrastructure); ok {
-			makers[name] = i
+			backends[name] = i
 		}
 	}
-	maker := func(typ string) Infrastructure {
-		for _, name := range slices.Sorted(maps.Keys(makers)) {
-			if types[typ] == nil && makers[name].ResourceTypes(typ) {
-				types[typ] = makers[name]
+	backendOf := func(typ string) Infrastructure {
+		for _, name := range sets.Keys(backends) {
+			if types[typ] == nil && backends[name].MakesType(typ) {
+				types[typ] = backends[name]
 			}
 		}
 		return types[typ]
 	}
-	for _, svc := range in.g.Scaled {
-		errs = append(errs, s.boot(maker("aws.launchTemplate"), in, svc)...)
+	for _, svc := range r.graph.Scaled {
+		errs = append(errs, s.renderScaled(backendOf("aws.launchTemplate"), r, svc)...)
 	}
 	if len(errs) > 0 {
 		return errs
 	}
-	if len(in.g.Scaled) > 0 {
-		in.g.Sort()
+	if len(r.graph.Scaled) > 0 {
+		r.graph.Sort()
 	}
-	for _, r := range in.g.Resources {
-		if maker(r.Type) == nil {
-			errs = append(errs, diag.Errorf(r.Address.String(), "no backend of this version makes a resource of type %q", r.Type).At(append(slices.Clone(r.Path), "type")...).
-				WithHint("what stands already is said so: external: { host: '…', ports: { … } }"))
+	for _, res := range r.graph.Resources {
+		if backendOf(res.Type) == nil {
+			errs = append(errs, diag.Errorf(res.Address.String(), "unknown resource type %q", res.Type).At(append(slices.Clone(res.Path), "type")...).
+				WithHint("for something that already exists write external: { host: '…', ports: { … } }"))
 		}
 	}
 	if len(errs) > 0 {
 		return errs
 	}
 	outputs := map[Infrastructure]func(token.Token) (string, string, *diag.Error){}
-	by, of := map[string]Module{}, map[string]Infrastructure{}
-	for _, name := range slices.Sorted(maps.Keys(makers)) {
-		made, bad := makers[name].Modules(in.g)
+	modules, owner := map[string]Module{}, map[string]Infrastructure{}
+	for _, name := range sets.Keys(backends) {
+		result, bad := backends[name].Modules(r.graph)
 		errs = append(errs, bad...)
-		outputs[makers[name]] = made.Output
-		for _, m := range made.List {
+		outputs[backends[name]] = result.Output
+		for _, m := range result.List {
 			address := m.Address.String()
-			if by[address].Sources != nil {
-				errs = append(errs, diag.Errorf(address, "two backends make a module of this name").WithHint("another name of the resource, or module: 'another'"))
+			if modules[address].Sources != nil {
+				errs = append(errs, diag.Errorf(address, "two backends make a module with this name").WithHint("rename the resource, or set module: 'another-name'"))
 			}
-			by[address], of[address] = m, makers[name]
+			modules[address], owner[address] = m, backends[name]
 		}
 	}
 	if len(errs) > 0 {
 		return errs
 	}
-	in.output = func(t token.Token) (string, string, *diag.Error) {
-		return outputs[types[in.g.Resource(t.Name).Type]](t)
+	r.output = func(t token.Token) (string, string, *diag.Error) {
+		return outputs[types[r.graph.Resource(t.Name).Type]](t)
 	}
-	for _, m := range in.g.Machines {
+	for _, m := range r.graph.Machines {
 		if m.Made == nil {
 			continue
 		}
-		key, module, err := in.output(*m.Made)
+		key, module, err := r.output(*m.Made)
 		if err != nil {
 			errs = append(errs, err.At("machines", m.Name, "made"))
 			continue
 		}
 		m.Output, m.Module, m.Identity = key, module, key
-		if p, stands := in.deployed(module); stands && p.Outputs[key] != "" {
+		if p, deployed := r.deployed(module); deployed && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
 			m.Connect += m.Address
-			for _, old := range in.g.PreviousMachines {
+			for _, old := range r.graph.PreviousMachines {
 				if old.Name == m.Name && old.Address == m.Address && m.HostKey == "" {
 					m.HostKey = old.HostKey
 				}
@@ -137,38 +140,38 @@ func (s Set) modules(in *infra, out *Rendered) diag.List {
 	}
 	done := map[string]bool{}
 	var visit func(address string)
-	visit = func(address string) { // what a module reads is settled first
-		m, ok := by[address]
+	visit = func(address string) { // modules are rendered after those that they read
+		m, ok := modules[address]
 		if !ok || done[address] {
 			return
 		}
 		done[address] = true
-		for _, r := range m.Requires {
-			visit(r)
+		for _, module := range m.Requires {
+			visit(module)
 		}
 		for _, t := range m.Payload.Reads() {
-			if t.Of != "me" && in.g.Resource(t.Name) != nil {
-				if _, module, err := in.output(t); err == nil {
+			if t.Of != "me" && r.graph.Resource(t.Name) != nil {
+				if _, module, err := r.output(t); err == nil {
 					visit(module)
 				}
 			}
 		}
-		errs = append(errs, s.module(of[address], m, in, out)...)
+		errs = append(errs, s.renderModule(owner[address], m, r, out)...)
 	}
-	for _, address := range slices.Sorted(maps.Keys(by)) {
+	for _, address := range sets.Keys(modules) {
 		visit(address)
 	}
 	return errs
 }
 
-// boot renders a scaled service into the template of its group. What it reads
-// must be known: nobody tells an instance later.
-func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List {
+// renderScaled renders a scaled service into the launch template of its group. All values that it
+// reads must be known now: an instance cannot be given values later.
+func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Service) diag.List {
 	b := s[svc.Backend]
 	if b == nil {
-		return diag.List{diag.Errorf(svc.Address.String(), "there is no backend %q", svc.Backend).At(svc.Path...)}
+		return diag.List{diag.Errorf(svc.Address.String(), "unknown backend %q", svc.Backend).At(svc.Path...)}
 	}
-	input := Input{Deployment: in.g.Name, Environment: in.g.Environment, Service: svc, Artifact: in.artifact}
+	input := Input{Deployment: r.graph.Name, Environment: r.graph.Environment, Service: svc, Artifact: r.artifact}
 	payload, errs := b.Render(input)
 	for _, e := range errs {
 		e.Subject = svc.Address.String()
@@ -178,12 +181,12 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	}
 	values := plan.Values{}
 	for _, t := range payload.Reads() {
-		if m := in.g.Reads(svc, t); in.g.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
-			errs = append(errs, diag.Errorf(svc.Address.String(), "reads %s, which is known only when it is made: a template must know all before", t).At(svc.SpecPath...).
-				WithHint("give it a name in DNS, and write that; or make it first and say it by external"))
+		if m := r.graph.Reads(svc, t); r.graph.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
+			errs = append(errs, diag.Errorf(svc.Address.String(), "reads %s, whose value is known only after it is created, but a launch template needs all values before", t).At(svc.SpecPath...).
+				WithHint("give it a DNS name and read that; or create it first and describe it with external"))
 			continue
 		}
-		v, err := in.g.Value(svc, t)
+		v, err := r.graph.Value(svc, t)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -202,20 +205,20 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 	if err != nil {
 		return diag.List{diag.Errorf(svc.Address.String(), "%v", err).At(svc.SpecPath...)}
 	}
-	if e := maker.Boot(in.g, input, l); e != nil {
+	if e := backend.Boot(r.graph, input, l); e != nil {
 		return diag.List{e}
 	}
 	return nil
 }
 
-// module makes a unit of a module.
-func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
+// renderModule renders one module to a unit and appends it to out.
+func (s Set) renderModule(b Infrastructure, m Module, r *resolver, out *Rendered) diag.List {
 	address := m.Address.String()
 	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
 		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Sensitive: m.Sensitive, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
 	for _, t := range m.Uploads {
-		if a, ok := in.artifact(t); ok {
+		if a, ok := r.artifact(t); ok {
 			u.Artifacts = append(u.Artifacts, a)
 		}
 	}
@@ -223,11 +226,11 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	values, p := plan.Values{}, plan.Placed{}
 	var errs diag.List
 	for _, t := range u.Reads {
-		if err := in.value(reader, t, values, &p, &u.Requires); err != nil {
-			for _, r := range in.g.Resources { // the module is nobody's word: the resource that reads it is at fault
-				if m.Sources[r.Address.String()] != nil && reads(r.Fields, t) {
-					err.Subject = r.Address.String()
-					err.At(r.Path...)
+		if err := r.value(reader, t, values, &p, &u.Requires); err != nil {
+			for _, res := range r.graph.Resources { // users wrote no module: report the resource that reads the value
+				if m.Sources[res.Address.String()] != nil && readsToken(res.Fields, t) {
+					err.Subject = res.Address.String()
+					err.At(res.Path...)
 				}
 			}
 			errs = append(errs, err)
@@ -236,8 +239,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	if len(errs) > 0 {
 		return errs
 	}
-	slices.Sort(u.Requires)
-	u.Requires = slices.Compact(u.Requires)
+	u.Requires = sets.Union(u.Requires)
 	if len(values) == 0 {
 		values = nil
 	}
@@ -249,8 +251,8 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
-			old, stands := in.deployed(address)
-			in.settled[address] = stands && len(p.Unknown) == 0 && old.Digest == d && maps.Equal(old.Values, values)
+			old, deployed := r.deployed(address)
+			r.stable[address] = deployed && len(p.Unknown) == 0 && old.Digest == d && maps.Equal(old.Values, values)
 		}
 	}
 	if err != nil {
@@ -259,15 +261,16 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 	return nil
 }
 
-func reads(v any, t token.Token) bool {
+// readsToken reports whether a value contains a token that names the same thing as t.
+func readsToken(v any, t token.Token) bool {
 	switch v := v.(type) {
 	case token.Text:
 		return slices.ContainsFunc(v.Tokens(), func(o token.Token) bool { return o.Name == t.Name })
 	case []any:
-		return slices.ContainsFunc(v, func(x any) bool { return reads(x, t) })
+		return slices.ContainsFunc(v, func(x any) bool { return readsToken(x, t) })
 	case map[string]any:
 		for _, x := range v {
-			if reads(x, t) {
+			if readsToken(x, t) {
 				return true
 			}
 		}
@@ -275,24 +278,24 @@ func reads(v any, t token.Token) bool {
 	return false
 }
 
-// value finds what a ref stands for. What only an apply will know is noted
-// with the output that will tell, and the value that it had last.
-func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values, p *plan.Placed, requires *[]string) *diag.Error {
+// value finds the value of a ref and adds it to values. If the value comes from a module that may
+// change it, value also records in p which output gives it.
+func (r *resolver) value(reader *graph.Service, t token.Token, values plan.Values, p *plan.Placed, requires *[]string) *diag.Error {
 	key := plan.Key(t)
 	from, module := "", ""
-	if t.Of != "me" && in.g.Resource(t.Name) != nil {
-		if in.output == nil {
-			return diag.Errorf(reader.Address.String(), "reads %s, which cannot be made", t.Name).At(reader.SpecPath...)
+	if t.Of != "me" && r.graph.Resource(t.Name) != nil {
+		if r.output == nil {
+			return diag.Errorf(reader.Address.String(), "reads %s, which has an error", t.Name).At(reader.SpecPath...)
 		}
 		var err *diag.Error
-		if from, module, err = in.output(t); err != nil {
+		if from, module, err = r.output(t); err != nil {
 			return err.At(reader.SpecPath...)
 		}
-	} else if m := in.g.Reads(reader, t); m != nil && m.Module != "" {
+	} else if m := r.graph.Reads(reader, t); m != nil && m.Module != "" {
 		from, module = m.Output, m.Module
 	}
 	if from == "" {
-		v, err := in.g.Value(reader, t)
+		v, err := r.graph.Value(reader, t)
 		if err == nil {
 			values[key] = v
 		}
@@ -301,26 +304,25 @@ func (in *infra) value(reader *graph.Service, t token.Token, values plan.Values,
 	if module != reader.Address.String() {
 		*requires = append(*requires, module)
 	}
-	in.bind(key, from, module, values, p)
+	r.bind(key, from, module, values, p)
 	return nil
 }
 
-// bind notes what a module gives: its value if that is known for good, and
-// otherwise the one it had, and the output that will tell.
-func (in *infra) bind(key, from, module string, values plan.Values, p *plan.Placed) {
-	old, stands := in.deployed(module)
+// bind records that the ref key reads an output of a module. values gets the last known value, if
+// any. Unless the module is stable, p records that the value is known only after the module was
+// applied.
+func (r *resolver) bind(key, from, module string, values plan.Values, p *plan.Placed) {
+	old, deployed := r.deployed(module)
 	v, known := old.Outputs[from]
-	if stands && known {
+	if deployed && known {
 		values[key] = v
 	}
-	if in.settled[module] && known {
+	if r.stable[module] && known {
 		return
 	}
 	if p.Binds == nil {
 		p.Binds = plan.Values{}
 	}
 	p.Binds[key] = from
-	p.Unknown = append(p.Unknown, key)
-	slices.Sort(p.Unknown)
-	p.Unknown = slices.Compact(p.Unknown)
+	p.Unknown = sets.Union(append(p.Unknown, key))
 }

@@ -14,13 +14,14 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Set is the backends there are, by name.
+// Set holds the available backends by name.
 type Set map[string]Backend
 
-// NewSet makes a Set. Two backends of one name are a mistake of the program.
+// NewSet returns a Set. Two backends with one name are a programming error and panic.
 func NewSet(list ...Backend) Set {
 	s := Set{}
 	for _, b := range list {
@@ -32,23 +33,23 @@ func NewSet(list ...Backend) Set {
 	return s
 }
 
-// Names lists the backends, sorted.
-func (s Set) Names() []string { return slices.Sorted(maps.Keys(s)) }
+// Names returns the names of the backends, sorted.
+func (s Set) Names() []string { return sets.Keys(s) }
 
 // Rendered is a plan with its units.
 type Rendered struct {
 	Plan    *plan.Plan
 	Modules map[string]Module // by address
-	// Incomplete means that resources failed, and nothing else was rendered.
+	// Incomplete means that resources have errors and that nothing else was rendered.
 	Incomplete bool
-	Units      map[string]*plan.Unit       // by address; without what is held or known
+	Units      map[string]*plan.Unit       // by address; without held, memoized and discarded ones
 	Objects    map[digest.Digest][]byte    // canonical bytes of each unit
-	Summaries  map[string]*RenderedSummary // by address: what the next run may know; nil if nobody asked
-	Unknown    []string                    // sketches of which nobody knows what they come to: the plan lacks them
+	Summaries  map[string]*RenderedSummary // by address: what the next run can reuse; nil if RenderCache.Store is not set
+	Unknown    []string                    // memoized services without a usable summary, by address: the plan lacks them
 }
 
-// RenderedSummary is what a service comes to, and in which surroundings: all that its
-// rendering saw besides the service as its functionality says it.
+// RenderedSummary is the rendering of a service without its content. It is valid as long as the
+// functionality and Context are the same: Context is everything else that rendering read.
 type RenderedSummary struct {
 	Context           string
 	Digest, Object    digest.Digest
@@ -57,58 +58,58 @@ type RenderedSummary struct {
 	Protect, Stateful bool
 }
 
-// RenderCache knows what services of sketches come to. The zero Memory knows nothing.
+// RenderCache gives access to the summaries of earlier runs. The zero RenderCache is empty.
 type RenderCache struct {
-	Lookup      func(address string) *RenderedSummary // nil: nothing is known of it
-	Store       bool                                  // tell what can be known of the next time
-	Discardable func(address string) bool             // nobody will ask for the unit at an address; nil: somebody may, for each
+	Lookup      func(address string) *RenderedSummary // nil result: there is no summary for this address
+	Store       bool                                  // collect summaries for the next run
+	Discardable func(address string) bool             // reports that the unit's content is not needed; nil: all content is needed
 }
 
-// Failure is a functionality that a backend, or a value it reads, refuses.
+// Failure is a functionality with errors in its services or in the values that they read.
 type Failure struct {
 	Functionality string
 	Errors        diag.List
 }
 
-// Render makes the plan of a placed graph. Held services take the place that
-// deployed gives them; one that was never deployed is left out.
-func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), memory RenderCache) (*Rendered, []Failure) {
+// Render returns the plan of a placed graph. A held service keeps its deployed entry; a held
+// service that was never deployed is left out.
+func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, bool), artifact func(token.Token) (plan.Artifact, bool), cache RenderCache) (*Rendered, []Failure) {
 	out := &Rendered{Modules: map[string]Module{}, Units: map[string]*plan.Unit{}, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: g.Name, Environment: g.Environment, Units: make([]plan.Placed, 0, len(g.Services))}}
-	if memory.Store {
+	if cache.Store {
 		out.Summaries = make(map[string]*RenderedSummary, len(g.Services))
 	}
 	failures := map[string]diag.List{}
-	infra := &infra{g: g, deployed: deployed, artifact: artifact, settled: map[string]bool{}}
-	for _, e := range s.modules(infra, out) {
+	refs := &resolver{graph: g, deployed: deployed, artifact: artifact, stable: map[string]bool{}}
+	for _, e := range s.renderModules(refs, out) {
 		f := ""
 		if a, err := graph.ParseAddress(e.Subject); err == nil && a.Lib != "" {
 			f = a.Functionality()
 		}
 		failures[f] = append(failures[f], e)
 	}
-	if out.Incomplete = len(failures) > 0; out.Incomplete { // what reads of them cannot be told either
-		return out, listed(failures)
+	if out.Incomplete = len(failures) > 0; out.Incomplete { // services that read these resources have no values either
+		return out, sortedFailures(failures)
 	}
-	var asking sync.Mutex
-	one := func(t token.Token) (plan.Artifact, bool) {
-		asking.Lock()
-		defer asking.Unlock()
+	var mu sync.Mutex
+	lockedArtifact := func(t token.Token) (plan.Artifact, bool) {
+		mu.Lock()
+		defer mu.Unlock()
 		return artifact(t)
 	}
-	units := make([]rendered, len(g.Services))
+	units := make([]result, len(g.Services))
 	var next atomic.Int64
-	var all sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(g.Services)) { // one service knows nothing of another's unit
-		all.Go(func() {
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(g.Services)) { // services are rendered independently of each other
+		workers.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(units); i = int(next.Add(1)) - 1 {
 				if !g.Services[i].Held {
-					units[i] = s.one(g, g.Services[i], one, infra, memory)
+					units[i] = s.renderService(g, g.Services[i], lockedArtifact, refs, cache)
 				}
 			}
 		})
 	}
-	all.Wait()
+	workers.Wait()
 	for i, svc := range g.Services {
 		u := units[i]
 		switch {
@@ -122,45 +123,48 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 			f := svc.Address.Functionality()
 			failures[f] = append(failures[f], u.errs...)
 		default:
-			if !svc.Summary && !u.dropped {
+			if !svc.Summary && !u.discarded {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
 			}
-			if memory.Store {
-				out.Summaries[u.placed.Address] = u.known
+			if cache.Store {
+				out.Summaries[u.placed.Address] = u.summary
 			}
 			out.Plan.Units = append(out.Plan.Units, u.placed)
 		}
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	return out, listed(failures)
+	return out, sortedFailures(failures)
 }
 
-func listed(failures map[string]diag.List) []Failure {
+// sortedFailures returns the failures by functionality, in order.
+func sortedFailures(failures map[string]diag.List) []Failure {
 	var list []Failure
-	for _, name := range slices.Sorted(maps.Keys(failures)) {
+	for _, name := range sets.Keys(failures) {
 		list = append(list, Failure{name, failures[name].Sort()})
 	}
 	return list
 }
 
-// rendered is one unit, or why there is none.
-type rendered struct {
+// result is one rendered unit, or the errors that prevent it.
+type result struct {
 	unit   *plan.Unit
 	raw    []byte
 	placed plan.Placed
 	errs   diag.List
 
-	dropped bool // only its place and digests are left
+	discarded bool // unit and raw are nil, because RenderCache.Discardable said so
 
-	known   *RenderedSummary
-	unknown bool // it is a sketch, and it was never rendered here
+	// of RenderCache, or for it
+	summary *RenderedSummary
+	unknown bool // the service is memoized, but there is no valid summary
 }
 
-func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), infra *infra, memory RenderCache) (out rendered) {
+// renderService renders one service and finds the values of the refs that it reads.
+func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool), refs *resolver, cache RenderCache) (out result) {
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
-		out.errs = diag.List{diag.Errorf(address, "there is no backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		out.errs = diag.List{diag.Errorf(address, "unknown backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
 		return out
 	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
@@ -185,13 +189,11 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		}
 	}
 	for _, to := range slices.SortedFunc(maps.Keys(local), graph.Address.Compare) {
-		if t := g.Find(to); t != nil && t.Machine == svc.Machine && t.Spec.Schedule == nil { // what runs on time is not started by others
+		if t := g.Find(to); t != nil && t.Machine == svc.Machine && t.Spec.Schedule == nil { // a scheduled service is started by its schedule only
 			in.Local = append(in.Local, to)
 		}
 	}
-	slices.Sort(u.Requires)
-	slices.Sort(u.After)
-	u.Requires, u.After = slices.Compact(u.Requires), slices.Compact(u.After)
+	u.Requires, u.After = sets.Union(u.Requires), sets.Union(u.After)
 
 	if svc.Address.Member != "" {
 		for _, m := range g.Services {
@@ -200,17 +202,17 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 			}
 		}
 	}
-	var around string
-	if svc.Summary || memory.Store {
-		around = surroundings(svc, in.Local)
+	var context string
+	if svc.Summary || cache.Store {
+		context = contextOf(svc, in.Local)
 	}
 	var errs diag.List
 	if svc.Summary {
-		out.known = memory.Lookup(address)
-		if out.unknown = out.known == nil || out.known.Context != around; out.unknown {
+		out.summary = cache.Lookup(address)
+		if out.unknown = out.summary == nil || out.summary.Context != context; out.unknown {
 			return out
 		}
-		u.Reads, u.Requires, u.After = out.known.Reads, out.known.Requires, out.known.After
+		u.Reads, u.Requires, u.After = out.summary.Reads, out.summary.Requires, out.summary.After
 	} else {
 		if u.Payload, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
@@ -224,20 +226,19 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	values := plan.Values{}
 	placed := plan.Placed{}
 	for _, t := range u.Reads {
-		if v, ok := seen(g, b, in, t); ok {
+		if v, ok := addressFor(g, b, in, t); ok {
 			values[plan.Key(t)] = v
 			continue
 		}
-		if err := infra.value(svc, t, values, &placed, &u.Requires); err != nil {
+		if err := refs.value(svc, t, values, &placed, &u.Requires); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if m := g.Machine(svc.Machine); m != nil && m.Module != "" { // its machine must be there
+	if m := g.Machine(svc.Machine); m != nil && m.Module != "" { // its machine must exist
 		u.Requires = append(u.Requires, m.Module)
-		infra.bind(m.Identity, m.Identity, m.Module, values, &placed) // another machine is an empty one
+		refs.bind(m.Identity, m.Identity, m.Module, values, &placed) // a replaced machine is empty, so the unit must be created again
 	}
-	slices.Sort(u.Requires)
-	u.Requires = slices.Compact(u.Requires)
+	u.Requires = sets.Union(u.Requires)
 	if len(errs) > 0 {
 		out.errs = errs
 		return out
@@ -246,12 +247,12 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		values = nil
 	}
 	if svc.Summary {
-		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.known.Digest, Object: out.known.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.known.Protect, Stateful: out.known.Stateful}
+		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.summary.Protect, Stateful: out.summary.Stateful}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
-	u.Spec = shown(svc, u)
+	u.Spec = displaySpec(svc, u)
 	d, err := u.Digest()
 	if err != nil {
 		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
@@ -263,10 +264,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		return out
 	}
 	object := digest.Bytes(raw)
-	if memory.Store {
-		out.known = &RenderedSummary{Context: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
+	if cache.Store {
+		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
 	}
-	if out.dropped = memory.Discardable != nil && memory.Discardable(address); !out.dropped { // there may be very many
+	if out.discarded = cache.Discardable != nil && cache.Discardable(address); !out.discarded { // large plans would hold too much content
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
@@ -274,9 +275,10 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	return out
 }
 
-// surroundings writes all of a service that its functionality does not say
-// alone: its machine, where its edges end, and who of those is beside it.
-func surroundings(svc *graph.Service, local []graph.Address) string {
+// contextOf returns everything that rendering reads of a service and that its functionality does
+// not determine: its machine, the services that its edges lead to, and which of those are on the
+// same machine.
+func contextOf(svc *graph.Service, local []graph.Address) string {
 	var b strings.Builder
 	b.WriteString(svc.Machine)
 	for _, kind := range [][]graph.Edge{svc.Requires, svc.Connects, svc.After} {
@@ -295,8 +297,9 @@ func surroundings(svc *graph.Service, local []graph.Address) string {
 	return b.String()
 }
 
-// seen asks the reader's backend what a neighbour on the same machine is to it.
-func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
+// addressFor asks the reader's backend for the value of a ref to a service on the same machine. It
+// returns false if the reader gets the same value as all other readers.
+func addressFor(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 	n, ok := b.(Networker)
 	if !ok || t.Field != "host" && t.Field != "address" && t.Field != "port" {
 		return "", false
@@ -313,6 +316,7 @@ func seen(g *graph.Graph, b Backend, in Input, t token.Token) (string, bool) {
 	return n.AddressFor(in, target, field, t.Arg, m != nil && m.Address != "")
 }
 
+// artifactsOf returns the artifacts that a service uses, by digest, each once.
 func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, bool)) []plan.Artifact {
 	seen := map[digest.Digest]plan.Artifact{}
 	svc.Spec.Texts(func(t token.Text) {
@@ -325,20 +329,20 @@ func artifactsOf(svc *graph.Service, artifact func(token.Token) (plan.Artifact, 
 		}
 	})
 	var out []plan.Artifact
-	for _, d := range slices.Sorted(maps.Keys(seen)) {
+	for _, d := range sets.Keys(seen) {
 		out = append(out, seen[d])
 	}
 	return out
 }
 
-// shown is the normalized service that differences are shown of: its spec, its
-// backend's namespace, and what goes before it.
-func shown(svc *graph.Service, u *plan.Unit) json.RawMessage {
+// displaySpec returns the normalized service from which differences between plans are shown: its
+// spec, its backend's options, and its requires and after.
+func displaySpec(svc *graph.Service, u *plan.Unit) json.RawMessage {
 	raw, err := json.Marshal(svc.Spec)
 	if err != nil {
 		panic(fmt.Sprintf("%s: %v", svc.Address, err)) // plain data always encodes
 	}
-	raw = raw[:len(raw)-1] // more fields follow; none has the name of one of a spec
+	raw = raw[:len(raw)-1] // more fields follow; none has the name of a field of graph.Spec
 	add := func(name string, v any) {
 		field, err := json.Marshal(v)
 		if err != nil {

@@ -13,14 +13,13 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Dir is where a Fake puts the one file of each service: Dir + "/" + its address.
+// Dir is the directory of the files that a Fake realizes: Dir + "/" + the service's address.
 const Dir = "/etc/defx-test"
 
-// Fake is the backend "test". It turns any service into one file that holds
-// its spec with values in place of refs. The zero Fake is ready for use; its
-// hooks are set before.
+// Fake is the backend "test". It turns a service into one file that holds its spec with values in
+// place of refs. The zero Fake is ready for use; set its hooks before the first call.
 type Fake struct {
-	// OnRender and OnRealize may refuse a service, by its address.
+	// OnRender and OnRealize can refuse a service by its address.
 	OnRender, OnRealize func(address string) error
 	// Renders and Realizes count the calls.
 	Renders, Realizes atomic.Int64
@@ -31,14 +30,14 @@ type fakeRun struct {
 	Spec    graph.Spec    `json:"spec"`
 }
 
-// Name is "test".
+// Name returns "test".
 func (*Fake) Name() string { return "test" }
 
-// Encoding is 1.
+// Encoding returns 1.
 func (*Fake) Encoding() int { return 1 }
 
-// Render deals the fields of the spec out to the parts of the payload, as the
-// comments of graph.Spec say.
+// Render distributes the fields of the spec over the parts of the payload, as the comments of
+// graph.Spec describe.
 func (f *Fake) Render(in backends.Input) (plan.Payload, diag.List) {
 	f.Renders.Add(1)
 	s := in.Service
@@ -51,7 +50,7 @@ func (f *Fake) Render(in backends.Input) (plan.Payload, diag.List) {
 		}
 	}
 	if len(s.Options) > 0 && string(s.Options) != "{}" {
-		return refuse(fmt.Errorf("this backend has no options"))
+		return refuse(fmt.Errorf("backend test has no options"))
 	}
 	run, meta := s.Spec, graph.Spec{}
 	run.Protect, run.Links, run.Labels = false, nil, nil
@@ -124,7 +123,7 @@ func (f *Fake) Realize(p plan.Payload, version string, value func(token.Token) (
 	}, nil
 }
 
-// bind puts values in place of texts with tokens, anywhere in v.
+// bind returns v with every text bound: refs are replaced by their values.
 func bind(v any, value func(token.Token) (string, bool)) (any, error) {
 	switch x := v.(type) {
 	case []any:

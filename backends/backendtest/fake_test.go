@@ -25,10 +25,10 @@ func sample() backends.Input {
 	}}
 }
 
-func TestFake(t *testing.T) { backendtest.Run(t, &backendtest.Fake{}, sample) }
+func TestFake_Contract(t *testing.T) { backendtest.Run(t, &backendtest.Fake{}, sample) }
 
-func TestFakeFails(t *testing.T) {
-	broken := errors.New("as told")
+func TestFake_HooksInjectErrors(t *testing.T) {
+	broken := errors.New("injected")
 	f := &backendtest.Fake{OnRealize: func(address string) error {
 		if address == "hydra/web#0" {
 			return broken
@@ -43,6 +43,6 @@ func TestFakeFails(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if f.Renders.Load() != 1 || f.Realizes.Load() != 1 {
-		t.Error("calls are not counted")
+		t.Error("the calls were not counted")
 	}
 }

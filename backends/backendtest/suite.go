@@ -1,7 +1,7 @@
-// Package backendtest holds the suite that every backend passes, and a backend
-// in memory, with fault injection, for tests of what applies plans.
+// Package backendtest holds the contract suite that every backend passes, and Fake, an in-memory
+// backend with fault injection for tests of packages that apply plans.
 //
-// It knows the contract of package backends. It refuses to know any backend.
+// It knows the contract of package backends. It refuses to know any real backend.
 package backendtest
 
 import (
@@ -24,19 +24,19 @@ import (
 
 const version = "0123456789ab"
 
-// Run checks that b keeps the contract for a sample. Each call of sample gives
-// an equal input that shares nothing with the others. The sample should read
-// at least one ref and, if the backend takes any, one secret.
+// Run checks that b keeps the contract for a sample. Every call of sample returns an equal input
+// that shares nothing with the others. The sample should read at least one ref and, if the backend
+// supports them, one secret.
 func Run(t *testing.T, b backends.Backend, sample func() backends.Input) {
-	t.Run("backend", func(t *testing.T) { identity(t, b) })
-	t.Run("pure", func(t *testing.T) { pure(t, b, sample) })
-	t.Run("canonical", func(t *testing.T) { canonical(t, b, sample) })
-	t.Run("bindings", func(t *testing.T) { bindings(t, b, sample) })
-	t.Run("layout", func(t *testing.T) { layout(t, b, sample) })
-	t.Run("errors", func(t *testing.T) { errorsHavePlaces(t, b, sample) })
+	t.Run("backend", func(t *testing.T) { checkIdentity(t, b) })
+	t.Run("pure", func(t *testing.T) { checkPure(t, b, sample) })
+	t.Run("canonical", func(t *testing.T) { checkCanonical(t, b, sample) })
+	t.Run("bindings", func(t *testing.T) { checkBindings(t, b, sample) })
+	t.Run("layout", func(t *testing.T) { checkLayout(t, b, sample) })
+	t.Run("errors", func(t *testing.T) { checkErrorPlaces(t, b, sample) })
 }
 
-// Value answers every ref with a word made of its name.
+// Value returns a value for every ref, made from its name and field.
 func Value(t token.Token) (string, bool) {
 	return "v-" + strings.NewReplacer("/", "-", "#", "-").Replace(t.Name) + "-" + t.Field, true
 }
@@ -45,7 +45,7 @@ func render(t *testing.T, b backends.Backend, in backends.Input) plan.Payload {
 	t.Helper()
 	p, errs := b.Render(in)
 	if len(errs) > 0 {
-		t.Fatalf("the sample is refused: %v", errs)
+		t.Fatalf("the sample was refused: %v", errs)
 	}
 	return p
 }
@@ -54,21 +54,22 @@ func realize(t *testing.T, b backends.Backend, p plan.Payload) backends.Layout {
 	t.Helper()
 	l, err := b.Realize(p, version, Value)
 	if err != nil {
-		t.Fatalf("the sample is refused: %v", err)
+		t.Fatalf("the sample was refused: %v", err)
 	}
 	return l
 }
 
-func identity(t *testing.T, b backends.Backend) {
+// checkIdentity checks that name and encoding are valid and constant.
+func checkIdentity(t *testing.T, b backends.Backend) {
 	name, encoding := b.Name(), b.Encoding()
 	if name == "" || b.Name() != name || encoding < 1 || b.Encoding() != encoding {
 		t.Errorf("name %q and encoding %d must be constants", name, encoding)
 	}
 }
 
-// pure: same in, same bytes out, whatever the order of maps, in parallel, and
-// without a mark on the input.
-func pure(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkPure checks that equal inputs give equal bytes in any map order and in parallel, and that
+// Render does not change its input.
+func checkPure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	first := render(t, b, sample())
 	want := realize(t, b, first)
 	var wg sync.WaitGroup
@@ -81,11 +82,11 @@ func pure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 			}
 			p, errs := b.Render(in)
 			if len(errs) > 0 || !reflect.DeepEqual(p, first) {
-				t.Errorf("another payload for the same input: %v", errs)
+				t.Errorf("the same input gave another payload: %v", errs)
 				return
 			}
 			if l, err := b.Realize(p, version, Value); err != nil || !reflect.DeepEqual(l, want) {
-				t.Errorf("another layout for the same payload: %v", err)
+				t.Errorf("the same payload gave another layout: %v", err)
 			}
 		})
 	}
@@ -95,8 +96,8 @@ func pure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	}
 }
 
-// canonical: a payload is RFC 8785 as it stands and survives a way through JSON.
-func canonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkCanonical checks that the payload is RFC 8785 JSON and survives a round trip through JSON.
+func checkCanonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	p := render(t, b, sample())
 	if len(p.Run) == 0 {
 		t.Error("the run part is empty")
@@ -119,29 +120,29 @@ func canonical(t *testing.T, b backends.Backend, sample func() backends.Input) {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(realize(t, b, p), realize(t, b, again)) {
-		t.Error("another layout after a way through JSON")
+		t.Error("the layout differs after a round trip through JSON")
 	}
 }
 
-// bindings: refs are the only tokens whose values are asked for, one without a
-// value is an error that names it, and other values give other layouts.
-func bindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkBindings checks that values are requested for refs only, that a missing value is an error
+// that names the ref, and that other values give another layout.
+func checkBindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	p := render(t, b, sample())
-	asked := map[string]bool{}
+	requested := map[string]bool{}
 	_, err := b.Realize(p, version, func(tok token.Token) (string, bool) {
 		if tok.Kind != token.Ref {
-			t.Errorf("the value of %s was asked for", tok)
+			t.Errorf("the value of %s was requested", tok)
 		}
-		asked[tok.String()] = true
+		requested[tok.String()] = true
 		return Value(tok)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(asked) == 0 {
+	if len(requested) == 0 {
 		t.Fatal("the sample reads no ref")
 	}
-	for name := range asked {
+	for name := range requested {
 		l, err := b.Realize(p, version, func(tok token.Token) (string, bool) {
 			if tok.String() == name {
 				return "", false
@@ -149,66 +150,67 @@ func bindings(t *testing.T, b backends.Backend, sample func() backends.Input) {
 			return Value(tok)
 		})
 		if err == nil {
-			t.Errorf("%s has no value, but there is a layout: %v", name, l)
+			t.Errorf("%s has no value, but Realize returned a layout: %v", name, l)
 		} else if !strings.Contains(err.Error(), name) {
-			t.Errorf("%s has no value, but the error does not say so: %v", name, err)
+			t.Errorf("%s has no value, but the error does not name it: %v", name, err)
 		}
 	}
 	other, err := b.Realize(p, version, func(tok token.Token) (string, bool) { return "9999", true })
 	if err == nil && reflect.DeepEqual(other, realize(t, b, p)) {
-		t.Error("other values give the same layout")
+		t.Error("other values gave the same layout")
 	}
 }
 
-func layout(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkLayout checks the layout of the sample.
+func checkLayout(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	l := realize(t, b, render(t, b, sample()))
 	if err := Check(l); err != nil {
 		t.Error(err)
 	}
 }
 
-// Check tells what is wrong with a layout, of whatever backend.
+// Check returns all faults of a layout, for any backend.
 func Check(l backends.Layout) error {
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if l.Name == "" || l.Unit == "" || len(l.Start) == 0 {
-		bad("the layout lacks a name: %q, %q, %q", l.Name, l.Unit, l.Start)
+		fault("the layout lacks a name: %q, %q, %q", l.Name, l.Unit, l.Start)
 	}
 	names := map[string]bool{}
 	for _, o := range l.Objects {
 		if o.Digest != digest.Bytes(o.Content) {
-			bad("object %s has another digest than its content", o.Name)
+			fault("the digest of object %s is not that of its content", o.Name)
 		}
 		if !strings.HasPrefix(o.Name, o.Digest.Hex()) || strings.Contains(o.Name, "/") {
-			bad("object %q is not named by its digest", o.Name)
+			fault("the name of object %q does not begin with its digest", o.Name)
 		}
 		if names[o.Name] {
-			bad("object %s is there twice", o.Name)
+			fault("object %s is listed twice", o.Name)
 		}
 		if o.Mode == 0 || o.Mode != o.Mode.Perm() {
-			bad("object %s has mode %v", o.Name, o.Mode)
+			fault("object %s has mode %v", o.Name, o.Mode)
 		}
 		names[o.Name] = true
 	}
 	at := map[string]int{}
 	for i, f := range l.Files {
 		if !path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "/" {
-			bad("%q is not an absolute, clean path", f.Path)
+			fault("%q is not an absolute, clean path", f.Path)
 		}
 		if _, twice := at[f.Path]; twice {
-			bad("%s is there twice", f.Path)
+			fault("%s is listed twice", f.Path)
 		}
 		at[f.Path] = i
 		switch {
 		case f.Link != "" && (f.Content != nil || f.Mode != 0 || f.InPlace):
-			bad("%s is a link and a file", f.Path)
+			fault("%s is both a link and a file", f.Path)
 		case f.Link == "" && (f.Mode == 0 || f.Mode != f.Mode.Perm()):
-			bad("%s has mode %v", f.Path, f.Mode)
+			fault("%s has mode %v", f.Path, f.Mode)
 		case f.InPlace && f.Shared:
-			bad("%s is shared, so nobody may rewrite it in place", f.Path)
+			fault("%s is shared, so it must not be rewritten in place", f.Path)
 		}
 		if strings.HasPrefix(f.Path, backends.StorePath+"/") {
-			bad("%s is in the store, where files are objects", f.Path)
+			fault("%s is in the store, so it must be an object", f.Path)
 		}
 	}
 	for i, f := range l.Files {
@@ -219,36 +221,36 @@ func Check(l backends.Layout) error {
 		if !path.IsAbs(target) {
 			target = path.Join(path.Dir(f.Path), target)
 		}
-		if j, ours := at[target]; ours && j > i {
-			bad("%s is written before %s, to which it leads", f.Path, target)
+		if j, listed := at[target]; listed && j > i {
+			fault("%s is written before its target %s", f.Path, target)
 		}
 	}
 	for p := range at {
 		for d := path.Dir(p); len(d) > 1; d = path.Dir(d) {
 			if _, file := at[d]; file {
-				bad("%s lies below %s, which is a file", p, d)
+				fault("%s is below %s, which is a file", p, d)
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// errorsHavePlaces: what is refused is refused below the service's path, about
-// the service, and without a payload.
-func errorsHavePlaces(t *testing.T, b backends.Backend, sample func() backends.Input) {
+// checkErrorPlaces checks that the errors of a refused service have the service as subject and a
+// path below the service's, and that no payload is returned with them.
+func checkErrorPlaces(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	in := sample()
 	in.Service.Options = json.RawMessage(`{"no-such-option":1}`)
 	p, errs := b.Render(in)
 	if len(errs) == 0 {
-		t.Fatal("an unknown option is not refused")
+		t.Fatal("an unknown option was accepted")
 	}
 	if len(p.Run) > 0 {
-		t.Error("a payload comes with errors")
+		t.Error("Render returned a payload together with errors")
 	}
 	for _, e := range errs {
 		if e.Subject != in.Service.Address.String() || len(e.Path) < len(in.Service.Path) ||
 			!slices.Equal(e.Path[:len(in.Service.Path)], in.Service.Path) {
-			t.Errorf("%v has no place: %q", e, e.Path)
+			t.Errorf("%v has the wrong subject or path: %q", e, e.Path)
 		}
 	}
 }

@@ -8,34 +8,35 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Words are texts without tokens.
-func Words(words ...string) []token.Text {
-	out := make([]token.Text, len(words))
-	for i, w := range words {
+// Literals returns one text without tokens for each string.
+func Literals(list ...string) []token.Text {
+	out := make([]token.Text, len(list))
+	for i, w := range list {
 		out[i] = token.Lit(w)
 	}
 	return out
 }
 
-// Token is a text of one token alone.
+// Token returns a text that consists of one token.
 func Token(t token.Token) token.Text { return token.Text{{Token: &t}} }
 
-// Secret is a secret as it stands in a text.
+// Secret returns a text that consists of a secret.
 func Secret(name, version string) token.Text {
 	return Token(token.Token{Kind: token.Secret, Name: name, Version: version})
 }
 
-// Ref is a field of another service of the set.
+// Ref returns a text that reads a field of another service.
 func Ref(name, field, arg string) token.Text {
 	return Token(token.Token{Kind: token.Ref, Of: "set", Name: name, Field: field, Arg: arg})
 }
 
-// Artifact is what lies at a path.
+// Artifact returns a text that consists of the artifact at a path.
 func Artifact(path string) token.Text {
 	return Token(token.Token{Kind: token.Artifact, Name: path})
 }
 
-// Artifacts knows every path: *.tar is an archive, *.bin a single file, the rest a folder.
+// Artifacts resolves any artifact: *.tar is an archive, *.bin a single file, anything else a
+// folder.
 func Artifacts(t token.Token) (plan.Artifact, bool) {
 	a := plan.Artifact{Digest: digest.Bytes([]byte(t.Name)), Path: t.Name, Kind: "tree"}
 	switch path.Ext(t.Name) {

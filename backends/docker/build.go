@@ -17,20 +17,21 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
 const (
-	unitsDir = "/var/lib/defx/units" // copies of reloadable files, a folder a unit
-	doneDir  = "/var/lib/defx/done"  // one empty file for each script that succeeded
+	unitsDir = "/var/lib/defx/units" // copies of reloadable files, one directory per unit
+	doneDir  = "/var/lib/defx/done"  // one empty file per script that has succeeded
 )
 
-// builder collects what is wrong with a payload while its files are written.
+// builder writes the files of a payload and collects the errors.
 type builder struct {
 	payload
 	spec.Binder
-	home, base, version string
-	l                   backends.Layout
+	prefix, base, version string
+	layout                backends.Layout
 }
 
 func (b *builder) unit() string    { return b.base + "." + b.version + ".container" }
@@ -43,59 +44,54 @@ func (b *builder) id() ID {
 	return ID{Scope: b.Run.Environment + "/" + b.Run.Deployment, Address: b.Run.Address.String(), Base: b.base}
 }
 
-// build makes the layout of a payload: copies of files first, then what is
-// shared, then what it runs, last what starts it.
+// build returns the layout of a payload. Files are in the order in which they are written: copies
+// of content first, then what is shared, then what runs, and last what starts it.
 func build(p payload, version string, value func(token.Token) (string, bool)) (backends.Layout, diag.List) {
 	b := &builder{payload: p, Binder: spec.Binder{Subject: p.Run.Address.String(), Value: value}, version: version,
-		home: spec.Home(p.Run.Environment, p.Run.Deployment)}
-	b.base = spec.Base(b.home, p.Run.Address)
-	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
-		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
-		if !graph.ValidName(name) {
-			b.Fail(spec.At(), "%q is not a name", name)
-		}
-	}
-	b.l = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
+		prefix: spec.NamePrefix(p.Run.Environment, p.Run.Deployment)}
+	b.base = spec.BaseName(b.prefix, p.Run.Address)
+	b.CheckNames(p.Run.Environment, p.Run.Deployment, p.Run.Address)
+	b.layout = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
 		Leftovers: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
 	c := b.container()
 	b.hostFiles()
 	id := b.id()
-	command := func(name, field string, list []token.Text, done string) {
-		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At(field), list), Done: done}, false)
+	addCommand := func(name, field string, list []token.Text, done string) {
+		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At(field), list), Done: done}, false)
 	}
 	if p.Run.Initializer {
-		command(b.init(), "initializer", p.Meta.Initializer, b.initDone())
+		addCommand(b.init(), "initializer", p.Meta.Initializer, b.initDone())
 		c.Before = append(c.Before, b.init())
 	}
 	if len(p.Run.Migrate) > 0 {
-		command(b.migrate(), "migrate", p.Run.Migrate, doneDir+"/"+b.base+".container-migrate-"+version)
+		addCommand(b.migrate(), "migrate", p.Run.Migrate, doneDir+"/"+b.base+".container-migrate-"+version)
 		c.Before = append(c.Before, b.migrate())
 	}
-	b.l.Scripts = c.Before
-	if b.l.Ready != nil && b.l.Ready.Exec != "" {
-		command(b.ready(), "ready", p.Meta.Ready.Exec, "")
+	b.layout.Scripts = c.Before
+	if b.layout.Ready != nil && b.layout.Ready.Exec != "" {
+		addCommand(b.ready(), "ready", p.Meta.Ready.Exec, "")
 	}
 	if up := p.Meta.Update; up != nil {
-		b.l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
+		b.layout.Soak = b.Duration(spec.At("update", "soak"), up.Soak, 0)
 		if len(up.Healthy) > 0 {
-			b.l.Healthy = b.healthy()
-			command(b.healthy(), "update", up.Healthy, "")
+			b.layout.Healthy = b.healthy()
+			addCommand(b.healthy(), "update", up.Healthy, "")
 		}
 	}
 	if rl := p.Meta.Reload; rl != nil {
-		cmd := Command{ID: id, Unit: b.unit(), Command: b.texts(spec.At("reload", "command"), rl.Command)}
+		cmd := Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At("reload", "command"), rl.Command)}
 		switch {
 		case len(rl.Command) > 0 && rl.Signal != "":
-			b.Fail(spec.At("reload"), "has both signal and command")
+			b.Fail(spec.At("reload"), "reload has both signal and command").WithHint("remove one of them")
 		case rl.Signal != "":
 			cmd.Signal = b.Signal(spec.At("reload", "signal"), rl.Signal)
 		case len(rl.Command) == 0:
-			b.Fail(spec.At("reload"), "needs signal or command")
+			b.Fail(spec.At("reload"), "reload must have signal or command").WithHint("reload: { signal: 'HUP' }")
 		}
 		b.write(b.base+".reload", cmd, false)
 	}
 	if b.Run.Options.Network != "host" {
-		b.write(b.home+".network", Network{ID: ID{Scope: id.Scope, Base: b.home}, Name: b.home}, true)
+		b.write(b.prefix+".network", Network{ID: ID{Scope: id.Scope, Base: b.prefix}, Name: b.prefix}, true)
 	}
 	if len(p.Run.Group) > 0 {
 		c.Pod = b.pod()
@@ -104,85 +100,88 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	b.write(b.unit(), c, false)
 	if p.Run.Scheduled {
 		b.schedule()
-		b.l.Start = []string{b.cron()}
+		b.layout.Start = []string{b.cron()}
 	}
-	return b.l, b.Errs
+	return b.layout, b.Errs
 }
 
-// write adds a file of ours.
+// write adds a file to the directory that the agent reads.
 func (b *builder) write(name string, v any, shared bool) {
 	raw, err := digest.Canonical(v)
 	if err != nil {
 		b.Fail(spec.At(), "%v", err)
 	}
-	b.l.Files = append(b.l.Files, backends.File{Path: Dir + "/" + name, Content: append(raw, '\n'), Mode: 0o600, Shared: shared})
+	b.layout.Files = append(b.layout.Files, backends.File{Path: Dir + "/" + name, Content: append(raw, '\n'), Mode: 0o600, Shared: shared})
 }
 
 func (b *builder) initDone() string { return doneDir + "/" + b.base + ".container-init" }
 
-// words binds a text that an engine hands to a process.
-func (b *builder) word(at []string, t token.Text) string {
+// bindArg returns a text with its refs replaced by their values, for use as an argument or
+// variable.
+func (b *builder) bindArg(at []string, t token.Text) string {
 	s := b.Bind(at, t)
 	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-		b.Fail(at, "%s holds bytes that no argument can carry", spec.Field(at))
+		b.Fail(at, "%s contains bytes that cannot be passed to a process", spec.Field(at))
 	}
 	return s
 }
 
-func (b *builder) texts(at []string, list []token.Text) []string {
+// bindArgs applies bindArg to a list.
+func (b *builder) bindArgs(at []string, list []token.Text) []string {
 	var out []string
 	for _, t := range list {
-		out = append(out, b.word(at, t))
+		out = append(out, b.bindArg(at, t))
 	}
 	return out
 }
 
-// number is the user of a name, the same on every machine: nothing in an image
-// of ours knows names.
-func number(name string) int {
+// userID returns the number of a user, derived from its name so that it is the same on every
+// machine. Images without a base have no user names.
+func userID(name string) int {
 	sum := sha256.Sum256([]byte(name))
 	return 200_000 + int(binary.BigEndian.Uint32(sum[:])%1_000_000)
 }
 
-// who tells as whom it runs: as the engine reads it, and by number (−1: the image knows).
-func (b *builder) who() (string, int) {
+// user returns the user of the container as the engine reads it, and its number, which is −1 if
+// only the image knows it.
+func (b *builder) user() (string, int) {
 	u := b.Run.User
 	first, _, _ := strings.Cut(u, ":")
 	n, err := strconv.Atoi(first)
 	switch {
 	case u != "" && !imageUserRE.MatchString(u):
-		b.Fail(spec.At("user"), "%q is not the name of a user", u).WithHint("a name, a number, or both of user and group: 1000:1000")
+		b.Fail(spec.At("user"), "%q is not a valid user", u).WithHint("a name, a number, or user and group: 1000:1000")
 	case err == nil:
 		return u, n
 	case u == "root":
 		return "0:0", 0
-	case !b.bare():
+	case !b.fromScratch():
 		return u, -1
 	case u == "":
-		n = number(b.base)
+		n = userID(b.base)
 	default:
-		n = number("user " + u)
+		n = userID("user " + u)
 	}
 	return fmt.Sprintf("%d:%d", n, n), n
 }
 
-// bare tells whether the image holds nothing but the package, below its folder.
-func (b *builder) bare() bool {
+// fromScratch reports whether the image consists of the package only.
+func (b *builder) fromScratch() bool {
 	return b.Run.Build != nil && b.Run.Build.Base == "" && b.Run.Build.At != "/"
 }
 
-// container is the version itself.
+// container returns the version itself.
 func (b *builder) container() *Container {
 	r := b.Run
-	user, uid := b.who()
-	c := &Container{ID: b.id(), Image: r.Image, Build: r.Build, User: user, Network: cmp.Or(r.Options.Network, b.home), Tmpfs: map[string]string{},
-		Entrypoint: b.texts(spec.At("command"), r.Command), Args: b.texts(spec.At("args"), r.Args), Job: r.Scheduled,
+	user, uid := b.user()
+	c := &Container{ID: b.id(), Image: r.Image, Build: r.Build, User: user, Network: cmp.Or(r.Options.Network, b.prefix), Tmpfs: map[string]string{},
+		Entrypoint: b.bindArgs(spec.At("command"), r.Command), Args: b.bindArgs(spec.At("args"), r.Args), Job: r.Scheduled,
 		Config: r.Options.Config, Host: r.Options.Host, NoInit: r.Options.Init != nil && !*r.Options.Init}
 	if len(c.Entrypoint) == 0 && r.Build != nil {
-		b.Fail(spec.At("command"), "has no command")
+		b.Fail(spec.At("command"), "service has no command")
 	}
 	if c.Network != "host" {
-		c.Aliases = slices.Compact(slices.Sorted(slices.Values(append([]string{alias(r.Address)}, r.Options.Aliases...))))
+		c.Aliases = sets.Union([]string{alias(r.Address)}, r.Options.Aliases)
 		c.Ports = b.ports(r.Ports, r.Options.Ports, r.Options.Publish)
 	}
 	if r.Folder && r.Build != nil {
@@ -197,10 +196,10 @@ func (b *builder) container() *Container {
 	}
 	b.capabilities(c)
 	env := map[string]string{}
-	if b.bare() {
+	if b.fromScratch() {
 		env["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
-	for _, k := range spec.Keys(r.Secrets) {
+	for _, k := range sets.Keys(r.Secrets) {
 		target := "/run/secrets/" + k
 		c.Secrets = append(c.Secrets, Secret{Source: backends.SecretPath(r.Environment, r.Deployment, r.Secrets[k].Name), Target: target, Owner: uid})
 		env[k+"_FILE"] = target
@@ -210,7 +209,7 @@ func (b *builder) container() *Container {
 	for _, v := range r.Options.Volumes {
 		m := Mount{Path: v.Path, Target: v.Target, ReadOnly: v.ReadOnly, Owner: max(uid, 0)}
 		if v.Name != "" {
-			m.Volume = b.home + ".shared." + v.Name
+			m.Volume = b.prefix + ".shared." + v.Name
 		}
 		c.Mounts = append(c.Mounts, m)
 	}
@@ -220,18 +219,18 @@ func (b *builder) container() *Container {
 	slices.SortStableFunc(c.Mounts, func(x, y Mount) int { return strings.Compare(x.Target, y.Target) })
 	for i := range c.Mounts {
 		if i > 0 && c.Mounts[i].Target == c.Mounts[i-1].Target {
-			b.Fail(spec.At(), "two things are shown at %s", c.Mounts[i].Target)
+			b.Fail(spec.At(), "two mounts have the target %s", c.Mounts[i].Target)
 		}
 	}
 	for k, t := range r.Env {
-		env[k] = b.word(spec.At("env", k), t)
+		env[k] = b.bindArg(spec.At("env", k), t)
 	}
-	for _, k := range spec.Keys(env) {
+	for _, k := range sets.Keys(env) {
 		c.Env = append(c.Env, k+"="+env[k])
 	}
 	if lim := r.Limits; lim != nil {
 		if lim.CPU != "" {
-			c.NanoCPUs = int64(b.Milli(spec.At("limits", "cpu"), lim.CPU)) * 1e6
+			c.NanoCPUs = int64(b.MilliCores(spec.At("limits", "cpu"), lim.CPU)) * 1e6
 		}
 		if lim.Memory != "" {
 			c.Memory = int64(b.Bytes(spec.At("limits", "memory"), lim.Memory))
@@ -241,46 +240,47 @@ func (b *builder) container() *Container {
 	if len(c.Tmpfs) == 0 {
 		c.Tmpfs = nil
 	}
-	b.ending(c)
+	b.restartAndStop(c)
 	return c
 }
 
-// ending says when it is started again, and how it ends.
-func (b *builder) ending(c *Container) {
+// restartAndStop sets when the engine restarts the container, and how it stops it.
+func (b *builder) restartAndStop(c *Container) {
 	switch r := b.Run.Restart; {
 	case b.Run.Scheduled && r == "always":
-		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
+		b.Fail(spec.At("restart"), "a scheduled service cannot have restart: 'always'")
 	case b.Run.Scheduled || r == "no":
 		c.Restart = "no"
 	case r == "" || r == "on-failure" || r == "always":
-		// The engine's own on-failure forgets a container when the machine boots, and unless-stopped when
-		// the engine was killed.
+		// With on-failure the engine does not start the container after a boot, and with unless-stopped
+		// not after the engine was killed.
 		c.Restart = "always"
 	default:
-		b.Fail(spec.At("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
+		b.Fail(spec.At("restart"), "unknown restart policy %q", r).WithHint("one of always, on-failure, no")
 	}
 	s := b.Run.Stop
 	if s == nil {
 		return
 	}
-	c.Stop = &Stop{Command: b.texts(spec.At("stop", "command"), s.Command)}
+	c.Stop = &Stop{Command: b.bindArgs(spec.At("stop", "command"), s.Command)}
 	if s.Signal != "" {
 		c.Stop.Signal = b.Signal(spec.At("stop", "signal"), s.Signal)
 	}
 	if s.Timeout != "" {
-		d := b.Length(spec.At("stop", "timeout"), s.Timeout, 0)
+		d := b.Duration(spec.At("stop", "timeout"), s.Timeout, 0)
 		c.Stop.Timeout = int((d + time.Second - 1) / time.Second) // the engine counts seconds
 	}
 }
 
-// whatImagesNeed is what programs of images keep: most begin as root to give
-// folders away and become somebody else.
-var whatImagesNeed = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
+// imageCapabilities are the capabilities that programs of images keep. Most start as root, change
+// the owner of directories, and switch to another user.
+var imageCapabilities = []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"}
 
+// capabilities sets the capabilities that are added and dropped.
 func (b *builder) capabilities(c *Container) {
-	own := b.Run.Options.Capabilities
-	if slices.Contains(own, "default") {
-		for _, name := range own {
+	requested := b.Run.Options.Capabilities
+	if slices.Contains(requested, "default") {
+		for _, name := range requested {
 			if less, is := strings.CutPrefix(name, "-"); is {
 				c.CapDrop = append(c.CapDrop, less)
 			} else if name != "default" {
@@ -289,18 +289,19 @@ func (b *builder) capabilities(c *Container) {
 		}
 		return
 	}
-	c.CapDrop, c.CapAdd = []string{"ALL"}, own
-	if own == nil && !b.bare() && (b.Run.User == "" || b.Run.User == "root") {
-		c.CapAdd = whatImagesNeed
+	c.CapDrop, c.CapAdd = []string{"ALL"}, requested
+	if requested == nil && !b.fromScratch() && (b.Run.User == "" || b.Run.User == "root") {
+		c.CapAdd = imageCapabilities
 	}
 }
 
+// ports returns the ports that the machine forwards to the container.
 func (b *builder) ports(ports map[string]graph.Port, inner map[string]int, p *publish) []Port {
 	var out []Port
 	if p != nil && p.Off {
 		return nil
 	}
-	for _, name := range spec.Keys(ports) {
+	for _, name := range sets.Keys(ports) {
 		port := Port{Inner: inner[name], Outer: ports[name].Port, Protocol: cmp.Or(ports[name].Protocol, "tcp")}
 		if port.Inner == 0 {
 			port.Inner = port.Outer
@@ -313,7 +314,8 @@ func (b *builder) ports(ports map[string]graph.Port, inner map[string]int, p *pu
 	return out
 }
 
-// dirs are volumes, which outlive containers.
+// dirs adds the directories of the service. All except runtime are volumes, which outlive
+// containers.
 func (b *builder) dirs(c *Container, env map[string]string, uid int) {
 	d := b.Run.Dirs
 	for _, x := range []struct{ field, name, below, variable string }{
@@ -325,7 +327,8 @@ func (b *builder) dirs(c *Container, env map[string]string, uid int) {
 		}
 		target := x.below + x.name
 		if path.Clean(target) != target || strings.HasPrefix(x.name, "/") || strings.ContainsAny(x.name, ":\\\n\x00") {
-			b.Fail(spec.At("dirs", x.field), "%q is not a name of a directory", x.name)
+			b.Fail(spec.At("dirs", x.field), "%q is not a valid directory name", x.name).
+				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory is below %s", x.below)
 		}
 		env[x.variable] = target
 		if x.field == "runtime" {
@@ -339,28 +342,28 @@ func (b *builder) dirs(c *Container, env map[string]string, uid int) {
 		if !volumeRE.MatchString(name) {
 			name = digest.Bytes([]byte(name)).Short()
 		}
-		c.Mounts = append(c.Mounts, Mount{Volume: b.home + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
+		c.Mounts = append(c.Mounts, Mount{Volume: b.prefix + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
 	}
 }
 
-// files places the content of files and shows it to the container.
+// files adds the content of files to the layout and mounts them into the container.
 func (b *builder) files(c *Container, uid int) {
-	content, copies := b.Run.Files, false
+	content, inPlace := b.Run.Files, false
 	if b.Reload != nil {
-		content, copies = b.Reload.Files, true
+		content, inPlace = b.Reload.Files, true
 	}
 	user := b.Run.User
 	if user == "" && uid == -1 {
-		user = "root" // an image that says nothing else
+		user = "root" // the default of images
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("files", p)
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || strings.ContainsRune(p, 0) {
-			b.Fail(where, "%q is not an absolute, clean path", p)
+			b.Fail(where, "%q must be an absolute path without . or ..", p)
 		}
 		for d := path.Dir(p); len(d) > 1; d = path.Dir(d) {
 			if _, file := content[d]; file {
-				b.Fail(where, "%s lies below %q, which is a file itself", spec.Field(where), d)
+				b.Fail(where, "%s is below %q, which is a file", spec.Field(where), d)
 			}
 		}
 		mode := b.Mode(where, f, user)
@@ -369,16 +372,16 @@ func (b *builder) files(c *Container, uid int) {
 		switch {
 		case f.Store != "":
 			m.Path = f.Store
-		case copies || f.Owner != "":
+		case inPlace || f.Owner != "":
 			m.Path = unitsDir + "/" + b.base + "/files" + p
-			b.l.Files = append(b.l.Files, backends.File{Path: m.Path, Content: data, Mode: mode, InPlace: copies})
+			b.layout.Files = append(b.layout.Files, backends.File{Path: m.Path, Content: data, Mode: mode, InPlace: inPlace})
 			if f.Owner != "" {
 				c.Own = append(c.Own, Owner{Path: m.Path, User: b.owner(where, f.Owner)})
 			}
 		default:
 			o := backends.NewObject(data, mode)
-			if !slices.ContainsFunc(b.l.Objects, func(have backends.Object) bool { return have.Name == o.Name }) {
-				b.l.Objects = append(b.l.Objects, o)
+			if !slices.ContainsFunc(b.layout.Objects, func(have backends.Object) bool { return have.Name == o.Name }) {
+				b.layout.Objects = append(b.layout.Objects, o)
 			}
 			m.Path = backends.StorePath + "/" + o.Name
 		}
@@ -387,23 +390,23 @@ func (b *builder) files(c *Container, uid int) {
 	b.passwd(c, content)
 }
 
-// owner is the number of a file's owner.
+// owner returns the number of a file's owner.
 func (b *builder) owner(where []string, name string) int {
 	if n, err := strconv.Atoi(name); err == nil {
 		return n
 	}
-	if !b.bare() {
-		b.Fail(append(slices.Clone(where), "owner"), "who %q is, the image alone knows", name).WithHint("owner: its number")
+	if !b.fromScratch() {
+		b.Fail(append(slices.Clone(where), "owner"), "the number of user %q is known only to the image", name).WithHint("write the number: owner: '1000'")
 	}
-	return number("user " + name)
+	return userID("user " + name)
 }
 
-// passwd gives the users of a bare image their names.
+// passwd adds /etc/passwd and /etc/group to an image without a base.
 func (b *builder) passwd(c *Container, content map[string]spec.File) {
-	if !b.bare() {
+	if !b.fromScratch() {
 		return
 	}
-	_, uid := b.who()
+	_, uid := b.user()
 	name := b.Run.User
 	if name == "" || strings.Trim(name, "0123456789:") == "" {
 		name = "app"
@@ -414,57 +417,55 @@ func (b *builder) passwd(c *Container, content map[string]spec.File) {
 		groups += fmt.Sprintf("%s:x:%d:\n", name, uid)
 	}
 	for p, text := range map[string]string{"/etc/passwd": users, "/etc/group": groups} {
-		if _, own := content[p]; own {
+		if _, exists := content[p]; exists {
 			continue
 		}
 		o := backends.NewObject([]byte(text), 0o444)
-		b.l.Objects = append(b.l.Objects, o)
+		b.layout.Objects = append(b.layout.Objects, o)
 		c.Mounts = append(c.Mounts, Mount{Path: backends.StorePath + "/" + o.Name, Target: p, ReadOnly: true})
 	}
-	slices.SortFunc(b.l.Objects, func(x, y backends.Object) int { return strings.Compare(x.Name, y.Name) })
-	b.l.Objects = slices.CompactFunc(b.l.Objects, func(x, y backends.Object) bool { return x.Name == y.Name })
+	slices.SortFunc(b.layout.Objects, func(x, y backends.Object) int { return strings.Compare(x.Name, y.Name) })
+	b.layout.Objects = slices.CompactFunc(b.layout.Objects, func(x, y backends.Object) bool { return x.Name == y.Name })
 }
 
-// hostFiles are written where they say, for all to see.
+// hostFiles adds the files that are visible to the whole machine, at their own paths.
 func (b *builder) hostFiles() {
 	content, inPlace := b.Run.HostFiles, false
 	if b.Reload != nil {
 		content, inPlace = b.Reload.HostFiles, true
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
-			b.Fail(where, "%q is not an absolute, clean path", p)
+			b.Fail(where, "%q must be an absolute path without . or ..", p)
 		}
-		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath)} {
-			if p == no || strings.HasPrefix(p, no+"/") {
-				b.Fail(where, "%s lies below %s, where defx writes no files of users", spec.Field(where), no)
+		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath)} {
+			if p == dir || strings.HasPrefix(p, dir+"/") {
+				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
 			}
 		}
 		if f.Owner != "" {
-			b.Fail(append(where, "owner"), "docker gives no files of the machine to its users").WithHint("leave owner out")
+			b.Fail(append(where, "owner"), "backend docker cannot set the owner of hostFiles").WithHint("remove owner")
 		}
 		if f.Store != "" {
-			b.l.Files = append(b.l.Files, backends.File{Path: p, Link: f.Store})
+			b.layout.Files = append(b.layout.Files, backends.File{Path: p, Link: f.Store})
 			continue
 		}
 		m, ok := spec.Octal(f.Mode)
 		if !ok || m > 0o777 {
-			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
+			b.Fail(where, "mode %q must be three or four octal digits", f.Mode)
 		}
-		b.l.Files = append(b.l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
+		b.layout.Files = append(b.layout.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
 	}
 }
 
-// readiness tells how to see that a version is ready.
+// readiness returns the readiness check of the version.
 func (b *builder) readiness() *backends.Ready {
 	r := b.Meta.Ready
 	if r == nil || b.Run.Scheduled {
 		return nil
 	}
-	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+	out := b.Readiness(r)
 	if r.Port != "" {
 		ports, inner := b.Run.Ports, b.Run.Options.Ports
 		for _, m := range b.Run.Group {
@@ -482,10 +483,11 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
+// schedule adds the file that starts a scheduled service.
 func (b *builder) schedule() {
 	s := b.Meta.Schedule
 	if s == nil || (s.Cron == "") == (s.Every == "") {
-		b.Fail(spec.At("schedule"), "needs either cron or every")
+		b.Fail(spec.At("schedule"), "schedule must have either cron or every")
 		return
 	}
 	if s.Cron != "" {
@@ -493,26 +495,26 @@ func (b *builder) schedule() {
 			b.Fail(spec.At("schedule", "cron"), "%q: %v", s.Cron, err).WithHint("five fields: minute hour day month weekday, for example '30 4 * * 1-5'")
 		}
 	} else if d, err := time.ParseDuration(s.Every); err != nil || d < time.Second {
-		b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
+		b.Fail(spec.At("schedule", "every"), "%q is not a duration of at least one second", s.Every).WithHint("30s, 5m, 2h")
 	}
-	b.Length(spec.At("schedule", "jitter"), s.Jitter, 0)
+	b.Duration(spec.At("schedule", "jitter"), s.Jitter, 0)
 	b.write(b.cron(), Cron{ID: b.id(), Unit: b.unit(), Cron: s.Cron, Every: s.Every, Timezone: b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC")),
 		Jitter: s.Jitter, CatchUp: s.Missed == "run"}, false)
 }
 
-// pod is the network that the members of a group share. It has the ports of all.
+// pod adds the network namespace that the members of a group share, with the ports of all members,
+// and returns its file.
 func (b *builder) pod() string {
 	group := b.Run.Address
 	group.Member = ""
-	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.Base(b.home, group)}, Network: b.home, Aliases: []string{alias(group)}}
+	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.BaseName(b.prefix, group)}, Network: b.prefix, Aliases: []string{alias(group)}}
 	for _, m := range b.Run.Group {
 		a := group
 		a.Member = m.Name
 		p.Aliases = append(append(p.Aliases, alias(a)), m.Aliases...)
 		p.Ports = append(p.Ports, b.ports(m.Ports, m.Inner, m.Publish)...)
 	}
-	slices.Sort(p.Aliases)
-	p.Aliases = slices.Compact(p.Aliases)
+	p.Aliases = sets.Union(p.Aliases)
 	raw, err := digest.Canonical(p)
 	if err != nil {
 		b.Fail(spec.At(), "%v", err)
@@ -522,8 +524,8 @@ func (b *builder) pod() string {
 	return name
 }
 
-// alias is the name of a service in the network of its deployment. Names hold no
-// dots, so no two services have one.
+// alias returns the name of a service in the network of its deployment. Names contain no dots, so
+// all aliases differ.
 func alias(a graph.Address) string {
 	parts := []string{a.Name, a.Lib}
 	if a.Member != "" {
@@ -535,31 +537,31 @@ func alias(a graph.Address) string {
 	return strings.Trim(strings.Join(parts, "."), ".")
 }
 
-// Gateway is what containers call their machine.
+// Gateway is the name of the machine inside containers.
 const Gateway = "host.docker.internal"
 
-// AddressFor tells what a service on the same machine is to one in a container: a
-// name in their network, or the machine itself.
+// AddressFor returns the address of a service on the same machine as a container sees it: a name in
+// their network, or the machine.
 func (backend) AddressFor(in backends.Input, target *graph.Service, field, arg string, known bool) (string, bool) {
-	quiet := func([]string, string, ...any) *diag.Error { return &diag.Error{} }
-	mine := readOptions(in.Service, quiet)
-	if mine.Network == "host" {
+	discard := func([]string, string, ...any) *diag.Error { return &diag.Error{} }
+	readerOptions := readOptions(in.Service, discard)
+	if readerOptions.Network == "host" {
 		return "", false
 	}
-	theirs := readOptions(target, quiet)
-	inside := target.Backend == "docker" && theirs.Network != "host"
-	member := func(a graph.Address) string { a.Member = ""; return a.String() }
-	together := target.Address == in.Service.Address || in.Service.Address.Member != "" && member(target.Address) == member(in.Service.Address)
+	targetOptions := readOptions(target, discard)
+	targetInNetwork := target.Backend == "docker" && targetOptions.Network != "host"
+	groupOf := func(a graph.Address) string { a.Member = ""; return a.String() }
+	sharesNetwork := target.Address == in.Service.Address || in.Service.Address.Member != "" && groupOf(target.Address) == groupOf(in.Service.Address)
 	switch {
-	case field == "port" && inside && theirs.Ports[arg] != 0:
-		return strconv.Itoa(theirs.Ports[arg]), true
+	case field == "port" && targetInNetwork && targetOptions.Ports[arg] != 0:
+		return strconv.Itoa(targetOptions.Ports[arg]), true
 	case field == "port":
 		return "", false
-	case field == "address" && known && (!inside || len(theirs.Ports) == 0): // with ports of its own inside, it must be seen from inside
+	case field == "address" && known && (!targetInNetwork || len(targetOptions.Ports) == 0): // if ports differ inside the container, the address must be the one inside too
 		return "", false
-	case together && inside:
+	case sharesNetwork && targetInNetwork:
 		return "127.0.0.1", true
-	case inside:
+	case targetInNetwork:
 		return alias(target.Address), true
 	}
 	return Gateway, true

@@ -1,16 +1,14 @@
 // Package docker renders services to containers.
 //
-// A version of a service is a file in Dir that holds all that an engine must be
-// told of it; the agent makes a container of the same name. So a version has an
-// owner, a journal and a way back exactly as a unit file has. Files reach a
-// container read-only by bind mounts from the store, or, if the service can
-// reload, from copies that are rewritten in place. An image is one of a
-// registry, by its digest, or is made on the machine of the package alone.
+// A version of a service is a file in Dir that describes a container completely; the agent creates
+// a container of the same name from it. So a version has an owner, a journal entry and a rollback
+// just like a unit file. Files are bind-mounted read-only from the store or, if the service can
+// reload, from copies that are rewritten in place. An image comes from a registry, by its digest,
+// or is built on the machine from the package.
 //
-// The package knows what an engine can be told. It refuses to know how it is
-// told, and how files get to a machine. Invariants: a change that needs no new
-// process changes no Container; what an engine cannot carry is refused with the
-// place of its field.
+// The package knows what can be described to an engine. It refuses to know the engine's API and how
+// files get to a machine. Invariants: a change that needs no new process changes no Container; what
+// an engine cannot represent is refused at its field.
 package docker
 
 import (
@@ -24,52 +22,53 @@ import (
 
 type backend struct{}
 
-// New gives the backend.
+// New returns the backend.
 func New() backends.Backend { return backend{} }
 
-// Name is the word of the field backend and of the namespace.
+// Name returns the value of the field backend, which is also the name of the options field.
 func (backend) Name() string { return "docker" }
 
-// Encoding rises when equal payloads would give other containers.
+// Encoding returns the version of the payload encoding. It is increased when equal payloads would
+// give other containers.
 func (backend) Encoding() int { return 1 }
 
-// payload is what a unit is before its refs are bound.
+// payload is a unit before its refs are bound.
 type payload struct {
 	Run    runPart
-	Reload *reloadPart
+	Reload *spec.ReloadPart
 	Meta   metaPart
 }
 
-// runPart is what a new container is needed for. Its digest is the version.
+// runPart holds what needs a new container to change. Its digest is the version.
 type runPart struct {
 	Deployment  string                 `json:"deployment"`
 	Environment string                 `json:"environment"`
 	Address     graph.Address          `json:"address"`
 	Image       string                 `json:"image,omitempty"`
 	Build       *Build                 `json:"build,omitempty"`
-	Folder      bool                   `json:"folder,omitempty"`  // the package is one, and the process runs there
+	Folder      bool                   `json:"folder,omitempty"`  // the package is a folder, which is the working directory
 	Command     []token.Text           `json:"command,omitempty"` // program and first arguments
 	Args        []token.Text           `json:"args,omitempty"`
 	Env         map[string]token.Text  `json:"env,omitempty"`
 	Secrets     map[string]spec.Secret `json:"secrets,omitempty"`
 	Files       map[string]spec.File   `json:"files,omitempty"` // without reload
 	HostFiles   map[string]spec.File   `json:"hostFiles,omitempty"`
-	Bound       []string               `json:"bound,omitempty"`  // with reload: the paths alone
-	Stored      []string               `json:"stored,omitempty"` // artifacts that texts speak of
+	Bound       []string               `json:"bound,omitempty"`  // with reload: the paths only
+	Stored      []string               `json:"stored,omitempty"` // artifacts in texts, which are mounted
 	Dirs        graph.Dirs             `json:"dirs,omitzero"`
 	User        string                 `json:"user,omitempty"`
-	Initializer bool                   `json:"initializer,omitempty"` // there is one
+	Initializer bool                   `json:"initializer,omitempty"` // whether there is one; its command is in metaPart
 	Migrate     []token.Text           `json:"migrate,omitempty"`
 	Scheduled   bool                   `json:"scheduled,omitempty"`
 	Ports       map[string]graph.Port  `json:"ports,omitempty"`
-	Group       []member               `json:"group,omitempty"` // all that share its network, itself included
+	Group       []member               `json:"group,omitempty"` // all services that share its network, including itself
 	Limits      *graph.Limits          `json:"limits,omitempty"`
 	Restart     string                 `json:"restart,omitempty"`
 	Stop        *graph.Stop            `json:"stop,omitempty"`
 	Options     options                `json:"options,omitzero"`
 }
 
-// member is what the pod of a group needs to know of each.
+// member is what the pod of a group needs to know of each service.
 type member struct {
 	Name    string                `json:"name"`
 	Ports   map[string]graph.Port `json:"ports,omitempty"`
@@ -78,13 +77,7 @@ type member struct {
 	Aliases []string              `json:"aliases,omitempty"`
 }
 
-// reloadPart is what a running process takes over when told to.
-type reloadPart struct {
-	Files     map[string]spec.File `json:"files"`
-	HostFiles map[string]spec.File `json:"hostFiles,omitempty"`
-}
-
-// metaPart is what changes without touching the process.
+// metaPart holds what changes without touching the process.
 type metaPart struct {
 	Ready       *graph.Ready    `json:"ready,omitempty"`
 	Update      *graph.Update   `json:"update,omitempty"`
@@ -93,17 +86,17 @@ type metaPart struct {
 	Reload      *graph.Reload   `json:"reload,omitempty"`
 }
 
-var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
-// Render makes the payload of a service.
+// Render returns the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.Address.String()}}
-	return kind.Render(&r.Reader, r.payload())
+	return codec.Render(&r.Reader, r.payload())
 }
 
-// Realize makes the files of a payload once the values of its refs are known.
+// Realize returns the layout of a payload once the values of its refs are known.
 func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
-	return kind.Realize(p, version, value)
+	return codec.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) { return spec.Encode(p.Run, p.Meta, p.Reload) }

@@ -20,12 +20,12 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-var update = flag.Bool("update", false, "write what is into the golden files")
+var update = flag.Bool("update", false, "write the current output into the golden files")
 
-const anImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+const pinnedImage = "registry.example.com/shop/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 var (
-	lit, secretTok      = backendtest.Words, backendtest.Secret
+	lit, secretTok      = backendtest.Literals, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )
@@ -43,7 +43,7 @@ func input(name string, spec graph.Spec, options string) backends.Input {
 	return in
 }
 
-// full is a service that uses every field that can stand beside the others.
+// full is a service that uses every field that can be combined with the others.
 func full() backends.Input {
 	in := input("web", graph.Spec{
 		Command:     lit("bin/server", "--port", "80"),
@@ -70,7 +70,7 @@ func full() backends.Input {
 func image() backends.Input {
 	in := full()
 	s := &in.Service.Spec
-	s.Image, s.Package, s.Command, s.Initializer, s.Migrate = anImage, nil, nil, nil, nil
+	s.Image, s.Package, s.Command, s.Initializer, s.Migrate = pinnedImage, nil, nil, nil, nil
 	in.Service.Options = json.RawMessage(`{"ports":{"http":8080},"publish":"127.0.0.1","aliases":["www"],"config":{"Hostname":"web"},"host":{"ShmSize":67108864},` +
 		`"volumes":[{"name":"shared","target":"/data"},{"path":"/var/run/docker.sock","target":"/var/run/docker.sock"}]}`)
 	return in
@@ -109,14 +109,14 @@ var samples = map[string]func() backends.Input{
 	},
 }
 
-func TestContract(t *testing.T) {
+func TestBackend_Contract(t *testing.T) {
 	for name, sample := range samples {
 		t.Run(name, func(t *testing.T) { backendtest.Run(t, New(), sample) })
 	}
 }
 
-// TestGolden compares what services become with what they became.
-func TestGolden(t *testing.T) {
+// TestRealize_Golden compares layouts with the golden files.
+func TestRealize_Golden(t *testing.T) {
 	for name, sample := range samples {
 		t.Run(name, func(t *testing.T) {
 			p, errs := New().Render(sample())
@@ -170,8 +170,9 @@ func golden(t *testing.T, name string, l backends.Layout) {
 	}
 }
 
-// TestATimerKeepsWhatCalendarsCanSay: what else there is of a job does not depend on who keeps its time.
-func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
+// TestWithTimer_Schedules checks which schedules get a timer, and that the job itself does not depend
+// on what starts it.
+func TestWithTimer_Schedules(t *testing.T) {
 	layout := func(s *graph.Schedule) backends.Layout {
 		t.Helper()
 		p, errs := New().Render(with(full(), func(spec *graph.Spec) { spec.Schedule = s }))
@@ -208,11 +209,11 @@ func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
 		}
 		for _, want := range c.want {
 			if got := text(timed, ".timer"); !strings.Contains(got, want) || strings.Contains(got, c.no) {
-				t.Errorf("%+v:\n%s\nhas no %q, or has %s", c.s, got, want, c.no)
+				t.Errorf("%+v:\n%s\nlacks %q, or has %s", c.s, got, want, c.no)
 			}
 		}
 		if text(timed, ".job") != text(l, ".cron") || text(timed, ".container") != text(l, ".container") {
-			t.Errorf("%+v: the job is another one", c.s)
+			t.Errorf("%+v: the timer changed the job", c.s)
 		}
 	}
 	for _, every := range []string{"7h", "90s", "1500ms"} {
@@ -231,8 +232,8 @@ func TestATimerKeepsWhatCalendarsCanSay(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatAContainerHoldsMakesAnother: which parts of the payload move with which field.
-func TestOnlyWhatAContainerHoldsMakesAnother(t *testing.T) {
+// TestPayload_FieldsChangeTheirParts checks which parts of the payload change with which field.
+func TestPayload_FieldsChangeTheirParts(t *testing.T) {
 	reloadable := func(s *graph.Spec) { s.Reload = &graph.Reload{Signal: "HUP"} }
 	scheduled := func(s *graph.Spec) { s.Schedule = &graph.Schedule{Every: "1h"} }
 	for _, c := range []struct {
@@ -281,12 +282,12 @@ func TestOnlyWhatAContainerHoldsMakesAnother(t *testing.T) {
 			}
 		}
 		if s := strings.Join(got, " "); s != c.parts {
-			t.Errorf("%s moves %q, not %q", c.name, s, c.parts)
+			t.Errorf("%s changes %q, want %q", c.name, s, c.parts)
 		}
 	}
 }
 
-func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
+func TestRender_RefusesAtField(t *testing.T) {
 	bare := func(options string, f func(*graph.Spec)) backends.Input {
 		in := input("web", graph.Spec{Command: lit("bin/server"), Package: artifactTok("dist/hydra"), Ports: map[string]graph.Port{"http": {Port: 80}}}, options)
 		if f != nil {
@@ -299,35 +300,35 @@ func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
 		path, says string
 	}{
 		{bare("", func(s *graph.Spec) { s.Package = nil }), "service", "neither image nor package"},
-		{bare("", func(s *graph.Spec) { s.Image = "nginx:1" }), "service.package", "no package besides"},
+		{bare("", func(s *graph.Spec) { s.Image = "nginx:1" }), "service.package", "both image and package"},
 		{bare("", func(s *graph.Spec) { s.Image, s.Package, s.Command = "nginx:1", nil, nil }), "service.image", "has no digest"},
-		{bare("", func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"a": {Port: "http"}} }), "service.sockets", "passes no sockets"},
-		{bare("", func(s *graph.Spec) { s.Ready = &graph.Ready{Notify: true} }), "service.ready.notify", "passes no notification"},
-		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": token.Lit("\x00")} }), "service.env.A", "no argument can carry"},
-		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": secretTok("x", "")} }), "service.env.A", "a secret cannot stand in text"},
-		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not the name of a user"},
-		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a name of a directory"},
+		{bare("", func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"a": {Port: "http"}} }), "service.sockets", "cannot pass sockets"},
+		{bare("", func(s *graph.Spec) { s.Ready = &graph.Ready{Notify: true} }), "service.ready.notify", "cannot receive notifications"},
+		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": token.Lit("\x00")} }), "service.env.A", "cannot be passed to a process"},
+		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": secretTok("x", "")} }), "service.env.A", "a secret cannot be part of text"},
+		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not a valid user"},
+		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a valid directory name"},
 		{bare("", func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "x"} }), "service.schedule.cron", "fields"},
 		{bare("", func(s *graph.Spec) {
 			s.Schedule = &graph.Schedule{Cron: "@daily", Timezone: "UTC\n[Service]\nExecStart=/bin/evil"}
-		}), "service.schedule.timezone", "is not the name of a time zone"},
+		}), "service.schedule.timezone", "is not a time zone name"},
 		{bare("", func(s *graph.Spec) {
 			s.Files = map[string]graph.File{"/etc/passwd/x": {Text: token.Lit("")}, "/etc/passwd": {Text: token.Lit("")}}
-		}), "service.files./etc/passwd/x", "is a file itself"},
-		{bare(`{"bse":"x"}`, nil), "docker.bse", "not known here"},
+		}), "service.files./etc/passwd/x", "which is a file"},
+		{bare(`{"bse":"x"}`, nil), "docker.bse", "unknown option"},
 		{bare(`{"base":"nginx:1"}`, nil), "docker.base", "has no digest"},
 		{bare(`{"at":"app"}`, nil), "docker.at", "absolute"},
 		{bare(`{"push":"https://registry.example.com/shop"}`, nil), "docker.push", "not a repository"},
 		{bare(`{"push":"registry.example.com/shop/web:1"}`, nil), "docker.push", "not a repository"},
-		{bare(`{"push":"registry.example.com/shop"}`, func(s *graph.Spec) { s.Image, s.Package, s.Command = "nginx@sha256:"+strings.Repeat("a", 64), nil, nil }), "docker.push", "is not pushed"},
-		{bare(`{"network":"bridge"}`, nil), "docker.network", "not known here"},
+		{bare(`{"push":"registry.example.com/shop"}`, func(s *graph.Spec) { s.Image, s.Package, s.Command = "nginx@sha256:"+strings.Repeat("a", 64), nil, nil }), "docker.push", "built from a package"},
+		{bare(`{"network":"bridge"}`, nil), "docker.network", "unknown network"},
 		{bare(`{"ports":{"htp":80}}`, nil), "docker.ports.htp", "no port"},
-		{bare(`{"publish":"everywhere"}`, nil), "docker.publish", "not an address"},
+		{bare(`{"publish":"everywhere"}`, nil), "docker.publish", "not an IP address"},
 		{bare(`{"host":{"Privilged":true}}`, nil), "docker.host", "unknown field"},
 		{bare(`{"host":{"PortBindings":{}}}`, nil), "docker.host.PortBindings", "written by defx"},
 		{bare(`{"config":{"Cmd":["x"]}}`, nil), "docker.config.Cmd", "written by defx"},
 		{bare(`{"volumes":[{"target":"/x"}]}`, nil), "docker.volumes", "either a name or a path"},
-		{bare(`{"capabilities":["net admin"]}`, nil), "docker.capabilities", "capability"},
+		{bare(`{"capabilities":["net admin"]}`, nil), "docker.capabilities", "capability name"},
 	} {
 		_, errs := New().Render(c.in)
 		found := false
@@ -341,13 +342,13 @@ func TestWhatNoEngineCarriesIsRefusedAtItsField(t *testing.T) {
 	}
 }
 
-// TestANeighbourIsSeenFromInside: what a ref to a service on the same machine becomes.
-func TestANeighbourIsSeenFromInside(t *testing.T) {
+// TestAddressFor_SameMachine checks the value of a ref to a service on the same machine.
+func TestAddressFor_SameMachine(t *testing.T) {
 	reader := full()
-	see := func(target *graph.Service, field string, known bool) string {
+	address := func(target *graph.Service, field string, known bool) string {
 		v, ok := backend{}.AddressFor(reader, target, field, "http", known)
 		if !ok {
-			return "as everybody"
+			return "default"
 		}
 		return v
 	}
@@ -357,25 +358,25 @@ func TestANeighbourIsSeenFromInside(t *testing.T) {
 	outside := input("db", graph.Spec{}, "").Service
 	outside.Backend = "systemd"
 	for _, c := range []struct{ got, want string }{
-		{see(other, "host", false), "db.hydra"}, {see(other, "port", false), "as everybody"}, {see(other, "address", true), "as everybody"}, {see(other, "address", false), "db.hydra"},
-		{see(mapped, "port", true), "80"}, {see(mapped, "address", true), "db.hydra"},
-		{see(onHost, "host", false), Gateway}, {see(outside, "host", true), Gateway}, {see(reader.Service, "host", false), "127.0.0.1"},
+		{address(other, "host", false), "db.hydra"}, {address(other, "port", false), "default"}, {address(other, "address", true), "default"}, {address(other, "address", false), "db.hydra"},
+		{address(mapped, "port", true), "80"}, {address(mapped, "address", true), "db.hydra"},
+		{address(onHost, "host", false), Gateway}, {address(outside, "host", true), Gateway}, {address(reader.Service, "host", false), "127.0.0.1"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)
 		}
 	}
 	reader = group()
-	if got := see(reader.Group[1], "host", false); got != "127.0.0.1" {
-		t.Errorf("members of a group share a network: %q", got)
+	if got := address(reader.Group[1], "host", false); got != "127.0.0.1" {
+		t.Errorf("members of a group should share a network: %q", got)
 	}
 	reader = input("web", graph.Spec{}, `{"network":"host"}`)
-	if got := see(other, "host", false); got != "as everybody" {
+	if got := address(other, "host", false); got != "default" {
 		t.Errorf("%q", got)
 	}
 }
 
-func TestEveryOptionIsNamed(t *testing.T) {
+func TestOptionNames_Complete(t *testing.T) {
 	var names []string
 	for f := range reflect.TypeFor[options]().Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -383,6 +384,6 @@ func TestEveryOptionIsNamed(t *testing.T) {
 	}
 	slices.Sort(names)
 	if !slices.Equal(names, optionNames) {
-		t.Errorf("%v, named %v", names, optionNames)
+		t.Errorf("options are %v, but optionNames has %v", names, optionNames)
 	}
 }

@@ -13,28 +13,29 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/moby/moby/api/types/container"
 )
 
-// options are the namespace "docker" of a functionality.
+// options is the field "docker" of a functionality.
 type options struct {
-	Base         string          `json:"base,omitempty"`         // image below the package, with its digest; nothing if absent
-	At           string          `json:"at,omitempty"`           // where the package lies in its image; /app if absent
-	Push         string          `json:"push,omitempty"`         // repository of a registry that its image goes through
-	Network      string          `json:"network,omitempty"`      // host, or the deployment's own
-	Aliases      []string        `json:"aliases,omitempty"`      // further names in the network
-	Ports        map[string]int  `json:"ports,omitempty"`        // port's name → what the process listens on, if another than in ports
-	Publish      *publish        `json:"publish,omitempty"`      // whether, and on which address, the machine passes ports on
-	Capabilities []string        `json:"capabilities,omitempty"` // that it keeps; 'default' among them = what the engine gives, less those that begin with "-"
-	ReadOnly     *bool           `json:"readOnly,omitempty"`     // its root
-	Init         *bool           `json:"init,omitempty"`         // a process 1 that reaps
-	Volumes      []volume        `json:"volumes,omitempty"`      // of the deployment or of the machine
-	Config       json.RawMessage `json:"config,omitempty"`       // further fields of the engine's Config
-	Host         json.RawMessage `json:"host,omitempty"`         // and of its HostConfig
+	Base         string          `json:"base,omitempty"`         // base image of the package, with its digest; default: none
+	At           string          `json:"at,omitempty"`           // path of the package in its image; default: /app
+	Push         string          `json:"push,omitempty"`         // repository to push the image to
+	Network      string          `json:"network,omitempty"`      // host; default: the deployment's network
+	Aliases      []string        `json:"aliases,omitempty"`      // additional names in the network
+	Ports        map[string]int  `json:"ports,omitempty"`        // port's name → port inside the container, if it differs from ports
+	Publish      *publish        `json:"publish,omitempty"`      // whether and on which address the machine forwards ports
+	Capabilities []string        `json:"capabilities,omitempty"` // kept capabilities; 'default' means the engine's, except those with "-" before them
+	ReadOnly     *bool           `json:"readOnly,omitempty"`     // root file system
+	Init         *bool           `json:"init,omitempty"`         // run an init process that reaps zombies
+	Volumes      []volume        `json:"volumes,omitempty"`      // volumes of the deployment, or paths of the machine
+	Config       json.RawMessage `json:"config,omitempty"`       // additional fields of the engine's Config
+	Host         json.RawMessage `json:"host,omitempty"`         // additional fields of the engine's HostConfig
 }
 
-// IsZero tells whether nothing is set.
+// IsZero reports whether no option is set.
 func (o options) IsZero() bool { return reflect.ValueOf(o).IsZero() }
 
 // publish is false, or an address of the machine.
@@ -43,8 +44,7 @@ type publish struct {
 	Address string `json:"address,omitempty"`
 }
 
-// volume is one that services of a deployment share by its name, or a path of
-// the machine, shown at target.
+// volume is a volume that services of a deployment share by its name, or a path of the machine.
 type volume struct {
 	Name     string `json:"name,omitempty"`
 	Path     string `json:"path,omitempty"`
@@ -54,8 +54,9 @@ type volume struct {
 
 var optionNames = []string{"aliases", "at", "base", "capabilities", "config", "host", "init", "network", "ports", "publish", "push", "readOnly", "volumes"}
 
-// taken are the fields of the engine's that fields of the service write, with the field.
-var taken = map[string]string{
+// managedFields are the engine's fields that defx writes, each with the field of the service that
+// sets it. The field is empty if users cannot set it.
+var managedFields = map[string]string{
 	"config.Image": "image", "config.Cmd": "args", "config.Entrypoint": "command", "config.Env": "env", "config.User": "user",
 	"config.ExposedPorts": "ports", "config.StopSignal": "stop.signal", "config.StopTimeout": "stop.timeout", "config.Volumes": "dirs",
 	"host.Binds": "docker.volumes", "host.Mounts": "docker.volumes", "host.PortBindings": "ports", "host.PublishAllPorts": "ports",
@@ -71,11 +72,12 @@ var (
 	capRE        = regexp.MustCompile(`^-?[A-Z][A-Z_]+$`)
 )
 
-// options decodes the namespace strictly.
+// options decodes the backend's options and refuses unknown fields.
 func (r *renderer) options() options {
 	return readOptions(r.In.Service, func(where []string, format string, args ...any) *diag.Error { return r.Fail(where, format, args...) })
 }
 
+// readOptions decodes the options of a service and passes errors to fail.
 func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Error) options {
 	var o options
 	raw := s.Options
@@ -84,54 +86,54 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		fail([]string{"docker"}, "is not an object")
+		fail([]string{"docker"}, "docker must be an object")
 		return o
 	}
 	if t, err := token.Split(string(raw)); err != nil || len(t.Tokens()) > 0 {
-		fail([]string{"docker"}, "holds a value that is known only later, which the engine's own fields cannot").WithHint("env, args and files can")
+		fail([]string{"docker"}, "docker contains a value that is known only at apply").WithHint("use such values in env, args or files")
 		return o
 	}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		where, v := []string{"docker", k}, fields[k]
 		if string(v) == "null" {
 			continue
 		}
-		take := func(into any, want string) bool {
-			if err := spec.Strict(v, into); err != nil {
-				fail(where, "%s is not %s", k, want)
+		decode := func(into any, want string) bool {
+			if err := spec.DecodeStrict(v, into); err != nil {
+				fail(where, "%s must be %s", k, want)
 				return false
 			}
 			return true
 		}
 		switch k {
 		case "base":
-			if take(&o.Base, "an image") && !pinned(o.Base) {
-				fail(where, "image %q has no digest, so it may be another one tomorrow", o.Base).WithHint("defx lock --update writes down what it is now; or NAME@sha256:…")
+			if decode(&o.Base, "an image") && !pinned(o.Base) {
+				fail(where, "image %q has no digest, so its content could change", o.Base).WithHint("run defx lock --update, or write NAME@sha256:…")
 			}
 		case "at":
-			if take(&o.At, "a path") && (!path.IsAbs(o.At) || path.Clean(o.At) != o.At) {
-				fail(where, "%q is not an absolute, clean path", o.At)
+			if decode(&o.At, "a path") && (!path.IsAbs(o.At) || path.Clean(o.At) != o.At) {
+				fail(where, "%q must be an absolute path without . or ..", o.At)
 			}
 		case "network":
-			if take(&o.Network, "a name") && o.Network != "host" {
-				fail(where, "%q is not known here", o.Network).WithHint("network: 'host', or leave it out for the deployment's own")
+			if decode(&o.Network, "a name") && o.Network != "host" {
+				fail(where, "unknown network %q", o.Network).WithHint("network: 'host', or remove it to use the deployment's network")
 			}
 		case "aliases":
-			take(&o.Aliases, "a list of names")
+			decode(&o.Aliases, "a list of names")
 			for _, a := range o.Aliases {
 				if !aliasRE.MatchString(a) {
-					fail(where, "%q is not a name in a network", a)
+					fail(where, "%q is not a valid network alias", a)
 				}
 			}
 			slices.Sort(o.Aliases)
 		case "ports":
-			take(&o.Ports, "an object of ports: { http: 80 }")
-			for _, name := range spec.Keys(o.Ports) {
+			decode(&o.Ports, "an object of ports: { http: 80 }")
+			for _, name := range sets.Keys(o.Ports) {
 				if _, ok := s.Spec.Ports[name]; !ok {
-					fail(append(where, name), "it has no port %q", name).WithHint("%s", diag.Suggest(name, spec.Keys(s.Spec.Ports)))
+					fail(append(where, name), "the service has no port %q", name).WithHint("%s", diag.Suggest(name, sets.Keys(s.Spec.Ports)))
 				}
 				if p := o.Ports[name]; p < 1 || p > 65535 {
-					fail(append(where, name), "%d is not a port", p)
+					fail(append(where, name), "port %d must be from 1 to 65535", p)
 				}
 			}
 		case "publish":
@@ -141,17 +143,17 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 				if o.Publish.Off = !on; on {
 					o.Publish = nil
 				}
-			} else if a := ""; take(&a, "an address, true or false") {
+			} else if a := ""; decode(&a, "an address, true or false") {
 				if _, err := netip.ParseAddr(a); err != nil {
-					fail(where, "%q is not an address", a).WithHint("publish: '127.0.0.1', or false")
+					fail(where, "%q is not an IP address", a).WithHint("publish: '127.0.0.1', or false")
 				}
 				o.Publish.Address = a
 			}
 		case "capabilities":
-			take(&o.Capabilities, "a list of names")
+			decode(&o.Capabilities, "a list of names")
 			for _, c := range o.Capabilities {
 				if !capRE.MatchString(c) && c != "default" {
-					fail(where, "%q is not the name of a capability", c).WithHint("NET_ADMIN; ['default'] keeps what the engine gives")
+					fail(where, "%q is not a capability name", c).WithHint("for example NET_ADMIN; ['default'] keeps the engine's default capabilities")
 				}
 			}
 			slices.Sort(o.Capabilities)
@@ -159,26 +161,26 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 				o.Capabilities = []string{}
 			}
 		case "push":
-			if take(&o.Push, "a repository") && !repositoryRE.MatchString(o.Push) {
-				fail(where, "%q is not a repository of a registry, without tag", o.Push).WithHint("registry.example.com/shop/web")
+			if decode(&o.Push, "a repository") && !repositoryRE.MatchString(o.Push) {
+				fail(where, "%q is not a repository without tag", o.Push).WithHint("for example registry.example.com/shop/web")
 			}
 		case "readOnly":
-			take(&o.ReadOnly, "true or false")
+			decode(&o.ReadOnly, "true or false")
 		case "init":
-			take(&o.Init, "true or false")
+			decode(&o.Init, "true or false")
 		case "volumes":
-			take(&o.Volumes, "a list of { name | path, target, readOnly }")
+			decode(&o.Volumes, "a list of { name | path, target, readOnly }")
 			for _, vol := range o.Volumes {
 				switch {
 				case (vol.Name == "") == (vol.Path == ""):
-					fail(where, "a volume has either a name or a path of the machine")
+					fail(where, "a volume must have either a name or a path of the machine")
 				case vol.Name != "" && !volumeRE.MatchString(vol.Name):
-					fail(where, "%q is not the name of a volume", vol.Name)
+					fail(where, "%q is not a valid volume name", vol.Name)
 				case vol.Path != "" && (!path.IsAbs(vol.Path) || path.Clean(vol.Path) != vol.Path):
-					fail(where, "%q is not an absolute, clean path", vol.Path)
+					fail(where, "%q must be an absolute path without . or ..", vol.Path)
 				}
 				if !path.IsAbs(vol.Target) || path.Clean(vol.Target) != vol.Target {
-					fail(where, "target %q is not an absolute, clean path", vol.Target)
+					fail(where, "target %q must be an absolute path without . or ..", vol.Target)
 				}
 			}
 		case "config":
@@ -190,22 +192,22 @@ func readOptions(s *graph.Service, fail func([]string, string, ...any) *diag.Err
 			if hint == "" {
 				hint = "one of " + strings.Join(optionNames, ", ")
 			}
-			fail(where, "%q is not known here", k).WithHint("%s", hint)
+			fail(where, "unknown option %q", k).WithHint("%s", hint)
 		}
 	}
 	return o
 }
 
-// engineFields takes fields of the engine's own, as its API calls them.
+// engineFields reads additional fields of the engine's API.
 func engineFields(fail func([]string, string, ...any) *diag.Error, where []string, raw json.RawMessage, into any) json.RawMessage {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		fail(where, "is not an object of the engine's fields").WithHint("host: { ShmSize: 67108864 }")
+		fail(where, "%s must be an object of the engine's fields", where[1]).WithHint("host: { ShmSize: 67108864 }")
 		return nil
 	}
 	ok := true
-	for _, k := range spec.Keys(fields) {
-		field, is := taken[where[1]+"."+k]
+	for _, k := range sets.Keys(fields) {
+		field, is := managedFields[where[1]+"."+k]
 		if !is {
 			continue
 		}
@@ -218,8 +220,8 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 	if !ok {
 		return nil
 	}
-	if err := spec.Strict(raw, into); err != nil {
-		fail(where, "%s", strings.TrimPrefix(fmt.Sprint(err), "json: ")).WithHint("names and forms are those of the engine's API: Hostname, ShmSize, Sysctls")
+	if err := spec.DecodeStrict(raw, into); err != nil {
+		fail(where, "%s", strings.TrimPrefix(fmt.Sprint(err), "json: ")).WithHint("use the names and types of the Docker API, for example Hostname, ShmSize, Sysctls")
 		return nil
 	}
 	return raw

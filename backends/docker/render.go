@@ -14,7 +14,7 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// renderer turns a service into a payload, and refuses what no engine runs.
+// renderer turns a service into a payload and refuses what no engine can run.
 type renderer struct{ spec.Reader }
 
 var imageUserRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$`)
@@ -31,29 +31,29 @@ func (r *renderer) payload() payload {
 	}
 	p.Run.Options = r.options()
 	if r.In.Service.Fact != nil {
-		r.Fail(spec.At(), "docker keeps no facts of machines")
+		r.Fail(spec.At(), "backend docker cannot apply host settings")
 		return p
 	}
 	switch {
 	case s.Image != "" && len(s.Package) > 0:
-		r.Fail(spec.At("package"), "an image is run as it is, and has no package besides").
-			WithHint("docker: { base: 'NAME@sha256:…' } puts the package above an image")
+		r.Fail(spec.At("package"), "a service cannot have both image and package").
+			WithHint("docker: { base: 'NAME@sha256:…' } builds an image from the package on top of a base image")
 	case s.Image != "" && !pinned(s.Image):
-		r.Fail(spec.At("image"), "image %q has no digest, so it may be another one tomorrow", s.Image).
-			WithHint("defx lock --update writes down what it is now; or NAME@sha256:…")
+		r.Fail(spec.At("image"), "image %q has no digest, so its content could change", s.Image).
+			WithHint("run defx lock --update, or write NAME@sha256:…")
 	case s.Image == "" && len(s.Package) == 0 && p.Run.Options.Base == "":
-		r.Fail(spec.At(), "has neither image nor package: a container sees nothing of the machine").
+		r.Fail(spec.At(), "service has neither image nor package, and a container has no access to the machine's programs").
 			WithHint("package: defx.artifact('./program'), or image: 'NAME@sha256:…'")
 	case s.Image != "" && p.Run.Options.Push != "":
-		r.Fail([]string{"docker", "push"}, "an image that is fetched is not pushed")
+		r.Fail([]string{"docker", "push"}, "push is only for images that are built from a package").WithHint("remove push, or replace image by package")
 	case s.Image == "" && len(s.Command) == 0:
-		r.Fail(spec.At(), "has no command").WithHint("command: ['bin/server', '--flag']")
+		r.Fail(spec.At(), "service has no command").WithHint("command: ['bin/server', '--flag']")
 	}
 	if len(s.Sockets) > 0 {
-		r.Fail(spec.At("sockets"), "docker passes no sockets on").WithHint("let it listen on its port itself, or backend: 'systemd'")
+		r.Fail(spec.At("sockets"), "backend docker cannot pass sockets").WithHint("let the program open its port, or set backend: 'systemd'")
 	}
 	if s.Ready != nil && s.Ready.Notify {
-		r.Fail(spec.At("ready", "notify"), "docker passes no notification on").WithHint("ready: { http: '/health' }, tcp or exec")
+		r.Fail(spec.At("ready", "notify"), "backend docker cannot receive notifications").WithHint("use ready: { http: '/health' }, tcp or exec")
 	}
 	if len(r.Errs) > 0 {
 		return p
@@ -62,7 +62,7 @@ func (r *renderer) payload() payload {
 		r.build(s, &p.Run)
 	}
 	command := r.Command
-	if s.Image != "" || p.Run.Options.Base != "" || p.Run.Options.At == "/" { // the program may be the image's own
+	if s.Image != "" || p.Run.Options.Base != "" || p.Run.Options.At == "/" { // the program may be in the image
 		command = func(at []string, list []token.Text) []token.Text { return r.imageCommand(at, list) }
 	}
 	p.Run.Command, p.Run.Args = command(spec.At("command"), s.Command), r.Texts(spec.At("args"), s.Args)
@@ -97,21 +97,20 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = bound(files), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = spec.RestartKeys(files, nil), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
 	}
-	p.Run.Stored = r.stored(s)
+	p.Run.Stored = r.extraArtifacts(s)
 	if r.In.Service.Address.Member != "" && p.Run.Options.Network != "host" {
-		p.Run.Ports = nil // they are the pod's
+		p.Run.Ports = nil // the pod has them
 		for _, m := range r.In.Group {
-			o := readOptions(m, func([]string, string, ...any) *diag.Error { return &diag.Error{} }) // each tells its own mistakes
+			o := readOptions(m, func([]string, string, ...any) *diag.Error { return &diag.Error{} }) // every member reports its own errors
 			p.Run.Group = append(p.Run.Group, member{Name: m.Address.Member, Ports: m.Spec.Ports, Inner: o.Ports, Publish: o.Publish, Aliases: o.Aliases})
 		}
 	}
 	return p
 }
 
-// build resolves the package, which is not where the machine keeps it but where
-// its image has it.
+// build resolves the package to its path in the image, instead of its path on the machine.
 func (r *renderer) build(s graph.Spec, run *runPart) {
 	at := cmp.Or(run.Options.At, "/app")
 	run.Build = &Build{At: at, Base: run.Options.Base, Push: run.Options.Push}
@@ -122,18 +121,18 @@ func (r *renderer) build(s graph.Spec, run *runPart) {
 	if r.Package.Path == "" {
 		return
 	}
-	rest := r.Package.Path[len(backends.StorePath)+1:]
-	run.Build.Artifact, run.Folder = rest[:64], r.Package.Folder
+	inStore := r.Package.Path[len(backends.StorePath)+1:]
+	run.Build.Artifact, run.Folder = inStore[:64], r.Package.IsFolder
 	if at == "/" {
 		at = ""
 	}
-	r.Package.Path = at + rest[64:]
-	if r.Package.Folder {
+	r.Package.Path = at + inStore[64:]
+	if r.Package.IsFolder {
 		r.Package.Path = cmp.Or(at, "/")
 	}
 }
 
-// imageCommand leaves the search for a program to the image, if it is not one of the package.
+// imageCommand resolves programs of the package and leaves others to the image's search path.
 func (r *renderer) imageCommand(at []string, list []token.Text) []token.Text {
 	before := len(r.Errs)
 	out := r.Texts(at, list)
@@ -145,17 +144,17 @@ func (r *renderer) imageCommand(at []string, list []token.Text) []token.Text {
 	case ok && prog == "":
 		r.Fail(at, "the program is empty")
 	case !ok || r.Package.Path == "" || path.IsAbs(prog):
-	case !r.Package.Folder && prog == path.Base(r.Package.Path):
+	case !r.Package.IsFolder && prog == path.Base(r.Package.Path):
 		out[0] = token.Lit(r.Package.Path)
-	case r.Package.Folder && strings.Contains(prog, "/"):
+	case r.Package.IsFolder && strings.Contains(prog, "/"):
 		out[0] = token.Lit(path.Join(r.Package.Path, prog))
 	}
 	return out
 }
 
-// stored lists artifacts that are spoken of besides the package: a container
-// sees them at the place where the machine has them.
-func (r *renderer) stored(s graph.Spec) []string {
+// extraArtifacts lists the artifacts that a service uses in addition to its package. They are
+// mounted at their paths on the machine.
+func (r *renderer) extraArtifacts(s graph.Spec) []string {
 	s.Package = nil
 	var out []string
 	s.Texts(func(t token.Text) {
@@ -168,16 +167,5 @@ func (r *renderer) stored(s graph.Spec) []string {
 		}
 	})
 	slices.Sort(out)
-	return out
-}
-
-// bound lists what of reloadable files needs a new container: mounts, and owners, which are given before it starts.
-func bound(files map[string]spec.File) []string {
-	out := spec.Keys(files)
-	for _, p := range spec.Keys(files) {
-		if files[p].Owner != "" {
-			out = append(out, p+" of "+files[p].Owner)
-		}
-	}
 	return out
 }

@@ -1,8 +1,8 @@
-// Package document writes structured values as the files that programs read.
+// Package document encodes structured values as configuration files.
 //
-// It knows formats; it refuses to know tokens: whoever calls it has filled them
-// in. Invariant: equal values give equal bytes, with keys sorted and a newline
-// at the end; what a format cannot carry is an error.
+// It knows the formats. It refuses to know tokens: callers pass values without them. Invariant:
+// equal values give equal bytes, with sorted keys and a newline at the end; a value that a format
+// cannot represent is an error.
 package document
 
 import (
@@ -10,21 +10,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// Encode writes a value: nil, bool, float64, string, []any or map[string]any of
-// the same. Kind is json, yaml, toml, ini or env.
+// Encode returns the file for a value: nil, bool, float64, string, []any or map[string]any of such
+// values. kind is json, yaml, toml, ini or env.
 func Encode(kind string, v any) ([]byte, error) {
-	v = whole(v)
+	v = withIntegers(v)
 	var b bytes.Buffer
 	switch kind {
 	case "json":
@@ -40,7 +40,7 @@ func Encode(kind string, v any) ([]byte, error) {
 		return b.Bytes(), err
 	case "toml":
 		if _, ok := v.(map[string]any); !ok {
-			return nil, errors.New("toml begins with an object")
+			return nil, errors.New("a toml file must be an object")
 		}
 		e := toml.NewEncoder(&b)
 		e.Indent = ""
@@ -53,12 +53,12 @@ func Encode(kind string, v any) ([]byte, error) {
 		err := env(&b, v)
 		return b.Bytes(), err
 	}
-	return nil, fmt.Errorf("there is no format %q", kind)
+	return nil, fmt.Errorf("unknown file format %q", kind)
 }
 
-// whole makes integers of numbers without a fraction: JSON knows one kind of
-// number, most formats two.
-func whole(v any) any {
+// withIntegers returns v with numbers that have no fraction as int64: JSON has one type of number,
+// most formats have two.
+func withIntegers(v any) any {
 	switch v := v.(type) {
 	case float64:
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
@@ -67,28 +67,28 @@ func whole(v any) any {
 	case []any:
 		out := make([]any, len(v))
 		for i := range v {
-			out[i] = whole(v[i])
+			out[i] = withIntegers(v[i])
 		}
 		return out
 	case map[string]any:
 		out := map[string]any{}
 		for k := range v {
-			out[k] = whole(v[k])
+			out[k] = withIntegers(v[k])
 		}
 		return out
 	}
 	return v
 }
 
-// ini writes keys without a section first, then each section. A list repeats
-// its key; true and false are written so.
+// ini writes the keys without a section first, then each section. A list repeats its key; booleans
+// are written as true and false.
 func ini(b *bytes.Buffer, v any) error {
 	m, ok := v.(map[string]any)
 	if !ok {
-		return errors.New("ini begins with an object")
+		return errors.New("an ini file must be an object")
 	}
 	var sections []string
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	for _, k := range sets.Keys(m) {
 		if _, ok := m[k].(map[string]any); ok {
 			sections = append(sections, k)
 		} else if err := iniLine(b, k, m[k]); err != nil {
@@ -97,14 +97,14 @@ func ini(b *bytes.Buffer, v any) error {
 	}
 	for _, name := range sections {
 		if strings.ContainsAny(name, "[]\n\r") || name == "" {
-			return fmt.Errorf("%q cannot name a section of ini", name)
+			return fmt.Errorf("%q is not a valid ini section name", name)
 		}
 		if b.Len() > 0 {
 			b.WriteByte('\n')
 		}
 		fmt.Fprintf(b, "[%s]\n", name)
 		section := m[name].(map[string]any)
-		for _, k := range slices.Sorted(maps.Keys(section)) {
+		for _, k := range sets.Keys(section) {
 			if err := iniLine(b, k, section[k]); err != nil {
 				return err
 			}
@@ -115,7 +115,7 @@ func ini(b *bytes.Buffer, v any) error {
 
 func iniLine(b *bytes.Buffer, k string, v any) error {
 	if k == "" || strings.ContainsAny(k, "=\n\r[;#") || strings.TrimSpace(k) != k {
-		return fmt.Errorf("%q cannot name a key of ini", k)
+		return fmt.Errorf("%q is not a valid ini key", k)
 	}
 	list, ok := v.([]any)
 	if !ok {
@@ -127,7 +127,7 @@ func iniLine(b *bytes.Buffer, k string, v any) error {
 			return fmt.Errorf("%s: %w", k, err)
 		}
 		if strings.ContainsAny(s, "\n\r") || strings.TrimSpace(s) != s {
-			return fmt.Errorf("%s: ini carries one line without blanks around it, not %q", k, s)
+			return fmt.Errorf("%s: an ini value is one line without surrounding spaces, not %q", k, s)
 		}
 		fmt.Fprintf(b, "%s = %s\n", k, s)
 	}
@@ -145,23 +145,23 @@ func scalar(v any) (string, error) {
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64), nil
 	}
-	return "", errors.New("a text, number or boolean is needed here")
+	return "", errors.New("must be a string, number or boolean")
 }
 
-// env writes lines NAME=value that docker's --env-file and systemd's
-// EnvironmentFile read alike: unquoted, so only what both take as it stands.
+// env writes lines NAME=value without quotes. It accepts only values that docker's --env-file and
+// systemd's EnvironmentFile read alike.
 func env(b *bytes.Buffer, v any) error {
 	m, ok := v.(map[string]any)
 	if !ok {
-		return errors.New("env is an object of texts")
+		return errors.New("an env file must be an object of strings")
 	}
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	for _, k := range sets.Keys(m) {
 		s, err := scalar(m[k])
 		if err != nil {
 			return fmt.Errorf("%s: %w", k, err)
 		}
 		if strings.ContainsFunc(s, unicode.IsControl) || strings.ContainsAny(s, "\\") || strings.TrimSpace(s) != s || s != "" && strings.ContainsRune(`"'`, rune(s[0])) {
-			return fmt.Errorf("%s: readers of such files differ on %q", k, s)
+			return fmt.Errorf("%s: docker and systemd would read %q differently", k, s)
 		}
 		fmt.Fprintf(b, "%s=%s\n", k, s)
 	}

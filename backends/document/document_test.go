@@ -14,7 +14,7 @@ import (
 var value = map[string]any{"name": "a: b", "port": float64(9090), "ratio": 0.5, "on": true, "big": float64(1 << 40),
 	"list": []any{"yes", "1", float64(2)}, "global": map[string]any{"scrape_interval": "15s", "no": "no"}}
 
-func TestEachFormatIsReadBack(t *testing.T) {
+func TestEncode_RoundTrip(t *testing.T) {
 	want, _ := json.Marshal(value)
 	for kind, read := range map[string]func([]byte, any) error{"json": json.Unmarshal, "yaml": yaml.Unmarshal, "toml": toml.Unmarshal} {
 		raw, err := document.Encode(kind, value)
@@ -31,7 +31,7 @@ func TestEachFormatIsReadBack(t *testing.T) {
 	}
 }
 
-func TestIniAndEnv(t *testing.T) {
+func TestEncode_IniAndEnv(t *testing.T) {
 	got, err := document.Encode("ini", map[string]any{"a": float64(1), "s": map[string]any{"k": []any{"x", true}, "b": "y z"}})
 	if want := "a = 1\n\n[s]\nb = y z\nk = x\nk = true\n"; err != nil || string(got) != want {
 		t.Errorf("ini: %q, %v; want %q", got, err, want)
@@ -42,21 +42,21 @@ func TestIniAndEnv(t *testing.T) {
 	}
 }
 
-func TestWhatAFormatCannotCarryIsRefused(t *testing.T) {
+func TestEncode_UnsupportedValues(t *testing.T) {
 	for kind, v := range map[string]any{
 		"ini":  map[string]any{"s": map[string]any{"k": "two\nlines"}},
 		"env":  map[string]any{"A": "\"quoted\""},
-		"toml": []any{"no object"},
+		"toml": []any{"not an object"},
 		"json": map[string]any{"nan": math.NaN()},
-		"xml":  "no such format",
+		"xml":  "unknown format",
 	} {
 		if raw, err := document.Encode(kind, v); err == nil {
-			t.Errorf("%s: gave %q", kind, raw)
+			t.Errorf("%s: accepted, wrote %q", kind, raw)
 		}
 	}
 }
 
-func FuzzWhatIsWrittenIsReadBack(f *testing.F) {
+func FuzzEncode_RoundTrip(f *testing.F) {
 	f.Add(`{"a":"yes","b":["0x1","null",1.5,true,{"c":"~"}],"d":"2026-11-21"}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		var v map[string]any

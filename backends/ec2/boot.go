@@ -14,15 +14,14 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Boot puts what a scaled service is on a machine into the template of its
-// group: every instance unpacks it at its first boot, and no agent is needed.
-// What has no room there it fetches: packages from a bucket, by their digests,
-// and secrets, by their names.
+// Boot writes the layout of a scaled service into the launch template of its group. Every instance
+// unpacks it at its first boot, without an agent. What the template has no room for is fetched:
+// packages from a bucket, by digest, and secrets, by name.
 func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag.Error {
 	s := in.Service
-	r := g.Resource(stem(s.Address) + "-boot")
+	r := g.Resource(namePrefix(s.Address) + "-boot")
 	if r == nil {
-		return diag.Errorf(s.Address.String(), "its group has no template")
+		return diag.Errorf(s.Address.String(), "the autoscaling group has no launch template")
 	}
 	user := g.EC2.User
 	if user == "" {
@@ -39,7 +38,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	}
 	for _, f := range l.Files {
 		if strings.ContainsAny(f.Path+f.Link, "'\n") {
-			return diag.Errorf(s.Address.String(), "%q cannot be a path on an instance", f.Path).At(s.SpecPath...)
+			return diag.Errorf(s.Address.String(), "path %q contains a quote or a newline, which is not possible on an instance of a group", f.Path).At(s.SpecPath...)
 		}
 		if f.Link != "" {
 			fmt.Fprintf(&b, "mkdir -p '%s'\nln -sfn '%s' '%s'\n", path.Dir(f.Path), f.Link, f.Path)
@@ -47,7 +46,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		}
 		put(f.Path, uint32(f.Mode), f.Content)
 	}
-	fetches, err := fetch(g, in, r)
+	fetches, err := fetchAtBoot(g, in, r)
 	if err != nil {
 		return err
 	}
@@ -59,7 +58,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		}
 	}
 	var z bytes.Buffer
-	w, bad := gzip.NewWriterLevel(&z, gzip.BestCompression) // without a time in it: equal services, equal templates
+	w, bad := gzip.NewWriterLevel(&z, gzip.BestCompression) // no time stamp: equal services give equal templates
 	if bad == nil {
 		_, bad = w.Write([]byte(b.String()))
 	}
@@ -70,8 +69,8 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		return diag.Errorf(s.Address.String(), "%v", bad)
 	}
 	if z.Len() > 16<<10 {
-		return diag.Errorf(s.Address.String(), "what it is takes %d bytes, and a template has room for 16384", z.Len()).At(append(s.SpecPath, "files")...).
-			WithHint("put what is large into its package")
+		return diag.Errorf(s.Address.String(), "the service takes %d bytes in the launch template, but at most 16384 are possible", z.Len()).At(append(s.SpecPath, "files")...).
+			WithHint("move large files into the package")
 	}
 	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))
 	return nil

@@ -2,117 +2,117 @@ package ec2
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// made is a resource on its way into a module.
-type made struct {
-	res     *graph.Resource
-	word    word
-	kind    *kind
-	name    string // in Terraform: lib_name
-	module  string
-	region  string
-	source  string // of its provider: hashicorp/aws
-	body    map[string]any
-	written map[string][]string // the provider's attribute → where the user wrote it
-	refs    []ref
-	options
+// node is a resource while its module is built.
+type node struct {
+	resource  *graph.Resource
+	typ       resourceType
+	schema    *resourceSchema
+	name      string // name in Terraform: lib_name
+	module    string
+	region    string
+	source    string // source address of the provider: hashicorp/aws
+	body      map[string]any
+	positions map[string][]string // the provider's argument → its path in the user's value
+	refs      []ref
+	lifecycle
 }
 
-// options are the fields that every resource has.
-type options struct {
-	protect, retain, first bool
-	ignore                 []string
+// lifecycle holds the fields that every resource has.
+type lifecycle struct {
+	protect, orphanOnDelete, createFirst bool
+	ignore                               []string
 }
 
-// ref is what one resource reads of another.
+// ref is a reference from one resource to an output of another.
 type ref struct {
-	target *made
+	target *node
 	attr   string
 	path   []string
 }
 
-func (m *made) address() string { return m.res.Address.String() }
+func (m *node) address() string { return m.resource.Address.String() }
 
-// id is the name that Terraform knows it by.
-func (m *made) id() string { return m.word.kind + "." + m.name }
+// id returns the address of the resource in Terraform.
+func (m *node) id() string { return m.typ.tfType + "." + m.name }
 
-func (m *made) at(more ...string) []string { return append(slices.Clone(m.res.Path), more...) }
+func (m *node) at(more ...string) []string { return append(slices.Clone(m.resource.Path), more...) }
 
-// checker makes bodies of the fields of resources and collects what is wrong with them.
+// checker builds the bodies of resources and collects the errors.
 type checker struct {
-	g    *graph.Graph
-	by   map[string]*made
-	errs diag.List
+	g     *graph.Graph
+	nodes map[string]*node
+	errs  diag.List
 }
 
-func (c *checker) errorf(m *made, path []string, format string, args ...any) *diag.Error {
+func (c *checker) errorf(m *node, path []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(m.address(), format, args...).At(path...)
 	c.errs = append(c.errs, e)
 	return e
 }
 
-// choose words a hint: what was probably meant, or what there is.
-func choose(word string, known []string) string {
-	if hint := diag.Suggest(word, known); hint != "" {
+// suggest returns a hint for an unknown word: the most similar known one, or a list.
+func suggest(given string, known []string) string {
+	if hint := diag.Suggest(given, known); hint != "" {
 		return hint
 	}
 	known = slices.Clone(known)
 	slices.Sort(known)
 	if len(known) > 12 {
-		return "there is " + strings.Join(known[:12], ", ") + fmt.Sprintf(" and %d more", len(known)-12)
+		return "one of " + strings.Join(known[:12], ", ") + fmt.Sprintf(" and %d more", len(known)-12)
 	}
-	return "there is " + strings.Join(known, ", ")
+	return "one of " + strings.Join(known, ", ")
 }
 
-// own reads the fields that are ours, and gives the rest.
-func (c *checker) own(m *made) map[string]any {
+// commonFields reads the fields that every resource has and returns the others.
+func (c *checker) commonFields(m *node) map[string]any {
 	rest := map[string]any{}
-	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
-		v, p := m.res.Fields[k], m.at(k)
+	for _, k := range sets.Keys(m.resource.Fields) {
+		v, p := m.resource.Fields[k], m.at(k)
 		switch k {
 		case "module", "region":
 			s, ok := literal(v)
 			if !ok || s == "" {
-				c.errorf(m, p, "a plain text is needed").WithHint("%s: 'name'", k)
+				c.errorf(m, p, "%s must be a string without references", k).WithHint("%s: 'name'", k)
 				continue
 			}
 			if k == "region" {
 				m.region = s
 				if !regionRE.MatchString(s) {
-					c.errorf(m, p, "%q is not a region", s).WithHint("as 'eu-central-1'")
+					c.errorf(m, p, "%q is not a region", s).WithHint("for example 'eu-central-1'")
 				}
 				continue
 			}
 			m.module = s
 			if !graph.ValidName(s) {
-				c.errorf(m, p, "%q is not a name", s).WithHint("a-z, 0-9 and -, as names of services")
+				c.errorf(m, p, "%q is not a valid module name", s).WithHint("a-z, 0-9 and -")
 			}
 		case "protect", "retain", "createBeforeDestroy":
 			b, ok := v.(bool)
 			if !ok {
-				c.errorf(m, p, "true or false is needed").WithHint("%s: true", k)
+				c.errorf(m, p, "%s must be true or false", k).WithHint("%s: true", k)
 			}
 			switch k {
 			case "protect":
 				m.protect = b
 			case "retain":
-				m.retain = b
+				m.orphanOnDelete = b
 			default:
-				m.first = b
+				m.createFirst = b
 			}
 		case "ignoreChanges":
 			list, ok := v.([]any)
 			if !ok {
-				c.errorf(m, p, "a list of arguments is needed").WithHint("ignoreChanges: ['desired']")
+				c.errorf(m, p, "ignoreChanges must be a list of arguments").WithHint("ignoreChanges: ['desired']")
 			}
 			for _, x := range list {
 				s, _ := literal(x)
@@ -125,9 +125,9 @@ func (c *checker) own(m *made) map[string]any {
 	return rest
 }
 
-var ownFields = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
+var commonFieldNames = []string{"type", "module", "region", "protect", "retain", "createBeforeDestroy", "ignoreChanges"}
 
-// literal is the text of a value without tokens.
+// literal returns the text of a value that has no tokens.
 func literal(v any) (string, bool) {
 	t, ok := v.(token.Text)
 	if !ok {
@@ -136,116 +136,118 @@ func literal(v any) (string, bool) {
 	return t.Literal()
 }
 
-// fields makes the body of a resource.
-func (c *checker) fields(m *made, fields map[string]any, at []string) {
-	if m.kind == nil { // its schema is not known here: Terraform checks it
-		m.body, _ = c.free(m, fields, at).(map[string]any)
+// fields builds the body of a resource.
+func (c *checker) fields(m *node, fields map[string]any, at []string) {
+	if m.schema == nil { // unknown schema: Terraform checks the arguments
+		m.body, _ = c.anyValue(m, fields, at).(map[string]any)
 		return
 	}
-	m.body = c.block(m, m.kind.Block, fields, at, true)
+	m.body = c.block(m, m.schema.Block, fields, at, true)
 	for i, name := range m.ignore {
-		if n := m.word.theirs(name); m.kind.Block.Attributes[n] == nil && m.kind.Block.Blocks[n] == nil {
-			c.errorf(m, m.at("ignoreChanges", strconv.Itoa(i)), "%s has no argument %q", m.res.Type, name).WithHint("%s", choose(name, c.names(m)))
+		if n := m.typ.toProvider(name); m.schema.Block.Attributes[n] == nil && m.schema.Block.Blocks[n] == nil {
+			c.errorf(m, m.at("ignoreChanges", strconv.Itoa(i)), "%s has no argument %q", m.resource.Type, name).WithHint("%s", suggest(name, c.argumentNames(m)))
 		}
 	}
-	c.excluded(m, at)
+	c.checkExclusions(m, at)
 }
 
-// excluded checks what excludes each other, and of what one is needed.
-func (c *checker) excluded(m *made, at []string) {
-	said := map[string]bool{}
+// checkExclusions checks arguments that exclude each other, and sets of which one is required.
+func (c *checker) checkExclusions(m *node, at []string) {
+	reported := map[string]bool{}
 	set := func(list []string) (out []string) {
 		for _, n := range list {
 			if _, ok := m.body[n]; ok {
-				out = append(out, m.word.ours(n))
+				out = append(out, m.typ.fromProvider(n))
 			}
 		}
 		return out
 	}
 	all := func(list []string) (out []string) {
 		for _, n := range list {
-			out = append(out, m.word.ours(n))
+			out = append(out, m.typ.fromProvider(n))
 		}
 		return out
 	}
-	for _, n := range slices.Sorted(maps.Keys(m.kind.Conflicts)) {
-		for _, other := range m.kind.Conflicts[n] {
+	for _, n := range sets.Keys(m.schema.Conflicts) {
+		for _, other := range m.schema.Conflicts[n] {
 			pair := []string{n, other}
 			slices.Sort(pair)
-			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !said[key] {
-				said[key] = true
-				c.errorf(m, m.where(other, at), "%s and %s exclude each other", m.word.ours(n), m.word.ours(other)).WithHint("leave one out")
+			if key := strings.Join(pair, " "); len(set(pair)) == 2 && !reported[key] {
+				reported[key] = true
+				c.errorf(m, m.position(other, at), "%s and %s cannot be set together", m.typ.fromProvider(n), m.typ.fromProvider(other)).WithHint("remove one of them")
 			}
 		}
 	}
-	for rules, exactly := range map[*map[string][]string]bool{&m.kind.ExactlyOne: true, &m.kind.AtLeastOne: false} {
-		for _, n := range slices.Sorted(maps.Keys(*rules)) {
+	for rules, exactly := range map[*map[string][]string]bool{&m.schema.ExactlyOne: true, &m.schema.AtLeastOne: false} {
+		for _, n := range sets.Keys(*rules) {
 			list := (*rules)[n]
 			key, has := strings.Join(list, " "), set(list)
-			if len(list) < 2 || said[key] {
+			if len(list) < 2 || reported[key] {
 				continue
 			}
-			said[key] = true
+			reported[key] = true
 			if len(has) == 0 {
-				c.errorf(m, at, "one of %s is needed", strings.Join(all(list), ", ")).WithHint("add %s", m.word.ours(list[0]))
+				c.errorf(m, at, "one of %s must be set", strings.Join(all(list), ", ")).WithHint("add %s", m.typ.fromProvider(list[0]))
 			} else if exactly && len(has) > 1 {
-				c.errorf(m, at, "only one of %s may be there", strings.Join(has, ", ")).WithHint("leave the others out")
+				c.errorf(m, at, "only one of %s can be set", strings.Join(has, ", ")).WithHint("remove the others")
 			}
 		}
 	}
 }
 
-// where is where the user wrote an attribute.
-func (m *made) where(attr string, otherwise []string) []string {
-	if p := m.written[attr]; p != nil {
+// position returns the path where the user set an argument, or otherwise.
+func (m *node) position(attr string, otherwise []string) []string {
+	if p := m.positions[attr]; p != nil {
 		return p
 	}
 	return otherwise
 }
 
-// names lists the arguments of a resource as they are written here.
-func (c *checker) names(m *made) []string {
+// argumentNames lists the arguments of a resource as users write them.
+func (c *checker) argumentNames(m *node) []string {
 	var out []string
-	for _, n := range m.kind.Block.settable() {
-		out = append(out, m.word.ours(n))
+	for _, n := range m.schema.Block.settable() {
+		out = append(out, m.typ.fromProvider(n))
 	}
-	return append(out, ownFields...)
+	return append(out, commonFieldNames...)
 }
 
-func (c *checker) block(m *made, b *block, fields map[string]any, at []string, top bool) map[string]any {
+// block builds a block. top is set for the resource itself, whose arguments have names of their
+// own.
+func (c *checker) block(m *node, b *schemaBlock, fields map[string]any, at []string, top bool) map[string]any {
 	out := map[string]any{}
-	for _, k := range slices.Sorted(maps.Keys(fields)) {
+	for _, k := range sets.Keys(fields) {
 		v, p := fields[k], append(slices.Clone(at), k)
 		n := snake(k)
 		if top {
-			n = m.word.theirs(k)
+			n = m.typ.toProvider(k)
 		}
 		a, inner := b.Attributes[n], b.Blocks[n]
 		if a == nil && inner == nil || a != nil && !a.Required && !a.Optional {
 			known := make([]string, 0, len(b.Attributes))
 			for _, s := range b.settable() {
 				if top {
-					s = m.word.ours(s)
+					s = m.typ.fromProvider(s)
 				} else {
 					s = camel(s)
 				}
 				known = append(known, s)
 			}
 			if top {
-				known = append(known, ownFields...)
+				known = append(known, commonFieldNames...)
 			}
 			if a != nil {
-				c.errorf(m, p, "%q is told by the cloud, it cannot be set", k).WithHint("leave it out; others read it by .output('%s')", k)
+				c.errorf(m, p, "%q is computed by AWS and cannot be set", k).WithHint("remove it; others can read it with .output('%s')", k)
 				continue
 			}
-			c.errorf(m, p, "%s has no argument %q", m.res.Type, k).WithHint("%s", choose(k, known))
+			c.errorf(m, p, "%s has no argument %q", m.resource.Type, k).WithHint("%s", suggest(k, known))
 			continue
 		}
 		if top {
-			if before := m.written[n]; before != nil {
-				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("leave one out")
+			if before := m.positions[n]; before != nil {
+				c.errorf(m, p, "%q and %q are the same argument", before[len(before)-1], k).WithHint("remove one of them")
 			}
-			m.written[n] = p
+			m.positions[n] = p
 		}
 		if a != nil {
 			out[n] = c.value(m, v, a.Type, p)
@@ -253,20 +255,20 @@ func (c *checker) block(m *made, b *block, fields map[string]any, at []string, t
 			out[n] = c.blocks(m, inner, v, p)
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(b.Attributes)) {
+	for _, n := range sets.Keys(b.Attributes) {
 		if _, has := out[n]; b.Attributes[n].Required && !has {
 			name := camel(n)
 			if top {
-				name = m.word.ours(n)
+				name = m.typ.fromProvider(n)
 			}
 			c.errorf(m, at, "%q is missing", name).WithHint("%s: …", name)
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(b.Blocks)) {
+	for _, n := range sets.Keys(b.Blocks) {
 		if _, has := out[n]; b.Blocks[n].Min > 0 && !has {
 			name := camel(n)
 			if top {
-				name = m.word.ours(n)
+				name = m.typ.fromProvider(n)
 			}
 			c.errorf(m, at, "%q is missing", name).WithHint("%s: { … }", name)
 		}
@@ -274,8 +276,8 @@ func (c *checker) block(m *made, b *block, fields map[string]any, at []string, t
 	return out
 }
 
-// blocks is one block, or a list of them.
-func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
+// blocks builds one nested block, or a list of them.
+func (c *checker) blocks(m *node, n *nestedBlock, v any, at []string) any {
 	switch v := v.(type) {
 	case map[string]any:
 		b := c.block(m, n.Block, v, at, false)
@@ -285,7 +287,7 @@ func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
 		return []any{b}
 	case []any:
 		if n.Nesting == "single" || n.Max == 1 && len(v) > 1 {
-			c.errorf(m, at, "one object is needed, not a list of %d", len(v)).WithHint("{ … }")
+			c.errorf(m, at, "must be one object, not a list of %d", len(v)).WithHint("{ … }")
 			return nil
 		}
 		out := []any{}
@@ -293,25 +295,25 @@ func (c *checker) blocks(m *made, n *nested, v any, at []string) any {
 			p := append(slices.Clone(at), strconv.Itoa(i))
 			o, ok := x.(map[string]any)
 			if !ok {
-				c.errorf(m, p, "an object is needed, not %s", called(x)).WithHint("{ … }")
+				c.errorf(m, p, "must be an object, not %s", describe(x)).WithHint("{ … }")
 				continue
 			}
 			out = append(out, c.block(m, n.Block, o, p, false))
 		}
 		return out
 	}
-	c.errorf(m, at, "an object is needed, not %s", called(v)).WithHint("{ … }, or a list of such")
+	c.errorf(m, at, "must be an object, not %s", describe(v)).WithHint("{ … }, or a list of objects")
 	return nil
 }
 
-// called names the kind of a value.
-func called(v any) string {
+// describe returns a description of a value for error messages.
+func describe(v any) string {
 	switch v := v.(type) {
 	case token.Text:
 		if s, ok := v.Literal(); ok {
-			return fmt.Sprintf("the text %q", s)
+			return fmt.Sprintf("the string %q", s)
 		}
-		return "a text"
+		return "a string"
 	case float64:
 		return fmt.Sprintf("the number %v", v)
 	case bool:
@@ -321,13 +323,13 @@ func called(v any) string {
 	case map[string]any:
 		return "an object"
 	}
-	return "nothing"
+	return "null"
 }
 
-// value checks one value against a type of Terraform's.
-func (c *checker) value(m *made, v any, typ any, at []string) any {
+// value checks a value against a type of the provider's schema and returns it converted.
+func (c *checker) value(m *node, v any, typ any, at []string) any {
 	wrong := func(want, hint string) any {
-		c.errorf(m, at, "%s is needed, not %s", want, called(v)).WithHint("%s", hint)
+		c.errorf(m, at, "must be %s, not %s", want, describe(v)).WithHint("%s", hint)
 		return nil
 	}
 	if t, ok := v.(token.Text); ok && len(t.Tokens()) > 0 {
@@ -343,7 +345,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 			case float64:
 				return strconv.FormatFloat(v, 'f', -1, 64)
 			}
-			return wrong("a text", "'…'")
+			return wrong("a string", "'…'")
 		case "number":
 			if f, ok := v.(float64); ok {
 				return f
@@ -353,14 +355,14 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 					return f
 				}
 			}
-			return wrong("a number", "without quotes")
+			return wrong("a number", "write it without quotes")
 		case "bool":
 			if b, ok := v.(bool); ok {
 				return b
 			}
-			return wrong("true or false", "without quotes")
+			return wrong("true or false", "write it without quotes")
 		}
-		return c.free(m, v, at)
+		return c.anyValue(m, v, at)
 	case []any:
 		inner := any("any")
 		if len(typ) > 1 {
@@ -370,7 +372,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 		case "list", "set":
 			list, ok := v.([]any)
 			if !ok {
-				if _, isObject := inner.([]any); isObject { // one object where a list of them may be
+				if _, isObject := inner.([]any); isObject { // one object instead of a list
 					if o, ok := v.(map[string]any); ok {
 						return []any{c.value(m, o, inner, at)}
 					}
@@ -388,7 +390,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 				return wrong("an object", "{ key: 'value' }")
 			}
 			out := map[string]any{}
-			for _, k := range slices.Sorted(maps.Keys(o)) {
+			for _, k := range sets.Keys(o) {
 				out[k] = c.value(m, o[k], inner, append(slices.Clone(at), k))
 			}
 			return out
@@ -399,7 +401,7 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 			}
 			attrs, _ := inner.(map[string]any)
 			out := map[string]any{}
-			for _, k := range slices.Sorted(maps.Keys(o)) {
+			for _, k := range sets.Keys(o) {
 				p := append(slices.Clone(at), k)
 				t, ok := attrs[snake(k)]
 				if !ok {
@@ -407,49 +409,49 @@ func (c *checker) value(m *made, v any, typ any, at []string) any {
 					for n := range attrs {
 						known = append(known, camel(n))
 					}
-					c.errorf(m, p, "there is no %q here", k).WithHint("%s", choose(k, known))
+					c.errorf(m, p, "unknown field %q", k).WithHint("%s", suggest(k, known))
 					continue
 				}
 				out[snake(k)] = c.value(m, o[k], t, p)
 			}
-			for n := range attrs { // Terraform wants all of them
+			for n := range attrs { // Terraform requires all attributes
 				if _, has := out[n]; !has {
 					out[n] = nil
 				}
 			}
 			return out
 		case "tuple":
-			return c.free(m, v, at)
+			return c.anyValue(m, v, at)
 		}
 	}
-	return c.free(m, v, at)
+	return c.anyValue(m, v, at)
 }
 
-// free takes a value as it is, its texts with their tokens.
-func (c *checker) free(m *made, v any, at []string) any {
+// anyValue returns a value without checking its type, with the tokens in its texts converted.
+func (c *checker) anyValue(m *node, v any, at []string) any {
 	switch v := v.(type) {
 	case token.Text:
 		return c.text(m, v, "any", at)
 	case []any:
 		out := []any{}
 		for i, x := range v {
-			out = append(out, c.free(m, x, append(slices.Clone(at), strconv.Itoa(i))))
+			out = append(out, c.anyValue(m, x, append(slices.Clone(at), strconv.Itoa(i))))
 		}
 		return out
 	case map[string]any:
 		out := map[string]any{}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			out[k] = c.free(m, v[k], append(slices.Clone(at), k))
+		for _, k := range sets.Keys(v) {
+			out[k] = c.anyValue(m, v[k], append(slices.Clone(at), k))
 		}
 		return out
 	}
 	return v
 }
 
-// text writes a text as a template of Terraform's: what users wrote is
-// literal, what they read of a resource in the same module is an expression,
-// and what they read of others stays a token until its value is known.
-func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
+// text converts a text to a Terraform template: the user's text is escaped, a reference to a
+// resource in the same module becomes an expression, and a reference to anything else stays a token
+// until its value is known.
+func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 	out := token.Text{}
 	for i, s := range t {
 		if s.Token == nil {
@@ -459,17 +461,17 @@ func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
 		tok := *s.Token
 		switch tok.Kind {
 		case token.Secret:
-			c.errorf(m, at, "a secret would stand in Terraform's state in clear").WithHint("let the cloud keep it: a parameter that is written by hand, a managed password")
+			c.errorf(m, at, "a secret would be stored in Terraform's state in clear text").WithHint("keep it in AWS: use a parameter that you set by hand, or a managed password")
 			continue
 		case token.Lookup:
-			c.errorf(m, at, "a lookup is known on machines alone")
+			c.errorf(m, at, "a lookup has a value on machines only, so a resource cannot use it")
 			continue
 		case token.Artifact:
-			c.errorf(m, at, "an artifact is for services").WithHint("importstr reads a text")
+			c.errorf(m, at, "an artifact can be used by services only").WithHint("use importstr to read a text file")
 			continue
 		}
-		target := c.by[tok.Name]
-		if target == nil { // of a service, or what stands without defx
+		target := c.nodes[tok.Name]
+		if target == nil { // a service, or something external
 			out = append(out, token.Segment{Token: &tok})
 			continue
 		}
@@ -480,35 +482,36 @@ func (c *checker) text(m *made, t token.Text, typ any, at []string) token.Text {
 		m.refs = append(m.refs, ref{target, attr.name, at})
 		if target.module == m.module {
 			if len(t) > 1 && !attr.scalar() {
-				c.errorf(m, at, "%s is no single value and cannot be part of a text", tok).WithHint("put it there alone")
+				c.errorf(m, at, "%s is a list or an object, so it cannot be part of a string", tok).WithHint("use it as the whole value")
 			}
 			out = append(out, token.Segment{Lit: "${" + target.id() + "." + attr.name + "}"})
 			continue
 		}
 		if !attr.scalar() {
-			c.errorf(m, at, "%s is no single value: it can be read inside its module alone", tok).
-				WithHint("module: '%s' puts both into one", target.module)
+			c.errorf(m, at, "%s is a list or an object, so it can be read only inside its module", tok).
+				WithHint("put both resources into one module: module: '%s'", target.module)
 			continue
 		}
 		tok.Field, tok.Arg = "output", attr.name
 		out = append(out, token.Segment{Token: &tok})
 	}
-	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.by[t[0].Token.Name] != nil && len(m.refs) > 0 {
-		if last := m.refs[len(m.refs)-1]; last.target.kind != nil {
-			if a := last.target.kind.Block.Attributes[last.attr]; a != nil && a.scalar() {
-				c.errorf(m, at, "a list is needed, and %s is a single value", t[0].Token).WithHint("[ … ]")
+	if l, ok := typ.([]any); ok && len(t) == 1 && (l[0] == "list" || l[0] == "set") && t[0].Token != nil && c.nodes[t[0].Token.Name] != nil && len(m.refs) > 0 {
+		if last := m.refs[len(m.refs)-1]; last.target.schema != nil {
+			if a := last.target.schema.Block.Attributes[last.attr]; a != nil && a.scalar() {
+				c.errorf(m, at, "must be a list, but %s is a single value", t[0].Token).WithHint("[ … ]")
 			}
 		}
 	}
-	return join(out)
+	return mergeLiterals(out)
 }
 
-// join merges neighbouring literals.
-func join(t token.Text) token.Text {
+// mergeLiterals merges adjacent literals.
+func mergeLiterals(t token.Text) token.Text {
 	out, _ := t.Map(func(t token.Token) (token.Text, error) { return token.Text{{Token: &t}}, nil })
 	return out
 }
 
+// outputAttr is an output of a resource. attribute is nil if its schema is unknown.
 type outputAttr struct {
 	name string
 	*attribute
@@ -516,46 +519,47 @@ type outputAttr struct {
 
 func (o outputAttr) scalar() bool { return o.attribute == nil || o.attribute.scalar() }
 
-// output finds what a ref reads of a resource.
-func (c *checker) output(m, target *made, tok token.Token, at []string) (outputAttr, bool) {
+// output finds the output that a ref reads. It returns false after an error.
+func (c *checker) output(m, target *node, tok token.Token, at []string) (outputAttr, bool) {
 	name, hint := target.attr(tok)
 	if hint != "" {
-		c.errorf(m, at, "%s, of type %s, has no output %q", target.address(), target.res.Type, tok.Arg).WithHint("%s", hint)
+		c.errorf(m, at, "%s of type %s has no output %q", target.address(), target.resource.Type, tok.Arg).WithHint("%s", hint)
 		return outputAttr{}, false
 	}
-	if target.kind == nil {
+	if target.schema == nil {
 		return outputAttr{name: name}, true
 	}
-	a := target.kind.Block.Attributes[name]
+	a := target.schema.Block.Attributes[name]
 	if a != nil && a.Sensitive {
-		c.errorf(m, at, "%s is a secret, which defx does not carry about", tok).WithHint("read it inside the module, or let the cloud hand it out")
+		c.errorf(m, at, "%s is a secret, which defx does not pass on", tok).WithHint("use it inside the module, or let the service read it from AWS")
 		return outputAttr{}, false
 	}
 	return outputAttr{name, a}, true
 }
 
-// attr is the attribute that a ref reads, or a hint if there is none.
-func (m *made) attr(tok token.Token) (name, hint string) {
+// attr returns the attribute that a ref reads, or a hint if there is none.
+func (m *node) attr(tok token.Token) (name, hint string) {
 	if tok.Field == "name" {
-		return "name", m.lacks("name")
+		return "name", m.suggestAttr("name")
 	}
-	name = m.word.theirs(tok.Arg)
-	return name, m.lacks(name)
+	name = m.typ.toProvider(tok.Arg)
+	return name, m.suggestAttr(name)
 }
 
-func (m *made) lacks(name string) string {
-	if m.kind == nil || m.kind.Block.Attributes[name] != nil {
+// suggestAttr returns a hint if the resource has no attribute of that name, otherwise "".
+func (m *node) suggestAttr(name string) string {
+	if m.schema == nil || m.schema.Block.Attributes[name] != nil {
 		return ""
 	}
 	known := []string{}
-	for n := range m.kind.Block.Attributes {
-		known = append(known, m.word.ours(n))
+	for n := range m.schema.Block.Attributes {
+		known = append(known, m.typ.fromProvider(n))
 	}
-	return choose(m.word.ours(name), known)
+	return suggest(m.typ.fromProvider(name), known)
 }
 
-// escape writes what a user wrote so that Terraform reads it as it is. more
-// tells whether something follows in the same template.
+// escape returns s such that a Terraform template reads it literally. more reports whether more
+// text follows in the same template.
 func escape(s string, more bool) string {
 	if !more && !strings.Contains(s, "${") && !strings.Contains(s, "%{") {
 		return s
@@ -567,8 +571,8 @@ func escape(s string, more bool) string {
 		if !last {
 			next = s[i+1]
 		}
-		// A $ before { would open an expression, and $$ before { be an escape of it: an
-		// expression that gives the character has only one reading.
+		// ${ opens an expression and $${ is its escape, so doubling is ambiguous next to other $ characters.
+		// An expression that yields the character is not.
 		if (ch == '$' || ch == '%') && (next == '{' || next == '$' || next == '%' || last && more) {
 			b.WriteString(`${"` + string(ch) + `"}`)
 			continue

@@ -13,7 +13,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// read is a ref to an output of a resource.
+// readOf returns a text that reads an output of a resource.
 func readOf(resource, output string) token.Text {
 	return token.Text{{Token: &token.Token{Kind: token.Ref, Of: "set", Name: resource, Field: "output", Arg: output}}}
 }
@@ -33,8 +33,8 @@ func sample() *graph.Graph {
 	return g
 }
 
-// TestModulesOfASample holds a module that reads another against what was written down.
-func TestModulesOfASample(t *testing.T) {
+// TestModules_Golden compares a module that reads another one with the golden files.
+func TestModules_Golden(t *testing.T) {
 	out, errs := New().Modules(sample())
 	if len(errs) > 0 {
 		t.Fatal(errs)
@@ -55,7 +55,7 @@ func TestModulesOfASample(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := string(real.JSON) + "\n"; got != string(want) {
-			t.Errorf("%s is not what %s says (UPDATE=1 writes it):\n%s", m.Address, file, got)
+			t.Errorf("%s differs from %s (UPDATE=1 writes it):\n%s", m.Address, file, got)
 		}
 	}
 	if names := []string{out.List[0].Address.String(), out.List[1].Address.String()}; !slices.Equal(names, []string{"module/instances", "module/network"}) {
@@ -65,12 +65,12 @@ func TestModulesOfASample(t *testing.T) {
 		t.Errorf("%+v", out.List)
 	}
 	if _, err := Realize(out.List[0].Payload, func(token.Token) (string, bool) { return "", false }); err == nil {
-		t.Error("a value that is not known is left out in silence")
+		t.Error("a missing value was ignored")
 	}
 }
 
-// TestTheSameGraphGivesTheSameModules, in whatever order it was written.
-func TestTheSameGraphGivesTheSameModules(t *testing.T) {
+// TestModules_OrderIndependent checks that modules do not depend on the order of resources.
+func TestModules_OrderIndependent(t *testing.T) {
 	a, _ := New().Modules(sample())
 	g := sample()
 	slices.Reverse(g.Resources)
@@ -83,8 +83,8 @@ func TestTheSameGraphGivesTheSameModules(t *testing.T) {
 	}
 }
 
-// template reads a template as Terraform does: $${ and %%{ are escapes, and the
-// only expressions are those of escape.
+// template evaluates a template as Terraform does: $${ and %%{ are escapes, and the only expressions
+// are those of escape.
 func template(t interface{ Fatalf(string, ...any) }, s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -109,8 +109,8 @@ func template(t interface{ Fatalf(string, ...any) }, s string) string {
 	return b.String()
 }
 
-// TestWhatUsersWriteIsNeverAnExpression, whatever stands beside it.
-func TestWhatUsersWriteIsNeverAnExpression(t *testing.T) {
+// TestEscape_NeverAnExpression checks that escaped texts are read literally, next to any other text.
+func TestEscape_NeverAnExpression(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		part := rapid.StringOfN(rapid.SampledFrom([]rune(`$%{}"ax `)), 0, 8, -1)
 		list := rapid.SliceOfN(part, 1, 4).Draw(t, "parts")
@@ -124,7 +124,7 @@ func TestWhatUsersWriteIsNeverAnExpression(t *testing.T) {
 	})
 }
 
-// service is one of the backend ec2.
+// service returns a service of the backend ec2.
 func service(name, replica string, edit ...func(*graph.Service)) *graph.Service {
 	s := &graph.Service{Address: graph.Address{Lib: "app", Name: name, Replica: replica}, Backend: Name, Path: []string{"libs", "app", name}, SpecPath: []string{"libs", "app", name, "service"}}
 	for _, e := range edit {
@@ -148,10 +148,10 @@ func places(g *graph.Graph) string {
 	return strings.Join(out, " ")
 }
 
-var nothingKnown = Context{Output: func(string) string { return "" }, Deployed: func(string) bool { return false }}
+var nothingKnown = ModuleState{Output: func(string) string { return "" }, Deployed: func(string) bool { return false }}
 
-// TestPacking: each case names services, where they were, and where they go.
-func TestPacking(t *testing.T) {
+// TestPack_Placement has services, where they were, and where they are placed.
+func TestPack_Placement(t *testing.T) {
 	memory := func(m string) func(*graph.Service) {
 		return func(s *graph.Service) { s.Spec.Limits = &graph.Limits{Memory: m} }
 	}
@@ -168,13 +168,14 @@ func TestPacking(t *testing.T) {
 		prev map[string]string
 		want string
 	}{
-		"the count is a cap":               {pooled(service("a", ""), service("b", ""), service("c", "")), nil, "app/a@ec2-0 app/b@ec2-0 app/c@ec2-1"},
-		"memory counts first":              {pooled(service("a", "", memory("1Gi")), service("b", "", memory("1Gi")), service("c", "", memory("512Mi"))), nil, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-0"},
-		"two cannot have one port":         {pooled(service("a", "", port(80)), service("b", "", port(80))), nil, "app/a@ec2-0 app/b@ec2-1"},
-		"who was there stays":              {pooled(service("a", ""), service("b", ""), service("c", "")), map[string]string{"app/b": "ec2-1", "app/c": "ec2-1"}, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-1"},
-		"exclusive is alone":               {pooled(service("a", "", exclusive), service("b", "")), nil, "app/a@app-a app/b@ec2-0"},
-		"replicas are spread":              {pooled(service("a", "0", spread), service("a", "1", spread)), nil, "app/a#0@ec2-0 app/a#1@ec2-1"},
-		"a location has its own instances": {pooled(service("a", "", at("south")), service("b", "")), nil, "app/a@ec2-south-0 app/b@ec2-0"},
+		"the number of services is limited": {pooled(service("a", ""), service("b", ""), service("c", "")), nil, "app/a@ec2-0 app/b@ec2-0 app/c@ec2-1"},
+		"memory is limited":                 {pooled(service("a", "", memory("1Gi")), service("b", "", memory("1Gi")), service("c", "", memory("512Mi"))), nil, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-0"},
+		"decimal units count":               {pooled(service("a", "", memory("1500M")), service("b", "", memory("1500M"))), nil, "app/a@ec2-0 app/b@ec2-1"},
+		"a port is used once":               {pooled(service("a", "", port(80)), service("b", "", port(80))), nil, "app/a@ec2-0 app/b@ec2-1"},
+		"services stay where they were":     {pooled(service("a", ""), service("b", ""), service("c", "")), map[string]string{"app/b": "ec2-1", "app/c": "ec2-1"}, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-1"},
+		"exclusive has its own instance":    {pooled(service("a", "", exclusive), service("b", "")), nil, "app/a@app-a app/b@ec2-0"},
+		"replicas are spread":               {pooled(service("a", "0", spread), service("a", "1", spread)), nil, "app/a#0@ec2-0 app/a#1@ec2-1"},
+		"a location has its own instances":  {pooled(service("a", "", at("south")), service("b", "")), nil, "app/a@ec2-south-0 app/b@ec2-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.g.EC2.Locations = map[string]graph.Location{"south": {Region: "eu-south-1"}}
@@ -191,8 +192,8 @@ func TestPacking(t *testing.T) {
 	}
 }
 
-// TestAnInstanceStaysAsLongAsSomethingStandsThere.
-func TestAnInstanceStaysAsLongAsSomethingStandsThere(t *testing.T) {
+// TestPack_KeepsOccupiedInstance checks that an instance is kept while a deployed unit is on it.
+func TestPack_KeepsOccupiedInstance(t *testing.T) {
 	g := pooled(service("a", ""))
 	g.PreviousMachines = []*graph.Machine{{Name: "ec2-7", Module: "module/pool", Kind: "t3.small ami-12345678"}, {Name: "ec2-8", Module: "module/pool", Kind: "t3.small ami-12345678"}}
 	if _, errs := Pack(g, map[string]string{"app/gone": "ec2-7"}, nothingKnown); len(errs) > 0 {
@@ -203,8 +204,8 @@ func TestAnInstanceStaysAsLongAsSomethingStandsThere(t *testing.T) {
 	}
 }
 
-// TestAcrossNetworksNothingLeadsUnlessItIsSaid.
-func TestAcrossNetworksNothingLeadsUnlessItIsSaid(t *testing.T) {
+// TestPack_ConnectionsBetweenNetworks checks that a connection to another network needs ec2.allow.
+func TestPack_ConnectionsBetweenNetworks(t *testing.T) {
 	build := func(allow string) *graph.Graph {
 		north := service("north", "", func(s *graph.Service) { s.Place.Location = "north" })
 		south := service("south", "", func(s *graph.Service) {
@@ -224,7 +225,7 @@ func TestAcrossNetworksNothingLeadsUnlessItIsSaid(t *testing.T) {
 		return g
 	}
 	_, errs := Pack(build(""), nil, nothingKnown)
-	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "nothing leads from one network to the other") {
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "there is no connection between these networks") {
 		t.Errorf("%v", errs)
 	}
 	g := build("public")
@@ -232,15 +233,15 @@ func TestAcrossNetworksNothingLeadsUnlessItIsSaid(t *testing.T) {
 		t.Fatal(errs)
 	}
 	if r := g.Resource("ec2-south-0-tcp-5432-public"); r == nil || r.Type != "aws.ingressRule" {
-		t.Error("nobody is let in")
+		t.Error("there is no ingress rule")
 	}
 	if _, errs := New().Modules(g); len(errs) > 0 {
 		t.Error(errs)
 	}
 }
 
-// TestUserDataHoldsNothingOfAService: or a changed service would change its instance.
-func TestUserDataHoldsNothingOfAService(t *testing.T) {
+// TestModules_ServiceDoesNotChangeInstance checks that an instance does not depend on its services.
+func TestModules_ServiceDoesNotChangeInstance(t *testing.T) {
 	boot := func(command string) string {
 		g := pooled(service("a", "", func(s *graph.Service) { s.Spec.Command = []token.Text{token.Lit(command)} }))
 		if _, errs := Pack(g, nil, nothingKnown); len(errs) > 0 {
@@ -257,8 +258,9 @@ func TestUserDataHoldsNothingOfAService(t *testing.T) {
 	}
 }
 
-// TestAnInstanceWithDataIsNotReplacedUnasked: Terraform would take its disk along.
-func TestAnInstanceWithDataIsNotReplacedUnasked(t *testing.T) {
+// TestModules_InstanceWithDataIsProtected checks that Terraform does not delete an instance, and its
+// disk, without consent.
+func TestModules_InstanceWithDataIsProtected(t *testing.T) {
 	for _, state := range []string{"", "db"} {
 		g := pooled(service("db", "", func(s *graph.Service) { s.Spec.Dirs.State = state }))
 		if _, errs := Pack(g, nil, nothingKnown); len(errs) > 0 {
@@ -272,7 +274,7 @@ func TestAnInstanceWithDataIsNotReplacedUnasked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if keeps := m.KeepOnly("aws_instance.ec2-0"); keeps != (state != "") {
+		if keeps := m.IsProtected("aws_instance.ec2-0"); keeps != (state != "") {
 			t.Errorf("state %q: %v", state, m.Protected)
 		}
 	}

@@ -17,9 +17,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestInstancesReadSecretsAsTheyAre: what a store of secrets answers in JSON,
-// with whatever escapes, comes out of the script byte for byte.
-func TestInstancesReadSecretsAsTheyAre(t *testing.T) {
+// TestFetch_SecretsUnchanged checks that the script decodes JSON strings with any escapes to exactly
+// the secret's bytes.
+func TestFetch_SecretsUnchanged(t *testing.T) {
 	read := func(t *rapid.T, key, answer string) string {
 		cmd := exec.Command("sh", "-c", "region=x domain=y\n"+fetchScript+"text "+key)
 		cmd.Stdin = strings.NewReader(answer)
@@ -39,7 +39,7 @@ func TestInstancesReadSecretsAsTheyAre(t *testing.T) {
 		if got := read(t, "Value", string(raw)); got != value {
 			t.Fatalf("%q, want %q", got, value)
 		}
-		var ascii strings.Builder // as some encoders write it
+		var ascii strings.Builder // with all characters escaped
 		for _, r := range utf16.Encode([]rune(value)) {
 			ascii.WriteString(`\u` + string("0123456789ABCDEF"[r>>12]) + string("0123456789ABCDEF"[r>>8&15]) + string("0123456789abcdef"[r>>4&15]) + string("0123456789abcdef"[r&15]))
 		}
@@ -49,8 +49,8 @@ func TestInstancesReadSecretsAsTheyAre(t *testing.T) {
 	})
 }
 
-// TestInstancesSignAsEverybodyDoes, with shells alone.
-func TestInstancesSignAsEverybodyDoes(t *testing.T) {
+// TestFetch_HMAC compares the script's HMAC with Go's.
+func TestFetch_HMAC(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		key := rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, "key")
 		text := "-" + rapid.StringMatching(`[ -~\n]*[!-~]`).Draw(t, "text")
@@ -63,13 +63,13 @@ func TestInstancesSignAsEverybodyDoes(t *testing.T) {
 	})
 }
 
-// TestNoProgramIsToldTheKeyOfAnInstance: what programs are told everybody on the
-// machine sees. There are no other programs than those that note it.
-func TestNoProgramIsToldTheKeyOfAnInstance(t *testing.T) {
+// TestFetch_KeyNotInArguments checks that no program gets the access key as an argument, which all
+// users of the machine could read. PATH has only programs that record their arguments.
+func TestFetch_KeyNotInArguments(t *testing.T) {
 	const key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 	dir := t.TempDir()
 	write := func(name, text string) {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>'"+dir+"/told'\n"+text+"\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nprintf '%s\\n' \"$*\" >>'"+dir+"/args'\n"+text+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,13 +89,13 @@ esac`)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	told, err := os.ReadFile(filepath.Join(dir, "told"))
-	if err != nil || !bytes.Contains(told, []byte("https://s3.eu-central-1.amazonaws.com/bucket/key")) {
-		t.Fatalf("%v\n%s", err, told)
+	recorded, err := os.ReadFile(filepath.Join(dir, "args"))
+	if err != nil || !bytes.Contains(recorded, []byte("https://s3.eu-central-1.amazonaws.com/bucket/key")) {
+		t.Fatalf("%v\n%s", err, recorded)
 	}
 	for _, k := range []string{key, hex.EncodeToString([]byte(key))} {
-		if bytes.Contains(told, []byte(k)) {
-			t.Errorf("a program was told the key:\n%s", told)
+		if bytes.Contains(recorded, []byte(k)) {
+			t.Errorf("a program got the key as an argument:\n%s", recorded)
 		}
 	}
 	if sent, err := os.ReadFile(filepath.Join(dir, "sent")); err != nil || !strings.Contains(string(sent), "Credential=AKIDTEST/") {
@@ -103,8 +103,8 @@ esac`)
 	}
 }
 
-// TestWhatIsNotThePackageIsNotUnpacked, but what is it.
-func TestWhatIsNotThePackageIsNotUnpacked(t *testing.T) {
+// TestFetch_ChecksumMismatch checks that a package is unpacked only if its digest matches.
+func TestFetch_ChecksumMismatch(t *testing.T) {
 	var packed bytes.Buffer
 	w := tar.NewWriter(&packed)
 	if err := w.WriteHeader(&tar.Header{Name: "run", Mode: 0o755, Size: 2}); err != nil {

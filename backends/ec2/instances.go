@@ -9,35 +9,37 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// wish is what a functionality says in the namespace ec2.
-type wish struct {
+// serviceOptions is the field "ec2" of a functionality.
+type serviceOptions struct {
 	Run          string `json:"run"`          // systemd or docker
-	Class        string `json:"class"`        // shared or exclusive
+	Class        string `json:"class"`        // shared, exclusive or autoscale
 	InstanceType string `json:"instanceType"` // instead of the default
 	Image        string `json:"image"`        // instead of the default
-	Min          int    `json:"min"`          // of a group, at least
-	Max          int    `json:"max"`          // of a group, at most
-	CPU          int    `json:"cpu"`          // of a group: per cent that the cloud aims at by changing the count
-	Profile      string `json:"profile"`      // of a group: the instance profile of its instances, instead of one that defx makes
-	Allow        string `json:"allow"`        // public or ipsec: how it may be reached from other networks
+	Min          int    `json:"min"`          // autoscale: minimum number of instances
+	Max          int    `json:"max"`          // autoscale: maximum number of instances
+	CPU          int    `json:"cpu"`          // autoscale: target CPU utilization in per cent
+	Profile      string `json:"profile"`      // autoscale: instance profile, instead of one that defx creates
+	Allow        string `json:"allow"`        // public or ipsec: how other networks may connect
 }
 
-// room is what an instance of a type has.
-type room struct {
+// instanceSize is the capacity of an instance type.
+type instanceSize struct {
 	cpu    float64 // cores
 	memory int64   // bytes
 }
 
 const gi = int64(1) << 30
 
-// rooms are customary types; others are said by defaults.ec2.capacity.
-var rooms = map[string]room{
+// instanceSizes has common instance types. defaults.ec2.capacity sets others.
+var instanceSizes = map[string]instanceSize{
 	"t3.nano": {2, gi / 2}, "t3.micro": {2, gi}, "t3.small": {2, 2 * gi}, "t3.medium": {2, 4 * gi}, "t3.large": {2, 8 * gi}, "t3.xlarge": {4, 16 * gi}, "t3.2xlarge": {8, 32 * gi},
 	"t4g.nano": {2, gi / 2}, "t4g.micro": {2, gi}, "t4g.small": {2, 2 * gi}, "t4g.medium": {2, 4 * gi}, "t4g.large": {2, 8 * gi}, "t4g.xlarge": {4, 16 * gi}, "t4g.2xlarge": {8, 32 * gi},
 	"m5.large": {2, 8 * gi}, "m5.xlarge": {4, 16 * gi}, "m5.2xlarge": {8, 32 * gi}, "m5.4xlarge": {16, 64 * gi},
@@ -47,94 +49,96 @@ var rooms = map[string]room{
 	"r5.large": {2, 16 * gi}, "r5.xlarge": {4, 32 * gi}, "r5.2xlarge": {8, 64 * gi}, "r6i.large": {2, 16 * gi}, "r6i.xlarge": {4, 32 * gi},
 }
 
-// pack is what must share an instance: a service, or the members of one group replica.
-type pack struct {
-	list   []*graph.Service
-	wish   wish
-	cpu    float64
-	memory int64
-	ports  map[string]bool
+// placementGroup is a unit of placement: a service, or the members of one group replica.
+type placementGroup struct {
+	services []*graph.Service
+	options  serviceOptions
+	cpu      float64
+	memory   int64
+	ports    map[string]bool
 }
 
-// box is an instance in the making.
-type box struct {
+// instance is an instance while services are assigned to it.
+type instance struct {
 	name   string
-	packs  []*pack
+	groups []*placementGroup
 	cpu    float64
 	memory int64
 	ports  map[string]bool
 	sets   map[string]bool
-	roles  []string // all that its services ask for
-	n      int
+	roles  []string // of all its services
+	count  int
 }
 
-// first is the service that errors about the instance are told of; one of nobody if it is empty.
-func (b *box) first() *graph.Service {
-	if len(b.packs) == 0 {
+// first returns the service that is the subject of errors about the instance, or a placeholder if the
+// instance is empty.
+func (b *instance) first() *graph.Service {
+	if len(b.groups) == 0 {
 		return &graph.Service{Address: graph.Address{Name: b.name}, Path: []string{"defaults", "ec2"}}
 	}
-	return b.packs[0].list[0]
+	return b.groups[0].services[0]
 }
 
-// kindOf is what instances that may share services have in common.
-type kindOf struct {
+// instanceClass is what the instances that can share services have in common.
+type instanceClass struct {
 	pool, location, instanceType, image, labels string
 }
 
+// packer assigns services to instances.
 type packer struct {
-	g     *graph.Graph
-	prev  map[string]string
-	boxes map[kindOf][]*box
-	at    map[string]*box // name → box
-	errs  diag.List
-	whys  map[string]string
-	allow map[string]string // address → how it may be reached from other networks
-	group map[string]string // instance → its security group
-	named map[string]string // name in DNS → whose it is
-	known Context
+	graph        *graph.Graph
+	prev         map[string]string
+	instances    map[instanceClass][]*instance
+	byName       map[string]*instance
+	errs         diag.List
+	reasons      map[string]string
+	allow        map[string]string // address → how other networks may connect
+	accessGroups map[string]string // instance → its security group
+	dnsOwner     map[string]string // DNS name → address that has it
+	state        ModuleState
 }
 
-// Context is what earlier applies and this run tell of modules.
-type Context struct {
-	Output   func(key string) string  // what modules are known to give; "" = not known
-	Deployed func(module string) bool // it was made
-	Attach   map[string]bool          // modules of attachments that this run was asked for, or to do without
+// ModuleState is what is known about modules before this plan.
+type ModuleState struct {
+	Output   func(key string) string  // recorded value of an output; "" if unknown
+	Deployed func(module string) bool // reports whether the module exists
+	Attach   map[string]bool          // attachments that this run adds (true) or removes (false), by module
 }
 
-// Pack gives services of the backend ec2 instances to run on: machines and
-// resources are added to the graph, and the services belong to the backend that
-// runs them there. Where a service was before, it stays as long as it fits.
-// The reasons say why each is where it is.
-func Pack(g *graph.Graph, prev map[string]string, known Context) (map[string]string, diag.List) {
-	p := &packer{g: g, prev: prev, boxes: map[kindOf][]*box{}, at: map[string]*box{}, whys: map[string]string{}, allow: map[string]string{}, group: map[string]string{}, named: map[string]string{}, known: known}
-	packs := p.packs()
+// Pack assigns services of the backend ec2 to instances. It adds the machines and resources to the
+// graph and gives the services the backend that runs them there. A service stays on its previous
+// instance as long as it fits. Pack returns the reason for each placement.
+func Pack(g *graph.Graph, prev map[string]string, state ModuleState) (map[string]string, diag.List) {
+	p := &packer{graph: g, prev: prev, instances: map[instanceClass][]*instance{}, byName: map[string]*instance{}, reasons: map[string]string{}, allow: map[string]string{}, accessGroups: map[string]string{}, dnsOwner: map[string]string{}, state: state}
+	groups := p.placementGroups()
 	if len(g.Scaled) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return slices.Contains(g.Scaled, s) })
 	}
 	if len(p.errs) > 0 {
-		return p.whys, p.errs.Sort()
+		return p.reasons, p.errs.Sort()
 	}
-	// Who was on an instance goes first, so that nobody is pushed off by what is new.
-	slices.SortStableFunc(packs, func(a, b *pack) int {
-		return order(p.was(a) == "", p.was(b) == "")
+	// Services that were on an instance come first, so that new ones cannot displace them.
+	slices.SortStableFunc(groups, func(a, b *placementGroup) int {
+		return compareBool(p.previous(a) == "", p.previous(b) == "")
 	})
-	var with []*pack
-	for _, k := range packs {
-		if k.list[0].Place.With != "" {
+	var with []*placementGroup
+	for _, k := range groups {
+		if k.services[0].Place.With != "" {
 			with = append(with, k)
 			continue
 		}
 		p.place(k)
 	}
 	for _, k := range with {
-		p.follow(k)
+		p.colocate(k)
 	}
-	p.keep()
-	p.make()
-	return p.whys, p.errs.Sort()
+	p.keepOccupied()
+	p.emit()
+	return p.reasons, p.errs.Sort()
 }
 
-func order(a, b bool) int {
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
 	switch {
 	case a == b:
 		return 0
@@ -144,53 +148,55 @@ func order(a, b bool) int {
 	return 1
 }
 
-func (p *packer) packs() []*pack {
-	var out []*pack
-	at := map[string]*pack{}
-	for _, s := range p.g.Services {
+// placementGroups returns the services to place, grouped. It adds scaled services to the graph
+// instead.
+func (p *packer) placementGroups() []*placementGroup {
+	var out []*placementGroup
+	at := map[string]*placementGroup{}
+	for _, s := range p.graph.Services {
 		if s.Backend != Name || s.Fact != nil {
 			continue
 		}
-		var w wish
+		var w serviceOptions
 		if len(s.EC2) > 0 && string(s.EC2) != "null" {
 			dec := json.NewDecoder(bytes.NewReader(s.EC2))
 			dec.DisallowUnknownFields()
 			if err := dec.Decode(&w); err != nil {
-				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("there is run, class, instanceType, image, allow, min, max, cpu, profile")
+				p.fail(s, append(slices.Clone(s.Path), "ec2"), "%s", strings.TrimPrefix(err.Error(), "json: ")).WithHint("options are run, class, instanceType, image, allow, min, max, cpu, profile")
 				continue
 			}
 		}
 		if w.Class == "" {
-			w.Class = p.g.EC2.Class
+			w.Class = p.graph.EC2.Class
 		}
 		if w.Run == "" {
 			w.Run = "systemd"
 		}
 		if w.InstanceType == "" {
-			w.InstanceType = p.g.EC2.InstanceType
+			w.InstanceType = p.graph.EC2.InstanceType
 		}
 		if w.Image == "" {
-			w.Image = p.g.EC2.Image
+			w.Image = p.graph.EC2.Image
 		}
-		said := append(slices.Clone(s.Path), "ec2")
+		path := append(slices.Clone(s.Path), "ec2")
 		switch {
 		case w.Class != "" && w.Class != "shared" && w.Class != "exclusive" && w.Class != "autoscale":
-			p.fail(s, append(said, "class"), "%q is no class", w.Class).WithHint("shared, exclusive or autoscale")
+			p.fail(s, append(path, "class"), "unknown class %q", w.Class).WithHint("use shared, exclusive or autoscale")
 			continue
 		case w.Run != "systemd" && w.Run != "docker":
-			p.fail(s, append(said, "run"), "%q runs nothing on instances", w.Run).WithHint("systemd or docker")
+			p.fail(s, append(path, "run"), "backend %q cannot run services on instances", w.Run).WithHint("use systemd or docker")
 			continue
 		case w.InstanceType == "":
-			p.fail(s, s.Path, "on which type of instances does it run?").WithHint("defaults: { ec2: { instanceType: 't3.small' } }")
+			p.fail(s, s.Path, "no instance type is set").WithHint("set ec2: { instanceType: 't3.small' }, or defaults: { ec2: { instanceType: 't3.small' } }")
 			continue
 		case w.Image == "":
-			p.fail(s, s.Path, "of which image are its instances?").WithHint("defaults: { ec2: { image: 'ami-…' } }, of a system with systemd")
+			p.fail(s, s.Path, "no image is set").WithHint("set ec2: { image: 'ami-…' } to an image with systemd, or defaults: { ec2: { image: 'ami-…' } }")
 			continue
 		case w.Allow != "" && w.Allow != "public" && w.Allow != "ipsec":
-			p.fail(s, append(said, "allow"), "%q is no way between networks", w.Allow).WithHint("public or ipsec")
+			p.fail(s, append(path, "allow"), "unknown value %q of allow", w.Allow).WithHint("use public or ipsec")
 			continue
 		case s.Place.Every != "":
-			p.fail(s, append(slices.Clone(s.Path), "place", "every"), "instances come from what runs on them: one for every machine has no place to begin").WithHint("place: { with: 'another' }")
+			p.fail(s, append(slices.Clone(s.Path), "place", "every"), "place.every cannot be used with backend ec2, which creates machines for the services on them").WithHint("use place: { with: 'another-service' }")
 			continue
 		}
 		s.Backend = w.Run
@@ -199,22 +205,22 @@ func (p *packer) packs() []*pack {
 			continue
 		}
 		p.allow[s.Address.String()] = w.Allow
-		if s.Place.Machine != "" { // it has its place
+		if s.Place.Machine != "" { // placed explicitly
 			continue
 		}
 		a := s.Address
 		key := graph.Address{Lib: a.Lib, Name: a.Name, Replica: a.Replica}.String()
 		k := at[key]
 		if k == nil {
-			k = &pack{wish: w, ports: map[string]bool{}}
+			k = &placementGroup{options: w, ports: map[string]bool{}}
 			at[key] = k
 			out = append(out, k)
 		}
-		k.list = append(k.list, s)
+		k.services = append(k.services, s)
 		if l := s.Spec.Limits; l != nil {
 			cpu, _ := strconv.ParseFloat(l.CPU, 64)
 			k.cpu += cpu
-			k.memory += size(l.Memory)
+			k.memory += memory(l.Memory)
 		}
 		for _, port := range s.Spec.Ports {
 			k.ports[fmt.Sprintf("%s/%d", port.Protocol, port.Port)] = true
@@ -223,28 +229,28 @@ func (p *packer) packs() []*pack {
 	return out
 }
 
-// stem begins the names of what is made for a functionality.
-func stem(a graph.Address) string { return a.Lib + "-" + a.Name }
+// namePrefix returns the prefix of the names of everything that is made for a functionality.
+func namePrefix(a graph.Address) string { return a.Lib + "-" + a.Name }
 
-func size(s string) int64 {
-	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if n, ok := strings.CutSuffix(s, unit); ok {
-			f, _ := strconv.ParseFloat(n, 64)
-			return int64(f * float64(int64(1)<<(10*(i+1))))
-		}
+// memory parses an amount of memory. It returns 0 for anything else.
+func memory(s string) int64 {
+	n, err := spec.Size(s)
+	if err != nil {
+		return 0
 	}
-	n, _ := strconv.ParseInt(s, 10, 64)
-	return n
+	return int64(n)
 }
 
+// fail adds an error about a service.
 func (p *packer) fail(s *graph.Service, path []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(s.Address.String(), format, args...).At(path...)
 	p.errs = append(p.errs, e)
 	return e
 }
 
-func (p *packer) was(k *pack) string {
-	for _, s := range k.list {
+// previous returns the machine that the group was on, or "".
+func (p *packer) previous(k *placementGroup) string {
+	for _, s := range k.services {
 		if m := p.prev[s.Address.String()]; m != "" {
 			return m
 		}
@@ -252,211 +258,214 @@ func (p *packer) was(k *pack) string {
 	return ""
 }
 
-func (p *packer) kind(k *pack) kindOf {
-	pl := k.list[0].Place
+// class returns the class of instances for a group.
+func (p *packer) class(k *placementGroup) instanceClass {
+	pl := k.services[0].Place
 	pool := pl.Pool
 	if pool == "" {
-		pool = p.g.EC2.Pool
+		pool = p.graph.EC2.Pool
 	}
 	var labels []string
-	for _, n := range slices.Sorted(maps.Keys(pl.Labels)) {
+	for _, n := range sets.Keys(pl.Labels) {
 		labels = append(labels, n+"="+pl.Labels[n])
 	}
-	return kindOf{pool, pl.Location, k.wish.InstanceType, k.wish.Image, strings.Join(labels, " ")}
+	return instanceClass{pool, pl.Location, k.options.InstanceType, k.options.Image, strings.Join(labels, " ")}
 }
 
-// room is what an instance of a kind has, without what the system itself takes.
-func (p *packer) room(kind kindOf) room {
-	r := rooms[kind.instanceType]
-	if c := p.g.EC2.Capacity; len(c) > 0 {
+// size returns the capacity of an instance of a class. The system's own share is not subtracted.
+func (p *packer) size(class instanceClass) instanceSize {
+	r := instanceSizes[class.instanceType]
+	if c := p.graph.EC2.Capacity; len(c) > 0 {
 		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
 			r.cpu = f
 		}
-		if n := size(c["memory"]); n > 0 {
+		if n := memory(c["memory"]); n > 0 {
 			r.memory = n
 		}
 	}
 	return r
 }
 
-// fits gives the reason why a pack cannot go into a box, or "".
-func (p *packer) fits(k *pack, b *box, kind kindOf) string {
-	r := p.room(kind)
+// fits returns the reason why a group cannot be on an instance, or "".
+func (p *packer) fits(k *placementGroup, b *instance, class instanceClass) string {
+	r := p.size(class)
 	switch {
-	case p.g.EC2.ServicesPerInstance > 0 && b.n+len(k.list) > p.g.EC2.ServicesPerInstance:
-		return "has its services already"
+	case p.graph.EC2.ServicesPerInstance > 0 && b.count+len(k.services) > p.graph.EC2.ServicesPerInstance:
+		return "already has the maximum number of services"
 	case r.cpu > 0 && b.cpu+k.cpu > r.cpu:
-		return "has too little cpu left"
+		return "has not enough CPU left"
 	case r.memory > 0 && b.memory+k.memory > r.memory*9/10:
-		return "has too little memory left"
-	case k.list[0].Place.Spread == "machine" && b.sets[k.list[0].Address.Functionality()]:
-		return "has a replica already"
-	case slices.Contains(k.list[0].Place.Except, b.name):
-		return "is excepted"
+		return "has not enough memory left"
+	case k.services[0].Place.Spread == "machine" && b.sets[k.services[0].Address.Functionality()]:
+		return "already has a replica"
+	case slices.Contains(k.services[0].Place.Except, b.name):
+		return "is excluded by place.except"
 	}
 	for port := range k.ports {
 		if b.ports[port] {
-			return "has port " + port + " taken"
+			return "already uses port " + port
 		}
 	}
 	return ""
 }
 
-func (p *packer) place(k *pack) {
-	kind := p.kind(k)
-	s := k.list[0]
-	if k.wish.Class == "exclusive" {
+// place assigns a group to its previous instance, to one with enough room, or to a new one.
+func (p *packer) place(k *placementGroup) {
+	class := p.class(k)
+	s := k.services[0]
+	if k.options.Class == "exclusive" {
 		name := s.Address.Lib + "-" + s.Address.Name
 		if s.Address.Replica != "" {
 			name += "-" + s.Address.Replica
 		}
-		b := &box{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
-		if why := p.fits(k, b, kind); why != "" {
-			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType")
+		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
+		if why := p.fits(k, b, class); why != "" {
+			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", class.instanceType, why).WithHint("use a larger instanceType")
 			return
 		}
-		kind.pool += "\x00" + name // nobody else goes there
-		p.boxes[kind] = append(p.boxes[kind], b)
-		p.put(k, b, "exclusive: an instance of its own")
+		class.pool += "\x00" + name // a class that no other group has
+		p.instances[class] = append(p.instances[class], b)
+		p.assign(k, b, "exclusive: an instance of its own")
 		return
 	}
-	was := p.was(k)
-	stem := strings.Join(slices.DeleteFunc([]string{"ec2", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
-	if n, ok := strings.CutPrefix(was, stem+"-"); ok {
+	before := p.previous(k)
+	prefix := strings.Join(slices.DeleteFunc([]string{"ec2", class.pool, class.location}, func(s string) bool { return s == "" }), "-")
+	if n, ok := strings.CutPrefix(before, prefix+"-"); ok {
 		if _, err := strconv.Atoi(n); err == nil {
-			b := p.at[was]
+			b := p.byName[before]
 			if b == nil {
-				b = &box{name: was, ports: map[string]bool{}, sets: map[string]bool{}}
+				b = &instance{name: before, ports: map[string]bool{}, sets: map[string]bool{}}
 			}
-			if (p.at[was] == nil || slices.Contains(p.boxes[kind], b)) && p.fits(k, b, kind) == "" {
-				if p.at[was] == nil {
-					p.boxes[kind] = append(p.boxes[kind], b)
+			if (p.byName[before] == nil || slices.Contains(p.instances[class], b)) && p.fits(k, b, class) == "" {
+				if p.byName[before] == nil {
+					p.instances[class] = append(p.instances[class], b)
 				}
-				p.put(k, b, was+" kept")
+				p.assign(k, b, before+" kept")
 				return
 			}
 		}
 	}
-	for _, b := range p.boxes[kind] {
-		if p.fits(k, b, kind) == "" {
-			p.put(k, b, "packed onto the first instance with room for it")
+	for _, b := range p.instances[class] {
+		if p.fits(k, b, class) == "" {
+			p.assign(k, b, "packed onto the first instance with room for it")
 			return
 		}
 	}
-	taken := func(name string) bool { return p.at[name] != nil || p.g.Machine(name) != nil }
+	taken := func(name string) bool { return p.byName[name] != nil || p.graph.Machine(name) != nil }
 	for i := 0; ; i++ {
-		name := stem + "-" + strconv.Itoa(i)
+		name := prefix + "-" + strconv.Itoa(i)
 		if taken(name) {
 			continue
 		}
-		b := &box{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
-		if why := p.fits(k, b, kind); why != "" {
-			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an empty instance of type %s %s for it", kind.instanceType, why).WithHint("a larger instanceType, or smaller limits")
+		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
+		if why := p.fits(k, b, class); why != "" {
+			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an empty instance of type %s %s for it", class.instanceType, why).WithHint("use a larger instanceType, or reduce limits")
 			return
 		}
-		p.boxes[kind] = append(p.boxes[kind], b)
-		p.put(k, b, "packed onto a new instance: no other has room for it")
+		p.instances[class] = append(p.instances[class], b)
+		p.assign(k, b, "packed onto a new instance: no other has room for it")
 		return
 	}
 }
 
-// keep lets an instance be as long as something stands on it: what moves away
-// is ready elsewhere first, and what is protected stays. When it is empty, the
-// next plan lets it go.
-func (p *packer) keep() {
-	for _, m := range p.g.PreviousMachines {
-		if m.Module == "" || p.at[m.Name] != nil || p.g.Machine(m.Name) != nil {
+// keepOccupied keeps an instance as long as a deployed unit is on it: services that move away must
+// be ready elsewhere first, and protected ones stay. A later plan removes the instance when it is
+// empty.
+func (p *packer) keepOccupied() {
+	for _, m := range p.graph.PreviousMachines {
+		if m.Module == "" || p.byName[m.Name] != nil || p.graph.Machine(m.Name) != nil {
 			continue
 		}
-		stands := false
+		occupied := false
 		for _, on := range p.prev {
-			stands = stands || on == m.Name
+			occupied = occupied || on == m.Name
 		}
 		typ, image, _ := strings.Cut(m.Kind, " ")
-		if !stands || image == "" {
+		if !occupied || image == "" {
 			continue
 		}
 		var labels []string
-		for _, n := range slices.Sorted(maps.Keys(m.Labels)) {
+		for _, n := range sets.Keys(m.Labels) {
 			labels = append(labels, n+"="+m.Labels[n])
 		}
-		b := &box{name: m.Name, roles: m.Roles}
-		p.at[m.Name] = b
-		kind := kindOf{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
-		p.boxes[kind] = append(p.boxes[kind], b)
+		b := &instance{name: m.Name, roles: m.Roles}
+		p.byName[m.Name] = b
+		class := instanceClass{m.Pool, m.Location, typ, image, strings.Join(labels, " ")}
+		p.instances[class] = append(p.instances[class], b)
 	}
 }
 
-// follow puts a pack where what it runs with is.
-func (p *packer) follow(k *pack) {
-	set := k.list[0].Place.With
-	for _, name := range slices.Sorted(maps.Keys(p.at)) {
-		b := p.at[name]
-		for _, o := range b.packs {
-			if a := o.list[0].Address; a.Set() == set || a.Functionality() == set {
-				p.put(k, b, "with "+set)
+// colocate assigns a group to the instance of the service in place.with.
+func (p *packer) colocate(k *placementGroup) {
+	set := k.services[0].Place.With
+	for _, name := range sets.Keys(p.byName) {
+		b := p.byName[name]
+		for _, o := range b.groups {
+			if a := o.services[0].Address; a.Set() == set || a.Functionality() == set {
+				p.assign(k, b, "with "+set)
 				return
 			}
 		}
 	}
-	p.fail(k.list[0], append(slices.Clone(k.list[0].Path), "place", "with"), "runs with %s, which is on no instance", set).WithHint("name what has the backend ec2 too")
+	p.fail(k.services[0], append(slices.Clone(k.services[0].Path), "place", "with"), "place.with names %s, which is on no instance", set).WithHint("name a service that has backend: 'ec2', too")
 }
 
-func (p *packer) put(k *pack, b *box, why string) {
-	p.at[b.name] = b
-	b.packs = append(b.packs, k)
+// assign puts a group on an instance and records the reason.
+func (p *packer) assign(k *placementGroup, b *instance, why string) {
+	p.byName[b.name] = b
+	b.groups = append(b.groups, k)
 	b.cpu += k.cpu
 	b.memory += k.memory
-	b.n += len(k.list)
-	b.roles = append(b.roles, k.list[0].Place.Roles...)
-	slices.Sort(b.roles)
-	b.roles = slices.Compact(b.roles)
-	b.sets[k.list[0].Address.Functionality()] = true
+	b.count += len(k.services)
+	b.roles = sets.Union(b.roles, k.services[0].Place.Roles)
+	b.sets[k.services[0].Address.Functionality()] = true
 	maps.Copy(b.ports, k.ports)
-	for _, s := range k.list {
+	for _, s := range k.services {
 		s.Place.Machine = b.name
-		p.whys[s.Address.String()] = why
+		p.reasons[s.Address.String()] = why
 	}
 }
 
-// make adds machines and resources to the graph.
-func (p *packer) make() {
+// emit adds the instances to the graph, as machines and resources, and then everything that is
+// derived from them.
+func (p *packer) emit() {
 	names := map[string]bool{}
-	for _, r := range p.g.Resources {
+	for _, r := range p.graph.Resources {
 		names[r.Address.String()] = true
 	}
-	for kind, boxes := range p.boxes {
-		kind.pool, _, _ = strings.Cut(kind.pool, "\x00")
-		for _, b := range boxes {
-			if p.g.Machine(b.name) != nil || names[b.name] || !graph.ValidName(b.name) {
+	for class, list := range p.instances {
+		class.pool, _, _ = strings.Cut(class.pool, "\x00")
+		for _, b := range list {
+			if p.graph.Machine(b.name) != nil || names[b.name] || !graph.ValidName(b.name) {
 				s := b.first()
-				p.fail(s, append(slices.Clone(s.Path), "place"), "its instance would be called %q, which is taken or too long", b.name).WithHint("another pool, or another name of the machine or resource")
+				p.fail(s, append(slices.Clone(s.Path), "place"), "its instance would have the name %q, which is already used or too long", b.name).WithHint("use another pool, or rename the machine or resource")
 				continue
 			}
-			p.instance(kind, b)
+			p.emitInstance(class, b)
 		}
 	}
-	p.g.Sort()
+	p.graph.Sort()
 	if len(p.errs) == 0 {
-		p.reach()
-		p.balance()
-		p.names()
-		p.g.Sort()
+		p.addSecurityGroups()
+		p.addBalancers()
+		p.addDNSRecords()
+		p.graph.Sort()
 	}
 }
 
-// Module is the module of the instances of a pool.
-func moduleOf(kind kindOf) string {
-	return strings.Join(slices.DeleteFunc([]string{"pool", kind.pool, kind.location}, func(s string) bool { return s == "" }), "-")
+// moduleOf returns the module of the instances of a class.
+func moduleOf(class instanceClass) string {
+	return strings.Join(slices.DeleteFunc([]string{"pool", class.pool, class.location}, func(s string) bool { return s == "" }), "-")
 }
 
-func (p *packer) instance(kind kindOf, b *box) {
-	e := p.g.EC2
-	loc, known := e.Locations[kind.location]
+// emitInstance adds one instance as a machine and a resource.
+func (p *packer) emitInstance(class instanceClass, b *instance) {
+	e := p.graph.EC2
+	loc, known := e.Locations[class.location]
 	s := b.first()
-	if kind.location != "" && !known {
-		p.fail(s, append(slices.Clone(s.Path), "place", "location"), "where is location %q?", kind.location).
-			WithHint("defaults: { ec2: { locations: { %s: { region: 'eu-central-1' } } } }", kind.location)
+	if class.location != "" && !known {
+		p.fail(s, append(slices.Clone(s.Path), "place", "location"), "unknown location %q", class.location).
+			WithHint("set defaults: { ec2: { locations: { %s: { region: 'eu-central-1' } } } }", class.location)
 		return
 	}
 	if loc.Region == "" {
@@ -466,7 +475,7 @@ func (p *packer) instance(kind kindOf, b *box) {
 		loc.Subnet = e.Subnet
 	}
 	if loc.Region == "" {
-		p.fail(s, s.Path, "in which region does it run?").WithHint("defaults: { ec2: { region: 'eu-central-1' } }")
+		p.fail(s, s.Path, "no region is set").WithHint("set defaults: { ec2: { region: 'eu-central-1' } }")
 		return
 	}
 	user := e.User
@@ -477,12 +486,12 @@ func (p *packer) instance(kind kindOf, b *box) {
 	if e.Address == "public" {
 		address = "public_ip"
 	}
-	module := moduleOf(kind)
+	module := moduleOf(class)
 	f := map[string]any{
-		"module": token.Lit(module), "region": token.Lit(loc.Region), "image": token.Lit(kind.image), "instanceType": token.Lit(kind.instanceType),
+		"module": token.Lit(module), "region": token.Lit(loc.Region), "image": token.Lit(class.image), "instanceType": token.Lit(class.instanceType),
 		"userData": token.Lit(UserData(user, e.AuthorizedKeys)), "userDataReplaceOnChange": false, "ignoreChanges": []any{token.Lit("userData")},
 		"metadataOptions": map[string]any{"httpTokens": token.Lit("required"), "httpPutResponseHopLimit": 1.0},
-		"tags":            map[string]any{"Name": token.Lit(p.g.Environment + "-" + p.g.Name + "-" + b.name)},
+		"tags":            map[string]any{"Name": token.Lit(p.graph.Environment + "-" + p.graph.Name + "-" + b.name)},
 	}
 	if len(loc.Subnet) > 0 {
 		f["subnet"] = loc.Subnet
@@ -496,38 +505,37 @@ func (p *packer) instance(kind kindOf, b *box) {
 	if e.Address == "public" {
 		f["associatePublicIpAddress"] = true
 	}
-	keeps := slices.ContainsFunc(b.packs, func(k *pack) bool {
-		return slices.ContainsFunc(k.list, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
+	hasData := slices.ContainsFunc(b.groups, func(k *placementGroup) bool {
+		return slices.ContainsFunc(k.services, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
 	})
-	p.g.Resources = append(p.g.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: keeps})
+	p.graph.Resources = append(p.graph.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: hasData})
 	var labels map[string]string
-	for _, l := range strings.Fields(kind.labels) {
+	for _, l := range strings.Fields(class.labels) {
 		if labels == nil {
 			labels = map[string]string{}
 		}
 		n, v, _ := strings.Cut(l, "=")
 		labels[n] = v
 	}
-	m := &graph.Machine{Name: b.name, Pool: kind.pool, Location: kind.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: kind.instanceType + " " + kind.image,
+	m := &graph.Machine{Name: b.name, Pool: class.pool, Location: class.location, Roles: b.roles, Labels: labels, Capacity: e.Capacity, Via: e.Via, Kind: class.instanceType + " " + class.image,
 		Connect: "ssh://" + user + "@", Module: graph.Address{Lib: graph.ModuleLib, Name: module}.String(),
 		Output:   plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: address}),
 		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
-	if at := p.known.Output(m.Output); at != "" {
+	if at := p.state.Output(m.Output); at != "" {
 		m.Address = at
 		m.Connect += at
-		for _, old := range p.g.PreviousMachines {
+		for _, old := range p.graph.PreviousMachines {
 			if old.Name == m.Name && old.Address == at {
 				m.HostKey, m.Instance = old.HostKey, old.Instance
 			}
 		}
 	}
-	p.g.Machines = append(p.g.Machines, m)
+	p.graph.Machines = append(p.graph.Machines, m)
 }
 
-// UserData prepares an instance at its first boot. It holds no secret and
-// nothing of any service: a changed service never changes its instance. The
-// host key is made on the instance, as its image does, and pinned at the first
-// contact; the agent comes over ssh.
+// UserData returns the script that prepares an instance at its first boot. It contains no secret
+// and nothing of any service, so changing a service never changes its instance. The host key is
+// generated on the instance and pinned at the first connection; the agent is installed over ssh.
 func UserData(user string, keys []string) string {
 	var b strings.Builder
 	b.WriteString("#!/bin/sh\n# Made by defx: runs once, at the first boot.\nset -eu\n")

@@ -12,27 +12,28 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// The versions of the provider whose resources mean the same here.
+// The supported versions of the AWS provider.
 const (
 	awsSource  = "hashicorp/aws"
 	awsVersion = ">= 5.100.0, < 7.0.0"
 )
 
-// MinVersion is the oldest Terraform that reads all that is written here.
+// MinVersion is the oldest supported version of Terraform.
 const MinVersion = "1.5.0"
 
-// payload is a module as data: what Terraform is given, with refs to other
-// modules and services as symbols.
+// payload is a module as data: Terraform's input, with refs to other modules and services as
+// symbols.
 type payload struct {
-	Providers map[string]provider       `json:"providers"`
-	Resources map[string]map[string]any `json:"resources"` // kind → name → body
-	Outputs   map[string]output         `json:"outputs"`   // name in Terraform → what it is
-	Addresses map[string]string         `json:"addresses"` // kind.name → our address
-	Keeps     []string                  `json:"keeps,omitempty"`
-	Retains   []string                  `json:"retains,omitempty"`
+	Providers      map[string]provider       `json:"providers"`
+	Resources      map[string]map[string]any `json:"resources"`       // type → name → body
+	Outputs        map[string]output         `json:"outputs"`         // by name in Terraform
+	Addresses      map[string]string         `json:"addresses"`       // Terraform address → address in the graph
+	Protected      []string                  `json:"keeps,omitempty"` // Terraform addresses
+	OrphanOnDelete []string                  `json:"retains,omitempty"`
 }
 
 type provider struct {
@@ -43,123 +44,124 @@ type provider struct {
 
 type output struct {
 	Key   string `json:"key"`   // vpc.output(id)
-	Value string `json:"value"` // an expression of Terraform's
+	Value string `json:"value"` // Terraform expression
 }
 
-// Modules makes the modules of a graph's resources.
+// Modules returns the modules of the graph's resources.
 func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
-	c := &checker{g: g, by: map[string]*made{}}
+	c := &checker{g: g, nodes: map[string]*node{}}
 	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
-		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("as 'eu-central-1'")}
+		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("for example 'eu-central-1'")}
 	}
-	var all []*made
+	var all []*node
 	for _, r := range g.Resources {
-		if !b.ResourceTypes(r.Type) {
+		if !b.MakesType(r.Type) {
 			continue
 		}
-		if m := c.begin(b, r); m != nil {
+		if m := c.newNode(b, r); m != nil {
 			all = append(all, m)
-			c.by[m.address()] = m
+			c.nodes[m.address()] = m
 		}
 	}
-	rest := map[*made]map[string]any{}
+	fields := map[*node]map[string]any{}
 	for _, m := range all {
-		rest[m] = c.own(m)
+		fields[m] = c.commonFields(m)
 	}
 	if len(c.errs) > 0 {
 		return backends.Modules{}, c.errs.Sort()
 	}
-	c.group(all, rest)
+	c.assignModules(all, fields)
 	for _, m := range all {
-		at := m.res.Path
-		fields := rest[m]
-		if m.res.Type == anyType {
+		at, arguments := m.resource.Path, fields[m]
+		if m.resource.Type == anyType {
 			at = m.at("arguments")
-			fields, _ = rest[m]["arguments"].(map[string]any)
+			arguments, _ = fields[m]["arguments"].(map[string]any)
 		}
-		c.fields(m, fields, at)
+		c.fields(m, arguments, at)
 	}
 	for _, m := range all {
-		c.rules(m)
+		c.checkRules(m)
 	}
-	c.relations(all)
-	c.circles(all)
+	c.checkRelations(all)
+	c.checkCycles(all)
 	if len(c.errs) > 0 {
 		return backends.Modules{}, c.errs.Sort()
 	}
 	out := backends.Modules{Output: c.lookup}
-	wanted := c.wanted(all)
-	for _, name := range slices.Sorted(maps.Keys(members(all))) {
-		m, errs := c.module(name, members(all)[name], wanted)
+	outputs := c.requestedOutputs(all)
+	for _, name := range sets.Keys(members(all)) {
+		m, errs := c.renderModule(name, members(all)[name], outputs)
 		c.errs = append(c.errs, errs...)
 		out.List = append(out.List, m)
 	}
 	return out, c.errs.Sort()
 }
 
-func members(all []*made) map[string][]*made {
-	out := map[string][]*made{}
+// members returns the resources of each module.
+func members(all []*node) map[string][]*node {
+	out := map[string][]*node{}
 	for _, m := range all {
 		out[m.module] = append(out[m.module], m)
 	}
 	return out
 }
 
-// begin finds the type of a resource.
-func (c *checker) begin(b *Backend, r *graph.Resource) *made {
-	m := &made{res: r, name: identifier(r.Address), written: map[string][]string{}, source: awsSource}
+// newNode returns the node of a resource, or nil after an error.
+func (c *checker) newNode(b *Backend, r *graph.Resource) *node {
+	m := &node{resource: r, name: identifier(r.Address), positions: map[string][]string{}, source: awsSource}
 	if r.Type == anyType {
-		return c.beginAny(b, m)
+		return c.newAnyNode(b, m)
 	}
-	w, ok := words[r.Type]
+	w, ok := resourceTypes[r.Type]
 	if !ok {
-		e := diag.Errorf(m.address(), "there is no type of resources %q", r.Type).At(m.at("type")...)
-		if strings.HasPrefix(r.Type, "aws_") && builtIn().Resources[r.Type] != nil {
+		e := diag.Errorf(m.address(), "unknown resource type %q", r.Type).At(m.at("type")...)
+		if strings.HasPrefix(r.Type, "aws_") && builtInSchema().Resources[r.Type] != nil {
 			e.WithHint("type: '%s', resource: '%s', arguments: { … }", anyType, r.Type)
 		} else {
-			e.WithHint("%s", choose(r.Type, Types()))
+			e.WithHint("%s", suggest(r.Type, Types()))
 		}
 		c.errs = append(c.errs, e)
 		return nil
 	}
-	m.word, m.kind = w, builtIn().Resources[w.kind]
+	m.typ, m.schema = w, builtInSchema().Resources[w.tfType]
 	return m
 }
 
-// beginAny reads what terraform.resource says of its type: { resource, provider, version, arguments }.
-func (c *checker) beginAny(b *Backend, m *made) *made {
-	fine := true
+// newAnyNode reads the fields of a terraform.resource: { resource, provider, version, config,
+// arguments }.
+func (c *checker) newAnyNode(b *Backend, m *node) *node {
+	valid := true
 	text := func(k string) string {
-		v, has := m.res.Fields[k]
+		v, has := m.resource.Fields[k]
 		if !has {
 			return ""
 		}
 		s, ok := literal(v)
 		if !ok || s == "" {
-			c.errorf(m, m.at(k), "a plain text is needed").WithHint("%s: '…'", k)
-			fine = false
+			c.errorf(m, m.at(k), "%s must be a string without references", k).WithHint("%s: '…'", k)
+			valid = false
 		}
 		return s
 	}
 	name, source := text("resource"), text("provider")
-	if name == "" && fine {
-		c.errorf(m, m.res.Path, "%q is missing: the type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
-		fine = false
+	if name == "" && valid {
+		c.errorf(m, m.resource.Path, "%q is missing: the resource type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
+		valid = false
 	}
-	if v, has := m.res.Fields["arguments"]; has {
+	if v, has := m.resource.Fields["arguments"]; has {
 		if _, ok := v.(map[string]any); !ok {
-			c.errorf(m, m.at("arguments"), "an object is needed, not %s", called(v)).WithHint("arguments: { … }")
-			fine = false
+			c.errorf(m, m.at("arguments"), "arguments must be an object, not %s", describe(v)).WithHint("arguments: { … }")
+			valid = false
 		}
 	}
-	for _, k := range slices.Sorted(maps.Keys(m.res.Fields)) {
-		known := append([]string{"resource", "provider", "version", "config", "arguments"}, ownFields...)
+	for _, k := range sets.Keys(m.resource.Fields) {
+		known := append([]string{"resource", "provider", "version", "config", "arguments"}, commonFieldNames...)
 		if !slices.Contains(known, k) {
-			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", choose(k, known))
-			fine = false
+			c.errorf(m, m.at(k), "%s has no field %q", anyType, k).WithHint("%s", suggest(k, known))
+			valid = false
 		}
 	}
-	if !fine {
+	if !valid {
 		return nil
 	}
 	prefix, _, _ := strings.Cut(name, "_")
@@ -167,32 +169,33 @@ func (c *checker) beginAny(b *Backend, m *made) *made {
 		source = "hashicorp/" + prefix
 	}
 	m.source = source
-	m.word = word{kind: name}
+	m.typ = resourceType{tfType: name}
 	if source == awsSource {
-		if m.kind = builtIn().Resources[name]; m.kind != nil {
+		if m.schema = builtInSchema().Resources[name]; m.schema != nil {
 			return m
 		}
 	}
 	if s := b.Schemas[source]; s != nil {
-		if m.kind = s.Resources[name]; m.kind == nil {
-			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", choose(name, slices.Collect(maps.Keys(s.Resources))))
+		if m.schema = s.Resources[name]; m.schema == nil {
+			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", suggest(name, slices.Collect(maps.Keys(s.Resources))))
 			return nil
 		}
 		return m
 	}
 	if source == awsSource && !strings.HasPrefix(name, "aws_") {
-		c.errorf(m, m.at("resource"), "%q is no resource of %s", name, source).WithHint("%s", choose(name, slices.Collect(maps.Keys(builtIn().Resources))))
+		c.errorf(m, m.at("resource"), "%q is not a resource type of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
 		return nil
 	}
 	return m
 }
 
-// RequiredPackages lists the providers of which something is asked that is not built in: source → version.
-func RequiredPackages(g *graph.Graph) map[string]string {
+// RequiredProviders returns the providers whose schema is needed and not built in: source →
+// version.
+func RequiredProviders(g *graph.Graph) map[string]string {
 	out := map[string]string{}
 	for _, r := range g.Resources {
 		name, ok := literal(r.Fields["resource"])
-		if r.Type != anyType || !ok || builtIn().Resources[name] != nil {
+		if r.Type != anyType || !ok || builtInSchema().Resources[name] != nil {
 			continue
 		}
 		source, _ := literal(r.Fields["provider"])
@@ -208,11 +211,11 @@ func RequiredPackages(g *graph.Graph) map[string]string {
 	return out
 }
 
-// identifier is an address as a name of Terraform's.
+// identifier returns the name of a resource in Terraform.
 func identifier(a graph.Address) string {
 	s := a.Name
 	if a.Lib != "" {
-		s = a.Lib + "_" + a.Name // names have no _: the parts can be told again
+		s = a.Lib + "_" + a.Name // names contain no _, so the parts stay separable
 	}
 	if s[0] >= '0' && s[0] <= '9' {
 		s = "_" + s
@@ -220,69 +223,69 @@ func identifier(a graph.Address) string {
 	return s
 }
 
-// group gives every resource its module.
-func (c *checker) group(all []*made, rest map[*made]map[string]any) {
-	// A listener lives with its balancer, a target group with the listener that leads to it.
-	leads := map[*made]*made{}
+// assignModules sets the module and region of every resource.
+func (c *checker) assignModules(all []*node, fields map[*node]map[string]any) {
+	// A listener is in the module of its balancer, and a target group in that of its listener.
+	follows := map[*node]*node{}
 	for _, m := range all {
-		walkTexts(rest[m], func(t token.Text) {
+		walkTexts(fields[m], func(t token.Text) {
 			for _, tok := range t.Tokens() {
-				o := c.by[tok.Name]
+				o := c.nodes[tok.Name]
 				switch {
 				case o == nil:
-				case m.word.kind == "aws_lb_listener" && o.word.kind == "aws_lb":
-					leads[m] = o
-				case m.word.kind == "aws_lb_listener_rule" && o.word.kind == "aws_lb_listener":
-					leads[m] = o
-				case m.word.kind == "aws_autoscaling_group" && o.word.kind == "aws_launch_template":
-					leads[o] = m
-				case m.word.kind == "aws_autoscaling_policy" && o.word.kind == "aws_autoscaling_group":
-					leads[m] = o
+				case m.typ.tfType == "aws_lb_listener" && o.typ.tfType == "aws_lb":
+					follows[m] = o
+				case m.typ.tfType == "aws_lb_listener_rule" && o.typ.tfType == "aws_lb_listener":
+					follows[m] = o
+				case m.typ.tfType == "aws_autoscaling_group" && o.typ.tfType == "aws_launch_template":
+					follows[o] = m
+				case m.typ.tfType == "aws_autoscaling_policy" && o.typ.tfType == "aws_autoscaling_group":
+					follows[m] = o
 				}
 			}
 		})
 	}
 	for _, m := range all {
-		if m.word.kind == "aws_lb_listener" || m.word.kind == "aws_lb_listener_rule" {
-			walkTexts(rest[m], func(t token.Text) {
+		if m.typ.tfType == "aws_lb_listener" || m.typ.tfType == "aws_lb_listener_rule" {
+			walkTexts(fields[m], func(t token.Text) {
 				for _, tok := range t.Tokens() {
-					if o := c.by[tok.Name]; o != nil && o.word.kind == "aws_lb_target_group" && leads[o] == nil {
-						leads[o] = m
+					if o := c.nodes[tok.Name]; o != nil && o.typ.tfType == "aws_lb_target_group" && follows[o] == nil {
+						follows[o] = m
 					}
 				}
 			})
 		}
 	}
-	own := func(m *made) string {
+	defaultModule := func(m *node) string {
 		switch {
 		case m.module != "":
 			return m.module
-		case m.word.module != "":
-			return m.word.module
+		case m.typ.module != "":
+			return m.typ.module
 		}
 		return strings.Trim(strings.ReplaceAll(m.name, "_", "-"), "-")
 	}
 	for _, m := range all {
 		at := m
-		for range all { // as far as it leads
-			if at.module != "" || leads[at] == nil {
+		for range all { // to the end of the chain
+			if at.module != "" || follows[at] == nil {
 				break
 			}
-			at = leads[at]
+			at = follows[at]
 		}
-		name := own(at)
+		name := defaultModule(at)
 		if m.module == "" {
 			m.module = name
 		}
 	}
-	regions := map[string]*made{}
+	regions := map[string]*node{}
 	for _, m := range all {
 		if m.region == "" {
 			continue
 		}
 		if first := regions[m.module]; first != nil && first.region != m.region {
-			c.errorf(m, m.at("region"), "region %q, and %s in the same module %q is in %q", m.region, first.address(), m.module, first.region).
-				WithHint("a module is in one region: module: 'another-name'")
+			c.errorf(m, m.at("region"), "region is %q, but %s in the same module %q is in %q", m.region, first.address(), m.module, first.region).
+				WithHint("a module has one region; set module: 'another-name'")
 			continue
 		}
 		regions[m.module] = m
@@ -294,11 +297,12 @@ func (c *checker) group(all []*made, rest map[*made]map[string]any) {
 		if first := regions[m.module]; first != nil {
 			m.region = first.region
 		} else if m.region = c.g.EC2.Region; m.region == "" {
-			c.errorf(m, m.res.Path, "in which region is it?").WithHint("region: 'eu-central-1' here, or defaults: { ec2: { region: 'eu-central-1' } }")
+			c.errorf(m, m.resource.Path, "no region is set").WithHint("set region: 'eu-central-1', or defaults: { ec2: { region: 'eu-central-1' } }")
 		}
 	}
 }
 
+// walkTexts calls f for every text in a value.
 func walkTexts(v any, f func(token.Text)) {
 	switch v := v.(type) {
 	case token.Text:
@@ -308,16 +312,16 @@ func walkTexts(v any, f func(token.Text)) {
 			walkTexts(x, f)
 		}
 	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			walkTexts(v[k], f)
 		}
 	}
 }
 
-// circles refuses resources, and modules, that wait for each other.
-func (c *checker) circles(all []*made) {
+// checkCycles refuses resources, and modules, that depend on each other in a cycle.
+func (c *checker) checkCycles(all []*node) {
 	next := map[string][]string{}
-	at := map[string]*made{}
+	at := map[string]*node{}
 	path := map[string][]string{}
 	for _, m := range all {
 		at[m.address()] = m
@@ -326,9 +330,9 @@ func (c *checker) circles(all []*made) {
 			path[m.address()+" "+r.target.address()] = r.path
 		}
 	}
-	if way := circle(next); way != nil {
-		c.errorf(at[way[0]], path[way[0]+" "+way[1]], "resources wait for each other: %s", strings.Join(way, " → ")).
-			WithHint("one of them must do without the other: a rule or an attachment of its own breaks the circle")
+	if cycle := findCycle(next); cycle != nil {
+		c.errorf(at[cycle[0]], path[cycle[0]+" "+cycle[1]], "resources depend on each other in a cycle: %s", strings.Join(cycle, " → ")).
+			WithHint("remove one reference; a separate rule or attachment resource often breaks the cycle")
 		return
 	}
 	next = map[string][]string{}
@@ -343,31 +347,29 @@ func (c *checker) circles(all []*made) {
 			}
 		}
 	}
-	if way := circle(next); way != nil {
-		key := way[0] + " " + way[1]
-		c.errorf(at[key], path[key], "modules wait for each other: %s", strings.Join(way, " → ")).
-			WithHint("put them into one: module: '%s'", way[0])
+	if cycle := findCycle(next); cycle != nil {
+		key := cycle[0] + " " + cycle[1]
+		c.errorf(at[key], path[key], "modules depend on each other in a cycle: %s", strings.Join(cycle, " → ")).
+			WithHint("put their resources into one module: module: '%s'", cycle[0])
 	}
 }
 
-// circle finds a way from a name back to itself.
-func circle(next map[string][]string) []string {
-	state := map[string]int{} // 1 on the way, 2 done
+// findCycle returns a path from a name back to itself, or nil.
+func findCycle(next map[string][]string) []string {
+	state := map[string]int{} // 1 on the stack, 2 done
 	var stack []string
 	var visit func(string) []string
 	visit = func(n string) []string {
 		state[n] = 1
 		stack = append(stack, n)
-		list := slices.Clone(next[n])
-		slices.Sort(list)
-		for _, o := range slices.Compact(list) {
+		for _, o := range sets.Union(next[n]) {
 			if state[o] == 1 {
-				way := slices.Clone(stack[slices.Index(stack, o):])
-				return append(way, o)
+				cycle := slices.Clone(stack[slices.Index(stack, o):])
+				return append(cycle, o)
 			}
 			if state[o] == 0 {
-				if way := visit(o); way != nil {
-					return way
+				if cycle := visit(o); cycle != nil {
+					return cycle
 				}
 			}
 		}
@@ -375,25 +377,25 @@ func circle(next map[string][]string) []string {
 		stack = stack[:len(stack)-1]
 		return nil
 	}
-	for _, n := range slices.Sorted(maps.Keys(next)) {
+	for _, n := range sets.Keys(next) {
 		if state[n] == 0 {
-			if way := visit(n); way != nil {
-				return way
+			if cycle := visit(n); cycle != nil {
+				return cycle
 			}
 		}
 	}
 	return nil
 }
 
-// wanted lists the outputs of each resource: the customary ones, and what others read.
-func (c *checker) wanted(all []*made) map[*made][]string {
-	set := map[*made]map[string]bool{}
-	add := func(m *made, name string) {
-		if m.kind == nil && name != "id" && set[m] == nil {
+// requestedOutputs lists the outputs of each resource: the usual ones, and those that others read.
+func (c *checker) requestedOutputs(all []*node) map[*node][]string {
+	set := map[*node]map[string]bool{}
+	add := func(m *node, name string) {
+		if m.schema == nil && name != "id" && set[m] == nil {
 			set[m] = map[string]bool{}
 		}
-		if m.kind != nil {
-			if a := m.kind.Block.Attributes[name]; a == nil || !a.scalar() || a.Sensitive {
+		if m.schema != nil {
+			if a := m.schema.Block.Attributes[name]; a == nil || !a.scalar() || a.Sensitive {
 				return
 			}
 		}
@@ -403,8 +405,8 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 		set[m][name] = true
 	}
 	for _, m := range all {
-		for _, n := range append([]string{"id", "arn"}, m.word.outputs...) {
-			if m.kind != nil || n == "id" {
+		for _, n := range append([]string{"id", "arn"}, m.typ.outputs...) {
+			if m.schema != nil || n == "id" {
 				add(m, n)
 			}
 		}
@@ -417,7 +419,7 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 	for _, s := range c.g.Services {
 		s.Spec.Texts(func(t token.Text) {
 			for _, tok := range t.Tokens() {
-				if m := c.by[tok.Name]; m != nil && tok.Kind == token.Ref {
+				if m := c.nodes[tok.Name]; m != nil && tok.Kind == token.Ref {
 					if n, hint := m.attr(tok); hint == "" {
 						add(m, n)
 					}
@@ -425,124 +427,125 @@ func (c *checker) wanted(all []*made) map[*made][]string {
 			}
 		})
 	}
-	out := map[*made][]string{}
+	out := map[*node][]string{}
 	for m, names := range set {
-		out[m] = slices.Sorted(maps.Keys(names))
+		out[m] = sets.Keys(names)
 	}
 	return out
 }
 
-// lookup tells which output of which module gives what a ref reads.
+// lookup returns the output and the module that a ref reads.
 func (c *checker) lookup(t token.Token) (key, module string, err *diag.Error) {
-	m := c.by[t.Name]
+	m := c.nodes[t.Name]
 	if m == nil {
-		return "", "", diag.Errorf(t.Name, "there is no such resource")
+		return "", "", diag.Errorf(t.Name, "unknown resource")
 	}
 	name, hint := m.attr(t)
 	if hint != "" {
-		return "", "", diag.Errorf("", "%s, of type %s, has no output %q", m.address(), m.res.Type, t.Arg).WithHint("%s", hint)
+		return "", "", diag.Errorf("", "%s of type %s has no output %q", m.address(), m.resource.Type, t.Arg).WithHint("%s", hint)
 	}
-	if m.kind != nil {
-		switch a := m.kind.Block.Attributes[name]; {
+	if m.schema != nil {
+		switch a := m.schema.Block.Attributes[name]; {
 		case a.Sensitive:
-			return "", "", diag.Errorf("", "%s is a secret, which defx does not carry about", t)
+			return "", "", diag.Errorf("", "%s is a secret, which defx does not pass on", t).WithHint("use it inside the module, or let the service read it from AWS")
 		case !a.scalar():
-			return "", "", diag.Errorf("", "%s is no single value", t)
+			return "", "", diag.Errorf("", "%s is a list or an object, which only resources in the same module can read", t)
 		}
 	}
 	return outputKey(m, name), m.unit(), nil
 }
 
-func outputKey(m *made, name string) string {
+// outputKey returns the key of an output in plan.Values.
+func outputKey(m *node, name string) string {
 	return plan.Key(token.Token{Kind: token.Ref, Name: m.address(), Field: "output", Arg: name})
 }
 
-func (m *made) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
+// unit returns the address of the node's module.
+func (m *node) unit() string { return graph.Address{Lib: graph.ModuleLib, Name: m.module}.String() }
 
-// module puts resources together.
-func (c *checker) module(name string, list []*made, wanted map[*made][]string) (backends.Module, diag.List) {
+// renderModule returns the module of a list of resources.
+func (c *checker) renderModule(name string, list []*node, outputs map[*node][]string) (backends.Module, diag.List) {
 	p := payload{Providers: map[string]provider{}, Resources: map[string]map[string]any{}, Outputs: map[string]output{}, Addresses: map[string]string{}}
 	out := backends.Module{Address: graph.Address{Lib: graph.ModuleLib, Name: name}, Sources: map[string][]string{}}
 	spec := map[string]any{}
 	requires := map[string]bool{}
 	for _, m := range list {
-		prefix, _, _ := strings.Cut(m.word.kind, "_")
+		prefix, _, _ := strings.Cut(m.typ.tfType, "_")
 		pr := provider{Source: m.source}
 		if m.source == awsSource {
 			pr.Version, pr.Config = awsVersion, map[string]any{"region": m.region}
-		} else if m.res.Type == anyType {
-			pr.Version, _ = literal(m.res.Fields["version"])
-			if conf, ok := m.res.Fields["config"]; ok {
-				pr.Config = c.free(m, conf, m.at("config"))
+		} else if m.resource.Type == anyType {
+			pr.Version, _ = literal(m.resource.Fields["version"])
+			if conf, ok := m.resource.Fields["config"]; ok {
+				pr.Config = c.anyValue(m, conf, m.at("config"))
 			}
 		}
 		if before, ok := p.Providers[prefix]; ok && (before.Source != pr.Source || pr.Version != "" && before.Version != "" && before.Version != pr.Version) {
-			c.errorf(m, m.res.Path, "module %q has provider %s %s already, and this asks for %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
-				WithHint("module: 'another-name' keeps them apart")
+			c.errorf(m, m.resource.Path, "module %q already uses provider %s %s, but this resource needs %s %s", name, before.Source, before.Version, pr.Source, pr.Version).
+				WithHint("set module: 'another-name'")
 		}
 		p.Providers[prefix] = pr
 		body := maps.Clone(m.body)
-		c.finish(m, body)
+		c.applyDefaults(m, body)
 		life := map[string]any{}
 		if m.protect {
 			life["prevent_destroy"] = true
 		}
-		if m.first {
+		if m.createFirst {
 			life["create_before_destroy"] = true
 		}
 		if len(m.ignore) > 0 {
 			ignored := []any{}
 			for _, n := range m.ignore {
-				ignored = append(ignored, m.word.theirs(n))
+				ignored = append(ignored, m.typ.toProvider(n))
 			}
 			life["ignore_changes"] = ignored
 		}
 		if len(life) > 0 {
 			body["lifecycle"] = life
 		}
-		if p.Resources[m.word.kind] == nil {
-			p.Resources[m.word.kind] = map[string]any{}
+		if p.Resources[m.typ.tfType] == nil {
+			p.Resources[m.typ.tfType] = map[string]any{}
 		}
-		p.Resources[m.word.kind][m.name] = body
+		p.Resources[m.typ.tfType][m.name] = body
 		p.Addresses[m.id()] = m.address()
-		for _, attr := range wanted[m] {
+		for _, attr := range outputs[m] {
 			p.Outputs[m.name+"__"+attr] = output{Key: outputKey(m, attr), Value: m.id() + "." + attr}
 		}
-		if m.protect || keeps[m.word.kind] || m.res.Retained {
-			p.Keeps = append(p.Keeps, m.id())
+		if m.protect || statefulTypes[m.typ.tfType] || m.resource.Retained {
+			p.Protected = append(p.Protected, m.id())
 		}
 		out.Protect = out.Protect || m.protect
-		out.Stateful = out.Stateful || keeps[m.word.kind] && !m.retain
-		if m.retain {
-			p.Retains = append(p.Retains, m.id())
+		out.Stateful = out.Stateful || statefulTypes[m.typ.tfType] && !m.orphanOnDelete
+		if m.orphanOnDelete {
+			p.OrphanOnDelete = append(p.OrphanOnDelete, m.id())
 		}
 		for _, r := range m.refs {
 			if r.target.module != name {
 				requires[r.target.unit()] = true
 			}
 		}
-		for _, a := range m.res.Follows {
+		for _, a := range m.resource.Follows {
 			out.Follows = append(out.Follows, a.String())
 		}
-		out.Uploads = append(out.Uploads, m.res.Uploads...)
-		out.Drain = max(out.Drain, int(m.res.Drain.Seconds()))
-		spec[m.address()] = map[string]any{"type": m.res.Type, "fields": m.res.Fields}
-		out.Sources[m.address()] = m.res.Path
-		for _, k := range slices.Sorted(maps.Keys(m.written)) {
-			field := plan.Pointer(append([]string{m.address()}, m.written[k][len(m.res.Path):]...))
-			if slices.Contains(m.kind.ForceNew, k) {
+		out.Uploads = append(out.Uploads, m.resource.Uploads...)
+		out.Drain = max(out.Drain, int(m.resource.Drain.Seconds()))
+		spec[m.address()] = map[string]any{"type": m.resource.Type, "fields": m.resource.Fields}
+		out.Sources[m.address()] = m.resource.Path
+		for _, k := range sets.Keys(m.positions) {
+			field := plan.Pointer(append([]string{m.address()}, m.positions[k][len(m.resource.Path):]...))
+			if slices.Contains(m.schema.ForceNew, k) {
 				out.Replaces = append(out.Replaces, field)
 			}
-			if a := m.kind.Block.Attributes[k]; a != nil && a.Sensitive {
+			if a := m.schema.Block.Attributes[k]; a != nil && a.Sensitive {
 				out.Sensitive = append(out.Sensitive, field)
 			}
 		}
 	}
-	slices.Sort(out.Follows)
-	out.Follows = slices.Compact(out.Follows)
-	slices.Sort(p.Keeps)
-	slices.Sort(p.Retains)
-	out.Requires = slices.Sorted(maps.Keys(requires))
+	out.Follows = sets.Union(out.Follows)
+	slices.Sort(p.Protected)
+	slices.Sort(p.OrphanOnDelete)
+	out.Requires = sets.Keys(requires)
 	var errs diag.List
 	var err error
 	if out.Payload.Run, err = digest.Canonical(p); err == nil {
@@ -558,20 +561,20 @@ func (c *checker) module(name string, list []*made, wanted map[*made][]string) (
 		out.Spec, err = digest.Canonical(flat)
 	}
 	if err != nil {
-		errs = append(errs, diag.Errorf(out.Address.String(), "%v", err).At(list[0].res.Path...))
+		errs = append(errs, diag.Errorf(out.Address.String(), "%v", err).At(list[0].resource.Path...))
 	}
 	return out, errs
 }
 
-// finish adds what users need not say.
-func (c *checker) finish(m *made, body map[string]any) {
-	if m.kind == nil {
+// applyDefaults adds what users need not write.
+func (c *checker) applyDefaults(m *node, body map[string]any) {
+	if m.schema == nil {
 		return
 	}
 	label := c.g.Environment + "/" + c.g.Name + "/" + m.address()
-	switch m.word.kind {
+	switch m.typ.tfType {
 	case "aws_launch_template":
-		// It is never changed in place: a change is another template, which the group moves to.
+		// A template is never changed in place: a change is a new template, to which the group moves.
 		raw, err := json.Marshal(body)
 		if err != nil {
 			panic(fmt.Sprintf("%s: %v", m.address(), err)) // plain data always encodes
@@ -581,33 +584,34 @@ func (c *checker) finish(m *made, body map[string]any) {
 			name = c.g.Environment + "-" + c.g.Name + "-" + strings.ReplaceAll(m.name, "_", "-")
 		}
 		body["name"] = name + "-" + digest.Bytes(raw).Hex()[:12]
-		m.first = true
+		m.createFirst = true
 		return
 	case "aws_autoscaling_group":
-		// The cloud owns the count.
+		// AWS changes the number of instances.
 		if !slices.Contains(m.ignore, "desired_capacity") && !slices.Contains(m.ignore, "desired") {
 			m.ignore = append(m.ignore, "desired_capacity")
 		}
 		if body["launch_template"] != nil && body["instance_refresh"] == nil {
 			body["instance_refresh"] = []any{map[string]any{"strategy": "Rolling"}}
 		}
-		body["tag"] = append(list(body["tag"]), map[string]any{"key": "defx", "value": label, "propagate_at_launch": true})
+		body["tag"] = append(cloneList(body["tag"]), map[string]any{"key": "defx", "value": label, "propagate_at_launch": true})
 		return
 	case "aws_route53_zone":
 		if body["vpc"] != nil && !slices.Contains(m.ignore, "vpc") {
 			m.ignore = append(m.ignore, "vpc")
 		}
 	}
-	if m.kind.Block.Attributes["tags"] != nil && m.source == awsSource {
+	if m.schema.Block.Attributes["tags"] != nil && m.source == awsSource {
 		tags := map[string]any{"defx": escape(label, false)}
-		if own, ok := body["tags"].(map[string]any); ok {
-			maps.Copy(tags, own)
+		if requested, ok := body["tags"].(map[string]any); ok {
+			maps.Copy(tags, requested)
 		}
 		body["tags"] = tags
 	}
 }
 
-func list(v any) []any {
+// cloneList returns a copy of a list, or nil if v is not a list.
+func cloneList(v any) []any {
 	l, _ := v.([]any)
 	return slices.Clone(l)
 }

@@ -9,21 +9,21 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Module is what Terraform is given of a payload.
+// Module is the Terraform input of a payload.
 type Module struct {
 	JSON           []byte            // main.tf.json
-	Outputs        map[string]string // its outputs → keys under which others read them
-	Addresses      map[string]string // kind.name → our address
-	Protected      []string          // kind.name that must not be deleted unless asked for
-	OrphanOnDelete []string          // kind.name that are forgotten and not deleted
-	Providers      string            // what init depends on
+	Outputs        map[string]string // output → key in plan.Values
+	Addresses      map[string]string // Terraform address → address in the graph
+	Protected      []string          // Terraform addresses that are deleted only with --allow-delete
+	OrphanOnDelete []string          // Terraform addresses that are removed from the state instead of deleted
+	Providers      string            // what `terraform init` depends on
 }
 
-// Realize fills values into a payload.
+// Realize returns the module of a payload, with refs replaced by their values.
 func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, error) {
 	var p payload
 	if err := json.Unmarshal(pl.Run, &p); err != nil {
-		return nil, fmt.Errorf("the payload of a module: %w", err)
+		return nil, fmt.Errorf("payload of a module: %w", err)
 	}
 	required, providers := map[string]any{}, map[string]any{}
 	for local, pr := range p.Providers {
@@ -45,7 +45,7 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	if len(p.Resources) > 0 {
 		doc["resource"] = p.Resources
 	}
-	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Protected: p.Keeps, OrphanOnDelete: p.Retains}
+	out := &Module{Outputs: map[string]string{}, Addresses: p.Addresses, Protected: p.Protected, OrphanOnDelete: p.OrphanOnDelete}
 	outputs := map[string]any{}
 	for name, o := range p.Outputs {
 		outputs[name] = map[string]any{"value": "${" + o.Value + "}"}
@@ -58,12 +58,12 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	if err != nil {
 		return nil, err
 	}
-	var whole token.Doc
-	if err := json.Unmarshal(raw, &whole); err != nil {
-		return nil, fmt.Errorf("the payload of a module: %w", err)
+	var document token.Doc
+	if err := json.Unmarshal(raw, &document); err != nil {
+		return nil, fmt.Errorf("payload of a module: %w", err)
 	}
 	var unbound error
-	whole = whole.Map(nil, func(_ []string, t token.Text, _ bool) []any {
+	document = document.Map(nil, func(_ []string, t token.Text, _ bool) []any {
 		filled := token.Text{}
 		for i, s := range t {
 			if s.Token == nil {
@@ -72,16 +72,16 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 			}
 			v, ok := value(*s.Token)
 			if !ok {
-				unbound = fmt.Errorf("the value of %s is not known", s.Token)
+				unbound = fmt.Errorf("the value of %s is unknown", s.Token)
 			}
 			filled = append(filled, token.Segment{Lit: escape(v, i+1 < len(t))})
 		}
-		return []any{join(filled)}
+		return []any{mergeLiterals(filled)}
 	})
 	if unbound != nil {
 		return nil, unbound
 	}
-	if out.JSON, err = json.MarshalIndent(whole.V, "", "  "); err != nil {
+	if out.JSON, err = json.MarshalIndent(document.V, "", "  "); err != nil {
 		return nil, err
 	}
 	init, err := json.Marshal(required)
@@ -89,5 +89,5 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	return out, err
 }
 
-// KeepOnly tells whether a resource is not to be deleted unless asked for.
-func (m *Module) KeepOnly(id string) bool { return slices.Contains(m.Protected, id) }
+// IsProtected reports whether a resource is deleted only with --allow-delete.
+func (m *Module) IsProtected(id string) bool { return slices.Contains(m.Protected, id) }

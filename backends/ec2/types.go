@@ -1,23 +1,22 @@
 package ec2
 
 import (
-	"maps"
-	"slices"
 	"strings"
+
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// word is a type of ours: which type of Terraform's it is, what its arguments
-// are called here if not the same in camelCase, and what is read of it as a rule.
-type word struct {
-	kind    string            // aws_vpc
-	names   map[string]string // ours → the provider's
-	outputs []string          // given besides id and arn
-	module  string            // where it lives if it does not say; "" = a module of its own
+// resourceType maps a resource type of defx to one of the provider.
+type resourceType struct {
+	tfType    string            // aws_vpc
+	arguments map[string]string // argument in defx → the provider's, if it is not the same in snake case
+	outputs   []string          // usual outputs in addition to id and arn
+	module    string            // default module; "" means a module of its own
 }
 
-// words are the types with names of ours. Whatever else the provider has is
-// said by terraform.resource.
-var words = map[string]word{
+// resourceTypes are the types with names of their own. All other types of the provider are
+// available as terraform.resource.
+var resourceTypes = map[string]resourceType{
 	"aws.vpc":                   {"aws_vpc", map[string]string{"cidr": "cidr_block"}, []string{"cidr_block"}, "network"},
 	"aws.subnet":                {"aws_subnet", map[string]string{"vpc": "vpc_id", "cidr": "cidr_block", "zone": "availability_zone"}, []string{"availability_zone", "cidr_block"}, "network"},
 	"aws.securityGroup":         {"aws_security_group", map[string]string{"vpc": "vpc_id"}, []string{"name"}, "network"},
@@ -59,16 +58,16 @@ var words = map[string]word{
 	"aws.databaseSubnets":   {"aws_db_subnet_group", map[string]string{"subnets": "subnet_ids"}, []string{"name"}, ""},
 }
 
-// Types lists the types with names of ours, sorted.
-func Types() []string { return append(slices.Sorted(maps.Keys(words)), anyType) }
+// Types returns the names of all resource types, sorted.
+func Types() []string { return append(sets.Keys(resourceTypes), anyType) }
 
-// anyType is the type that says any resource of any provider.
+// anyType is the type for any resource of any provider.
 const anyType = "terraform.resource"
 
-// keeps are the types that hold data: they are not deleted because their lines vanished.
-var keeps = map[string]bool{"aws_ebs_volume": true, "aws_s3_bucket": true, "aws_db_instance": true, "aws_elasticache_cluster": true, "aws_route53_zone": true}
+// statefulTypes hold data: removing such a resource from the configuration does not delete it.
+var statefulTypes = map[string]bool{"aws_ebs_volume": true, "aws_s3_bucket": true, "aws_db_instance": true, "aws_elasticache_cluster": true, "aws_route53_zone": true}
 
-// snake is a name of ours as the provider writes it: availabilityZone → availability_zone.
+// snake converts a name to the provider's style: availabilityZone → availability_zone.
 func snake(s string) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -83,7 +82,7 @@ func snake(s string) string {
 	return b.String()
 }
 
-// camel is a name of the provider's as we write it.
+// camel converts a name of the provider to the style of defx.
 func camel(s string) string {
 	parts := strings.Split(s, "_")
 	for i := 1; i < len(parts); i++ {
@@ -94,17 +93,17 @@ func camel(s string) string {
 	return strings.Join(parts, "")
 }
 
-// theirs is what the provider calls an argument.
-func (w word) theirs(name string) string {
-	if n := w.names[name]; n != "" {
+// toProvider returns the provider's name of an argument.
+func (w resourceType) toProvider(name string) string {
+	if n := w.arguments[name]; n != "" {
 		return n
 	}
 	return snake(name)
 }
 
-// ours is how an argument of the provider's is written here.
-func (w word) ours(name string) string {
-	for o, n := range w.names {
+// fromProvider returns the name in defx of a provider's argument.
+func (w resourceType) fromProvider(name string) string {
+	for o, n := range w.arguments {
 		if n == name {
 			return o
 		}

@@ -1,16 +1,13 @@
-// Package external renders resources that executables of the user's make: a
-// folder with create, check, destroy and perhaps install, which read and write
-// JSON.
+// Package external renders resources that a user's executables make. A provider is a folder with
+// the executables create, check, destroy and optionally install, which read and write JSON.
 //
-// It knows the shape of such a resource. It refuses to know what the
-// executables do. Invariant: what is asked of them is data, never text for a
-// shell; no value of a secret is in it.
+// It knows the shape of such a resource. It refuses to know what the executables do. Invariant: a
+// request is data, never text for a shell, and contains no secret value.
 package external
 
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -21,60 +18,61 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
 // Type is the type of resources that executables make.
 const Type = "external.resource"
 
-// Name is the word of this backend in plans.
+// Name is the name of this backend in plans.
 const Name = "external"
 
-// Request is what a provider is asked for.
+// Request is the input of a provider's executables.
 type Request struct {
-	Provider  string          `json:"provider"`  // folder of its executables, relative to the entry file
+	Provider  string          `json:"provider"`  // folder of the executables, relative to the entry file
 	Address   string          `json:"address"`   // of the resource
 	Arguments json.RawMessage `json:"arguments"` // refs filled in
 }
 
 type backend struct{}
 
-// New gives the backend.
+// New returns the backend.
 func New() backends.Infrastructure { return backend{} }
 
-// Name is the word of this backend in plans.
+// Name returns the name of this backend in plans.
 func (backend) Name() string { return Name }
 
-// Encoding rises when equal payloads would be asked for otherwise.
+// Encoding returns the version of the payload encoding.
 func (backend) Encoding() int { return 1 }
 
-// ResourceTypes tells whether it makes resources of a type.
-func (backend) ResourceTypes(typ string) bool { return typ == Type }
+// MakesType reports whether the backend makes resources of a type.
+func (backend) MakesType(typ string) bool { return typ == Type }
 
-// Render refuses: executables make resources, not services.
+// Render returns an error: executables make resources, not services.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
-	return plan.Payload{}, diag.List{diag.Errorf(in.Service.Address.String(), "external makes resources and runs no services").
+	return plan.Payload{}, diag.List{diag.Errorf(in.Service.Address.String(), "backend external makes resources, it cannot run services").
 		At(append(slices.Clone(in.Service.Path), "backend")...).WithHint("backend: 'systemd'")}
 }
 
-// Realize refuses: no machine holds such a resource.
+// Realize returns an error: such a resource is on no machine.
 func (backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (backends.Layout, error) {
-	return backends.Layout{}, errors.New("what an external provider makes stands on no machine")
+	return backends.Layout{}, errors.New("an external resource has no files on a machine")
 }
 
-// Boot refuses: it has no templates.
+// Boot returns an error: the backend has no launch templates.
 func (backend) Boot(_ *graph.Graph, s backends.Input, _ backends.Layout) *diag.Error {
-	return diag.Errorf(s.Service.Address.String(), "external has no groups that the cloud scales")
+	return diag.Errorf(s.Service.Address.String(), "backend external has no autoscaling groups")
 }
 
-// Modules makes a module of each resource.
+// Modules returns one module for each resource.
 func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	out := backends.Modules{Output: func(t token.Token) (string, string, *diag.Error) {
 		r := g.Resource(t.Name)
 		if t.Field != "output" || t.Arg == "" {
-			return "", "", diag.Errorf("", "%s gives outputs alone", r.Address).WithHint(".output('name')")
+			return "", "", diag.Errorf("", "%s has only outputs", r.Address).WithHint("read .output('name')")
 		}
-		return plan.Key(t), unit(r).String(), nil
+		return plan.Key(t), moduleAddress(r).String(), nil
 	}}
 	var errs diag.List
 	for _, r := range g.Resources {
@@ -87,19 +85,19 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 			return e
 		}
 		known := []string{"provider", "arguments", "protect"}
-		for _, k := range slices.Sorted(maps.Keys(r.Fields)) {
+		for _, k := range sets.Keys(r.Fields) {
 			if !slices.Contains(known, k) {
 				e := fail([]string{k}, "%s has no field %q", Type, k)
 				if e.WithHint("%s", diag.Suggest(k, known)); e.Hint == "" {
-					e.WithHint("there is provider, arguments, protect")
+					e.WithHint("fields are provider, arguments, protect")
 				}
 			}
 		}
 		text, _ := r.Fields["provider"].(token.Text)
-		folder, plain := text.Literal()
+		folder, literal := text.Literal()
 		folder = path.Clean(folder)
-		if !plain || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
-			fail(nil, "a folder below that of the entry file must be named").WithHint("provider: './providers/box'")
+		if !literal || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
+			fail(nil, "provider must be a folder below the entry file's").WithHint("provider: './providers/box'")
 			continue
 		}
 		arguments := r.Fields["arguments"]
@@ -107,18 +105,18 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 			arguments = map[string]any{}
 		}
 		if _, ok := arguments.(map[string]any); !ok {
-			fail([]string{"arguments"}, "an object is needed").WithHint("arguments: { … }")
+			fail([]string{"arguments"}, "must be an object").WithHint("arguments: { … }")
 			continue
 		}
 		before := len(errs)
-		secrets(arguments, []string{"arguments"}, func(at []string) {
-			fail(at, "a secret would be in the state of the provider").WithHint("let the provider read it from where it is kept")
+		findSecrets(arguments, []string{"arguments"}, func(at []string) {
+			fail(at, "a secret would be stored in the provider's state").WithHint("let the provider's executables read the secret themselves")
 		})
 		if len(errs) > before {
 			continue
 		}
 		protect, _ := r.Fields["protect"].(bool)
-		m := backends.Module{Address: unit(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
+		m := backends.Module{Address: moduleAddress(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
 		var err error
 		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}); err == nil {
 			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): r.Fields})
@@ -131,7 +129,8 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	return out, errs.Sort()
 }
 
-func unit(r *graph.Resource) graph.Address {
+// moduleAddress returns the address of the module of a resource.
+func moduleAddress(r *graph.Resource) graph.Address {
 	name := r.Address.Name
 	if r.Address.Lib != "" {
 		name = r.Address.Lib + "-" + name
@@ -139,24 +138,25 @@ func unit(r *graph.Resource) graph.Address {
 	return graph.Address{Lib: graph.ModuleLib, Name: name}
 }
 
-func secrets(v any, at []string, tell func([]string)) {
+// findSecrets calls report with the path of every text that contains a token other than a ref.
+func findSecrets(v any, at []string, report func([]string)) {
 	switch v := v.(type) {
 	case token.Text:
 		if slices.ContainsFunc(v.Tokens(), func(t token.Token) bool { return t.Kind != token.Ref }) {
-			tell(at)
+			report(at)
 		}
 	case []any:
 		for i, x := range v {
-			secrets(x, append(slices.Clone(at), strconv.Itoa(i)), tell)
+			findSecrets(x, append(slices.Clone(at), strconv.Itoa(i)), report)
 		}
 	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			secrets(v[k], append(slices.Clone(at), k), tell)
+		for _, k := range sets.Keys(v) {
+			findSecrets(v[k], append(slices.Clone(at), k), report)
 		}
 	}
 }
 
-// Realize fills values into a payload.
+// Realize returns the request of a payload, with refs replaced by their values.
 func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request, error) {
 	var doc struct {
 		Provider, Address string
@@ -170,7 +170,7 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request,
 		out, err := t.Map(func(tok token.Token) (token.Text, error) {
 			v, ok := value(tok)
 			if !ok {
-				return nil, errors.New("the value of " + tok.String() + " is not known")
+				return nil, errors.New("the value of " + tok.String() + " is unknown")
 			}
 			return token.Lit(v), nil
 		})

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/document"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/token"
 )
@@ -24,26 +27,41 @@ var (
 	zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 )
 
-// Binder fills the values of refs in, and collects what is wrong with a payload
-// while that is done.
+// Binder replaces refs by their values and collects the errors of a payload.
 type Binder struct {
 	Subject string
 	Value   func(token.Token) (string, bool)
 	Errs    diag.List
 }
 
-// Fail notes an error at a path that begins with "service" or the backend's namespace.
+// Fail adds an error at a path that begins with "service" or with the backend's name.
 func (b *Binder) Fail(at []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(b.Subject, format, args...).At(at...)
 	b.Errs = append(b.Errs, e)
 	return e
 }
 
-// Content is what a file holds once the values of its refs are known.
+// CheckNames refuses names that cannot be part of the names on a machine.
+func (b *Binder) CheckNames(environment, deployment string, a graph.Address) {
+	for _, name := range []string{environment, deployment, a.Name, cmp.Or(a.Lib, "x"), cmp.Or(a.Member, "x"), cmp.Or(a.Replica, "x")} {
+		if !graph.ValidName(name) {
+			b.Fail(At(), "%q is not a valid name", name)
+		}
+	}
+}
+
+// Readiness returns the readiness check of a version, without Port and Exec.
+func (b *Binder) Readiness(r *graph.Ready) *backends.Ready {
+	return &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
+		Interval: b.Duration(At("ready", "interval"), r.Interval, time.Second),
+		Timeout:  b.Duration(At("ready", "timeout"), r.Timeout, 30*time.Second)}
+}
+
+// Content returns the content of a file, with refs replaced by their values.
 func (b *Binder) Content(where []string, f File) []byte {
 	if f.Doc == nil {
 		data := []byte(b.Bind(where, f.Text))
-		if err := Text(string(data)); err != nil {
+		if err := CheckUTF8(string(data)); err != nil {
 			b.Fail(where, "%s %v", Field(where), err)
 		}
 		return data
@@ -52,7 +70,7 @@ func (b *Binder) Content(where []string, f File) []byte {
 		s := b.Bind(where, t)
 		if len(t) == 1 && t[0].Token != nil && t[0].Token.Field == "port" {
 			if n, err := strconv.Atoi(s); err == nil {
-				return []any{float64(n)} // a port alone is a number where there are numbers
+				return []any{float64(n)} // a port on its own is a number, in formats that have numbers
 			}
 		}
 		return []any{s}
@@ -64,43 +82,43 @@ func (b *Binder) Content(where []string, f File) []byte {
 	return data
 }
 
-// Mode reads the permissions of a file that the service sees. It must be able
-// to read it, and the file belongs to root if it names no owner.
+// Mode parses the permissions of a file that is shown to the service. The service must be able to
+// read it and must not be able to write it. A file without an owner belongs to root.
 func (b *Binder) Mode(where []string, f File, user string) fs.FileMode {
 	m, ok := Octal(f.Mode)
 	switch {
 	case !ok || m > 0o777:
-		b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
+		b.Fail(where, "mode %q must be three or four octal digits", f.Mode)
 	case m&0o222 != 0:
-		b.Fail(where, "mode %q would let the service write a file that it sees read-only", f.Mode).WithHint("mode: '0444' or '0555'")
+		b.Fail(where, "mode %q is writable, but the file is mounted read-only", f.Mode).WithHint("mode: '0444' or '0555'")
 	case m&0o004 == 0 && user != "root" && (f.Owner == "" || f.Owner != user):
-		b.Fail(where, "mode %q keeps the file from the service", f.Mode).
-			WithHint("mode: '0444', or owner: the service's user; what nobody else may read belongs into secrets")
+		b.Fail(where, "mode %q does not let the service's user read the file", f.Mode).
+			WithHint("mode: '0444', or set owner to the service's user; use secrets for confidential content")
 	}
 	return m
 }
 
-// Length reads a duration.
-func (b *Binder) Length(where []string, s string, otherwise time.Duration) time.Duration {
+// Duration parses a positive duration. It returns otherwise for an empty string.
+func (b *Binder) Duration(where []string, s string, otherwise time.Duration) time.Duration {
 	if s == "" {
 		return otherwise
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		b.Fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
+		b.Fail(where, "%q is not a positive duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 	}
 	return d
 }
 
-// Zone reads the name of a time zone. Which there are, the machine knows.
+// Zone checks the syntax of a time zone's name. Which zones exist depends on the machine.
 func (b *Binder) Zone(where []string, s string) string {
 	if !zoneRE.MatchString(s) {
-		b.Fail(where, "%q is not the name of a time zone", s).WithHint("for example Europe/Berlin")
+		b.Fail(where, "%q is not a time zone name", s).WithHint("for example Europe/Berlin")
 	}
 	return s
 }
 
-// Bind gives the text with the value of every ref.
+// Bind returns the text with every ref replaced by its value.
 func (b *Binder) Bind(at []string, t token.Text) string {
 	var out strings.Builder
 	for _, s := range t {
@@ -120,15 +138,15 @@ func (b *Binder) Bind(at []string, t token.Text) string {
 	return out.String()
 }
 
-// Text tells whether content survives the way through JSON.
-func Text(s string) error {
+// CheckUTF8 returns an error unless s survives encoding as JSON.
+func CheckUTF8(s string) error {
 	if !utf8.ValidString(s) {
 		return errors.New("is not valid UTF-8")
 	}
 	return nil
 }
 
-// Octal reads permissions.
+// Octal parses permissions. It returns false unless s has three or four octal digits.
 func Octal(s string) (fs.FileMode, bool) {
 	if !octRE.MatchString(s) {
 		return 0, false
@@ -142,7 +160,7 @@ var signals = []string{"SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGA
 	"SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ", "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO",
 	"SIGPWR", "SIGSYS"}
 
-// Signal gives the full name of a signal.
+// Signal returns the full name of a signal, with SIG.
 func (b *Binder) Signal(where []string, s string) string {
 	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
 	if !slices.Contains(signals, name) {
@@ -154,7 +172,7 @@ func (b *Binder) Signal(where []string, s string) string {
 var sizeUnits = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
 	"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
-// Size reads a number of bytes. It refuses what does not fit.
+// Size parses a number of bytes. Zero and sizes above 4 EiB are errors.
 func Size(s string) (uint64, error) {
 	m := sizeRE.FindStringSubmatch(s)
 	if m == nil {
@@ -163,12 +181,12 @@ func Size(s string) (uint64, error) {
 	n, err := strconv.ParseUint(m[1], 10, 64)
 	hi, lo := bits.Mul64(n, sizeUnits[m[2]])
 	if err != nil || hi != 0 || lo == 0 || lo > 1<<62 {
-		return 0, fmt.Errorf("%q is not a possible size", s)
+		return 0, fmt.Errorf("size %q is zero or too large", s)
 	}
 	return lo, nil
 }
 
-// Bytes reads a size of a field.
+// Bytes parses the size in a field.
 func (b *Binder) Bytes(where []string, s string) uint64 {
 	n, err := Size(s)
 	if err != nil {
@@ -177,8 +195,8 @@ func (b *Binder) Bytes(where []string, s string) uint64 {
 	return n
 }
 
-// Milli reads a number of cores, in thousandths.
-func (b *Binder) Milli(where []string, s string) int {
+// MilliCores parses a number of cores and returns it in thousandths.
+func (b *Binder) MilliCores(where []string, s string) int {
 	m := cpuRE.FindStringSubmatch(s)
 	milli := 0
 	if m != nil {
@@ -187,7 +205,7 @@ func (b *Binder) Milli(where []string, s string) int {
 		milli = cores*1000 + part
 	}
 	if milli == 0 {
-		b.Fail(where, "%q is not a number of cores above zero", s).WithHint("for example '0.5' or '2'")
+		b.Fail(where, "%q is not a positive number of cores", s).WithHint("for example '0.5' or '2'")
 	}
 	return milli
 }

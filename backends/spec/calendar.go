@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// This file says in the words of systemd's calendars when something is due.
+// This file converts cron lines and periods to systemd calendar expressions (systemd.time(7)).
 
 var calendarDays = []string{"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"}
 
-// CronCalendar gives the calendar expressions of a cron line, without a time
-// zone. Where both days are restricted, cron means either, so there are two.
+// CronCalendar returns the calendar expressions of a cron line, without a time zone. If both the
+// day and the weekday are restricted, cron runs when either matches, which takes two expressions.
 func CronCalendar(line string) ([]string, error) {
 	c, err := ParseCron(line)
 	if err != nil {
 		return nil, err
 	}
-	clock := " " + list(c.Hours, 24, "%02d") + ":" + list(c.Minutes, 60, "%02d") + ":00"
-	month := list(c.Months, 12, "%02d")
-	date := "*-" + month + "-" + list(c.Days, 31, "%02d")
+	clock := " " + calendarValues(c.Hours, 24, "%02d") + ":" + calendarValues(c.Minutes, 60, "%02d") + ":00"
+	month := calendarValues(c.Months, 12, "%02d")
+	date := "*-" + month + "-" + calendarValues(c.Days, 31, "%02d")
 	week := ""
 	if len(c.Weekdays) < 7 {
-		week = days(c.Weekdays) + " "
+		week = calendarWeekdays(c.Weekdays) + " "
 	}
 	if !c.Either {
 		return []string{week + date + clock}, nil
@@ -34,7 +34,8 @@ func CronCalendar(line string) ([]string, error) {
 	return out, nil
 }
 
-func list(v []int, all int, format string) string {
+// calendarValues writes the values of one field, or "*" if all of them are in v.
+func calendarValues(v []int, all int, format string) string {
 	if len(v) == all {
 		return "*"
 	}
@@ -45,7 +46,8 @@ func list(v []int, all int, format string) string {
 	return strings.Join(out, ",")
 }
 
-func days(v []int) string {
+// calendarWeekdays writes the names of weekdays.
+func calendarWeekdays(v []int) string {
 	out := make([]string, len(v))
 	for i, n := range v {
 		out[i] = calendarDays[n]
@@ -53,8 +55,8 @@ func days(v []int) string {
 	return strings.Join(out, ",")
 }
 
-// EveryCalendar gives the calendar expression of a period that divides a
-// minute, an hour, a day or a week evenly.
+// EveryCalendar returns the calendar expression of a period that divides a minute, an hour, a day
+// or a week evenly. It returns false for all others.
 func EveryCalendar(d time.Duration) (string, bool) {
 	n := func(unit time.Duration) int { return int(d / unit) }
 	switch {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Cron is a line of cron: the values of its five fields, in order.
+// Cron is a parsed cron line: the values of its five fields, in order.
 type Cron struct {
 	Minutes, Hours, Days, Months, Weekdays []int // weekdays from 0, Sunday
-	// Either tells that both days are restricted, and a day that is one of them is meant. A field
-	// that begins with "*" does not count as restricted, as in cron.
+	// Either is set if both day and weekday are restricted: then a day that matches one of them is
+	// enough. As in cron, a field that begins with "*" does not count as restricted.
 	Either bool
 }
 
@@ -37,17 +37,18 @@ var (
 	}
 )
 
-// ParseCron reads five fields, or a word.
+// ParseCron parses five fields or one of the names @hourly, @daily, @midnight, @weekly, @monthly,
+// @yearly and @annually.
 func ParseCron(line string) (Cron, error) {
 	if w, ok := cronWords[strings.TrimSpace(line)]; ok {
 		line = w
 	}
 	fields := strings.Fields(line)
 	if strings.HasPrefix(line, "@") {
-		return Cron{}, errors.New("this word is not known")
+		return Cron{}, errors.New("unknown name; use @hourly, @daily, @weekly, @monthly or @yearly")
 	}
 	if len(fields) != 5 {
-		return Cron{}, fmt.Errorf("has %d fields", len(fields))
+		return Cron{}, fmt.Errorf("must have 5 fields, has %d", len(fields))
 	}
 	var sets [5][]int
 	for i, f := range fields {
@@ -56,34 +57,34 @@ func ParseCron(line string) (Cron, error) {
 			return Cron{}, err
 		}
 	}
-	sets[4] = sundays(sets[4])
+	sets[4] = normalizeSunday(sets[4])
 	c := Cron{Minutes: sets[0], Hours: sets[1], Days: sets[2], Months: sets[3], Weekdays: sets[4],
 		Either: len(sets[4]) < 7 && !strings.HasPrefix(fields[2], "*") && !strings.HasPrefix(fields[4], "*")}
 	if !c.Either && !c.Possible() {
-		return Cron{}, errors.New("none of its months has such a day")
+		return Cron{}, errors.New("none of these months has such a day")
 	}
 	return c, nil
 }
 
-// Possible tells whether some month has one of the days.
+// Possible reports whether at least one of the months has at least one of the days.
 func (c Cron) Possible() bool {
 	longest := []int{0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 	return slices.ContainsFunc(c.Months, func(m int) bool { return c.Days[0] <= longest[m] })
 }
 
-// Next is the first time after t that is meant, in t's zone. The zero time means
-// that there is none in eight years.
+// Next returns the first time after t at which the line is due, in t's zone. It returns the zero
+// time if there is none within eight years.
 func (c Cron) Next(t time.Time) time.Time {
 	day := time.Date(t.Year(), t.Month(), t.Day(), 12, 0, 0, 0, t.Location())
 	for range 8 * 366 {
-		if c.on(day) {
+		if c.matches(day) {
 			for _, h := range c.Hours {
 				for _, m := range c.Minutes {
 					at := time.Date(day.Year(), day.Month(), day.Day(), h, m, 0, 0, t.Location())
 					if first := at.Add(-time.Hour); first.Hour() == h && first.Minute() == m {
-						at = first // where clocks go back it is there twice
+						at = first // clocks go back: the time occurs twice, the first counts
 					}
-					if at.After(t) && at.Hour() == h && at.Minute() == m { // an hour that a change of clocks leaves out is not there
+					if at.After(t) && at.Hour() == h && at.Minute() == m { // times that clocks going forward skip do not occur
 						return at
 					}
 				}
@@ -94,7 +95,8 @@ func (c Cron) Next(t time.Time) time.Time {
 	return time.Time{}
 }
 
-func (c Cron) on(day time.Time) bool {
+// matches reports whether the line is due on a day.
+func (c Cron) matches(day time.Time) bool {
 	date, week := slices.Contains(c.Days, day.Day()), slices.Contains(c.Weekdays, int(day.Weekday()))
 	if !slices.Contains(c.Months, int(day.Month())) {
 		return false
@@ -105,7 +107,7 @@ func (c Cron) on(day time.Time) bool {
 	return date && week
 }
 
-// parse reads lists of ranges with steps and gives the values in order.
+// parse parses a list of ranges with steps and returns the values in order.
 func (f cronField) parse(s string) ([]int, error) {
 	in := map[int]bool{}
 	for _, item := range strings.Split(s, ",") {
@@ -130,12 +132,12 @@ func (f cronField) parse(s string) ([]int, error) {
 		if stepped {
 			n, err := strconv.Atoi(stepText)
 			if err != nil || n < 1 || n > f.max || stepText[0] == '+' {
-				return nil, fmt.Errorf("%s: %q is not a step", f.name, stepText)
+				return nil, fmt.Errorf("%s: step %q must be a number from 1 to %d", f.name, stepText, f.max)
 			}
 			step = n
 		}
 		if lo > hi {
-			return nil, fmt.Errorf("%s: %q ends before it begins", f.name, item)
+			return nil, fmt.Errorf("%s: range %q ends before it begins", f.name, item)
 		}
 		for v := lo; v <= hi; v += step {
 			in[v] = true
@@ -149,19 +151,20 @@ func (f cronField) parse(s string) ([]int, error) {
 	return out, nil
 }
 
+// value parses one number or name.
 func (f cronField) value(s string) (int, error) {
 	if i := slices.Index(f.words, strings.ToLower(s)); i >= 0 {
 		return f.min + i, nil
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < f.min || n > f.max || s[0] == '+' || s[0] == '-' {
-		return 0, fmt.Errorf("%s: %q is not between %d and %d", f.name, s, f.min, f.max)
+		return 0, fmt.Errorf("%s: %q must be from %d to %d", f.name, s, f.min, f.max)
 	}
 	return n, nil
 }
 
-// sundays makes both numbers of Sunday one.
-func sundays(v []int) []int {
+// normalizeSunday replaces weekday 7 by 0.
+func normalizeSunday(v []int) []int {
 	if slices.Contains(v, 7) {
 		v = slices.DeleteFunc(v, func(d int) bool { return d == 7 })
 		if !slices.Contains(v, 0) {

@@ -7,45 +7,45 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a unit's name.
+// maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a file name.
 const maxBase = 200
 
-// Part writes one name so that "-" is free to separate parts: names are made
-// of a-z, 0-9 and "-" only, so two names never become one. It also keeps the
-// hierarchy of slices, which systemd reads from dashes, to whole parts.
-func Part(name string) string { return strings.ReplaceAll(name, "-", "_") }
+// NamePart returns a name with "_" for "-", so that "-" can separate the parts of a longer name.
+// Names consist of a-z, 0-9 and "-" only, so different names stay different. It also matters for
+// slices: systemd derives their hierarchy from dashes.
+func NamePart(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-// Home is the beginning of all names of a deployment on a machine.
-func Home(environment, deployment string) string {
-	return "defx-" + Part(environment) + "-" + Part(deployment)
+// NamePrefix returns the prefix of all names of a deployment on a machine.
+func NamePrefix(environment, deployment string) string {
+	return "defx-" + NamePart(environment) + "-" + NamePart(deployment)
 }
 
-// Target is the unit that starts and stops all that systemd runs of a deployment.
-// Whatever has a unit of it writes the same bytes.
-func Target(environment, deployment string) string {
+// TargetUnit returns the content of the systemd target that starts and stops all units of a
+// deployment. It is a shared file: every backend that owns it writes the same bytes.
+func TargetUnit(environment, deployment string) string {
 	return "[Unit]\nDescription=defx " + environment + "/" + deployment + "\n"
 }
 
-// Base is the name of a service on a machine, without a suffix:
-// defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. Without a library there is
-// "_" in its place, which no name can become.
-func Base(home string, a graph.Address) string {
+// BaseName returns the name of a service on a machine, without suffix:
+// defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. LIB is "_" for a service outside a library; no
+// library has that name.
+func BaseName(prefix string, a graph.Address) string {
 	lib := "_"
 	if a.Lib != "" {
-		lib = Part(a.Lib)
+		lib = NamePart(a.Lib)
 	}
-	whole := home + "-" + lib + "-" + Part(a.Name)
+	name := prefix + "-" + lib + "-" + NamePart(a.Name)
 	if a.Member != "" {
-		whole += "-" + Part(a.Member)
+		name += "-" + NamePart(a.Member)
 	}
 	if a.Replica != "" {
-		whole += "." + Part(a.Replica)
+		name += "." + NamePart(a.Replica)
 	}
-	return Shorten(whole)
+	return Shorten(name)
 }
 
-// Shorten cuts a name that is too long for a file and lets a digest tell it
-// from others with the same beginning.
+// Shorten truncates a name that is too long for a file name and appends a digest, so that different
+// names stay different.
 func Shorten(s string) string {
 	if len(s) <= maxBase {
 		return s

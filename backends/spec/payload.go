@@ -7,23 +7,23 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Values gives the value of a ref, and whether it is known.
+// Values returns the value of a ref, and whether it is known.
 type Values = func(token.Token) (string, bool)
 
-// A Kind is how one backend keeps what a unit is before its refs are bound, P.
-type Kind[P any] struct {
+// A Codec converts between a backend's own form of a payload, P, and plan.Payload.
+type Codec[P any] struct {
 	Build  func(p P, version string, value Values) (backends.Layout, diag.List)
 	Encode func(P) (plan.Payload, error)
 	Decode func(plan.Payload) (P, error)
 }
 
-// Render encodes what a reader made. It also builds its files, with a stand-in
-// for every ref, so that what cannot be carried is refused here, where the field
-// is known.
-func (k Kind[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
+// Render encodes what the reader made. It also builds the layout with a placeholder for every ref,
+// so that values that cannot be represented are refused now, while their field is known.
+func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 	if len(r.Errs) == 0 {
 		_, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
 		r.Errs = append(r.Errs, errs...)
@@ -41,8 +41,8 @@ func (k Kind[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
 	return out, nil
 }
 
-// Realize makes the files of a payload once the values of its refs are known.
-func (k Kind[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
+// Realize builds the layout of a payload once the values of its refs are known.
+func (k Codec[P]) Realize(pl plan.Payload, version string, value Values) (backends.Layout, error) {
 	p, err := k.Decode(pl)
 	if err != nil {
 		return backends.Layout{}, err
@@ -57,7 +57,27 @@ func (k Kind[P]) Realize(pl plan.Payload, version string, value Values) (backend
 	return l, nil
 }
 
-// Encode writes the parts of a payload; reload nil means that it has none.
+// ReloadPart is the part of a payload that a running process takes over when it reloads.
+type ReloadPart struct {
+	Files     map[string]File `json:"files"`
+	HostFiles map[string]File `json:"hostFiles,omitempty"`
+}
+
+// RestartKeys lists what needs a new process although the files can be reloaded: mounts, and owners,
+// which are set before the start.
+func RestartKeys(files, hostFiles map[string]File) []string {
+	out := sets.Keys(files)
+	for _, m := range []map[string]File{files, hostFiles} {
+		for _, p := range sets.Keys(m) {
+			if m[p].Owner != "" {
+				out = append(out, p+" of "+m[p].Owner)
+			}
+		}
+	}
+	return out
+}
+
+// Encode encodes the parts of a payload. reload is nil if there is no such part.
 func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
 	var out plan.Payload
 	var err error
@@ -73,19 +93,19 @@ func Encode[R, M, L any](run R, meta M, reload *L) (plan.Payload, error) {
 	return out, err
 }
 
-// Decode reads the parts of a backend's payload, and refuses what it does not know.
+// Decode decodes the parts of a backend's payload and refuses unknown fields.
 func Decode[R, M, L any](backend string, p plan.Payload, run *R, meta *M, reload **L) error {
-	if err := Strict(p.Run, run); err != nil {
+	if err := DecodeStrict(p.Run, run); err != nil {
 		return fmt.Errorf("the run part of a %s payload: %w", backend, err)
 	}
 	if len(p.Meta) > 0 {
-		if err := Strict(p.Meta, meta); err != nil {
+		if err := DecodeStrict(p.Meta, meta); err != nil {
 			return fmt.Errorf("the meta part of a %s payload: %w", backend, err)
 		}
 	}
 	if len(p.Reload) > 0 {
 		*reload = new(L)
-		if err := Strict(p.Reload, *reload); err != nil {
+		if err := DecodeStrict(p.Reload, *reload); err != nil {
 			return fmt.Errorf("the reload part of a %s payload: %w", backend, err)
 		}
 	}

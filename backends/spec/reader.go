@@ -9,41 +9,41 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Reader turns what a service says into what a payload keeps of it: it resolves
-// artifacts and the package, and refuses what no process can be given. Errors
-// carry paths that begin with "service".
+// Reader turns the spec of a service into the parts of a payload: it resolves artifacts and the
+// package and refuses what no process can be given. Error paths begin with "service".
 type Reader struct {
 	In      backends.Input
 	Backend string
 	Subject string
 	Errs    diag.List
-	Package Place // of programs that are named without a path
+	Package ArtifactPath // where programs with a relative path are
 }
 
-// Place is where an artifact lies, as the process sees it.
-type Place struct {
-	Path   string // of the file, or of the folder
-	Folder bool
+// ArtifactPath is the location of an artifact as the process sees it.
+type ArtifactPath struct {
+	Path     string // of the file, or of the folder
+	IsFolder bool
 }
 
-// Fail notes an error at a path.
+// Fail adds an error at a path.
 func (r *Reader) Fail(at []string, format string, args ...any) *diag.Error {
 	e := diag.Errorf(r.Subject, format, args...).At(at...)
 	r.Errs = append(r.Errs, e)
 	return e
 }
 
-// PackageOf finds the package of a service.
+// PackageOf resolves the package of a service.
 func (r *Reader) PackageOf(s graph.Spec) {
 	if len(s.Package) == 0 {
 		return
 	}
 	tokens := s.Package.Tokens()
 	if len(s.Package) != 1 || len(tokens) != 1 || tokens[0].Kind != token.Artifact {
-		r.Fail(At("package"), "the package is not one artifact").WithHint("package: defx.artifact('./dist/app.tar.gz')")
+		r.Fail(At("package"), "package must be exactly one artifact").WithHint("package: defx.artifact('./dist/app.tar.gz')")
 		return
 	}
 	pl, ok := r.Artifact(At("package"), tokens[0])
@@ -53,12 +53,12 @@ func (r *Reader) PackageOf(s graph.Spec) {
 	r.Package = pl
 }
 
-// Artifact tells where an artifact lies on the machine.
-func (r *Reader) Artifact(at []string, t token.Token) (Place, bool) {
+// Artifact returns the location of an artifact on the machine.
+func (r *Reader) Artifact(at []string, t token.Token) (ArtifactPath, bool) {
 	a, ok := r.In.Artifact(t)
 	if !ok || a.Digest.Hex() == "" {
-		r.Fail(at, "the content of %s is not known", t)
-		return Place{}, false
+		r.Fail(at, "the content of %s is unknown", t)
+		return ArtifactPath{}, false
 	}
 	dir := backends.StorePath + "/" + a.Digest.Hex()
 	if a.Kind == "file" {
@@ -66,13 +66,13 @@ func (r *Reader) Artifact(at []string, t token.Token) (Place, bool) {
 		if name == "" {
 			name = t.Name
 		}
-		return Place{Path: dir + "/" + path.Base(name)}, true
+		return ArtifactPath{Path: dir + "/" + path.Base(name)}, true
 	}
-	return Place{Path: dir, Folder: true}, true
+	return ArtifactPath{Path: dir, IsFolder: true}, true
 }
 
-// Text puts the paths of artifacts in place and refuses what cannot stand in
-// text of this backend. Refs stay.
+// Text replaces artifacts by their paths and refuses tokens that the backend cannot represent in
+// text. Refs stay.
 func (r *Reader) Text(at []string, t token.Text) token.Text {
 	out, _ := t.Map(func(tok token.Token) (token.Text, error) {
 		switch tok.Kind {
@@ -84,10 +84,10 @@ func (r *Reader) Text(at []string, t token.Text) token.Text {
 		case token.Secret:
 			if len(at) > 1 && (at[1] == "files" || at[1] == "hostFiles") {
 				r.Fail(at, "%s does not support a secret inside a file", r.Backend).
-					WithHint("secrets: { NAME: defx.secret('%s') } gives a file of its own whose path is in $NAME_FILE", tok.Name)
+					WithHint("secrets: { NAME: defx.secret('%s') } puts it into a file of its own; $NAME_FILE is the file's path", tok.Name)
 			} else {
-				r.Fail(at, "a secret cannot stand in text that others can read").
-					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", tok.Name)
+				r.Fail(at, "a secret cannot be part of text that others can read").
+					WithHint("secrets: { NAME: defx.secret('%s') } puts it into a file; $NAME_FILE is the file's path", tok.Name)
 			}
 		default:
 			r.Fail(at, "%s does not support a %s", r.Backend, tok.Kind)
@@ -97,7 +97,7 @@ func (r *Reader) Text(at []string, t token.Text) token.Text {
 	return out
 }
 
-// Texts is Text for a list; nil for none.
+// Texts applies Text to a list. It returns nil for an empty list.
 func (r *Reader) Texts(at []string, list []token.Text) []token.Text {
 	out := make([]token.Text, 0, len(list))
 	for _, t := range list {
@@ -109,7 +109,8 @@ func (r *Reader) Texts(at []string, list []token.Text) []token.Text {
 	return out
 }
 
-// Command resolves the program: absolute as it is, relative in the package.
+// Command resolves the program of a command: an absolute path stays, a relative one is in the
+// package.
 func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 	before := len(r.Errs)
 	out := r.Texts(at, list)
@@ -119,8 +120,8 @@ func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 	prog, ok := out[0].Literal()
 	switch name := strings.TrimPrefix(prog, "./"); {
 	case !ok:
-		r.Fail(at, "the program %q depends on a value that is known only later", out[0].Shown()).
-			WithHint("name the program; values belong into arguments")
+		r.Fail(at, "the program %q contains a value that is known only at apply", out[0].Shown()).
+			WithHint("write the program literally and pass the value as an argument")
 	case strings.HasPrefix(prog, "/"):
 	case prog == "":
 		r.Fail(at, "the program is empty")
@@ -129,25 +130,25 @@ func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 			r.Fail(at, "the program %q is not an absolute path, and there is no package to look it up in", prog).
 				WithHint("write /usr/bin/%s, or set package", path.Base(prog))
 		}
-	case !r.Package.Folder && name != path.Base(r.Package.Path):
-		r.Fail(at, "the program %q is not in the package, which holds %q alone", prog, path.Base(r.Package.Path)).
+	case !r.Package.IsFolder && name != path.Base(r.Package.Path):
+		r.Fail(at, "the program %q is not in the package, which is the single file %q", prog, path.Base(r.Package.Path)).
 			WithHint("%s", diag.Suggest(name, []string{path.Base(r.Package.Path)}))
-	case !r.Package.Folder:
+	case !r.Package.IsFolder:
 		out[0] = token.Lit(r.Package.Path)
 	case name == "" || path.Clean(name) != name || name == ".." || strings.HasPrefix(name, "../"):
-		r.Fail(at, "the program %q is not a clean path below the package", prog)
+		r.Fail(at, "the program %q must be a path inside the package, without . or ..", prog)
 	default:
 		out[0] = token.Lit(r.Package.Path + "/" + name)
 	}
 	return out
 }
 
-// Env reads variables.
+// Env reads the environment variables.
 func (r *Reader) Env(env map[string]token.Text) map[string]token.Text {
 	out := map[string]token.Text{}
-	for _, k := range Keys(env) {
+	for _, k := range sets.Keys(env) {
 		if !envRE.MatchString(k) {
-			r.Fail(At("env", k), "%q is not the name of a variable", k).WithHint("letters, digits and _, no digit first")
+			r.Fail(At("env", k), "%q is not a valid variable name", k).WithHint("letters, digits and _; the first is not a digit")
 		}
 		out[k] = r.Text(At("env", k), env[k])
 	}
@@ -157,17 +158,17 @@ func (r *Reader) Env(env map[string]token.Text) map[string]token.Text {
 // Secrets reads the secrets, by the name of their variable.
 func (r *Reader) Secrets(s graph.Spec) map[string]Secret {
 	out := map[string]Secret{}
-	for _, k := range Keys(s.Secrets) {
+	for _, k := range sets.Keys(s.Secrets) {
 		tokens := s.Secrets[k].Tokens()
 		switch _, taken := s.Env[k+"_FILE"]; {
 		case !envRE.MatchString(k):
-			r.Fail(At("secrets", k), "%q is not the name of a variable", k).WithHint("letters, digits and _, no digit first")
+			r.Fail(At("secrets", k), "%q is not a valid variable name", k).WithHint("letters, digits and _; the first is not a digit")
 		case len(s.Secrets[k]) != 1 || len(tokens) != 1 || tokens[0].Kind != token.Secret || tokens[0].Name == "":
-			r.Fail(At("secrets", k), "secrets.%s is not one secret", k).WithHint("%s: defx.secret('name')", k)
+			r.Fail(At("secrets", k), "secrets.%s must be exactly one secret", k).WithHint("%s: defx.secret('name')", k)
 		case !utf8.ValidString(tokens[0].Name + tokens[0].Version):
 			r.Fail(At("secrets", k), "the name of secrets.%s is not valid UTF-8", k)
 		case taken:
-			r.Fail(At("env", k+"_FILE"), "env sets %s_FILE, which the secret %s sets to the path of its file", k, k)
+			r.Fail(At("env", k+"_FILE"), "env sets %s_FILE, which is reserved for the path of the secret %s", k, k)
 		default:
 			out[k] = Secret{Name: tokens[0].Name, Version: tokens[0].Version}
 		}
@@ -178,7 +179,7 @@ func (r *Reader) Secrets(s graph.Spec) map[string]Secret {
 // Files reads the files of a field of the spec, files or hostFiles.
 func (r *Reader) Files(field string, files map[string]graph.File) map[string]File {
 	out := map[string]File{}
-	for _, p := range Keys(files) {
+	for _, p := range sets.Keys(files) {
 		f, where := files[p], At(field, p)
 		mode := f.Mode
 		if mode == "" {
@@ -192,9 +193,9 @@ func (r *Reader) Files(field string, files map[string]graph.File) map[string]Fil
 			to.Owner = f.Owner
 		}
 		if to.Owner != "" && !UserRE.MatchString(to.Owner) {
-			r.Fail(append(where, "owner"), "%q is not the name of a user", to.Owner).WithHint("a-z, 0-9, _ and -, at most 31, no digit first")
+			r.Fail(append(where, "owner"), "%q is not a valid user name", to.Owner).WithHint("%s", UserHint)
 		}
-		inside := func(path []string, t token.Text, _ bool) []any { return []any{r.Text(path, t)} }
+		resolve := func(path []string, t token.Text, _ bool) []any { return []any{r.Text(path, t)} }
 		switch to.Kind {
 		case "text":
 			to.Kind, to.Text = "", r.Text(where, f.Text)
@@ -203,23 +204,23 @@ func (r *Reader) Files(field string, files map[string]graph.File) map[string]Fil
 			for k, t := range f.Env {
 				v[k] = t
 			}
-			doc := token.Doc{V: v}.Map(append(where, "env"), inside)
+			doc := token.Doc{V: v}.Map(append(where, "env"), resolve)
 			to.Doc = &doc
 		case "from":
 			to.Kind = ""
 			if tokens := f.From.Tokens(); len(tokens) == 1 {
 				pl, ok := r.Artifact(append(where, "from"), tokens[0])
-				if ok && pl.Folder {
-					r.Fail(append(where, "from"), "%s is a folder, and a file is needed", tokens[0])
+				if ok && pl.IsFolder {
+					r.Fail(append(where, "from"), "%s is a folder, but must be a file", tokens[0])
 				}
 				to.Store = pl.Path
 			}
 			if f.Owner != "" || f.Mode != "" && f.Mode != "0444" && f.Mode != "0555" {
-				r.Fail(where, "a file from an artifact keeps the artifact's owner and permissions").WithHint("leave mode and owner out")
+				r.Fail(where, "a file from an artifact keeps the artifact's owner and permissions").WithHint("remove mode and owner")
 			}
 			to.Mode = "0444"
 		default:
-			doc := f.Doc().Map(append(where, to.Kind), inside)
+			doc := f.Doc().Map(append(where, to.Kind), resolve)
 			to.Doc = &doc
 		}
 		out[p] = to
@@ -227,8 +228,8 @@ func (r *Reader) Files(field string, files map[string]graph.File) map[string]Fil
 	return out
 }
 
-// Absolute turns a path below the spec ("service") or the backend's namespace
-// into one in the entry's value.
+// Absolute converts a path below the spec ("service") or below the backend's options into a path in
+// the entry's value.
 func (r *Reader) Absolute(path []string) []string {
 	if len(path) > 0 && path[0] == r.Backend {
 		return slices.Concat(r.In.Service.Path, path)

@@ -1,20 +1,17 @@
-// Package spec is what all backends that run processes read of a service in the
-// same way: commands, variables, secrets and files with their tokens, and
-// values that have a meaning.
+// Package spec reads the parts of a service that all backends that run processes treat alike:
+// commands, variables, secrets and files with their tokens, and values such as sizes and durations.
 //
-// It knows what a process can be given. It refuses to know what runs it: how
-// something is written for that is the backend's own matter. Invariant: what
-// cannot be given is refused with the place of its field, never altered.
+// It knows what a process can be given. It refuses to know what runs the process: notation is the
+// matter of each backend. Invariant: what cannot be represented is refused at its field, never
+// altered.
 package spec
 
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
-	"maps"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -22,13 +19,16 @@ import (
 )
 
 var (
-	// VersionRE is the form of an instance.
+	// VersionRE matches an instance, 12 hexadecimal digits.
 	VersionRE = regexp.MustCompile(`^[0-9a-f]{12}$`)
-	// UserRE is the form of a user's name.
+	// UserRE matches a user name.
 	UserRE  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}$`)
 	envRE   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	plainRE = regexp.MustCompile(`^[A-Za-z0-9_./:=@,+-]+$`)
 )
+
+// UserHint describes what UserRE matches.
+const UserHint = "a-z, 0-9, _ and -, at most 31 characters; the first is a letter or _"
 
 // File is content at a path: a text, a structured value of a kind, or a file of the store.
 type File struct {
@@ -40,16 +40,16 @@ type File struct {
 	Owner string     `json:"owner,omitempty"`
 }
 
-// Secret names a secret. Its value is on the machine alone.
+// Secret names a secret. Its value is on the machine only.
 type Secret struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
 }
 
-// At is a path below the spec.
+// At returns a path below the spec.
 func At(path ...string) []string { return append([]string{"service"}, path...) }
 
-// Field names a path for people: files."/etc/a b".
+// Field formats a path for people: files."/etc/a b".
 func Field(at []string) string {
 	parts := make([]string, 0, len(at))
 	for _, p := range at[1:] {
@@ -61,18 +61,15 @@ func Field(at []string) string {
 	return strings.Join(parts, ".")
 }
 
-// Keys lists the keys of a map, sorted.
-func Keys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-// Strict decodes JSON that holds nothing unknown and nothing after its end.
-func Strict(raw []byte, v any) error {
+// DecodeStrict decodes JSON and refuses unknown fields and data after the end.
+func DecodeStrict(raw []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
 		return err
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return fmt.Errorf("data after the end")
+		return errors.New("data after the end")
 	}
 	return nil
 }

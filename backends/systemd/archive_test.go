@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// archive is a text of named sections, in the form of txtar: "-- name --" lines
-// before each.
+// archive is a txtar file: named sections, each after a line "-- name --".
 type archive struct {
 	comment  string
 	sections []section

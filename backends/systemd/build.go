@@ -1,20 +1,19 @@
 package systemd
 
 import (
-	"cmp"
 	"path"
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
-	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// build makes the layout of a payload. The order of files is the order of
-// writing: copies and units first, then what names the version (timer, socket,
-// alias), last the link by which a boot finds it.
+// build returns the layout of a payload. Files are in the order in which they are written: copies
+// and units first, then what names the version (timer, socket, alias), and last the link by which a
+// boot finds it.
 func build(p payload, version string, value func(token.Token) (string, bool)) (backends.Layout, diag.List) {
 	if p.Fact != nil {
 		return p.Fact.build()
@@ -25,16 +24,11 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	unit := func(name string, content []byte, shared bool) {
 		l.Files = append(l.Files, backends.File{Path: unitDir + "/" + name, Content: content, Mode: 0o644, Shared: shared})
 	}
-	link := func(name, target string, shared bool) {
+	symlink := func(name, target string, shared bool) {
 		l.Files = append(l.Files, backends.File{Path: unitDir + "/" + name, Link: target, Shared: shared})
 	}
 
-	for _, name := range []string{p.Run.Environment, p.Run.Deployment, p.Run.Address.Name, cmp.Or(p.Run.Address.Lib, "x"),
-		cmp.Or(p.Run.Address.Member, "x"), cmp.Or(p.Run.Address.Replica, "x")} {
-		if !graph.ValidName(name) {
-			b.Fail(spec.At(), "%q is not a name", name)
-		}
-	}
+	b.CheckNames(p.Run.Environment, p.Run.Deployment, p.Run.Address)
 	mounts := b.files(&l)
 	b.hostFiles(&l)
 	if u := p.Run.User; u != "" && u != "root" && !p.Run.Declared {
@@ -42,76 +36,76 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 			l.Files = append(l.Files, sysusers(u))
 			unit(userUnit(u), userService(u), true)
 		} else {
-			b.Fail(spec.At("user"), "%q is not the name of a user", u).WithHint("a-z, 0-9, _ and -, at most 31, no digit first")
+			b.Fail(spec.At("user"), "%q is not a valid user name", u).WithHint("%s", spec.UserHint)
 		}
 	}
 	if p.Run.Initializer {
-		unit(b.init(), b.once(onceInit, mounts), false)
+		unit(b.init(), b.onceUnit(onceInit, mounts), false)
 		l.Scripts = append(l.Scripts, b.init())
 	}
 	if len(p.Run.Migrate) > 0 {
-		unit(b.migrate(), b.once(onceMigrate, mounts), false)
+		unit(b.migrate(), b.onceUnit(onceMigrate, mounts), false)
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
-	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leaves()
+	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leftovers()
 	if l.Ready != nil && l.Ready.Exec != "" {
-		unit(l.Ready.Exec, b.lookUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
+		unit(l.Ready.Exec, b.probeUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
 	l.Graceful = b.Meta.Graceful
 	if len(b.Meta.Retire) > 0 {
 		l.Retire = b.retire()
-		unit(l.Retire, b.lookUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
+		unit(l.Retire, b.probeUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
 	}
 	if up := b.Meta.Update; up != nil {
 		if up.Soak != "" {
-			l.Soak = b.Length(spec.At("update", "soak"), up.Soak, 0)
+			l.Soak = b.Duration(spec.At("update", "soak"), up.Soak, 0)
 		}
 		if len(up.Healthy) > 0 {
 			l.Healthy = b.healthy()
-			unit(l.Healthy, b.lookUnit(l.Healthy, "health of ", "update", up.Healthy, mounts), false)
+			unit(l.Healthy, b.probeUnit(l.Healthy, "health of ", "update", up.Healthy, mounts), false)
 		}
 	}
-	unit(b.unit(), b.service(mounts), false)
-	unit(b.target, []byte(spec.Target(p.Run.Environment, p.Run.Deployment)), true)
-	pulled := b.alias()
+	unit(b.unit(), b.serviceUnit(mounts), false)
+	unit(b.target, []byte(spec.TargetUnit(p.Run.Environment, p.Run.Deployment)), true)
+	wanted := b.alias()
 	switch {
 	case p.Run.Scheduled:
-		pulled = b.timer()
-		unit(pulled, b.timerUnit(), false)
-		l.Start = []string{pulled}
+		wanted = b.timer()
+		unit(wanted, b.timerUnit(), false)
+		l.Start = []string{wanted}
 	case len(p.Run.Sockets) > 0:
-		pulled = b.socket()
-		unit(pulled, b.socketUnit(), false)
-		l.Start = []string{pulled, b.unit()}
+		wanted = b.socket()
+		unit(wanted, b.socketUnit(), false)
+		l.Start = []string{wanted, b.unit()}
 	}
-	link(b.alias(), b.unit(), false)
-	link("multi-user.target.wants/"+b.target, "../"+b.target, true)
-	link(b.target+".wants/"+pulled, "../"+pulled, false)
+	symlink(b.alias(), b.unit(), false)
+	symlink("multi-user.target.wants/"+b.target, "../"+b.target, true)
+	symlink(b.target+".wants/"+wanted, "../"+wanted, false)
 	return l, b.Errs
 }
 
-// files places the content of files and gives the mounts that show it to the
-// service. A mount of a store object is named by its content, so other content
-// is another unit text; a copy keeps its path, so other content is the same.
+// files adds the content of files to the layout and returns the mounts that show it to the service.
+// A mount of a store object is named by its content, so other content changes the unit text. A copy
+// keeps its path, so other content does not.
 func (b *builder) files(l *backends.Layout) []string {
-	content, copies := b.Run.Files, false
+	content, inPlace := b.Run.Files, false
 	if b.Reload != nil {
-		content, copies = b.Reload.Files, true
+		content, inPlace = b.Reload.Files, true
 	}
 	var mounts []string
 	seen := map[string]bool{}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("files", p)
-		target := b.take(where)(bindPath(p))
+		target := b.checked(where)(bindPath(p))
 		for _, above := range parents(p) {
 			if seen[above] {
-				b.Fail(where, "%s lies below %q, which is a file itself", spec.Field(where), above)
+				b.Fail(where, "%s is below %q, which is a file", spec.Field(where), above)
 			}
 		}
 		seen[p] = true
-		for _, no := range []string{"/proc", "/sys", "/run/credentials", path.Dir(backends.StorePath)} {
-			if p == no || strings.HasPrefix(p, no+"/") {
-				b.Fail(where, "%s lies below %s, where no file can be shown", spec.Field(where), no)
+		for _, dir := range []string{"/proc", "/sys", "/run/credentials", path.Dir(backends.StorePath)} {
+			if p == dir || strings.HasPrefix(p, dir+"/") {
+				b.Fail(where, "%s is below %s, where no file can be mounted", spec.Field(where), dir)
 			}
 		}
 		mode := b.Mode(where, f, b.Run.User)
@@ -119,12 +113,12 @@ func (b *builder) files(l *backends.Layout) []string {
 		var source string
 		switch {
 		case f.Store != "":
-			source = b.take(where)(bindPath(f.Store))
-		case copies || f.Owner != "":
+			source = b.checked(where)(bindPath(f.Store))
+		case inPlace || f.Owner != "":
 			source = unitsDir + "/" + b.base + "/files" + p
-			l.Files = append(l.Files, backends.File{Path: source, Content: data, Mode: mode, InPlace: copies})
-			b.own(source, f.Owner)
-			source = b.take(where)(bindPath(source))
+			l.Files = append(l.Files, backends.File{Path: source, Content: data, Mode: mode, InPlace: inPlace})
+			b.chown(source, f.Owner)
+			source = b.checked(where)(bindPath(source))
 		default:
 			o := backends.NewObject(data, mode)
 			l.Objects = appendObject(l.Objects, o)
@@ -135,6 +129,7 @@ func (b *builder) files(l *backends.Layout) []string {
 	return mounts
 }
 
+// appendObject appends an object unless the list has one with the same name.
 func appendObject(list []backends.Object, o backends.Object) []backends.Object {
 	for _, have := range list {
 		if have.Name == o.Name {
@@ -144,6 +139,7 @@ func appendObject(list []backends.Object, o backends.Object) []backends.Object {
 	return append(list, o)
 }
 
+// parents returns the directories above a path, without the root.
 func parents(p string) []string {
 	var out []string
 	for d := path.Dir(p); len(d) > 1; d = path.Dir(d) {
@@ -152,28 +148,29 @@ func parents(p string) []string {
 	return out
 }
 
-// own gives a file to a user before the service starts: not even an image baked
-// by somebody who is not root can carry owners.
-func (b *builder) own(file, owner string) {
+// chown gives a file to a user before the service starts. It happens on the machine, because an
+// image that was not built by root cannot carry owners.
+func (b *builder) chown(file, owner string) {
 	if owner != "" {
-		b.owned = append(b.owned, ownedFile{file, owner})
+		b.chowns = append(b.chowns, ownedFile{file, owner})
 	}
 }
 
+// ownedFile is a file that is given to a user before the service starts.
 type ownedFile struct{ path, owner string }
 
-// hostFiles are written where they say, for all to see.
+// hostFiles adds the files that are visible to the whole machine, at their own paths.
 func (b *builder) hostFiles(l *backends.Layout) {
 	content, inPlace := b.Run.HostFiles, false
 	if b.Reload != nil {
 		content, inPlace = b.Reload.HostFiles, true
 	}
-	for _, p := range spec.Keys(content) {
+	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
-		b.take(where)(wholePath(p))
-		for _, no := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
-			if p == no || strings.HasPrefix(p, no+"/") {
-				b.Fail(where, "%s lies below %s, where defx writes no files of users", spec.Field(where), no)
+		b.checked(where)(pathValue(p))
+		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
+			if p == dir || strings.HasPrefix(p, dir+"/") {
+				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
 			}
 		}
 		if f.Store != "" {
@@ -182,9 +179,9 @@ func (b *builder) hostFiles(l *backends.Layout) {
 		}
 		m, ok := spec.Octal(f.Mode)
 		if !ok || m > 0o777 {
-			b.Fail(where, "mode %q is not three or four octal digits", f.Mode)
+			b.Fail(where, "mode %q must be three or four octal digits", f.Mode)
 		}
 		l.Files = append(l.Files, backends.File{Path: p, Content: b.Content(where, f), Mode: m, InPlace: inPlace})
-		b.own(p, f.Owner)
+		b.chown(p, f.Owner)
 	}
 }

@@ -18,7 +18,7 @@ var crons = []string{
 	"@monthly", "@yearly", "0 0 * * 5-7", "1,2,3 4,5 6 7 *",
 }
 
-// next is the time after at for which an agent without systemd would wait.
+// next returns the time after at for which an agent without systemd waits.
 func next(t *testing.T, line string, at time.Time) time.Time {
 	t.Helper()
 	c, err := spec.ParseCron(line)
@@ -28,9 +28,9 @@ func next(t *testing.T, line string, at time.Time) time.Time {
 	return c.Next(at)
 }
 
-// TestCronMeans compares the times that systemd makes of an expression with those
-// for which whoever has no systemd waits.
-func TestCronMeans(t *testing.T) {
+// TestCronCalendar_MatchesCron compares the times that systemd computes for the calendar expressions
+// with those of Cron.Next, which machines without systemd use.
+func TestCronCalendar_MatchesCron(t *testing.T) {
 	tool := analyze(t)
 	start := time.Date(2027, 12, 28, 22, 30, 0, 0, time.UTC)
 	const n = 12
@@ -85,7 +85,7 @@ func elapses(t *testing.T, tool, expr string, start time.Time, n int) []string {
 	return times
 }
 
-func TestCronRefused(t *testing.T) {
+func TestCronCalendar_Invalid(t *testing.T) {
 	for _, line := range []string{"", "* * * *", "* * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *", "* * * * 8",
 		"5-1 * * * *", "*/0 * * * *", "*/99 * * * *", "a * * * *", "* * * foo *", "@reboot", "0 0 30 2 *", "0 0 31 4,6 *", "1,,2 * * * *",
 		"-1 * * * *", "+1 * * * *", "1- * * * *", "1/ * * * *", "0 0 L * *", "0 0 * * 5#2", "* * * * *\n", "\x00 * * * *"} {
@@ -95,7 +95,7 @@ func TestCronRefused(t *testing.T) {
 	}
 }
 
-func TestEvery(t *testing.T) {
+func TestEveryCalendar_Exact(t *testing.T) {
 	tool := analyze(t)
 	start := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
 	for _, d := range []time.Duration{time.Second, 10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour,

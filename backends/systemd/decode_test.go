@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// This file reads units as systemd does (config_parse, extract_first_word,
-// cunescape and specifier_printf of version 252), for round trips.
+// This file parses units as systemd does (config_parse, extract_first_word, cunescape and
+// specifier_printf of version 252), for round-trip tests.
 
 type directive struct{ section, name, value string }
 
@@ -25,7 +25,7 @@ func parseUnit(content string) ([]directive, error) {
 			return nil, errors.New("NUL ends a line")
 		}
 		for _, r := range line {
-			if noncharacter(r) {
+			if isNoncharacter(r) {
 				return nil, errors.New("a noncharacter drops the line")
 			}
 		}

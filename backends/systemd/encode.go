@@ -9,19 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// This file holds every way of a value into a unit file: one function for each
-// kind of place. Each gives text that systemd reads back as the very bytes
-// given, or an error. What systemd takes was found by trying (version 252):
+// This file has one encoder for each kind of place in a unit file. Each returns text that systemd
+// reads back as exactly the given bytes, or an error. The rules were verified with systemd 252:
 //
-//   - A line is UTF-8 without noncharacters, or it is ignored as a whole.
-//   - "%" is doubled. Specifiers are not even used by this package: one that names the unit
-//     gives the alias if the unit was first read by its alias.
+//   - A line that is not UTF-8, or that has noncharacters, is ignored.
+//   - "%" is doubled. This package uses no specifiers: one that names the unit expands to the alias
+//     if the unit was loaded by its alias.
 //   - "$" stands for itself, because every command has the prefix ":".
-//   - An argument is C-quoted: any byte but NUL can be given.
-//   - A program's path can hold neither quotes nor backslashes nor control characters.
-//   - A variable's value can hold tab and newline, but no other control character.
-//   - Paths outside of commands know no escapes that all versions agree on, so
-//     what would need one is refused.
+//   - An argument is C-quoted, which can represent any byte except NUL.
+//   - A program's path cannot contain quotes, backslashes or control characters.
+//   - A variable's value can contain tab and newline, but no other control character.
+//   - Paths outside of commands have no escapes that work in all versions, so paths that need one
+//     are refused.
 
 const (
 	maxString = 128<<10 - 1 // bytes of one argument or variable: MAX_ARG_STRLEN of the kernel, less its NUL
@@ -32,7 +31,7 @@ var plainRE = regexp.MustCompile(`^[A-Za-z0-9_./:=@,+-]+$`)
 
 // arg encodes an argument of a command.
 func arg(s string) (string, error) {
-	if err := carried(s, maxString); err != nil {
+	if err := checkBytes(s, maxString); err != nil {
 		return "", err
 	}
 	if plainRE.MatchString(s) {
@@ -41,13 +40,13 @@ func arg(s string) (string, error) {
 	return quote(s), nil
 }
 
-// program encodes the path of an executable.
-func program(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+// programPath encodes the path of an executable.
+func programPath(s string) (string, error) {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if strings.Contains(s, "'") {
-		return "", errors.New("holds a quote, which the path of a program cannot carry")
+		return "", errors.New("contains a quote, which is not possible in the path of a program")
 	}
 	if plainRE.MatchString(s) {
 		return s, nil
@@ -55,53 +54,53 @@ func program(s string) (string, error) {
 	return quote(s), nil
 }
 
-// variable encodes an assignment of Environment=.
-func variable(name, value string) (string, error) {
-	if err := carried(value, maxString-len(name)-1); err != nil {
+// assignment encodes an assignment of Environment=.
+func assignment(name, value string) (string, error) {
+	if err := checkBytes(value, maxString-len(name)-1); err != nil {
 		return "", err
 	}
 	for _, r := range value {
 		switch {
 		case r == '\n' || r == '\t':
 		case r < ' ' || r == 0x7f:
-			return "", fmt.Errorf("holds the control character %U, which a variable cannot carry", r)
-		case noncharacter(r):
-			return "", fmt.Errorf("holds the noncharacter %U, which a variable cannot carry", r)
+			return "", fmt.Errorf("contains the control character %U, which is not possible in a variable", r)
+		case isNoncharacter(r):
+			return "", fmt.Errorf("contains the noncharacter %U, which is not possible in a variable", r)
 		}
 	}
 	return quote(name + "=" + value), nil
 }
 
-// wholePath encodes a path that is the whole value of a directive.
-func wholePath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+// pathValue encodes a path that is the whole value of a directive.
+func pathValue(s string) (string, error) {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if strings.TrimSpace(s) != s {
-		return "", errors.New("ends in a space, which is lost at the end of a line")
+		return "", errors.New("ends in a space, which systemd would drop at the end of a line")
 	}
 	return strings.ReplaceAll(s, "%", "%%"), nil
 }
 
-// socketPath encodes the path of a listener. What looks odd there systemd
-// escapes when it notes its open descriptors, and does not recognize when it
-// reads them back: the listener would be lost at the next daemon-reload.
+// socketPath encodes the path of a listener. It accepts only plain characters: systemd escapes all
+// others when it serializes its open descriptors and does not recognize them afterwards, so the
+// listener would be lost at the next daemon-reload.
 func socketPath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if len(s) > 107 {
-		return "", fmt.Errorf("has %d bytes, but the path of a socket can have 107", len(s))
+		return "", fmt.Errorf("has %d bytes, but a socket path can have at most 107", len(s))
 	}
 	if !plainRE.MatchString(s) {
-		return "", errors.New("holds characters other than letters, digits and _./:=@,+-, with which systemd would lose the listener when it reloads")
+		return "", errors.New("contains characters other than letters, digits and _./:=@,+-, with which systemd would lose the listener at daemon-reload")
 	}
 	return s, nil
 }
 
 // bindPath encodes one side of a bind mount.
 func bindPath(s string) (string, error) {
-	if err := cleanPath(s); err != nil {
+	if err := checkPath(s); err != nil {
 		return "", err
 	}
 	if plainRE.MatchString(s) && !strings.Contains(s, ":") {
@@ -110,60 +109,60 @@ func bindPath(s string) (string, error) {
 	return `"` + strings.ReplaceAll(s, "%", "%%") + `"`, nil
 }
 
-// extra passes a value of a user's own directive: quoting and "%" are the
-// user's, but it must stay one line.
-func extra(s string) (string, error) {
-	if err := carried(s, 1<<20-1024); err != nil {
+// directiveValue checks the value of a user's own directive. Quoting and "%" are the user's
+// responsibility, but the value must stay one line.
+func directiveValue(s string) (string, error) {
+	if err := checkBytes(s, 1<<20-1024); err != nil {
 		return "", err
 	}
 	for _, r := range s {
-		if r < ' ' && r != '\t' || r == 0x7f || noncharacter(r) {
-			return "", fmt.Errorf("holds the character %U, which a directive cannot carry", r)
+		if r < ' ' && r != '\t' || r == 0x7f || isNoncharacter(r) {
+			return "", fmt.Errorf("contains the character %U, which is not possible in a directive", r)
 		}
 	}
 	if strings.HasSuffix(s, `\`) {
-		return "", errors.New("ends in a backslash, which would join the next line")
+		return "", errors.New("ends in a backslash, which would continue on the next line")
 	}
 	return s, nil
 }
 
-// carried refuses what no place can carry.
-func carried(s string, limit int) error {
+// checkBytes refuses values that no kind of place can represent.
+func checkBytes(s string, limit int) error {
 	switch {
 	case !utf8.ValidString(s):
 		return errors.New("is not valid UTF-8")
 	case strings.Contains(s, "\x00"):
-		return errors.New("holds a NUL byte, which no process can be given")
+		return errors.New("contains a NUL byte, which cannot be passed to a process")
 	case len(s) > limit:
-		return fmt.Errorf("has %d bytes, but at most %d can be given", len(s), limit)
+		return fmt.Errorf("has %d bytes, but at most %d are possible", len(s), limit)
 	}
 	return nil
 }
 
-// cleanPath refuses paths that systemd would change or that need escapes.
-func cleanPath(s string) error {
-	if err := carried(s, maxPath); err != nil {
+// checkPath refuses paths that systemd would change or that need escapes.
+func checkPath(s string) error {
+	if err := checkBytes(s, maxPath); err != nil {
 		return err
 	}
 	for _, r := range s {
 		switch {
-		case r < ' ' || r == 0x7f || noncharacter(r):
-			return fmt.Errorf("holds the character %U, which a path in a unit cannot carry", r)
+		case r < ' ' || r == 0x7f || isNoncharacter(r):
+			return fmt.Errorf("contains the character %U, which is not possible in a path in a unit", r)
 		case r == '"' || r == '\\':
-			return fmt.Errorf("holds %q, which a path in a unit cannot carry", r)
+			return fmt.Errorf("contains %q, which is not possible in a path in a unit", r)
 		}
 	}
 	switch {
 	case !strings.HasPrefix(s, "/"):
 		return fmt.Errorf("%q is not an absolute path", s)
 	case s == "/":
-		return errors.New("is the root itself")
+		return errors.New("is the root directory")
 	case path.Clean(s) != s:
-		return fmt.Errorf("%q is not a clean path, %q is", s, path.Clean(s))
+		return fmt.Errorf("%q is not a clean path; write %q", s, path.Clean(s))
 	}
 	for _, name := range strings.Split(s, "/") {
 		if len(name) > 255 {
-			return errors.New("has a part longer than 255 bytes")
+			return errors.New("has a path element longer than 255 bytes")
 		}
 	}
 	return nil
@@ -184,7 +183,7 @@ func quote(s string) string {
 			b.WriteString(`\n`)
 		case r == '\t':
 			b.WriteString(`\t`)
-		case r < ' ' || r == 0x7f || noncharacter(r):
+		case r < ' ' || r == 0x7f || isNoncharacter(r):
 			for _, c := range []byte(string(r)) {
 				fmt.Fprintf(&b, `\x%02x`, c)
 			}
@@ -196,7 +195,7 @@ func quote(s string) string {
 	return b.String()
 }
 
-// noncharacter tells the code points that systemd does not take for text.
-func noncharacter(r rune) bool {
+// isNoncharacter reports whether systemd does not accept the code point as text.
+func isNoncharacter(r rune) bool {
 	return r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe
 }

@@ -13,17 +13,17 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// A fact of a machine is a unit like any other: a file where the system looks
-// for such facts at every boot, and a unit that applies it now, before the
-// services that ask for it.
+// A fact of a machine (a kernel setting, a kernel module, a package or a user) is a unit of its own:
+// a file that the system reads at every boot, and a service that applies it now, before the services
+// that need it start.
 
 const (
-	factsDir    = "/var/lib/defx/facts"    // what kernel settings were before
-	packagesDir = "/var/lib/defx/packages" // one file for each package that is asked for
+	factsDir    = "/var/lib/defx/facts"    // original values of kernel settings
+	packagesDir = "/var/lib/defx/packages" // one file for each requested package
 )
 
-// factPart is the payload of a fact.
-type factPart struct {
+// factPayload is the payload of a fact.
+type factPayload struct {
 	Deployment  string          `json:"deployment"`
 	Environment string          `json:"environment"`
 	Kind        string          `json:"kind"`
@@ -33,13 +33,14 @@ type factPart struct {
 
 func (r *renderer) fact() payload {
 	f := r.In.Service.Fact
-	return payload{Fact: &factPart{Deployment: r.In.Deployment, Environment: r.In.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
+	return payload{Fact: &factPayload{Deployment: r.In.Deployment, Environment: r.In.Environment, Kind: f.Kind, Key: f.Key, Value: f.Value}}
 }
 
 var keyRE = regexp.MustCompile(`[^A-Za-z0-9_.]`)
 
-// fileName is the key as part of a file's name; a digest tells apart keys that would share one.
-func fileName(key string) string {
+// keyFileName returns the key as part of a file name. A key with other characters gets a digest, so
+// that different keys have different names.
+func keyFileName(key string) string {
 	s := keyRE.ReplaceAllString(key, "_")
 	if s != key {
 		s += "_" + digest.Bytes([]byte(key)).Brief()
@@ -47,20 +48,20 @@ func fileName(key string) string {
 	return s
 }
 
-func (f *factPart) build() (backends.Layout, diag.List) {
+func (f *factPayload) build() (backends.Layout, diag.List) {
 	subject := fmt.Sprintf("host/%s/%s", f.Kind, f.Key)
 	var errs diag.List
 	fail := func(format string, args ...any) {
 		errs = append(errs, diag.Errorf(subject, format, args...).At())
 	}
 	if !graph.ValidKey(f.Key) {
-		fail("%q is no name of this kind", f.Key)
+		fail("%q is not a valid name for %s", f.Key, f.Kind)
 		return backends.Layout{}, errs
 	}
 	n := namesOf(f.Environment, f.Deployment, graph.Address{Lib: graph.HostLib, Name: f.Kind, Member: f.Key}, "")
 	base, name := n.base, n.alias()
 	l := backends.Layout{Name: name, Unit: name, Start: []string{name}}
-	file := func(path, content string) string {
+	addFile := func(path, content string) string {
 		l.Files = append(l.Files, backends.File{Path: path, Content: []byte(content), Mode: 0o644})
 		return path
 	}
@@ -74,18 +75,18 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 	case "sysctl":
 		var value string
 		json.Unmarshal(f.Value, &value)
-		if err := spec.Text(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
-			fail("%q is not the value of a kernel setting", value)
+		if err := spec.CheckUTF8(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
+			fail("%q is not a valid value of a kernel setting", value)
 		}
-		conf := file("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
-		was, proc := factsDir+"/"+fileName(f.Key), procPath(f.Key)
-		l.Leftovers = []string{was}
-		// What it was goes back when nobody asks for it any more; a later start of this unit does not forget it.
-		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+was+" || cat "+proc+" >"+was+"; }'")
+		conf := addFile("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
+		original, proc := factsDir+"/"+keyFileName(f.Key), procPath(f.Key)
+		l.Leftovers = []string{original}
+		// The original value is saved once and restored when no service needs the setting any more.
+		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+original+" || cat "+proc+" >"+original+"; }'")
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)
-		u.set("ExecStop", "/bin/sh -c 'cat "+was+" >"+proc+"'")
+		u.set("ExecStop", "/bin/sh -c 'cat "+original+" >"+proc+"'")
 	case "modules":
-		file("/etc/modules-load.d/"+base+".conf", f.Key+"\n")
+		addFile("/etc/modules-load.d/"+base+".conf", f.Key+"\n")
 		u.set("ExecStart", "/bin/sh -c 'exec modprobe "+f.Key+"'")
 	case "packages":
 		var version string
@@ -95,27 +96,27 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 			want += "=" + version
 		}
 		if strings.ContainsAny(want, " \t\n'\"%$\\;") {
-			fail("%q is not a package", want)
+			fail("%q is not a valid package name or version", want)
 		}
-		file(packagesDir+"/"+fileName(f.Key), want+"\n")
+		addFile(packagesDir+"/"+keyFileName(f.Key), want+"\n")
 		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
-		// At a boot it is there already, and there may be no network yet.
-		there := "dpkg-query -s " + f.Key + " 2>/dev/null | grep -qx \"Status: install ok installed\""
+		// At a boot the package is installed already, and the network may not be up yet.
+		installed := "dpkg-query -s " + f.Key + " 2>/dev/null | grep -qx \"Status: install ok installed\""
 		if version != "" {
-			there += " && dpkg-query -s " + f.Key + " | grep -qxF \"Version: " + version + "\""
+			installed += " && dpkg-query -s " + f.Key + " | grep -qxF \"Version: " + version + "\""
 		}
-		u.set("ExecStart", ":/bin/sh -c '{ "+there+"; } || exec apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want+"'")
+		u.set("ExecStart", ":/bin/sh -c '{ "+installed+"; } || exec apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want+"'")
 		u.set("TimeoutStartSec", "10min")
 	case "users":
 		var user graph.User
 		json.Unmarshal(f.Value, &user)
 		if !spec.UserRE.MatchString(f.Key) {
-			fail("%q is not the name of a user", f.Key)
+			fail("%q is not a valid user name", f.Key)
 		}
-		conf := file("/etc/sysusers.d/defx-0-"+base+".conf", sysuser(f.Key, user)) // read before those that services write for their users
+		conf := addFile("/etc/sysusers.d/defx-0-"+base+".conf", sysuser(f.Key, user)) // sorts before the files that services write for their users
 		u.set("ExecStart", "systemd-sysusers "+conf)
 	default:
-		fail("there are no facts of the kind %q", f.Kind)
+		fail("unknown kind of fact %q", f.Kind)
 	}
 	u.section("X-Defx")
 	u.set("Address", subject)
@@ -125,8 +126,8 @@ func (f *factPart) build() (backends.Layout, diag.List) {
 	return l, errs
 }
 
-// procPath is where the kernel keeps a setting. A key with a slash before any
-// dot is written with slashes, so that its parts may hold dots.
+// procPath returns the kernel's file for a setting. A key with a slash before any dot is written
+// with slashes, so that its parts can contain dots.
 func procPath(key string) string {
 	if slash, dot := strings.IndexByte(key, '/'), strings.IndexByte(key, '.'); slash < 0 || dot >= 0 && dot < slash {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)
@@ -134,6 +135,7 @@ func procPath(key string) string {
 	return "/proc/sys/" + key
 }
 
+// sysuser returns the sysusers.d lines of a user.
 func sysuser(name string, u graph.User) string {
 	id, or := "-", func(s, none string) string {
 		if s == "" {

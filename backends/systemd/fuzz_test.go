@@ -12,11 +12,11 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// The fuzzers put one string into one place of a service. Either the service is
-// refused with the place, or the units have the same directives as with a
-// harmless string there and systemd reads the very bytes back.
+// Each fuzzer puts one string into one place of a service. Either the service is refused at that
+// place, or the units have the same directives as with a harmless string and systemd reads exactly the
+// same bytes back.
 
-// seeds are what went wrong somewhere before.
+// seeds adds strings that caused faults before.
 func seeds(f *testing.F, more ...string) {
 	for _, s := range append(words, more...) {
 		f.Add(s)
@@ -30,8 +30,8 @@ func seeds(f *testing.F, more ...string) {
 	f.Add(strings.Repeat("x", 130<<10))
 }
 
-// units gives the directives of the version's unit, or nil if the service was
-// refused at the path, once as a literal and once as the value of a ref.
+// units returns the directives of the version's unit with s once as a literal and once as the value
+// of a ref. It returns none for a service that was refused; then it checks the path of the error.
 func units(t *testing.T, s string, place []string, put func(*graph.Spec, token.Text)) (read [][]directive) {
 	t.Helper()
 	for _, text := range []token.Text{token.Lit(s), refTok("x/y", "output", "z")} {
@@ -49,7 +49,7 @@ func units(t *testing.T, s string, place []string, put func(*graph.Spec, token.T
 		l, err := New().Realize(p, version, func(token.Token) (string, bool) { return s, true })
 		if err != nil {
 			if _, literal := text.Literal(); literal {
-				t.Fatalf("refused only when realized: %v", err)
+				t.Fatalf("refused by Realize, not by Render: %v", err)
 			}
 			continue
 		}
@@ -73,8 +73,9 @@ func directives(t *testing.T, l backends.Layout, unit string) []directive {
 	return nil
 }
 
-// only gives the values of a directive and checks that all others are as without the string.
-func only(t *testing.T, got []directive, name string, plain []directive) []string {
+// only returns the values of a directive and checks that all others are the same as without the
+// string.
+func only(t *testing.T, got []directive, name string, harmless []directive) []string {
 	t.Helper()
 	var out []string
 	rest := func(d []directive, collect bool) []directive {
@@ -85,7 +86,7 @@ func only(t *testing.T, got []directive, name string, plain []directive) []strin
 			return x.name == name
 		})
 	}
-	if a, b := rest(got, true), rest(plain, false); !slices.Equal(a, b) {
+	if a, b := rest(got, true), rest(harmless, false); !slices.Equal(a, b) {
 		t.Fatalf("other directives changed:\n%q\n%q", a, b)
 	}
 	return out
@@ -97,9 +98,9 @@ func FuzzExecArg(f *testing.F) {
 		put := func(spec *graph.Spec, x token.Text) {
 			spec.Args = []token.Text{token.Lit("before"), x, token.Lit("after")}
 		}
-		plain := units(t, "plain", []string{"command"}, put)[0]
+		harmless := units(t, "plain", []string{"command"}, put)[0]
 		for _, d := range units(t, s, []string{"command"}, put) {
-			got, err := readWords(only(t, d, "ExecStart", plain)[0], " \t\n\r", true)
+			got, err := readWords(only(t, d, "ExecStart", harmless)[0], " \t\n\r", true)
 			if want := []string{":/bin/x", "before", s, "after"}; err != nil || !slices.Equal(got, want) {
 				t.Fatalf("%q arrives as %q: %v", s, got, err)
 			}
@@ -142,10 +143,10 @@ func FuzzEnv(f *testing.F) {
 		put := func(spec *graph.Spec, x token.Text) {
 			spec.Env = map[string]token.Text{"A": token.Lit("1"), "X": x, "Z": token.Lit("2")}
 		}
-		plain := units(t, "plain", []string{"env", "X"}, put)[0]
+		harmless := units(t, "plain", []string{"env", "X"}, put)[0]
 		for _, d := range units(t, s, []string{"env", "X"}, put) {
 			var got []string
-			for _, v := range only(t, d, "Environment", plain) {
+			for _, v := range only(t, d, "Environment", harmless) {
 				words, err := readWords(v, " \t\n\r", true)
 				if err != nil {
 					t.Fatal(err)
@@ -169,9 +170,9 @@ func FuzzFilePath(f *testing.F) {
 					spec.Files, spec.Reload = map[string]graph.File{p: {Text: token.Lit("content")}}, reload
 				}
 			}
-			plain := units(t, "", []string{"files", "/p"}, put("/p"))[0]
+			harmless := units(t, "", []string{"files", "/p"}, put("/p"))[0]
 			for _, d := range units(t, "", []string{"files", p}, put(p)) {
-				got, err := readWords(only(t, d, "BindReadOnlyPaths", plain)[0], " \t\n\r:", false)
+				got, err := readWords(only(t, d, "BindReadOnlyPaths", harmless)[0], " \t\n\r:", false)
 				if err != nil || len(got) != 2 || got[1] != p || reload != nil && !strings.HasSuffix(got[0], p) {
 					t.Fatalf("%q arrives as %q: %v", p, got, err)
 				}
@@ -238,14 +239,14 @@ func FuzzSecretName(f *testing.F) {
 	})
 }
 
-// FuzzOptions: whatever the namespace holds, no directive arises but those that it names.
+// FuzzOptions checks that the backend's options add no directives except those that they name.
 func FuzzOptions(f *testing.F) {
 	f.Add(`{"hardening":{"ProtectHome":"x"},"unit":{"A":"b"},"service":{"Nice":["1","2"]}}`)
 	f.Add(`{"service":{"Nice":"1\nExecStart=/bin/x"}}`)
 	f.Add(`{"service":{"Nice":"\\"}}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x")})
-		plain := directives(t, realize(t, in), namesOf("dev", "zalora", in.Service.Address, version).unit())
+		harmless := directives(t, realize(t, in), namesOf("dev", "zalora", in.Service.Address, version).unit())
 		in.Service.Options = json.RawMessage(s)
 		p, errs := New().Render(in)
 		if len(errs) > 0 {
@@ -260,21 +261,21 @@ func FuzzOptions(f *testing.F) {
 			Unit, Service map[string]any
 		}
 		if err := json.Unmarshal([]byte(s), &given); err != nil {
-			t.Skip() // a case-insensitive reading that the strict one refuses
+			t.Skip() // accepted by the strict decoder only
 		}
 		hardening, _ := given.Hardening.(map[string]any)
 		for _, d := range directives(t, l, l.Unit) {
 			_, a := given.Unit[d.name]
 			_, b := given.Service[d.name]
 			_, c := hardening[d.name]
-			if !a && !b && !c && !slices.Contains(plain, d) {
+			if !a && !b && !c && !slices.Contains(harmless, d) {
 				t.Fatalf("%q makes %q", s, d)
 			}
 		}
 	})
 }
 
-// FuzzCron: what is taken is one line of the calendar's own letters.
+// FuzzCron checks that accepted cron lines give calendar expressions without foreign characters.
 func FuzzCron(f *testing.F) {
 	for _, s := range []string{"* * * * *", "*/5 1-3,7 1 jan mon", "@daily", "0 0 31 2 0"} {
 		f.Add(s)

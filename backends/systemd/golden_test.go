@@ -16,15 +16,15 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-var update = flag.Bool("update", false, "write what is into the golden files")
+var update = flag.Bool("update", false, "write the current output into the golden files")
 
-// goldenCase is the section "service.json" of an archive: a service, as placed.
+// goldenCase is the section "service.json" of an archive: a placed service.
 type goldenCase struct {
 	Address graph.Address   `json:"address"`
 	Spec    graph.Spec      `json:"spec"`
 	Options json.RawMessage `json:"systemd"`
-	Local   []graph.Address `json:"local"`    // on the same machine
-	Require []graph.Address `json:"requires"` // of those
+	Local   []graph.Address `json:"local"`    // services on the same machine
+	Require []graph.Address `json:"requires"` // the required ones of Local
 	Fact    *graph.Fact     `json:"fact"`     // instead of a service
 }
 
@@ -58,13 +58,13 @@ func (c *goldenCase) read(t *testing.T, a *archive) {
 	if len(a.sections) == 0 || a.sections[0].name != "service.json" {
 		t.Fatal("the first section is not service.json")
 	}
-	if err := spec.Strict([]byte(a.sections[0].data), c); err != nil {
+	if err := spec.DecodeStrict([]byte(a.sections[0].data), c); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestGolden compares what services become, errors too, with what they became.
-func TestGolden(t *testing.T) {
+// TestRender_Golden compares layouts, and errors, with the golden files.
+func TestRender_Golden(t *testing.T) {
 	for file, old := range goldenCases(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
 			var c goldenCase

@@ -7,19 +7,19 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// fences is the hardening that every service gets: what an ordinary server
-// (nginx, redis, postgresql, an interpreter) never needs. Left out are those that
-// break just-in-time compilers, supervisors that look at other processes, and
-// shared repositories with set-group-id folders.
-var fences = []struct{ directive, value string }{
-	{"InaccessiblePaths", "-" + backends.SecretsPath}, // credentials arrive by another way
+// hardeningDirectives are written to every service: restrictions that ordinary servers (nginx,
+// redis, postgresql, an interpreter) do not notice. Left out are those that break just-in-time
+// compilers, supervisors that look at other processes, and shared repositories with set-group-id
+// folders.
+var hardeningDirectives = []struct{ directive, value string }{
+	{"InaccessiblePaths", "-" + backends.SecretsPath}, // services get their secrets as credentials instead
 	{"LockPersonality", "yes"},
 	{"NoNewPrivileges", "yes"},
 	{"PrivateDevices", "yes"},
 	{"PrivateTmp", "yes"},
 	{"ProtectClock", "yes"},
 	{"ProtectControlGroups", "yes"},
-	{"ProtectHome", "tmpfs"}, // empty, but a file can be shown below it
+	{"ProtectHome", "tmpfs"}, // empty, but files can be mounted below it
 	{"ProtectHostname", "yes"},
 	{"ProtectKernelLogs", "yes"},
 	{"ProtectKernelModules", "yes"},
@@ -31,14 +31,15 @@ var fences = []struct{ directive, value string }{
 	{"SystemCallArchitectures", "native"},
 }
 
-// hardening is a user's word on the fences: all off, or single ones set (some
-// values) or lifted (none).
+// hardening is the user's change to hardeningDirectives: all off, or single directives set (with
+// values) or removed (without values).
 type hardening struct {
 	Off bool              `json:"off,omitempty"`
 	Set map[string]values `json:"set,omitempty"`
 }
 
-func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
+// readHardening reads the option hardening.
+func (r *renderer) readHardening(where []string, raw json.RawMessage) *hardening {
 	var on bool
 	if json.Unmarshal(raw, &on) == nil {
 		if on {
@@ -48,13 +49,13 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
-		r.Fail(where, "is neither false nor an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
+		r.Fail(where, "hardening must be false or an object of directives").WithHint("{ ProtectHome: false, PrivateDevices: 'no' }")
 		return nil
 	}
 	h := &hardening{Set: map[string]values{}}
 	for k, v := range fields {
 		if s := string(v); s == "false" || s == "null" {
-			if r.directive(append(slices.Clone(where), k), k) {
+			if r.allowDirective(append(slices.Clone(where), k), k) {
 				h.Set[k] = values{}
 			}
 			delete(fields, k)
@@ -65,21 +66,22 @@ func (r *renderer) hardening(where []string, raw json.RawMessage) *hardening {
 		r.Fail(where, "%v", err)
 		return nil
 	}
-	for k, v := range r.directives(where, rest) {
+	for k, v := range r.readDirectives(where, rest) {
 		h.Set[k] = v
 	}
 	return h
 }
 
-func (b *builder) hardening(u *unitText) {
+// writeHardening writes the hardening of a service.
+func (b *builder) writeHardening(u *unitText) {
 	h := b.Run.Options.Hardening
 	if h == nil {
 		h = &hardening{}
 	}
-	for _, f := range fences {
+	for _, f := range hardeningDirectives {
 		if _, set := h.Set[f.directive]; !h.Off && !set {
 			u.set(f.directive, f.value)
 		}
 	}
-	b.extras(u, "hardening", h.Set)
+	b.writeDirectives(u, h.Set)
 }

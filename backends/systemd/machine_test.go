@@ -15,20 +15,20 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// machine is a copy-on-write boot of the system tree that DEFX_TEST_SYSTEMD_ROOT
-// names (a debootstrap of Debian with systemd and dbus does).
+// machine is a container that boots a copy-on-write view of the system tree in DEFX_TEST_SYSTEMD_ROOT,
+// for example a debootstrap of Debian with systemd and dbus.
 type machine struct {
 	t    *testing.T
 	root string
 }
 
-var boots atomic.Int64 // two machines never share a name
+var boots atomic.Int64 // makes the names of machines unique
 
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	base := os.Getenv("DEFX_TEST_SYSTEMD_ROOT")
 	if base == "" {
-		t.Skip("DEFX_TEST_SYSTEMD_ROOT names no system tree to boot")
+		t.Skip("DEFX_TEST_SYSTEMD_ROOT is not set")
 	}
 	if os.Getuid() != 0 {
 		t.Fatal("booting a tree needs root")
@@ -70,7 +70,7 @@ func (m *machine) write(path, content string, mode os.FileMode) {
 	}
 }
 
-// read gives what a file of the machine holds, or "" if there is none.
+// read returns the content of a file of the machine, or "" if there is none.
 func (m *machine) read(path string) string {
 	b, _ := os.ReadFile(filepath.Join(m.root, path))
 	return string(b)
@@ -110,7 +110,7 @@ func (m *machine) deploy(prefix string, in backends.Input) backends.Layout {
 	return l
 }
 
-// probe puts the probe into the store as the artifact "probe.bin".
+// probe builds the probe program and puts it into the store as the artifact "probe.bin".
 func (m *machine) probe() {
 	m.t.Helper()
 	bin := filepath.Join(m.t.TempDir(), "probe.bin")
@@ -130,8 +130,8 @@ func probePath() string {
 	return backends.StorePath + "/" + digest.Bytes([]byte("probe.bin")).Hex() + "/probe.bin"
 }
 
-// boot starts the machine, runs the script in it once it is up, and waits for
-// its end. The script's output is the result.
+// boot starts the machine, runs the script in it, waits for it to power off, and returns the
+// script's output.
 func (m *machine) boot(script string) string {
 	m.t.Helper()
 	m.write("/script", script, 0o755)

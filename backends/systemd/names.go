@@ -8,7 +8,7 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// names are all the names of one unit on a machine.
+// names holds all names of one unit on a machine.
 type names struct {
 	target  string // of the deployment
 	slice   string // of the deployment, or of the replica of a group
@@ -16,21 +16,21 @@ type names struct {
 	version string
 }
 
-// namesOf derives the names: of a service see spec.Base, of a fact
+// namesOf returns the names of a service (see spec.BaseName) or of a fact:
 // defx-ENV-DEPLOYMENT-host-KIND-KEY.
 func namesOf(environment, deployment string, a graph.Address, version string) names {
-	home := spec.Home(environment, deployment)
-	n := names{target: home + ".target", slice: home + ".slice", version: version}
+	prefix := spec.NamePrefix(environment, deployment)
+	n := names{target: prefix + ".target", slice: prefix + ".slice", version: version}
 	if a.Lib == graph.HostLib {
-		n.base = spec.Shorten(home + "-host-" + a.Name + "-" + fileName(a.Member))
+		n.base = spec.Shorten(prefix + "-host-" + a.Name + "-" + keyFileName(a.Member))
 		return n
 	}
 	if a.Member != "" {
 		group := a
 		group.Member = ""
-		n.slice = spec.Base(home, group) + ".slice"
+		n.slice = spec.BaseName(prefix, group) + ".slice"
 	}
-	n.base = spec.Base(home, a)
+	n.base = spec.BaseName(prefix, a)
 	return n
 }
 
@@ -44,8 +44,8 @@ func (n names) socket() string  { return n.base + ".socket" }
 func (n names) initDone() string    { return doneDir + "/" + n.base + ".init" }
 func (n names) migrateDone() string { return doneDir + "/" + n.base + ".migrate-" + n.version }
 
-// dynamicUser is the user that the service and its scripts share: at most 31
-// characters, the beginning for people, the digest for uniqueness.
+// dynamicUser returns the user that the service and its scripts share: at most 31 characters, a
+// readable beginning and a digest.
 func (n names) dynamicUser(a graph.Address) string {
 	short := a.Name
 	if a.Member != "" {
@@ -55,5 +55,5 @@ func (n names) dynamicUser(a graph.Address) string {
 	return "dx-" + short + "-" + digest.Bytes([]byte(n.base)).Brief()
 }
 
-// userUnit makes a user that is named, once for all services that run as it.
+// userUnit returns the unit that creates a named user, shared by all services that run as it.
 func userUnit(user string) string { return "defx:user-" + user + ".service" }

@@ -8,7 +8,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-func TestNames(t *testing.T) {
+func TestNamesOf_Addresses(t *testing.T) {
 	for _, c := range []struct{ address, base, slice string }{
 		{"hydra/hydra-web", "defx-dev_1-zalora-hydra-hydra_web", "defx-dev_1-zalora.slice"},
 		{"hydra/hydra-web#0", "defx-dev_1-zalora-hydra-hydra_web.0", "defx-dev_1-zalora.slice"},
@@ -26,8 +26,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestNamesDiffer: addresses that look alike have names of their own.
-func TestNamesDiffer(t *testing.T) {
+// TestNamesOf_Unique checks that similar addresses have different names.
+func TestNamesOf_Unique(t *testing.T) {
 	seen := map[string]string{}
 	parts := []string{"a", "b", "a-b", "b-a", "0", strings.Repeat("x", 42), strings.Repeat("x", 41) + "y"}
 	for _, env := range parts {
@@ -58,7 +58,7 @@ func TestNamesDiffer(t *testing.T) {
 	}
 }
 
-func TestValues(t *testing.T) {
+func TestValues_SizesAndDurations(t *testing.T) {
 	for in, want := range map[string]uint64{"1": 1, "1k": 1000, "512Mi": 512 << 20, "2Ti": 2 << 40, "0": 0, "x": 0, "1m": 0, "99999999T": 0, "-1": 0} {
 		if got, err := spec.Size(in); got != want || (err == nil) != (want > 0) {
 			t.Errorf("size %q is %d, %v", in, got, err)

@@ -1,16 +1,14 @@
 package systemd
 
 import (
-	"slices"
 	"time"
 
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// Next gives the first n times after a moment at which a schedule comes due,
-// jitter apart. A period without fixed times begins when its timer starts, so
-// nobody can tell: then there are none.
+// Next returns the first n times after a moment at which a schedule is due, without jitter. It
+// returns nil for a period that has no fixed times: such a period begins when its timer starts.
 func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 	zone := time.UTC
 	if s.Timezone != "" {
@@ -20,13 +18,12 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 		}
 	}
 	after = after.In(zone)
-	sets, either, seconds := [5][]int{}, false, 0
+	var c spec.Cron
 	if s.Cron != "" {
-		c, err := spec.ParseCron(s.Cron)
-		if err != nil {
+		var err error
+		if c, err = spec.ParseCron(s.Cron); err != nil {
 			return nil
 		}
-		sets, either = [5][]int{c.Minutes, c.Hours, c.Days, c.Months, c.Weekdays}, c.Either
 	} else {
 		d, err := time.ParseDuration(s.Every)
 		if err != nil {
@@ -35,62 +32,49 @@ func Next(s *graph.Schedule, after time.Time, n int) []time.Time {
 		if _, fixed := spec.EveryCalendar(d); !fixed {
 			return nil
 		}
-		sets, seconds = everySets(d)
+		if d < time.Minute {
+			return everySeconds(after, d, n)
+		}
+		c = everyCron(d)
 	}
 	var out []time.Time
-	if seconds > 0 {
-		at := after.Truncate(time.Minute)
-		for len(out) < n {
-			if at = at.Add(time.Duration(seconds) * time.Second); at.After(after) {
-				out = append(out, at)
-			}
+	for len(out) < n {
+		if after = c.Next(after); after.IsZero() {
+			break
 		}
-		return out
+		out = append(out, after)
 	}
-	year, month, day := after.Date()
-	for date := time.Date(year, month, day, 12, 0, 0, 0, zone); len(out) < n && date.Year() < year+30; date = date.AddDate(0, 0, 1) {
-		inDay, inWeek := slices.Contains(sets[2], date.Day()), slices.Contains(sets[4], int(date.Weekday()))
-		if !slices.Contains(sets[3], int(date.Month())) || either && !inDay && !inWeek || !either && !(inDay && inWeek) {
-			continue
-		}
-		for _, h := range sets[1] {
-			for _, m := range sets[0] {
-				at := time.Date(date.Year(), date.Month(), date.Day(), h, m, 0, 0, zone)
-				if first := at.Add(-time.Hour); first.Hour() == h && first.Minute() == m {
-					at = first // where they go back it is there twice
-				}
-				if at.After(after) && at.Hour() == h && at.Minute() == m { // where clocks go forward an hour is not there
-					out = append(out, at)
-				}
-			}
-		}
-	}
-	return out[:min(n, len(out))]
+	return out
 }
 
-// everySets is a period that divides a minute, an hour, a day or a week evenly,
-// as fields of cron, or as seconds.
-func everySets(d time.Duration) (sets [5][]int, seconds int) {
-	if d < time.Minute {
-		return sets, int(d / time.Second)
+// everySeconds returns the first n times after a moment, for a period that divides a minute.
+func everySeconds(after time.Time, d time.Duration, n int) []time.Time {
+	var out []time.Time
+	for at := after.Truncate(time.Minute); len(out) < n; {
+		if at = at.Add(d); at.After(after) {
+			out = append(out, at)
+		}
 	}
-	bounds := [5][2]int{{0, 59}, {0, 23}, {1, 31}, {1, 12}, {0, 6}}
-	steps := func(bound [2]int, step int) []int {
+	return out
+}
+
+// everyCron returns a period of at least a minute that divides an hour, a day or a week evenly as a
+// cron line.
+func everyCron(d time.Duration) spec.Cron {
+	steps := func(first, last, step int) []int {
 		var out []int
-		for v := bound[0]; v <= bound[1]; v += step {
+		for v := first; v <= last; v += step {
 			out = append(out, v)
 		}
 		return out
 	}
-	for i, f := range bounds {
-		sets[i] = steps(f, 1)
-	}
-	sets[0] = steps(bounds[0], max(1, int(min(d, time.Hour)/time.Minute)))
+	c := spec.Cron{Minutes: steps(0, 59, int(min(d, time.Hour)/time.Minute)), Hours: steps(0, 23, 1), Days: steps(1, 31, 1),
+		Months: steps(1, 12, 1), Weekdays: steps(0, 6, 1)}
 	if d >= time.Hour {
-		sets[1] = steps(bounds[1], int(min(d, 24*time.Hour)/time.Hour))
+		c.Hours = steps(0, 23, int(min(d, 24*time.Hour)/time.Hour))
 	}
 	if d == 7*24*time.Hour {
-		sets[4] = []int{1}
+		c.Weekdays = []int{1}
 	}
-	return sets, 0
+	return c
 }

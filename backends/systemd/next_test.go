@@ -9,9 +9,9 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// TestNextIsWhatSystemdSays compares the times that a plan shows with those
-// that systemd computes of the timer, also where clocks go forward and back.
-func TestNextIsWhatSystemdSays(t *testing.T) {
+// TestNext_MatchesSystemd compares the times that a plan shows with those that
+// systemd computes for the timer, also when clocks go forward and back.
+func TestNext_MatchesSystemd(t *testing.T) {
 	tool := analyze(t)
 	check := func(s graph.Schedule, exprs []string, zone string, start time.Time) {
 		t.Helper()

@@ -7,24 +7,24 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// options are the namespace "systemd" of a functionality.
+// options is the field "systemd" of a functionality.
 type options struct {
 	Hardening *hardening        `json:"hardening,omitempty"`
-	Unit      map[string]values `json:"unit,omitempty"`    // further directives of the version's [Unit]
-	Service   map[string]values `json:"service,omitempty"` // and of [Service], of its scripts too
+	Unit      map[string]values `json:"unit,omitempty"`    // more directives of the version's [Unit]
+	Service   map[string]values `json:"service,omitempty"` // more directives of [Service], also for its scripts
 }
 
-// IsZero tells whether nothing is set.
+// IsZero reports whether no option is set.
 func (o options) IsZero() bool { return o.Hardening == nil && len(o.Unit) == 0 && len(o.Service) == 0 }
 
-// values is one value of a directive, or several.
+// values holds the values of a directive.
 type values []string
 
-// UnmarshalJSON reads a string, a boolean, a number or a list of strings.
+// UnmarshalJSON decodes a string, a boolean, a number or a list of strings.
 func (v *values) UnmarshalJSON(raw []byte) error {
 	var one any
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -47,8 +47,9 @@ func (v *values) UnmarshalJSON(raw []byte) error {
 
 var directiveRE = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
 
-// owned are the directives that fields of the service write, with the field.
-var owned = map[string]string{
+// managedDirectives are the directives that defx writes, each with the field of the service that
+// sets it. The field is empty if users cannot set it.
+var managedDirectives = map[string]string{
 	"BusName": "", "CacheDirectory": "dirs.cache", "CPUQuota": "limits.cpu", "Description": "",
 	"DynamicUser": "user", "Environment": "env", "EnvironmentFile": "env", "ExecCondition": "initializer", "ExecReload": "reload",
 	"ExecStart": "command", "ExecStartPost": "initializer", "ExecStartPre": "initializer", "ExecStop": "stop.command",
@@ -60,19 +61,19 @@ var owned = map[string]string{
 	"Type": "ready.notify", "UnsetEnvironment": "env", "User": "user",
 }
 
-// options decodes the namespace strictly.
-func (r *renderer) options(out *options) {
+// readOptions decodes the backend's options and refuses unknown fields.
+func (r *renderer) readOptions(out *options) {
 	raw := r.In.Service.Options
 	if len(raw) == 0 || string(raw) == "null" {
 		return
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		r.Fail([]string{"systemd"}, "is not an object")
+		r.Fail([]string{"systemd"}, "systemd must be an object")
 		return
 	}
 	known := []string{"hardening", "unit", "service"}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		where, v := []string{"systemd", k}, fields[k]
 		switch {
 		case !slices.Contains(known, k):
@@ -80,37 +81,38 @@ func (r *renderer) options(out *options) {
 			if hint == "" {
 				hint = "one of " + strings.Join(known, ", ")
 			}
-			r.Fail(where, "%q is not known here", k).WithHint("%s", hint)
+			r.Fail(where, "unknown option %q", k).WithHint("%s", hint)
 		case string(v) == "null":
 		case k == "hardening":
-			out.Hardening = r.hardening(where, v)
+			out.Hardening = r.readHardening(where, v)
 		case k == "unit":
-			out.Unit = r.directives(where, v)
+			out.Unit = r.readDirectives(where, v)
 		case k == "service":
-			out.Service = r.directives(where, v)
+			out.Service = r.readDirectives(where, v)
 		}
 	}
 }
 
-func (r *renderer) directives(where []string, raw json.RawMessage) map[string]values {
+// readDirectives reads an object of directives.
+func (r *renderer) readDirectives(where []string, raw json.RawMessage) map[string]values {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
-		r.Fail(where, "is not an object of directives").WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
+		r.Fail(where, "%s must be an object of directives", where[len(where)-1]).WithHint("{ Nice: '5', SupplementaryGroups: ['adm'] }")
 		return nil
 	}
 	out := map[string]values{}
-	for _, k := range spec.Keys(fields) {
+	for _, k := range sets.Keys(fields) {
 		at := append(slices.Clone(where), k)
-		if string(fields[k]) == "null" || !r.directive(at, k) {
+		if string(fields[k]) == "null" || !r.allowDirective(at, k) {
 			continue
 		}
 		var v values
 		if err := json.Unmarshal(fields[k], &v); err != nil {
-			r.Fail(at, "%s is neither a string nor a list of strings", k)
+			r.Fail(at, "%s must be a string or a list of strings", k)
 			continue
 		}
 		for _, s := range v {
-			if _, err := extra(s); err != nil {
+			if _, err := directiveValue(s); err != nil {
 				r.Fail(at, "%s %v", k, err)
 			}
 		}
@@ -119,12 +121,12 @@ func (r *renderer) directives(where []string, raw json.RawMessage) map[string]va
 	return out
 }
 
-// directive tells whether a user may write a directive.
-func (r *renderer) directive(at []string, name string) bool {
-	field, is := owned[name]
+// allowDirective reports whether users may write a directive, and adds an error if not.
+func (r *renderer) allowDirective(at []string, name string) bool {
+	field, is := managedDirectives[name]
 	switch {
 	case !directiveRE.MatchString(name):
-		r.Fail(at, "%q is not the name of a directive", name)
+		r.Fail(at, "%q is not a valid directive name", name)
 	case is && field == "":
 		r.Fail(at, "%s is written by defx", name)
 	case is:
@@ -135,9 +137,9 @@ func (r *renderer) directive(at []string, name string) bool {
 	return false
 }
 
-// extras writes a user's directives after those of defx, so that they win.
-func (b *builder) extras(u *unitText, _ string, m map[string]values) {
-	for _, k := range spec.Keys(m) {
+// writeDirectives writes a user's directives. They come after those of defx, so that they win.
+func (b *builder) writeDirectives(u *unitText, m map[string]values) {
+	for _, k := range sets.Keys(m) {
 		for _, v := range m[k] {
 			u.set(k, v)
 		}

@@ -11,9 +11,9 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// change is one change of one field, and the parts of the payload that move with it.
+// change is a change of one field, with the parts of the payload that change with it.
 type change struct {
-	base  func(*graph.Spec) // before both
+	base  func(*graph.Spec) // applied before both renderings
 	apply func(*graph.Spec)
 	parts string // of "run reload meta"
 }
@@ -65,14 +65,14 @@ var changes = map[string][]change{
 	"Schedule.Timezone": {{scheduled, func(s *graph.Spec) { s.Schedule.Timezone = "Europe/Berlin" }, "meta"}},
 	"Schedule.Jitter":   {{scheduled, func(s *graph.Spec) { s.Schedule.Jitter = "1m" }, "meta"}},
 	"Schedule.Missed":   {{scheduled, func(s *graph.Spec) { s.Schedule.Missed = "run" }, "meta"}},
-	"Schedule":          {{nil, scheduled, "run meta"}}, // to run on time is another kind of unit
+	"Schedule":          {{nil, scheduled, "run meta"}}, // a scheduled service has another kind of unit
 	"Initializer": {
 		{nil, func(s *graph.Spec) { s.Initializer = lit("bin/other") }, "meta"},
 		{nil, func(s *graph.Spec) { s.Initializer = nil }, "run meta"},
 	},
 	"Ports.Port": {
 		{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 81, Protocol: "tcp"} }, "meta"},
-		{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 8080, Protocol: "tcp"} }, "run meta"}, // no right to bind it is needed
+		{nil, func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 8080, Protocol: "tcp"} }, "run meta"}, // the privilege to bind it is not needed any more
 		{func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"http": {Port: "http"}} },
 			func(s *graph.Spec) { s.Ports["http"] = graph.Port{Port: 81, Protocol: "tcp"} }, "run meta"},
 	},
@@ -172,12 +172,12 @@ var changes = map[string][]change{
 func setFiles(s *graph.Spec, f graph.File)     { s.Files["/etc/hydra/hydra.conf"] = f }
 func setHostFiles(s *graph.Spec, f graph.File) { s.HostFiles["/etc/hydra.host"] = f }
 
-// TestParts checks that every field moves the parts of the payload that
-// graph.Spec promises, and no other.
-func TestParts(t *testing.T) {
-	for _, name := range leaves(reflect.TypeFor[graph.Spec](), "") {
+// TestPayload_FieldsChangeTheirParts checks that every field changes the parts of the payload that
+// graph.Spec promises, and no others.
+func TestPayload_FieldsChangeTheirParts(t *testing.T) {
+	for _, name := range fieldNames(reflect.TypeFor[graph.Spec](), "") {
 		if _, known := changes[name]; !known {
-			t.Errorf("nothing says what a change of %s moves", name)
+			t.Errorf("no case changes %s", name)
 		}
 	}
 	for name, list := range changes {
@@ -188,15 +188,15 @@ func TestParts(t *testing.T) {
 				c.base(&after.Service.Spec)
 			}
 			c.apply(&after.Service.Spec)
-			if got := moved(render(t, before), render(t, after)); got != c.parts {
-				t.Errorf("%s moves %q, not %q", name, got, c.parts)
+			if got := changedParts(render(t, before), render(t, after)); got != c.parts {
+				t.Errorf("%s changes %q, want %q", name, got, c.parts)
 			}
 		}
 	}
 }
 
-// leaves names the fields of a struct, and of the structs below it.
-func leaves(typ reflect.Type, prefix string) []string {
+// fieldNames returns the fields of a struct and of the structs in it.
+func fieldNames(typ reflect.Type, prefix string) []string {
 	var out []string
 	for f := range fields(typ) {
 		inner := f.Type
@@ -205,7 +205,7 @@ func leaves(typ reflect.Type, prefix string) []string {
 		}
 
 		if inner.Kind() == reflect.Struct {
-			out = append(out, leaves(inner, prefix+f.Name+".")...)
+			out = append(out, fieldNames(inner, prefix+f.Name+".")...)
 		} else {
 			out = append(out, prefix+f.Name)
 		}
@@ -223,7 +223,7 @@ func fields(typ reflect.Type) func(func(reflect.StructField) bool) {
 	}
 }
 
-func moved(a, b plan.Payload) string {
+func changedParts(a, b plan.Payload) string {
 	var parts []string
 	for _, p := range []struct {
 		name string
@@ -236,8 +236,8 @@ func moved(a, b plan.Payload) string {
 	return strings.Join(parts, " ")
 }
 
-// TestOthersMove: what is not of the spec moves its part too, or none.
-func TestOthersMove(t *testing.T) {
+// TestPayload_InputChangesItsParts checks inputs outside of the spec.
+func TestPayload_InputChangesItsParts(t *testing.T) {
 	for name, c := range map[string]struct {
 		apply func(*backends.Input)
 		parts string
@@ -252,22 +252,22 @@ func TestOthersMove(t *testing.T) {
 	} {
 		in := full()
 		c.apply(&in)
-		if got := moved(render(t, full()), render(t, in)); got != c.parts {
-			t.Errorf("%s moves %q, not %q", name, got, c.parts)
+		if got := changedParts(render(t, full()), render(t, in)); got != c.parts {
+			t.Errorf("%s changes %q, want %q", name, got, c.parts)
 		}
 	}
 }
 
-// TestMetaLeavesTheVersion: another initializer is another script, but the unit
-// of the version keeps its bytes.
-func TestMetaLeavesTheVersion(t *testing.T) {
+// TestRealize_NewInitializerKeepsServiceUnit checks that another initializer changes its script but
+// not the unit of the version.
+func TestRealize_NewInitializerKeepsServiceUnit(t *testing.T) {
 	in := full()
 	in.Service.Spec.Initializer = lit("bin/other")
 	a, b := realize(t, full()), realize(t, in)
 	for i := range a.Files {
 		same := string(a.Files[i].Content) == string(b.Files[i].Content)
 		if strings.HasSuffix(a.Files[i].Path, ":init.service") == same {
-			t.Errorf("%s: same is %v", a.Files[i].Path, same)
+			t.Errorf("%s: equal is %v", a.Files[i].Path, same)
 		}
 	}
 }

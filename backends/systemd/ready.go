@@ -1,8 +1,6 @@
 package systemd
 
 import (
-	"time"
-
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/internal/token"
@@ -12,16 +10,14 @@ func (n names) ready() string   { return n.base + ":ready.service" }
 func (n names) healthy() string { return n.base + ":healthy.service" }
 func (n names) retire() string  { return n.base + ":retire.service" }
 
-// readiness tells how to see that a version is ready. What it takes is in the
-// part of the payload that no restart is needed for.
+// readiness returns the readiness check of the version. It depends only on the part of the payload
+// that can change without a restart.
 func (b *builder) readiness() *backends.Ready {
 	r := b.Meta.Ready
 	if r == nil || b.Run.Scheduled {
 		return nil
 	}
-	out := &backends.Ready{HTTP: r.HTTP, TCP: r.TCP, Retries: r.Retries,
-		Interval: b.Length(spec.At("ready", "interval"), r.Interval, time.Second),
-		Timeout:  b.Length(spec.At("ready", "timeout"), r.Timeout, 30*time.Second)}
+	out := b.Readiness(r)
 	if r.Port != "" {
 		out.Port = b.Meta.Ports[r.Port].Port
 	}
@@ -31,30 +27,31 @@ func (b *builder) readiness() *backends.Ready {
 	return out
 }
 
-// lookUnit writes the unit of a command that exits 0 when all is well, or done.
-// It sees what the service sees, and is started as often as asked.
-func (b *builder) lookUnit(name, what, field string, command []token.Text, mounts []string) []byte {
+// probeUnit returns the unit of a command that exits 0 on success. It runs in the environment of
+// the service and can be started any number of times.
+func (b *builder) probeUnit(name, title, field string, command []token.Text, mounts []string) []byte {
 	timeout := "30s"
 	if r := b.Meta.Ready; r != nil && r.Timeout != "" {
 		timeout = r.Timeout
 	}
 	var u unitText
-	b.head(&u, what)
+	b.writeUnitSection(&u, title)
 	u.section("Service")
 	u.set("Type", "oneshot")
 	if field == "retire" {
-		u.set("TimeoutStartSec", "infinity") // whoever deletes it has patience of his own
+		u.set("TimeoutStartSec", "infinity") // the deletion has its own timeout
 	} else {
 		u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), timeout))
 	}
 	u.set("ExecStart", b.exec(field, command))
-	b.body(&u, name, mounts)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	b.writeServiceSection(&u, name, mounts)
+	b.writeDirectives(&u, b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-// leaves are the marks of scripts that succeeded, of this version and of all others.
-func (b *builder) leaves() []string {
+// leftovers returns patterns of the files that record which scripts succeeded, of this version and
+// of all others.
+func (b *builder) leftovers() []string {
 	return []string{b.initDone(), doneDir + "/" + b.base + ".migrate-????????????"}
 }

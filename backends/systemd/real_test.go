@@ -13,7 +13,7 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// alphabet has what encoders get wrong, next to ordinary letters.
+// alphabet has the characters that encoders get wrong, next to ordinary letters.
 var alphabet = []rune("aZ09 %$\\\"';:=,#@!+-|&~*?[]{}()<>`^/.\n\t\r\v\f\a\b\x01\x1b\x7fé日€\u00a0\u2028\ufeff\U0001F600\ufffd\ufdd0\uffff\u0085")
 
 var words = []string{"%n", "%%", "$HOME", "${HOME}", "$$", `\n`, `\x41`, `\\`, `\`, "a;b", ";", "-", "+", "@", "%d", `"`, `'`, "\n", " ", "\\\n", "x\n[Service]\nExecStart=/bin/false"}
@@ -34,9 +34,9 @@ func randomString(r *rand.Rand, drop func(rune) bool) string {
 	return b.String()
 }
 
-// TestRealBytes sends thousands of strings through arguments, variables, paths
-// and contents of files to a real process and compares every byte.
-func TestRealBytes(t *testing.T) {
+// TestMachine_BytesArriveUnchanged passes thousands of strings as arguments, variables, paths and file
+// contents to a real process and compares every byte.
+func TestMachine_BytesArriveUnchanged(t *testing.T) {
 	m := newMachine(t)
 	m.probe()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -58,7 +58,7 @@ func TestRealBytes(t *testing.T) {
 		}
 		for j := range 200 {
 			name, value := fmt.Sprintf("V%d", j), randomString(r, func(c rune) bool {
-				_, err := variable("X", string(c))
+				_, err := assignment("X", string(c))
 				return err != nil
 			})
 			spec.Env[name] = token.Lit(value)
@@ -78,7 +78,7 @@ func TestRealBytes(t *testing.T) {
 		wants = append(wants, w)
 		m.deploy("", input(dir, spec))
 	}
-	// One more, whose program's path is the difficult thing.
+	// One more service, with a difficult path of its program.
 	hard := "/srv/a b%n/$HOME/é;x/" + path.Base(probePath())
 	m.write(hard, m.read(probePath()), 0o555)
 	m.deploy("", input("path", graph.Spec{Command: lit(hard, "note", "ran"), Dirs: graph.Dirs{State: "path"}, Restart: "no"}))
@@ -101,8 +101,8 @@ func TestRealBytes(t *testing.T) {
 	}
 }
 
-// TestRealLife boots a machine with one of everything, as baked: no agent.
-func TestRealLife(t *testing.T) {
+// TestMachine_BootsWithoutAgent boots a machine with a service of each kind, as from a prebuilt image.
+func TestMachine_BootsWithoutAgent(t *testing.T) {
 	m := newMachine(t)
 	m.probe()
 	m.write(backends.SecretPath("dev", "zalora", "hydra/password"), "s3cret", 0o400)
@@ -190,7 +190,7 @@ show restarted WEB
 	}
 	lines := func(p string) []string { return strings.Split(strings.TrimSuffix(m.read(p), "\n"), "\n") }
 	if l := lines("/var/lib/private/tick/tick"); len(l) < 3 {
-		t.Errorf("timer ran %d times", len(l))
+		t.Errorf("the timer ran %d times", len(l))
 	}
 	if m.read("/var/lib/private/never/tick") != "" {
 		t.Error("a timer ran before its time")

@@ -6,10 +6,11 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// renderer turns a service into a payload: it resolves names of ports too, and
-// refuses what this backend cannot run.
+// renderer turns a service into a payload. It also resolves names of ports and refuses what systemd
+// cannot run.
 type renderer struct{ spec.Reader }
 
 func (r *renderer) payload() payload {
@@ -26,16 +27,16 @@ func (r *renderer) payload() payload {
 	if h := r.In.Service.Host; h != nil && s.User != "" {
 		_, p.Run.Declared = h.Users[s.User]
 	}
-	r.options(&p.Run.Options)
+	r.readOptions(&p.Run.Options)
 	if s.Image != "" {
-		r.Fail(spec.At("image"), "systemd runs no images").WithHint("use package and command, or backend: 'docker'")
+		r.Fail(spec.At("image"), "backend systemd cannot run images").WithHint("use package and command, or set backend: 'docker'")
 		return p
 	}
 	if len(s.Command) == 0 {
-		r.Fail(spec.At(), "has no command").WithHint("command: ['bin/server', '--flag']")
+		r.Fail(spec.At(), "service has no command").WithHint("command: ['bin/server', '--flag']")
 		return p
 	}
-	if r.PackageOf(s); r.Package.Folder { // it runs there: its files refer to each other from there
+	if r.PackageOf(s); r.Package.IsFolder { // the working directory: files of a package refer to each other relative to it
 		p.Run.Package = r.Package.Path
 	}
 	p.Run.Command = slices.Concat(r.Command(spec.At("command"), s.Command), r.Texts(spec.At("args"), s.Args))
@@ -57,7 +58,7 @@ func (r *renderer) payload() payload {
 	}
 	if s.Update != nil {
 		update := *s.Update
-		update.AtOnce, update.Healthy = 0, r.Command(spec.At("update", "healthy"), update.Healthy) // how many is not the machine's matter
+		update.AtOnce, update.Healthy = 0, r.Command(spec.At("update", "healthy"), update.Healthy) // the number of replicas updated at once does not concern the machine
 		if update.Style == "graceful" {
 			p.Meta.Graceful = r.graceful(s)
 		}
@@ -77,60 +78,47 @@ func (r *renderer) payload() payload {
 		reload := *s.Reload
 		reload.Command = r.Command(spec.At("reload", "command"), reload.Command)
 		p.Meta.Reload = &reload
-		p.Run.Bound, p.Reload = bound(files, hostFiles), &reloadPart{Files: files, HostFiles: hostFiles}
+		p.Run.Bound, p.Reload = spec.RestartKeys(files, hostFiles), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
 	}
-	r.local(&p.Meta)
+	r.orderAfterLocal(&p.Meta)
 	return p
 }
 
-// graceful tells how two versions of a service can live at once.
+// graceful returns the way in which two versions of a service can run at once.
 func (r *renderer) graceful(s graph.Spec) string {
-	const hint = "sockets: { http: { port: 'http' } } lets the machine hold the port; update: { reuseport: true } says that the program opens it with SO_REUSEPORT"
+	const hint = "let systemd open the port with sockets: { http: { port: 'http' } }; or set update: { reuseport: true } if the program opens it with SO_REUSEPORT"
 	where := spec.At("update", "style")
-	held := map[string]bool{}
+	bySocket := map[string]bool{}
 	for _, sock := range s.Sockets {
-		held[sock.Port] = true
+		bySocket[sock.Port] = true
 	}
 	switch {
 	case s.Schedule != nil:
-		r.Fail(where, "a service that runs on time has no two versions at once").WithHint("leave style out")
+		r.Fail(where, "a scheduled service cannot be updated gracefully").WithHint("remove style")
 	case s.Update.ReusePort && len(s.Sockets) > 0:
 		return "sockets reuseport"
 	case s.Update.ReusePort:
 		return "reuseport"
 	case len(s.Sockets) == 0:
-		r.Fail(where, "a graceful update needs a way for two versions to live at once").WithHint(hint)
+		r.Fail(where, "a graceful update needs a way for two versions to run at once").WithHint(hint)
 	}
-	for _, name := range spec.Keys(s.Ports) {
-		if !held[name] && len(s.Sockets) > 0 {
-			r.Fail(where, "two versions cannot both listen on port %q, which no socket holds", name).WithHint(hint)
+	for _, name := range sets.Keys(s.Ports) {
+		if !bySocket[name] && len(s.Sockets) > 0 {
+			r.Fail(where, "two versions cannot both listen on port %q, which has no socket", name).WithHint(hint)
 		}
 	}
 	return "sockets"
 }
 
-// bound lists what of reloadable files needs a new process: mounts, and owners, which are given at start.
-func bound(files, hostFiles map[string]spec.File) []string {
-	out := spec.Keys(files)
-	for _, m := range []map[string]spec.File{files, hostFiles} {
-		for _, p := range spec.Keys(m) {
-			if m[p].Owner != "" {
-				out = append(out, p+" of "+m[p].Owner)
-			}
-		}
-	}
-	return out
-}
-
-// local orders the service after those on its machine. It wants the ones that
-// it requires, but never binds itself to them: a restarted database must not
-// restart its users.
-func (r *renderer) local(m *metaPart) {
+// orderAfterLocal orders the service after those on its machine that it depends on. It wants
+// (Wants=) those that it requires, but it is not bound to them (Requires=): restarting a database
+// must not restart its users.
+func (r *renderer) orderAfterLocal(m *metaPart) {
 	for _, a := range r.In.Local {
 		if a == r.In.Service.Address {
 			continue
 		}
-		a.Machine = "" // of a fact: it is this one
+		a.Machine = "" // a fact is always on the same machine
 		m.After = append(m.After, a)
 		if slices.ContainsFunc(r.In.Service.Requires, func(e graph.Edge) bool { return slices.Contains(e.To, a) }) {
 			m.Wants = append(m.Wants, a)
@@ -140,44 +128,44 @@ func (r *renderer) local(m *metaPart) {
 	slices.SortFunc(m.Wants, graph.Address.Compare)
 }
 
-// lowPort tells whether the service itself binds a port that only root may: one
-// that no socket holds for it.
+// lowPort reports whether the process itself binds a privileged port, one without a socket.
 func lowPort(s graph.Spec) bool {
-	held := map[string]bool{}
+	bySocket := map[string]bool{}
 	for _, sock := range s.Sockets {
-		held[sock.Port] = true
+		bySocket[sock.Port] = true
 	}
 	for name, p := range s.Ports {
-		if p.Port < 1024 && !held[name] {
+		if p.Port < 1024 && !bySocket[name] {
 			return true
 		}
 	}
 	return false
 }
 
+// sockets reads the sockets of a service.
 func (r *renderer) sockets(s graph.Spec) []listener {
 	var out []listener
-	for _, name := range spec.Keys(s.Sockets) {
+	for _, name := range sets.Keys(s.Sockets) {
 		sock := s.Sockets[name]
 		port, known := s.Ports[sock.Port]
 		switch {
 		case !graph.ValidName(name):
-			r.Fail(spec.At("sockets", name), "%q is not a name", name)
+			r.Fail(spec.At("sockets", name), "%q is not a valid name", name)
 		case (sock.Port == "") == (sock.Path == ""):
-			r.Fail(spec.At("sockets", name), "sockets.%s needs either port or path", name)
+			r.Fail(spec.At("sockets", name), "sockets.%s must have either port or path", name)
 		case sock.Path != "":
 			out = append(out, listener{Name: name, Path: sock.Path, Mode: sock.Mode})
 		case sock.Mode != "":
-			r.Fail(spec.At("sockets", name, "mode"), "sockets.%s is a port, which has no mode", name)
+			r.Fail(spec.At("sockets", name, "mode"), "sockets.%s has a port, so it cannot have a mode", name)
 		case !known:
-			r.Fail(spec.At("sockets", name, "port"), "%q is not in ports", sock.Port).
-				WithHint("%s", diag.Suggest(sock.Port, spec.Keys(s.Ports)))
+			r.Fail(spec.At("sockets", name, "port"), "port %q is not in ports", sock.Port).
+				WithHint("%s", diag.Suggest(sock.Port, sets.Keys(s.Ports)))
 		default:
 			out = append(out, listener{Name: name, Port: port.Port, Protocol: port.Protocol})
 		}
 	}
 	if s.Schedule != nil && len(out) > 0 {
-		r.Fail(spec.At("sockets"), "a service that runs on time has no sockets")
+		r.Fail(spec.At("sockets"), "a scheduled service cannot have sockets")
 	}
 	return out
 }

@@ -14,7 +14,7 @@ import (
 const version = "0123456789ab"
 
 var (
-	lit, secretTok      = backendtest.Words, backendtest.Secret
+	lit, secretTok      = backendtest.Literals, backendtest.Secret
 	refTok, artifactTok = backendtest.Ref, backendtest.Artifact
 	artifacts           = backendtest.Artifacts
 )
@@ -28,7 +28,7 @@ func input(name string, spec graph.Spec) backends.Input {
 	}
 }
 
-// full is a service that uses every field that can stand beside the others.
+// full is a service that uses every field that can be combined with the others.
 func full() backends.Input {
 	db := graph.Address{Lib: "hydra", Name: "hydra-db"}
 	in := input("hydra-web", graph.Spec{
@@ -83,7 +83,7 @@ func realize(t *testing.T, in backends.Input) backends.Layout {
 	return l
 }
 
-// versionOf is the version a plan would give the payload.
+// versionOf returns the version that a plan would give the payload.
 func versionOf(t *testing.T, p plan.Payload) string {
 	t.Helper()
 	u := plan.Unit{Backend: "systemd", Encoding: New().Encoding(), Payload: p}

@@ -7,9 +7,9 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 )
 
-// timerUnit writes the times. Wherever the calendar can say it, the calendar
-// does: it is exact, it stays the same over restarts, and it remembers a run
-// that was missed.
+// timerUnit returns the timer of a scheduled service. It uses OnCalendar= whenever that can express
+// the schedule: calendar times are exact, do not shift when the timer restarts, and missed runs are
+// remembered.
 func (b *builder) timerUnit() []byte {
 	var u unitText
 	u.section("Unit")
@@ -19,7 +19,7 @@ func (b *builder) timerUnit() []byte {
 	u.set("Unit", b.unit())
 	s := b.Meta.Schedule
 	if s == nil || (s.Cron == "") == (s.Every == "") {
-		b.Fail(spec.At("schedule"), "needs either cron or every")
+		b.Fail(spec.At("schedule"), "schedule must have either cron or every")
 		return u.bytes()
 	}
 	zone := b.Zone(spec.At("schedule", "timezone"), cmp.Or(s.Timezone, "UTC"))
@@ -35,15 +35,15 @@ func (b *builder) timerUnit() []byte {
 	} else {
 		every, err := time.ParseDuration(s.Every)
 		if err != nil || every < time.Second {
-			b.Fail(spec.At("schedule", "every"), "%q is not a duration of a second or more", s.Every).WithHint("30s, 5m, 2h")
+			b.Fail(spec.At("schedule", "every"), "%q is not a duration of at least one second", s.Every).WithHint("30s, 5m, 2h")
 			return u.bytes()
 		}
 		if t, ok := spec.EveryCalendar(every); ok {
 			u.set("OnCalendar", t+" "+zone)
 		} else {
 			calendar = false
-			u.set("OnActiveSec", span(every))
-			u.set("OnUnitActiveSec", span(every))
+			u.set("OnActiveSec", timeSpan(every))
+			u.set("OnUnitActiveSec", timeSpan(every))
 		}
 	}
 	u.set("AccuracySec", "1s")
@@ -55,9 +55,9 @@ func (b *builder) timerUnit() []byte {
 	case calendar:
 		u.set("Persistent", "true")
 	default:
-		b.Fail(spec.At("schedule", "missed"), "a run every %s cannot be made up for: it has no fixed times", s.Every).
+		b.Fail(spec.At("schedule", "missed"), "missed runs cannot be caught up for every: %s, which has no fixed times", s.Every).
 			WithHint("use cron, or a duration that divides an hour or a day evenly")
 	}
-	b.foot(&u)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }

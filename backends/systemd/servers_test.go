@@ -9,9 +9,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// TestRealServers runs well-known servers under the hardening that every
-// service gets. The tree must have nginx-light, redis-server, postgresql and curl.
-func TestRealServers(t *testing.T) {
+// TestMachine_WellKnownServers runs well-known servers with the default hardening. The tree must have nginx-light, redis-server, postgresql and curl.
+func TestMachine_WellKnownServers(t *testing.T) {
 	m := newMachine(t)
 	for _, p := range []string{"/usr/sbin/nginx", "/usr/bin/redis-server", "/usr/lib/postgresql/15/bin/postgres", "/usr/bin/curl"} {
 		if _, err := os.Stat(m.root + p); err != nil {

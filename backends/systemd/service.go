@@ -7,13 +7,14 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// service writes the unit of a version.
-func (b *builder) service(mounts []string) []byte {
+// serviceUnit returns the unit of a version.
+func (b *builder) serviceUnit(mounts []string) []byte {
 	var u unitText
-	b.head(&u, "")
+	b.writeUnitSection(&u, "")
 	if b.Run.Initializer {
 		u.set("Requires", b.init())
 		u.set("After", b.init())
@@ -22,7 +23,7 @@ func (b *builder) service(mounts []string) []byte {
 		u.set("Requires", b.migrate())
 		u.set("After", b.migrate())
 	}
-	b.extras(&u, "unit", b.Run.Options.Unit)
+	b.writeDirectives(&u, b.Run.Options.Unit)
 
 	u.section("Service")
 	switch {
@@ -34,68 +35,68 @@ func (b *builder) service(mounts []string) []byte {
 			u.set("TimeoutStartSec", b.duration(spec.At("ready", "timeout"), r.Timeout))
 		}
 	default:
-		// exec, not simple: a start that succeeded has a running program.
+		// exec rather than simple: the start succeeds only if the program could be executed.
 		u.set("Type", "exec")
 	}
 	u.set("ExecStart", b.exec("command", b.Run.Command))
-	b.reload(&u)
-	b.stop(&u)
-	b.restart(&u)
+	b.writeReload(&u)
+	b.writeStop(&u)
+	b.writeRestart(&u)
 	if len(b.Run.Sockets) > 0 {
 		u.set("Sockets", b.socket())
 	}
-	b.body(&u, b.unit(), mounts)
-	b.limits(&u)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	b.writeServiceSection(&u, b.unit(), mounts)
+	b.writeLimits(&u)
+	b.writeDirectives(&u, b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-type onceKind struct {
-	field, what string
-	command     func(*builder) []token.Text
-	unit, done  func(names) string
+// onceScript is a script that runs before the service until it has succeeded once.
+type onceScript struct {
+	field, title string
+	command      func(*builder) []token.Text
+	unit, done   func(names) string
 }
 
 var (
-	onceInit = onceKind{"initializer", "initializer",
+	onceInit = onceScript{"initializer", "initializer",
 		func(b *builder) []token.Text { return b.Meta.Initializer }, names.init, names.initDone}
-	onceMigrate = onceKind{"migrate", "migration",
+	onceMigrate = onceScript{"migrate", "migration",
 		func(b *builder) []token.Text { return b.Run.Migrate }, names.migrate, names.migrateDone}
 )
 
-// once writes the unit of a script that runs until it succeeded once. A file
-// remembers that, so it holds over reboots and without an agent; the unit does
-// not stay active, so the scripts of old versions leave nothing behind. The
-// script sees what the service sees.
-func (b *builder) once(k onceKind, mounts []string) []byte {
+// onceUnit returns the unit of a script that runs until it has succeeded once. A file records the
+// success, so it survives reboots and needs no agent. The unit does not stay active, so scripts of
+// old versions leave nothing behind. The script runs in the environment of the service.
+func (b *builder) onceUnit(script onceScript, mounts []string) []byte {
 	var u unitText
-	b.head(&u, k.what+" of ")
-	if k.field == "migrate" && b.Run.Initializer {
+	b.writeUnitSection(&u, script.title+" of ")
+	if script.field == "migrate" && b.Run.Initializer {
 		u.set("Requires", b.init())
 		u.set("After", b.init())
 	}
-	u.set("ConditionPathExists", "!"+k.done(b.names))
+	u.set("ConditionPathExists", "!"+script.done(b.names))
 	u.section("Service")
 	u.set("Type", "oneshot")
-	u.set("ExecStart", b.exec(k.field, k.command(b)))
+	u.set("ExecStart", b.exec(script.field, script.command(b)))
 	u.set("ExecStartPost", "+mkdir -p "+doneDir)
-	u.set("ExecStartPost", "+touch "+k.done(b.names))
-	b.body(&u, k.unit(b.names), mounts)
-	b.extras(&u, "service", b.Run.Options.Service)
-	b.foot(&u)
+	u.set("ExecStartPost", "+touch "+script.done(b.names))
+	b.writeServiceSection(&u, script.unit(b.names), mounts)
+	b.writeDirectives(&u, b.Run.Options.Service)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }
 
-// head writes what the service and its scripts share of [Unit].
-func (b *builder) head(u *unitText, prefix string) {
+// writeUnitSection writes the part of [Unit] that the service and its scripts share.
+func (b *builder) writeUnitSection(u *unitText, prefix string) {
 	u.section("Unit")
 	u.set("Description", "defx "+prefix+b.Run.Environment+"/"+b.Run.Deployment+" "+b.Subject)
 	u.set("PartOf", b.target)
 	u.set("Wants", "network-online.target")
 	u.set("After", "network-online.target")
-	// What a service depends on may come back later than after a few tries, each of which
-	// asks for its scripts too; and a job may be due every second.
+	// A dependency may take longer than a few attempts to come back, and every attempt also starts
+	// the scripts. A job may be due every second.
 	u.set("StartLimitIntervalSec", "0")
 	if user := b.Run.User; user != "" && user != "root" {
 		unit := userUnit(user)
@@ -116,16 +117,17 @@ func (b *builder) head(u *unitText, prefix string) {
 	}
 }
 
-func (b *builder) foot(u *unitText) {
+// writeAddressSection writes the section by which defx finds the unit's address.
+func (b *builder) writeAddressSection(u *unitText) {
 	u.section("X-Defx")
 	u.set("Address", b.Subject)
 }
 
-// body writes what the service and its scripts share of [Service]: who they
-// are, what they see and what they may do. self is the unit's name.
-func (b *builder) body(u *unitText, self string, mounts []string) {
-	for _, f := range b.owned {
-		u.set("ExecStartPre", "+chown "+f.owner+": "+b.take(spec.At("files"))(arg(f.path)))
+// writeServiceSection writes the part of [Service] that the service and its scripts share: their
+// user, environment, mounts and restrictions. self is the unit's name.
+func (b *builder) writeServiceSection(u *unitText, self string, mounts []string) {
+	for _, f := range b.chowns {
+		u.set("ExecStartPre", "+chown "+f.owner+": "+b.checked(spec.At("files"))(arg(f.path)))
 	}
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
@@ -138,30 +140,31 @@ func (b *builder) body(u *unitText, self string, mounts []string) {
 		u.set("User", b.Run.User)
 	}
 	if b.Run.Package != "" {
-		u.set("WorkingDirectory", b.take(spec.At("package"))(wholePath(b.Run.Package)))
+		u.set("WorkingDirectory", b.checked(spec.At("package"))(pathValue(b.Run.Package)))
 	}
-	for _, k := range spec.Keys(b.Run.Env) {
+	for _, k := range sets.Keys(b.Run.Env) {
 		where := spec.At("env", k)
-		u.set("Environment", b.take(where)(variable(k, b.Bind(where, b.Run.Env[k]))))
+		u.set("Environment", b.checked(where)(assignment(k, b.Bind(where, b.Run.Env[k]))))
 	}
-	for _, k := range spec.Keys(b.Run.Secrets) {
+	for _, k := range sets.Keys(b.Run.Secrets) {
 		file := backends.SecretPath(b.Run.Environment, b.Run.Deployment, b.Run.Secrets[k].Name)
-		u.set("LoadCredential", k+":"+b.take(spec.At("secrets", k))(wholePath(file)))
-		// Not "%d": that is expanded while the unit is read, and if it is read by way of its
-		// alias, with the alias's name, where there are no credentials.
-		u.set("Environment", b.take(spec.At("secrets", k))(variable(k+"_FILE", "/run/credentials/"+self+"/"+k)))
+		u.set("LoadCredential", k+":"+b.checked(spec.At("secrets", k))(pathValue(file)))
+		// Not "%d": if systemd loads the unit by its alias, "%d" expands to the alias's directory,
+		// which does not exist.
+		u.set("Environment", b.checked(spec.At("secrets", k))(assignment(k+"_FILE", "/run/credentials/"+self+"/"+k)))
 	}
 	for _, m := range mounts {
 		u.set("BindReadOnlyPaths", m)
 	}
-	b.dirs(u)
+	b.writeDirs(u)
 	if b.Run.LowPort {
 		u.set("AmbientCapabilities", "CAP_NET_BIND_SERVICE")
 	}
-	b.hardening(u)
+	b.writeHardening(u)
 }
 
-func (b *builder) dirs(u *unitText) {
+// writeDirs writes the directories of the service.
+func (b *builder) writeDirs(u *unitText) {
 	for _, d := range []struct{ field, directive, name string }{
 		{"state", "StateDirectory", b.Run.Dirs.State},
 		{"cache", "CacheDirectory", b.Run.Dirs.Cache},
@@ -173,38 +176,40 @@ func (b *builder) dirs(u *unitText) {
 		}
 		where := spec.At("dirs", d.field)
 		if !dirRE.MatchString(d.name) {
-			b.Fail(where, "%q is not a name of a directory", d.name).
-				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; it lies below the customary place")
+			b.Fail(where, "%q is not a valid directory name", d.name).
+				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory is below /var/lib, /var/cache, /var/log or /run")
 		}
 		if first, _, _ := strings.Cut(d.name, "/"); first == "private" || first == "defx" {
-			b.Fail(where, "%q is taken by systemd or defx", first)
+			b.Fail(where, "%q is reserved for systemd and defx", first).WithHint("choose another name")
 		}
 		u.set(d.directive, d.name)
 		if d.field == "runtime" {
-			// Otherwise the end of an old version, or of a script, would take it from the new one.
+			// Otherwise systemd would remove it when an old version or a script ends.
 			u.set("RuntimeDirectoryPreserve", "yes")
 		}
 	}
 }
 
-func (b *builder) reload(u *unitText) {
+// writeReload writes how the service reloads.
+func (b *builder) writeReload(u *unitText) {
 	r := b.Meta.Reload
 	switch {
 	case r == nil:
 	case len(r.Command) > 0 && r.Signal != "":
-		b.Fail(spec.At("reload"), "has both signal and command")
+		b.Fail(spec.At("reload"), "reload has both signal and command").WithHint("remove one of them")
 	case len(r.Command) > 0:
 		u.set("ExecReload", b.exec("reload", r.Command))
 	case r.Signal != "":
-		// The shell's own kill: the program of that name is not on every machine.
+		// The shell's builtin: /bin/kill is not on every machine.
 		sig := b.Signal(spec.At("reload", "signal"), r.Signal)
 		u.set("ExecReload", `:/bin/sh -c 'kill -s `+strings.TrimPrefix(sig, "SIG")+` "$MAINPID"'`)
 	default:
-		b.Fail(spec.At("reload"), "needs signal or command")
+		b.Fail(spec.At("reload"), "reload must have signal or command").WithHint("reload: { signal: 'HUP' }")
 	}
 }
 
-func (b *builder) stop(u *unitText) {
+// writeStop writes how the service stops.
+func (b *builder) writeStop(u *unitText) {
 	s := b.Run.Stop
 	if s == nil {
 		return
@@ -220,11 +225,11 @@ func (b *builder) stop(u *unitText) {
 	}
 }
 
-// restart writes the policy. A job that failed waits for its next time.
-func (b *builder) restart(u *unitText) {
+// writeRestart writes the restart policy. A failed job waits for its next time.
+func (b *builder) writeRestart(u *unitText) {
 	switch r := b.Run.Restart; {
 	case b.Run.Scheduled && r == "always":
-		b.Fail(spec.At("restart"), "a service that runs on time cannot always be restarted")
+		b.Fail(spec.At("restart"), "a scheduled service cannot have restart: 'always'")
 	case b.Run.Scheduled || r == "no":
 		u.set("Restart", "no")
 	case r == "" || r == "on-failure" || r == "always":
@@ -234,15 +239,15 @@ func (b *builder) restart(u *unitText) {
 		u.set("Restart", r)
 		u.set("RestartSec", "1s")
 	default:
-		b.Fail(spec.At("restart"), "%q is not known here", r).WithHint("one of always, on-failure, no")
+		b.Fail(spec.At("restart"), "unknown restart policy %q", r).WithHint("one of always, on-failure, no")
 	}
 }
 
-// duration writes a Go duration as microseconds would read, without loss.
+// duration converts a Go duration to systemd's notation, exact to the microsecond.
 func (b *builder) duration(where []string, s string) string {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < time.Microsecond {
-		b.Fail(where, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
+		b.Fail(where, "%q is not a positive duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 	}
-	return span(d)
+	return timeSpan(d)
 }

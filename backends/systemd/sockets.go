@@ -6,9 +6,9 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 )
 
-// socketUnit writes the listeners. They belong to the machine: an old and a new
-// version inherit the same ones. The service gets them in the order of their
-// names; a single one also carries its name (LISTEN_FDNAMES).
+// socketUnit returns the unit of the listeners. It outlives versions: an old and a new version
+// inherit the same listeners. The service gets them in the order of their names; a single one also
+// has its name in LISTEN_FDNAMES.
 func (b *builder) socketUnit() []byte {
 	var u unitText
 	u.section("Unit")
@@ -20,7 +20,7 @@ func (b *builder) socketUnit() []byte {
 		where := spec.At("sockets", l.Name)
 		switch {
 		case l.Path != "":
-			u.set("ListenStream", b.take(where)(socketPath(l.Path)))
+			u.set("ListenStream", b.checked(where)(socketPath(l.Path)))
 		case l.Protocol == "udp":
 			u.set("ListenDatagram", strconv.Itoa(l.Port))
 		default:
@@ -30,10 +30,10 @@ func (b *builder) socketUnit() []byte {
 			continue
 		}
 		if m, ok := spec.Octal(l.Mode); !ok || m > 0o777 {
-			b.Fail(append(where, "mode"), "mode %q is not three or four octal digits", l.Mode)
+			b.Fail(append(where, "mode"), "mode %q must be three or four octal digits", l.Mode)
 		}
 		if mode != "" && mode != l.Mode {
-			b.Fail(append(where, "mode"), "the sockets of a service share one mode, but %q and %q are asked for", mode, l.Mode)
+			b.Fail(append(where, "mode"), "all sockets of a service must have the same mode, not %q and %q", mode, l.Mode)
 		}
 		mode = l.Mode
 	}
@@ -44,6 +44,6 @@ func (b *builder) socketUnit() []byte {
 		u.set("FileDescriptorName", b.Run.Sockets[0].Name)
 	}
 	u.set("Service", b.unit())
-	b.foot(&u)
+	b.writeAddressSection(&u)
 	return u.bytes()
 }

@@ -1,21 +1,19 @@
 // Package systemd renders services to unit files.
 //
-// A version of a service is a unit of its own, BASE:VERSION.service, behind
-// the stable alias BASE.service; other units know the alias only, so that a new
-// version changes nothing but itself. Timer and socket keep their names over
-// versions: a stamp and a listener survive. Files reach a service read-only by
-// bind mounts from the store, or, if it can reload, from copies of its own that
-// are rewritten in place. Secrets reach it as credentials. What runs once
-// before it (initializer, migrate) is a unit too, so that an image baked from
-// a layout boots without any agent.
+// Every version of a service is a unit of its own, BASE:VERSION.service, with the stable alias
+// BASE.service. Other units refer to the alias only, so a new version changes no other unit. Timer
+// and socket keep their names across versions, so that a stamp file and a listener survive. Files
+// are bind-mounted read-only from the store or, if the service can reload, from copies that are
+// rewritten in place. Secrets are passed as credentials. Scripts that run once before the service
+// (initializer, migrate) are units too, so that an image built from a layout boots without an
+// agent.
 //
-// The package knows unit files and the bytes that each directive can carry. It
-// refuses to know how files get to a machine and who starts what. Invariants:
-// every value passes one function of encode.go; what a directive cannot carry
-// is refused with the place of its field, never altered.
+// The package knows unit files and which bytes each directive can represent. It refuses to know how
+// files get to a machine and who starts units. Invariants: every value passes through one function
+// of encode.go; what a directive cannot represent is refused at its field, never altered.
 //
-// It is larger than most packages because systemd has a notation of its own for
-// each thing: one file a notation.
+// It is larger than most packages because systemd has a notation of its own for each subject: there
+// is one file for each.
 package systemd
 
 import (
@@ -30,24 +28,25 @@ import (
 
 const (
 	unitDir  = "/etc/systemd/system"
-	unitsDir = "/var/lib/defx/units" // copies of reloadable files, a folder a unit
-	doneDir  = "/var/lib/defx/done"  // one empty file for each script that succeeded
+	unitsDir = "/var/lib/defx/units" // copies of reloadable files, one directory per unit
+	doneDir  = "/var/lib/defx/done"  // one empty file per script that has succeeded
 )
 
 type backend struct{}
 
-// New gives the backend.
+// New returns the backend.
 func New() backends.Backend { return backend{} }
 
-// Name is the word of the field backend and of the namespace.
+// Name returns the value of the field backend, which is also the name of the options field.
 func (backend) Name() string { return "systemd" }
 
-// Encoding rises when equal payloads would give other unit files.
+// Encoding returns the version of the payload encoding. It is increased when equal payloads would
+// give other unit files.
 func (backend) Encoding() int { return 1 }
 
-var kind = spec.Kind[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
+var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
-// Render makes the payload of a service.
+// Render returns the payload of a service.
 func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.Address.String()}}
 	var p payload
@@ -56,12 +55,12 @@ func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
 	} else {
 		p = r.payload()
 	}
-	return kind.Render(&r.Reader, p)
+	return codec.Render(&r.Reader, p)
 }
 
-// Realize makes the files of a payload once the values of its refs are known.
+// Realize returns the layout of a payload once the values of its refs are known.
 func (backend) Realize(p plan.Payload, version string, value spec.Values) (backends.Layout, error) {
-	return kind.Realize(p, version, value)
+	return codec.Realize(p, version, value)
 }
 
 func (p payload) encode() (plan.Payload, error) {
@@ -75,7 +74,7 @@ func (p payload) encode() (plan.Payload, error) {
 func decodePayload(pl plan.Payload) (payload, error) {
 	var p payload
 	var fact struct {
-		Fact *factPart `json:"fact"`
+		Fact *factPayload `json:"fact"`
 	}
 	if err := json.Unmarshal(pl.Run, &fact); err == nil && fact.Fact != nil {
 		p.Fact = fact.Fact

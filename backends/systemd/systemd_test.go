@@ -8,7 +8,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-func TestContract(t *testing.T) {
+func TestBackend_Contract(t *testing.T) {
 	samples := map[string]func() backends.Input{
 		"full": full,
 		"reload": func() backends.Input {

@@ -7,7 +7,7 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// unitText writes a unit file. It keeps order: the same calls, the same bytes.
+// unitText builds a unit file. Sections and directives are in the order of the calls.
 type unitText struct{ b strings.Builder }
 
 func (u *unitText) section(name string) {
@@ -17,23 +17,24 @@ func (u *unitText) section(name string) {
 	u.b.WriteString("[" + name + "]\n")
 }
 
-// set writes a directive. The value is encoded already.
+// set writes a directive. The value must be encoded already.
 func (u *unitText) set(directive, value string) {
 	u.b.WriteString(directive + "=" + value + "\n")
 }
 
 func (u *unitText) bytes() []byte { return []byte(u.b.String()) }
 
-// builder collects what is wrong with a payload while its units are written.
+// builder writes the units of a payload and collects the errors.
 type builder struct {
 	payload
 	names
 	spec.Binder
-	owned []ownedFile // given to users before the service starts
+	chowns []ownedFile // files to give to users before the service starts
 }
 
-// take notes the error of an encoder, with the field's name before it.
-func (b *builder) take(at []string) func(string, error) string {
+// checked returns a function that takes the result of an encoder, adds its error with the name of
+// the field, and returns its text.
+func (b *builder) checked(at []string) func(string, error) string {
 	return func(s string, err error) string {
 		if err != nil {
 			b.Fail(at, "%s %v", spec.Field(at), err)
@@ -57,9 +58,9 @@ func (b *builder) exec(field string, command []token.Text) string {
 		}
 		s := b.Bind(path, t)
 		if i == 0 {
-			words = append(words, ":"+b.take(path)(program(s)))
+			words = append(words, ":"+b.checked(path)(programPath(s)))
 		} else {
-			words = append(words, b.take(path)(arg(s)))
+			words = append(words, b.checked(path)(arg(s)))
 		}
 	}
 	return strings.Join(words, " ")

@@ -2,11 +2,10 @@ package systemd
 
 import "github.com/defx-dev/defx/backends"
 
-// A named user is made by sysusers. The file and the unit that applies it are
-// shared by all services that run as the user, of any deployment, so both say
-// the same whoever writes them. The unit runs at every boot: systemd's own
-// looks at these files only after an update of /usr, which a baked image never
-// sees.
+// A named user is created by systemd-sysusers. The file and the unit that applies it are shared by all
+// services of all deployments that run as the user, so they must not depend on the service that writes
+// them. The unit runs at every boot, because systemd-sysusers.service runs only after an update of
+// /usr, which never happens in an image.
 
 func sysusersPath(user string) string { return "/etc/sysusers.d/defx-" + user + ".conf" }
 

@@ -8,15 +8,12 @@ import (
 	"github.com/defx-dev/defx/backends/spec"
 )
 
-// This file turns values that have a meaning (durations, sizes, signals) into
-// systemd's way of writing them.
+// This file converts durations and resource limits to systemd's notation.
 
-var (
-	dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
-)
+var dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
 
-// span writes a duration in the largest unit that loses nothing.
-func span(d time.Duration) string {
+// timeSpan writes a duration in the largest unit that is exact.
+func timeSpan(d time.Duration) string {
 	for _, u := range []struct {
 		unit time.Duration
 		name string
@@ -28,14 +25,14 @@ func span(d time.Duration) string {
 	return strconv.FormatInt(d.Microseconds(), 10) + "us"
 }
 
-// limits writes the bounds of resources.
-func (b *builder) limits(u *unitText) {
+// writeLimits writes the resource limits.
+func (b *builder) writeLimits(u *unitText) {
 	l := b.Run.Limits
 	if l == nil {
 		return
 	}
 	if l.CPU != "" {
-		milli := b.Milli(spec.At("limits", "cpu"), l.CPU)
+		milli := b.MilliCores(spec.At("limits", "cpu"), l.CPU)
 		percent := strconv.Itoa(milli / 10)
 		if milli%10 != 0 {
 			percent += "." + strconv.Itoa(milli%10)
@@ -46,7 +43,7 @@ func (b *builder) limits(u *unitText) {
 		u.set("MemoryMax", strconv.FormatUint(b.Bytes(spec.At("limits", "memory"), l.Memory), 10))
 	}
 	if l.Tasks < 0 || l.OpenFiles < 0 {
-		b.Fail(spec.At("limits"), "a limit is less than zero")
+		b.Fail(spec.At("limits"), "tasks and openFiles must not be negative")
 	}
 	if l.Tasks > 0 {
 		u.set("TasksMax", strconv.Itoa(l.Tasks))

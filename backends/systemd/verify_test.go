@@ -10,7 +10,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// analyze gives the path of systemd-analyze, or skips the test.
+// analyze returns the path of systemd-analyze, or skips the test.
 func analyze(t *testing.T) string {
 	t.Helper()
 	p, err := exec.LookPath("systemd-analyze")
@@ -18,16 +18,16 @@ func analyze(t *testing.T) string {
 	case err == nil:
 		return p
 	case os.Getenv("DEFX_REQUIRE_SYSTEMD") == "1":
-		t.Fatal("systemd-analyze is required, but it is not here")
+		t.Fatal("DEFX_REQUIRE_SYSTEMD is set, but systemd-analyze is not installed")
 	default:
-		t.Skip("systemd-analyze is not here")
+		t.Skip("systemd-analyze is not installed")
 	}
 	return ""
 }
 
-// TestVerify lets systemd read every unit of every golden case. Any word of it
-// is a failure, but for programs in a store that this machine does not have.
-func TestVerify(t *testing.T) {
+// TestUnits_PassSystemdAnalyze checks every unit of every golden case with systemd-analyze. Any output
+// is a failure, except for programs in the store, which are missing here.
+func TestUnits_PassSystemdAnalyze(t *testing.T) {
 	tool := analyze(t)
 	for file, old := range goldenCases(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
@@ -48,8 +48,8 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// verify reads all units below root by names without a colon: after one, the
-// tool expects an alias. The others are read because those refer to them.
+// verify checks all units below root. Units with a colon in their names are checked as copies
+// without one, because the tool takes such a name for an alias.
 func verify(t *testing.T, tool, root string) {
 	t.Helper()
 	dir := filepath.Join(root, unitDir)
@@ -106,8 +106,8 @@ func writeLayout(t *testing.T, root string, l backends.Layout) {
 	}
 }
 
-// TestVerifySees makes sure that the test above would notice a fault in each kind of unit.
-func TestVerifySees(t *testing.T) {
+// TestVerify_DetectsFaults checks that systemd-analyze reports a fault in each kind of unit.
+func TestVerify_DetectsFaults(t *testing.T) {
 	tool := analyze(t)
 	l := realize(t, full())
 	for i, f := range l.Files {
@@ -122,7 +122,7 @@ func TestVerifySees(t *testing.T) {
 		cmd := exec.Command(tool, "verify", "--man=no", "defx-dev-zalora.target", filepath.Base(strings.TrimSuffix(l.Name, ".service"))+".service")
 		cmd.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+filepath.Join(root, unitDir)+":")
 		if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), "NoSuchDirective") {
-			t.Errorf("a fault in %s is not seen: %s", f.Path, out)
+			t.Errorf("a fault in %s was not reported: %s", f.Path, out)
 		}
 	}
 }

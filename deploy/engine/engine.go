@@ -373,7 +373,7 @@ func read(unit string, v any) (digest.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := spec.Strict(raw, v); err != nil {
+	if err := spec.DecodeStrict(raw, v); err != nil {
 		return "", fmt.Errorf("%s/%s is damaged: %w", docker.Dir, unit, err)
 	}
 	return digest.Bytes(raw), nil

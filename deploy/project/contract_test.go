@@ -191,7 +191,7 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		"two contents":      {"watch.libsonnet", "json: {", "text: 'x', json: {", "exactly one of text, json, yaml"},
 		"unequal facts":     {"watch.libsonnet", "agent: {", "one: { host: { sysctl: { 'vm.x': 1 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, two: { host: { sysctl: { 'vm.x': 2 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, agent: {", `asks for sysctl vm.x = "1" on machine m1, and watch/two asks for "2"`},
 		"two owners":        {"watch.libsonnet", "agent: {", "one: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, two: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, agent: {", `writes /etc/x on machine m1, and so does watch/two`},
-		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `no backend of this version makes a resource of type "aws.s3"`},
+		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `unknown resource type "aws.s3"`},
 		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
 	} {
 		t.Run(name, func(t *testing.T) {

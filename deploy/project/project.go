@@ -356,7 +356,7 @@ func (p *Project) round(d *Desired, in compile.Input, old *plan.Plan, memory bac
 	r := &round{out: out, more: map[string]*diag.Error{}}
 	more := r.more
 	p.schemas(out.Graph, d)
-	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.Context{Output: outputsOf(old), Attach: p.Attach,
+	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.ModuleState{Output: outputsOf(old), Attach: p.Attach,
 		Deployed: func(m string) bool { _, was := in.Baseline.Machines[m]; return was }})
 	reasons, bad := place.Place(out.Graph, place.Previous(in.Baseline.Machines))
 	if len(unpacked) > 0 { // what has no instance has no place either
@@ -411,7 +411,7 @@ func (p *Project) schemas(g *graph.Graph, d *Desired) {
 	if !ok {
 		return
 	}
-	for source, version := range ec2.RequiredPackages(g) {
+	for source, version := range ec2.RequiredProviders(g) {
 		if b.Schemas[source] != nil {
 			continue
 		}

@@ -1,5 +1,4 @@
-// Command probe is the service of the tests that boot a real systemd: it tells
-// what reached it.
+// Command probe is the service of the tests that boot a real systemd: it records what it was given.
 package main
 
 import (
@@ -46,13 +45,13 @@ func run(verb string, args []string) error {
 			out.WriteString("F" + f + "=" + strings.ReplaceAll(string(content), "\x00", "<NUL>") + "\x00")
 		}
 		return os.WriteFile(state("dump"), out.Bytes(), 0o644)
-	case "keep": // dump, and stay
+	case "keep": // dump, and keep running
 		if err := run("dump", args); err != nil {
 			return err
 		}
 		notify("READY=1")
 		time.Sleep(1 << 62)
-	case "note": // note NAME [word…]: append a line with what the words say
+	case "note": // note NAME [word…]: append a line with the results of the words
 		f, err := os.OpenFile(state(args[0]), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			return err
@@ -86,8 +85,8 @@ func run(verb string, args []string) error {
 		fmt.Fprintln(f)
 		return nil
 	case "fail":
-		return fmt.Errorf("as told")
-	case "serve": // stays; notes reloads; answers on an inherited listener
+		return fmt.Errorf("failed on request")
+	case "serve": // keep running; record reloads; answer on an inherited listener
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
 		if err := run("note", append([]string{"serve"}, args...)); err != nil {
