@@ -62,7 +62,7 @@ func (m *importer) dependencies(s types.ServiceConfig, f fields, out object) {
 // number returns n as a JSON number.
 func number(n int64) json.RawMessage { return json.RawMessage(strconv.FormatInt(n, 10)) }
 
-// resources converts limits, ulimits and the replicas' resources.
+// resources converts limits, ulimits and deploy.resources.
 func (m *importer) resources(s types.ServiceConfig, f fields, service, host object) {
 	limits := object{}
 	cpus, memory, pids, reserved := float64(s.CPUS), int64(s.MemLimit), s.PidsLimit, int64(s.MemReservation)
