@@ -8,7 +8,7 @@
 // It is longer than most packages because it wires all stages together:
 //
 //	project.go      opening, the state of environments, Evaluate and Plan
-//	inputs.go       what a plan reads besides the values of libraries
+//	inputs.go       what a plan reads in addition to the values of libraries
 //	transform.go    the entry's transforms
 //	fixpoint.go     compile, place and render until nothing more has to be held
 //	changes.go      apply requests and change sets
