@@ -18,10 +18,10 @@ import (
 
 // ApplyRequest returns the request to apply d.
 func (p *Project) ApplyRequest(ctx context.Context, d *Desired) *apply.Request {
-	store := p.Store(d.Name, d.Environment)
-	return &apply.Request{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, LastGood: d.LastGood,
-		Held: d.heldFilter(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(ctx),
-		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(d.Name, d.Environment)}
+	w := p.NewRequest(d.Name, d.Environment, "apply")
+	w.Plan, w.Objects, w.LastGood = d.Rendered.Plan, d.Rendered.Objects, d.LastGood
+	w.Held, w.Moved, w.Machines, w.Revision = d.heldFilter(), d.Moved, d.Graph.Machines, p.Revision(ctx)
+	return w
 }
 
 // ArtifactStream returns the content of an artifact in the form in which it is

@@ -11,7 +11,8 @@
 //	inputs.go       what a plan reads in addition to the values of libraries
 //	transform.go    the entry's transforms
 //	fixpoint.go     compile, place and render until nothing more has to be held
-//	changes.go      apply requests and change sets
+//	request.go      apply requests
+//	changes.go      change sets, with what is held and positions
 //	positions.go    positions in the source, lint
 //	incremental.go  plans from memoized summaries; memo.go stores them
 //	unchanged.go    plans without changes, remembered as a whole
