@@ -37,8 +37,8 @@ torture:
 	DEFX_TEST_KILLS=1000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project
 	DEFX_TEST_CALLS=10000 go test -count=1 -timeout 240m -v ./lang/native
 	DEFX_TEST_CACHE_EDITS=100000 go test -count=1 -timeout 240m -v -run Cache ./lang
-	DEFX_TEST_INCREMENTAL=20000 go test -count=1 -timeout 240m -v -run KnowsEarlier ./deploy/project
-	DEFX_TEST_READINGS=10000 go test -count=1 -timeout 240m -v -run OnePlan ./deploy/project
+	DEFX_TEST_INCREMENTAL=20000 go test -count=1 -timeout 240m -v -run IncrementalEqualsFull ./deploy/project
+	DEFX_TEST_READINGS=10000 go test -count=1 -timeout 240m -v -run IndependentOfTextAndPlace ./deploy/project
 	DEFX_TEST_KILLS_EC2=100 go test -count=1 -timeout 120m -v -run 'Killed' ./deploy/e2e/ec2
 	./tools/fuzz.sh 5m
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shows defx at work on the quickstart, in a folder of its own that is removed afterwards.
+# Runs defx on a temporary copy of the quickstart example.
 set -eu
 defx=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,18 +10,18 @@ cd "$work"
 say() { printf '\n# %s\n' "$1"; }
 run() { printf '$ %s\n' "$*"; shift; "$defx" "$@"; }
 
-say 'Three libraries, five services; box is a folder that stands for a machine.'
+say 'Three libraries, five services. The machine is the folder box.'
 run defx apply --yes
-say 'Once more: nothing to do.'
+say 'A second apply changes nothing.'
 run defx apply --yes
-say 'One field of one service changes ...'
+say 'Edit one field of one service ...'
 sed -i.bak "s/^        LOG: 'info',$/        LOG: 'debug',/" shop/functionalities.libsonnet
 rm shop/functionalities.libsonnet.bak
 run defx plan
-say '... and exactly that service is deployed.'
+say '... and only that service is deployed.'
 run defx apply --yes
-say 'What stands, and where it came from.'
+say 'Show what is deployed and when it changed.'
 run defx status
 run defx history
-say 'The machine holds units that systemd reads as they are:'
+say 'The unit files on the machine, ready for systemd:'
 ls box/etc/systemd/system

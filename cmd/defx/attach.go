@@ -68,7 +68,7 @@ func (o *options) attachment(on bool, cmd *cobra.Command) *cobra.Command {
 		if d, err = p.Evaluate(ctx); err != nil {
 			return err
 		}
-		w, err := p.Attaching(ctx, d, chosen)
+		w, err := p.AttachRequest(ctx, d, chosen)
 		if err != nil {
 			return err
 		}

@@ -67,7 +67,7 @@ func (o *options) desired(ctx context.Context, c *consent, evaluate func(*projec
 	if c.strict && len(d.Held) > 0 {
 		return nil, nil, nil, fmt.Errorf("%d held, and --strict allows none", len(d.Held))
 	}
-	w := p.ApplyRequest(d)
+	w := p.ApplyRequest(ctx, d)
 	c.give(w)
 	return p, d, w, nil
 }

@@ -49,7 +49,7 @@ type Request struct {
 	Approved               *plan.ChangeSet // what a person agreed to; nil = whatever it is
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
-	Artifact func(plan.Artifact) (io.ReadCloser, error)
+	Artifact func(context.Context, plan.Artifact) (io.ReadCloser, error)
 	OnEvent  func(Event)                                           // may be nil; called from one goroutine at a time
 	HostKey  func(context.Context, *graph.Machine) (string, error) // public key of a machine that a module made, on first sight; nil = known_hosts tell
 	Modules  *terraform.Runner                                     // where modules of resources are made; nil if there are none

@@ -85,7 +85,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 		if err := json.Unmarshal(raw, &unit); err != nil {
 			return old, err
 		}
-		if err := r.w.Modules.Stage(unit.Artifacts, r.w.Artifact); err != nil {
+		if err := r.w.Modules.Stage(ctx, unit.Artifacts, r.w.Artifact); err != nil {
 			return old, err
 		}
 		if ask.Moved, err = r.w.MovedIn(ctx, old); err != nil {

@@ -52,7 +52,7 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 
 // put sends an artifact, but not the bytes that are there from an earlier time.
 func (r *run) put(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
-	in, err := r.w.Artifact(a)
+	in, err := r.w.Artifact(ctx, a)
 	if err != nil {
 		return err
 	}

@@ -1,19 +1,20 @@
-// Package artifact knows the content that services are made of: files, folders
-// and tars below the deployment's root, or below a declared library path; and
-// files at addresses, which are known by their sums and fetched when they are needed.
+// Package artifact digests and packs the content that services are made of:
+// files, folders and tars below the deployment's root or below a declared library
+// path, and files at URLs, which are identified by their checksum and fetched
+// when they are needed.
 //
-// It digests and packs them. It refuses to know what they are for. Invariant:
-// the digest covers what runs and nothing else that a file system keeps: no
-// time, no owner, no right but the one to execute.
+// It knows file trees, tar and HTTP. It refuses to know what the content is for.
+// Invariant: a digest covers names, content, links and execute permission, and no
+// other metadata of the file system: no time, no owner, no other permission.
 package artifact
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -24,6 +25,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -34,58 +36,60 @@ const (
 	Tar  = "tar"  // an archive, plain or compressed by gzip, that is unpacked on the machine
 )
 
-// Source is where artifacts come from. Each path is digested once.
+// Source returns the artifacts of a deployment. It digests each path once.
 type Source struct {
-	root   string
-	also   []string // absolute folders of -J
-	cache  string   // folder of what was fetched
-	locked map[string]plan.Artifact
-	seen   map[string]described
+	root      string
+	libraries []string // absolute folders, from -J
+	cache     string   // folder of fetched files
+	locked    map[string]plan.Artifact
+	described map[string]description // by path
 
-	fetching sync.Mutex // one address at a time: several machines may want the same
+	fetching sync.Mutex // held during a fetch, because several machines may need the same file
 }
 
-type described struct {
+// description is the result of Describe.
+type description struct {
 	a   plan.Artifact
 	err error
 }
 
-// NewSource is the artifacts below root and below the library folders also.
-// What is fetched is kept in the folder cache.
-func NewSource(root string, also []string, cache string) *Source {
-	return &Source{root: root, also: also, cache: cache, seen: map[string]described{}}
+// NewSource returns the artifacts below root and below the folders libraries.
+// Fetched files are kept in the folder cache.
+func NewSource(root string, libraries []string, cache string) *Source {
+	return &Source{root: root, libraries: libraries, cache: cache, described: map[string]description{}}
 }
 
-// Lock tells what lay at paths: it stands for what is not here now, and what
-// is here must be the same. Nil lifts it.
+// Lock sets the locked artifacts by path. A locked artifact is used where the path
+// does not exist; where it exists it must have the locked content. Nil unlocks.
 func (s *Source) Lock(locked map[string]plan.Artifact) {
-	s.locked, s.seen = locked, map[string]described{}
+	s.locked, s.described = locked, map[string]description{}
 }
 
-// Described lists the paths that were asked for, sorted, or nil and false if one
-// of them is in order only in part.
-func (s *Source) Described() ([]string, bool) {
-	for _, d := range s.seen {
+// DescribedPaths returns the paths that were described, sorted. It returns nil and
+// false if describing one of them failed.
+func (s *Source) DescribedPaths() ([]string, bool) {
+	for _, d := range s.described {
 		if d.err != nil {
 			return nil, false
 		}
 	}
-	return slices.Sorted(maps.Keys(s.seen)), true
+	return sets.Keys(s.described), true
 }
 
-// problem is an error with what to do about it.
-type problem struct{ what, hint string }
+// hintedError is an error with a hint what to do about it.
+type hintedError struct{ msg, hint string }
 
-func (p *problem) Error() string { return p.what }
-func (p *problem) Hint() string  { return p.hint }
+func (e *hintedError) Error() string { return e.msg }
+func (e *hintedError) Hint() string  { return e.hint }
 
-// Describe gives digest and kind of what lies at a path: relative to the root,
-// or absolute and below a library folder; or at an address, by its sum.
+// Describe returns the digest and kind of the content at a path, which is relative
+// to the root or absolute and below a library folder, or at a URL, of which the
+// checksum is given.
 func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
 	if strings.Contains(t.Name, "://") {
-		return remote(t.Name, t.Arg)
+		return describeURL(t.Name, t.Arg)
 	}
-	if d, ok := s.seen[t.Name]; ok {
+	if d, ok := s.described[t.Name]; ok {
 		return d.a, d.err
 	}
 	a, err := s.describe(t.Name)
@@ -94,15 +98,15 @@ func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
 		case errors.Is(err, ErrNotFound):
 			a, err = was, nil
 		case err == nil && (a.Digest != was.Digest || a.Kind != was.Kind):
-			err = &problem{fmt.Sprintf("it is not what is locked (%s, and %s is here)", was.Digest.Brief(), a.Digest.Brief()),
-				"if it is meant to be another: defx lock --update"}
+			err = &hintedError{fmt.Sprintf("it differs from the lock file (%s is locked, %s is present)", was.Digest.Brief(), a.Digest.Brief()),
+				"if the change is intended: defx lock --update"}
 		}
 	}
-	s.seen[t.Name] = described{a, err}
+	s.described[t.Name] = description{a, err}
 	return a, err
 }
 
-// ErrNotFound tells that nothing lies at a path.
+// ErrNotFound means that a path does not exist.
 var ErrNotFound = errors.New("there is no such file")
 
 func (s *Source) describe(name string) (plan.Artifact, error) {
@@ -124,7 +128,7 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 		a.Kind = Tree
 		a.Digest, err = Digest(subtree(root, rel))
 	case !info.Mode().IsRegular():
-		return a, errors.New("is neither a file nor a folder")
+		return a, errors.New("it is neither a file nor a folder")
 	case isTar(rel):
 		a.Kind = Tar
 		var f *os.File
@@ -135,7 +139,7 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 		a.Digest, _, err = digest.Reader(f)
 	default:
 		a.Kind = File
-		a.Digest, err = Digest(single{root.FS(), path.Dir(rel), path.Base(rel)})
+		a.Digest, err = Digest(singleFile{root.FS(), path.Dir(rel), path.Base(rel)})
 	}
 	return a, err
 }
@@ -144,28 +148,30 @@ func isTar(name string) bool {
 	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
 }
 
-// open finds the folder that a path may be read below.
+// open opens the folder below which a path may be read, and returns the path
+// relative to it.
 func (s *Source) open(name string) (*os.Root, string, error) {
 	if filepath.IsLocal(name) {
 		root, err := os.OpenRoot(s.root)
 		return root, path.Clean(name), err
 	}
-	if !filepath.IsAbs(name) { // a library folder beside the root
+	if !filepath.IsAbs(name) { // a library folder outside of the root
 		name = filepath.Join(s.root, name)
 	}
-	for _, dir := range s.also {
+	for _, dir := range s.libraries {
 		if rel, err := filepath.Rel(dir, name); err == nil && filepath.IsLocal(rel) {
 			root, err := os.OpenRoot(dir)
 			return root, filepath.ToSlash(rel), err
 		}
 	}
-	return nil, "", errors.New("lies neither below the deployment's folder nor below a library path")
+	return nil, "", errors.New("it is neither below the deployment's folder nor below a library path")
 }
 
-// Stream gives the content in the form in which it travels: a tar.
-func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
+// Stream returns the content as the tar that is sent to machines. It fetches
+// content at a URL first, unless that is cached.
+func (s *Source) Stream(ctx context.Context, a plan.Artifact) (io.ReadCloser, error) {
 	if strings.Contains(a.Path, "://") {
-		return s.fetched(a)
+		return s.streamURL(ctx, a)
 	}
 	root, rel, err := s.open(a.Path)
 	if err != nil {
@@ -173,8 +179,8 @@ func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
 	}
 	if _, err := root.Stat(rel); errors.Is(err, fs.ErrNotExist) {
 		root.Close()
-		return nil, diag.Errorf("", "artifact %q: its content is not here, only its digest %s in the lock", a.Path, a.Digest.Brief()).
-			WithHint("build it, or apply from where it was built")
+		return nil, diag.Errorf("", "artifact %q does not exist; the lock file has only its digest %s", a.Path, a.Digest.Brief()).
+			WithHint("build it, or apply on the machine where it was built")
 	}
 	if a.Kind == Tar {
 		f, err := root.Open(rel)
@@ -183,7 +189,7 @@ func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
 	}
 	tree := subtree(root, rel)
 	if a.Kind == File {
-		tree = single{root.FS(), path.Dir(rel), path.Base(rel)}
+		tree = singleFile{root.FS(), path.Dir(rel), path.Base(rel)}
 	}
 	r, w := io.Pipe()
 	go func() {
@@ -193,36 +199,39 @@ func (s *Source) Stream(a plan.Artifact) (io.ReadCloser, error) {
 	return r, nil
 }
 
+// subtree returns the folder rel of root as a file system.
 func subtree(root *os.Root, rel string) fs.FS {
 	tree, err := fs.Sub(root.FS(), rel)
 	if err != nil {
 		panic(err) // rel is clean
 	}
-	return linked{tree, root.FS(), rel}
+	return linkFS{tree, root.FS(), rel}
 }
 
-// linked adds the reading of links, which fs.Sub of an os.Root loses.
-type linked struct {
+// linkFS adds the reading of links, which fs.Sub of an os.Root does not support.
+type linkFS struct {
 	fs.FS
-	whole fs.FS
-	at    string
+	parent fs.FS
+	dir    string // of FS in parent
 }
 
-func (l linked) ReadLink(name string) (string, error) {
-	return fs.ReadLink(l.whole, path.Join(l.at, name))
-}
-func (l linked) Lstat(name string) (fs.FileInfo, error) {
-	return fs.Lstat(l.whole, path.Join(l.at, name))
+func (l linkFS) ReadLink(name string) (string, error) {
+	return fs.ReadLink(l.parent, path.Join(l.dir, name))
 }
 
-// single is a folder of which only one file is seen.
-type single struct {
+func (l linkFS) Lstat(name string) (fs.FileInfo, error) {
+	return fs.Lstat(l.parent, path.Join(l.dir, name))
+}
+
+// singleFile is a folder that appears to have only one file.
+type singleFile struct {
 	fs.FS
 	dir, name string
 }
 
-func (s single) Open(name string) (fs.File, error) { return s.FS.Open(path.Join(s.dir, name)) }
-func (s single) ReadDir(string) ([]fs.DirEntry, error) {
+func (s singleFile) Open(name string) (fs.File, error) { return s.FS.Open(path.Join(s.dir, name)) }
+
+func (s singleFile) ReadDir(string) ([]fs.DirEntry, error) {
 	info, err := fs.Stat(s.FS, path.Join(s.dir, s.name))
 	if err != nil {
 		return nil, err
@@ -230,6 +239,7 @@ func (s single) ReadDir(string) ([]fs.DirEntry, error) {
 	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
 }
 
+// entry is one item of a folder, as its digest covers it.
 type entry struct {
 	Name string `json:"name"`
 	Exec bool   `json:"exec,omitempty"`
@@ -237,8 +247,8 @@ type entry struct {
 	Sum  string `json:"sum,omitempty"`
 }
 
-// Digest covers names, kinds, rights to execute, content and targets of links of a
-// folder, and nothing else that a file system keeps.
+// Digest returns the digest of a folder. It covers names, kinds, execute
+// permissions, contents and link targets, and no other metadata.
 func Digest(tree fs.FS) (digest.Digest, error) {
 	var list []entry
 	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
@@ -278,10 +288,10 @@ func Digest(tree fs.FS) (digest.Digest, error) {
 		return "", err
 	}
 	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return ofEntries(list)
+	return digestEntries(list)
 }
 
-// DigestStream is the digest of an artifact of a kind as it travels: what Stream gives.
+// DigestStream returns the digest of an artifact of a kind from what Stream returns.
 func DigestStream(kind string, r io.Reader) (digest.Digest, error) {
 	if kind == Tar {
 		d, _, err := digest.Reader(r)
@@ -313,12 +323,13 @@ func DigestStream(kind string, r io.Reader) (digest.Digest, error) {
 		list = append(list, e)
 	}
 	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return ofEntries(list)
+	return digestEntries(list)
 }
 
-func ofEntries(list []entry) (digest.Digest, error) { return digest.Of("tree/1", list) }
+// digestEntries returns the digest of a folder with these entries, sorted by name.
+func digestEntries(list []entry) (digest.Digest, error) { return digest.Of("tree/1", list) }
 
-// Pack writes a folder as the tar that an agent takes.
+// Pack writes a folder as the tar that an agent accepts.
 func Pack(w io.Writer, tree fs.FS) error {
 	t := tar.NewWriter(w)
 	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {

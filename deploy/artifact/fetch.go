@@ -17,20 +17,25 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Bounds of one fetch. Tests set others.
+// Limits of one fetch. Tests set others.
 var (
-	fetchTime       = 15 * time.Minute
-	fetchSize int64 = 4 << 30 // bytes
+	stallTimeout       = time.Minute // without receiving anything
+	maxFetchSize int64 = 4 << 30     // bytes
 )
 
-// remote describes what lies at an address without asking it: a tar has the
-// digest of its bytes, and any other file that of a folder with this file alone,
-// which may be executed, for an address tells nothing of rights.
-func remote(address, sum string) (plan.Artifact, error) {
+// stalledError is the error of a fetch that received nothing for a while.
+type stalledError struct{ after time.Duration }
+
+func (e *stalledError) Error() string { return fmt.Sprintf("the server sent nothing for %s", e.after) }
+
+// describeURL describes the content at a URL from its checksum, without fetching
+// it. A tar has the digest of its bytes. Any other file has the digest of a folder
+// with only this file, with execute permission, because a URL has no permissions.
+func describeURL(address, sum string) (plan.Artifact, error) {
 	a := plan.Artifact{Path: address, Kind: Tar}
 	d, err := digest.Parse("sha256:" + sum)
 	if err != nil {
-		return a, &problem{"it has no sum", "defx.artifact('" + address + "', sha256='…')"}
+		return a, &hintedError{"it has no checksum", "defx.artifact('" + address + "', sha256='…')"}
 	}
 	name, err := fileName(address)
 	if err != nil {
@@ -38,12 +43,12 @@ func remote(address, sum string) (plan.Artifact, error) {
 	}
 	if a.Digest = d; !isTar(name) {
 		a.Kind = File
-		a.Digest, err = ofEntries([]entry{{Name: name, Exec: true, Sum: sum}})
+		a.Digest, err = digestEntries([]entry{{Name: name, Exec: true, Sum: sum}})
 	}
 	return a, err
 }
 
-// fileName is the name under which the content of an address is kept.
+// fileName returns the name under which the content of a URL is kept.
 func fileName(address string) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -51,13 +56,13 @@ func fileName(address string) (string, error) {
 	}
 	name := path.Base(u.Path)
 	if name == "." || name == "/" || !filepath.IsLocal(name) {
-		return "", &problem{"the address names no file", "the last part of its path becomes the file's name"}
+		return "", &hintedError{"the URL has no file name", "the last part of its path becomes the file's name"}
 	}
 	return name, nil
 }
 
-// fetched gives the content of an address, from the folder of what was fetched or from there.
-func (s *Source) fetched(a plan.Artifact) (io.ReadCloser, error) {
+// streamURL returns the content of a URL, from the cache or from the server.
+func (s *Source) streamURL(ctx context.Context, a plan.Artifact) (io.ReadCloser, error) {
 	name, err := fileName(a.Path)
 	if err != nil {
 		return nil, err
@@ -65,46 +70,47 @@ func (s *Source) fetched(a plan.Artifact) (io.ReadCloser, error) {
 	s.fetching.Lock()
 	defer s.fetching.Unlock()
 	dir := filepath.Join(s.cache, a.Digest.Hex())
-	if check(dir, name, a) != nil { // not there, or somebody changed it
-		if err := s.fetch(dir, name, a); err != nil {
-			return nil, diag.Errorf("", "artifact %s: %v", a.Path, err).WithHint("nothing was deployed of it; the sum is what sha256sum prints of the file")
+	if check(dir, name, a) != nil { // not cached, or changed in the cache
+		if err := s.fetch(ctx, dir, name, a); err != nil {
+			return nil, diag.Errorf("", "artifact %s: %v", a.Path, err).WithHint("nothing was deployed from it; the checksum is what sha256sum prints for the file")
 		}
 	}
 	if a.Kind == Tar {
 		return os.Open(filepath.Join(dir, name))
 	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(Pack(w, alone(dir, name))) }()
+	go func() { w.CloseWithError(Pack(w, fileIn(dir, name))) }()
 	return r, nil
 }
 
-func alone(dir, name string) fs.FS { return single{os.DirFS(dir), ".", name} }
+// fileIn returns the folder dir as if it had only the file name.
+func fileIn(dir, name string) fs.FS { return singleFile{os.DirFS(dir), ".", name} }
 
-// check compares what was fetched with what is wanted.
+// check returns an error unless the file name in dir has the content of a.
 func check(dir, name string, a plan.Artifact) error {
-	var got digest.Digest
-	var sum digest.Digest
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if sum, _, err = digest.Reader(f); err != nil {
+	sum, _, err := digest.Reader(f)
+	if err != nil {
 		return err
 	}
-	if got = sum; a.Kind != Tar {
-		if got, err = ofEntries([]entry{{Name: name, Exec: true, Sum: sum.Hex()}}); err != nil {
+	got := sum
+	if a.Kind != Tar {
+		if got, err = digestEntries([]entry{{Name: name, Exec: true, Sum: sum.Hex()}}); err != nil {
 			return err
 		}
 	}
 	if got != a.Digest {
-		return fmt.Errorf("what lies there has another sum: sha256 %s", sum.Hex())
+		return fmt.Errorf("checksum mismatch: the content has sha256 %s", sum.Hex())
 	}
 	return nil
 }
 
-// fetch puts content into the cache, when all of it is there and has its sum.
-func (s *Source) fetch(dir, name string, a plan.Artifact) error {
+// fetch adds content to the cache after all of it was received and checked.
+func (s *Source) fetch(ctx context.Context, dir, name string, a plan.Artifact) error {
 	if err := os.MkdirAll(s.cache, 0o755); err != nil {
 		return err
 	}
@@ -113,7 +119,7 @@ func (s *Source) fetch(dir, name string, a plan.Artifact) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if err := download(a.Path, filepath.Join(tmp, name)); err != nil {
+	if err := download(ctx, a.Path, filepath.Join(tmp, name)); err != nil {
 		return err
 	}
 	if err := check(tmp, name, a); err != nil {
@@ -125,15 +131,25 @@ func (s *Source) fetch(dir, name string, a plan.Artifact) error {
 	return os.Rename(tmp, dir)
 }
 
-func download(address, to string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
-	defer cancel()
+// download writes the content of a URL to a new file. It fails with a
+// stalledError if the server sends nothing for stallTimeout, and with the cause of
+// ctx when that ends.
+func download(ctx context.Context, address, to string) (err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(stallTimeout, func() { cancel(&stalledError{stallTimeout}) })
+	defer watchdog.Stop()
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("User-Agent", "defx")
-	// A tar that is sent compressed must arrive as it lies there.
+	// A compressed tar must arrive with the bytes that were digested.
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -141,18 +157,33 @@ func download(address, to string) error {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server says %s", resp.Status)
+		return fmt.Errorf("the server answered %s", resp.Status)
 	}
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(f, io.LimitReader(resp.Body, fetchSize+1))
+	body := progressReader{resp.Body, func() { watchdog.Reset(stallTimeout) }}
+	n, err := io.Copy(f, io.LimitReader(body, maxFetchSize+1))
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	if err == nil && n > fetchSize {
-		err = fmt.Errorf("it has more than %d bytes", fetchSize)
+	if err == nil && n > maxFetchSize {
+		err = fmt.Errorf("it is larger than %d bytes", maxFetchSize)
 	}
 	return err
+}
+
+// progressReader calls progress after each read that returned data.
+type progressReader struct {
+	io.Reader
+	progress func()
+}
+
+func (r progressReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if n > 0 {
+		r.progress()
+	}
+	return n, err
 }

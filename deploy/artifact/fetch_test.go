@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -18,8 +19,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// elsewhere serves content and counts how often it is asked for.
-func elsewhere(t *testing.T, content string) (string, *atomic.Int32) {
+// serve serves content and counts the requests.
+func serve(t *testing.T, content string) (string, *atomic.Int32) {
 	var n atomic.Int32
 	mux := http.NewServeMux()
 	mux.HandleFunc("/app", func(w http.ResponseWriter, _ *http.Request) { n.Add(1); io.WriteString(w, content) })
@@ -29,26 +30,33 @@ func elsewhere(t *testing.T, content string) (string, *atomic.Int32) {
 		w.Header().Set("Content-Length", "1000000")
 		io.WriteString(w, content)
 	})
-	mux.HandleFunc("/slow/app", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/silent/app", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	mux.HandleFunc("/stalled/app", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		io.WriteString(w, content)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
 	s := httptest.NewServer(mux)
 	t.Cleanup(s.Close)
 	return s.URL, &n
 }
 
-func describe(t *testing.T, s *Source, address, content string) (io.ReadCloser, error) {
+// stream describes the content of a URL and returns its stream.
+func stream(t *testing.T, s *Source, address, content string) (io.ReadCloser, error) {
 	t.Helper()
 	a, err := s.Describe(token.Token{Kind: token.Artifact, Name: address, Arg: digest.Bytes([]byte(content)).Hex()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Stream(a)
+	return s.Stream(t.Context(), a)
 }
 
-func TestAFileAtAnAddressIsFetchedOnce(t *testing.T) {
-	url, n := elsewhere(t, "#!/bin/sh\n")
+func TestFetch_FileOnce(t *testing.T) {
+	url, n := serve(t, "#!/bin/sh\n")
 	s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
 	for range 2 {
-		in, err := describe(t, s, url+"/app", "#!/bin/sh\n")
+		in, err := stream(t, s, url+"/app", "#!/bin/sh\n")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,28 +71,28 @@ func TestAFileAtAnAddressIsFetchedOnce(t *testing.T) {
 		in.Close()
 	}
 	if n.Load() != 1 {
-		t.Errorf("asked %d times", n.Load())
+		t.Errorf("%d requests, want 1", n.Load())
 	}
-	// What somebody changed in the cache is fetched again.
+	// A file that was changed in the cache is fetched again.
 	cached, _ := filepath.Glob(filepath.Join(s.cache, "*", "app"))
 	if len(cached) != 1 || os.WriteFile(cached[0], []byte("changed"), 0o755) != nil {
 		t.Fatal(cached)
 	}
-	in, err := describe(t, s, url+"/app", "#!/bin/sh\n")
+	in, err := stream(t, s, url+"/app", "#!/bin/sh\n")
 	if err != nil || n.Load() != 2 {
 		t.Fatal(n.Load(), err)
 	}
 	in.Close()
-	if in, err = describe(t, s, url+"/moved/app", "#!/bin/sh\n"); err != nil {
+	if in, err = stream(t, s, url+"/moved/app", "#!/bin/sh\n"); err != nil {
 		t.Fatal(err)
 	}
 	in.Close()
 }
 
-func TestATarAtAnAddressHasItsSumAsDigest(t *testing.T) {
-	url, _ := elsewhere(t, "not really a tar")
+func TestFetch_TarHasItsChecksumAsDigest(t *testing.T) {
+	url, _ := serve(t, "not really a tar")
 	s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
-	in, err := describe(t, s, url+"/app.tar.gz", "not really a tar")
+	in, err := stream(t, s, url+"/app.tar.gz", "not really a tar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,21 +102,22 @@ func TestATarAtAnAddressHasItsSumAsDigest(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotItIsRefused(t *testing.T) {
-	defer func(d time.Duration, n int64) { fetchTime, fetchSize = d, n }(fetchTime, fetchSize)
-	fetchTime, fetchSize = 300*time.Millisecond, 64
-	url, _ := elsewhere(t, "content")
-	long, _ := elsewhere(t, strings.Repeat("x", 65))
+func TestFetch_Failures(t *testing.T) {
+	defer func(d time.Duration, n int64) { stallTimeout, maxFetchSize = d, n }(stallTimeout, maxFetchSize)
+	stallTimeout, maxFetchSize = 300*time.Millisecond, 64
+	url, _ := serve(t, "content")
+	long, _ := serve(t, strings.Repeat("x", 65))
 	s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
 	for address, c := range map[string]struct{ content, want string }{
-		url + "/app":             {"other", "another sum"},
+		url + "/app":             {"other", "checksum mismatch"},
 		url + "/absent/x":        {"content", "404"},
 		url + "/short/app":       {"content", "unexpected EOF"},
-		url + "/slow/app":        {"content", "deadline"},
-		long + "/app":            {strings.Repeat("x", 65), "more than 64 bytes"},
+		url + "/silent/app":      {"content", "sent nothing for 300ms"},
+		url + "/stalled/app":     {"content", "sent nothing for 300ms"},
+		long + "/app":            {strings.Repeat("x", 65), "larger than 64 bytes"},
 		"http://127.0.0.1:1/app": {"content", "refused"},
 	} {
-		in, err := describe(t, s, address, c.content)
+		in, err := stream(t, s, address, c.content)
 		if err == nil {
 			in.Close()
 		}
@@ -118,5 +127,44 @@ func TestWhatIsNotItIsRefused(t *testing.T) {
 	}
 	if left, err := os.ReadDir(s.cache); err != nil && !errors.Is(err, fs.ErrNotExist) || len(left) > 0 {
 		t.Error(left, err)
+	}
+}
+
+// TestFetch_SlowDownload checks that a download which makes progress may take
+// longer than stallTimeout.
+func TestFetch_SlowDownload(t *testing.T) {
+	defer func(d time.Duration) { stallTimeout = d }(stallTimeout)
+	stallTimeout = 500 * time.Millisecond
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for _, c := range "content" {
+			io.WriteString(w, string(c))
+			w.(http.Flusher).Flush()
+			time.Sleep(100 * time.Millisecond)
+		}
+	}))
+	defer server.Close()
+	in, err := stream(t, NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache")), server.URL+"/app", "content")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+}
+
+func TestFetch_StopsWithItsContext(t *testing.T) {
+	url, _ := serve(t, "content")
+	s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
+	a, err := s.Describe(token.Token{Kind: token.Artifact, Name: url + "/silent/app", Arg: digest.Bytes([]byte("content")).Hex()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	interrupted := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { cancel(interrupted) })
+	begun := time.Now()
+	if _, err := s.Stream(ctx, a); !errors.Is(err, interrupted) {
+		t.Errorf("error %v, want the cause of the context", err)
+	}
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %s", took)
 	}
 }

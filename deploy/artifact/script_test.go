@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestInstancesDigestFoldersAlike: an instance of a group has no defx; the
-// script that fetches packages there comes to the same digest.
-func TestInstancesDigestFoldersAlike(t *testing.T) {
+// TestDigest_EqualsFetchScript checks that the shell script that fetches packages
+// on instances without defx computes the same digest.
+func TestDigest_EqualsFetchScript(t *testing.T) {
 	script, err := os.ReadFile("../../backends/ec2/fetch.sh")
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func TestInstancesDigestFoldersAlike(t *testing.T) {
 			}
 		},
 		func() {
-			if err := os.Symlink("bin", filepath.Join(dir, "-l")); err != nil { // for readlink no option
+			if err := os.Symlink("bin", filepath.Join(dir, "-l")); err != nil { // not an option for readlink
 				t.Fatal(err)
 			}
 		},
@@ -77,7 +77,7 @@ func TestInstancesDigestFoldersAlike(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := DigestStream(Tree, &packed); err != nil || got != want {
-			t.Errorf("after %d: on its way %s, %v, want %s", i, got, err, want)
+			t.Errorf("after %d: packed %s, %v, want %s", i, got, err, want)
 		}
 	}
 }

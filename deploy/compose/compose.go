@@ -1,12 +1,13 @@
 // Package compose turns a compose file into a library of functionalities.
 //
-// It knows the compose specification and the contract's words for the same. It
-// refuses to know what becomes of the library. Invariants: every field of a
-// service is either carried over or listed with a reason; equal files give equal
-// text.
+// It knows the compose specification and the fields of the contract that mean the
+// same. It refuses to know what the library is used for. Invariants: every field
+// of a service is either converted or listed with a reason; equal files give
+// equal text.
 //
-// It is longer than most packages because the specification has a field for
-// everything: service.go goes through them in its order.
+// It is longer than most packages because the specification has many fields:
+// service.go converts the general ones, process.go those about running and
+// resources, storage.go files and volumes, and network.go ports and networks.
 package compose
 
 import (
@@ -22,27 +23,28 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// UnsupportedField is something that was not carried over.
+// UnsupportedField is a field that was not converted, or not exactly.
 type UnsupportedField struct {
-	Service string `json:"service,omitempty"` // empty: of the whole file
+	Service string `json:"service,omitempty"` // empty: the field is not in a service
 	Field   string `json:"field"`
 	Why     string `json:"why"`
 }
 
-// Import is what a compose file became.
+// Import is a converted compose file.
 type Import struct {
-	Name        string             // of the project
+	Name        string             // of the compose project, as a valid name
 	Library     string             // Jsonnet
 	Unsupported []UnsupportedField // sorted
-	Secrets     []string           // names that must be on the machine
-	Images      []string           // references without a digest
+	Secrets     []string           // names of secrets that must be on the machine
+	Images      []string           // image references without a digest
 }
 
-// Read reads a compose file, and those that it includes and extends. env are
-// the variables that it may use. out is the folder in which the library will
-// lie: paths in it start there.
+// Read converts a compose file, with the files that it includes and extends. env
+// has the variables that it may use, as KEY=VALUE. out is the folder of the
+// library, to which paths in it are relative.
 func Read(ctx context.Context, file, out string, env, profiles []string) (*Import, error) {
 	o, err := cli.NewProjectOptions([]string{file}, cli.WithEnv(env), cli.WithDotEnv, cli.WithProfiles(profiles), cli.WithoutEnvironmentResolution)
 	if err != nil {
@@ -62,25 +64,27 @@ func Read(ctx context.Context, file, out string, env, profiles []string) (*Impor
 	return m.run()
 }
 
+// importer is the state of one conversion.
 type importer struct {
-	project *types.Project
-	out     string
-	names   map[string]string // of compose → ours
-	left    []UnsupportedField
-	images  map[string]bool
-	secrets map[string]bool
-	service string // of which is spoken
+	project     *types.Project
+	out         string
+	names       map[string]string // compose service → functionality
+	unsupported []UnsupportedField
+	images      map[string]bool
+	secrets     map[string]bool
+	service     string // being converted; "" outside of services
 }
 
-func (m *importer) leave(field, format string, args ...any) {
-	m.left = append(m.left, UnsupportedField{m.service, field, fmt.Sprintf(format, args...)})
+// report records that a field of the present service was not converted, and why.
+func (m *importer) report(field, format string, args ...any) {
+	m.unsupported = append(m.unsupported, UnsupportedField{m.service, field, fmt.Sprintf(format, args...)})
 }
 
-var wrongRE = regexp.MustCompile(`[^a-z0-9-]+`)
+var invalidRE = regexp.MustCompile(`[^a-z0-9-]+`)
 
-// name makes a name of ours of one of compose.
+// name returns a valid and unused functionality name for a compose name.
 func (m *importer) name(s string) string {
-	n := strings.Trim(wrongRE.ReplaceAllString(strings.ToLower(s), "-"), "-")
+	n := strings.Trim(invalidRE.ReplaceAllString(strings.ToLower(s), "-"), "-")
 	if len(n) > 40 {
 		n = strings.Trim(n[:40], "-")
 	}
@@ -95,11 +99,11 @@ func (m *importer) name(s string) string {
 }
 
 func (m *importer) run() (*Import, error) {
-	for _, s := range slices.Sorted(maps.Keys(m.project.Services)) {
+	for _, s := range sets.Keys(m.project.Services) {
 		m.names[s] = m.name(s)
 	}
 	library := object{}
-	for _, s := range slices.Sorted(maps.Keys(m.project.Services)) {
+	for _, s := range sets.Keys(m.project.Services) {
 		m.service = s
 		f, err := m.functionality(m.project.Services[s])
 		if err != nil {
@@ -108,58 +112,61 @@ func (m *importer) run() (*Import, error) {
 		library[m.names[s]] = f
 	}
 	m.service = ""
-	m.rest()
-	slices.SortFunc(m.left, func(a, b UnsupportedField) int {
+	m.topLevel()
+	slices.SortFunc(m.unsupported, func(a, b UnsupportedField) int {
 		return strings.Compare(a.Service+"\x00"+a.Field+a.Why, b.Service+"\x00"+b.Field+b.Why)
 	})
-	m.left = slices.Compact(m.left)
-	text := "// Made of " + filepath.Base(m.project.ComposeFiles[0]) + " by defx import compose.\n" +
+	m.unsupported = slices.Compact(m.unsupported)
+	text := "// Generated from " + filepath.Base(m.project.ComposeFiles[0]) + " by defx import compose.\n" +
 		"local defx = import 'defx/v1.libsonnet';\n" + write(library, "") + "\n"
-	return &Import{Name: m.name(m.project.Name), Library: text, Unsupported: m.left,
-		Images: slices.Sorted(maps.Keys(m.images)), Secrets: slices.Sorted(maps.Keys(m.secrets))}, nil
+	return &Import{Name: m.name(m.project.Name), Library: text, Unsupported: m.unsupported,
+		Images: sets.Keys(m.images), Secrets: sets.Keys(m.secrets)}, nil
 }
 
-// rest looks at what stands beside services.
-func (m *importer) rest() {
-	for _, name := range slices.Sorted(maps.Keys(m.project.Networks)) {
+// topLevel reports what is not supported outside of services.
+func (m *importer) topLevel() {
+	for _, name := range sets.Keys(m.project.Networks) {
 		n := m.project.Networks[name]
 		if name != "default" {
-			m.leave("networks."+name, "a deployment has one network, in which all of its services are")
+			m.report("networks."+name, "a deployment has one network with all of its services")
 			continue
 		}
 		if raw, _ := json.Marshal(types.NetworkConfig{Driver: n.Driver, DriverOpts: n.DriverOpts, Ipam: n.Ipam, External: n.External, Internal: n.Internal, EnableIPv6: n.EnableIPv6}); string(raw) != "{}" && string(raw) != `{"ipam":{}}` {
-			m.leave("networks.default", "the network of a deployment is made by defx: a bridge without options")
+			m.report("networks.default", "defx creates the network of a deployment, as a bridge without options")
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.project.Volumes)) {
+	for _, name := range sets.Keys(m.project.Volumes) {
 		v := m.project.Volumes[name]
 		switch {
 		case bool(v.External):
-			m.leave("volumes."+name, "it is external, and defx makes one of its own")
+			m.report("volumes."+name, "external volumes are not supported: defx creates a new one")
 		case v.Driver != "" && v.Driver != "local" || len(v.DriverOpts) > 0:
-			m.leave("volumes."+name, "volumes have no driver and no options of their own")
+			m.report("volumes."+name, "drivers and options of volumes are not supported")
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.project.DisabledServices)) {
-		m.leave("services."+name, "its profiles are not active: --profile takes them along")
+	for _, name := range sets.Keys(m.project.DisabledServices) {
+		m.report("services."+name, "its profiles are not active: --profile includes them")
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.project.Models)) {
-		m.leave("models."+name, "defx runs no models")
+	for _, name := range sets.Keys(m.project.Models) {
+		m.report("models."+name, "defx does not run models")
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.project.Jobs)) {
-		m.leave("jobs."+name, "write it as a functionality with schedule")
+	for _, name := range sets.Keys(m.project.Jobs) {
+		m.report("jobs."+name, "write it as a functionality with schedule")
 	}
 }
 
-// object, list and expression are what Jsonnet is written of, beside what JSON knows.
+// object, list and expression are Jsonnet values for write, in addition to strings
+// and values of JSON.
 type object map[string]any
 type list []any
 type expression string
 
+// plainRE matches field names that need no quotes, unless they are keywords.
 var plainRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 var keywords = []string{"assert", "else", "error", "false", "for", "function", "if", "import", "importstr", "importbin", "in", "local", "null", "tailstrict", "then", "self", "super", "true"}
 
+// write returns v as Jsonnet.
 func write(v any, indent string) string {
 	switch v := v.(type) {
 	case expression:
@@ -170,7 +177,7 @@ func write(v any, indent string) string {
 		}
 		var b strings.Builder
 		b.WriteString("{\n")
-		for _, k := range slices.Sorted(maps.Keys(v)) {
+		for _, k := range sets.Keys(v) {
 			key := k
 			if !plainRE.MatchString(k) || slices.Contains(keywords, k) {
 				key = quote(k)
@@ -197,6 +204,7 @@ func write(v any, indent string) string {
 	return string(raw)
 }
 
+// quote returns s as a Jsonnet string, in single quotes if it contains none.
 func quote(s string) string {
 	raw, err := json.Marshal(s)
 	if err != nil {
@@ -209,7 +217,8 @@ func quote(s string) string {
 	return "'" + inner + "'"
 }
 
-func strs[T ~string](in []T) list {
+// stringList returns a list of strings.
+func stringList[T ~string](in []T) list {
 	out := list{}
 	for _, s := range in {
 		out = append(out, string(s))

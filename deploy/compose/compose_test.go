@@ -14,11 +14,11 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-var update = flag.Bool("update", false, "write what is into the golden files")
+var update = flag.Bool("update", false, "write the results to the golden files")
 
-// TestComposeFilesBecomeLibraries holds libraries, and what was left, against
-// what they were. That engines make the same of both is tested end to end.
-func TestComposeFilesBecomeLibraries(t *testing.T) {
+// TestRead_Goldens compares libraries and unsupported fields with golden files.
+// End-to-end tests check that containers are equal.
+func TestRead_Goldens(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.yaml")
 	if err != nil || len(files) < 20 {
 		t.Fatalf("%d files: %v", len(files), err)
@@ -38,8 +38,8 @@ func TestComposeFilesBecomeLibraries(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := strings.ReplaceAll(text, here, "/HERE")
-			for _, l := range m.Unsupported {
-				got += strings.ReplaceAll(fmt.Sprintf("// left: %s.%s: %s\n", l.Service, l.Field, l.Why), here, "/HERE")
+			for _, u := range m.Unsupported {
+				got += strings.ReplaceAll(fmt.Sprintf("// unsupported: %s.%s: %s\n", u.Service, u.Field, u.Why), here, "/HERE")
 			}
 			golden := strings.TrimSuffix(file, ".yaml") + ".libsonnet"
 			if *update {
@@ -58,7 +58,7 @@ func TestComposeFilesBecomeLibraries(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoComposeFileIsTold(t *testing.T) {
+func TestRead_UnknownField(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "compose.yaml")
 	if err := os.WriteFile(file, []byte("services:\n  web:\n    imgae: x\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestWhatIsNoComposeFileIsTold(t *testing.T) {
 	}
 }
 
-func TestNamesStayApart(t *testing.T) {
+func TestName_IsUnique(t *testing.T) {
 	m := &importer{names: map[string]string{}}
 	for _, s := range []string{"My_Web", "my-web", "-", strings.Repeat("x", 60)} {
 		m.names[s] = m.name(s)

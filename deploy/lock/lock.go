@@ -1,10 +1,11 @@
-// Package lock keeps what a deployment is made of and does not hold itself: the
-// digests of its artifacts and images, a section for each environment, in one
-// file that is kept with the source.
+// Package lock reads and writes the lock file, which has the digests of a
+// deployment's artifacts and images, in a section for each environment. The file
+// is kept in version control.
 //
-// It knows the file and how tags of images become digests. It refuses to know
-// what the artifacts are for, and never changes a section that it was not asked
-// to. Invariant: same content, same bytes, so that two people's updates merge.
+// It knows the file's format and how to resolve the tag of an image to a digest.
+// It refuses to know what the artifacts are for, and changes no section that it
+// was not asked to change. Invariant: equal content gives equal bytes, so that
+// two people's updates merge.
 package lock
 
 import (
@@ -19,41 +20,42 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/renameio/v2"
 )
 
-// Name is the file's name. It lies beside the entry file.
+// Name is the file's name. The file is in the folder of the entry file.
 const Name = "defx.lock.json"
 
-// File is the whole file.
+// File is the content of a lock file.
 type File struct {
 	APIVersion   string             `json:"apiVersion"`
 	Kind         string             `json:"kind"` // "LockFile"
 	Environments map[string]Section `json:"environments"`
 }
 
-// Section is what one environment was seen with.
+// Section is what is locked for one environment.
 type Section struct {
 	Artifacts map[string]Artifact      `json:"artifacts,omitempty"` // by path, relative to the root
 	Images    map[string]digest.Digest `json:"images,omitempty"`    // by reference without a digest
 }
 
-// Artifact is the content that lay at a path.
+// Artifact is the locked content of a path.
 type Artifact struct {
 	Digest digest.Digest `json:"digest"`
 	Kind   string        `json:"kind"` // file, tree or tar
 }
 
-// Read reads the file of a folder. Without one there is nothing locked.
+// Read reads the lock file of a folder. If there is none, it returns a File
+// without environments.
 func Read(dir string) (*File, error) {
 	f := &File{APIVersion: "defx/v1", Kind: "LockFile", Environments: map[string]Section{}}
 	raw, err := os.ReadFile(filepath.Join(dir, Name))
@@ -69,23 +71,23 @@ func Read(dir string) (*File, error) {
 		return nil, unreadable(err)
 	}
 	if f.APIVersion != "defx/v1" || f.Kind != "LockFile" {
-		return nil, unreadable(fmt.Errorf("apiVersion %q and kind %q are not known", f.APIVersion, f.Kind))
+		return nil, unreadable(fmt.Errorf("apiVersion %q and kind %q are unknown", f.APIVersion, f.Kind))
 	}
 	if f.Environments == nil {
 		f.Environments = map[string]Section{}
 	}
-	for _, env := range slices.Sorted(maps.Keys(f.Environments)) {
+	for _, env := range sets.Keys(f.Environments) {
 		s := f.Environments[env]
-		for _, path := range slices.Sorted(maps.Keys(s.Artifacts)) {
+		for _, path := range sets.Keys(s.Artifacts) {
 			a := s.Artifacts[path]
 			if _, err := digest.Parse(string(a.Digest)); err != nil {
 				return nil, unreadable(fmt.Errorf("%s: %w", path, err))
 			}
 			if a.Kind != "file" && a.Kind != "tree" && a.Kind != "tar" {
-				return nil, unreadable(fmt.Errorf("%s: kind %q is not known", path, a.Kind))
+				return nil, unreadable(fmt.Errorf("%s: unknown kind %q", path, a.Kind))
 			}
 		}
-		for _, image := range slices.Sorted(maps.Keys(s.Images)) {
+		for _, image := range sets.Keys(s.Images) {
 			if _, err := digest.Parse(string(s.Images[image])); err != nil {
 				return nil, unreadable(fmt.Errorf("%s: %w", image, err))
 			}
@@ -95,11 +97,12 @@ func Read(dir string) (*File, error) {
 }
 
 func unreadable(err error) error {
-	hint := "mend it, or take an earlier one from version control"
-	return diag.Errorf("", "the lock cannot be read: %v", err).In(diag.Position{File: Name}).WithHint("%s", hint)
+	return diag.Errorf("", "the lock file cannot be read: %v", err).In(diag.Position{File: Name}).
+		WithHint("fix it, or restore an earlier version from version control")
 }
 
-// Write writes the file, whole or not at all.
+// Write replaces the lock file of a folder atomically. An existing file keeps its
+// permissions.
 func (f *File) Write(dir string) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -108,50 +111,54 @@ func (f *File) Write(dir string) error {
 	if err := e.Encode(f); err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, Name), b.Bytes(), 0o644)
+	path, perm := filepath.Join(dir, Name), fs.FileMode(0o644)
+	if info, err := os.Stat(path); err == nil {
+		perm = info.Mode().Perm()
+	}
+	return atomicfile.Write(path, b.Bytes(), perm)
 }
 
-// Copy gives one environment what another has.
+// Copy replaces the section of environment to by that of environment from.
 func (f *File) Copy(from, to string) error {
 	s, ok := f.Environments[from]
 	if !ok {
-		names := slices.Sorted(maps.Keys(f.Environments))
+		names := sets.Keys(f.Environments)
 		hint := diag.Suggest(from, names)
 		if hint == "" {
-			hint = "the lock has " + cmp.Or(strings.Join(names, ", "), "none; defx lock --update -e "+from+" makes it")
+			hint = "it has " + cmp.Or(strings.Join(names, ", "), "none; create it with defx lock --update -e "+from)
 		}
-		return diag.Errorf("", "the lock has no environment %q", from).In(diag.Position{File: Name}).WithHint("%s", hint)
+		return diag.Errorf("", "the lock file has no environment %q", from).In(diag.Position{File: Name}).WithHint("%s", hint)
 	}
 	f.Environments[to] = Section{Artifacts: maps.Clone(s.Artifacts), Images: maps.Clone(s.Images)}
 	return nil
 }
 
-// HasDigest tells whether an image is named with its digest.
+// HasDigest reports whether an image reference has a digest.
 func HasDigest(image string) bool { return strings.Contains(image, "@sha256:") }
 
-// patience is how long a registry may take for one image.
-const patience = 30 * time.Second
+// resolveTimeout bounds the time to resolve one image.
+const resolveTimeout = 30 * time.Second
 
-// Resolve asks the registry for the digest that an image's tag stands for now.
+// Resolve asks the registry for the digest that an image's tag has now.
 func Resolve(ctx context.Context, image string) (digest.Digest, error) {
 	ref, err := name.ParseReference(image)
 	if err != nil {
-		return "", diag.Errorf("", "image %q: %v", image, err).WithHint("REGISTRY/NAME:TAG, or NAME@sha256:…")
+		return "", diag.Errorf("", "image %q: %v", image, err).WithHint("write REGISTRY/NAME:TAG, or NAME@sha256:…")
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx"),
 		remote.WithTransport(http.DefaultTransport)}
 	d, err := remote.Head(ref, options...)
-	if err != nil && ctx.Err() == nil { // some registries know no HEAD
+	if err != nil && ctx.Err() == nil { // some registries do not support HEAD
 		var got *remote.Descriptor
 		if got, err = remote.Get(ref, options...); err == nil {
 			d = &got.Descriptor
 		}
 	}
 	if err != nil {
-		return "", diag.Errorf("", "image %q: its registry %s does not tell its digest: %v", image, ref.Context().RegistryStr(), err).
-			WithHint("with a network and the right to read it, try again; or name the image with its digest: %s@sha256:…", ref.Context().Name())
+		return "", diag.Errorf("", "image %q: registry %s did not return its digest: %v", image, ref.Context().RegistryStr(), err).
+			WithHint("check the network and your access to it, or name the image with its digest: %s@sha256:…", ref.Context().Name())
 	}
 	return digest.Parse(d.Digest.String())
 }

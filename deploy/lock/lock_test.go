@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-func TestTheFile(t *testing.T) {
+func TestFile_RoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	f, err := lock.Read(dir)
 	if err != nil || len(f.Environments) != 0 {
@@ -30,7 +30,7 @@ func TestTheFile(t *testing.T) {
 	}
 	f.Environments["dev"].Artifacts["b"] = lock.Artifact{Digest: digest.Bytes([]byte("y")), Kind: "tree"}
 	if f.Environments["prod"].Artifacts["b"].Digest != d {
-		t.Error("a copy changes with its original")
+		t.Error("a change of the original changed its copy")
 	}
 	for range 2 {
 		if err := f.Write(dir); err != nil {
@@ -53,7 +53,7 @@ func TestTheFile(t *testing.T) {
 	}
 }
 
-func TestADamagedFileIsAnError(t *testing.T) {
+func TestRead_DamagedFile(t *testing.T) {
 	for _, text := range []string{"", "{", `{"apiVersion":"defx/v2","kind":"LockFile"}`, `{"apiVersion":"defx/v1","kind":"LockFile","more":1}`,
 		`{"apiVersion":"defx/v1","kind":"LockFile","environments":{"a":{"images":{"x":"sha256:1"}}}}`,
 		`{"apiVersion":"defx/v1","kind":"LockFile","environments":{"a":{"artifacts":{"x":{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","kind":"zip"}}}}}`} {
@@ -67,7 +67,7 @@ func TestADamagedFileIsAnError(t *testing.T) {
 	}
 }
 
-func TestATagBecomesADigest(t *testing.T) {
+func TestResolve_Tag(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	image := strings.TrimPrefix(server.URL, "http://") + "/acme/web:1"
 	img, err := random.Image(64, 1)

@@ -14,8 +14,8 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// thousand is a deployment of 1,000 services in ten libraries: each formats a
-// command and a file, one in ten is required by the others.
+// thousand is a deployment of 1,000 services in ten libraries. Each formats a
+// command and a file; one in ten is required by the others.
 const thousand = `
 local defx = import 'defx/v1.libsonnet';
 {
@@ -60,7 +60,7 @@ func planOnce(b *testing.B, dir string) (*project.Project, *project.Desired, *ap
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := p.ApplyRequest(d)
+	w := p.ApplyRequest(context.Background(), d)
 	if _, err := p.Changes(context.Background(), d, w); err != nil {
 		b.Fatal(err)
 	}

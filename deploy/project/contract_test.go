@@ -47,7 +47,7 @@ local defx = import 'defx/v1.libsonnet';
 }
 `
 
-// unitText is the one unit file of a service on a machine.
+// unitText returns the only unit file on a machine that matches pattern.
 func (w *world) unitText(machine, pattern string) string {
 	w.t.Helper()
 	found, _ := filepath.Glob(filepath.Join(w.dir, machine, "etc/systemd/system", pattern))
@@ -61,7 +61,7 @@ func (w *world) unitText(machine, pattern string) string {
 	return string(raw)
 }
 
-func TestAClusterKnowsItsOwnMembers(t *testing.T) {
+func TestPeers_AreRenderedInEveryMember(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.apply()
 	etcd := w.unitText("m2", "defx-default-c-etcd-etcd.b:*.service")
@@ -69,10 +69,10 @@ func TestAClusterKnowsItsOwnMembers(t *testing.T) {
 		t.Errorf("no line %q in\n%s", want, etcd)
 	}
 	if !strings.Contains(w.unitText("m3", "defx-default-c-etcd-etcd.c:*.service"), "ROLE=last") {
-		t.Error("the patch of replica c is lost")
+		t.Error("the patch of replica c is missing")
 	}
 	if beside := w.unitText("m2", "defx-default-c-watch-beside.m2:*.service"); !strings.Contains(beside, "ExecStart=:/bin/beside 127.0.0.1 9100\n") {
-		t.Errorf("beside reads another agent than that of its machine:\n%s", beside)
+		t.Errorf("beside does not read the agent of its own machine:\n%s", beside)
 	}
 	raw, err := filepath.Glob(filepath.Join(w.dir, "m*/var/lib/defx/store/*-0444"))
 	if err != nil || len(raw) != 1 {
@@ -93,7 +93,7 @@ func TestAClusterKnowsItsOwnMembers(t *testing.T) {
 	}
 }
 
-func TestAFourthMachineChangesWhoSpeaksOfIt(t *testing.T) {
+func TestMachineAdded_ChangesItsUnitsAndTheirReaders(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.apply()
 	w.edit("defx.jsonnet", "std.range(1, 3)", "std.range(1, 4)")
@@ -109,7 +109,7 @@ func TestAFourthMachineChangesWhoSpeaksOfIt(t *testing.T) {
 	}
 }
 
-func TestWhatIsRenamedStaysWhereItIs(t *testing.T) {
+func TestMoved_RenamedUnitsStayOnTheirMachines(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.apply()
 	before := map[string]string{}
@@ -139,14 +139,14 @@ func TestWhatIsRenamedStaysWhereItIs(t *testing.T) {
 		t.Errorf("%+v", res)
 	}
 	if old, _ := filepath.Glob(filepath.Join(w.dir, "m*/etc/systemd/system/*watch*")); len(old) > 0 {
-		t.Errorf("left behind: %v", old)
+		t.Errorf("old units left: %v", old)
 	}
 	if _, cs := w.plan(); !cs.Empty() {
-		t.Errorf("after that: %s", ops(cs))
+		t.Errorf("plan after the apply: %s", ops(cs))
 	}
 }
 
-func TestARenamedLibraryThatBreaksIsHeldUnderItsNewName(t *testing.T) {
+func TestMoved_BrokenLibraryIsHeldUnderItsNewName(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.apply()
 	w.edit("defx.jsonnet", "watch: import", "seen: import")
@@ -158,8 +158,8 @@ func TestARenamedLibraryThatBreaksIsHeldUnderItsNewName(t *testing.T) {
 	}
 }
 
-// refused evaluates a changed cluster and gives what is said of it.
-func refused(t *testing.T, file, old, new string) string {
+// clusterErrors evaluates an edited cluster and returns its errors.
+func clusterErrors(t *testing.T, file, old, new string) string {
 	t.Helper()
 	w := newWorld(t, cluster)
 	w.edit(file, old, new)
@@ -174,7 +174,7 @@ func refused(t *testing.T, file, old, new string) string {
 	return strings.Join(all, "\n")
 }
 
-func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
+func TestEvaluate_ContractMistakesHaveHints(t *testing.T) {
 	for name, c := range map[string]struct{ file, old, new, want string }{
 		"host of three": {"watch.libsonnet", "defx.dep('etcd').output('endpoints')", "defx.dep('etcd').host",
 			"watch.libsonnet:7:33: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: each(function(r) …) or join"},
@@ -195,14 +195,14 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := refused(t, c.file, c.old, c.new); !strings.Contains(got, c.want) {
+			if got := clusterErrors(t, c.file, c.old, c.new); !strings.Contains(got, c.want) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
 	}
 }
 
-func TestTransformsChangeEachAndAll(t *testing.T) {
+func TestTransforms_EachAndAll(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.edit("defx.jsonnet", "name: 'c',", `name: 'c',
   transforms: [
@@ -216,9 +216,9 @@ func TestTransformsChangeEachAndAll(t *testing.T) {
 		t.Errorf("the replica lost its patch or the transform:\n%s", c)
 	}
 	if more := w.unitText("m1", "defx-default-c-extra-more:*.service"); !strings.Contains(more, "ExecStart=:/bin/more 4\n") {
-		t.Errorf("what was added:\n%s", more)
+		t.Errorf("the functionality that a transform added:\n%s", more)
 	}
-	// What breaks is held as it was transformed.
+	// A functionality that breaks is held in its transformed version.
 	w.edit("watch.libsonnet", "agent: {", "agent: { {")
 	d, cs := w.plan()
 	if !cs.Empty() || len(d.Held) != 2 {
@@ -226,7 +226,7 @@ func TestTransformsChangeEachAndAll(t *testing.T) {
 	}
 	w.edit("watch.libsonnet", "agent: { {", "agent: {")
 	if _, cs := w.plan(); !cs.Empty() {
-		t.Errorf("mended: %s", ops(cs))
+		t.Errorf("after the fix: %s", ops(cs))
 	}
 	w.edit("watch.libsonnet", "['/bin/agent']", "3")
 	d, cs = w.plan()
@@ -238,7 +238,7 @@ func TestTransformsChangeEachAndAll(t *testing.T) {
 	}
 }
 
-func TestABrokenTransformFailsTheRun(t *testing.T) {
+func TestTransforms_ErrorFailsTheRun(t *testing.T) {
 	for text, want := range map[string]string{
 		"[{ each: function(f) f.nothing }]": "defx.jsonnet:2:47: transform 0: ",
 		"[{ each: 3 }]":                     "{ each: function(f) … } or { all: function(map) … }",
@@ -246,13 +246,13 @@ func TestABrokenTransformFailsTheRun(t *testing.T) {
 		"[{ all: function(m) 3 }]":          "all must return an object",
 		"[{ all: function(m) { x: m['etcd/etcd'] } }]": `"x" is not the name of a functionality`,
 	} {
-		if got := refused(t, "defx.jsonnet", "name: 'c',", "name: 'c', transforms: "+text+","); !strings.Contains(got, want) {
+		if got := clusterErrors(t, "defx.jsonnet", "name: 'c',", "name: 'c', transforms: "+text+","); !strings.Contains(got, want) {
 			t.Errorf("%s: got %s\nwant %s", text, got, want)
 		}
 	}
 }
 
-func TestWhatStaysProtectedKeepsItsFacts(t *testing.T) {
+func TestProtected_UnitKeepsItsHostSettings(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.edit("etcd.libsonnet", "    place: {", "    host: { sysctl: { 'vm.x': 1 } },\n    place: {")
 	w.apply()
@@ -260,7 +260,7 @@ func TestWhatStaysProtectedKeepsItsFacts(t *testing.T) {
 	_, cs := w.plan()
 	for _, a := range cs.Actions {
 		if a.Op == "delete" && strings.HasPrefix(a.Address, "host/") {
-			t.Errorf("%s goes, though etcd/etcd#a still runs", a.Address)
+			t.Errorf("%s is deleted, but etcd/etcd#a still runs", a.Address)
 		}
 	}
 	var kept []string
@@ -272,7 +272,7 @@ func TestWhatStaysProtectedKeepsItsFacts(t *testing.T) {
 	}
 }
 
-func TestASetInsideASet(t *testing.T) {
+func TestReplicaSets_NestedJoin(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.edit("watch.libsonnet", "'/bin/scraper',", "'/bin/scraper', defx.dep('all').join(' ', function(r) r.name + '>' + defx.dep('etcd').join(',', function(q) q.name + ':' + r.port('metrics') + '/')),")
 	w.apply()

@@ -41,8 +41,8 @@ func oracleStart() map[string]string {
 	return now
 }
 
-// standing makes records of a plan, as an apply without a fault would.
-func standing(p *plan.Plan) []plan.Record {
+// recordsOf returns the records that a successful apply of a plan would write.
+func recordsOf(p *plan.Plan) []plan.Record {
 	var out []plan.Record
 	for _, u := range p.Units {
 		out = append(out, plan.Record{Address: u.Address, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Object: u.Object, Values: u.Values,
@@ -66,8 +66,9 @@ func desired(t *testing.T, w *world) *project.Desired {
 	return d
 }
 
-// TestRandomEditsChangeExactlyWhatTheOracleSays edits one field at a time.
-func TestRandomEditsChangeExactlyWhatTheOracleSays(t *testing.T) {
+// TestDiff_RandomEditsMatchOracle edits one field at a time and compares the units
+// that change with those that the oracle names.
+func TestDiff_RandomEditsMatchOracle(t *testing.T) {
 	edits := 2000
 	if s := os.Getenv("DEFX_TEST_EDITS"); s != "" {
 		edits, _ = strconv.Atoi(s)
@@ -108,7 +109,7 @@ func TestRandomEditsChangeExactlyWhatTheOracleSays(t *testing.T) {
 		for k, raw := range after.Rendered.Objects {
 			objects[k] = raw
 		}
-		cs, err := plan.Diff(plan.DiffInput{Plan: after.Rendered.Plan, Records: standing(before.Rendered.Plan), Unit: unit})
+		cs, err := plan.Diff(plan.DiffInput{Plan: after.Rendered.Plan, Records: recordsOf(before.Rendered.Plan), Unit: unit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,7 @@ func TestRandomEditsChangeExactlyWhatTheOracleSays(t *testing.T) {
 		}
 		slices.Sort(got)
 		want := slices.Clone(row.units)
-		if i := slices.Index(want, "a/rep#*"); i >= 0 { // as many as there are just now
+		if i := slices.Index(want, "a/rep#*"); i >= 0 { // one for each present replica
 			want = slices.Delete(want, i, i+1)
 			for n := range map[string]int{"2": 2, "3": 3}[now["rep.replicas"]] {
 				want = append(want, "a/rep#"+strconv.Itoa(n))
@@ -134,16 +135,16 @@ func TestRandomEditsChangeExactlyWhatTheOracleSays(t *testing.T) {
 	}
 }
 
-// TestTheOracleForgetsNoField walks the schema, so that a new field must be
-// added to the oracle or be explained.
-func TestTheOracleForgetsNoField(t *testing.T) {
+// TestOracle_CoversSchema checks that each field of the schema is in the oracle or
+// among those left out with a reason.
+func TestOracle_CoversSchema(t *testing.T) {
 	known := map[string]bool{}
 	for _, r := range oracleRows {
 		known[r.field] = true
 	}
 	for f := range oracleLeft {
 		if known[f] {
-			t.Errorf("%s is in the oracle and among those left out", f)
+			t.Errorf("%s is in the oracle and also left out", f)
 		}
 		known[f] = true
 	}
@@ -156,14 +157,15 @@ func TestTheOracleForgetsNoField(t *testing.T) {
 		for i := range typ.NumField() {
 			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
 			if field := typ.Name() + "." + name; name != "" && !known[field] {
-				t.Errorf("the oracle does not know %s", field)
+				t.Errorf("the oracle has no field %s", field)
 			}
 		}
 	}
 }
 
-// TestTheSamePlanFromAnotherFolderOrderAndSplit: what is not meant changes no digest.
-func TestTheSamePlanFromAnotherFolderOrderAndSplit(t *testing.T) {
+// TestPlan_DigestIgnoresFolderOrderAndSplit checks that the place of the sources,
+// their order and the environment of the process change no digest.
+func TestPlan_DigestIgnoresFolderOrderAndSplit(t *testing.T) {
 	digestOf := func(w *world) digest.Digest {
 		d, err := desired(t, w).Rendered.Plan.Digest()
 		if err != nil {

@@ -13,33 +13,33 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// TestFieldsGoWhereTheReferenceSays holds the digest and the version of a unit
-// with a field's example against those without: run changes both, meta the
-// digest alone, none neither.
-func TestFieldsGoWhereTheReferenceSays(t *testing.T) {
+// TestReference_DigestColumn compares the digest and the version of a unit with a
+// field's example to those without it: a run field changes both, a meta field only
+// the digest, and a none field neither.
+func TestReference_DigestColumn(t *testing.T) {
 	all, err := reference.Differences()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if testing.Short() {
-		t.Skip("evaluates two deployments a field")
+		t.Skip("evaluates two deployments for each field")
 	}
-	// Where the example says what counts without it, the backend systemd has no
-	// part in it, or it shows in units of its own.
-	elsewhere := map[string]bool{"functionality.backend": true, "functionality.group": true, "functionality.resource": true, "functionality.loadBalancer": true, "functionality.external": true,
+	// Excluded: fields whose example only states the default, that systemd does
+	// not use, or that appear in separate units.
+	excluded := map[string]bool{"functionality.backend": true, "functionality.group": true, "functionality.resource": true, "functionality.loadBalancer": true, "functionality.external": true,
 		"functionality.docker": true, "functionality.ec2": true, "functionality.service": true, "functionality.place": true, "service.image": true,
 		"file.owner": true, "ready.port": true, "ready.http": true, "ready.tcp": true, "ready.exec": true}
-	inside := map[string]bool{"functionality": true, "service": true, "file": true, "dirs": true, "port": true, "ready": true, "schedule": true,
+	included := map[string]bool{"functionality": true, "service": true, "file": true, "dirs": true, "port": true, "ready": true, "schedule": true,
 		"socket": true, "limits": true, "reload": true, "stop": true, "link": true}
 	seen := 0
 	for _, d := range all {
 		name := d.In + "." + d.Field.Name
-		if !inside[d.In] || elsewhere[name] {
+		if !included[d.In] || excluded[name] {
 			continue
 		}
-		word, _, _ := strings.Cut(strings.ReplaceAll(d.Field.Digest, ",", ""), " ")
+		want, _, _ := strings.Cut(strings.ReplaceAll(d.Field.Digest, ",", ""), " ")
 		if strings.Contains(d.Field.Digest, "having one is run") {
-			word = "run"
+			want = "run"
 		}
 		seen++
 		t.Run(name, func(t *testing.T) {
@@ -47,10 +47,10 @@ func TestFieldsGoWhereTheReferenceSays(t *testing.T) {
 			digest, version := unit(t, d.Without)
 			digest2, version2 := unit(t, d.With)
 			if digest2 == "" {
-				t.Fatalf("its example is not rendered:\n%s", d.With)
+				t.Fatalf("the example is not rendered:\n%s", d.With)
 			}
 			if digest == "" {
-				t.Skip("one of several: without it there is no unit to compare with")
+				t.Skip("without the field there is no unit to compare with")
 			}
 			got := "none"
 			if version != version2 {
@@ -58,17 +58,18 @@ func TestFieldsGoWhereTheReferenceSays(t *testing.T) {
 			} else if digest != digest2 {
 				got = "meta"
 			}
-			if got != word {
-				t.Errorf("the reference says %q, and it is %s", d.Field.Digest, got)
+			if got != want {
+				t.Errorf("the reference has %q, the units have %s", d.Field.Digest, got)
 			}
 		})
 	}
 	if seen < 40 {
-		t.Errorf("only %d fields were looked at", seen)
+		t.Errorf("only %d fields were checked", seen)
 	}
 }
 
-// unit gives digest and version of shop/web of an entry file; empty if it cannot be without the field.
+// unit returns the digest and version of shop/web of an entry file, or empty
+// strings if it is not rendered.
 func unit(t *testing.T, entry string) (string, string) {
 	t.Helper()
 	dir := t.TempDir()

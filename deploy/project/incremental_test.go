@@ -23,21 +23,22 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// edited is a deployment that is edited at random: functionalities are fields
-// that were chosen for them, machines and arguments are texts.
+// edited is a deployment that is edited at random. A functionality is a set of
+// fields with values chosen from editedFields.
 type edited struct {
 	r        *rand.Rand
 	funcs    map[string]map[string]string // lib/name → field → value
 	machines map[string]string
 	moved    map[string]string
-	entry    map[string]string // further fields of the entry
-	level    string            // an argument
+	entry    map[string]string // other fields of the entry
+	level    string            // a top-level argument
 }
 
 var editedLibs = []string{"a", "b", "c", "d"}
 
-// fields are what a functionality may say, each in some ways. @ is another
-// functionality, % one of the same library without its name, # a number, ~ one of few numbers.
+// editedFields are the possible values of each field of a functionality. fill
+// replaces @ by a functionality, % by one of the same library without the
+// library's name, # by a random number and ~ by 1 or 2.
 var editedFields = map[string][]string{
 	"requires":  {"", "{ up: '@' }", "{ up: '@' }", "{ up: '@', more: '@' }", "{ up: '%' }", "{ up: '@' } + { more: '%' }"},
 	"connects":  {"", "['@']", "{ all: defx.all({ port: 'http' }) }", "{ all: defx.all({ label: 'tier' }) }"},
@@ -65,16 +66,17 @@ var editedFields = map[string][]string{
 	"ready":     {"", "", "{ tcp: true, port: 'http' }", "{ tcp: true, count: 1, port: 'http' }"},
 }
 
-var ofService = []string{"command", "package", "image", "ports", "labels", "dirs", "secrets", "files", "hostFiles", "schedule", "limits", "update", "protect", "ready"}
+// serviceFields are the editedFields inside of service.
+var serviceFields = []string{"command", "package", "image", "ports", "labels", "dirs", "secrets", "files", "hostFiles", "schedule", "limits", "update", "protect", "ready"}
 
 func (e *edited) names() []string { return slices.Sorted(maps.Keys(e.funcs)) }
 
 func (e *edited) any() string { n := e.names(); return n[e.r.IntN(len(n))] }
 
-// readBy are those that many others read of.
-var readBy = []string{"a/s0", "b/s0", "d/only"}
+// widelyRead are the functionalities that many others refer to.
+var widelyRead = []string{"a/s0", "b/s0", "d/only"}
 
-// fill writes out the signs of a value.
+// fill replaces the placeholders of a value; see editedFields.
 func (e *edited) fill(value string) string {
 	var b strings.Builder
 	for i, c := range value {
@@ -100,8 +102,9 @@ func (e *edited) choose(full, field string) {
 	e.funcs[full][field] = e.fill(values[e.r.IntN(len(values))])
 }
 
-// calm makes a functionality of which most deployments are made; each reads something else.
-func (e *edited) calm(full string) {
+// reset gives a functionality fields that work. Functionalities differ in what
+// they refer to.
+func (e *edited) reset(full string) {
 	f := map[string]string{"command": "['/bin/x']", "requires": "{ up: 'a/s0' }", "ENV": "'%s:%s' % [defx.dep('up').host, defx.dep('up').port('http')]"}
 	e.funcs[full] = f
 	switch full {
@@ -141,10 +144,10 @@ func newEdited(seed uint64) *edited {
 	e := &edited{r: rand.New(rand.NewPCG(seed, 2)), funcs: map[string]map[string]string{}, entry: map[string]string{}, level: "info", moved: map[string]string{}}
 	for _, l := range editedLibs {
 		for i := range 4 {
-			e.calm(fmt.Sprintf("%s/s%d", l, i))
+			e.reset(fmt.Sprintf("%s/s%d", l, i))
 		}
 	}
-	e.calm("d/only")
+	e.reset("d/only")
 	e.machines = map[string]string{"m1": "address: '10.0.0.1', pool: 'p'", "m2": "address: '10.0.0.2'"}
 	return e
 }
@@ -161,12 +164,12 @@ func (e *edited) write(w *world) {
 			fields := e.funcs[full]
 			fmt.Fprintf(&b, "  %s: {\n", name)
 			for _, f := range slices.Sorted(maps.Keys(fields)) {
-				if !slices.Contains(ofService, f) && f != "ENV" && fields[f] != "" {
+				if !slices.Contains(serviceFields, f) && f != "ENV" && fields[f] != "" {
 					fmt.Fprintf(&b, "    %s: %s,\n", f, fields[f])
 				}
 			}
 			b.WriteString("    service: {\n")
-			for _, f := range ofService {
+			for _, f := range serviceFields {
 				if fields[f] != "" {
 					fmt.Fprintf(&b, "      %s: %s,\n", f, fields[f])
 				}
@@ -202,14 +205,14 @@ func (e *edited) write(w *world) {
 	w.write("defx.jsonnet", b.String())
 }
 
-// edit changes one thing, or a few; it gives what.
+// edit makes one random change and returns its description.
 func (e *edited) edit(w *world) string {
 	switch n := e.r.IntN(30); {
 	case n == 0: // renamed
 		old := e.any()
 		lib, _, _ := strings.Cut(old, "/")
 		now := fmt.Sprintf("%s/r%d", lib, e.r.IntN(3))
-		if e.funcs[now] != nil || old == "a/s1" || slices.Contains(readBy, old) {
+		if e.funcs[now] != nil || old == "a/s1" || slices.Contains(widelyRead, old) {
 			return "nothing"
 		}
 		e.funcs[now] = e.funcs[old]
@@ -219,14 +222,14 @@ func (e *edited) edit(w *world) string {
 		}
 		return old + " is now " + now
 	case n == 1: // gone
-		if old := e.any(); len(e.funcs) > 13 && old != "a/s1" && !slices.Contains(readBy, old) {
+		if old := e.any(); len(e.funcs) > 13 && old != "a/s1" && !slices.Contains(widelyRead, old) {
 			delete(e.funcs, old)
 			return old + " is gone"
 		}
 		return "nothing"
 	case n == 2: // new
 		full := editedLibs[e.r.IntN(4)] + e.fill([]string{"/s5", "/s6", "/only"}[e.r.IntN(3)])
-		e.calm(full)
+		e.reset(full)
 		return full + " is new"
 	case n == 3:
 		name := fmt.Sprintf("m%d", 1+e.r.IntN(3))
@@ -248,14 +251,14 @@ func (e *edited) edit(w *world) string {
 	case n == 8:
 		e.entry["defaults"] = []string{"{}", "{ place: { pool: 'p' } }", "{ place: { machine: 'm1' } }", "{ backend: 'systemd' }"}[e.r.IntN(4)]
 		return "defaults"
-	case n <= 14: // back to what works
+	case n <= 14: // back to fields that work
 		full := e.any()
-		e.calm(full)
-		return full + " is calm"
+		e.reset(full)
+		return full + " is reset"
 	}
 	full := e.any()
 	if e.r.IntN(3) == 0 {
-		full = readBy[e.r.IntN(len(readBy))]
+		full = widelyRead[e.r.IntN(len(widelyRead))]
 		field := []string{"ports", "labels", "dirs", "place", "exports", "ENV"}[e.r.IntN(6)]
 		e.choose(full, field)
 		return full + ": " + field + " = " + e.funcs[full][field]
@@ -265,10 +268,10 @@ func (e *edited) edit(w *world) string {
 	return full + ": " + field + " = " + e.funcs[full][field]
 }
 
-// What is planned with all that earlier plans found out is what is planned
-// without anything known, whatever was edited: the change set with its
-// positions, the plan, the reasons, and every word of what went wrong.
-func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
+// TestPlan_IncrementalEqualsFull compares, after random edits, plans made from
+// cached results with full plans: the change set with its positions, the plan,
+// the reasons and the text of all errors.
+func TestPlan_IncrementalEqualsFull(t *testing.T) {
 	edits, seed := 120, uint64(1)
 	if s := os.Getenv("DEFX_TEST_INCREMENTAL"); s != "" {
 		edits, _ = strconv.Atoi(s)
@@ -278,32 +281,32 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
 	t.Logf("seed %d", seed)
-	short, failed, held, planned := 0, 0, 0, 0
+	incremental, failed, held, planned := 0, 0, 0, 0
 	for done := 0; done < edits; {
 		w := &world{t, t.TempDir()}
 		e := newEdited(seed + uint64(done))
 		w.write("pkg1/bin/run", "1")
 		w.write("pkg2/bin/run", "2")
 		w.write("secrets/index.json", `{ "key": "1" }`)
-		knows, other := filepath.Join(w.dir, ".knows"), filepath.Join(w.dir, ".other")
-		road := func(store string, walk func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, string) {
+		cached, other := filepath.Join(w.dir, ".cached"), filepath.Join(w.dir, ".other")
+		run := func(store string, evaluate func(*project.Project, context.Context) (*project.Desired, error)) (*project.Project, *project.Desired, string) {
 			p, err := project.Open(w.dir, "defx.jsonnet", "", lang.Config{Cache: store, TLAStr: map[string]string{"level": e.level}}, backends.NewSet(systemd.New(), docker.New()))
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := walk(p, context.Background())
+			d, err := evaluate(p, context.Background())
 			if err != nil {
 				return p, nil, "error: " + err.Error()
 			}
-			cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
+			cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
 			if err != nil {
 				return p, d, "error: " + err.Error()
 			}
-			told := map[string]any{"changes": cs, "plan": d.Rendered.Plan, "reasons": d.Reasons, "services": len(d.Graph.Services), "good": d.LastGood}
+			result := map[string]any{"changes": cs, "plan": d.Rendered.Plan, "reasons": d.Reasons, "services": len(d.Graph.Services), "good": d.LastGood}
 			for _, h := range d.Held {
-				told["held "+h.Name] = fmt.Sprint(compile.ErrorList(h.Err))
+				result["held "+h.Name] = fmt.Sprint(compile.ErrorList(h.Err))
 			}
-			raw, err := digest.Canonical(told)
+			raw, err := digest.Canonical(result)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -312,22 +315,22 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 		var log []string
 		for range 40 {
 			e.write(w)
-			p, d, got := road(knows, (*project.Project).Plan)
+			p, d, got := run(cached, (*project.Project).Plan)
 			without := other
 			if done%10 == 0 {
 				without = ""
 			}
-			_, whole, want := road(without, (*project.Project).Evaluate)
+			_, full, want := run(without, (*project.Project).Evaluate)
 			if got != want {
-				t.Fatalf("seed %d, after %d edits:\n%s\nknowing earlier plans:\n%s\nwithout:\n%s", seed, done, strings.Join(log, "\n"), difference(got, want), difference(want, got))
+				t.Fatalf("seed %d, after %d edits:\n%s\nincremental plan:\n%s\nfull plan:\n%s", seed, done, strings.Join(log, "\n"), difference(got, want), difference(want, got))
 			}
-			if done%4 == 1 { // one that nobody will apply keeps less
-				_, _, terse := road(without, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
+			if done%4 == 1 { // a plan that will not be applied keeps less
+				_, _, planOnly := run(without, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
 					p.PlanOnly = true
 					return p.Evaluate(ctx)
 				})
-				if terse != want {
-					t.Fatalf("seed %d, after %d edits:\n%s\nin brief:\n%s\nwhole:\n%s", seed, done, strings.Join(log, "\n"), difference(terse, want), difference(want, terse))
+				if planOnly != want {
+					t.Fatalf("seed %d, after %d edits:\n%s\nwith PlanOnly:\n%s\nwithout:\n%s", seed, done, strings.Join(log, "\n"), difference(planOnly, want), difference(want, planOnly))
 				}
 			}
 			switch {
@@ -337,8 +340,8 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 				held++
 			default:
 				planned++
-				if len(d.Rendered.Units) < len(whole.Rendered.Units) {
-					short++
+				if len(d.Rendered.Units) < len(full.Rendered.Units) {
+					incremental++
 				}
 			}
 			if done++; done >= edits {
@@ -346,7 +349,7 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			}
 			if d != nil && e.r.IntN(2) == 0 {
 				log = append(log, "apply")
-				if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err != nil {
+				if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err != nil {
 					t.Fatalf("seed %d, after %d edits: %v", seed, done, err)
 				}
 				continue
@@ -354,8 +357,8 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			if d != nil && e.r.IntN(2) == 0 {
 				for _, h := range d.Held {
 					if e.funcs[h.Name] != nil {
-						log = append(log, h.Name+" is calm")
-						e.calm(h.Name)
+						log = append(log, h.Name+" is reset")
+						e.reset(h.Name)
 					}
 				}
 			}
@@ -364,13 +367,13 @@ func TestAPlanThatKnowsEarlierOnesIsTheSame(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d plans, %d of them short; %d with something held, %d failed", planned, short, held, failed)
-	if short*3 < planned {
-		t.Errorf("only %d of %d plans used what earlier ones knew", short, planned)
+	t.Logf("%d plans, %d of them incremental; %d with something held, %d failed", planned, incremental, held, failed)
+	if incremental*3 < planned {
+		t.Errorf("only %d of %d plans were incremental", incremental, planned)
 	}
 }
 
-// difference is where a begins to differ from b, with a little before it.
+// difference returns a from shortly before where it differs from b.
 func difference(a, b string) string {
 	i := 0
 	for i < len(a) && i < len(b) && a[i] == b[i] {

@@ -3,64 +3,72 @@ package project
 import (
 	"context"
 	"encoding/json"
-	"maps"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/lang"
 )
 
-// ground is what a plan stands on besides the values of its libraries: state,
-// lock, versions of secrets, and what earlier plans found out. The entry's own
-// value is all that has to be known to lay it, so that it can be laid while
-// libraries are evaluated.
-type ground struct {
-	laid  chan struct{} // closed when the rest may be read
-	entry lang.Result   // without libraries
-	d     *Desired
-	err   error
+// planInputs is what a plan reads in addition to the values of its libraries:
+// the state, the lock file, the versions of secrets, and the memo of earlier
+// plans. Loading it needs nothing but the entry's own value, so that it runs
+// while the libraries are evaluated.
+type planInputs struct {
+	loaded chan struct{} // closed when the fields below may be read
+	entry  lang.Result   // without libraries
+	d      *Desired
+	err    error
 
-	base    compile.Baseline
-	old     *plan.Plan // what stands
-	images  map[string]digest.Digest
-	secrets map[string]string
-	memory  *memory // nil: nothing can be kept
-	moves   bool    // something is renamed
+	baseline   compile.Baseline
+	deployed   *plan.Plan // the units of the newest generation
+	images     map[string]digest.Digest
+	secrets    map[string]string
+	memo       *memo // nil: this deployment cannot be planned incrementally
+	hasRenames bool
 }
 
-// ground begins to lay it.
-func (p *Project) ground(ctx context.Context, entry lang.Result, libraries []string) *ground {
+// startInputs starts to load the inputs of a plan for an entry.
+func (p *Project) startInputs(ctx context.Context, entry lang.Result, libraries []string) *planInputs {
 	entry.Libraries = nil
-	g := &ground{laid: make(chan struct{}), entry: entry, old: &plan.Plan{}, secrets: map[string]string{},
+	in := &planInputs{loaded: make(chan struct{}), entry: entry, deployed: &plan.Plan{}, secrets: map[string]string{},
 		d: &Desired{Environment: entry.Environment, Entry: entry.Deployment}}
 	go func() {
-		defer close(g.laid)
-		g.err = p.lay(ctx, g, libraries)
+		defer close(in.loaded)
+		in.err = p.loadInputs(ctx, in, libraries)
 	}()
-	return g
+	return in
 }
 
-// of tells whether it was laid for this entry: files may have changed in between.
-func (g *ground) of(res *lang.Result) bool {
-	return g != nil && g.entry.Environment == res.Environment && g.entry.Transforms == res.Transforms && string(g.entry.Deployment) == string(res.Deployment)
+// isFor reports whether in was loaded for this entry: files may have changed in between.
+func (in *planInputs) isFor(res *lang.Result) bool {
+	return in != nil && in.entry.Environment == res.Environment && in.entry.Transforms == res.Transforms && string(in.entry.Deployment) == string(res.Deployment)
 }
 
-// drop tells of which units nobody will ask: those of addresses where nothing
-// stands. After an interrupted apply, or a rename, that is not so easy to tell.
-func (g *ground) drop(p *Project) func(address string) bool {
-	journal := ofState + g.d.Name + "/" + g.d.Environment + "/" + apply.JournalName
-	quiet := slices.ContainsFunc(g.d.before, func(r lang.ReadRecord) bool { return r.Path == journal && r.Absent })
-	if !p.PlanOnly || !quiet || g.moves {
+// discardable returns what reports whether the content of the unit at an address
+// will not be needed, because nothing is deployed there and nothing will be
+// applied. It returns nil after an interrupted apply or with renames, when
+// addresses alone do not show what is deployed.
+func (in *planInputs) discardable(p *Project) func(address string) bool {
+	journal := statePrefix + in.d.Name + "/" + in.d.Environment + "/" + apply.JournalName
+	noJournal := slices.ContainsFunc(in.d.externalReads, func(r lang.ReadRecord) bool { return r.Path == journal && r.Absent })
+	if !p.PlanOnly || !noJournal || in.hasRenames {
 		return nil
 	}
-	return func(address string) bool { _, stands := g.base.Machines[address]; return !stands }
+	return func(address string) bool { _, deployed := in.baseline.Machines[address]; return !deployed }
 }
 
-func (p *Project) lay(ctx context.Context, g *ground, libraries []string) (err error) {
+func (p *Project) loadInputs(ctx context.Context, in *planInputs, libraries []string) (err error) {
 	var head struct {
 		Name      string                     `json:"name"`
 		Resources map[string]json.RawMessage `json:"resources"`
@@ -69,27 +77,96 @@ func (p *Project) lay(ctx context.Context, g *ground, libraries []string) (err e
 		} `json:"machines"`
 		Moved map[string]string `json:"moved"`
 	}
-	json.Unmarshal(g.entry.Deployment, &head) // compile says what is wrong with it
-	d := g.d
-	d.Name, d.Moved, g.moves = head.Name, compile.RenameFunc(head.Moved), len(head.Moved) > 0
-	var now []*graph.Machine
-	for _, name := range slices.Sorted(maps.Keys(head.Machines)) {
-		now = append(now, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
+	json.Unmarshal(in.entry.Deployment, &head) // compile reports errors in it
+	d := in.d
+	d.Name, d.Moved, in.hasRenames = head.Name, compile.RenameFunc(head.Moved), len(head.Moved) > 0
+	var machines []*graph.Machine
+	for _, name := range sets.Keys(head.Machines) {
+		machines = append(machines, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
 	}
-	d.before = p.besides(d)
+	d.externalReads = p.recordExternalReads(d)
 	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
-		if g.base, g.old, err = p.baseline(ctx, d, now); err != nil {
+		if in.baseline, in.deployed, err = p.loadBaseline(ctx, d, machines); err != nil {
 			return err
 		}
 	}
-	if g.images, err = p.useLock(d.Environment); err != nil {
+	if in.images, err = p.useLock(d.Environment); err != nil {
 		return err
 	}
-	if err := p.secretVersions(g.secrets); err != nil {
+	if err := p.secretVersions(in.secrets); err != nil {
 		return err
 	}
-	if g.entry.Transforms == 0 && len(head.Resources) == 0 {
-		g.memory = p.recall(g, libraries)
+	if in.entry.Transforms == 0 && len(head.Resources) == 0 {
+		in.memo = p.loadMemo(in, libraries)
+	}
+	return nil
+}
+
+const secretsIndex = "secrets/index.json"
+
+// secretVersions reads secrets/index.json: name → version, in clear. A damaged
+// file is an error: read as empty, it would restart every service that uses a secret.
+func (p *Project) secretVersions(into map[string]string) error {
+	raw, err := os.ReadFile(filepath.Join(p.Config.Root, secretsIndex))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &into)
+	}
+	if err != nil {
+		return diag.Errorf("", "the versions of secrets cannot be read: %v", err).In(diag.Position{File: secretsIndex}).
+			WithHint("an object of strings: { \"hydra/db-password\": \"3\" }")
+	}
+	return nil
+}
+
+// loadBaseline reads what the pure stages may know of the newest generation, and
+// returns its units as a plan. machines are those that the entry names now.
+func (p *Project) loadBaseline(ctx context.Context, d *Desired, machines []*graph.Machine) (compile.Baseline, *plan.Plan, error) {
+	base := compile.Baseline{Machines: map[string]string{}, LastGood: compile.LastGood{}}
+	deployed := &plan.Plan{}
+	gen, _, err := state.Current(ctx, p.Store(d.Name, d.Environment))
+	if err != nil || gen == nil {
+		d.Baseline = digest.Named("baseline/1", nil)
+		return base, deployed, err
+	}
+	d.Generation, base.Generation = gen, gen.Number
+	base.PreviousMachines = gen.Machines
+	deployed.Units, base.Machines = make([]plan.Placed, 0, len(gen.Records)), make(map[string]string, len(gen.Records))
+	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, machines) {
+		r.Address = d.Moved(r.Address)
+		base.Machines[r.Address] = r.Machine
+		if r.Digest == "" {
+			continue // its deployed version is unknown
+		}
+		deployed.Units = append(deployed.Units, r.Placed())
+	}
+	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.LastGood})
+	return base, deployed, err
+}
+
+// loadLastGood reads the last version of each library that evaluated, under the
+// names that the entry uses now. It replaces what does not evaluate.
+func (p *Project) loadLastGood(ctx context.Context, d *Desired, into compile.LastGood) error {
+	if d.Generation == nil {
+		return nil
+	}
+	good, err := state.LoadLastGood(ctx, p.Store(d.Name, d.Environment), d.Generation)
+	if err != nil {
+		return err
+	}
+	for lib, funcs := range good {
+		for name, value := range funcs {
+			a, err := graph.ParseAddress(d.Moved(lib + "/" + name))
+			if err != nil {
+				continue
+			}
+			if into[a.Lib] == nil {
+				into[a.Lib] = map[string]json.RawMessage{}
+			}
+			into[a.Lib][a.Name] = value
+		}
 	}
 	return nil
 }

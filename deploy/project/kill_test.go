@@ -19,8 +19,8 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// applyVerb makes this test binary apply the deployment of a folder, as a
-// process that can be killed.
+// applyVerb makes this test binary apply the deployment of a folder, in a process
+// that can be killed.
 const applyVerb = "__apply"
 
 func applyAsProcess(dir string) int {
@@ -32,7 +32,7 @@ func applyAsProcess(dir string) int {
 	d, err := p.Evaluate(context.Background())
 	if err == nil {
 		var res *apply.Result
-		w := p.ApplyRequest(d)
+		w := p.ApplyRequest(context.Background(), d)
 		w.OnEvent = func(e apply.Event) {
 			if e.Err != nil {
 				fmt.Fprintln(os.Stderr, e.Outcome, e.Action.Address, e.Err)
@@ -49,8 +49,8 @@ func applyAsProcess(dir string) int {
 	return 0
 }
 
-// fleet writes a deployment of n services, of which each version changes some,
-// drops some and adds some, with reloads, timers, sockets and users.
+// fleet writes a deployment of n services with reloads, timers, sockets and users.
+// Each version changes, drops and adds some of them.
 func fleet(w *world, n, version int) {
 	w.write("defx.jsonnet", fmt.Sprintf(`
 local defx = import 'defx/v1.libsonnet';
@@ -81,7 +81,8 @@ local v = %d;
 	w.write("pkg/run", fmt.Sprintf("version %d", version))
 }
 
-func both(t *testing.T, w *world) string {
+// machines returns the trees of both machines.
+func machines(t *testing.T, w *world) string {
 	return machine(t, filepath.Join(w.dir, "m1")) + machine(t, filepath.Join(w.dir, "m2"))
 }
 
@@ -94,7 +95,7 @@ func copyWorld(t *testing.T, from *world) *world {
 	return to
 }
 
-func TestAKilledApplyIsFinishedByTheNext(t *testing.T) {
+func TestApply_KilledIsFinishedByTheNext(t *testing.T) {
 	kills := 100
 	if s := os.Getenv("DEFX_TEST_KILLS"); s != "" {
 		kills, _ = strconv.Atoi(s)
@@ -110,7 +111,7 @@ func TestAKilledApplyIsFinishedByTheNext(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	took := time.Since(begun)
-	want := both(t, undisturbed)
+	want := machines(t, undisturbed)
 
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("DEFX_TEST_SEED"); s != "" {
@@ -131,30 +132,31 @@ func TestAKilledApplyIsFinishedByTheNext(t *testing.T) {
 		begun := time.Now()
 		if cmd.Wait() != nil {
 			killed++
-		} else { // the first one was slow, or the machine was: aim earlier
+		} else { // the first run was slower: kill earlier
 			took = min(took, time.Since(begun))
 		}
 		if out, err := exec.Command(os.Args[0], applyVerb, w.dir).CombinedOutput(); err != nil {
 			t.Fatalf("kill %d after %s: the next apply failed: %v\n%s", n, wait, err, out)
 		}
-		if got := both(t, w); got != want {
+		if got := machines(t, w); got != want {
 			t.Fatalf("kill %d after %s: the machines differ:\n%s", n, wait, firstDifference(got, want))
 		}
 		res := w.apply()
 		if res.Wrote || !res.Changes.Empty() {
-			t.Fatalf("kill %d after %s: a third apply still found work: %+v", n, wait, res.Changes.Actions)
+			t.Fatalf("kill %d after %s: a third apply still found changes: %+v", n, wait, res.Changes.Actions)
 		}
 		os.RemoveAll(w.dir)
 	}
-	t.Logf("%d of %d were killed before their end", killed, kills)
+	t.Logf("%d of %d were killed before they ended", killed, kills)
 	if killed < kills/10 {
-		t.Errorf("only %d of %d applies were killed before their end", killed, kills)
+		t.Errorf("only %d of %d applies were killed before they ended", killed, kills)
 	}
 }
 
-// TestAfterAKillWhatBreaksIsLeftAsItIs: absence by error is never deletion,
-// even of what an apply deployed without living to tell.
-func TestAfterAKillWhatBreaksIsLeftAsItIs(t *testing.T) {
+// TestApply_BrokenLibraryAfterKillDeletesNothing checks that units which are
+// absent because of an error are not deleted, even if the apply that deployed
+// them was killed before it recorded them.
+func TestApply_BrokenLibraryAfterKillDeletesNothing(t *testing.T) {
 	for _, wait := range []time.Duration{60, 90, 120, 150} {
 		w := newWorld(t, "")
 		fleet(w, 60, 1)
@@ -164,7 +166,7 @@ func TestAfterAKillWhatBreaksIsLeftAsItIs(t *testing.T) {
 		}
 		time.AfterFunc(wait*time.Millisecond, func() { cmd.Process.Kill() })
 		cmd.Wait()
-		stands := both(t, &world{t, mkdirs(t, w.dir, "m1", "m2")})
+		deployed := machines(t, &world{t, mkdirs(t, w.dir, "m1", "m2")})
 		w.edit("defx.jsonnet", "service: {", "service: { {")
 		w.write("a.libsonnet", "{ {")
 		w.write("defx.jsonnet", "{ name: 'fleet', libs: { a: import 'a.libsonnet' }, machines: { m1: { connect: 'dir:./m1', address: '10.0.0.1' }, m2: { connect: 'dir:./m2', address: '10.0.0.2' } } }")
@@ -173,12 +175,12 @@ func TestAfterAKillWhatBreaksIsLeftAsItIs(t *testing.T) {
 			t.Errorf("killed after %d ms: %+v", wait, res.Counts)
 		}
 		units := func(s string) int { return strings.Count(s, ".service") }
-		if now := both(t, w); units(now) < units(stands) {
-			t.Errorf("killed after %d ms: units went", wait)
+		if now := machines(t, w); units(now) < units(deployed) {
+			t.Errorf("killed after %d ms: units were deleted", wait)
 		}
 		fleet(w, 60, 1)
 		if res := w.apply(); len(res.Failed) > 0 {
-			t.Errorf("killed after %d ms, mended: %+v", wait, res)
+			t.Errorf("killed after %d ms, fixed: %+v", wait, res)
 		}
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/compile"
@@ -14,30 +12,32 @@ import (
 	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
 )
 
-// LockEntry is one thing that the lock keeps or should keep.
+// LockEntry is one artifact or image that the lock file has or should have.
 type LockEntry struct {
 	Kind   string        `json:"kind"` // artifact or image
 	Name   string        `json:"name"`
 	State  string        `json:"state"`
-	Digest digest.Digest `json:"digest,omitempty"` // of what is here now
+	Digest digest.Digest `json:"digest,omitempty"` // of the present content
 	Locked digest.Digest `json:"locked,omitempty"`
 }
 
-// States of entries.
+// States of a LockEntry.
 const (
-	LockMatches = "locked"  // as it is locked
-	LockAbsent  = "absent"  // not here: what is locked stands for it
-	LockNew     = "new"     // not locked
-	LockDiffers = "differs" // locked otherwise
-	LockUnused  = "unused"  // locked, and the deployment does not name it
-	LockMissing = "missing" // neither here nor locked
+	LockMatches = "locked"  // the present content is the locked one
+	LockAbsent  = "absent"  // not present: the locked digest is used
+	LockNew     = "new"     // present, not locked
+	LockDiffers = "differs" // the present content is not the locked one
+	LockUnused  = "unused"  // locked, but the deployment does not name it
+	LockMissing = "missing" // neither present nor locked
 )
 
-// useLock lets what is locked for an environment stand for what is not here.
+// useLock makes the artifacts that are locked for an environment replace those
+// that are not present, and returns its locked images.
 func (p *Project) useLock(environment string) (map[string]digest.Digest, error) {
 	f, err := lock.Read(p.Config.Root)
 	if err != nil {
@@ -52,8 +52,8 @@ func (p *Project) useLock(environment string) (map[string]digest.Digest, error) 
 	return s.Images, nil
 }
 
-// LockStatus holds what the deployment names against what is locked for its
-// environment. Entries are sorted by kind and name.
+// LockStatus compares the artifacts and images of the deployment with the lock
+// file's section for its environment. Entries are sorted by kind and name.
 func (p *Project) LockStatus(ctx context.Context) (environment string, list []LockEntry, err error) {
 	res, err := p.evaluated(ctx)
 	if err != nil {
@@ -67,7 +67,7 @@ func (p *Project) LockStatus(ctx context.Context) (environment string, list []Lo
 	return res.Environment, list, nil
 }
 
-// evaluated is what the entry evaluates to, its transforms applied.
+// evaluated returns the evaluated entry with its transforms applied.
 func (p *Project) evaluated(ctx context.Context) (*lang.Result, error) {
 	res, err := lang.Evaluate(ctx, p.Config)
 	if err != nil || res.Transforms == 0 {
@@ -80,15 +80,17 @@ func (p *Project) evaluated(ctx context.Context) (*lang.Result, error) {
 	return in.Result, nil
 }
 
-// lockEntries looks at what a deployment names. whole tells whether all of it evaluated.
-func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntry, kinds map[string]string, whole bool) {
-	named, images, whole := named(res)
+// lockEntries compares what a deployment names with a section of the lock file.
+// kinds has the kind of each artifact; complete reports whether all of the
+// deployment evaluated.
+func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntry, kinds map[string]string, complete bool) {
+	artifacts, images, complete := lockable(res)
 	p.artifacts.Lock(nil)
 	kinds = map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(merged(named, s.Artifacts))) {
+	for _, name := range sets.Union(sets.Keys(artifacts), sets.Keys(s.Artifacts)) {
 		was, locked := s.Artifacts[name]
 		e := LockEntry{Kind: "artifact", Name: name, Locked: was.Digest}
-		if !named[name] {
+		if !artifacts[name] {
 			e.State = LockUnused
 			list = append(list, e)
 			continue
@@ -110,7 +112,7 @@ func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntr
 		}
 		list = append(list, e)
 	}
-	for _, name := range slices.Sorted(maps.Keys(merged(images, s.Images))) {
+	for _, name := range sets.Union(sets.Keys(images), sets.Keys(s.Images)) {
 		e := LockEntry{Kind: "image", Name: name, Locked: s.Images[name], State: LockMatches}
 		switch {
 		case !images[name]:
@@ -120,20 +122,13 @@ func (p *Project) lockEntries(res *lang.Result, s lock.Section) (list []LockEntr
 		}
 		list = append(list, e)
 	}
-	return list, kinds, whole
+	return list, kinds, complete
 }
 
-func merged[V any](a map[string]bool, b map[string]V) map[string]bool {
-	out := maps.Clone(a)
-	for k := range b {
-		out[k] = true
-	}
-	return out
-}
-
-// UpdateLock writes the section of the environment anew: what lies here, and
-// what registries say that tags stand for. What is not here stays as it was
-// locked; so does what nobody names, if not all of the deployment evaluates.
+// UpdateLock rewrites the section of the environment with the digests of the
+// present artifacts, and of the images that registries have for their tags now.
+// Artifacts that are not present keep their locked digest. Entries that the
+// deployment does not name are dropped only if all of it evaluated.
 func (p *Project) UpdateLock(ctx context.Context) (environment string, list []LockEntry, err error) {
 	res, err := p.evaluated(ctx)
 	if err != nil {
@@ -143,15 +138,15 @@ func (p *Project) UpdateLock(ctx context.Context) (environment string, list []Lo
 	if err != nil {
 		return "", nil, err
 	}
-	list, kinds, whole := p.lockEntries(res, f.Environments[res.Environment])
+	list, kinds, complete := p.lockEntries(res, f.Environments[res.Environment])
 	next := lock.Section{Artifacts: map[string]lock.Artifact{}, Images: map[string]digest.Digest{}}
 	var errs diag.List
 	for i := range list {
 		e := &list[i]
 		switch {
 		case e.State == LockMissing:
-			errs = append(errs, diag.Errorf("", "artifact %q: it is neither here nor locked", e.Name).WithHint("build it first"))
-		case e.State == LockUnused && whole:
+			errs = append(errs, diag.Errorf("", "artifact %q: it does not exist and is not locked", e.Name).WithHint("build it first"))
+		case e.State == LockUnused && complete:
 		case e.Kind == "artifact" && e.State == LockUnused:
 			next.Artifacts[e.Name] = f.Environments[res.Environment].Artifacts[e.Name]
 		case e.Kind == "artifact" && e.State == LockAbsent:
@@ -162,8 +157,8 @@ func (p *Project) UpdateLock(ctx context.Context) (environment string, list []Lo
 			next.Images[e.Name] = e.Locked
 		default:
 			d, err := lock.Resolve(ctx, e.Name)
-			if bad, ok := errors.AsType[*diag.Error](err); ok {
-				errs = append(errs, bad)
+			if de, ok := errors.AsType[*diag.Error](err); ok {
+				errs = append(errs, de)
 				continue
 			} else if err != nil {
 				return "", nil, err
@@ -181,7 +176,7 @@ func (p *Project) UpdateLock(ctx context.Context) (environment string, list []Lo
 	return res.Environment, list, f.Write(p.Config.Root)
 }
 
-// CopyLock gives an environment what another has locked.
+// CopyLock copies the section of environment from to environment to.
 func (p *Project) CopyLock(from, to string) error {
 	f, err := lock.Read(p.Config.Root)
 	if err != nil {
@@ -193,41 +188,43 @@ func (p *Project) CopyLock(from, to string) error {
 	return f.Write(p.Config.Root)
 }
 
-// LockedEnvironments names the sections that there are.
+// LockedEnvironments returns the names of the lock file's sections, sorted, or
+// nil if it cannot be read.
 func (p *Project) LockedEnvironments() []string {
 	f, err := lock.Read(p.Config.Root)
 	if err != nil {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(f.Environments))
+	return sets.Keys(f.Environments)
 }
 
-// named lists the artifacts that lie here and the images that are known by tag
-// alone, wherever the deployment names them: also where a later stage would hold it.
-func named(res *lang.Result) (artifacts, images map[string]bool, whole bool) {
-	artifacts, images, whole = map[string]bool{}, map[string]bool{}, true
-	text := func(t token.Text) {
+// lockable returns the local artifacts and the images without a digest that the
+// deployment names anywhere, including where a later stage would hold it.
+// complete reports whether all of the deployment evaluated.
+func lockable(res *lang.Result) (artifacts, images map[string]bool, complete bool) {
+	artifacts, images, complete = map[string]bool{}, map[string]bool{}, true
+	addArtifacts := func(t token.Text) {
 		for _, tok := range t.Tokens() {
 			if tok.Kind == token.Artifact && !strings.Contains(tok.Name, "://") {
 				artifacts[tok.Name] = true
 			}
 		}
 	}
-	var walk func(v any, key, in string)
-	walk = func(v any, key, in string) {
+	var walk func(v any, key, parent string)
+	walk = func(v any, key, parent string) {
 		switch v := v.(type) {
 		case string:
-			if (key == "image" && in == "service" || key == "base" && in == "docker") && !lock.HasDigest(v) && v != "" {
+			if (key == "image" && parent == "service" || key == "base" && parent == "docker") && !lock.HasDigest(v) && v != "" {
 				images[v] = true
 			}
 			t, err := token.Split(v)
 			if err != nil {
-				return // compile tells
+				return // compile reports it
 			}
-			text(t)
+			addArtifacts(t)
 			for _, tok := range t.Tokens() {
 				if body, err := tok.BodyDoc(); tok.Body != "" && err == nil {
-					body.Map(nil, func(_ []string, t token.Text, _ bool) []any { text(t); return []any{t} })
+					body.Map(nil, func(_ []string, t token.Text, _ bool) []any { addArtifacts(t); return []any{t} })
 				}
 			}
 		case []any:
@@ -241,15 +238,15 @@ func named(res *lang.Result) (artifacts, images map[string]bool, whole bool) {
 		}
 	}
 	for _, l := range res.Libraries {
-		whole = whole && l.Err == nil
+		complete = complete && l.Err == nil
 		for _, f := range l.Functionalities {
 			var v any
 			if f.Err != nil || json.Unmarshal(f.Value, &v) != nil {
-				whole = false
+				complete = false
 				continue
 			}
 			walk(v, "", "")
 		}
 	}
-	return artifacts, images, whole
+	return artifacts, images, complete
 }

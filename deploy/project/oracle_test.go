@@ -1,7 +1,7 @@
 package project_test
 
-// oracleText is a deployment that uses every field there is. Each @name@ is
-// one field; oracleRows says what it may be and which units change with it.
+// oracleText is a deployment that uses every field of the schema. Each @name@ is
+// a place for one field; oracleRows lists its values and the units that change with it.
 const oracleText = `
 local defx = import 'defx/v1.libsonnet';
 {
@@ -113,9 +113,9 @@ local defx = import 'defx/v1.libsonnet';
 
 type oracleRow struct {
 	field  string   // the schema's name for what is edited
-	name   string   // of the place in the text
-	values []string // the first one is where it begins
-	units  []string // that change, and no other
+	name   string   // of the place in oracleText
+	values []string // the first is the initial one
+	units  []string // exactly those that change
 }
 
 func one(field, name string, values []string, units ...string) oracleRow {
@@ -124,7 +124,7 @@ func one(field, name string, values []string, units ...string) oracleRow {
 
 func v(values ...string) []string { return values }
 
-// oracleRows is written by hand and knows nothing of the program.
+// oracleRows is written by hand, independently of the program.
 var oracleRows = []oracleRow{
 	one("Machine.connect", "m1.connect", v("m1", "m1-elsewhere")),
 	one("Machine.address", "m1.address", v("10.0.0.1", "10.0.0.9"), "a/far", "a/scraper", "a/set#a", "a/set#b"),
@@ -185,9 +185,9 @@ var oracleRows = []oracleRow{
 	one("Stop.timeout", "full.stopTimeout", v("10s", "20s"), "a/full"),
 	one("Stop.command", "full.stopCommand", v("a", "b"), "a/full"),
 	one("Spec.stop", "full.stopCommand", v("a", "b"), "a/full"),
-	one("Spec.protect", "full.protect", v("true", "false"), "a/full"), // the process does not notice, the state must
+	one("Spec.protect", "full.protect", v("true", "false"), "a/full"), // the process does not notice it, but the state has it
 	one("Spec.update", "full.soak", v("1s", "2s"), "a/full"),
-	one("Update.atOnce", "full.atOnce", v("1", "2")), // the next roll reads it
+	one("Update.atOnce", "full.atOnce", v("1", "2")), // used by the next rolling update
 	one("Update.style", "full.style", v("graceful", "inplace"), "a/full"),
 	one("Update.soak", "full.soak", v("1s", "2s"), "a/full"),
 	one("Update.healthy", "full.healthy", v("a", "b"), "a/full"),
@@ -255,7 +255,7 @@ var oracleRows = []oracleRow{
 	one("Spec.ports", "base.port", v("6000", "6001"), "a/base"),
 }
 
-// oracleFixed are places in the text that other fields explain, with the value that they keep.
+// oracleFixed are places in oracleText that have one value.
 var oracleFixed = map[string]string{
 	"full.machine":   "m1",
 	"rep.location":   "",
@@ -263,13 +263,13 @@ var oracleFixed = map[string]string{
 	"full.reuseport": "true",
 }
 
-// oracleLeft are fields that no edit can reach here, and why.
+// oracleLeft are fields that are not edited here, and why.
 var oracleLeft = map[string]string{
-	"Entry.name": "another name is another deployment", "Entry.machines": "its fields are edited", "Entry.defaults": "its fields are edited",
-	"Defaults.ec2": "shown by packing in its own test", "Defaults.backend": "this build has one backend", "Functionality.backend": "this build has one backend",
-	"Machine.made": "shown with resources in its own test", "Machine.pool": "shown by moves in its own test", "Machine.location": "shown by moves in its own test",
-	"Place.machine": "shown by moves in its own test", "Place.pool": "shown by moves in its own test", "Place.location": "shown by moves in its own test",
-	"Place.spread": "shown by moves in its own test", "Spec.image": "refused by systemd",
-	"Update.reuseport": "without it a graceful style is refused, and alone it says nothing",
-	"Entry.moved":      "shown in its own test", "Entry.resources": "shown beside Terraform", "Functionality.resource": "shown beside Terraform", "Functionality.loadBalancer": "shown beside Terraform",
+	"Entry.name": "a different name is a different deployment", "Entry.machines": "its fields are edited", "Entry.defaults": "its fields are edited",
+	"Defaults.ec2": "tested with packing", "Defaults.backend": "this build has one backend", "Functionality.backend": "this build has one backend",
+	"Machine.made": "tested with resources", "Machine.pool": "tested with moves", "Machine.location": "tested with moves",
+	"Place.machine": "tested with moves", "Place.pool": "tested with moves", "Place.location": "tested with moves",
+	"Place.spread": "tested with moves", "Spec.image": "refused by systemd",
+	"Update.reuseport": "a graceful style requires it, and alone it has no effect",
+	"Entry.moved":      "tested separately", "Entry.resources": "tested with Terraform", "Functionality.resource": "tested with Terraform", "Functionality.loadBalancer": "tested with Terraform",
 }

@@ -64,7 +64,7 @@ local defx = import 'defx/v1.libsonnet';
 }
 `
 
-// world is a deployment's folder.
+// world is the folder of a deployment.
 type world struct {
 	t   *testing.T
 	dir string
@@ -96,7 +96,7 @@ func (w *world) edit(name, old, new string) {
 		w.t.Fatal(err)
 	}
 	if !strings.Contains(string(raw), old) {
-		w.t.Fatalf("%s does not hold %q", name, old)
+		w.t.Fatalf("%s does not contain %q", name, old)
 	}
 	w.write(name, strings.ReplaceAll(string(raw), old, new))
 }
@@ -117,7 +117,7 @@ func (w *world) plan() (*project.Desired, *plan.ChangeSet) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
+	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func (w *world) apply() *apply.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	work := p.ApplyRequest(d)
+	work := p.ApplyRequest(context.Background(), d)
 	work.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
 			w.t.Logf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
@@ -152,13 +152,13 @@ func ops(cs *plan.ChangeSet) string {
 	return strings.Join(out, ", ")
 }
 
-func TestTheFirstApplyDeploysAllAndTheSecondNothing(t *testing.T) {
+func TestApply_SecondChangesNothing(t *testing.T) {
 	w := newWorld(t, start)
 	if _, cs := w.plan(); ops(cs) != "create data/db, create misc/tick, create web/web, create web/worker" {
 		t.Errorf("plan: %s", ops(cs))
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, ".defx")); err == nil {
-		t.Error("a plan left a trace")
+		t.Error("a plan created the state folder")
 	}
 	res := w.apply()
 	if res.Generation != 1 || res.Counts.Created != 4 || len(res.Failed) > 0 {
@@ -174,7 +174,7 @@ func TestTheFirstApplyDeploysAllAndTheSecondNothing(t *testing.T) {
 	}
 }
 
-func TestOneEditChangesOneService(t *testing.T) {
+func TestPlan_OneEditChangesOneService(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.edit("web.libsonnet", "LOG: 'info'", "LOG: 'debug'")
@@ -195,7 +195,7 @@ func TestOneEditChangesOneService(t *testing.T) {
 	}
 }
 
-func TestAChangedPortReachesExactlyItsReaders(t *testing.T) {
+func TestPlan_ChangedPortUpdatesItsReaders(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.edit("data.libsonnet", "5432", "5433")
@@ -204,7 +204,7 @@ func TestAChangedPortReachesExactlyItsReaders(t *testing.T) {
 		t.Fatalf("plan: %s", ops(cs))
 	}
 	if a := cs.Actions[0]; a.Verb != plan.Swap {
-		t.Errorf("the database itself: verb %s, want exchange", a.Verb)
+		t.Errorf("the database: verb %s, want swap", a.Verb)
 	}
 	if a := cs.Actions[1]; a.Verb != plan.Restart || len(a.Changes) != 1 || a.Changes[0].Path != "/reads/data~1db.port(sql)" ||
 		a.Changes[0].Position.String() != "web.libsonnet:7:27" {
@@ -212,7 +212,7 @@ func TestAChangedPortReachesExactlyItsReaders(t *testing.T) {
 	}
 }
 
-func TestABrokenLibraryIsHeldAndTheOthersDeployed(t *testing.T) {
+func TestHeld_BrokenLibraryOnly(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.edit("data.libsonnet", "service: {", "service: { {")
@@ -229,11 +229,11 @@ func TestABrokenLibraryIsHeldAndTheOthersDeployed(t *testing.T) {
 	}
 	w.edit("data.libsonnet", "service: { {", "service: {")
 	if _, cs := w.plan(); !cs.Empty() {
-		t.Errorf("after mending: %s", ops(cs))
+		t.Errorf("after the fix: %s", ops(cs))
 	}
 }
 
-func TestABrokenFunctionalityThatWasNeverGoodHoldsWhatRequiresIt(t *testing.T) {
+func TestHeld_NewFunctionalityHoldsItsDependents(t *testing.T) {
 	w := newWorld(t, start)
 	w.edit("data.libsonnet", "user: 'postgres'", "usr: 'postgres'")
 	_, cs := w.plan()
@@ -245,7 +245,7 @@ func TestABrokenFunctionalityThatWasNeverGoodHoldsWhatRequiresIt(t *testing.T) {
 	}
 }
 
-func TestWhatKeepsDataIsNotDeletedBecauseItsLinesVanished(t *testing.T) {
+func TestProtected_UnitWithDataIsNotDeleted(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.write("data.libsonnet", "{}")
@@ -256,8 +256,8 @@ func TestWhatKeepsDataIsNotDeletedBecauseItsLinesVanished(t *testing.T) {
 	}
 }
 
-// back rolls a world back to a generation.
-func (w *world) back(deployment, env string, to int) {
+// rollback rolls a world back to a generation.
+func (w *world) rollback(deployment, env string, to int) {
 	w.t.Helper()
 	p := w.open()
 	store := p.Store(deployment, env)
@@ -282,36 +282,36 @@ func (w *world) back(deployment, env string, to int) {
 	w.t.Fatalf("no generation %d among %d", to, len(history))
 }
 
-func TestRollbackToEachGenerationGivesItsMachines(t *testing.T) {
+func TestRollback_RestoresMachinesOfEachGeneration(t *testing.T) {
 	w := newWorld(t, "")
 	const generations = 5
 	want := map[int]string{}
 	for n := 1; n <= generations; n++ {
 		fleet(w, 30, n)
 		w.apply()
-		want[n] = both(t, w)
+		want[n] = machines(t, w)
 	}
 	for _, n := range []int{1, 4, 2, 5, 3, 1} {
-		w.back("fleet", "default", n)
-		if got := both(t, w); got != want[n] {
-			t.Errorf("back to generation %d: %s", n, firstDifference(got, want[n]))
+		w.rollback("fleet", "default", n)
+		if got := machines(t, w); got != want[n] {
+			t.Errorf("rollback to generation %d: %s", n, firstDifference(got, want[n]))
 		}
 	}
 }
 
-func TestWhatWasAddedSinceGoesWithARollback(t *testing.T) {
+func TestRollback_RemovesWhatWasAddedSince(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	first := machine(t, filepath.Join(w.dir, "box"))
 	w.edit("misc.libsonnet", "}\n", "  more: { service: { command: ['/bin/more'], user: 'more', reload: { signal: 'HUP' }, files: { '/etc/more.conf': 'x' } } },\n}\n")
 	w.apply()
-	w.back("shop", "dev", 1)
+	w.rollback("shop", "dev", 1)
 	if now := machine(t, filepath.Join(w.dir, "box")); now != first {
 		t.Errorf("the machine differs: %s", firstDifference(now, first))
 	}
 }
 
-func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
+func TestMove_LeavesNothingBehind(t *testing.T) {
 	w := newWorld(t, `
 -- defx.jsonnet --
 {
@@ -328,13 +328,13 @@ func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(d.Held) != 1 || !strings.Contains(d.Held[0].Err.Hint, "--allow-move a/kept") {
-		t.Errorf("held: %v, want what keeps data of its own", d.Held)
+		t.Errorf("held: %v, want the unit with data", d.Held)
 	}
 	p.AllowMove = map[string]bool{"a/kept": true}
 	if d, err = p.Evaluate(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	work := p.ApplyRequest(d)
+	work := p.ApplyRequest(context.Background(), d)
 	work.AllowMove = p.AllowMove
 	res, err := apply.Run(context.Background(), work)
 	if err != nil || res.Counts.Moved != 2 || len(res.Failed) > 0 {
@@ -343,12 +343,12 @@ func TestAPieceThatMovesLeavesNothingBehind(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(w.dir, "m1/etc/systemd/system/defx*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	if there, _ := filepath.Glob(filepath.Join(w.dir, "m2/etc/systemd/system/defx*.service")); len(there) != 4 {
-		t.Errorf("there is %v", there)
+	if units, _ := filepath.Glob(filepath.Join(w.dir, "m2/etc/systemd/system/defx*.service")); len(units) != 4 {
+		t.Errorf("units on m2: %v", units)
 	}
 }
 
-func TestOneEditAmongAThousandChangesOne(t *testing.T) {
+func TestPlan_OneEditAmongThousandServices(t *testing.T) {
 	w := &world{t, benchWorld(t)}
 	if res := w.apply(); res.Counts.Created != 1000 {
 		t.Fatalf("%+v", res)
@@ -366,7 +366,7 @@ func TestOneEditAmongAThousandChangesOne(t *testing.T) {
 	}
 }
 
-func TestProtectionThatComesLaterCounts(t *testing.T) {
+func TestProtected_AddedLater(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.edit("web.libsonnet", "command: ['/usr/bin/worker']", "command: ['/usr/bin/worker'], protect: true")
@@ -381,7 +381,7 @@ func TestProtectionThatComesLaterCounts(t *testing.T) {
 	}
 }
 
-func TestOrderThatChangedAcrossMachinesDoesNotStickADestroy(t *testing.T) {
+func TestDelete_OrderReversedAcrossMachines(t *testing.T) {
 	text := `
 -- defx.jsonnet --
 {
@@ -401,7 +401,7 @@ func TestOrderThatChangedAcrossMachinesDoesNotStickADestroy(t *testing.T) {
 	}
 }
 
-func TestARenamedMachineMovesNothing(t *testing.T) {
+func TestMachineRenamed_MovesNothing(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	w.edit("defx.jsonnet", "box: { connect: 'dir:./box' }", "web1: { connect: 'dir:box' }")
@@ -410,7 +410,7 @@ func TestARenamedMachineMovesNothing(t *testing.T) {
 	}
 }
 
-func TestALostStateStopsAnApply(t *testing.T) {
+func TestApply_RefusesWithoutState(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	if err := os.RemoveAll(filepath.Join(w.dir, ".defx")); err != nil {
@@ -422,7 +422,7 @@ func TestALostStateStopsAnApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machine(t, filepath.Join(w.dir, "box"))
-	if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
+	if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
 		t.Errorf("%v", err)
 	}
 	if machine(t, filepath.Join(w.dir, "box")) != before {
@@ -430,7 +430,7 @@ func TestALostStateStopsAnApply(t *testing.T) {
 	}
 }
 
-func TestADeadMachineHoldsUpNobodyElse(t *testing.T) {
+func TestApply_BrokenMachineDoesNotBlockOthers(t *testing.T) {
 	w := newWorld(t, `
 -- defx.jsonnet --
 {

@@ -17,7 +17,7 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// sound is a deployment without a mistake. Each line of it can be made wrong.
+// sound is a deployment without a mistake.
 const sound = `local defx = import 'defx/v1.libsonnet';
 local id(name) = defx.ref(name).output('id');
 function(env='dev') {
@@ -48,8 +48,8 @@ function(env='dev') {
 }
 `
 
-// mistakes change one text of the sound deployment; want is in the message, and
-// the line of the changed text is told.
+// mistakes replace old in the sound deployment. The error must contain want and
+// the line of old.
 var mistakes = map[string]struct{ old, new, want string }{
 	"an unknown argument":               {"device: '/dev/sdf'", "device: '/dev/sdf', forceDetatch: true", `has no argument "forceDetatch"`},
 	"an unknown type":                   {"type: 'aws.volume',", "type: 'aws.volumes',", `unknown resource type "aws.volumes"`},
@@ -109,8 +109,9 @@ func evaluateResources(t *testing.T, text string) error {
 	return err
 }
 
-// TestEveryMistakeIsToldAtItsLine: before anything is created, without Terraform, with a hint.
-func TestEveryMistakeIsToldAtItsLine(t *testing.T) {
+// TestResources_MistakesReportTheirLine checks that mistakes are reported with a
+// hint before anything is created and without Terraform.
+func TestResources_MistakesReportTheirLine(t *testing.T) {
 	if err := evaluateResources(t, sound); err != nil {
 		t.Fatalf("the sound deployment: %v", err)
 	}
@@ -123,22 +124,22 @@ func TestEveryMistakeIsToldAtItsLine(t *testing.T) {
 			}
 			err := evaluateResources(t, strings.Replace(sound, m.old, m.new, 1))
 			if err == nil {
-				t.Fatal("it is not refused")
+				t.Fatal("no error")
 			}
 			text := err.Error()
 			t.Log(text)
 			if !strings.Contains(text, m.want) {
-				t.Errorf("%q is not said", m.want)
+				t.Errorf("%q is missing", m.want)
 			}
 			if !strings.Contains(text, "hint: ") {
 				t.Error("there is no hint")
 			}
 			line := 1 + strings.Count(sound[:at], "\n")
-			if name == "no region" || name == "a circle" { // there it is asked for, and not where it could be said
+			if name == "no region" || name == "a circle" { // reported where the value is needed
 				return
 			}
 			if !strings.Contains(text, fmt.Sprintf("defx.jsonnet:%d:", line)) && name != "two subnets of one zone" && name != "a volume of another zone" && name != "at least more than at most" {
-				t.Errorf("line %d is not told", line)
+				t.Errorf("line %d is missing", line)
 			}
 		})
 	}
@@ -165,8 +166,9 @@ function(env='dev') {
 }
 `
 
-// TestMistakesOfBalancers hold the balancer, or what it stands in front of, and nothing else.
-func TestMistakesOfBalancers(t *testing.T) {
+// TestBalancers_MistakesHoldOnlyTheirSubject checks that a mistake holds the
+// balancer or its backend, and nothing else.
+func TestBalancers_MistakesHoldOnlyTheirSubject(t *testing.T) {
 	evaluate := func(text string) *project.Desired {
 		t.Helper()
 		d, _ := evaluated(t, text)
@@ -185,7 +187,7 @@ func TestMistakesOfBalancers(t *testing.T) {
 		}
 	}
 	if u := d.Rendered.Units["module/shop-front-shop-web-0"]; u == nil || u.Drain != 30 || len(u.Follows) != 1 || u.Follows[0] != "shop/web#0" {
-		t.Errorf("an attachment follows its replica: %+v", u)
+		t.Errorf("the attachment does not follow its replica: %+v", u)
 	}
 	for name, m := range map[string]struct{ old, new, want string }{
 		"no such backend":           {"['web', 'many']", "['wbe']", `did you mean "web"?`},
@@ -215,18 +217,18 @@ func TestMistakesOfBalancers(t *testing.T) {
 				text += h.Err.Error()
 			}
 			if !strings.Contains(text, m.want) || !strings.Contains(text, "hint: ") || !strings.Contains(text, "defx.jsonnet:") {
-				t.Errorf("%q is not said with place and hint:\n%s", m.want, text)
+				t.Errorf("no %q with position and hint:\n%s", m.want, text)
 			}
 			if d.Rendered.Plan.Find("shop/here") == nil {
-				t.Error("another is held too")
+				t.Error("another functionality is held too")
 			}
 		})
 	}
 }
 
-// evaluated walks the road for an entry of this text, beside which lie a package
-// and secrets, and gives all that is wrong; nil if nothing comes of it.
-func evaluated(t *testing.T, text string) (d *project.Desired, wrong string) {
+// evaluated evaluates an entry file in a folder with a package and secrets, and
+// returns all errors; d is nil if evaluation failed as a whole.
+func evaluated(t *testing.T, text string) (d *project.Desired, errs string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{"defx.jsonnet": text, "pack/bin/web": "#!/bin/sh", "secrets/index.json": `{"app/db": "1", "an other": "1"}`} {
@@ -245,9 +247,9 @@ func evaluated(t *testing.T, text string) (d *project.Desired, wrong string) {
 		return nil, err.Error()
 	}
 	for _, h := range d.Held {
-		wrong += h.Err.Error()
+		errs += h.Err.Error()
 	}
-	return d, wrong
+	return d, errs
 }
 
 const scaled = `local defx = import 'defx/v1.libsonnet';
@@ -266,15 +268,16 @@ function(env='dev') {
 }
 `
 
-// TestMistakesOfScaledServices: what instances fetch is known, or refused, before anything is made.
-func TestMistakesOfScaledServices(t *testing.T) {
-	d, wrong := evaluated(t, scaled)
-	if wrong != "" {
-		t.Fatal(wrong)
+// TestAutoscale_MistakesAreRefused checks that everything that instances of a group
+// fetch is known before anything is created, or else refused.
+func TestAutoscale_MistakesAreRefused(t *testing.T) {
+	d, errs := evaluated(t, scaled)
+	if errs != "" {
+		t.Fatal(errs)
 	}
 	u := d.Rendered.Units["module/app-web"]
 	if u == nil || len(u.Artifacts) != 1 || u.Artifacts[0].Path != "pack" {
-		t.Fatalf("the module carries the package: %+v", u)
+		t.Fatalf("the module does not have the package: %+v", u)
 	}
 	run := string(u.Payload.Run)
 	for _, want := range []string{"defx/dev/shop/app-web/" + u.Artifacts[0].Digest.Hex() + ".tar", `"../.packages/` + u.Artifacts[0].Digest.Hex() + `.tar"`,
@@ -284,9 +287,9 @@ func TestMistakesOfScaledServices(t *testing.T) {
 		}
 	}
 	if own, _ := evaluated(t, strings.Replace(scaled, "max: 2 }", "max: 2, profile: 'ours' }", 1)); strings.Contains(string(own.Rendered.Units["module/app-web"].Payload.Run), "aws_iam_role") {
-		t.Error("a role is made although a profile is named")
+		t.Error("a role is created although a profile is named")
 	}
-	// What instances may is another resource when it is another right: those of the template that still counts keep theirs.
+	// Other permissions are a new policy resource: instances of the previous template keep theirs.
 	policy := func(d *project.Desired) string {
 		var module struct {
 			Resource struct {
@@ -314,7 +317,7 @@ func TestMistakesOfScaledServices(t *testing.T) {
 				}
 			}
 			if !p.Lifecycle.First || !reads {
-				t.Errorf("it does not outlive the change of its group:\n%s", m.JSON)
+				t.Errorf("the policy is not kept until its group has changed:\n%s", m.JSON)
 			}
 			return name + " " + p.Name
 		}
@@ -322,7 +325,7 @@ func TestMistakesOfScaledServices(t *testing.T) {
 	}
 	other, _ := evaluated(t, strings.Replace(scaled, "'app/db'", "'app/store'", 1))
 	if a, b := policy(d), policy(other); a == b || strings.Fields(a)[1] == strings.Fields(b)[1] {
-		t.Errorf("%s and %s are in each other's way", a, b)
+		t.Errorf("policies %s and %s have the same name", a, b)
 	}
 	for name, m := range map[string]struct{ old, new, want string }{
 		"no bucket":              {"bucket: id('packages'), ", "", "no bucket is set"},
@@ -345,7 +348,7 @@ func TestMistakesOfScaledServices(t *testing.T) {
 			}
 			_, text := evaluated(t, strings.Replace(scaled, m.old, m.new, 1))
 			if !strings.Contains(text, m.want) || !strings.Contains(text, "hint: ") || !strings.Contains(text, "defx.jsonnet:") {
-				t.Errorf("%q is not said with place and hint:\n%s", m.want, text)
+				t.Errorf("no %q with position and hint:\n%s", m.want, text)
 			}
 		})
 	}

@@ -11,9 +11,11 @@ import (
 	"github.com/defx-dev/defx/deploy/state"
 )
 
-// TestARestartIsStoppedByNoOthersDoubt: what nobody knows of others stays as it
-// is, and what leads users to the unit is what it was, also after a restart that failed.
-func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
+// TestDeployedUnits_RestartWithUnknownUnits checks that other units of unknown
+// version do not prevent a restart and stay as they are, and that units that
+// forward traffic to the restarted one get their intended version, also after a
+// failed restart.
+func TestDeployedUnits_RestartWithUnknownUnits(t *testing.T) {
 	w := newWorld(t, start)
 	w.apply()
 	ctx, p := t.Context(), w.open()
@@ -30,7 +32,7 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// current gives the newest generation, changed in one way or another.
+	// current returns the newest generation with edited records.
 	current := func(edit func(*plan.Record)) (*state.Generation, state.Head) {
 		t.Helper()
 		gen, head, err := state.Current(ctx, store)
@@ -57,57 +59,58 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 	}
 	last.Units = append(last.Units, plan.Placed{Address: "module/front", Backend: "ec2", Digest: digest, Object: object, Requires: front.Requires, Follows: front.Follows, Drain: 1})
 	slices.SortFunc(last.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	meant, err := last.Digest()
+	intended, err := last.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if gen.PlanObject, err = state.PutPlan(ctx, store, last); err != nil {
 		t.Fatal(err)
 	}
-	gen.Plan = meant
+	gen.Plan = intended
 	gen.Number, gen.Parent = gen.Number+1, head.Object
 	if err := state.Commit(ctx, store, head, gen); err != nil {
 		t.Fatal(err)
 	}
-	work := func(gen *state.Generation) *apply.Request {
+	request := func(gen *state.Generation) *apply.Request {
 		t.Helper()
-		work, err := p.DeployedUnits(ctx, "shop", "dev", gen, nil, "web/web")
+		w, err := p.DeployedUnits(ctx, "shop", "dev", gen, nil, "web/web")
 		if err != nil {
 			t.Fatal(err)
 		}
-		work.Verb, work.Restart = "restart", "web/web"
-		cs, err := apply.Diff(ctx, work)
+		w.Verb, w.Restart = "restart", "web/web"
+		cs, err := apply.Diff(ctx, w)
 		if err != nil || ops(cs) != "update module/front, update web/web" && ops(cs) != "update web/web, update module/front" || cs.Actions[slices.IndexFunc(cs.Actions, func(a plan.Action) bool { return a.Address == "module/front" })].Digest != digest {
 			t.Fatalf("%s, %v", ops(cs), err)
 		}
-		return work
+		return w
 	}
 	gen, _ = current(func(*plan.Record) {})
-	again := work(gen)
-	again.Modules = nil // nobody can take it out
+	again := request(gen)
+	again.Modules = nil // so that it cannot be deregistered
 	res, err := apply.Run(ctx, again)
 	if err != nil || !res.Wrote || !slices.Equal(res.Failed, []string{"web/web"}) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 
-	// It failed, and now nobody knows of what leads to it, either.
+	// It failed, and now the version of the unit that forwards to it is unknown too.
 	gen, _ = current(func(*plan.Record) {})
-	doubt := []string{}
+	unknown := []string{}
 	for _, r := range gen.Records {
 		if r.Digest == "" {
-			doubt = append(doubt, r.Address)
+			unknown = append(unknown, r.Address)
 		}
 	}
-	if !slices.Equal(doubt, []string{"data/db", "module/front"}) {
-		t.Errorf("in doubt: %v", doubt)
+	if !slices.Equal(unknown, []string{"data/db", "module/front"}) {
+		t.Errorf("of unknown version: %v", unknown)
 	}
-	if last, err := state.LoadPlan(ctx, store, gen); err != nil || gen.Plan != meant || last.Find("data/db") == nil {
-		t.Errorf("a restart forgets what is meant to be: %+v, %v", last, err)
+	if last, err := state.LoadPlan(ctx, store, gen); err != nil || gen.Plan != intended || last.Find("data/db") == nil {
+		t.Errorf("a restart changed the plan: %+v, %v", last, err)
 	}
-	work(gen)
+	request(gen)
 
-	// What leads to another version of the unit than was planned is what it was; what was to go stays out.
-	back := func(object bool) *state.Generation {
+	// If the restarted unit is not the planned version, the unit that forwards to it
+	// gets its previous version; if it is not in the plan, it stays unknown.
+	unplanned := func(object bool) *state.Generation {
 		gen, _ := current(func(r *plan.Record) {
 			if r.Address == "web/web" {
 				r.Digest = digest
@@ -118,7 +121,7 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 		})
 		return gen
 	}
-	if w, err := p.DeployedUnits(ctx, "shop", "dev", back(true), nil, "web/web"); err != nil || w.Plan.Find("module/front").Digest != digest {
+	if w, err := p.DeployedUnits(ctx, "shop", "dev", unplanned(true), nil, "web/web"); err != nil || w.Plan.Find("module/front").Digest != digest {
 		t.Error(err)
 	}
 	gone, _ := current(func(*plan.Record) {})
@@ -127,14 +130,14 @@ func TestARestartIsStoppedByNoOthersDoubt(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Of its own doubt nobody makes certainty; and nothing in doubt is attached or detached.
+	// The restarted unit's own version must be known, and without a restart every version.
 	own, _ := current(func(r *plan.Record) {
 		if r.Address == "web/web" {
 			r.Digest = ""
 		}
 	})
-	for _, g := range []*state.Generation{own, back(false)} {
-		if _, err := p.DeployedUnits(ctx, "shop", "dev", g, nil, "web/web"); err == nil || !strings.Contains(err.Error(), "nobody knows what stands of it") {
+	for _, g := range []*state.Generation{own, unplanned(false)} {
+		if _, err := p.DeployedUnits(ctx, "shop", "dev", g, nil, "web/web"); err == nil || !strings.Contains(err.Error(), "its deployed version is unknown") {
 			t.Error(err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// tree writes out a folder: names, kinds, rights and content.
+// tree returns the text of a folder: names, kinds, permissions and content.
 func tree(t *testing.T, dir string, except ...string) string {
 	t.Helper()
 	var b strings.Builder
@@ -54,7 +54,7 @@ func tree(t *testing.T, dir string, except ...string) string {
 	return b.String()
 }
 
-// machine is the tree of a dir: machine without what may tell its history.
+// machine returns the tree of a dir: machine without the files that depend on its history.
 func machine(t *testing.T, dir string) string {
 	t.Helper()
 	return tree(t, dir, "var/lib/defx/store", "var/lib/defx/fence.json", "var/lib/defx/journal")

@@ -18,35 +18,35 @@ import (
 	"github.com/defx-dev/defx/lang/cache"
 )
 
-// A plan is a function of what was read, the state and the program. So of a plan
-// that had nothing to do it is enough to remember what it was made of: while all
-// that is as it was, nothing is evaluated, rendered or compared.
+// A plan is a function of what was read, the state and the program. So a plan
+// without changes is stored with the digests of everything that was read: while
+// these stay the same, nothing is evaluated, rendered or compared.
 
-// What is no source file bears the kind of thing that it is in its name.
+// A recorded path that is no source file starts with its kind.
 const (
-	ofState    = "state:"
-	ofRoot     = "root:"
-	ofArtifact = "artifact:"
+	statePrefix    = "state:"
+	rootPrefix     = "root:"
+	artifactPrefix = "artifact:"
 )
 
-// remembered is what names the memory of plans without changes.
-func (p *Project) remembered() (digest.Digest, error) { return p.Config.Key("plan of " + p.StateDir) }
+// noChangesKey returns the cache key of plans without changes.
+func (p *Project) noChangesKey() (digest.Digest, error) { return p.Config.Key("plan of " + p.StateDir) }
 
-// CachedNoChanges gives the change set of the last plan if it was empty and nothing
-// that it was made of has changed, else nil.
+// CachedNoChanges returns the change set of the last plan if it was empty and
+// nothing that was read for it has changed, else nil.
 func (p *Project) CachedNoChanges() *plan.ChangeSet {
 	if p.Config.Cache == "" {
 		return nil
 	}
-	key, err := p.remembered()
+	key, err := p.noChangesKey()
 	if err != nil {
 		return nil
 	}
-	look, err := p.looker()
+	record, err := p.recorder()
 	if err != nil {
 		return nil
 	}
-	raw, _, _ := cache.Open(p.Config.Cache, p.Config.CacheMax).Find(key, look)
+	raw, _, _ := cache.Open(p.Config.Cache, p.Config.CacheMax).Find(key, record)
 	cs := &plan.ChangeSet{}
 	if raw == nil || json.Unmarshal(raw, cs) != nil {
 		return nil
@@ -54,28 +54,28 @@ func (p *Project) CachedNoChanges() *plan.ChangeSet {
 	return cs
 }
 
-// StoreNoChanges keeps a change set that is empty, with all that it was made of. What
-// transforms read is not told, and modules have a world of their own: plans with
-// them are always made.
+// StoreNoChanges stores an empty change set with everything that was read for
+// it. It stores nothing for deployments with transforms, whose reads are not
+// recorded, or with modules, which depend on state outside of defx.
 func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 	if p.Config.Cache == "" || !cs.Empty() || len(cs.Protected) > 0 || len(d.Held) > 0 || d.Transforms > 0 || len(d.Rendered.Modules) > 0 {
 		return
 	}
-	artifacts, whole := p.artifacts.Described()
-	key, err := p.remembered()
-	if err != nil || !whole {
+	artifacts, complete := p.artifacts.DescribedPaths()
+	key, err := p.noChangesKey()
+	if err != nil || !complete {
 		return
 	}
-	look, err := p.looker()
+	record, err := p.recorder()
 	if err != nil {
 		return
 	}
-	if !slices.Equal(d.before, p.besides(d)) {
-		return // somebody changed it while it was read
+	if !slices.Equal(d.externalReads, p.recordExternalReads(d)) {
+		return // changed while it was read
 	}
-	reads := slices.Concat(d.Reads, d.before)
+	reads := slices.Concat(d.Reads, d.externalReads)
 	for _, a := range artifacts {
-		reads = append(reads, look(ofArtifact+a))
+		reads = append(reads, record(artifactPrefix+a))
 	}
 	raw, err := json.Marshal(cs)
 	if err != nil {
@@ -84,30 +84,30 @@ func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 	cache.Open(p.Config.Cache, p.Config.CacheMax).Store(key, reads, raw)
 }
 
-// besides is what a plan reads besides sources and artifacts.
-func (p *Project) besides(d *Desired) []lang.ReadRecord {
-	paths := []string{ofRoot + lock.Name, ofRoot + secretsIndex}
+// recordExternalReads records what a plan reads that is neither source nor artifact.
+func (p *Project) recordExternalReads(d *Desired) []lang.ReadRecord {
+	paths := []string{rootPrefix + lock.Name, rootPrefix + secretsIndex}
 	for _, file := range []string{"head.json", apply.JournalName} {
-		paths = append(paths, ofState+d.Name+"/"+d.Environment+"/"+file)
+		paths = append(paths, statePrefix+d.Name+"/"+d.Environment+"/"+file)
 	}
 	var out []lang.ReadRecord
 	for _, path := range paths {
-		out = append(out, p.lookAt(path))
+		out = append(out, p.recordFile(path))
 	}
 	return out
 }
 
-// looker tells how everything that a plan is made of is now.
-func (p *Project) looker() (func(path string) lang.ReadRecord, error) {
+// recorder returns what records the present content of a path that a plan reads.
+func (p *Project) recorder() (func(path string) lang.ReadRecord, error) {
 	source, err := p.Config.CacheKeyReader()
 	if err != nil {
 		return nil, err
 	}
 	return func(path string) lang.ReadRecord {
-		if strings.HasPrefix(path, ofState) || strings.HasPrefix(path, ofRoot) {
-			return p.lookAt(path)
+		if strings.HasPrefix(path, statePrefix) || strings.HasPrefix(path, rootPrefix) {
+			return p.recordFile(path)
 		}
-		if name, ok := strings.CutPrefix(path, ofArtifact); ok {
+		if name, ok := strings.CutPrefix(path, artifactPrefix); ok {
 			a, err := p.artifacts.Describe(token.Token{Kind: token.Artifact, Name: name})
 			if err != nil {
 				return lang.ReadRecord{Path: path}
@@ -118,11 +118,12 @@ func (p *Project) looker() (func(path string) lang.ReadRecord, error) {
 	}, nil
 }
 
-func (p *Project) lookAt(path string) lang.ReadRecord {
-	file, ok := strings.CutPrefix(path, ofState)
+// recordFile records the present content of a file of the state or the root.
+func (p *Project) recordFile(path string) lang.ReadRecord {
+	file, ok := strings.CutPrefix(path, statePrefix)
 	dir := p.StateDir
 	if !ok {
-		file, dir = strings.TrimPrefix(path, ofRoot), p.Config.Root
+		file, dir = strings.TrimPrefix(path, rootPrefix), p.Config.Root
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
 	switch {

@@ -18,7 +18,7 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-const remembering = `
+const cachedEntry = `
 -- defx.jsonnet --
 function(who='me') {
   name: 'shop',
@@ -38,10 +38,10 @@ local defx = import 'defx/v1.libsonnet';
 { "key": "1" }
 `
 
-// A plan that had nothing to do is remembered until anything changes that it was
-// made of: then the plan that is made anew decides.
-func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
-	w := newWorld(t, remembering)
+// TestNoChanges_CachedUntilAnInputChanges checks that an empty plan is returned
+// from the cache until anything changes that was read for it.
+func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
+	w := newWorld(t, cachedEntry)
 	store := t.TempDir()
 	var c lang.Config
 	open := func(cache string) *project.Project {
@@ -53,26 +53,26 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		}
 		return p
 	}
-	anew := func(cache string) *plan.ChangeSet {
+	planned := func(cache string) *plan.ChangeSet {
 		t.Helper()
 		p := open(cache)
 		d, err := p.Evaluate(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
 		if err != nil {
 			t.Fatal(err)
 		}
 		p.StoreNoChanges(d, cs)
 		return cs
 	}
-	if cs := anew(store); cs.Empty() || open(store).CachedNoChanges() != nil {
-		t.Fatal("a plan with changes is remembered")
+	if cs := planned(store); cs.Empty() || open(store).CachedNoChanges() != nil {
+		t.Fatal("a plan with changes was cached")
 	}
 	w.apply()
-	if cs := anew(store); !cs.Empty() {
-		t.Fatalf("after an apply there is something to do: %v", ops(cs))
+	if cs := planned(store); !cs.Empty() {
+		t.Fatalf("plan after an apply: %v", ops(cs))
 	}
 	head := filepath.Join(w.dir, ".defx", "shop", "default", "head.json")
 	keep := map[string]string{}
@@ -84,7 +84,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 		keep[f] = string(raw)
 	}
 	if got := open(store).CachedNoChanges(); got == nil || !got.Empty() || got.Summary.Unchanged != 2 {
-		t.Fatalf("a plan without changes is not remembered: %+v", got)
+		t.Fatalf("a plan without changes was not cached: %+v", got)
 	}
 	for name, change := range map[string]func(){
 		"source":               func() { w.edit("web.libsonnet", "site/run", "site/go") },
@@ -99,7 +99,7 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 	} {
 		change()
 		if got := open(store).CachedNoChanges(); got != nil {
-			t.Errorf("%s changed, and the plan is remembered", name)
+			t.Errorf("%s changed, but the cached plan is used", name)
 		}
 		c.TLAStr = nil
 		for _, f := range []string{"env.libsonnet", "defx.lock.json", ".defx/shop/default/journal.jsonl"} {
@@ -109,10 +109,10 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 			w.write(f, text)
 		}
 		if got := open(store).CachedNoChanges(); got == nil {
-			t.Errorf("%s is as it was, and the plan is forgotten", name)
+			t.Errorf("%s is as before, but the cached plan is not used", name)
 		}
 	}
-	// At random: what is remembered is what is planned without any memory.
+	// After random changes the cached plan equals a full plan without a cache.
 	r := rand.New(rand.NewPCG(5, 6))
 	hits := 0
 	for range 25 {
@@ -127,24 +127,25 @@ func TestAPlanWithoutChangesIsRememberedUntilSomethingChanges(t *testing.T) {
 			os.Remove(filepath.Join(w.dir, "env.libsonnet"))
 		case 4:
 			w.apply()
-			anew(store)
+			planned(store)
 		}
 		if got := open(store).CachedNoChanges(); got != nil {
 			hits++
-			if want := anew(""); !want.Empty() || got.Plan != want.Plan || got.ChangeSet != want.ChangeSet || got.Summary != want.Summary {
-				t.Fatalf("remembered %+v, planned %+v", got, want)
+			if want := planned(""); !want.Empty() || got.Plan != want.Plan || got.ChangeSet != want.ChangeSet || got.Summary != want.Summary {
+				t.Fatalf("cached %+v, planned %+v", got, want)
 			}
 		} else {
-			anew(store)
+			planned(store)
 		}
 	}
 	if hits == 0 {
-		t.Error("nothing was ever remembered")
+		t.Error("no plan was ever cached")
 	}
 }
 
-// One world written down in many ways, read in many places, is one plan.
-func TestOnePlanWhereverAndHoweverItIsRead(t *testing.T) {
+// TestPlan_IndependentOfTextAndPlace checks that equal deployments, written in
+// different orders and read in different environments, have the same plan.
+func TestPlan_IndependentOfTextAndPlace(t *testing.T) {
 	rounds := 15
 	if s := os.Getenv("DEFX_TEST_READINGS"); s != "" {
 		rounds, _ = strconv.Atoi(s)
@@ -187,7 +188,7 @@ func TestOnePlanWhereverAndHoweverItIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
 		if err != nil {
 			t.Fatal(err)
 		}

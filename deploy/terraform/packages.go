@@ -1,6 +1,7 @@
 package terraform
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,16 +19,16 @@ import (
 
 // Stage keeps what modules upload where they look for it. It stays there for
 // going back, until Collect finds that nothing leads to it.
-func (s *Runner) Stage(list []plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
+func (s *Runner) Stage(ctx context.Context, list []plan.Artifact, open func(context.Context, plan.Artifact) (io.ReadCloser, error)) error {
 	for _, a := range list {
-		if err := s.stage(a, open); err != nil {
+		if err := s.stage(ctx, a, open); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
+func (s *Runner) stage(ctx context.Context, a plan.Artifact, open func(context.Context, plan.Artifact) (io.ReadCloser, error)) error {
 	dir := filepath.Join(s.Dir, ec2.PackageDir)
 	path := filepath.Join(dir, a.Digest.Hex()+packed)
 	if _, err := os.Stat(path); err == nil {
@@ -36,7 +37,7 @@ func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser,
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	in, err := open(a)
+	in, err := open(ctx, a)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -23,14 +24,14 @@ func TestWhatModulesUploadIsKept(t *testing.T) {
 	}
 	a := plan.Artifact{Digest: d, Kind: artifact.Tree, Path: "pack"}
 	opened := 0
-	open := func(plan.Artifact) (io.ReadCloser, error) {
+	open := func(context.Context, plan.Artifact) (io.ReadCloser, error) {
 		opened++
 		var b bytes.Buffer
 		return io.NopCloser(&b), artifact.Pack(&b, tree)
 	}
 	s := &Runner{Dir: t.TempDir()}
 	for range 2 {
-		if err := s.Stage([]plan.Artifact{a}, open); err != nil {
+		if err := s.Stage(t.Context(), []plan.Artifact{a}, open); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -40,7 +41,7 @@ func TestWhatModulesUploadIsKept(t *testing.T) {
 	tree["bin/web"].Data = []byte("two")
 	other := a
 	other.Digest = digest.Bytes([]byte("another"))
-	if err := s.Stage([]plan.Artifact{other}, open); err == nil || !strings.Contains(err.Error(), "what is there now has digest") {
+	if err := s.Stage(t.Context(), []plan.Artifact{other}, open); err == nil || !strings.Contains(err.Error(), "what is there now has digest") {
 		t.Error(err)
 	}
 	list := func() (names []string) {

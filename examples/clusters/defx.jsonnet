@@ -1,5 +1,4 @@
-// Twelve systems on one, two or three machines: the size of an environment is
-// all that differs.
+// Twelve systems on one, two or three machines. Environments differ only in size.
 local sizes = {
   dev: { machines: 1, quorum: 1, standbys: 0, apps: 1, customers: 2 },
   staging: { machines: 2, quorum: 1, standbys: 1, apps: 2, customers: 5 },

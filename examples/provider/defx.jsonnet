@@ -1,4 +1,4 @@
-// Two folders that executables of our own make, of which one knows the other.
+// Two folders, created by a custom provider. The second refers to the first.
 local defx = import 'defx/v1.libsonnet';
 function(env='dev', note='hello') {
   name: 'folders',

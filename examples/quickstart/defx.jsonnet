@@ -1,5 +1,5 @@
-// A small shop, composed of three libraries as if from three repositories.
-// The machine is a folder, ./box, so that nothing but defx is needed.
+// A small shop from three libraries, which could be in three repositories.
+// The machine is the folder ./box, so you need nothing but defx.
 function(env='dev') {
   name: 'quickstart',
   libs: {
@@ -7,7 +7,7 @@ function(env='dev') {
     shop: import 'shop/functionalities.libsonnet',
     ops: import 'ops/functionalities.libsonnet',
   },
-  // What this environment wants otherwise than the libraries say.
+  // Changes to the libraries for this environment.
   overrides: {
     'shop/web': { service+: { env+: { GREETING: 'hello from ' + env } } },
   },

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Makes a folder of a program of this machine and of the libraries that it
-# needs: all that a container has to hold.
+# Copies a program of this machine, and the shared libraries that it needs, to a
+# folder: everything that a container needs to run it.
 #   ./collect.sh /usr/bin/redis-server build/redis
-# A third word names another root than / in which the program lies.
+# An optional third argument is the root folder of the program (default /).
 set -eu
 program=$1 out=$2 root=${3:-/}
 inside() { if [ "$root" = / ]; then "$@"; else chroot "$root" "$@"; fi; }
 if ! [ -x "$root/$program" ]; then
-	echo "collect.sh: $program is not there: install its package first" >&2
+	echo "collect.sh: $program does not exist: install its package first" >&2
 	exit 1
 fi
 rm -rf "$out"

@@ -1,11 +1,11 @@
-// nginx in front of a small Go server that counts in redis. Debian's nginx and
-// redis are used where Debian puts them; the server comes as an artifact.
+// nginx in front of a small Go server that counts in redis. nginx and redis are
+// Debian's packages, installed on the machine; the server is an artifact.
 //
-// With --tla-str backend=docker the same three run in containers: nginx and
-// redis come as artifacts too, which collect.sh makes of Debian's.
+// With --tla-str backend=docker the three run in containers: nginx and redis are
+// artifacts too, which collect.sh makes from Debian's packages.
 local defx = import 'defx/v1.libsonnet';
 
-// A container has an address of its own, so what listens there listens on all.
+// A container has its own address, so services in it listen on all addresses.
 local contained = {
   'data/redis': {
     docker: { at: '/' },

@@ -1,5 +1,4 @@
-// The deployment that defx was first thought up for: a git server and a build
-// farm, from two repositories, over two locations.
+// A git server and a build farm from two libraries, in two locations.
 function(env='dev') {
   name: 'zalora',
   libs: {

@@ -1,5 +1,5 @@
-// The same two libraries, unchanged, on machines that EC2 makes: two regions, a
-// VPC in each, and a tunnel between them that somebody else keeps.
+// The same two libraries, unchanged, on EC2 instances in two regions, with a VPC
+// in each. The tunnel between the regions is not managed here.
 local defx = import 'defx/v1.libsonnet';
 local id(name) = defx.ref(name).output('id');
 local site = import 'defx.jsonnet';

@@ -12,18 +12,17 @@ import (
 	"time"
 )
 
-// A side is one of those that run the same containers: how it starts them all,
-// changes one, and takes them away.
-type side struct {
+// contender is a way to run the containers that are compared.
+type contender struct {
 	name     string
 	dir      string
 	up, down []string
-	write    func(dir, word string) error // word is what the changed service says
+	write    func(dir, value string) error // writes the deployment; value is a variable of one service
 
-	took map[string][]time.Duration // what was done → how long it took
+	durations map[string][]time.Duration // by step
 }
 
-// idler is what the containers hold: a static program that listens and waits to be ended.
+// idler is the program in the containers: static, it listens and waits for a signal.
 const idler = `package main
 
 import (
@@ -43,11 +42,11 @@ func main() {
 }
 `
 
-// besideCompose lets defx and docker compose run the same services on the
-// engine that is here, in turns. All make equal containers of one image that is
-// there already.
-func besideCompose(dir, program, compose string, services int) error {
-	for _, name := range []string{"plain", "ready", "theirs", "idler"} {
+// compareCompose measures how long defx and docker compose take, in turns, to run
+// the same services on the local engine. All create equal containers from one
+// image, which exists before.
+func compareCompose(dir, program, compose string, services int) error {
+	for _, name := range []string{"plain", "ready", "compose", "idler"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			return err
 		}
@@ -58,37 +57,37 @@ func besideCompose(dir, program, compose string, services int) error {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, "plain", "idler"), ".")
 	build.Dir, build.Env = filepath.Join(dir, "idler"), append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building what the containers hold: %v\n%s", err, out)
+		return fmt.Errorf("building the program for the containers: %v\n%s", err, out)
 	}
 	os.Remove(filepath.Join(dir, "ready", "idler"))
 	if err := os.Link(filepath.Join(dir, "plain", "idler"), filepath.Join(dir, "ready", "idler")); err != nil {
 		return err
 	}
-	ours := func(name, folder, ready string) *side {
-		deployment := fmt.Sprintf("beside-%s-%d", folder, os.Getpid()) // machines remember deployments
-		return &side{name: name, dir: filepath.Join(dir, folder), up: []string{program, "apply", "--yes"}, down: []string{program, "destroy", "--yes", "--confirm", "default"},
-			write: func(dir, word string) error {
+	newDefx := func(name, folder, ready string) *contender {
+		deployment := fmt.Sprintf("bench-%s-%d", folder, os.Getpid()) // a new name, because machines keep records of deployments
+		return &contender{name: name, dir: filepath.Join(dir, folder), up: []string{program, "apply", "--yes"}, down: []string{program, "destroy", "--yes", "--confirm", "default"},
+			write: func(dir, value string) error {
 				lib := fmt.Sprintf("local defx = import 'defx/v1.libsonnet';\nlocal idler = defx.artifact('./idler');\n"+
-					"{ ['s%%d' %% i]: { service: { package: idler, command: ['idler'], ports: { http: 20000 + i }, env: { WORD: if i == 7 then '%s' else 'idle' }%s },\n"+
-					"    docker: { init: false, publish: false, ports: { http: 8080 } } } for i in std.range(0, %d) }\n", word, ready, services-1)
+					"{ ['s%%d' %% i]: { service: { package: idler, command: ['idler'], ports: { http: 20000 + i }, env: { VALUE: if i == 7 then '%s' else 'idle' }%s },\n"+
+					"    docker: { init: false, publish: false, ports: { http: 8080 } } } for i in std.range(0, %d) }\n", value, ready, services-1)
 				return errors.Join(put(dir, "many.libsonnet", lib), put(dir, "defx.jsonnet", "{ name: '"+deployment+
 					"', libs: { many: import 'many.libsonnet' }, machines: { here: { connect: 'local' } }, defaults: { backend: 'docker' } }\n"))
 			}}
 	}
-	theirs := func(name string, more ...string) *side {
-		return &side{name: name, dir: filepath.Join(dir, "theirs"), up: append([]string{compose, "-p", "theirs", "up", "-d"}, more...),
-			down: []string{compose, "-p", "theirs", "down", "-v", "-t", "1"}, write: func(dir, word string) error {
+	newCompose := func(name string, more ...string) *contender {
+		return &contender{name: name, dir: filepath.Join(dir, "compose"), up: append([]string{compose, "-p", "bench", "up", "-d"}, more...),
+			down: []string{compose, "-p", "bench", "down", "-v", "-t", "1"}, write: func(dir, value string) error {
 				var file strings.Builder
 				file.WriteString("services:\n")
 				for i := range services {
-					w := "idle"
+					v := "idle"
 					if i == 7 {
-						w = word
+						v = value
 					}
 					fmt.Fprintf(&file, `  s%d:
     image: bench-idler
     entrypoint: [/app/idler]
-    environment: { WORD: %s, PATH: /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin }
+    environment: { VALUE: %s, PATH: /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin }
     user: "%d:%d"
     working_dir: /app
     read_only: true
@@ -98,24 +97,24 @@ func besideCompose(dir, program, compose string, services int) error {
     tmpfs: ["/tmp:mode=1777"]
     logging: { driver: json-file, options: { max-size: 10m, max-file: "3" } }
     volumes: ["./passwd:/etc/passwd:ro", "./group:/etc/group:ro"]
-`, i, w, 200000+i, 200000+i)
+`, i, v, 200000+i, 200000+i)
 				}
 				return errors.Join(put(dir, "compose.yaml", file.String()), put(dir, "passwd", "app:x:200000:200000::/:/sbin/nologin\n"), put(dir, "group", "app:x:200000:\n"))
 			}}
 	}
-	sides := []*side{ours("defx", "plain", ""), ours("defx, `ready.tcp`", "ready", ", ready: { tcp: true, port: 'http' }"), theirs("Compose"), theirs("Compose `--wait`", "--wait")}
-	for _, s := range sides {
-		s.took = map[string][]time.Duration{}
+	contenders := []*contender{newDefx("defx", "plain", ""), newDefx("defx, `ready.tcp`", "ready", ", ready: { tcp: true, port: 'http' }"), newCompose("Compose"), newCompose("Compose `--wait`", "--wait")}
+	for _, s := range contenders {
+		s.durations = map[string][]time.Duration{}
 	}
 
-	// Both once, unmeasured: then the image is there, and all have been read.
-	first := sides[0]
+	// One start that is not measured creates the image and fills the file cache.
+	first := contenders[0]
 	if _, err := first.do("warm", first.up); err != nil {
 		return err
 	}
 	image, err := exec.Command("docker", "ps", "-a", "--filter", "label=dev.defx.unit", "--format", "{{.Image}}").Output()
 	if err != nil || len(image) == 0 {
-		return fmt.Errorf("nothing runs that defx started: %v", err)
+		return fmt.Errorf("defx started no container: %v", err)
 	}
 	tag, _, _ := strings.Cut(string(image), "\n")
 	if out, err := exec.Command("docker", "tag", tag, "bench-idler").CombinedOutput(); err != nil {
@@ -126,21 +125,21 @@ func besideCompose(dir, program, compose string, services int) error {
 		return err
 	}
 	for round := range *runs {
-		for i := range sides {
-			if err := sides[(i+round)%len(sides)].round(round); err != nil {
+		for i := range contenders {
+			if err := contenders[(i+round)%len(contenders)].round(round); err != nil {
 				return err
 			}
 		}
 	}
-	fmt.Printf("| seconds, median (least) of %d rounds |", *runs)
-	for _, s := range sides {
+	fmt.Printf("| seconds, median (minimum) of %d rounds |", *runs)
+	for _, s := range contenders {
 		fmt.Printf(" %s |", s.name)
 	}
-	fmt.Printf("\n|---|%s\n", strings.Repeat("---|", len(sides)))
-	for _, what := range []string{nothingToDo, oneChange, firstStart} {
-		fmt.Printf("| %s |", what)
-		for _, s := range sides {
-			t := s.took[what]
+	fmt.Printf("\n|---|%s\n", strings.Repeat("---|", len(contenders)))
+	for _, step := range []string{noChanges, oneChange, firstStart} {
+		fmt.Printf("| %s |", step)
+		for _, s := range contenders {
+			t := s.durations[step]
 			slices.Sort(t)
 			fmt.Printf(" %.2f (%.2f) |", t[len(t)/2].Seconds(), t[0].Seconds())
 		}
@@ -149,35 +148,38 @@ func besideCompose(dir, program, compose string, services int) error {
 	return nil
 }
 
-const nothingToDo, oneChange, firstStart = "nothing to do", "one changed variable", "first start"
+// Steps that are measured.
+const noChanges, oneChange, firstStart = "no changes", "one changed variable", "first start"
 
-func (s *side) round(n int) error {
-	for _, step := range []struct{ what, word string }{
-		{firstStart, "first"}, {nothingToDo, ""}, {nothingToDo, ""}, {nothingToDo, ""}, {oneChange, "a"}, {oneChange, "b"}, {oneChange, "c"}} {
-		took, err := s.do(step.word, s.up)
+// round measures all steps once.
+func (s *contender) round(n int) error {
+	for _, step := range []struct{ name, value string }{
+		{firstStart, "first"}, {noChanges, ""}, {noChanges, ""}, {noChanges, ""}, {oneChange, "a"}, {oneChange, "b"}, {oneChange, "c"}} {
+		took, err := s.do(step.value, s.up)
 		if err != nil {
 			return err
 		}
-		s.took[step.what] = append(s.took[step.what], took)
+		s.durations[step.name] = append(s.durations[step.name], took)
 	}
 	_, err := s.do("", s.down)
 	return err
 }
 
-// do runs a command, after the file says word (empty: what it says already).
-func (s *side) do(word string, command []string) (time.Duration, error) {
-	if word != "" {
-		if err := s.write(s.dir, word); err != nil {
+// do runs a command and returns how long it took. Unless value is empty, it writes
+// the deployment with value first.
+func (s *contender) do(value string, command []string) (time.Duration, error) {
+	if value != "" {
+		if err := s.write(s.dir, value); err != nil {
 			return 0, err
 		}
 	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = s.dir
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	begun := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("%s: %v\n%s", s.name, err, said.String())
+		return 0, fmt.Errorf("%s: %v\n%s", s.name, err, output.String())
 	}
 	return time.Since(begun), nil
 }

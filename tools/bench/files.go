@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// files are programs of the kinds that evaluators are compared by.
+// files are the Jsonnet programs of compareEvaluators.
 var files = []struct{ name, text string }{
 	{"formats", formats},
 	{"plain", plain},
@@ -16,7 +16,7 @@ var files = []struct{ name, text string }{
 	{"strings", stringWork},
 }
 
-// formats is what a thousand services write with % and manifestIni.
+// formats formats the texts of a thousand services with % and manifestIni.
 const formats = `{
   ['s%d' % i]: {
     command: ['/usr/bin/svc', '--port', '%d' % (1000 + i), '%s:%s' % ['host', i]],
@@ -37,7 +37,7 @@ const nixFormats = `builtins.listToAttrs (builtins.genList (i: let n = toString 
 }) 1000)
 `
 
-// plain has no formatting at all.
+// plain has no formatting.
 const plain = `{
   ['s' + i]: {
     command: ['/usr/bin/svc', '--port', '' + (1000 + i), 'host:' + i],
@@ -50,7 +50,7 @@ const plain = `{
 }
 `
 
-// template is one great text, as configuration files are written in Jsonnet.
+// template returns a program with one long text, like a configuration file.
 func template() string {
 	var b strings.Builder
 	b.WriteString("local v = { name: 'web', port: 80, ratio: 0.5 };\n[|||\n")
@@ -61,7 +61,7 @@ func template() string {
 	return b.String()
 }
 
-// objects are nested, patched and pruned, as Kubernetes' are.
+// objects nests, patches and prunes objects like those of Kubernetes.
 const objects = `
 local container(name, image) = { name: name, image: image, local c = self, env_:: {}, env: [{ name: k, value: c.env_[k] } for k in std.objectFields(c.env_)] };
 local deployment(name) = {
@@ -86,7 +86,7 @@ local grow(n) = if n == 0 then { depth: 0, path: [] } else grow(n - 1) { depth: 
 [std.length(grow(120)), [grow(60).path for i in std.range(1, 20)]]
 `
 
-// stringWork is slicing, splitting, escaping and searching.
+// stringWork slices, splits, escapes and searches strings.
 const stringWork = `
 local words = std.split(std.join(' ', ['word%d' % i for i in std.range(0, 600)]), ' ');
 {

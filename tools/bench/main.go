@@ -1,6 +1,6 @@
-// Command bench measures defx on workloads that it writes itself, beside other
-// evaluators of the same files, all in one run: runs are interleaved, and of
-// each the least is told, since others may use the machine too.
+// Command bench compares defx with other evaluators on workloads that it writes
+// itself. Runs are interleaved, and the minimum of each is reported, because other
+// processes may use the machine too.
 //
 //	go -C tools run ./bench -defx ../bin/defx
 package main
@@ -22,13 +22,13 @@ import (
 )
 
 var (
-	defx     = flag.String("defx", "", "the defx to measure")
-	runs     = flag.Int("runs", 5, "runs of each")
-	services = flag.String("services", "1000,10000", "sizes of deployments, in services")
-	keep     = flag.String("keep", "", "folder for the workloads (default a temporary one)")
-	only     = flag.String("only", "", "eval, plan or compose")
-	compose  = flag.String("compose", "", "a docker-compose to measure beside, on the engine that is here")
-	beside   = flag.Int("beside", 50, "services of that")
+	defx            = flag.String("defx", "", "defx program to measure")
+	runs            = flag.Int("runs", 5, "number of runs of each command")
+	services        = flag.String("services", "1000,10000", "numbers of services in deployments")
+	keep            = flag.String("keep", "", "folder for the workloads (default: a temporary one)")
+	only            = flag.String("only", "", "measure only eval, plan or compose")
+	compose         = flag.String("compose", "", "docker-compose program to compare with, on the local engine")
+	composeServices = flag.Int("compose-services", 50, "number of services in the comparison with docker-compose")
 )
 
 func main() {
@@ -53,53 +53,54 @@ func run() error {
 		return err
 	}
 	if *only == "compose" {
-		theirs, err := filepath.Abs(*compose)
+		composeProgram, err := filepath.Abs(*compose)
 		if err != nil {
 			return err
 		}
-		return besideCompose(dir, program, theirs, *beside)
+		return compareCompose(dir, program, composeProgram, *composeServices)
 	}
 	if *only != "plan" {
-		if err := evaluators(dir, program); err != nil {
+		if err := compareEvaluators(dir, program); err != nil {
 			return err
 		}
 	}
 	if *only == "eval" {
 		return nil
 	}
-	return plans(dir, program)
+	return measurePlans(dir, program)
 }
 
-// patience is how long a program may take.
-const patience = time.Minute
+// Time limits of one run.
+const (
+	evalTimeout   = time.Minute
+	deployTimeout = 20 * time.Minute
+)
 
-// muchPatience is how long a deployment may take.
-const muchPatience = 20 * time.Minute
-
-// cost is the least of several runs.
+// cost is the minimum of several runs.
 type cost struct {
 	cpu, wall time.Duration
-	kib       int64
-	sum       [32]byte // of what was printed
-	bytes     int
-	fail      string
+	kib       int64    // maximum resident set
+	sum       [32]byte // of the output
+	bytes     int      // length of the output
+	fail      string   // error of the last failed run; "" if all succeeded
 }
 
-func measure(best *cost, most time.Duration, env []string, command ...string) {
-	ctx, cancel := context.WithTimeout(context.Background(), most)
+// measure runs a command once and updates best.
+func measure(best *cost, timeout time.Duration, env []string, command ...string) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = append(os.Environ(), env...)
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	begin := time.Now()
 	err := cmd.Run()
 	wall := time.Since(begin)
 	if err != nil {
-		best.fail = fmt.Sprintf("%v: %s", err, strings.TrimSpace(complaints.String()))
+		best.fail = fmt.Sprintf("%v: %s", err, strings.TrimSpace(stderr.String()))
 		return
 	}
-	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() // with its children
+	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime() // including children
 	kib := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss
 	best.sum, best.bytes = sha256.Sum256(out.Bytes()), out.Len()
 	if best.cpu == 0 || cpu < best.cpu {
@@ -118,8 +119,8 @@ func (c cost) String() string {
 	return fmt.Sprintf("%.2f s, %d MiB", c.cpu.Seconds(), c.kib>>10)
 }
 
-// evaluators compares whole programs on single files.
-func evaluators(dir, program string) error {
+// compareEvaluators compares programs on single files.
+func compareEvaluators(dir, program string) error {
 	gojsonnet := filepath.Join(dir, "go-jsonnet")
 	if out, err := exec.Command("go", "build", "-o", gojsonnet, "github.com/google/go-jsonnet/cmd/jsonnet").CombinedOutput(); err != nil {
 		return fmt.Errorf("building go-jsonnet's command: %v\n%s", err, out)
@@ -141,12 +142,12 @@ func evaluators(dir, program string) error {
 		}
 		costs := make([]cost, len(others)+1)
 		for n := range *runs {
-			measure(&costs[0], patience, nil, program, "eval", file)
+			measure(&costs[0], evalTimeout, nil, program, "eval", file)
 			for i, o := range others {
-				if n > 0 && (costs[i+1].cpu > 5*time.Second || costs[i+1].fail != "") { // once is enough to tell
+				if n > 0 && (costs[i+1].cpu > 5*time.Second || costs[i+1].fail != "") { // one run is enough
 					continue
 				}
-				measure(&costs[i+1], patience, nil, append(slices.Clone(o), file)...)
+				measure(&costs[i+1], evalTimeout, nil, append(slices.Clone(o), file)...)
 			}
 		}
 		fmt.Printf("| %s | %s |", w.name, costs[0])
@@ -154,7 +155,7 @@ func evaluators(dir, program string) error {
 			c := costs[i+1]
 			note := ""
 			if c.fail == "" && c.sum != costs[0].sum {
-				note = " (other bytes)"
+				note = " (different output)"
 			}
 			fmt.Printf(" %s%s | %.1f |", c, note, float64(c.cpu)/float64(costs[0].cpu))
 		}
@@ -167,17 +168,17 @@ func evaluators(dir, program string) error {
 		}
 		var c cost
 		for range *runs {
-			measure(&c, patience, nil, nix, "--eval", "--strict", "--json", file)
+			measure(&c, evalTimeout, nil, nix, "--eval", "--strict", "--json", file)
 		}
-		fmt.Printf("\nNix, the same services as in formats: %s %s\n", c, c.fail)
+		fmt.Printf("\nNix, the services of workload formats: %s %s\n", c, c.fail)
 	}
 	return nil
 }
 
-// plans measures whole deployments: the first plan, one without changes, and one
-// after a library changed.
-func plans(dir, program string) error {
-	fmt.Printf("\n| services | libraries | first plan | apply | plan without changes | one library touched |\n|---|---|---|---|---|---|\n")
+// measurePlans measures deployments: the first plan, a plan without changes, and a
+// plan after a library was edited.
+func measurePlans(dir, program string) error {
+	fmt.Printf("\n| services | libraries | first plan | apply | plan without changes | one library edited |\n|---|---|---|---|---|---|\n")
 	for _, s := range strings.Split(*services, ",") {
 		n, err := strconv.Atoi(s)
 		if err != nil {
@@ -195,32 +196,32 @@ func plans(dir, program string) error {
 		store := filepath.Join(dir, "cache"+s)
 		plan := []string{program, "-C", root, "plan"}
 		env := []string{"DEFX_CACHE=" + store}
-		var first, apply, none, touched cost
+		var first, apply, none, edited cost
 		for range min(*runs, 3) {
 			os.RemoveAll(store)
-			measure(&first, muchPatience, env, plan...)
+			measure(&first, deployTimeout, env, plan...)
 		}
-		measure(&apply, muchPatience, env, program, "-C", root, "apply", "--yes")
-		measure(&cost{}, muchPatience, env, plan...)
+		measure(&apply, deployTimeout, env, program, "-C", root, "apply", "--yes")
+		measure(&cost{}, deployTimeout, env, plan...)
 		for i := range *runs {
-			measure(&none, muchPatience, env, plan...)
+			measure(&none, deployTimeout, env, plan...)
 			if err := put(root, libraryName(0), w.library(0, fmt.Sprint("level", i))); err != nil {
 				return err
 			}
-			measure(&touched, muchPatience, env, plan...)
+			measure(&edited, deployTimeout, env, plan...)
 			if err := put(root, libraryName(0), w.library(0, "info")); err != nil {
 				return err
 			}
-			measure(&cost{}, muchPatience, env, plan...)
+			measure(&cost{}, deployTimeout, env, plan...)
 		}
-		fmt.Printf("| %d | %d | %s | %s | %s | %s |\n", n, w.libraries, wallOf(first), wallOf(apply), wallOf(none), wallOf(touched))
+		fmt.Printf("| %d | %d | %s | %s | %s | %s |\n", n, w.libraries, wallText(first), wallText(apply), wallText(none), wallText(edited))
 	}
-	return besideTerraform(dir)
+	return measureTerraform(dir)
 }
 
-// besideTerraform measures a thousand of Terraform's own resources, which stand
-// for nothing and ask nobody.
-func besideTerraform(dir string) error {
+// measureTerraform measures Terraform with a thousand terraform_data resources,
+// which need no provider.
+func measureTerraform(dir string) error {
 	terraform, err := exec.LookPath("terraform")
 	if err != nil {
 		return nil
@@ -237,20 +238,21 @@ func besideTerraform(dir string) error {
 		return err
 	}
 	in := []string{terraform, "-chdir=" + root}
-	measure(&cost{}, muchPatience, nil, append(in, "init")...)
+	measure(&cost{}, deployTimeout, nil, append(in, "init")...)
 	var first, apply, none cost
 	for range min(*runs, 3) {
-		measure(&first, muchPatience, nil, append(in, "plan")...)
+		measure(&first, deployTimeout, nil, append(in, "plan")...)
 	}
-	measure(&apply, muchPatience, nil, append(in, "apply", "-auto-approve")...)
+	measure(&apply, deployTimeout, nil, append(in, "apply", "-auto-approve")...)
 	for range min(*runs, 3) {
-		measure(&none, muchPatience, nil, append(in, "plan")...)
+		measure(&none, deployTimeout, nil, append(in, "plan")...)
 	}
-	fmt.Printf("\nTerraform, 1,000 resources of its own: first plan %s, apply %s, plan without changes %s\n", wallOf(first), wallOf(apply), wallOf(none))
+	fmt.Printf("\nTerraform, 1,000 terraform_data resources: first plan %s, apply %s, plan without changes %s\n", wallText(first), wallText(apply), wallText(none))
 	return nil
 }
 
-func wallOf(c cost) string {
+// wallText returns wall time, CPU time and memory as text.
+func wallText(c cost) string {
 	if c.fail != "" {
 		return "failed: " + c.fail
 	}

@@ -6,11 +6,11 @@ import (
 	"path/filepath"
 )
 
-// A world is a deployment of many small services: libraries of 100 each, which
-// share a base library, format their commands and files, and require the first
-// of their own.
+// world is a deployment of many small services. Its libraries share a base
+// library; their services format commands and files, and require the first
+// service of their library.
 type world struct {
-	libraries, each int
+	libraries, each int // number of libraries, and of services in each
 }
 
 const baseLibrary = `local defx = import 'defx/v1.libsonnet';
@@ -40,14 +40,15 @@ const library = `local base = import 'base.libsonnet';
 { ['s%%d' %% i]: base.service('l%[1]d', i, %[2]d + i, if i == 7 then '%[3]s' else 'info') for i in std.range(0, %[4]d) }
 `
 
+// libraryName returns the file name of a library.
 func libraryName(l int) string { return fmt.Sprintf("lib%03d.libsonnet", l) }
 
-// library is one library. level is what one of its services says.
+// library returns the text of a library. level is a variable of one of its services.
 func (w world) library(l int, level string) string {
 	return fmt.Sprintf(library, l, 1024+(l*w.each)%60000, level, w.each-1)
 }
 
-// write puts the world into a folder.
+// write writes the files of the world to a folder.
 func (w world) write(dir string) error {
 	entry := "{\n  name: 'many',\n  libs: {\n"
 	for l := range w.libraries {
@@ -72,6 +73,7 @@ func (w world) write(dir string) error {
 	return nil
 }
 
+// put writes a file.
 func put(dir, name, text string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)
 }

@@ -1,4 +1,4 @@
-// Made of capabilities.yaml by defx import compose.
+// Generated from capabilities.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   more: {

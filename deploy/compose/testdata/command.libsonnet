@@ -1,4 +1,4 @@
-// Made of command.yaml by defx import compose.
+// Generated from command.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

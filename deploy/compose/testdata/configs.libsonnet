@@ -1,4 +1,4 @@
-// Made of configs.yaml by defx import compose.
+// Generated from configs.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of dependencies.yaml by defx import compose.
+// Generated from dependencies.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   db: {

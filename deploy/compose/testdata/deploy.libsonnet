@@ -1,4 +1,4 @@
-// Made of deploy.yaml by defx import compose.
+// Generated from deploy.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of dns.yaml by defx import compose.
+// Generated from dns.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

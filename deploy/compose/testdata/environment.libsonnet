@@ -1,4 +1,4 @@
-// Made of environment.yaml by defx import compose.
+// Generated from environment.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of extends.yaml by defx import compose.
+// Generated from extends.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   base: {
@@ -38,4 +38,4 @@ local defx = import 'defx/v1.libsonnet';
     },
   },
 }
-// left: .services.debug: its profiles are not active: --profile takes them along
+// unsupported: .services.debug: its profiles are not active: --profile includes them

@@ -1,4 +1,4 @@
-// Made of health.yaml by defx import compose.
+// Generated from health.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   off: {

@@ -1,4 +1,4 @@
-// Made of kernel.yaml by defx import compose.
+// Generated from kernel.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of labels.yaml by defx import compose.
+// Generated from labels.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

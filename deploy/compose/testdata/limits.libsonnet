@@ -1,4 +1,4 @@
-// Made of limits.yaml by defx import compose.
+// Generated from limits.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of logging.yaml by defx import compose.
+// Generated from logging.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

@@ -1,4 +1,4 @@
-// Made of namespaces.yaml by defx import compose.
+// Generated from namespaces.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

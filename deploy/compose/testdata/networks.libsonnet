@@ -1,4 +1,4 @@
-// Made of networks.yaml by defx import compose.
+// Generated from networks.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   host: {

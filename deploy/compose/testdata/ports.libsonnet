@@ -1,4 +1,4 @@
-// Made of ports.yaml by defx import compose.
+// Generated from ports.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   'local': {

@@ -1,4 +1,4 @@
-// Made of restart.yaml by defx import compose.
+// Generated from restart.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   always: {

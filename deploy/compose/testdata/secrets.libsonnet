@@ -1,4 +1,4 @@
-// Made of secrets.yaml by defx import compose.
+// Generated from secrets.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

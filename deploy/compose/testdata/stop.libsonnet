@@ -1,4 +1,4 @@
-// Made of stop.yaml by defx import compose.
+// Generated from stop.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {

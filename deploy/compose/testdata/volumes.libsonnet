@@ -1,4 +1,4 @@
-// Made of volumes.yaml by defx import compose.
+// Generated from volumes.yaml by defx import compose.
 local defx = import 'defx/v1.libsonnet';
 {
   web: {
@@ -41,4 +41,4 @@ local defx = import 'defx/v1.libsonnet';
     },
   },
 }
-// left: web.volumes./etc/machine: /etc/hostname is a path of the machine, and must be there: files and configs travel
+// unsupported: web.volumes./etc/machine: /etc/hostname must exist on the machine; only files and configs are sent there

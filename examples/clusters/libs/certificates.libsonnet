@@ -1,4 +1,4 @@
-// certbot renews twice a day; what reads the certificates runs beside it.
+// certbot renews the certificates twice a day; stunnel reads them on the same machine.
 // https://eff-certbot.readthedocs.io/en/stable/using.html#renewing-certificates
 local defx = import 'defx/v1.libsonnet';
 {
@@ -12,14 +12,14 @@ local defx = import 'defx/v1.libsonnet';
       schedule: { cron: '0 0,12 * * *', jitter: '1h', missed: 'run' },
     },
   },
-  // stunnel lets programs of other networks reach the databases through TLS.
+  // stunnel gives other networks access to the databases through TLS.
   stunnel: {
     place: { with: 'renew' },
     connects: { certs: 'renew', pool: 'postgres/pgbouncer' },
     host: { packages: ['stunnel4'] },
     service: {
       command: ['/usr/bin/stunnel4', '/etc/stunnel/defx.conf'],
-      user: 'root',  // certbot's keys are root's
+      user: 'root',  // certbot's keys belong to root
       files: {
         '/etc/stunnel/defx.conf': |||
           foreground = yes

@@ -1,4 +1,4 @@
-// Consul: servers, and an agent on every machine, which programs there talk to.
+// Consul: servers, and an agent on every machine for the services there.
 // https://developer.hashicorp.com/consul/docs/reference/agent/configuration-file
 local defx = import 'defx/v1.libsonnet';
 local consul(more) = {
@@ -14,7 +14,7 @@ local consul(more) = {
   reload: { signal: 'HUP' },
 };
 {
-  // A server stands beside an agent, so it listens elsewhere.
+  // A server runs on the same machine as an agent, so it uses other ports.
   server: {
     place: { roles: ['quorum'], replicas: { alpha: {}, beta: {}, gamma: {} }, spread: 'machine' },
     connects: { servers: 'server' },
@@ -34,7 +34,7 @@ local consul(more) = {
     connects: { servers: 'server' },
     host: { packages: ['consul'] },
     service: consul({
-      data_dir: defx.me.dir('cache'),  // an agent may start anew, so it keeps nothing and goes with its machine
+      data_dir: defx.me.dir('cache'),  // an agent needs no data after a restart, so it may be deleted with its machine
       ports: { serf_lan: defx.me.port('serf'), http: defx.me.port('metrics'), dns: defx.me.port('dns') },
     }) {
       dirs: { cache: 'consul' },

@@ -1,4 +1,4 @@
-// One application, once for each customer, each with a port and a folder of its own.
+// One application for each customer, each with its own port and folder.
 local defx = import 'defx/v1.libsonnet';
 function(customers, firstPort=20000)
   local one(name, port) = {

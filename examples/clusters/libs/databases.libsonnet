@@ -1,5 +1,5 @@
-// Ten databases of ten owners in one PostgreSQL server, beside which psql makes
-// them, and makes them again should one be missing.
+// Ten databases with ten owners in one PostgreSQL server. psql, on the same machine,
+// creates each one, and creates it again if it is missing.
 local defx = import 'defx/v1.libsonnet';
 local owners = ['shop', 'billing', 'search', 'stock', 'mail', 'wiki', 'metrics', 'support', 'reports', 'audit'];
 {

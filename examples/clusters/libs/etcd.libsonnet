@@ -1,4 +1,4 @@
-// etcd without TLS: every member knows all members from the start.
+// etcd without TLS, with a static list of all members.
 // https://etcd.io/docs/v3.5/op-guide/clustering/#static
 local defx = import 'defx/v1.libsonnet';
 {
@@ -13,7 +13,7 @@ local defx = import 'defx/v1.libsonnet';
         ETCD_NAME: defx.me.name,
         ETCD_DATA_DIR: defx.me.dir('state'),
         ETCD_INITIAL_CLUSTER: defx.peers.join(',', function(r) '%s=http://%s:%s' % [r.name, r.host, r.port('peer')]),
-        ETCD_INITIAL_CLUSTER_STATE: 'new',  // a member that joins later has a patch that says 'existing'
+        ETCD_INITIAL_CLUSTER_STATE: 'new',  // a member that joins later needs a patch with 'existing'
         ETCD_INITIAL_CLUSTER_TOKEN: 'clusters',
         ETCD_INITIAL_ADVERTISE_PEER_URLS: url(defx.me.host, 'peer'),
         ETCD_LISTEN_PEER_URLS: url('0.0.0.0', 'peer'),

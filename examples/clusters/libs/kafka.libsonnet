@@ -9,7 +9,7 @@ local config = '/etc/kafka/server.properties';
     host: { packages: ['default-jre-headless'], sysctl: { 'vm.max_map_count': 262144 } },
     service: {
       command: ['/opt/kafka/bin/kafka-server-start.sh', config],
-      // The storage is given the cluster's id once; it is no secret.
+      // Formats the storage with the cluster's id, which is not secret.
       initializer: ['/opt/kafka/bin/kafka-storage.sh', 'format', '--ignore-formatted', '--cluster-id', 'q1Sh-9_ISia_zwGINzRvyQ', '--config', config],
       env: { KAFKA_HEAP_OPTS: '-Xms1g -Xmx1g', LOG_DIR: defx.me.dir('logs') },
       files: {
@@ -29,7 +29,7 @@ local config = '/etc/kafka/server.properties';
       ports: { broker: 9092, controller: 9093 },
       ready: { tcp: true, port: 'broker', timeout: '2m', count: 2 },
       limits: { memory: '2Gi', openFiles: 100000 },
-      stop: { timeout: '5m' },  // a broker hands its partitions over first
+      stop: { timeout: '5m' },  // a broker hands over its partitions first
     },
   },
 }

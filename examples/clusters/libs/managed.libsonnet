@@ -1,4 +1,4 @@
-// A database that somebody else runs, and a report that reads it every night.
+// A database that is managed elsewhere, and a report that reads it every night.
 local defx = import 'defx/v1.libsonnet';
 {
   orders: {

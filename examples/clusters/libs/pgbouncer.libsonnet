@@ -1,4 +1,4 @@
-// pgbouncer runs where the primary runs and lends out its connections.
+// pgbouncer pools connections, on the same machine as the primary.
 // https://www.pgbouncer.org/config.html
 local defx = import 'defx/v1.libsonnet';
 {
@@ -16,7 +16,7 @@ local defx = import 'defx/v1.libsonnet';
           listen_addr: '*',
           listen_port: defx.me.port('sql'),
           auth_type: 'scram-sha-256',
-          auth_user: 'postgres',  // by the socket, so that it needs no password here
+          auth_user: 'postgres',  // connects by the socket, so it needs no password
           auth_query: 'SELECT usename, passwd FROM pg_shadow WHERE usename = $1',
           pool_mode: 'transaction',
           max_client_conn: 500,

@@ -1,4 +1,4 @@
-// PostgreSQL: one primary, standbys that stream from it, and pgbouncer beside it.
+// PostgreSQL: one primary, standbys that stream from it, and pgbouncer.
 // https://www.postgresql.org/docs/16/warm-standby.html#STREAMING-REPLICATION
 local defx = import 'defx/v1.libsonnet';
 local bin = '/usr/lib/postgresql/16/bin/';
@@ -43,7 +43,7 @@ local once(command) = ['/bin/sh', '-c', '[ -s "$0/PG_VERSION" ] || exec "$@"', d
     host: { packages: ['postgresql-16'], sysctl: { 'vm.overcommit_memory': 2 } },
     service: server {
       local pg = defx.dep('primary'),
-      // libpq wants the path of its password file in a variable of another name.
+      // libpq reads the path of its password file from a different variable.
       local passfile = ['/bin/sh', '-c', 'PGPASSFILE=$PGPASS_FILE exec "$0" "$@"'],
       command: passfile + super.command,
       initializer: passfile + once([bin + 'pg_basebackup', '-R', '-D', defx.me.dir('state') + '/data', '-h', pg.host, '-p', pg.port('sql'), '-U', 'replicator']),

@@ -1,4 +1,4 @@
-// Prometheus scrapes whatever has a port called metrics.
+// Prometheus scrapes all services with a port named metrics.
 // https://prometheus.io/docs/prometheus/latest/configuration/configuration/
 local defx = import 'defx/v1.libsonnet';
 {

@@ -1,4 +1,4 @@
-// A Rails application: puma and sidekiq run as one, on as many machines as it needs.
+// A Rails application: puma and sidekiq are one group, with several replicas.
 // https://guides.rubyonrails.org/configuring.html, https://puma.io/puma/
 local defx = import 'defx/v1.libsonnet';
 local rails(command) = {
@@ -27,7 +27,7 @@ local rails(command) = {
       stop: { signal: 'TERM', timeout: '1m' },
       limits: { memory: '1Gi' },
     } },
-    // Each replica has a cache of its own, so each cleans its own.
+    // Each replica has its own cache, and clears it.
     cron: { service: rails(['rails', 'tmp:cache:clear']) { schedule: { cron: '30 3 * * *', timezone: 'Europe/Berlin' } } },
   }) {
     place: { roles: ['app'], replicas: 2, spread: 'machine' },

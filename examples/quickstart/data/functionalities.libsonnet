@@ -1,6 +1,6 @@
 local defx = import 'defx/v1.libsonnet';
 {
-  // Keeps data of its own (dirs.state): removing these lines does not remove it.
+  // Has data (dirs.state), so removing these lines does not delete it.
   db: {
     service: {
       command: ['/usr/lib/postgresql/15/bin/postgres', '-D', '/var/lib/quickstart-db', '-p', defx.me.port('sql')],

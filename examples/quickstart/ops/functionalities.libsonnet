@@ -1,6 +1,6 @@
 local defx = import 'defx/v1.libsonnet';
 {
-  // Runs every five minutes instead of always.
+  // Runs every five minutes instead of continuously.
   report: {
     requires: { db: 'data/db' },
     service: {

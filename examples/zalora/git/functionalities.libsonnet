@@ -3,7 +3,7 @@ local defx = import 'defx/v1.libsonnet';
   gitolite: {
     place: { location: 'singapore' },
     fqdn: 'git.zalora.example',
-    // Hydra calls back when it has built; who may talk to whom has no order.
+    // Hydra calls back after a build. connects implies no order of starting.
     connects: ['hydra/hydra-web'],
     service: {
       command: ['/usr/bin/git', 'daemon', '--reuseaddr', '--export-all', '--base-path=%s/repositories' % defx.me.dir('state'), '--port=' + defx.me.port('git')],
@@ -14,7 +14,7 @@ local defx = import 'defx/v1.libsonnet';
       initializer: ['/usr/bin/gitolite', 'setup', '-a', 'admin'],
     },
   },
-  // Runs every minute and fetches what is new.
+  // Fetches new commits every minute.
   mirror: {
     requires: { git: 'gitolite' },
     service: {

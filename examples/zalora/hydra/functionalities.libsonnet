@@ -27,7 +27,7 @@ local hydra(command, more={}) = {
         '/etc/hydra-db/pg_hba.conf': 'host hydra hydra samenet scram-sha-256\n',
       },
       reload: { signal: 'HUP' },
-      // Each step may have been done by a try that was cut off.
+      // An interrupted run may have done any of these steps.
       initializer: [
         '/bin/sh',
         '-ec',
@@ -42,7 +42,7 @@ local hydra(command, more={}) = {
       ready: { tcp: true },
       stop: { signal: 'INT', timeout: '60s' },
     },
-    systemd: { service: { StateDirectoryMode: '0700' } },  // postgres asks for it
+    systemd: { service: { StateDirectoryMode: '0700' } },  // required by postgres
   },
   'hydra-web': {
     requires: { db: 'hydra-db' },
@@ -55,10 +55,10 @@ local hydra(command, more={}) = {
       migrate: ['/usr/bin/hydra-init'],
     }),
   },
-  // One placement; each member restarts alone.
+  // The members are placed together and restart separately.
   build: {
     requires: { db: 'hydra-db' },
-    after: ['hydra-web'],  // whose migration makes the tables
+    after: ['hydra-web'],  // its migration creates the tables
     connects: ['git/gitolite'],
     place: { roles: ['build'], location: 'frankfurt' },
   } + defx.group({

@@ -7,9 +7,9 @@ import (
 	"unsafe"
 )
 
-// All that is known of a functionality is written and read again, whatever
-// fields that comes to have.
-func TestWhatIsKeptComesBackWhole(t *testing.T) {
+// TestMemo_RoundTrip checks that every field of an entry is encoded and decoded,
+// including fields that are added later.
+func TestMemo_RoundTrip(t *testing.T) {
 	n := 0
 	var fill func(v reflect.Value)
 	fill = func(v reflect.Value) {
@@ -39,31 +39,31 @@ func TestWhatIsKeptComesBackWhole(t *testing.T) {
 			}
 		case reflect.Struct:
 			for i := range v.NumField() {
-				if name := v.Type().Field(i).Name; name == "To" { // the ends of edges are found anew
+				if name := v.Type().Field(i).Name; name == "To" { // the targets of edges are resolved again
 					continue
 				}
 				f := v.Field(i)
 				fill(reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem())
 			}
 		default:
-			t.Fatalf("%s: no rule", v.Type())
+			t.Fatalf("cannot fill a %s", v.Type())
 		}
 	}
-	var full, empty kept
+	var full, empty memoEntry
 	fill(reflect.ValueOf(&full).Elem())
 	empty.name = "empty"
-	m := &memory{entry: "here"}
-	raw := m.write(map[string]*kept{full.name: &full, "empty": &empty})
-	got := m.read(raw)
+	m := &memo{entry: "one"}
+	raw := m.encode(map[string]*memoEntry{full.name: &full, "empty": &empty})
+	got := m.decode(raw)
 	if len(got) != 2 || !reflect.DeepEqual(*got[full.name], full) || !reflect.DeepEqual(*got["empty"], empty) {
 		t.Errorf("got %+v\nwant %+v", got[full.name], full)
 	}
-	if other := (&memory{entry: "there"}).read(raw); len(other) != 0 {
-		t.Error("what was kept of one entry is read for another")
+	if other := (&memo{entry: "other"}).decode(raw); len(other) != 0 {
+		t.Error("entries of one entry file were decoded for another")
 	}
 	for i := range raw {
-		if cut := m.read(raw[:i]); len(cut) != 0 {
-			t.Fatalf("cut at %d of %d it is read", i, len(raw))
+		if cut := m.decode(raw[:i]); len(cut) != 0 {
+			t.Fatalf("cut at %d of %d bytes it was decoded", i, len(raw))
 		}
 	}
 }
