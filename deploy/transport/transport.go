@@ -83,7 +83,7 @@ func (d Dialer) inProcess(ctx context.Context, m *graph.Machine, h *agent.Host) 
 	here, there := net.Pipe()
 	go func() {
 		defer there.Close()
-		agent.Serve(there, h) // its end is the client's error
+		agent.Serve(context.WithoutCancel(ctx), there, h) // its end is the client's error
 	}()
 	c, err := agent.NewClient(ctx, here)
 	if err != nil {
