@@ -20,21 +20,21 @@ func agentCommand() *cobra.Command {
 		Example:           "  defx agent",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if enter != "" {
-				return agent.Exec(enter)
+				return agent.Exec(cmd.Context(), enter)
 			}
 			if cron != "" {
-				return engine.Cron(cron, os.Stdout)
+				return engine.Cron(cmd.Context(), cron, os.Stdout)
 			}
 			if job != "" {
-				return engine.Job(job, os.Stdout)
+				return engine.Job(cmd.Context(), job, os.Stdout)
 			}
 			if pause {
-				engine.HoldPod()
+				engine.HoldPod(cmd.Context())
 				return nil
 			}
-			return agent.Serve(struct {
+			return agent.Serve(cmd.Context(), struct {
 				io.Reader
 				io.Writer
 			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))

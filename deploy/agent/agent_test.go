@@ -21,7 +21,7 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// unit renders a service of the fake backend into the bytes of its unit.
+// unit renders a service of the fake backend and returns the unit's canonical bytes.
 func unit(t *testing.T, f *backendtest.Fake, address, command string) json.RawMessage {
 	t.Helper()
 	a, err := graph.ParseAddress(address)
@@ -57,10 +57,10 @@ func read(t *testing.T, parts ...string) string {
 	return string(raw)
 }
 
-func TestALowerTokenChangesNothing(t *testing.T) {
+func TestFence_LowerToken(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(scope, 7, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 7, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 7, unit(t, f, "a/b", "new"), nil, 0); err != nil {
@@ -70,13 +70,13 @@ func TestALowerTokenChangesNothing(t *testing.T) {
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 6, unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
 		t.Errorf("%v", err)
 	}
-	if err := h.Fence(scope, 6, nil); !errors.As(err, &fenced) {
+	if err := h.Fence(t.Context(), scope, 6, nil); !errors.As(err, &fenced) {
 		t.Errorf("%v", err)
 	}
 	h.Close()
 	again := agent.OpenHost(dir, backends.NewSet(f)) // after a restart of the agent too
 	defer again.Close()
-	if err := again.Fence(scope, 6, []string{"a/b"}); !errors.As(err, &fenced) {
+	if err := again.Fence(t.Context(), scope, 6, []string{"a/b"}); !errors.As(err, &fenced) {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, dir, "etc/defx-test/a/b"); !strings.Contains(got, "new") {
@@ -84,7 +84,7 @@ func TestALowerTokenChangesNothing(t *testing.T) {
 	}
 }
 
-func TestTokensOfSingleUnitsAreKeptApart(t *testing.T) {
+func TestFence_TokensPerUnit(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, _ := host(t, f)
 	for _, step := range []struct {
@@ -92,13 +92,13 @@ func TestTokensOfSingleUnitsAreKeptApart(t *testing.T) {
 		addresses []string
 		refused   bool
 	}{{3, []string{"a/x"}, false}, {2, []string{"a/y"}, false}, {2, []string{"a/x"}, true}, {2, nil, true}, {4, nil, false}, {3, []string{"a/z"}, true}} {
-		if err := h.Fence(scope, step.token, step.addresses); (err != nil) != step.refused {
+		if err := h.Fence(t.Context(), scope, step.token, step.addresses); (err != nil) != step.refused {
 			t.Errorf("token %d for %v: %v", step.token, step.addresses, err)
 		}
 	}
 }
 
-func TestAForeignFileIsNeverOverwritten(t *testing.T) {
+func TestApplyUnit_ForeignFile(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
 	foreign := filepath.Join(dir, "etc/defx-test/a/b")
@@ -108,10 +108,10 @@ func TestAForeignFileIsNeverOverwritten(t *testing.T) {
 	if err := os.WriteFile(foreign, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Fence(scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not defx's") {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not managed by defx") {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, foreign); got != "mine" {
@@ -119,10 +119,10 @@ func TestAForeignFileIsNeverOverwritten(t *testing.T) {
 	}
 }
 
-func TestAFailureLeavesWhatStoodBefore(t *testing.T) {
+func TestApplyUnit_FailureKeepsPrevious(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	before, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "good"), nil, 0)
@@ -139,17 +139,17 @@ func TestAFailureLeavesWhatStoodBefore(t *testing.T) {
 	}
 }
 
-func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
+func TestApplyUnit_AfterInterruptedAction(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "one"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
-	// What a crash leaves: a beginning without an end, and a torn line behind it.
+	// What a crash leaves: a begin record without its end, and a torn line after it.
 	journal := filepath.Join(dir, "var/lib/defx/journal")
 	was := read(t, journal)
 	if err := os.WriteFile(journal, []byte(was+`{"scope":"dev/test","address":"a/b","begin":{"files":["/etc/defx-test/leftover"]}}`+"\n"+`{"scope":"de`), 0o644); err != nil {
@@ -164,7 +164,7 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 	if err != nil || units["a/b"] == nil || units["a/b"].Digest != "" {
 		t.Fatalf("%+v, %v", units, err)
 	}
-	if err := h.Fence(scope, 2, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 2, nil); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := h.ApplyUnit(t.Context(), scope, "a/b", 2, unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
@@ -174,17 +174,17 @@ func TestAnInterruptedActionIsKnownToBeUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "etc/defx-test/leftover")); err == nil {
-		t.Error("what the interrupted action left is still there")
+		t.Error("a file of the interrupted action is left")
 	}
 	if got := read(t, journal); got != "" {
-		t.Errorf("the journal holds %q after settling", got)
+		t.Errorf("the journal contains %q after FlushManifest", got)
 	}
 }
 
-func TestADeletedUnitLeavesNoFolder(t *testing.T) {
+func TestApplyUnit_DeleteRemovesFolders(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []json.RawMessage{unit(t, f, "a/b", "x"), nil} {
@@ -193,11 +193,11 @@ func TestADeletedUnitLeavesNoFolder(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "etc")); err == nil {
-		t.Error("etc, which was made for the unit, is still there")
+		t.Error("etc, which was created for the unit, still exists")
 	}
 }
 
-// cutter is a connection that breaks after so many bytes.
+// cutter is a connection that breaks after left bytes.
 type cutter struct {
 	net.Conn
 	left int
@@ -214,7 +214,7 @@ func (c *cutter) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-func TestAConnectionCutAnywhereHangsNobody(t *testing.T) {
+func TestServe_ConnectionCutAnywhere(t *testing.T) {
 	f := &backendtest.Fake{}
 	raw := unit(t, f, "a/b", "x")
 	for cut := 0; cut < 2500; cut += 37 {
@@ -222,7 +222,7 @@ func TestAConnectionCutAnywhereHangsNobody(t *testing.T) {
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() {
-			served <- agent.Serve(there, agent.OpenHost(dir, backends.NewSet(f)))
+			served <- agent.Serve(t.Context(), there, agent.OpenHost(dir, backends.NewSet(f)))
 			there.Close()
 		}()
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -230,7 +230,7 @@ func TestAConnectionCutAnywhereHangsNobody(t *testing.T) {
 		cancel()
 		here.Close()
 		if errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("cut after %d bytes: it hangs", cut)
+			t.Fatalf("cut after %d bytes: the client hangs", cut)
 		}
 		select {
 		case <-served:
@@ -255,11 +255,11 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 	return client.FlushManifest(ctx, scope, 1)
 }
 
-func TestAUnitArrivesByteForByte(t *testing.T) {
+func TestApplyUnit_ByteForByte(t *testing.T) {
 	f := &backendtest.Fake{}
 	raw := unit(t, f, "a/b", "a > b && c < d \u2028 \" \\")
 	here, there := net.Pipe()
-	go agent.Serve(there, agent.OpenHost(t.TempDir(), backends.NewSet(f)))
+	go agent.Serve(t.Context(), there, agent.OpenHost(t.TempDir(), backends.NewSet(f)))
 	client, err := agent.NewClient(t.Context(), here)
 	if err != nil {
 		t.Fatal(err)
@@ -274,9 +274,9 @@ func TestAUnitArrivesByteForByte(t *testing.T) {
 	}
 }
 
-func TestAnotherProtocolIsRefusedWithBothVersions(t *testing.T) {
+func TestServe_OtherProtocol(t *testing.T) {
 	here, there := net.Pipe()
-	go agent.Serve(there, agent.OpenHost(t.TempDir(), nil))
+	go agent.Serve(t.Context(), there, agent.OpenHost(t.TempDir(), nil))
 	defer here.Close()
 	body := `{"kind":"hello","id":1,"protocol":99}`
 	go fmt.Fprintf(here, "\x00\x00\x00%c%s", len(body), body)
@@ -288,7 +288,7 @@ func TestAnotherProtocolIsRefusedWithBothVersions(t *testing.T) {
 		more, err = here.Read(buf[n:])
 		n += more
 	}
-	if err != nil || !strings.Contains(string(buf[:n]), "protocol 1, defx 99") {
+	if err != nil || !strings.Contains(string(buf[:n]), "protocol 2, defx 99") {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
 }

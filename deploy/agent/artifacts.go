@@ -3,6 +3,7 @@ package agent
 import (
 	"archive/tar"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,15 +18,14 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// An artifact of kind "file" or "tree" travels as a tar whose entries are
-// sorted and carry nothing but names, kinds, rights to execute and content; its
-// digest is that of artifact.Digest. One of kind "tar" travels as it is; its digest
-// is the plain digest of its bytes.
+// An artifact of kind "file" or "tree" travels as a tar whose entries are sorted and carry
+// only names, types, the executable bit and content; its digest is that of artifact.Digest.
+// One of kind "tar" travels unchanged; its digest is the digest of its bytes.
 
-// maxUnpacked bounds what one artifact may unpack to, in bytes.
+// maxUnpacked is the limit on what one artifact may unpack to, in bytes.
 const maxUnpacked = 16 << 30
 
-// Missing tells which artifacts are not in the store.
+// Missing returns the artifacts that are not in the store.
 func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -40,30 +40,30 @@ func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
 	return out, nil
 }
 
-// partly is the end of the name of what has arrived of an artifact whose way was
-// cut off: the bytes as they travel.
-const partly = ".defx-part"
+// partialSuffix ends the name of a partially received artifact. The file holds the bytes as
+// they travel, so that an interrupted upload can be resumed.
+const partialSuffix = ".defx-part"
 
-// UploadOffset tells how many bytes of an artifact lie here from an earlier time.
+// UploadOffset returns how many bytes of an artifact an earlier upload left here.
 func (h *Host) UploadOffset(d digest.Digest) int64 {
-	info, err := os.Lstat(filepath.Join(h.path, storePath, d.Hex()+partly))
+	info, err := os.Lstat(filepath.Join(h.path, storePath, d.Hex()+partialSuffix))
 	if err != nil || !info.Mode().IsRegular() {
 		return 0
 	}
 	return info.Size()
 }
 
-// PutArtifact takes an artifact from the byte offset on, which must be what has Arrived, and
-// unpacks it into the store, under its digest only when all of it is there and
-// has that digest. What arrives before the connection is cut is kept for the next time.
-func (h *Host) PutArtifact(a plan.Artifact, offset int64, r io.Reader) error {
+// PutArtifact receives an artifact from byte offset on; offset must equal UploadOffset. It
+// unpacks the artifact into the store and publishes it under its digest only after verifying
+// that digest. If the connection breaks, what was received is kept for the next attempt.
+func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r io.Reader) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return err
 	}
 	name := path.Join(storePath, a.Digest.Hex())
-	final, tmp, part := name, name+temporary, name+partly
+	final, tmp, part := name, name+tmpSuffix, name+partialSuffix
 	if _, err := h.root.Lstat(final); err == nil {
 		_, err := io.Copy(io.Discard, r)
 		return err
@@ -80,7 +80,7 @@ func (h *Host) PutArtifact(a plan.Artifact, offset int64, r io.Reader) error {
 	defer f.Close()
 	at, err := f.Seek(0, io.SeekEnd)
 	if err == nil && at != offset {
-		err = fmt.Errorf("%d bytes of it are here, and the other side thinks of %d", at, offset)
+		err = fmt.Errorf("upload offset mismatch: the machine has %d bytes, the sender resumes at %d", at, offset)
 	}
 	if err != nil {
 		return fail(err)
@@ -103,7 +103,7 @@ func (h *Host) PutArtifact(a plan.Artifact, offset int64, r io.Reader) error {
 	if err != nil {
 		err = errors.Join(fail(err), h.root.RemoveAll(tmp))
 	}
-	if err := errors.Join(err, h.root.Remove(part)); err != nil { // one that is not what it should be has no use
+	if err := errors.Join(err, h.root.Remove(part)); err != nil { // bytes with the wrong digest are useless
 		return err
 	}
 	return h.syncDir(storePath)
@@ -125,7 +125,7 @@ func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
 			return err
 		}
 		if got := sum.Digest(); got != a.Digest {
-			return fmt.Errorf("what arrived has digest %s, not %s", got.Short(), a.Digest.Short())
+			return fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
 		}
 		return nil
 	}
@@ -137,15 +137,15 @@ func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
 	}
 	got, err := artifact.Digest(dir.FS())
 	if err == nil && got != a.Digest {
-		err = fmt.Errorf("what arrived has digest %s, not %s", got.Short(), a.Digest.Short())
+		err = fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
 	}
 	return err
 }
 
-// unpack writes a tar, plain or compressed by gzip, below dir. Names that lead
-// out of it, devices and the like are refused.
+// unpack extracts a tar, plain or gzip-compressed, below dir. It refuses names that lead
+// outside dir, and devices and other special files.
 func unpack(dir *os.Root, r io.Reader) error {
-	br := &peeker{r: r}
+	br := &peekReader{r: r}
 	if magic, _ := br.peek(2); string(magic) == "\x1f\x8b" {
 		z, err := gzip.NewReader(br)
 		if err != nil {
@@ -156,19 +156,19 @@ func unpack(dir *os.Root, r io.Reader) error {
 	return untar(dir, tar.NewReader(br))
 }
 
-type peeker struct {
+type peekReader struct {
 	r    io.Reader
 	head []byte
 }
 
-func (p *peeker) peek(n int) ([]byte, error) {
+func (p *peekReader) peek(n int) ([]byte, error) {
 	p.head = make([]byte, n)
 	got, err := io.ReadFull(p.r, p.head)
 	p.head = p.head[:got]
 	return p.head, err
 }
 
-func (p *peeker) Read(b []byte) (int, error) {
+func (p *peekReader) Read(b []byte) (int, error) {
 	if len(p.head) > 0 {
 		n := copy(b, p.head)
 		p.head = p.head[n:]
@@ -192,7 +192,7 @@ func untar(dir *os.Root, t *tar.Reader) error {
 			continue
 		}
 		if !filepath.IsLocal(name) {
-			return fmt.Errorf("%q leads out of the archive", head.Name)
+			return fmt.Errorf("%q points outside the archive", head.Name)
 		}
 		if left -= head.Size; left < 0 {
 			return fmt.Errorf("unpacks to more than %d bytes", int64(maxUnpacked))
@@ -215,7 +215,7 @@ func untar(dir *os.Root, t *tar.Reader) error {
 			err = dir.Link(path.Clean(head.Linkname), name)
 		case tar.TypeXGlobalHeader:
 		default:
-			err = fmt.Errorf("%q is neither a file, a folder nor a link", head.Name)
+			err = fmt.Errorf("%q is not a file, folder or link", head.Name)
 		}
 		if err != nil {
 			return err

@@ -14,17 +14,17 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Client asks an agent over a connection. Its methods may be called at once
-// from many goroutines.
+// Client sends requests to an agent over a connection. Its methods may be called
+// concurrently.
 type Client struct {
 	rw      io.ReadWriteCloser
 	c       *conn
 	sending sync.Mutex
 
-	last atomic.Int64 // when the agent last took or said something
+	last atomic.Int64 // when the agent last sent or accepted something, in Unix nanoseconds
 
 	mu      sync.Mutex
-	next    uint64
+	lastID  uint64
 	waiting map[uint64]chan *Message
 	broken  error
 
@@ -32,24 +32,25 @@ type Client struct {
 	once   sync.Once
 }
 
-// NewClient greets the agent at the other end.
+// NewClient performs the handshake with the agent at the other end of rw.
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
 	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, closed: make(chan struct{})}
 	c.last.Store(time.Now().UnixNano())
-	c.c.heard = func() { c.last.Store(time.Now().UnixNano()) }
-	c.c.wrote = c.c.heard
+	c.c.onReceive = func() { c.last.Store(time.Now().UnixNano()) }
+	c.c.onSend = c.c.onReceive
 	go c.receive()
 	if _, err := c.quickly(ctx, &Message{Kind: "hello", Protocol: Protocol}); err != nil {
 		c.Close()
 		return nil, err
 	}
-	go c.beat()
+	go c.heartbeat()
 	return c, nil
 }
 
-// beat tells the agent that we are there.
-func (c *Client) beat() {
-	every := time.NewTicker(beat)
+// heartbeat shows the agent that this client is alive, and closes the connection when the
+// agent is silent for longer than idleTimeout.
+func (c *Client) heartbeat() {
+	every := time.NewTicker(heartbeatInterval)
 	defer every.Stop()
 	for {
 		select {
@@ -57,15 +58,12 @@ func (c *Client) beat() {
 			return
 		case <-every.C:
 		}
-		if time.Since(time.Unix(0, c.last.Load())) > silence {
-			c.mu.Lock()
-			c.broken = errors.New("the agent has fallen silent")
-			c.mu.Unlock()
-			c.rw.Close() // whoever waits for it sees that
+		if time.Since(time.Unix(0, c.last.Load())) > idleTimeout {
+			c.fail(errors.New("the agent stopped responding"))
 			return
 		}
-		if c.sending.TryLock() { // what is being sent tells it as well
-			err := c.c.send(&Message{Kind: "beat"})
+		if c.sending.TryLock() { // a frame being sent serves as a heartbeat
+			err := c.c.send(&Message{Kind: "heartbeat"})
 			c.sending.Unlock()
 			if err != nil {
 				return
@@ -74,7 +72,7 @@ func (c *Client) beat() {
 	}
 }
 
-// Close hangs up; requests under way fail.
+// Close closes the connection; pending requests fail.
 func (c *Client) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return c.rw.Close()
@@ -86,7 +84,7 @@ func (c *Client) receive() {
 		c.mu.Lock()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = errors.New("the agent hung up")
+				err = errors.New("the agent closed the connection")
 			}
 			if c.broken == nil {
 				c.broken = err
@@ -112,39 +110,39 @@ func (c *Client) receive() {
 	}
 }
 
-// soon is how long the agent may take for what touches no unit: it may have to
-// wait for another one to leave the machine.
-const soon = 90 * time.Second
+// requestTimeout bounds requests that change no unit. It is long enough to wait for another
+// apply to release the machine.
+const requestTimeout = 90 * time.Second
 
-// quickly asks for what touches no unit.
+// quickly is request with requestTimeout.
 func (c *Client) quickly(ctx context.Context, m *Message) (*Message, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, soon, fmt.Errorf("the agent does not answer for %s", soon))
+	ctx, cancel := context.WithTimeoutCause(ctx, requestTimeout, fmt.Errorf("the agent did not answer within %s", requestTimeout))
 	defer cancel()
-	out, err := c.ask(ctx, m, nil)
+	out, err := c.request(ctx, m, nil)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return out, err
 }
 
-// ask sends a request, and content if there is any, and waits for the answer.
-func (c *Client) ask(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
-	w, err := c.begin(m, in)
+// request sends a message, with content if in is not nil, and waits for the reply.
+func (c *Client) request(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
+	w, err := c.send(m, in)
 	if err != nil {
 		return nil, err
 	}
-	return c.answer(ctx, m, w)
+	return c.await(ctx, m, w)
 }
 
-// begin sends a request. Its answers come out of the channel.
-func (c *Client) begin(m *Message, in io.Reader) (chan *Message, error) {
+// send sends a request. Its replies arrive on the returned channel.
+func (c *Client) send(m *Message, in io.Reader) (chan *Message, error) {
 	c.mu.Lock()
 	if c.broken != nil {
 		defer c.mu.Unlock()
 		return nil, c.broken
 	}
-	c.next++
-	m.ID = c.next
+	c.lastID++
+	m.ID = c.lastID
 	w := make(chan *Message, 1)
 	c.waiting[m.ID] = w
 	c.mu.Unlock()
@@ -155,10 +153,17 @@ func (c *Client) begin(m *Message, in io.Reader) (chan *Message, error) {
 	if err == nil && in != nil {
 		err = c.c.sendContent(in)
 	}
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.broken != nil { // the reason
+			err = c.broken
+		}
+	}
 	return w, err
 }
 
-func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Message, error) {
+func (c *Client) await(ctx context.Context, m *Message, w chan *Message) (*Message, error) {
 	select {
 	case <-ctx.Done():
 		c.mu.Lock()
@@ -171,19 +176,14 @@ func (c *Client) answer(ctx context.Context, m *Message, w chan *Message) (*Mess
 			defer c.mu.Unlock()
 			return nil, c.broken
 		}
-		switch {
-		case out.StaleToken != 0:
-			return out, &ErrStaleToken{Address: out.Address, Token: out.StaleToken}
-		case out.Unhealthy:
-			return out, &Unhealthy{errors.New(out.Error)}
-		case out.Error != "":
-			return out, errors.New(out.Error)
+		if out.Error != nil {
+			return out, out.Error
 		}
 		return out, nil
 	}
 }
 
-// Units asks what stands of a scope.
+// Units returns the deployed units of a scope.
 func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "manifest", Scope: scope})
 	if err != nil {
@@ -192,13 +192,13 @@ func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, er
 	return out.Units, nil
 }
 
-// Fence announces a lease, and the generation that is made under it.
+// Fence announces a lease and the generation that is made under it.
 func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string, generation int) error {
 	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses, Number: generation})
 	return err
 }
 
-// Missing asks which artifacts are to be sent, and from which byte on.
+// Missing returns the artifacts that have to be sent, each with the byte to start from.
 func (c *Client) Missing(ctx context.Context, digests []digest.Digest) (map[digest.Digest]int64, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "missing", Digests: digests})
 	if err != nil {
@@ -214,53 +214,89 @@ func (c *Client) Missing(ctx context.Context, digests []digest.Digest) (map[dige
 	return missing, nil
 }
 
-// Put sends an artifact's content from a byte on.
+// stallTimeout is how long an upload may make no progress before it fails.
+var stallTimeout = 2 * time.Minute
+
+// Put sends an artifact's content, starting at byte offset. If the machine accepts nothing
+// for stallTimeout, Put closes the connection and fails; the upload can be resumed.
 func (c *Client) Put(ctx context.Context, a plan.Artifact, offset int64, in io.Reader) error {
-	_, err := c.ask(ctx, &Message{Kind: "put", Artifact: &a, Offset: offset}, in)
+	timer := time.AfterFunc(stallTimeout, func() {
+		c.fail(fmt.Errorf("the machine accepted nothing of artifact %s for %s", a.Path, stallTimeout))
+	})
+	defer timer.Stop()
+	_, err := c.request(ctx, &Message{Kind: "put", Artifact: &a, Offset: offset}, &uploadReader{in, timer})
 	return err
 }
 
-// ApplyUnit makes a unit what it should be, or deletes it if unit is nil. The entry
-// is what stands afterwards, even when there is an error; known tells whether
-// the agent said so.
+// uploadReader restarts the timer for each piece of content that is read, because then the
+// piece before has been accepted, and stops it at the end.
+type uploadReader struct {
+	r     io.Reader
+	timer *time.Timer
+}
+
+func (u *uploadReader) Read(b []byte) (int, error) {
+	n, err := u.r.Read(b)
+	if err != nil {
+		u.timer.Stop()
+	} else {
+		u.timer.Reset(stallTimeout)
+	}
+	return n, err
+}
+
+// fail closes the connection, so that pending requests fail with err.
+func (c *Client) fail(err error) {
+	c.mu.Lock()
+	if c.broken == nil {
+		c.broken = err
+	}
+	c.mu.Unlock()
+	c.rw.Close()
+}
+
+// ApplyUnit creates or updates a unit, or deletes it if unit is nil. It returns the entry
+// that is deployed afterwards, even on an error; known reports whether the agent returned
+// one.
 func (c *Client) ApplyUnit(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
-	m := &Message{Kind: "do", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
-	if until, ok := ctx.Deadline(); ok { // what is left is for going back
+	m := &Message{Kind: "apply", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
+	if until, ok := ctx.Deadline(); ok { // the rest is for rolling back
 		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
 	}
-	out, err := c.ask(ctx, m, nil)
+	out, err := c.request(ctx, m, nil)
 	if out == nil {
 		return nil, false, fmt.Errorf("no answer from the agent: %w", err)
 	}
 	return out.Entry, true, err
 }
 
-// Retire does what a unit wants done before it goes for good.
+// Retire runs the command that a unit's retire field names, before the unit is deleted for
+// good.
 func (c *Client) Retire(ctx context.Context, scope, address string, token int64) error {
 	m := &Message{Kind: "retire", Scope: scope, Address: address, Token: token}
 	if until, ok := ctx.Deadline(); ok {
 		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
 	}
-	_, err := c.ask(ctx, m, nil)
+	_, err := c.request(ctx, m, nil)
 	return err
 }
 
-// FlushManifest ends an apply on the machine: its manifest becomes whole.
+// FlushManifest ends an apply on the machine: the journal is merged into the manifest.
 func (c *Client) FlushManifest(ctx context.Context, scope string, generation int) error {
-	_, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Number: generation})
+	_, err := c.quickly(ctx, &Message{Kind: "flush", Scope: scope, Number: generation})
 	return err
 }
 
-// Status asks how the units of a scope are. No addresses = all.
+// Status returns the status of the units of a scope. No addresses means all.
 func (c *Client) Status(ctx context.Context, scope string, addresses ...string) (map[string]*UnitStatus, error) {
-	out, err := c.quickly(ctx, &Message{Kind: "look", Scope: scope, Addresses: addresses})
+	out, err := c.quickly(ctx, &Message{Kind: "status", Scope: scope, Addresses: addresses})
 	if err != nil {
 		return nil, err
 	}
 	return out.Statuses, nil
 }
 
-// Info asks what the machine tells of itself.
+// Info returns facts about the machine.
 func (c *Client) Info(ctx context.Context) (*Info, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "info"})
 	if err != nil {
@@ -269,25 +305,26 @@ func (c *Client) Info(ctx context.Context) (*Info, error) {
 	return out.Info, nil
 }
 
-// Object asks for the bytes of a unit that stands.
+// Object returns the canonical bytes of a deployed unit.
 func (c *Client) Object(ctx context.Context, d digest.Digest) ([]byte, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "object", Digests: []digest.Digest{d}})
 	if err != nil {
 		return nil, err
 	}
 	if digest.Bytes(out.Object) != d {
-		return nil, fmt.Errorf("what arrived is not object %s", d.Short())
+		return nil, fmt.Errorf("received content is not object %s", d.Short())
 	}
 	return out.Object, nil
 }
 
-// UseEngine says where the machine's docker engine listens, before anything is asked of it.
+// UseEngine sets where the machine's docker engine listens. It must precede requests that
+// use it.
 func (c *Client) UseEngine(ctx context.Context, socket string) error {
 	_, err := c.quickly(ctx, &Message{Kind: "engine", Engine: socket})
 	return err
 }
 
-// Orphans asks for what runs in a scope's name and nothing that stands leads to.
+// Orphans returns containers, networks and volumes of a scope that no deployed unit needs.
 func (c *Client) Orphans(ctx context.Context, scope string) ([]string, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "orphans", Scope: scope})
 	if err != nil {
@@ -296,31 +333,30 @@ func (c *Client) Orphans(ctx context.Context, scope string) ([]string, error) {
 	return out.Names, nil
 }
 
-// Restart starts a unit anew, as it stands, and waits until it is ready.
+// Restart restarts a unit without changing it, and waits until it is ready.
 func (c *Client) Restart(ctx context.Context, scope, address string) error {
-	_, err := c.ask(ctx, &Message{Kind: "restart", Scope: scope, Address: address}, nil)
+	_, err := c.request(ctx, &Message{Kind: "restart", Scope: scope, Address: address}, nil)
 	return err
 }
 
-// Collect removes from the store what nothing leads to, but for what is kept.
+// Collect deletes what no deployed unit needs from the store, except keep.
 func (c *Client) Collect(ctx context.Context, keep []digest.Digest, dry bool) (freed uint64, names []string, err error) {
-	out, err := c.ask(ctx, &Message{Kind: "collect", Digests: keep, Dry: dry}, nil)
+	out, err := c.request(ctx, &Message{Kind: "collect", Digests: keep, Dry: dry}, nil)
 	if err != nil {
 		return 0, nil, err
 	}
 	return out.Freed, out.Names, nil
 }
 
-// Logs gives the last n lines of a unit, and with follow what comes until ctx
-// ends. While it goes on, nothing else can be asked over this connection.
+// Logs passes the last n lines of a unit to each, and with follow new lines until ctx ends.
 func (c *Client) Logs(ctx context.Context, scope, address string, n int, follow bool, each func(Line)) error {
 	m := &Message{Kind: "logs", Scope: scope, Address: address, Number: n, Follow: follow}
-	w, err := c.begin(m, nil)
+	w, err := c.send(m, nil)
 	if err != nil {
 		return err
 	}
 	for {
-		out, err := c.answer(ctx, m, w)
+		out, err := c.await(ctx, m, w)
 		if err != nil {
 			return err
 		}

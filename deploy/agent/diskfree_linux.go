@@ -2,8 +2,8 @@ package agent
 
 import "golang.org/x/sys/unix"
 
-// free is how many bytes are free where a path is.
-func free(p string) uint64 {
+// diskFree returns the number of bytes available on the file system of p, or 0.
+func diskFree(p string) uint64 {
 	var s unix.Statfs_t
 	if unix.Statfs(p, &s) != nil {
 		return 0

@@ -2,4 +2,4 @@
 
 package agent
 
-func free(string) uint64 { return 0 }
+func diskFree(string) uint64 { return 0 }

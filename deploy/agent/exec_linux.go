@@ -14,38 +14,38 @@ import (
 	"time"
 )
 
-// ExecRequest asks for a command in the surroundings of a unit that runs here.
+// ExecRequest is a request to run a command in the environment of a unit that runs here.
 type ExecRequest struct {
 	Scope   string   `json:"scope"`
 	Address string   `json:"address"`
-	Command []string `json:"command"` // none = a shell
+	Command []string `json:"command"` // empty: a shell
 	Term    string   `json:"term,omitempty"`
-	Engine  string   `json:"engine,omitempty"` // socket of the docker engine, if it is not where they usually are
+	Engine  string   `json:"engine,omitempty"` // socket of the docker engine; empty: the default
 }
 
-// Encode is the request as one word of hexadecimal digits, which no shell changes.
+// Encode returns the request as hexadecimal digits, which every shell passes on unchanged.
 func (e ExecRequest) Encode() (string, error) {
 	raw, err := json.Marshal(e)
 	return hex.EncodeToString(raw), err
 }
 
-// Exec becomes what is asked for: as the unit's user, with its variables, in
-// its folder, and seeing what it sees.
-func Exec(text string) error {
+// Exec replaces this process with the requested command, which runs as the unit's user, with
+// its environment variables, working directory and namespaces.
+func Exec(ctx context.Context, text string) error {
 	raw, err := hex.DecodeString(text)
 	var e ExecRequest
 	if err == nil {
 		err = json.Unmarshal(raw, &e)
 	}
 	if err != nil {
-		return fmt.Errorf("not a request: %w", err)
+		return fmt.Errorf("invalid request: %w", err)
 	}
 	h := OpenHost("/", nil)
-	entry, err := h.standing(e.Scope, e.Address)
+	entry, err := h.deployed(e.Scope, e.Address)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	sys := &multiSupervisor{}
 	sys.engine.Socket = e.Engine
@@ -55,7 +55,7 @@ func Exec(text string) error {
 		return err
 	}
 	if st.PID == 0 {
-		return fmt.Errorf("%s does not run: it is %s", e.Address, st.Active)
+		return fmt.Errorf("%s is not running: it is %s", e.Address, st.Active)
 	}
 	proc := "/proc/" + strconv.Itoa(st.PID)
 	info, err := os.Stat(proc)
@@ -64,7 +64,7 @@ func Exec(text string) error {
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return errors.New("nobody knows as whom it runs")
+		return errors.New("cannot determine the user it runs as")
 	}
 	environ, err := os.ReadFile(proc + "/environ")
 	if err != nil {
@@ -72,7 +72,7 @@ func Exec(text string) error {
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
-		return fmt.Errorf("%w: it is of util-linux", err)
+		return fmt.Errorf("%w: install util-linux", err)
 	}
 	env := strings.FieldsFunc(string(environ), func(r rune) bool { return r == 0 })
 	if e.Term != "" {
@@ -83,7 +83,7 @@ func Exec(text string) error {
 		command = []string{"/bin/sh", "-i"}
 	}
 	spaces := []string{"--mount", "--uts", "--ipc", "--net", "--wd"}
-	if contained(entry.Unit) {
+	if isContainer(entry.Unit) {
 		spaces = append(spaces, "--pid", "--root")
 	}
 	args := append(append([]string{"nsenter", "--target", strconv.Itoa(st.PID)}, spaces...), "--setgid", strconv.Itoa(int(owner.Gid)), "--setuid", strconv.Itoa(int(owner.Uid)), "--")

@@ -3,25 +3,28 @@
 package agent
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 )
 
-// Entrance asks for a command in the surroundings of a unit that runs here.
-type Entrance struct {
+// ExecRequest is a request to run a command in the environment of a unit that
+// runs here.
+type ExecRequest struct {
 	Scope   string   `json:"scope"`
 	Address string   `json:"address"`
-	Command []string `json:"command"` // none = a shell
+	Command []string `json:"command"` // empty: a shell
 	Term    string   `json:"term,omitempty"`
-	Engine  string   `json:"engine,omitempty"`
+	Engine  string   `json:"engine,omitempty"` // socket of the docker engine; empty: the default
 }
 
-// Text is the request as one word of hexadecimal digits, which no shell changes.
-func (e Entrance) Text() (string, error) {
+// Encode returns the request as hexadecimal digits, which every shell passes
+// on unchanged.
+func (e ExecRequest) Encode() (string, error) {
 	raw, err := json.Marshal(e)
 	return hex.EncodeToString(raw), err
 }
 
-// Enter is for Linux machines.
-func Enter(string) error { return errors.New("units run on Linux alone") }
+// Exec is supported on Linux only.
+func Exec(context.Context, string) error { return errors.New("units run on Linux only") }

@@ -14,15 +14,15 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// install writes what a unit needs: its own bytes and objects into the store,
-// then its files in their order.
+// install writes a unit: its canonical bytes and objects into the store, then its files in
+// order.
 func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo) error {
 	if e == nil {
 		return nil
 	}
 	objects := append(slices.Clone(l.Objects), backends.Object{Name: e.Object.Hex(), Digest: e.Object, Content: raw, Mode: 0o444})
 	for _, o := range objects {
-		if err := h.keep(o); err != nil {
+		if err := h.putObject(o); err != nil {
 			return err
 		}
 	}
@@ -31,13 +31,13 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 		p := rel(f.Path)
 		info, err := h.root.Lstat(p)
 		if err == nil {
-			if same, err := h.same(f, info); err != nil {
+			if same, err := h.matches(f, info); err != nil {
 				return err
 			} else if same {
 				continue
 			}
 		}
-		if err := u.remember(p, info, f.InPlace); err != nil {
+		if err := u.save(p, info, f.InPlace); err != nil {
 			return err
 		}
 		if err := h.root.MkdirAll(path.Dir(p), 0o755); err != nil {
@@ -47,7 +47,7 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 		case f.Link != "":
 			err = h.link(p, f.Link)
 		case f.InPlace && info != nil && info.Mode().IsRegular():
-			err = h.rewrite(p, f.Content, f.Mode)
+			err = h.overwrite(p, f.Content, f.Mode)
 		default:
 			err = h.replace(p, f.Content, f.Mode)
 		}
@@ -64,8 +64,8 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 	return nil
 }
 
-// keep puts an object into the store, where it never changes.
-func (h *Host) keep(o backends.Object) error {
+// putObject writes an object into the store, where it never changes.
+func (h *Host) putObject(o backends.Object) error {
 	p := path.Join(storePath, o.Name)
 	if info, err := h.root.Lstat(p); err == nil && info.Size() == int64(len(o.Content)) {
 		return nil
@@ -73,10 +73,12 @@ func (h *Host) keep(o backends.Object) error {
 	return h.replace(p, o.Content, o.Mode)
 }
 
-// same tells whether a path is already what a file should be.
-func (h *Host) same(f backends.File, info fs.FileInfo) (bool, error) { return sameAt(h.root, f, info) }
+// matches reports whether what info describes already equals f.
+func (h *Host) matches(f backends.File, info fs.FileInfo) (bool, error) {
+	return fileMatches(h.root, f, info)
+}
 
-func sameAt(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
+func fileMatches(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
 	if f.Link != "" {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			return false, nil
@@ -91,12 +93,12 @@ func sameAt(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
 	return bytes.Equal(raw, f.Content), err
 }
 
-const temporary = ".defx-new"
+const tmpSuffix = ".defx-new"
 
-// replace puts content at a path: a temporary file beside it, fsync, rename.
+// replace atomically replaces the file at p: temporary file, fsync, rename.
 func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
-	tmp := p + temporary
-	h.root.Remove(tmp) // one that a crash left may be read-only
+	tmp := p + tmpSuffix
+	h.root.Remove(tmp) // one left by a crash may be read-only
 	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -115,10 +117,10 @@ func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 	return err
 }
 
-// rewrite changes a file where it is, because a bind mount of it would not see
-// another file under the same name.
-func (h *Host) rewrite(p string, raw []byte, mode fs.FileMode) error {
-	if err := h.root.Chmod(p, mode|0o200); err != nil { // who is not root needs the right to write
+// overwrite changes a file in place, because a bind mount would not see another inode under
+// the same name.
+func (h *Host) overwrite(p string, raw []byte, mode fs.FileMode) error {
+	if err := h.root.Chmod(p, mode|0o200); err != nil { // without root, writing needs permission
 		return err
 	}
 	f, err := h.root.OpenFile(p, os.O_WRONLY|os.O_TRUNC, 0)
@@ -131,7 +133,7 @@ func (h *Host) rewrite(p string, raw []byte, mode fs.FileMode) error {
 }
 
 func (h *Host) link(p, to string) error {
-	tmp := p + temporary
+	tmp := p + tmpSuffix
 	h.root.Remove(tmp)
 	if err := h.root.Symlink(to, tmp); err != nil {
 		return err
@@ -148,7 +150,7 @@ func (h *Host) syncDir(p string) error {
 	return d.Sync()
 }
 
-// removeFiles removes what the unit owned and owns no more, unless others own it too.
+// removeFiles deletes files that the unit no longer owns, except those that other units own.
 func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 	dirs := map[string]bool{}
 	for _, f := range had {
@@ -158,7 +160,7 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 			}
 		}
 		p := rel(f)
-		h.root.Remove(p + temporary) // an interrupted write may have left it
+		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
 		if h.owners[f] > 1 {
 			continue
 		}
@@ -169,7 +171,7 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 		if err != nil {
 			return err
 		}
-		if err := u.remember(p, info, false); err != nil {
+		if err := u.save(p, info, false); err != nil {
 			return err
 		}
 		if err := h.root.Remove(p); err != nil {
@@ -185,7 +187,7 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 	return nil
 }
 
-// missingDirs lists the folders that a layout needs and that are not there.
+// missingDirs returns the folders that a layout needs and that do not exist yet.
 func (h *Host) missingDirs(l backends.Layout) []string {
 	var out []string
 	for _, f := range l.Files {
@@ -203,13 +205,13 @@ func (h *Host) missingDirs(l backends.Layout) []string {
 	return out
 }
 
-// removeDirs removes the folders that defx made and that are empty now, the
-// deepest first, and lists them.
+// removeDirs deletes folders that defx created and that are now empty, deepest first, and
+// returns them.
 func (h *Host) removeDirs() []string {
 	var gone []string
 	for _, d := range slices.Backward(h.m.Dirs) {
 		if strings.HasPrefix(base+"/", rel(d)+"/") {
-			continue // the agent itself lives there
+			continue // the agent's own files are there
 		}
 		if err := h.root.Remove(rel(d)); err == nil || errors.Is(err, fs.ErrNotExist) {
 			gone = append(gone, d)
@@ -218,7 +220,7 @@ func (h *Host) removeDirs() []string {
 	return gone
 }
 
-// undo puts back what an action changed, the last change first.
+// undo restores what an action changed, latest change first.
 type undo struct {
 	h     *Host
 	steps []step
@@ -230,11 +232,11 @@ type step struct {
 	link    string
 	mode    fs.FileMode
 	absent  bool
-	inPlace bool // what runs holds this very file
+	inPlace bool // overwrite instead of replace: a running process has this inode mounted
 }
 
-// remember keeps what stands at a path (info nil: nothing).
-func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
+// save records what is at a path before it changes; info is nil if nothing is.
+func (u *undo) save(p string, info fs.FileInfo, inPlace bool) error {
 	s := step{path: p, absent: info == nil, inPlace: inPlace}
 	var err error
 	switch {
@@ -245,7 +247,7 @@ func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
 		s.mode = info.Mode().Perm()
 		s.content, err = u.h.root.ReadFile(p)
 	default:
-		err = fmt.Errorf("/%s is neither a file nor a link", p)
+		err = fmt.Errorf("/%s is not a file or link", p)
 	}
 	if err == nil {
 		u.steps = append(u.steps, s)
@@ -253,8 +255,8 @@ func (u *undo) remember(p string, info fs.FileInfo, inPlace bool) error {
 	return err
 }
 
-// done tells whether a path is as it was already.
-func (u *undo) done(s step) bool {
+// unchanged reports whether a path is still (or again) as saved.
+func (u *undo) unchanged(s step) bool {
 	info, err := u.h.root.Lstat(s.path)
 	switch {
 	case err != nil:
@@ -269,7 +271,7 @@ func (u *undo) done(s step) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm() == s.mode && bytes.Equal(raw, s.content)
 }
 
-// content is what a regular file held before it was changed.
+// content returns what a regular file contained before it was changed.
 func (u *undo) content(p string) ([]byte, bool) {
 	for _, s := range u.steps {
 		if s.path == p && !s.absent && s.link == "" {
@@ -279,12 +281,12 @@ func (u *undo) content(p string) ([]byte, bool) {
 	return nil, false
 }
 
-// absent tells whether nothing was at a path that was changed.
+// absent reports whether a changed path did not exist before.
 func (u *undo) absent(p string) bool {
 	return slices.ContainsFunc(u.steps, func(s step) bool { return s.path == p && s.absent })
 }
 
-// changed lists what was changed, as the machine sees it.
+// changed returns the changed paths as absolute paths.
 func (u *undo) changed() []string {
 	out := make([]string, 0, len(u.steps))
 	for _, s := range u.steps {
@@ -296,12 +298,12 @@ func (u *undo) changed() []string {
 func (u *undo) run() error {
 	var errs []error
 	for _, s := range slices.Backward(u.steps) {
-		if u.done(s) {
-			continue // it never came to the change
+		if u.unchanged(s) {
+			continue // the change was never made
 		}
 		var err error
 		switch {
-		case s.absent && u.h.owners["/"+s.path] > 1: // somebody else has come to share it
+		case s.absent && u.h.owners["/"+s.path] > 1: // another unit has come to share it
 		case s.absent:
 			if err = u.h.root.Remove(s.path); errors.Is(err, fs.ErrNotExist) {
 				err = nil
@@ -311,7 +313,7 @@ func (u *undo) run() error {
 		default:
 			info, statErr := u.h.root.Lstat(s.path)
 			if statErr == nil && info.Mode().IsRegular() && s.inPlace {
-				err = u.h.rewrite(s.path, s.content, s.mode)
+				err = u.h.overwrite(s.path, s.content, s.mode)
 			} else {
 				err = u.h.replace(s.path, s.content, s.mode)
 			}

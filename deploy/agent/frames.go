@@ -12,59 +12,57 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Protocol is the version of the frames. Both sides say theirs in the first
-// frame; a difference ends the conversation with an error that names both.
-const Protocol = 1
+// Protocol is the version of the frames. Both sides state theirs in the first frame; if they
+// differ, the connection ends with an error that names both.
+const Protocol = 2
 
-// A frame is a length (4 bytes, big endian) and that many bytes: either one
-// JSON Message, or, after a message that announces content, raw bytes of it.
-// An empty raw frame ends the content.
+// A frame is a length (4 bytes, big endian) followed by that many bytes: either one JSON
+// Message or, after a message that announces content, raw bytes of it. An empty raw frame
+// ends the content.
 
 const (
 	maxMessage = 64 << 20 // bytes of one JSON message
 	chunk      = 256 << 10
 )
 
-// Message is one request or its answer. Which fields count depends on Kind.
+// Message is one request or one reply. Kind determines which fields are used.
 type Message struct {
-	Kind       string                 `json:"kind"`
-	ID         uint64                 `json:"id"`                  // of the request, repeated in the answer
-	Error      string                 `json:"error,omitempty"`     // of an answer
-	StaleToken int64                  `json:"fenced,omitempty"`    // of an answer: the higher token that refused the request
-	Unhealthy  bool                   `json:"unhealthy,omitempty"` // of an answer: the error is an Unhealthy
-	Protocol   int                    `json:"protocol,omitempty"`  // hello
-	Scope      string                 `json:"scope,omitempty"`     // ENVIRONMENT/DEPLOYMENT
-	Token      int64                  `json:"token,omitempty"`     // fencing token
-	Address    string                 `json:"address,omitempty"`
-	Addresses  []string               `json:"addresses,omitempty"` // fence: of the lease; none = all
-	Unit       json.RawMessage        `json:"unit,omitempty"`      // do: canonical bytes of the plan.Unit; absent = delete
-	Values     plan.Values            `json:"values,omitempty"`    // do: what its refs stand for
-	Timeout    int                    `json:"timeout,omitempty"`   // do: seconds until what stood before is brought back; retire: until it is given up
-	Digests    []digest.Digest        `json:"digests,omitempty"`
-	Artifact   *plan.Artifact         `json:"artifact,omitempty"` // put: raw frames follow
-	Offset     int64                  `json:"offset,omitempty"`   // put: how many bytes were sent an earlier time
-	Arrived    []int64                `json:"arrived,omitempty"`  // answer of missing: how many bytes of each digest are there
-	Number     int                    `json:"number,omitempty"`   // settle, fence: the generation
-	Units      map[string]*Entry      `json:"units,omitempty"`    // answer of manifest
-	Entry      *Entry                 `json:"entry,omitempty"`    // answer of do
-	More       bool                   `json:"more,omitempty"`     // of an answer: another one follows
-	Follow     bool                   `json:"follow,omitempty"`   // logs: go on with what is to come
-	Dry        bool                   `json:"dry,omitempty"`      // collect: only tell
-	Statuses   map[string]*UnitStatus `json:"looks,omitempty"`    // answer of look
-	Lines      []Line                 `json:"lines,omitempty"`    // answer of logs
-	Info       *Info                  `json:"info,omitempty"`     // answer of info
-	Object     []byte                 `json:"object,omitempty"`   // answer of object
-	Freed      uint64                 `json:"freed,omitempty"`    // answer of collect: bytes
-	Names      []string               `json:"names,omitempty"`    // answer of collect: what goes; of orphans: what nothing leads to
-	Engine     string                 `json:"engine,omitempty"`   // engine: socket of the docker engine
+	Kind      string                 `json:"kind"`
+	ID        uint64                 `json:"id"`                 // of the request, repeated in the reply
+	Error     *Error                 `json:"error,omitempty"`    // reply: the request failed
+	Protocol  int                    `json:"protocol,omitempty"` // hello
+	Scope     string                 `json:"scope,omitempty"`    // ENVIRONMENT/DEPLOYMENT
+	Token     int64                  `json:"token,omitempty"`    // fencing token
+	Address   string                 `json:"address,omitempty"`
+	Addresses []string               `json:"addresses,omitempty"` // fence: addresses of the lease; status: units to report; empty: all
+	Unit      json.RawMessage        `json:"unit,omitempty"`      // apply: canonical bytes of the plan.Unit; absent: delete
+	Values    plan.Values            `json:"values,omitempty"`    // apply: values of its refs
+	Timeout   int                    `json:"timeout,omitempty"`   // apply: seconds until the previous version is restored; retire: until it fails
+	Digests   []digest.Digest        `json:"digests,omitempty"`
+	Artifact  *plan.Artifact         `json:"artifact,omitempty"` // put: raw frames follow
+	Offset    int64                  `json:"offset,omitempty"`   // put: how many bytes an earlier upload sent
+	Arrived   []int64                `json:"arrived,omitempty"`  // reply to missing: bytes of each digest that are already there
+	Number    int                    `json:"number,omitempty"`   // flush, fence: the generation; logs: number of lines
+	Units     map[string]*Entry      `json:"units,omitempty"`    // reply to manifest
+	Entry     *Entry                 `json:"entry,omitempty"`    // reply to apply
+	More      bool                   `json:"more,omitempty"`     // reply: another one follows
+	Follow    bool                   `json:"follow,omitempty"`   // logs: continue with new lines
+	Dry       bool                   `json:"dry,omitempty"`      // collect: only report
+	Statuses  map[string]*UnitStatus `json:"statuses,omitempty"` // reply to status
+	Lines     []Line                 `json:"lines,omitempty"`    // reply to logs
+	Info      *Info                  `json:"info,omitempty"`     // reply to info
+	Object    []byte                 `json:"object,omitempty"`   // reply to object
+	Freed     uint64                 `json:"freed,omitempty"`    // reply to collect: bytes
+	Names     []string               `json:"names,omitempty"`    // reply to collect: what was deleted; to orphans: what no unit needs
+	Engine    string                 `json:"engine,omitempty"`   // engine: socket of the docker engine
 }
 
 // conn reads and writes frames.
 type conn struct {
-	r     *bufio.Reader
-	w     *bufio.Writer
-	heard func() // after every frame; may be nil
-	wrote func() // after every frame of content was given away; may be nil
+	r         *bufio.Reader
+	w         *bufio.Writer
+	onReceive func() // called after every received frame; may be nil
+	onSend    func() // called after every sent content frame; may be nil
 }
 
 func newConn(rw io.ReadWriter) *conn {
@@ -88,12 +86,12 @@ func (c *conn) readFrame() ([]byte, error) {
 	}
 	size := binary.BigEndian.Uint32(n[:])
 	if size > maxMessage {
-		return nil, fmt.Errorf("a frame of %d bytes is more than the %d allowed: the other side does not speak this protocol", size, maxMessage)
+		return nil, fmt.Errorf("a frame of %d bytes is more than the %d allowed: the peer does not speak this protocol", size, maxMessage)
 	}
 	b := make([]byte, size)
 	_, err := io.ReadFull(c.r, b)
-	if err == nil && c.heard != nil {
-		c.heard()
+	if err == nil && c.onReceive != nil {
+		c.onReceive()
 	}
 	return b, err
 }
@@ -101,7 +99,7 @@ func (c *conn) readFrame() ([]byte, error) {
 func (c *conn) send(m *Message) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // a unit must arrive byte for byte: its digest is over them
+	enc.SetEscapeHTML(false) // a unit must arrive byte for byte, because its digest covers them
 	if err := enc.Encode(m); err != nil {
 		return err
 	}
@@ -118,7 +116,7 @@ func (c *conn) receive() (*Message, error) {
 	}
 	m := &Message{}
 	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("not a message: %w", err)
+		return nil, fmt.Errorf("invalid message: %w", err)
 	}
 	return m, nil
 }
@@ -132,8 +130,8 @@ func (c *conn) sendContent(r io.Reader) error {
 			if err := c.writeFrame(buf[:n]); err != nil {
 				return err
 			}
-			if c.wrote != nil {
-				c.wrote()
+			if c.onSend != nil {
+				c.onSend()
 			}
 		}
 		if err == io.EOF {

@@ -24,59 +24,60 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Host is the machine as the agent sees it: a root folder and the backends
-// that lay units out in it.
+// Host is the machine as the agent sees it: a root folder, and the backends that lay out
+// units in it.
 type Host struct {
-	path     string
-	backends backends.Set
-	system   Supervisor // nil: a folder, in which nothing runs
+	path       string
+	backends   backends.Set
+	supervisor Supervisor // nil: a dir: folder, in which nothing runs
 
-	mu      sync.Mutex
-	root    *os.Root
-	lock    *flock.Flock
-	journal *os.File
-	m       *manifest
-	f       fence
-	owners  map[string]int  // path → how many entries own it
-	busy    map[string]bool // scope and address → a request is under way
-	stale   bool            // systemd has not read yet that files are gone
+	mu            sync.Mutex
+	root          *os.Root
+	lock          *flock.Flock
+	journal       *os.File
+	m             *manifest
+	f             fence
+	owners        map[string]int  // path → number of entries that own it
+	busy          map[string]bool // scope and address → a request is in progress
+	reloadPending bool            // unit files were deleted since systemd last reloaded
 }
 
-// OpenHost is the machine whose root is a folder. Nothing is read or made
-// before it is needed.
+// OpenHost returns the machine whose root is a folder. It reads and creates nothing until
+// needed.
 func OpenHost(root string, b backends.Set) *Host { return &Host{path: root, backends: b} }
 
-// OpenMachine is the machine that we are on: its units run.
-func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).Running(&multiSupervisor{}) }
+// OpenMachine returns the machine that this process runs on, with its supervisors.
+func OpenMachine(b backends.Set) *Host { return OpenHost("/", b).WithSupervisor(&multiSupervisor{}) }
 
-// Running gives the machine a system that runs its units.
-func (h *Host) Running(s Supervisor) *Host { h.system = s; return h }
+// WithSupervisor sets what runs the machine's units.
+func (h *Host) WithSupervisor(s Supervisor) *Host { h.supervisor = s; return h }
 
-// UseEngine says where the machine's docker engine listens, if not where engines usually do.
+// UseEngine sets the socket of the machine's docker engine; without it, the default is used.
 func (h *Host) UseEngine(socket string) {
-	if b, ok := h.system.(*multiSupervisor); ok {
+	if b, ok := h.supervisor.(*multiSupervisor); ok {
 		b.engine.Socket = socket
 	}
 }
 
-// making tells what runs units here for which generation they are made.
-func (h *Host) making(scope string, generation int) {
-	if b, ok := h.system.(*multiSupervisor); ok {
+// setGeneration records the generation that labels of new containers name.
+func (h *Host) setGeneration(scope string, generation int) {
+	if b, ok := h.supervisor.(*multiSupervisor); ok {
 		b.engine.Creating(scope, generation)
 	}
 }
 
-// ErrStaleToken means that somebody with a higher token has been here.
+// ErrStaleToken is the error of a request whose fencing token is lower than one that the
+// machine has already seen.
 type ErrStaleToken struct {
 	Address string
-	Token   int64 // that the machine remembers
+	Token   int64 // the highest one seen
 }
 
 func (f *ErrStaleToken) Error() string {
 	return fmt.Sprintf("%s: an apply with a newer lease (token %d) was on this machine: either it took over, or the state is not the one that the machine knows", f.Address, f.Token)
 }
 
-// Units reads what stands of a scope, without changing anything.
+// Units returns the deployed units of a scope, without changing anything.
 func (h *Host) Units(scope string) (map[string]*Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,15 +99,15 @@ func (h *Host) Units(scope string) (map[string]*Entry, error) {
 	return m.Scopes[scope], nil
 }
 
-// open takes the machine for writing: one process at a time.
-func (h *Host) open() error {
+// open prepares the machine for writing and locks it: one process at a time.
+func (h *Host) open(ctx context.Context) error {
 	if h.m != nil {
 		return nil
 	}
-	if h.system != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	if h.supervisor != nil {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		if err := h.system.Check(ctx); err != nil {
+		if err := h.supervisor.Check(ctx); err != nil {
 			return err
 		}
 	}
@@ -114,10 +115,10 @@ func (h *Host) open() error {
 		return err
 	}
 	lock := flock.New(filepath.Join(h.path, journalPath), flock.SetPermissions(0o644))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if ok, err := lock.TryLockContext(ctx, 10*time.Millisecond); !ok {
-		return fmt.Errorf("another apply is at work on this machine: %w", err)
+		return fmt.Errorf("another apply is using this machine: %w", err)
 	}
 	root, err := os.OpenRoot(h.path)
 	if err != nil {
@@ -133,7 +134,7 @@ func (h *Host) open() error {
 	if err := readRootJSON(root, fencePath, &f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fail(err)
 	}
-	// A torn last line would swallow the next one.
+	// Cut off a torn last line: the next record would be appended to it.
 	raw, err := readRoot(root, journalPath)
 	if err != nil {
 		return fail(err)
@@ -142,11 +143,11 @@ func (h *Host) open() error {
 	if err != nil {
 		return fail(err)
 	}
-	whole := int64(bytes.LastIndexByte(raw, '\n') + 1)
-	if err := journal.Truncate(whole); err != nil {
+	end := int64(bytes.LastIndexByte(raw, '\n') + 1)
+	if err := journal.Truncate(end); err != nil {
 		return fail(err)
 	}
-	if _, err := journal.Seek(whole, 0); err != nil {
+	if _, err := journal.Seek(end, 0); err != nil {
 		return fail(err)
 	}
 	h.root, h.lock, h.journal, h.m, h.f, h.owners = root, lock, journal, m, f, map[string]int{}
@@ -160,12 +161,12 @@ func (h *Host) open() error {
 	return nil
 }
 
-// Close gives the machine free. What was not settled stays in the journal.
+// Close releases the machine. What was not flushed stays in the journal.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.system != nil {
-		h.system.Close()
+	if h.supervisor != nil {
+		h.supervisor.Close()
 	}
 	if h.m == nil {
 		return nil
@@ -175,12 +176,12 @@ func (h *Host) Close() error {
 	return errors.Join(err, h.root.Close(), h.lock.Unlock())
 }
 
-// Fence remembers a lease's token for its addresses (none = all) and refuses a
-// token lower than one remembered.
-func (h *Host) Fence(scope string, tok int64, addresses []string) error {
+// Fence records a lease's token for its addresses (none: all) and refuses one lower than a
+// token already seen.
+func (h *Host) Fence(ctx context.Context, scope string, tok int64, addresses []string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return err
 	}
 	f := h.f.Scopes[scope]
@@ -217,7 +218,7 @@ func (h *Host) Fence(scope string, tok int64, addresses []string) error {
 func (h *Host) checkFence(scope, address string, tok int64) error {
 	f := h.f.Scopes[scope]
 	if f == nil {
-		return fmt.Errorf("%s: no lease was announced on this machine", address)
+		return fmt.Errorf("%s: the machine knows of no lease for it", address)
 	}
 	if have := max(f.All, f.Units[address]); have > tok {
 		return &ErrStaleToken{Address: address, Token: have}
@@ -225,22 +226,22 @@ func (h *Host) checkFence(scope, address string, tok int64) error {
 	return nil
 }
 
-// ApplyUnit makes one unit what it should be; nil raw deletes it. It returns what
-// stands afterwards (nil = nothing). On an error what stood before stands, and
-// runs, again, or the entry says that nobody knows. When ctx is cancelled all
-// is left as after a crash; after timeout (0 = 10 minutes) what stood before
-// comes back.
+// ApplyUnit creates or updates one unit; a nil raw deletes it. It returns the entry that is
+// deployed afterwards, nil if none. On an error the previous version is restored and runs
+// again, or the entry has no digest, which means that its state is unknown. If ctx is
+// cancelled everything is left as after a crash; after timeout (0 = 10 minutes) the previous
+// version is restored.
 func (h *Host) ApplyUnit(ctx context.Context, scope, address string, tok int64, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return nil, err
 	}
 	if err := h.checkFence(scope, address, tok); err != nil {
 		return nil, err
 	}
 	if h.busy[scope+" "+address] {
-		return nil, fmt.Errorf("%s: another request for it is under way", address)
+		return nil, fmt.Errorf("%s: another request for it is in progress", address)
 	}
 	if h.busy == nil {
 		h.busy = map[string]bool{}
@@ -248,34 +249,34 @@ func (h *Host) ApplyUnit(ctx context.Context, scope, address string, tok int64, 
 	h.busy[scope+" "+address] = true
 	defer delete(h.busy, scope+" "+address)
 
-	d := &deed{h: h, timeout: timeout, scope: scope, address: address, old: h.m.Scopes[scope][address]}
+	d := &transaction{h: h, timeout: timeout, scope: scope, address: address, old: h.m.Scopes[scope][address]}
 	if d.old != nil {
-		d.had, d.standing = d.old.Files, d.old
+		d.oldFiles, d.previous = d.old.Files, d.old
 		if d.old.Digest == "" {
-			d.standing = d.old.Previous
+			d.previous = d.old.Previous
 		}
 	}
 	if raw == nil {
 		return d.remove(ctx)
 	}
 	var err error
-	if d.next, d.layout, err = h.realize(raw, values, h.timers(ctx)); err != nil {
+	if d.next, d.layout, err = h.realize(raw, values, h.timerEngine(ctx)); err != nil {
 		return d.old, err
 	}
-	if err := h.checkForeign(d.layout, d.had); err != nil {
+	if err := h.checkForeign(d.layout, d.oldFiles); err != nil {
 		return d.old, err
 	}
-	return d.make(ctx, raw)
+	return d.apply(ctx, raw)
 }
 
-// end notes what stands, after folders that became empty are gone.
-func (h *Host) end(scope, address string, e *Entry) error {
+// commit journals the result of an action, after removing folders that became empty.
+func (h *Host) commit(scope, address string, e *Entry) error {
 	gone := h.removeDirs()
-	return h.note(note{Scope: scope, Address: address, End: e, Gone: e == nil, Dirs: gone})
+	return h.append(journalRecord{Scope: scope, Address: address, End: e, Gone: e == nil, Dirs: gone})
 }
 
-// note writes one line durably, and takes it into the manifest and the owners.
-func (h *Host) note(n note) error {
+// append writes one journal record durably, then merges it into the manifest and the owners.
+func (h *Host) append(n journalRecord) error {
 	line, err := json.Marshal(n)
 	if err != nil {
 		return err
@@ -299,20 +300,20 @@ func (h *Host) note(n note) error {
 	return nil
 }
 
-// timers is the socket of the engine whose jobs systemd may start; empty if it may not.
-func (h *Host) timers(ctx context.Context) string {
-	if b, ok := h.system.(*multiSupervisor); ok {
-		return b.timers(ctx)
+// timerEngine returns the engine socket for jobs that systemd can start; empty if it cannot.
+func (h *Host) timerEngine(ctx context.Context) string {
+	if b, ok := h.supervisor.(*multiSupervisor); ok {
+		return b.timerEngine(ctx)
 	}
 	return ""
 }
 
-// realize tells what stands once a unit is made: timers is the engine of its
-// job if systemd is to keep the time.
+// realize computes the entry and the layout of a unit. timers is the engine of its job if
+// systemd starts it.
 func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (*Entry, backends.Layout, error) {
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {
-		return nil, backends.Layout{}, fmt.Errorf("not a unit: %w", err)
+		return nil, backends.Layout{}, fmt.Errorf("invalid unit: %w", err)
 	}
 	b := h.backends[u.Backend]
 	if b == nil {
@@ -352,7 +353,7 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (
 	}
 	for _, a := range u.Artifacts {
 		if _, err := h.root.Stat(path.Join(storePath, a.Digest.Hex())); err != nil {
-			return nil, layout, fmt.Errorf("artifact %s (%s) is not on the machine", a.Path, a.Digest.Short())
+			return nil, layout, fmt.Errorf("artifact %s (%s) is missing on the machine", a.Path, a.Digest.Short())
 		}
 		e.Objects = append(e.Objects, a.Digest.Hex())
 	}
@@ -361,7 +362,8 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (
 	return e, layout, nil
 }
 
-// checkForeign refuses to write over a file that another unit owns alone or that nobody of ours wrote.
+// checkForeign refuses to overwrite a file that another unit owns alone or that defx did not
+// write.
 func (h *Host) checkForeign(l backends.Layout, had []string) error {
 	for _, f := range l.Files {
 		if _, mine := slices.BinarySearch(had, f.Path); mine {
@@ -377,18 +379,18 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 		if err != nil {
 			continue
 		}
-		if same, _ := h.same(f, info); !same {
-			return fmt.Errorf("%s exists and is not defx's: move it away, or name the service otherwise", f.Path)
+		if same, _ := h.matches(f, info); !same {
+			return fmt.Errorf("%s exists and is not managed by defx: move it away, or choose another path", f.Path)
 		}
 	}
 	return nil
 }
 
-// layout is what an entry's unit is on the machine.
+// layout returns the layout of an entry's unit.
 func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {
-		return backends.Layout{}, fmt.Errorf("not a unit: %w", err)
+		return backends.Layout{}, fmt.Errorf("invalid unit: %w", err)
 	}
 	b := h.backends[u.Backend]
 	if b == nil {
@@ -406,19 +408,18 @@ func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 
 func rel(p string) string { return strings.TrimPrefix(path.Clean(p), "/") }
 
-// FlushManifest makes the manifest whole: what the journal says moves into
-// manifest.json, and the journal is emptied.
+// FlushManifest merges the journal into manifest.json and empties it.
 func (h *Host) FlushManifest(ctx context.Context, scope string, generation int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return err
 	}
-	if h.stale && h.system != nil {
-		if err := h.system.Reload(ctx); err != nil {
+	if h.reloadPending && h.supervisor != nil {
+		if err := h.supervisor.Reload(ctx); err != nil {
 			return err
 		}
-		h.stale = false
+		h.reloadPending = false
 	}
 	if f := h.f.Scopes[scope]; f != nil && f.Generation != generation {
 		f.Generation = generation

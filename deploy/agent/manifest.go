@@ -12,9 +12,10 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// Entry is what stands of one unit on this machine.
+// Entry is the record of one deployed unit on this machine.
 type Entry struct {
 	Backend   string        `json:"backend"`
 	Digest    digest.Digest `json:"digest"` // of the unit; empty: an action was interrupted
@@ -22,29 +23,29 @@ type Entry struct {
 	Instance  string        `json:"instance"`
 	Values    plan.Values   `json:"values,omitempty"`
 	Files     []string      `json:"files"`              // owned paths, sorted
-	Objects   []string      `json:"objects,omitempty"`  // names in the store that the files lead to, sorted
-	Name      string        `json:"name,omitempty"`     // stable name of what runs
-	Unit      string        `json:"unit,omitempty"`     // name of this version of it
-	Start     []string      `json:"start,omitempty"`    // what brings it to life, in order
-	Retire    string        `json:"retire,omitempty"`   // unit that runs before it goes for good
-	Graceful  string        `json:"graceful,omitempty"` // how this version lives beside another one
-	Leftovers []string      `json:"leaves,omitempty"`   // patterns of files that go with it
-	Previous  *Entry        `json:"was,omitempty"`      // of an interrupted action: what stood before it
-	Timer     string        `json:"timer,omitempty"`    // socket of the engine whose job a timer of systemd starts; empty: none does
-	Outputs   plan.Values   `json:"outputs,omitempty"`  // of a module: what others may read of it
+	Objects   []string      `json:"objects,omitempty"`  // names in the store that the unit needs, sorted
+	Name      string        `json:"name,omitempty"`     // stable name of the service
+	Unit      string        `json:"unit,omitempty"`     // name of this version of the service
+	Start     []string      `json:"start,omitempty"`    // supervisor units to start, in order
+	Retire    string        `json:"retire,omitempty"`   // supervisor unit that runs before deletion
+	Graceful  string        `json:"graceful,omitempty"` // how this version can run in parallel with another one
+	Leftovers []string      `json:"leaves,omitempty"`   // patterns of files to delete with the unit
+	Previous  *Entry        `json:"was,omitempty"`      // of an interrupted action: the record before it
+	Timer     string        `json:"timer,omitempty"`    // socket of the engine whose job a systemd timer starts; empty: no such timer
+	Outputs   plan.Values   `json:"outputs,omitempty"`  // of a module: values that others may read
 }
 
-// manifest is the content of manifest.json. It holds nothing that depends on
-// when or how often something was done, so that equal machines have equal bytes.
+// manifest is the content of manifest.json. It contains nothing that depends on when or how
+// often something was done, so that equal machines have equal bytes.
 type manifest struct {
 	APIVersion string                       `json:"apiVersion"`
 	Kind       string                       `json:"kind"` // "Manifest"
 	Scopes     map[string]map[string]*Entry `json:"scopes"`
-	Dirs       []string                     `json:"dirs,omitempty"` // folders that were made for owned files, sorted
+	Dirs       []string                     `json:"dirs,omitempty"` // folders created for owned files, sorted
 }
 
-// fence is the content of fence.json: for each scope the generation and the
-// highest token seen, for all units and for single ones.
+// fence is the content of fence.json: for each scope the generation and the highest token
+// seen, for all units and for single ones.
 type fence struct {
 	Scopes map[string]*scopeFence `json:"scopes"`
 }
@@ -55,21 +56,21 @@ type scopeFence struct {
 	Units      map[string]int64 `json:"units,omitempty"`
 }
 
-// note is one line of the machine's journal. A begun action without its end
-// leaves an entry of unknown digest that owns the files of both versions.
-type note struct {
+// journalRecord is one line of the journal. An action begun but not ended leaves an entry
+// without digest that owns the files of both versions.
+type journalRecord struct {
 	Scope   string   `json:"scope"`
 	Address string   `json:"address"`
-	Begin   *begun   `json:"begin,omitempty"`
-	End     *Entry   `json:"end,omitempty"`  // what stands now
-	Gone    bool     `json:"gone,omitempty"` // ended: nothing stands
-	Dirs    []string `json:"dirs,omitempty"` // end: folders that were ours and are gone
+	Begin   *intent  `json:"begin,omitempty"`
+	End     *Entry   `json:"end,omitempty"`  // the action ended: the deployed entry
+	Gone    bool     `json:"gone,omitempty"` // the action ended: the unit is deleted
+	Dirs    []string `json:"dirs,omitempty"` // at the end: created folders that were removed again
 }
 
-type begun struct {
-	Files  []string `json:"files,omitempty"`  // that will be owned
-	Dirs   []string `json:"dirs,omitempty"`   // that will be made
-	Leaves []string `json:"leaves,omitempty"` // that what will run may make
+type intent struct {
+	Files     []string `json:"files,omitempty"`  // files it will own
+	Dirs      []string `json:"dirs,omitempty"`   // folders it will create
+	Leftovers []string `json:"leaves,omitempty"` // patterns of files that its processes may create
 }
 
 const (
@@ -87,8 +88,8 @@ func (m *manifest) scope(name string) map[string]*Entry {
 	return m.Scopes[name]
 }
 
-// apply takes one note into the manifest.
-func (m *manifest) apply(n note) {
+// apply merges one journal record into the manifest.
+func (m *manifest) apply(n journalRecord) {
 	units := m.scope(n.Scope)
 	switch {
 	case n.Begin != nil:
@@ -100,11 +101,11 @@ func (m *manifest) apply(n note) {
 				e.Previous = old
 			}
 		}
-		e.Leftovers = merged(e.Leftovers, n.Begin.Leaves)
+		e.Leftovers = sets.Union(e.Leftovers, n.Begin.Leftovers)
 		e.Digest, e.Object, e.Values, e.Instance = "", "", nil, ""
-		e.Files = merged(e.Files, n.Begin.Files)
+		e.Files = sets.Union(e.Files, n.Begin.Files)
 		units[n.Address] = e
-		m.Dirs = merged(m.Dirs, n.Begin.Dirs)
+		m.Dirs = sets.Union(m.Dirs, n.Begin.Dirs)
 	case n.Gone:
 		delete(units, n.Address)
 	case n.End != nil:
@@ -118,13 +119,7 @@ func (m *manifest) apply(n note) {
 	}
 }
 
-func merged(a, b []string) []string {
-	out := slices.Concat(a, b)
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// readManifest reads what stands: manifest.json and the notes since.
+// readManifest reads manifest.json and merges the journal into it.
 func readManifest(root *os.Root) (*manifest, error) {
 	m := &manifest{APIVersion: plan.APIVersion, Kind: "Manifest", Scopes: map[string]map[string]*Entry{}}
 	if err := readRootJSON(root, manifestPath, m); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -136,7 +131,7 @@ func readManifest(root *os.Root) (*manifest, error) {
 	for scope, units := range m.Scopes {
 		for address, e := range units {
 			if e == nil {
-				return nil, fmt.Errorf("/%s is damaged: nothing stands for %s of %s", manifestPath, address, scope)
+				return nil, fmt.Errorf("/%s is damaged: no entry for %s of %s", manifestPath, address, scope)
 			}
 		}
 	}
@@ -146,9 +141,9 @@ func readManifest(root *os.Root) (*manifest, error) {
 	}
 	for line := range bytes.Lines(raw) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // torn by a crash: never acknowledged
+			break // torn by a crash, so it was never acknowledged
 		}
-		var n note
+		var n journalRecord
 		if err := json.Unmarshal(line, &n); err != nil {
 			return nil, fmt.Errorf("/%s is damaged: %w", journalPath, err)
 		}

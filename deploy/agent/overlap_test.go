@@ -12,7 +12,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 )
 
-// order remembers in which order it was asked for what.
+// order is a supervisor that records its calls in order.
 type order struct {
 	Supervisor
 	calls []string
@@ -35,12 +35,12 @@ func (o *order) Restart(_ context.Context, u string) error             { return 
 func (o *order) State(context.Context, string) (SupervisorState, error) {
 	return SupervisorState{}, nil
 }
-func (o *order) Journal([]string, time.Time, int) []string { return nil }
+func (o *order) Journal(context.Context, []string, time.Time, int) []string { return nil }
 
-// TestAJobDoesNotComeDueWhileItsNewVersionIsMade: its timer, which leads to the
-// new version as soon as its file is written, rests until that is there, and what
-// it has started since goes; if the version fails it leads back to the old one.
-func TestAJobDoesNotComeDueWhileItsNewVersionIsMade(t *testing.T) {
+// The timer of a job points to the new version as soon as its file is written. So the timer
+// is stopped until the new version exists, and a run that it started meanwhile is stopped;
+// if the version fails, the timer points to the old one again.
+func TestRollout_TimerStopsWhileJobChanges(t *testing.T) {
 	const base = "defx-default-shop-a-b"
 	layout := func(version string) backends.Layout {
 		l := backends.Layout{Unit: base + "." + version + ".container", Start: []string{base + ".job", base + ".timer"}}
@@ -52,12 +52,12 @@ func TestAJobDoesNotComeDueWhileItsNewVersionIsMade(t *testing.T) {
 	for _, c := range []struct {
 		what, old, fails, want string
 	}{
-		{"another version", "one", "",
+		{"changed", "one", "",
 			"prepare JOB, prepare TIMER, stop TIMER, stop BASE:run-two.service, stop BASE:run-one.service, start JOB, restart TIMER"},
-		{"one that fails", "one", "start " + base + ".job",
+		{"failing", "one", "start " + base + ".job",
 			"prepare JOB, prepare TIMER, stop TIMER, stop BASE:run-two.service, stop BASE:run-one.service, start JOB; start JOB, restart TIMER"},
-		{"the first", "", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
-		{"the same again", "two", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
+		{"first", "", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
+		{"unchanged", "two", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			dir := t.TempDir()
@@ -67,20 +67,20 @@ func TestAJobDoesNotComeDueWhileItsNewVersionIsMade(t *testing.T) {
 			}
 			defer root.Close()
 			sys := &order{fails: c.fails}
-			h := &Host{root: root, system: sys}
-			r := &running{h: h, next: &Entry{Instance: "two"}, layout: layout("two"), before: &undo{h: h}}
+			h := &Host{root: root, supervisor: sys}
+			r := &rollout{h: h, next: &Entry{Instance: "two"}, layout: layout("two"), undo: &undo{h: h}}
 			if err := os.MkdirAll(filepath.Join(dir, unitDir), 0o755); err != nil {
 				t.Fatal(err)
 			}
 			if c.old != "" {
-				r.standing = &Entry{Instance: c.old, Unit: base + "." + c.old + ".container", Start: r.layout.Start}
+				r.previous = &Entry{Instance: c.old, Unit: base + "." + c.old + ".container", Start: r.layout.Start}
 				for _, f := range layout(c.old).Files {
 					if err := os.WriteFile(filepath.Join(dir, f.Path), f.Content, 0o644); err != nil {
 						t.Fatal(err)
 					}
 				}
 				if c.old != "two" {
-					r.stop = []string{base + ":run-" + c.old + ".service"}
+					r.obsolete = []string{base + ":run-" + c.old + ".service"}
 				}
 			}
 			for _, f := range r.layout.Files {
@@ -93,18 +93,18 @@ func TestAJobDoesNotComeDueWhileItsNewVersionIsMade(t *testing.T) {
 				if err != nil {
 					info = nil
 				}
-				if err := r.before.remember(rel(f.Path), info, false); err != nil {
+				if err := r.undo.save(rel(f.Path), info, false); err != nil {
 					t.Fatal(err)
 				}
 			}
-			r.changed = r.before.changed()
+			r.changed = r.undo.changed()
 			if err := r.start(t.Context()); (err != nil) != (c.fails != "") {
 				t.Fatal(err)
 			}
 			got := strings.Join(sys.calls, ", ")
 			if c.fails != "" {
 				sys.calls, sys.fails = nil, ""
-				if err := r.resume(t.Context(), r.standing); err != nil {
+				if err := r.resume(t.Context(), r.previous); err != nil {
 					t.Fatal(err)
 				}
 				got += "; " + strings.Join(sys.calls, ", ")

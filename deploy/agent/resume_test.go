@@ -16,9 +16,8 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// TestAnArtifactGoesOnWhereItWasCutOff cuts the connection in the middle of a
-// large artifact, again and again, until all of it is there.
-func TestAnArtifactGoesOnWhereItWasCutOff(t *testing.T) {
+// A large artifact's connection is cut repeatedly until all of it has arrived.
+func TestPutArtifact_ResumesAfterCut(t *testing.T) {
 	content := make([]byte, 5<<20)
 	rand.NewChaCha8([32]byte{1}).Read(content)
 	tree := fstest.MapFS{"bin/large": {Data: content, Mode: 0o755}, "small": {Data: []byte("x"), Mode: 0o644}}
@@ -32,13 +31,14 @@ func TestAnArtifactGoesOnWhereItWasCutOff(t *testing.T) {
 	}
 	a := plan.Artifact{Digest: d, Path: "large", Kind: "tree"}
 	dir := t.TempDir()
-	// send tries once over a connection of so many bytes, and gives the offset at which it began.
+	// send tries once over a connection that breaks after bytesLeft, and returns the offset
+	// at which it started.
 	send := func(a plan.Artifact, stream []byte, bytesLeft int) (int64, error) {
 		t.Helper()
 		here, there := net.Pipe()
 		served := make(chan struct{})
 		go func() {
-			agent.Serve(there, agent.OpenHost(dir, backends.NewSet()))
+			agent.Serve(t.Context(), there, agent.OpenHost(dir, backends.NewSet()))
 			there.Close()
 			close(served)
 		}()
@@ -80,7 +80,8 @@ func TestAnArtifactGoesOnWhereItWasCutOff(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 
-	// What was begun with other bytes is found out, and begins anew.
+	// A partial upload of other bytes is detected by its digest, and the next attempt starts
+	// over.
 	other := fstest.MapFS{"other": {Data: content, Mode: 0o644}}
 	if a.Digest, err = artifact.Digest(other); err != nil {
 		t.Fatal(err)

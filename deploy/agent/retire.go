@@ -8,48 +8,48 @@ import (
 	"time"
 )
 
-// Retire does what a unit wants done before it goes for good. It runs again if
-// what follows is interrupted, until the unit is gone. After timeout (0 = 10
-// minutes) it is given up.
+// Retire runs a unit's retire command before the unit is deleted for good. If the deletion
+// is interrupted, the command runs again, until the unit is gone. It fails after timeout (0
+// = 10 minutes).
 func (h *Host) Retire(ctx context.Context, scope, address string, tok int64, timeout time.Duration) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return err
 	}
 	if err := h.checkFence(scope, address, tok); err != nil {
 		return err
 	}
 	e := h.m.Scopes[scope][address]
-	if e == nil || e.Retire == "" || h.system == nil {
+	if e == nil || e.Retire == "" || h.supervisor == nil {
 		return nil
 	}
-	d := &deed{h: h, scope: scope, address: address, timeout: timeout}
+	d := &transaction{h: h, scope: scope, address: address, timeout: timeout}
 	return d.unlocked(ctx, func(ctx context.Context) error {
-		st, err := h.system.State(ctx, e.Retire)
+		st, err := h.supervisor.State(ctx, e.Retire)
 		if err != nil {
 			return err
 		}
-		if st.Load != "loaded" { // an interrupted deletion took it away, so it has been done
+		if st.Load != "loaded" { // an interrupted deletion already removed it, so it has run
 			return nil
 		}
-		begun := time.Now()
-		if err = h.system.Start(ctx, e.Retire); err == nil {
+		startedAt := time.Now()
+		if err = h.supervisor.Start(ctx, e.Retire); err == nil {
 			return nil
 		}
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
-		if _, is := errors.AsType[*failedJob](err); is {
-			st, _ = h.system.State(last, e.Retire)
-			err = errors.New(outcome(st, err))
+		if _, is := errors.AsType[*jobError](err); is {
+			st, _ = h.supervisor.State(last, e.Retire)
+			err = errors.New(exitReason(st, err))
 		} else {
-			err = errors.Join(err, h.system.Stop(last, e.Retire))
+			err = errors.Join(err, h.supervisor.Stop(last, e.Retire))
 		}
-		err = fmt.Errorf("it stays, because it cannot be retired: %w", err)
-		if lines := h.system.Journal([]string{e.Retire}, begun, 20); len(lines) > 0 {
+		err = fmt.Errorf("not deleted, because its retire command failed: %w", err)
+		if lines := h.supervisor.Journal(last, []string{e.Retire}, startedAt, 20); len(lines) > 0 {
 			err = fmt.Errorf("%w\n%s", err, strings.Join(lines, "\n"))
 		}
-		h.system.Forget(last, e.Retire)
-		return fmt.Errorf("%w\n    hint: to let it go without, apply it once more with retire: null", err)
+		h.supervisor.Forget(last, e.Retire)
+		return &Error{Code: CodeRetire, Summary: err.Error(), Hint: "to delete it without the command, apply it once more with retire: null"}
 	})
 }

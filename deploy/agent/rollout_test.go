@@ -22,8 +22,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// system runs nothing, and remembers what it was asked for.
-type system struct {
+// fakeSupervisor runs nothing and records its calls.
+type fakeSupervisor struct {
 	root string
 
 	mu     sync.Mutex
@@ -34,7 +34,7 @@ type system struct {
 	stops  func(unit string)
 }
 
-func (s *system) did(what, unit string, f func()) error {
+func (s *fakeSupervisor) did(what, unit string, f func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if what != "start" || !s.active[unit] {
@@ -49,17 +49,19 @@ func (s *system) did(what, unit string, f func()) error {
 	return nil
 }
 
-func (s *system) Check(context.Context, ...string) error          { return nil }
-func (s *system) Prepare(context.Context, string, []string) error { return nil }
-func (s *system) Hosts(context.Context, string) ([]string, error) { return []string{"127.0.0.1"}, nil }
-func (s *system) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
+func (s *fakeSupervisor) Check(context.Context, ...string) error          { return nil }
+func (s *fakeSupervisor) Prepare(context.Context, string, []string) error { return nil }
+func (s *fakeSupervisor) Hosts(context.Context, string) ([]string, error) {
+	return []string{"127.0.0.1"}, nil
+}
+func (s *fakeSupervisor) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
 	return nil
 }
-func (s *system) Reload(context.Context) error { return nil }
-func (s *system) Start(ctx context.Context, u string) error {
+func (s *fakeSupervisor) Reload(context.Context) error { return nil }
+func (s *fakeSupervisor) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
 }
-func (s *system) Stop(_ context.Context, u string) error {
+func (s *fakeSupervisor) Stop(_ context.Context, u string) error {
 	if s.stops != nil {
 		s.stops(u)
 	}
@@ -71,20 +73,20 @@ func (s *system) Stop(_ context.Context, u string) error {
 	}
 	return s.did("stop", u, func() { delete(s.active, u) })
 }
-func (s *system) Restart(_ context.Context, u string) error {
+func (s *fakeSupervisor) Restart(_ context.Context, u string) error {
 	return s.did("restart", u, func() { s.active[u] = true })
 }
-func (s *system) ReloadUnit(_ context.Context, u string) error {
+func (s *fakeSupervisor) ReloadUnit(_ context.Context, u string) error {
 	return s.did("reload", u, func() {})
 }
-func (s *system) ActivateTarget(context.Context, string) error { return nil }
-func (s *system) Forget(context.Context, string) error {
+func (s *fakeSupervisor) ActivateTarget(context.Context, string) error { return nil }
+func (s *fakeSupervisor) Forget(context.Context, string) error {
 	if s.forget != nil {
 		s.forget()
 	}
 	return nil
 }
-func (s *system) State(_ context.Context, u string) (agent.SupervisorState, error) {
+func (s *fakeSupervisor) State(_ context.Context, u string) (agent.SupervisorState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := agent.SupervisorState{Load: "loaded", Active: "inactive", Path: "/etc/systemd/system/" + u}
@@ -93,13 +95,15 @@ func (s *system) State(_ context.Context, u string) (agent.SupervisorState, erro
 	}
 	return st, nil
 }
-func (s *system) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
-func (s *system) Journal([]string, time.Time, int) []string                 { return []string{"its last words"} }
-func (s *system) Versions(context.Context) map[string]string                { return nil }
-func (s *system) Close()                                                    {}
+func (s *fakeSupervisor) Runs(context.Context, string, string) (*agent.Runs, error) { return nil, nil }
+func (s *fakeSupervisor) Journal(context.Context, []string, time.Time, int) []string {
+	return []string{"its last log line"}
+}
+func (s *fakeSupervisor) Versions(context.Context) map[string]string { return nil }
+func (s *fakeSupervisor) Close()                                     {}
 
-// took gives what was asked for since the last call, and forgets it.
-func (s *system) took() string {
+// takeCalls returns the calls since the last one, and clears them.
+func (s *fakeSupervisor) takeCalls() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := strings.Join(s.calls, ", ")
@@ -107,7 +111,7 @@ func (s *system) took() string {
 	return out
 }
 
-// service is the unit of a service that runs under systemd, and its name there.
+// service renders a service for systemd. It returns the unit and its name in systemd.
 func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
 	t.Helper()
 	return named(t, "b", spec)
@@ -132,16 +136,16 @@ func named(t *testing.T, name string, spec graph.Spec) (json.RawMessage, string)
 	return raw, "defx-dev-test-a-" + name + ":" + instance + ".service"
 }
 
-func command(words string) graph.Spec {
-	return graph.Spec{Command: []token.Text{token.Lit("/bin/" + words)}, Ready: &graph.Ready{Notify: true}}
+func command(args string) graph.Spec {
+	return graph.Spec{Command: []token.Text{token.Lit("/bin/" + args)}, Ready: &graph.Ready{Notify: true}}
 }
 
-func machine(t *testing.T) (*agent.Host, *system, func() *agent.Host) {
-	s := &system{root: t.TempDir(), active: map[string]bool{}}
+func machine(t *testing.T) (*agent.Host, *fakeSupervisor, func() *agent.Host) {
+	s := &fakeSupervisor{root: t.TempDir(), active: map[string]bool{}}
 	open := func() *agent.Host {
-		h := agent.OpenHost(s.root, backends.NewSet(systemd.New())).Running(s)
+		h := agent.OpenHost(s.root, backends.NewSet(systemd.New())).WithSupervisor(s)
 		t.Cleanup(func() { h.Close() })
-		if err := h.Fence(scope, 1, nil); err != nil {
+		if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		return h
@@ -149,11 +153,11 @@ func machine(t *testing.T) (*agent.Host, *system, func() *agent.Host) {
 	return open(), s, open
 }
 
-func do(h *agent.Host, raw json.RawMessage) (*agent.Entry, error) {
+func applyUnit(h *agent.Host, raw json.RawMessage) (*agent.Entry, error) {
 	return h.ApplyUnit(context.Background(), scope, "a/b", 1, raw, nil, 0)
 }
 
-func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
+func TestApplyUnit_StopsOldVersionFirst(t *testing.T) {
 	h, s, _ := machine(t)
 	one, unitOne := service(t, command("one"))
 	two, unitTwo := service(t, command("two"))
@@ -161,62 +165,62 @@ func TestTheOldVersionStopsBeforeTheNewOneStarts(t *testing.T) {
 		raw  json.RawMessage
 		want string
 	}{{one, "start " + unitOne}, {one, ""}, {two, "stop " + unitOne + ", start " + unitTwo}, {nil, "stop " + unitTwo}} {
-		if _, err := do(h, step.raw); err != nil {
+		if _, err := applyUnit(h, step.raw); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.took(); got != step.want {
+		if got := s.takeCalls(); got != step.want {
 			t.Errorf("%d: %q, want %q", i, got, step.want)
 		}
 	}
 }
 
-// TestAJobThatRunsComesToItsEnd: a new version does not stop the run of the one before; to delete it does.
-func TestAJobThatRunsComesToItsEnd(t *testing.T) {
+// A new version does not stop a run of the previous one that is in progress; deletion does.
+func TestApplyUnit_RunningJobFinishes(t *testing.T) {
 	h, s, _ := machine(t)
-	job := func(words string) graph.Spec {
-		c := command(words)
+	job := func(args string) graph.Spec {
+		c := command(args)
 		c.Ready, c.Schedule = nil, &graph.Schedule{Every: "1h"}
 		return c
 	}
 	one, unitOne := service(t, job("one"))
 	two, _ := service(t, job("two"))
-	if _, err := do(h, one); err != nil {
+	if _, err := applyUnit(h, one); err != nil {
 		t.Fatal(err)
 	}
-	s.active[unitOne] = true // its time has come
-	s.took()
-	if _, err := do(h, two); err != nil {
+	s.active[unitOne] = true // its scheduled run starts
+	s.takeCalls()
+	if _, err := applyUnit(h, two); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.took(); !s.active[unitOne] || got != "restart defx-dev-test-a-b.timer" {
+	if got := s.takeCalls(); !s.active[unitOne] || got != "restart defx-dev-test-a-b.timer" {
 		t.Errorf("%q", got)
 	}
 	s.active[unitOne] = false
-	if _, err := do(h, one); err != nil {
+	if _, err := applyUnit(h, one); err != nil {
 		t.Fatal(err)
 	}
 	s.active[unitOne] = true
-	if _, err := do(h, nil); err != nil {
+	if _, err := applyUnit(h, nil); err != nil {
 		t.Fatal(err)
 	}
 	if s.active[unitOne] {
-		t.Error("what is deleted runs on")
+		t.Error("a deleted unit still runs")
 	}
 }
 
-// TestAGracefulUpdateStopsTheOldVersionLast: once both versions know how to live
-// at once. One that fails leaves the old one alone.
-func TestAGracefulUpdateStopsTheOldVersionLast(t *testing.T) {
+// The old version stops last as soon as both versions support running in parallel. If the
+// new one fails, the old one is left alone.
+func TestApplyUnit_GracefulStopsOldVersionLast(t *testing.T) {
 	h, s, _ := machine(t)
-	gentle := func(words string) graph.Spec {
-		c := command(words)
+	graceful := func(args string) graph.Spec {
+		c := command(args)
 		c.Update = &graph.Update{Style: "graceful", ReusePort: true}
 		return c
 	}
 	one, unitOne := service(t, command("one"))
-	two, unitTwo := service(t, gentle("two"))
-	three, unitThree := service(t, gentle("three"))
-	four, unitFour := service(t, gentle("four"))
+	two, unitTwo := service(t, graceful("two"))
+	three, unitThree := service(t, graceful("three"))
+	four, unitFour := service(t, graceful("four"))
 	s.fails = func(u string) error {
 		if u == unitFour {
 			return errors.New("no")
@@ -228,30 +232,30 @@ func TestAGracefulUpdateStopsTheOldVersionLast(t *testing.T) {
 		fails bool
 		want  string
 	}{
-		{one, false, "start " + unitOne}, {two, false, "stop " + unitOne + ", start " + unitTwo}, // the old one does not share its port
+		{one, false, "start " + unitOne}, {two, false, "stop " + unitOne + ", start " + unitTwo}, // the old version does not share its port
 		{three, false, "start " + unitThree + ", stop " + unitTwo}, {four, true, "start " + unitFour},
 		{one, false, "stop " + unitThree + ", start " + unitOne},
 	} {
-		if _, err := do(h, step.raw); (err != nil) != step.fails {
+		if _, err := applyUnit(h, step.raw); (err != nil) != step.fails {
 			t.Fatal(i, err)
 		}
-		if got := s.took(); got != step.want {
+		if got := s.takeCalls(); got != step.want {
 			t.Errorf("%d: %q, want %q", i, got, step.want)
 		}
 	}
 }
 
-// TestWhatIsRetiredGoesAfterwards: what cannot be retired stays.
-func TestWhatIsRetiredGoesAfterwards(t *testing.T) {
-	h, s, again := machine(t)
+// A unit that cannot be retired is not deleted.
+func TestRetire_BeforeDelete(t *testing.T) {
+	h, s, reopen := machine(t)
 	c := command("one")
 	c.Retire = []token.Text{token.Lit("/bin/leave")}
 	one, unitOne := service(t, c)
 	const leave = "defx-dev-test-a-b:retire.service"
-	if _, err := do(h, one); err != nil {
+	if _, err := applyUnit(h, one); err != nil {
 		t.Fatal(err)
 	}
-	s.took()
+	s.takeCalls()
 	fails := true
 	s.fails = func(u string) error {
 		if fails && u == leave {
@@ -262,61 +266,61 @@ func TestWhatIsRetiredGoesAfterwards(t *testing.T) {
 	retire := func(h *agent.Host, token int64) error {
 		return h.Retire(t.Context(), scope, "a/b", token, 0)
 	}
-	if err := retire(h, 1); err == nil || !strings.Contains(err.Error(), "the others do not answer") || !strings.Contains(err.Error(), "its last words") {
+	if err := retire(h, 1); err == nil || !strings.Contains(err.Error(), "the others do not answer") || !strings.Contains(err.Error(), "its last log line") {
 		t.Errorf("%v", err)
 	}
 	var fenced *agent.ErrStaleToken
 	if err := retire(h, 0); !errors.As(err, &fenced) {
-		t.Errorf("a stale holder retires: %v", err)
+		t.Errorf("a stale token can retire: %v", err)
 	}
 	fails = false
-	h.Close() // an apply that was killed, and the one after it
-	h = again()
-	s.took()
+	h.Close() // the apply was killed; this is the next one
+	h = reopen()
+	s.takeCalls()
 	if err := retire(h, 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := do(h, nil); err != nil {
+	if _, err := applyUnit(h, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := s.took(), "start "+leave+", stop "; !strings.HasPrefix(got, want) || !strings.Contains(got, "stop "+unitOne) {
+	if got, want := s.takeCalls(), "start "+leave+", stop "; !strings.HasPrefix(got, want) || !strings.Contains(got, "stop "+unitOne) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if err := retire(h, 1); err != nil || s.took() != "" {
-		t.Errorf("what is gone retires: %v", err)
+	if err := retire(h, 1); err != nil || s.takeCalls() != "" {
+		t.Errorf("a deleted unit was retired: %v", err)
 	}
 }
 
-func TestAVersionThatDoesNotStartMakesWayForTheOldOne(t *testing.T) {
+func TestApplyUnit_StartFailureRollsBack(t *testing.T) {
 	h, s, _ := machine(t)
 	one, unitOne := service(t, command("one"))
 	two, unitTwo := service(t, command("two"))
-	before, err := do(h, one)
+	before, err := applyUnit(h, one)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.took()
+	s.takeCalls()
 	s.fails = func(u string) error {
 		if u == unitTwo {
 			return errors.New("no")
 		}
 		return nil
 	}
-	e, err := do(h, two)
-	if err == nil || !strings.Contains(err.Error(), "its last words") || !strings.Contains(err.Error(), "the version before it runs again") || e == nil || e.Digest != before.Digest {
+	e, err := applyUnit(h, two)
+	if err == nil || !strings.Contains(err.Error(), "its last log line") || !strings.Contains(err.Error(), "the previous version runs again") || e == nil || e.Digest != before.Digest {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if got, want := s.took(), "stop "+unitOne+", start "+unitTwo+", start "+unitOne; got != want {
+	if got, want := s.takeCalls(), "stop "+unitOne+", start "+unitTwo+", start "+unitOne; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
 	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
 		t.Errorf("%v", names)
 	}
-	if _, err := do(h, nil); err != nil {
+	if _, err := applyUnit(h, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := do(h, two); err == nil { // nothing to go back to
+	if _, err := applyUnit(h, two); err == nil { // there is no previous version
 		t.Error("it started")
 	}
 	if names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*")); len(names) > 0 {
@@ -324,14 +328,14 @@ func TestAVersionThatDoesNotStartMakesWayForTheOldOne(t *testing.T) {
 	}
 }
 
-// TestAnInterruptedChangeStillLeadsBack breaks off an update while the new
-// version starts. The next one fails: what stood before both is what comes back.
-func TestAnInterruptedChangeStillLeadsBack(t *testing.T) {
-	h, s, again := machine(t)
+// An update is interrupted while the new version starts. When the next one fails, the
+// version before both is restored.
+func TestApplyUnit_RollBackAfterInterruption(t *testing.T) {
+	h, s, reopen := machine(t)
 	one, unitOne := service(t, command("one"))
 	two, unitTwo := service(t, command("two"))
 	three, unitThree := service(t, command("three"))
-	before, err := do(h, one)
+	before, err := applyUnit(h, one)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,15 +352,15 @@ func TestAnInterruptedChangeStillLeadsBack(t *testing.T) {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	h.Close()
-	s.took()
+	s.takeCalls()
 	s.fails = func(u string) error {
 		if u == unitThree {
 			return errors.New("no")
 		}
 		return nil
 	}
-	h = again()
-	if e, err = do(h, three); err == nil || e == nil || e.Digest != before.Digest {
+	h = reopen()
+	if e, err = applyUnit(h, three); err == nil || e == nil || e.Digest != before.Digest {
 		t.Errorf("%+v, %v", e, err)
 	}
 	if !s.active[unitOne] || len(s.active) != 1 {
@@ -368,38 +372,38 @@ func TestAnInterruptedChangeStillLeadsBack(t *testing.T) {
 	}
 }
 
-func TestWhatRunsAlreadyIsNotStartedAgainAfterACrash(t *testing.T) {
-	h, s, again := machine(t)
+func TestApplyUnit_NoRestartAfterCrash(t *testing.T) {
+	h, s, reopen := machine(t)
 	one, _ := service(t, command("one"))
 	two, unitTwo := service(t, command("two"))
-	if _, err := do(h, one); err != nil {
+	if _, err := applyUnit(h, one); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	s.fails = func(u string) error {
 		if u == unitTwo {
-			s.active[u] = true // it came up, and nobody was there to note it
+			s.active[u] = true // it started, but the crash prevented the record
 			cancel()
 			return ctx.Err()
 		}
 		return nil
 	}
 	if _, err := h.ApplyUnit(ctx, scope, "a/b", 1, two, nil, 0); err == nil {
-		t.Fatal("it was not broken off")
+		t.Fatal("it was not interrupted")
 	}
 	h.Close()
-	s.took()
+	s.takeCalls()
 	s.fails = nil
-	h = again()
-	if e, err := do(h, two); err != nil || e.Digest == "" {
+	h = reopen()
+	if e, err := applyUnit(h, two); err != nil || e.Digest == "" {
 		t.Fatalf("%+v, %v", e, err)
 	}
-	if got := s.took(); strings.Contains(got, unitTwo) {
+	if got := s.takeCalls(); strings.Contains(got, unitTwo) {
 		t.Errorf("%q", got)
 	}
 }
 
-func TestChangedFilesAreReloadedAndMarksGoWithTheUnit(t *testing.T) {
+func TestApplyUnit_ReloadAndLeftovers(t *testing.T) {
 	h, s, _ := machine(t)
 	spec := func(content, init string) graph.Spec {
 		c := command("one")
@@ -411,14 +415,14 @@ func TestChangedFilesAreReloadedAndMarksGoWithTheUnit(t *testing.T) {
 	one, unit := service(t, spec("one", "init"))
 	two, same := service(t, spec("two", "init"))
 	if unit != same {
-		t.Fatal("another name for other content of a reloadable file")
+		t.Fatal("the content of a reloadable file changed the unit's name")
 	}
 	for _, raw := range []json.RawMessage{one, two, two} {
-		if _, err := do(h, raw); err != nil {
+		if _, err := applyUnit(h, raw); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got, want := s.took(), "start "+unit+", reload "+unit; got != want {
+	if got, want := s.takeCalls(), "start "+unit+", reload "+unit; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	done := filepath.Join(s.root, "var/lib/defx/done")
@@ -430,42 +434,42 @@ func TestChangedFilesAreReloadedAndMarksGoWithTheUnit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := do(h, nil); err != nil {
+	if _, err := applyUnit(h, nil); err != nil {
 		t.Fatal(err)
 	}
-	left, _ := filepath.Glob(done + "/*")
-	if len(left) != 1 || filepath.Base(left[0]) != "defx-dev-test-a-c.init" {
-		t.Errorf("%v", left)
+	remaining, _ := filepath.Glob(done + "/*")
+	if len(remaining) != 1 || filepath.Base(remaining[0]) != "defx-dev-test-a-c.init" {
+		t.Errorf("%v", remaining)
 	}
 }
 
-func TestHealthDecidesWhoMayChange(t *testing.T) {
+func TestApplyUnit_HealthGate(t *testing.T) {
 	h, s, _ := machine(t)
-	spec := func(words string) graph.Spec {
-		c := command(words)
+	spec := func(args string) graph.Spec {
+		c := command(args)
 		c.Update = &graph.Update{Healthy: []token.Text{token.Lit("/bin/health")}}
 		return c
 	}
 	one, unitOne := service(t, spec("one"))
 	two, unitTwo := service(t, spec("two"))
-	if _, err := do(h, one); err != nil { // nobody is asked at the first
+	if _, err := applyUnit(h, one); err != nil { // the first version is not checked
 		t.Fatal(err)
 	}
 	const health = "defx-dev-test-a-b:healthy.service"
-	if got := s.took(); got != "start "+unitOne {
+	if got := s.takeCalls(); got != "start "+unitOne {
 		t.Errorf("%q", got)
 	}
-	if _, err := do(h, two); err != nil {
+	if _, err := applyUnit(h, two); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.took(); !slices.Contains(strings.Split(got, ", "), "start "+health) || !strings.Contains(got, "start "+unitTwo) {
+	if got := s.takeCalls(); !slices.Contains(strings.Split(got, ", "), "start "+health) || !strings.Contains(got, "start "+unitTwo) {
 		t.Errorf("%q", got)
 	}
 }
 
-// TestTwoThatGoTogetherLeaveNothing: what they own together goes with the last,
-// also if both are on their way at the same time.
-func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
+// What two units own together is deleted with the last one, even if both are deleted at the
+// same time.
+func TestDelete_ConcurrentSharedUnits(t *testing.T) {
 	h, s, _ := machine(t)
 	for _, name := range []string{"b", "c"} {
 		raw, _ := named(t, name, command("one"))
@@ -478,7 +482,7 @@ func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
 	var once [2]sync.Once
 	n := 0
 	var mu sync.Mutex
-	s.forget = func() { // each waits for the other at this point, once
+	s.forget = func() { // the first two calls wait for each other
 		mu.Lock()
 		i := min(n, 1)
 		n++
@@ -488,7 +492,7 @@ func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
 		go func() { both.Wait(); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(2 * time.Second): // the other one may wait for the machine
+		case <-time.After(2 * time.Second): // the other one may be waiting for the machine's lock
 		}
 	}
 	var all sync.WaitGroup
@@ -500,14 +504,13 @@ func TestTwoThatGoTogetherLeaveNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	remaining, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(remaining) > 0 {
+		t.Errorf("left behind: %v, %v", remaining, err)
 	}
 }
 
-// sharer is a backend whose services own units together: those that their
-// payload names.
+// sharer is a backend whose services share the supervisor units that their payloads name.
 type sharer struct{}
 
 func (sharer) Name() string                                    { return "sharer" }
@@ -523,13 +526,13 @@ func (sharer) Realize(p plan.Payload, _ string, _ func(token.Token) (string, boo
 	return l, err
 }
 
-// TestWhatStopsLastIsNobodysExcuse: one that goes, and waits for what it alone
-// had left to stop, meanwhile becomes the last owner of something else.
-func TestWhatStopsLastIsNobodysExcuse(t *testing.T) {
-	s := &system{root: t.TempDir(), active: map[string]bool{}}
-	h := agent.OpenHost(s.root, backends.NewSet(sharer{})).Running(s)
+// A unit that is being deleted becomes the last owner of another shared unit while it waits
+// for one to stop.
+func TestDelete_SharedUnitStopsLast(t *testing.T) {
+	s := &fakeSupervisor{root: t.TempDir(), active: map[string]bool{}}
+	h := agent.OpenHost(s.root, backends.NewSet(sharer{})).WithSupervisor(s)
 	t.Cleanup(func() { h.Close() })
-	if err := h.Fence(scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, units := range map[string]string{"b": `["b.service","pair.target","all.target"]`, "c": `["c.service","all.target"]`, "d": `["d.service","pair.target"]`} {
@@ -541,8 +544,9 @@ func TestWhatStopsLastIsNobodysExcuse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// d is on its way when b sees that both have the pair; c goes while b, which is the last of it then, waits.
-	goes := func(name string) {
+	// d is being deleted when b sees that both own the pair; c is deleted while b, by then
+	// its last owner, waits.
+	remove := func(name string) {
 		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
 			t.Error(err)
 		}
@@ -550,14 +554,14 @@ func TestWhatStopsLastIsNobodysExcuse(t *testing.T) {
 	s.stops = func(unit string) {
 		switch unit {
 		case "b.service":
-			goes("d")
+			remove("d")
 		case "pair.target":
-			goes("c")
+			remove("c")
 		}
 	}
-	goes("b")
-	left, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	remove("b")
+	remaining, err := os.ReadDir(filepath.Join(s.root, "etc/systemd/system"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) || len(remaining) > 0 {
+		t.Errorf("left behind: %v, %v", remaining, err)
 	}
 }

@@ -9,62 +9,64 @@ import (
 	"time"
 )
 
-// Both sides say something every beat, if only that they are there. One that
-// says nothing for silence has gone without a word: it must not keep the
-// machine from others, and nobody waits for it any longer.
+// Each side sends a message at least every heartbeatInterval. A peer that is silent for
+// idleTimeout is considered gone: it must not keep the machine locked, and nobody waits for
+// it any longer.
 var (
-	beat    = 10 * time.Second
-	silence = 60 * time.Second
+	heartbeatInterval = 10 * time.Second
+	idleTimeout       = 60 * time.Second
 )
 
-// Serve answers requests on rw until the other side hangs up or falls silent.
-// Requests that carry content are answered in turn; the others may overtake
-// each other.
-func Serve(rw io.ReadWriter, h *Host) error {
+// Serve answers requests on rw until the peer closes the connection, is silent for
+// idleTimeout, or ctx ends. Requests with content are handled one after the other; others
+// run concurrently.
+func Serve(ctx context.Context, rw io.ReadWriter, h *Host) error {
 	c := newConn(rw)
 	var running sync.WaitGroup
-	ctx, gone := context.WithCancel(context.Background()) // nobody is there any more
-	silent := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx) // ends when the peer is gone
+	idle := make(chan struct{})
 	var once sync.Once
-	limit := time.AfterFunc(silence, func() { once.Do(func() { close(silent) }) })
+	limit := time.AfterFunc(idleTimeout, func() { once.Do(func() { close(idle) }) })
 	defer limit.Stop()
-	c.heard = func() { limit.Reset(silence) }
-	over := make(chan error, 1)
-	go func() { over <- serve(ctx, c, h, &running) }()
-	defer gone()
+	c.onReceive = func() { limit.Reset(idleTimeout) }
+	done := make(chan error, 1)
+	go func() { done <- serve(ctx, c, h, &running) }()
+	defer cancel()
+	var err error
 	select {
-	case err := <-over:
-		gone()
+	case err = <-done:
+		cancel()
 		running.Wait()
 		h.Close()
 		return err
-	case <-silent:
-		gone()
-		running.Wait()
-		if h.mu.TryLock() { // else it waits for content that will never come, and the lock goes with the process
-			h.mu.Unlock()
-			h.Close()
-		}
-		return errors.New("the other side has fallen silent")
+	case <-idle:
+		err = errors.New("the peer stopped responding")
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
+	cancel()
+	running.Wait()
+	if h.mu.TryLock() { // otherwise a handler waits for content that never comes
+		h.mu.Unlock()
+		h.Close()
+	} else {
+		go h.Close() // in a process that goes on, the handler ends with the connection
+	}
+	return err
 }
 
 func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error {
 	var sending sync.Mutex
-	answer := func(m *Message, err error) error {
+	reply := func(m *Message, err error) error {
 		if err != nil {
-			m.Error = err.Error()
-			if f, ok := errors.AsType[*ErrStaleToken](err); ok {
-				m.StaleToken, m.Address = f.Token, f.Address
-			}
-			_, m.Unhealthy = errors.AsType[*Unhealthy](err)
+			m.Error = newError(err)
 		}
 		sending.Lock()
 		defer sending.Unlock()
 		return c.send(m)
 	}
 	go func() {
-		every := time.NewTicker(beat)
+		every := time.NewTicker(heartbeatInterval)
 		defer every.Stop()
 		for {
 			select {
@@ -72,8 +74,8 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 				return
 			case <-every.C:
 			}
-			if sending.TryLock() { // what is being sent tells it as well
-				c.send(&Message{Kind: "beat"})
+			if sending.TryLock() { // a message being sent serves as a heartbeat
+				c.send(&Message{Kind: "heartbeat"})
 				sending.Unlock()
 			}
 		}
@@ -86,16 +88,16 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		if err != nil {
 			return err
 		}
-		if m.Kind == "beat" {
+		if m.Kind == "heartbeat" {
 			continue
 		}
 		if m.Kind == "put" {
 			in := &content{c: c}
-			err := h.PutArtifact(*m.Artifact, m.Offset, in)
-			if _, rest := io.Copy(io.Discard, in); rest != nil { // what a failed put left unread
-				return rest
+			err := h.PutArtifact(ctx, *m.Artifact, m.Offset, in)
+			if _, err := io.Copy(io.Discard, in); err != nil { // left unread by a failed upload
+				return err
 			}
-			if err := answer(&Message{Kind: m.Kind, ID: m.ID}, err); err != nil {
+			if err := reply(&Message{Kind: m.Kind, ID: m.ID}, err); err != nil {
 				return err
 			}
 			continue
@@ -103,16 +105,16 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		if m.Kind == "logs" {
 			running.Go(func() {
 				err := h.Logs(ctx, m.Scope, m.Address, m.Number, m.Follow, func(l []Line) error {
-					return answer(&Message{Kind: m.Kind, ID: m.ID, Lines: l, More: true}, nil)
+					return reply(&Message{Kind: m.Kind, ID: m.ID, Lines: l, More: true}, nil)
 				})
-				answer(&Message{Kind: m.Kind, ID: m.ID}, err)
+				reply(&Message{Kind: m.Kind, ID: m.ID}, err)
 			})
 			continue
 		}
 		running.Go(func() {
 			out, err := h.handle(ctx, m)
 			out.Kind, out.ID = m.Kind, m.ID
-			answer(out, err) // if the other side is gone, receive says so
+			reply(out, err) // if the peer is gone, receive reports it
 		})
 	}
 }
@@ -129,8 +131,8 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "manifest":
 		out.Units, err = h.Units(m.Scope)
 	case "fence":
-		if err = h.Fence(m.Scope, m.Token, m.Addresses); err == nil {
-			h.making(m.Scope, m.Number)
+		if err = h.Fence(ctx, m.Scope, m.Token, m.Addresses); err == nil {
+			h.setGeneration(m.Scope, m.Number)
 		}
 	case "missing":
 		if out.Digests, err = h.Missing(m.Digests); err == nil {
@@ -138,19 +140,19 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 				out.Arrived = append(out.Arrived, h.UploadOffset(d))
 			}
 		}
-	case "do":
+	case "apply":
 		out.Entry, err = h.ApplyUnit(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
 	case "retire":
 		err = h.Retire(ctx, m.Scope, m.Address, m.Token, time.Duration(m.Timeout)*time.Second)
-	case "settle":
+	case "flush":
 		err = h.FlushManifest(ctx, m.Scope, m.Number)
-	case "look":
+	case "status":
 		out.Statuses, err = h.Status(ctx, m.Scope, m.Addresses)
 	case "info":
 		out.Info, err = h.Info(ctx)
 	case "object":
 		if len(m.Digests) != 1 {
-			return out, errors.New("one object at a time")
+			return out, errors.New("the request must name one object")
 		}
 		out.Object, err = h.Object(m.Digests[0])
 	case "engine":
@@ -160,9 +162,9 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 	case "restart":
 		err = h.Restart(ctx, m.Scope, m.Address)
 	case "collect":
-		out.Freed, out.Names, err = h.Collect(m.Digests, m.Dry)
+		out.Freed, out.Names, err = h.Collect(ctx, m.Digests, m.Dry)
 	default:
-		err = fmt.Errorf("the agent knows no request %q", m.Kind)
+		err = fmt.Errorf("the agent does not know request %q", m.Kind)
 	}
 	return out, err
 }

@@ -21,27 +21,28 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// This file answers questions. Nothing here changes what stands.
+// This file answers questions about the machine. Except Restart and Collect, nothing here
+// changes it.
 
-// UnitStatus is how one unit is on the machine.
+// UnitStatus is the state of one unit on the machine.
 type UnitStatus struct {
 	Entry *Entry           `json:"entry"`
-	State *SupervisorState `json:"state,omitempty"` // nil: nothing runs in a folder
-	Drift []string         `json:"drift,omitempty"` // what is not as it was left, one sentence each
-	Runs  *Runs            `json:"runs,omitempty"`  // of what has its times
+	State *SupervisorState `json:"state,omitempty"` // nil in a dir: folder, where nothing runs
+	Drift []string         `json:"drift,omitempty"` // differences from the recorded state, one sentence each
+	Runs  *Runs            `json:"runs,omitempty"`  // of a scheduled job; nil for other units
 }
 
-// Runs tells how the last run of a job went, and when the next one is due.
+// Runs describes the last run of a scheduled job, and when the next one is due.
 type Runs struct {
-	Last    time.Time `json:"last,omitzero"`    // it began; zero: this version never ran
-	Ended   time.Time `json:"ended,omitzero"`   // zero: it goes on
-	Result  string    `json:"result,omitempty"` // in systemd's words: success, exit-code, signal, timeout, …
-	Code    int       `json:"code,omitempty"`   // that it ended with: an exit code, or a signal's number
+	Last    time.Time `json:"last,omitzero"`    // start of the last run; zero: this version never ran
+	Ended   time.Time `json:"ended,omitzero"`   // zero: still running
+	Result  string    `json:"result,omitempty"` // a systemd service result: success, exit-code, signal, timeout, …; for a container job also an error message
+	Code    int       `json:"code,omitempty"`   // exit code, or number of the signal
 	Next    time.Time `json:"next,omitzero"`
 	Running bool      `json:"running,omitempty"`
 }
 
-// String says it in a few words.
+// String summarizes the last run in a few words.
 func (r *Runs) String() string {
 	switch {
 	case r.Running:
@@ -51,35 +52,36 @@ func (r *Runs) String() string {
 	case r.Result == "success":
 		return "ran well"
 	}
-	return "failed: " + outcome(SupervisorState{Result: r.Result, Code: r.Code}, errors.New(r.Result))
+	return "failed: " + exitReason(SupervisorState{Result: r.Result, Code: r.Code}, errors.New(r.Result))
 }
 
-// Line is one line of a unit's journal.
+// Line is one line of a unit's log.
 type Line struct {
 	Time time.Time `json:"time"`
 	PID  int       `json:"pid,omitempty"`
 	Text string    `json:"text"`
 }
 
-// Info is what a machine tells of itself.
+// Info holds facts about a machine.
 type Info struct {
 	Host    string           `json:"host"`
-	System  string           `json:"system"` // of /etc/os-release
+	System  string           `json:"system"` // PRETTY_NAME of /etc/os-release
 	Kernel  string           `json:"kernel"`
 	Arch    string           `json:"arch"`
-	Program string           `json:"program"` // this one, as it lies there
+	Program string           `json:"program"` // path of the agent's own executable
 	Systemd string           `json:"systemd,omitempty"`
-	Docker  string           `json:"docker,omitempty"` // version of its engine
+	Docker  string           `json:"docker,omitempty"` // version of the docker engine
 	Booted  time.Time        `json:"booted,omitzero"`
-	Free    uint64           `json:"free"`             // bytes where defx keeps things
+	Free    uint64           `json:"free"`             // bytes available on the file system of the machine's root
 	Store   uint64           `json:"store"`            // bytes in the store
-	Units   map[string]int   `json:"units"`            // scope → how many units stand
-	Tokens  map[string]int64 `json:"tokens,omitempty"` // scope → highest fencing token
+	Units   map[string]int   `json:"units"`            // scope → number of deployed units
+	Tokens  map[string]int64 `json:"tokens,omitempty"` // scope → highest fencing token seen
 	Numbers map[string]int   `json:"generations,omitempty"`
 }
 
-// reading opens the root for questions, without making anything.
-func (h *Host) reading() (*os.Root, *manifest, func(), error) {
+// openReadOnly opens the root and reads the manifest, without creating anything or taking
+// the lock. The caller calls the returned function when it is done.
+func (h *Host) openReadOnly() (*os.Root, *manifest, func(), error) {
 	root, err := os.OpenRoot(h.path)
 	if err != nil {
 		return nil, nil, nil, err
@@ -92,9 +94,9 @@ func (h *Host) reading() (*os.Root, *manifest, func(), error) {
 	return root, m, func() { root.Close() }, nil
 }
 
-// Status tells how the units of a scope are. No addresses = all.
+// Status returns the status of the units of a scope. No addresses means all.
 func (h *Host) Status(ctx context.Context, scope string, addresses []string) (map[string]*UnitStatus, error) {
-	root, m, done, err := h.reading()
+	root, m, done, err := h.openReadOnly()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -113,18 +115,18 @@ func (h *Host) Status(ctx context.Context, scope string, addresses []string) (ma
 			l.Drift = append(l.Drift, "an action on it was interrupted")
 			continue
 		}
-		if h.system != nil {
-			st, err := h.system.State(ctx, alive(e))
+		if h.supervisor != nil {
+			st, err := h.supervisor.State(ctx, activeUnit(e))
 			if err != nil {
 				return nil, err
 			}
 			l.State = &st
 			l.Drift = append(l.Drift, st.Drift...)
 			if st.Active != "active" && st.Active != "reloading" {
-				l.Drift = append(l.Drift, fmt.Sprintf("%s is %s", alive(e), st.Active))
+				l.Drift = append(l.Drift, fmt.Sprintf("%s is %s", activeUnit(e), st.Active))
 			}
-			if alive(e) != e.Unit && (strings.HasSuffix(alive(e), ".timer") || strings.HasSuffix(alive(e), ".cron")) {
-				if l.Runs, err = h.system.Runs(ctx, alive(e), e.Unit); err != nil {
+			if activeUnit(e) != e.Unit && (strings.HasSuffix(activeUnit(e), ".timer") || strings.HasSuffix(activeUnit(e), ".cron")) {
+				if l.Runs, err = h.supervisor.Runs(ctx, activeUnit(e), e.Unit); err != nil {
 					return nil, err
 				}
 			}
@@ -137,17 +139,18 @@ func (h *Host) Status(ctx context.Context, scope string, addresses []string) (ma
 	return out, nil
 }
 
-// alive is the unit whose being active means that all is well: what waits for
-// its time, or for a caller, is at rest most of the time.
-func alive(e *Entry) string {
+// activeUnit returns the supervisor unit that must be active for e to be healthy. For a
+// scheduled or socket-activated service that is its timer or socket, because the service
+// itself is usually inactive.
+func activeUnit(e *Entry) string {
 	if len(e.Start) > 0 && !slices.Contains(e.Start, e.Unit) {
 		return e.Start[len(e.Start)-1]
 	}
 	return e.Unit
 }
 
-// layoutOf is what an entry stands for, from what the store keeps.
-func (h *Host) layoutOf(root *os.Root, e *Entry) (backends.Layout, error) {
+// storedLayout returns the layout of an entry's unit, from the copy in the store.
+func (h *Host) storedLayout(root *os.Root, e *Entry) (backends.Layout, error) {
 	raw, err := readRoot(root, path.Join(storePath, e.Object.Hex()))
 	if err != nil {
 		return backends.Layout{}, err
@@ -155,9 +158,9 @@ func (h *Host) layoutOf(root *os.Root, e *Entry) (backends.Layout, error) {
 	return h.layout(raw, e)
 }
 
-// drift compares files with what was written.
+// drift compares an entry's files and store objects with what was written.
 func (h *Host) drift(root *os.Root, e *Entry) []string {
-	l, err := h.layoutOf(root, e)
+	l, err := h.storedLayout(root, e)
 	if err != nil {
 		return []string{"what it was made of cannot be read: " + err.Error()}
 	}
@@ -172,7 +175,7 @@ func (h *Host) drift(root *os.Root, e *Entry) []string {
 			out = append(out, err.Error())
 			continue
 		}
-		if same, err := sameAt(root, f, info); err != nil || !same {
+		if same, err := fileMatches(root, f, info); err != nil || !same {
 			out = append(out, f.Path+" was edited")
 		}
 	}
@@ -184,7 +187,7 @@ func (h *Host) drift(root *os.Root, e *Entry) []string {
 	return out
 }
 
-// Object reads the bytes of a unit that stands.
+// Object returns an object of the store by its digest. It fails if the content was changed.
 func (h *Host) Object(d digest.Digest) ([]byte, error) {
 	root, err := os.OpenRoot(h.path)
 	if err != nil {
@@ -198,12 +201,12 @@ func (h *Host) Object(d digest.Digest) ([]byte, error) {
 	return raw, err
 }
 
-// Info tells of the machine.
+// Info collects facts about the machine. What cannot be determined is left empty.
 func (h *Host) Info(ctx context.Context) (*Info, error) {
 	i := &Info{Arch: runtime.GOARCH, Units: map[string]int{}, Tokens: map[string]int64{}, Numbers: map[string]int{}}
 	i.Host, _ = os.Hostname()
 	i.Program, _ = os.Executable()
-	root, m, done, err := h.reading()
+	root, m, done, err := h.openReadOnly()
 	if errors.Is(err, fs.ErrNotExist) {
 		return i, nil
 	}
@@ -239,8 +242,8 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 		}
 		return nil
 	})
-	i.Free = free(h.path)
-	if h.system != nil {
+	i.Free = diskFree(h.path)
+	if h.supervisor != nil {
 		if raw, err := readRoot(root, "proc/sys/kernel/osrelease"); err == nil {
 			i.Kernel = strings.TrimSpace(string(raw))
 		}
@@ -249,33 +252,33 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 				i.Booted = time.Now().Add(-time.Duration(seconds * float64(time.Second))).UTC().Truncate(time.Second)
 			}
 		}
-		if err := h.system.Check(ctx); err != nil {
+		if err := h.supervisor.Check(ctx); err != nil {
 			return i, nil
 		}
-		v := h.system.Versions(ctx)
+		v := h.supervisor.Versions(ctx)
 		i.Systemd, i.Docker = v["systemd"], v["docker"]
 	}
 	return i, nil
 }
 
-// Logs gives the last n lines of a unit, of all its versions and scripts, and
-// then, if follow, those to come until ctx ends.
+// Logs passes the last n lines of a unit, of all its versions and scripts, to each; if
+// follow is set, then new lines until ctx ends.
 func (h *Host) Logs(ctx context.Context, scope, address string, n int, follow bool, each func([]Line) error) error {
-	e, err := h.standing(scope, address)
+	e, err := h.deployed(scope, address)
 	if err != nil {
 		return err
 	}
-	if h.system == nil {
-		return errors.New("nothing runs in a folder, so there is no journal")
+	if h.supervisor == nil {
+		return errors.New("a dir: folder runs nothing, so it has no logs")
 	}
-	return h.system.Logs(ctx, e, n, follow, each)
+	return h.supervisor.Logs(ctx, e, n, follow, each)
 }
 
-// standing is the entry of a unit that stands.
-func (h *Host) standing(scope, address string) (*Entry, error) {
-	_, m, done, err := h.reading()
+// deployed returns the entry of a deployed unit. It fails if there is none.
+func (h *Host) deployed(scope, address string) (*Entry, error) {
+	_, m, done, err := h.openReadOnly()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not stand here", address)
+		return nil, fmt.Errorf("%s is not deployed on this machine", address)
 	}
 	if err != nil {
 		return nil, err
@@ -283,52 +286,53 @@ func (h *Host) standing(scope, address string) (*Entry, error) {
 	done()
 	e := m.Scopes[scope][address]
 	if e == nil {
-		return nil, fmt.Errorf("%s does not stand here", address)
+		return nil, fmt.Errorf("%s is not deployed on this machine", address)
 	}
 	return e, nil
 }
 
-// Restart starts anew what stands, as it stands, and waits until it is ready.
-// A job that has its times runs now.
+// Restart restarts a unit without changing it, and waits until it is ready. For a scheduled
+// job it runs the job now, to its end.
 func (h *Host) Restart(ctx context.Context, scope, address string) error {
-	if h.system == nil {
-		return errors.New("nothing runs in a folder, so nothing can be restarted")
+	if h.supervisor == nil {
+		return errors.New("a dir: folder runs nothing, so nothing can be restarted")
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil { // nobody else is at work here meanwhile
+	if err := h.open(ctx); err != nil { // locks out other applies
 		return err
 	}
 	e := h.m.Scopes[scope][address]
 	switch {
 	case e == nil:
-		return fmt.Errorf("%s does not stand here", address)
+		return fmt.Errorf("%s is not deployed on this machine", address)
 	case e.Digest == "":
 		return fmt.Errorf("an action on %s was interrupted: apply finishes it", address)
 	}
-	l, err := h.layoutOf(h.root, e)
+	l, err := h.storedLayout(h.root, e)
 	if err != nil {
 		return err
 	}
-	r := &running{h: h, next: e, layout: l, begun: time.Now()}
-	d := &deed{h: h}
+	r := &rollout{h: h, next: e, layout: l, startedAt: time.Now()}
+	d := &transaction{h: h}
 	return d.unlocked(ctx, func(ctx context.Context) error {
-		if err := h.system.Restart(ctx, e.Unit); err != nil {
-			return r.why(ctx, e.Unit, err)
+		if err := h.supervisor.Restart(ctx, e.Unit); err != nil {
+			return r.withLogs(ctx, e.Unit, err)
 		}
 		if !slices.Contains(l.Start, l.Unit) {
 			return nil
 		}
-		return r.ready(ctx)
+		return r.waitReady(ctx)
 	})
 }
 
-// Collect removes from the store what nothing that stands leads to, and what
-// is not kept for other reasons, and programs of defx that nobody runs.
-func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []string, err error) {
+// Collect deletes objects that no entry needs and that keep does not list from the store,
+// programs of defx that no process runs, and containers, networks and images that no entry
+// needs. dry only reports them.
+func (h *Host) Collect(ctx context.Context, keep []digest.Digest, dry bool) (freed uint64, gone []string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return 0, nil, err
 	}
 	live := map[string]bool{}
@@ -339,14 +343,14 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 	for _, units := range h.m.Scopes {
 		for _, e := range units {
 			for ; e != nil; e = e.Previous {
-				if e.Digest == "" && e.Previous == nil { // nobody knows what it needs
-					return 0, nil, errors.New("an action here was interrupted: apply finishes it, and then there is rubbish to be told from the rest")
+				if e.Digest == "" && e.Previous == nil { // what it needs is unknown
+					return 0, nil, errors.New("an action on this machine was interrupted, so it is not known what is needed: run apply first")
 				}
 				live[e.Object.Hex()] = true
 				if e.Timer != "" {
 					live[path.Base(docker.Runner)] = true
 				}
-				for _, u := range unitsOf(e.Files) {
+				for _, u := range unitNames(e.Files) {
 					known[u] = true
 				}
 				for _, o := range e.Objects {
@@ -355,9 +359,9 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 			}
 		}
 	}
-	if c, ok := h.system.(collector); ok {
-		if freed, gone, err = c.Collect(context.Background(), engine.InUse{Unit: func(u string) bool { return known[u] },
-			Artifact: func(hex string) bool { return live[hex] }, Image: h.imagesOf(live)}, dry); err != nil {
+	if c, ok := h.supervisor.(collector); ok {
+		if freed, gone, err = c.Collect(ctx, engine.InUse{Unit: func(u string) bool { return known[u] },
+			Artifact: func(hex string) bool { return live[hex] }, Image: h.usedImages(live)}, dry); err != nil {
 			return freed, gone, err
 		}
 	}
@@ -377,11 +381,11 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 		}
 		slices.Sort(names)
 		for _, n := range names {
-			if live[n] || dir == programs && h.runs(path.Join("/", dir, n)) {
+			if live[n] || dir == programs && h.isRunning(path.Join("/", dir, n)) {
 				continue
 			}
 			p := path.Join(dir, n)
-			freed += weigh(filepath.Join(h.path, p))
+			freed += dirSize(filepath.Join(h.path, p))
 			gone = append(gone, "/"+p)
 			if !dry {
 				if err := h.root.RemoveAll(p); err != nil {
@@ -393,7 +397,7 @@ func (h *Host) Collect(keep []digest.Digest, dry bool) (freed uint64, gone []str
 	return freed, gone, nil
 }
 
-// collector is a system that keeps more than files.
+// collector is a supervisor that keeps containers, networks and images.
 type collector interface {
 	Collect(ctx context.Context, keep engine.InUse, dry bool) (freed uint64, gone []string, err error)
 	Orphans(ctx context.Context, scope string, known func(unit string) bool) ([]string, error)
@@ -401,8 +405,8 @@ type collector interface {
 
 var imageRE = regexp.MustCompile(`@(sha256:[0-9a-f]{64})"`)
 
-// imagesOf tells which images of registries units in the store speak of.
-func (h *Host) imagesOf(live map[string]bool) func(string) bool {
+// usedImages reports which registry images the units in live refer to.
+func (h *Host) usedImages(live map[string]bool) func(string) bool {
 	images := map[string]bool{}
 	for hex := range live {
 		if raw, err := readRoot(h.root, path.Join(storePath, hex)); err == nil {
@@ -414,18 +418,18 @@ func (h *Host) imagesOf(live map[string]bool) func(string) bool {
 	return func(reference string) bool { return images[reference] }
 }
 
-// Orphans lists what runs here in a scope's name, and nothing that stands leads to.
+// Orphans returns what runs here for a scope and belongs to no deployed unit.
 func (h *Host) Orphans(ctx context.Context, scope string) ([]string, error) {
-	c, ok := h.system.(collector)
+	c, ok := h.supervisor.(collector)
 	if !ok {
 		return nil, nil
 	}
 	known := map[string]bool{}
-	note := func(m *manifest) {
+	addUnits := func(m *manifest) {
 		for _, units := range m.Scopes {
 			for _, e := range units {
 				for ; e != nil; e = e.Previous {
-					for _, u := range unitsOf(e.Files) {
+					for _, u := range unitNames(e.Files) {
 						known[u] = true
 					}
 				}
@@ -433,13 +437,13 @@ func (h *Host) Orphans(ctx context.Context, scope string) ([]string, error) {
 		}
 	}
 	h.mu.Lock()
-	open := h.m != nil // then files may be about to change
+	open := h.m != nil // then a transaction may be changing files
 	if open {
-		note(h.m)
+		addUnits(h.m)
 	}
 	h.mu.Unlock()
 	if !open {
-		_, m, done, err := h.reading()
+		_, m, done, err := h.openReadOnly()
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
@@ -447,13 +451,13 @@ func (h *Host) Orphans(ctx context.Context, scope string) ([]string, error) {
 			return nil, err
 		}
 		done()
-		note(m)
+		addUnits(m)
 	}
 	return c.Orphans(ctx, scope, func(u string) bool { return known[u] })
 }
 
-// runs tells whether some process is this program.
-func (h *Host) runs(program string) bool {
+// isRunning reports whether some process runs this program.
+func (h *Host) isRunning(program string) bool {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, l := range links {
 		if to, err := os.Readlink(l); err == nil && to == program {
@@ -463,7 +467,7 @@ func (h *Host) runs(program string) bool {
 	return false
 }
 
-func weigh(p string) uint64 {
+func dirSize(p string) uint64 {
 	var n uint64
 	filepath.WalkDir(p, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// multiSupervisor is the system of a real machine: systemd and a docker engine, whichever
-// of them there is. What a unit's name ends in tells whose it is.
+// multiSupervisor is the supervisor of a real machine: systemd and a docker engine, or one
+// of them. The suffix of a unit's name says which one runs it.
 type multiSupervisor struct {
 	systemd systemd
 	engine  engine.Engine
 
 	mu      sync.Mutex
-	checked map[bool]bool // contained → it was there
+	checked map[bool]bool // isContainer → it was available
 }
 
 func (b *multiSupervisor) Check(ctx context.Context, units ...string) error {
@@ -29,25 +29,34 @@ func (b *multiSupervisor) Check(ctx context.Context, units ...string) error {
 		if err == nil {
 			return nil
 		}
-		none := b.check(ctx, true)
-		if none == nil {
+		engineErr := b.check(ctx, true)
+		if engineErr == nil {
 			return nil
 		}
-		return fmt.Errorf("nothing runs units here: %w; %w", none, err)
+		return &noSupervisorError{systemd: err, engine: engineErr}
 	}
 	for _, u := range units {
-		if err := b.check(ctx, contained(u)); err != nil {
+		if err := b.check(ctx, isContainer(u)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// noSupervisorError is the error of a machine on which nothing can run units.
+type noSupervisorError struct{ systemd, engine error }
+
+func (e *noSupervisorError) Error() string {
+	return fmt.Sprintf("neither systemd nor a docker engine runs here: %v; %v", e.engine, e.systemd)
+}
+
+func (e *noSupervisorError) Unwrap() []error { return []error{e.engine, e.systemd} }
+
 func (b *multiSupervisor) check(ctx context.Context, docker bool) error {
 	b.mu.Lock()
-	there := b.checked[docker]
+	ok := b.checked[docker]
 	b.mu.Unlock()
-	if there {
+	if ok {
 		return nil
 	}
 	err := error(nil)
@@ -70,55 +79,56 @@ func (b *multiSupervisor) check(ctx context.Context, docker bool) error {
 
 func (b *multiSupervisor) Reload(ctx context.Context) error { return b.systemd.Reload(ctx) }
 
-// timers is the engine's socket, if systemd runs here, takes units of ours, and knows time zones.
-func (b *multiSupervisor) timers(ctx context.Context) string {
+// timerEngine returns the engine's socket if systemd can start its jobs: it runs here,
+// accepts new unit files, and knows time zones. Otherwise it returns "".
+func (b *multiSupervisor) timerEngine(ctx context.Context) string {
 	if b.check(ctx, false) != nil || unix.Access(unitDir, unix.W_OK) != nil || unix.Access(engine.Zones, unix.R_OK) != nil {
 		return ""
 	}
 	return b.engine.Path()
 }
 
-// told is an engine's error in the agent's terms.
-func told(err error) error {
+// translateError maps an engine error to the agent's error type.
+func translateError(err error) error {
 	if f, is := errors.AsType[*engine.CommandError](err); is {
-		return &failedJob{said: f.Text}
+		return &jobError{text: f.Text}
 	}
 	return err
 }
 
 func (b *multiSupervisor) Prepare(ctx context.Context, unit string, replaced []string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return nil
 	}
 	return b.engine.Prepare(ctx, unit, replaced)
 }
 
 func (b *multiSupervisor) Start(ctx context.Context, unit string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.Start(ctx, unit)
 	}
-	return told(b.engine.Start(ctx, unit))
+	return translateError(b.engine.Start(ctx, unit))
 }
 
 func (b *multiSupervisor) Stop(ctx context.Context, unit string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.Stop(ctx, unit)
 	}
 	return b.engine.Stop(ctx, unit)
 }
 
 func (b *multiSupervisor) Restart(ctx context.Context, unit string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.Restart(ctx, unit)
 	}
-	return told(b.engine.Restart(ctx, unit))
+	return translateError(b.engine.Restart(ctx, unit))
 }
 
 func (b *multiSupervisor) ReloadUnit(ctx context.Context, unit string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.ReloadUnit(ctx, unit)
 	}
-	return told(b.engine.Reload(ctx, unit))
+	return translateError(b.engine.Reload(ctx, unit))
 }
 
 func (b *multiSupervisor) ActivateTarget(ctx context.Context, group string) error {
@@ -126,14 +136,14 @@ func (b *multiSupervisor) ActivateTarget(ctx context.Context, group string) erro
 }
 
 func (b *multiSupervisor) Forget(ctx context.Context, unit string) error {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.Forget(ctx, unit)
 	}
 	return b.engine.Remove(ctx, unit)
 }
 
 func (b *multiSupervisor) State(ctx context.Context, unit string) (SupervisorState, error) {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.State(ctx, unit)
 	}
 	st, err := b.engine.State(ctx, unit)
@@ -145,23 +155,23 @@ func (b *multiSupervisor) State(ctx context.Context, unit string) (SupervisorSta
 }
 
 func (b *multiSupervisor) Runs(ctx context.Context, timer, service string) (*Runs, error) {
-	if !contained(service) {
+	if !isContainer(service) {
 		return b.systemd.Runs(ctx, timer, service)
 	}
 	job := timer
-	if !contained(timer) {
+	if !isContainer(timer) {
 		job = docker.TimerJob(timer)
 	}
 	last, next, err := b.engine.Runs(ctx, job)
-	if err == nil && job != timer { // systemd knows it with its jitter
-		next, err = b.systemd.due(ctx, timer)
+	if err == nil && job != timer { // systemd's time includes its jitter
+		next, err = b.systemd.nextElapse(ctx, timer)
 	}
 	if err != nil {
 		return nil, err
 	}
-	out := &Runs{Last: last.Begun, Ended: last.Ended, Code: last.Code, Next: next, Running: !last.Begun.IsZero() && last.Ended.IsZero()}
+	out := &Runs{Last: last.Started, Ended: last.Ended, Code: last.Code, Next: next, Running: !last.Started.IsZero() && last.Ended.IsZero()}
 	switch {
-	case last.Begun.IsZero() || out.Running:
+	case last.Started.IsZero() || out.Running:
 	case last.Code == 0 && last.Error == "":
 		out.Result = "success"
 	case last.Code == 0:
@@ -173,18 +183,18 @@ func (b *multiSupervisor) Runs(ctx context.Context, timer, service string) (*Run
 }
 
 func (b *multiSupervisor) Hosts(ctx context.Context, unit string) ([]string, error) {
-	if !contained(unit) {
+	if !isContainer(unit) {
 		return b.systemd.Hosts(ctx, unit)
 	}
 	list, err := b.engine.Hosts(ctx, unit)
 	if err == nil && len(list) == 0 {
-		list = hereabouts()
+		list = localAddrs()
 	}
 	return list, err
 }
 
 func (b *multiSupervisor) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
-	inside := func(n int, follow bool, each func([]Line) error) error {
+	fromEngine := func(n int, follow bool, each func([]Line) error) error {
 		return b.engine.Logs(ctx, e.Name, n, follow, func(list []engine.Line) error {
 			out := make([]Line, len(list))
 			for i, l := range list {
@@ -194,15 +204,15 @@ func (b *multiSupervisor) Logs(ctx context.Context, e *Entry, n int, follow bool
 		})
 	}
 	switch {
-	case !contained(e.Unit):
+	case !isContainer(e.Unit):
 		return b.systemd.Logs(ctx, e, n, follow, each)
 	case e.Timer == "":
-		return inside(n, follow, each)
+		return fromEngine(n, follow, each)
 	}
-	// Of a job whose time systemd keeps, the journal tells how runs went.
+	// For a job that systemd starts, the journal says how its runs ended.
 	var all []Line
-	note := func(list []Line) error { all = append(all, list...); return nil }
-	if err := errors.Join(inside(n, false, note), b.systemd.Logs(ctx, e, n, false, note)); err != nil {
+	collect := func(list []Line) error { all = append(all, list...); return nil }
+	if err := errors.Join(fromEngine(n, false, collect), b.systemd.Logs(ctx, e, n, false, collect)); err != nil {
 		return err
 	}
 	slices.SortStableFunc(all, func(x, y Line) int { return x.Time.Compare(y.Time) })
@@ -214,31 +224,31 @@ func (b *multiSupervisor) Logs(ctx context.Context, e *Entry, n int, follow bool
 	if !follow {
 		return nil
 	}
-	var telling sync.Mutex
+	var mu sync.Mutex
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	one := func(list []Line) error { telling.Lock(); defer telling.Unlock(); return each(list) }
+	one := func(list []Line) error { mu.Lock(); defer mu.Unlock(); return each(list) }
 	over := make(chan error, 2)
-	go func() { over <- inside(0, true, one) }()
+	go func() { over <- fromEngine(0, true, one) }()
 	go func() { over <- b.systemd.Logs(ctx, e, 0, true, one) }()
 	err := <-over
 	stop()
 	return errors.Join(err, <-over)
 }
 
-func (b *multiSupervisor) Journal(units []string, since time.Time, n int) []string {
+func (b *multiSupervisor) Journal(ctx context.Context, units []string, since time.Time, n int) []string {
 	var ofEngine, ofSystemd []string
 	for _, u := range units {
-		if contained(u) {
+		if isContainer(u) {
 			ofEngine = append(ofEngine, u)
 		} else {
 			ofSystemd = append(ofSystemd, u)
 		}
 	}
 	if len(ofEngine) == 0 {
-		return b.systemd.Journal(ofSystemd, since, n)
+		return b.systemd.Journal(ctx, ofSystemd, since, n)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return b.engine.Tail(ctx, ofEngine, since, n)
 }
@@ -253,7 +263,7 @@ func (b *multiSupervisor) Versions(ctx context.Context) map[string]string {
 
 func (b *multiSupervisor) Collect(ctx context.Context, keep engine.InUse, dry bool) (uint64, []string, error) {
 	if b.check(ctx, true) != nil {
-		return 0, nil, nil // there is nothing to collect
+		return 0, nil, nil // nothing to collect
 	}
 	return b.engine.Collect(ctx, keep, dry)
 }

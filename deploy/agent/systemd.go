@@ -17,66 +17,72 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supervisor runs units on a machine. Names are those of a Layout.
+// Supervisor runs units on a machine. Unit names are those of a backends.Layout.
 type Supervisor interface {
-	// Check tells whether what runs units is there at all: what runs these, or, for none, anything.
+	// Check reports whether what runs the given units is available; without units, whether
+	// any supervisor is.
 	Check(ctx context.Context, units ...string) error
-	// Prepare makes what a unit needs and is not a file, without starting anything, and tells what is
-	// in its way. replaced are the units that will be stopped before it starts.
+	// Prepare creates what a unit needs apart from files, without starting anything, and
+	// fails if something is in its way. replaced are the units that will be stopped before
+	// it starts.
 	Prepare(ctx context.Context, unit string, replaced []string) error
-	// Reload makes it read the files of units again. Calls that come together share one reading.
+	// Reload makes the supervisor read its unit files again. Concurrent calls share one
+	// reload.
 	Reload(ctx context.Context) error
-	// Start, Stop, Restart and ReloadUnit return when it is done. Start of what runs changes nothing.
+	// Start, Stop, Restart and ReloadUnit return when the operation is complete. Starting a
+	// running unit changes nothing.
 	Start(ctx context.Context, unit string) error
 	Stop(ctx context.Context, unit string) error
 	Restart(ctx context.Context, unit string) error
 	ReloadUnit(ctx context.Context, unit string) error
-	// ActivateTarget makes a group count as started, without starting what belongs to it.
+	// ActivateTarget marks a group as active without starting its members.
 	ActivateTarget(ctx context.Context, group string) error
-	// Forget drops what is left of a unit that was stopped for good, be it the memory of a failure.
+	// Forget removes what is left of a unit that was stopped for good, including its failed
+	// state.
 	Forget(ctx context.Context, unit string) error
-	// State tells how a unit is.
+	// State returns the state of a unit.
 	State(ctx context.Context, unit string) (SupervisorState, error)
-	// Runs tells of a timer's service how it went, and when it is due.
+	// Runs returns the last run of a timer's service and the time of the next one.
 	Runs(ctx context.Context, timer, service string) (*Runs, error)
-	// Hosts lists the addresses on which a unit may listen, the likeliest first.
+	// Hosts returns the addresses on which a unit may listen, the likeliest first.
 	Hosts(ctx context.Context, unit string) ([]string, error)
-	// Logs gives the last n lines of all that an entry stands for, and with follow those to come.
+	// Logs passes the last n lines of everything that belongs to an entry to each, and with
+	// follow new ones.
 	Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error
-	// Journal gives the last n lines of units since a time.
-	Journal(units []string, since time.Time, n int) []string
-	// Versions are those of what runs units here, by name.
+	// Journal returns the last n log lines of units since a time.
+	Journal(ctx context.Context, units []string, since time.Time, n int) []string
+	// Versions returns the versions of what runs units here, by name.
 	Versions(ctx context.Context) map[string]string
 	Close()
 }
 
-// SupervisorState is how a unit is, in systemd's words, whatever runs it.
+// SupervisorState is the state of a unit in systemd's terms, whatever runs it.
 type SupervisorState struct {
 	Load       string    `json:"load"`   // loaded, not-found, masked
 	Active     string    `json:"active"` // active, activating, inactive, failed, …
 	Sub        string    `json:"sub"`
 	Result     string    `json:"result,omitempty"` // of a service: success, exit-code, signal, …
-	Code       int       `json:"code,omitempty"`   // that its process ended with
+	Code       int       `json:"code,omitempty"`   // exit code or signal of its process
 	PID        int       `json:"pid,omitempty"`
 	Restarts   int       `json:"restarts,omitempty"`
-	Since      time.Time `json:"since,omitzero"` // it is as it is
-	LastOutput string    `json:"said,omitempty"` // by what looks after it and found it unhealthy
-	Path       string    `json:"path,omitempty"` // of its file
+	Since      time.Time `json:"since,omitzero"` // start of the current state
+	LastOutput string    `json:"said,omitempty"` // of the health check that found it unhealthy
+	Path       string    `json:"path,omitempty"` // of its unit file
 	DropIns    []string  `json:"dropIns,omitempty"`
-	Drift      []string  `json:"drift,omitempty"` // what is not as it was made, one sentence each
+	Drift      []string  `json:"drift,omitempty"` // differences from its unit file, one sentence each
 }
 
-// systemd is the system of a real machine, asked over its own socket: no
-// message bus is needed for that.
+// systemd is systemd as a supervisor. It uses systemd's private socket, so no message bus is
+// needed.
 type systemd struct {
 	mu   sync.Mutex
 	conn *dbus.Conn
-	next *reading // that has not begun yet
+	next *reloadCall // requested, but not started yet
 
-	reading sync.Mutex // one at a time
+	reloading sync.Mutex // held during a reload
 }
 
-type reading struct {
+type reloadCall struct {
 	done chan struct{}
 	err  error
 }
@@ -87,13 +93,21 @@ func (s *systemd) connect(ctx context.Context) (*dbus.Conn, error) {
 	if s.conn != nil && s.conn.Connected() {
 		return s.conn, nil
 	}
-	c, err := dbus.NewSystemdConnectionContext(context.WithoutCancel(ctx)) // the context is the connection's whole life
+	c, err := dbus.NewSystemdConnectionContext(context.WithoutCancel(ctx)) // the context ends the whole connection
 	if err != nil {
-		return nil, fmt.Errorf("no systemd runs here: %w", err)
+		return nil, &systemdUnavailableError{err}
 	}
 	s.conn = c
 	return c, nil
 }
+
+// systemdUnavailableError is the error of a machine on which systemd does not run.
+type systemdUnavailableError struct{ err error }
+
+func (e *systemdUnavailableError) Error() string {
+	return "systemd is not running here: " + e.err.Error()
+}
+func (e *systemdUnavailableError) Unwrap() error { return e.err }
 
 func (s *systemd) Close() {
 	s.mu.Lock()
@@ -114,7 +128,7 @@ func (s *systemd) Check(ctx context.Context, _ ...string) error {
 	return nil
 }
 
-// Versions has systemd's own.
+// Versions returns systemd's version.
 func (s *systemd) Versions(ctx context.Context) map[string]string {
 	c, err := s.connect(ctx)
 	if err != nil {
@@ -124,19 +138,19 @@ func (s *systemd) Versions(ctx context.Context) map[string]string {
 	return map[string]string{"systemd": strings.Trim(v, `"`)}
 }
 
-// Prepare has nothing to do: files are all that systemd needs.
+// Prepare does nothing: systemd needs files only.
 func (s *systemd) Prepare(context.Context, string, []string) error { return nil }
 
-// Hosts are those of the machine.
-func (s *systemd) Hosts(context.Context, string) ([]string, error) { return hereabouts(), nil }
+// Hosts returns the addresses of the machine.
+func (s *systemd) Hosts(context.Context, string) ([]string, error) { return localAddrs(), nil }
 
 func (s *systemd) Reload(ctx context.Context) error {
 	s.mu.Lock()
 	r := s.next
 	if r == nil {
-		r = &reading{done: make(chan struct{})}
+		r = &reloadCall{done: make(chan struct{})}
 		s.next = r
-		go s.read(context.WithoutCancel(ctx), r)
+		go s.runReload(context.WithoutCancel(ctx), r)
 	}
 	s.mu.Unlock()
 	select {
@@ -147,10 +161,10 @@ func (s *systemd) Reload(ctx context.Context) error {
 	}
 }
 
-// read waits for the reading under way, during which others join this one.
-func (s *systemd) read(ctx context.Context, r *reading) {
-	s.reading.Lock()
-	defer s.reading.Unlock()
+// runReload waits for the reload in progress; until then, more callers can join r.
+func (s *systemd) runReload(ctx context.Context, r *reloadCall) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
 	defer close(r.done)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -162,27 +176,27 @@ func (s *systemd) read(ctx context.Context, r *reading) {
 		err = c.ReloadContext(ctx)
 	}
 	if err != nil {
-		r.err = fmt.Errorf("systemd does not read its units again: %w", err)
+		r.err = fmt.Errorf("systemd cannot reload its unit files: %w", err)
 	}
 }
 
-// job is a request to systemd that is over when it says so.
-type job func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
+// jobFunc starts a systemd job; done receives its result.
+type jobFunc func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)
 
-// failedJob is a job that did not come to its end.
-type failedJob struct {
-	result string // in systemd's words
-	said   string // by an engine
+// jobError is the error of a job that failed.
+type jobError struct {
+	result string // in systemd's terms; empty if an engine ran it
+	text   string // the engine's message
 }
 
-func (f *failedJob) Error() string {
-	if f.said != "" {
-		return f.said
+func (f *jobError) Error() string {
+	if f.text != "" {
+		return f.text
 	}
-	return "systemd says: " + f.result
+	return "systemd reports: " + f.result
 }
 
-func (s *systemd) job(ctx context.Context, f job, unit, mode string) error {
+func (s *systemd) job(ctx context.Context, f jobFunc, unit, mode string) error {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return err
@@ -191,32 +205,32 @@ func (s *systemd) job(ctx context.Context, f job, unit, mode string) error {
 	if _, err := f(c, ctx, unit, mode, done); err != nil {
 		return fmt.Errorf("%s: %w", unit, err)
 	}
-	quiet := 0
-	look := time.NewTicker(2 * time.Second) // if word of the end was lost, it shows in what is
-	defer look.Stop()
+	idleChecks := 0
+	check := time.NewTicker(2 * time.Second) // if the completion signal is lost, the unit's Job property shows the end
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case result := <-done:
 			if result != "done" && result != "skipped" {
-				return &failedJob{result: result}
+				return &jobError{result: result}
 			}
 			return nil
-		case <-look.C:
+		case <-check.C:
 			if !c.Connected() {
-				return errors.New("the connection to systemd broke")
+				return errors.New("the connection to systemd was lost")
 			}
 			p, err := c.GetUnitPropertyContext(ctx, unit, "Job")
 			if err != nil {
 				return err
 			}
 			if id, ok := p.Value.Value().([]any); !ok || len(id) == 0 || id[0] != uint32(0) {
-				quiet = 0
+				idleChecks = 0
 				continue
 			}
-			if quiet++; quiet > 1 {
-				return nil // whoever asked looks at the state
+			if idleChecks++; idleChecks > 1 {
+				return nil // the caller checks the state
 			}
 		}
 	}
@@ -248,7 +262,7 @@ func (s *systemd) Stop(ctx context.Context, unit string) error {
 
 func (s *systemd) Forget(ctx context.Context, unit string) error {
 	if c, err := s.connect(ctx); err == nil {
-		c.ResetFailedUnitContext(ctx, unit) // most have nothing to forget
+		c.ResetFailedUnitContext(ctx, unit) // most units have no failed state to reset
 	}
 	return nil
 }
@@ -289,16 +303,16 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 	return out, nil
 }
 
-// micro reads a time as systemd tells it.
-func micro(v any) time.Time {
+// usecTime converts one of systemd's microsecond timestamps; zero means none.
+func usecTime(v any) time.Time {
 	if us, ok := v.(uint64); ok && us > 0 && us < 1<<62 {
 		return time.UnixMicro(int64(us)).UTC()
 	}
 	return time.Time{}
 }
 
-// due is when a timer starts what it does next.
-func (s *systemd) due(ctx context.Context, timer string) (time.Time, error) {
+// nextElapse returns when a timer elapses next.
+func (s *systemd) nextElapse(ctx context.Context, timer string) (time.Time, error) {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return time.Time{}, err
@@ -307,7 +321,7 @@ func (s *systemd) due(ctx context.Context, timer string) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("%s: %w", timer, err)
 	}
-	out := micro(p["NextElapseUSecRealtime"])
+	out := usecTime(p["NextElapseUSecRealtime"])
 	if us, ok := p["NextElapseUSecMonotonic"].(uint64); ok && out.IsZero() && us > 0 && us < 1<<62 {
 		var now unix.Timespec
 		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
@@ -323,14 +337,14 @@ func (s *systemd) Runs(ctx context.Context, timer, service string) (*Runs, error
 		return nil, err
 	}
 	out := &Runs{}
-	if out.Next, err = s.due(ctx, timer); err != nil {
+	if out.Next, err = s.nextElapse(ctx, timer); err != nil {
 		return nil, err
 	}
 	p, err := c.GetUnitTypePropertiesContext(ctx, service, "Service")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", service, err)
 	}
-	out.Last, out.Ended = micro(p["ExecMainStartTimestamp"]), micro(p["ExecMainExitTimestamp"])
+	out.Last, out.Ended = usecTime(p["ExecMainStartTimestamp"]), usecTime(p["ExecMainExitTimestamp"])
 	out.Running = !out.Last.IsZero() && out.Ended.IsZero()
 	if out.Result, _ = p["Result"].(string); out.Last.IsZero() {
 		out.Result = ""
@@ -341,9 +355,9 @@ func (s *systemd) Runs(ctx context.Context, timer, service string) (*Runs, error
 	return out, nil
 }
 
-// Journal asks journalctl: the journal's files have no interface on a bus.
-func (s *systemd) Journal(units []string, since time.Time, n int) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// Journal runs journalctl, because the journal has no D-Bus interface.
+func (s *systemd) Journal(ctx context.Context, units []string, since time.Time, n int) []string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	exec.CommandContext(ctx, "journalctl", "--sync").Run()
 	args := []string{"--no-pager", "--quiet", "--output=cat", "--reverse", fmt.Sprintf("--lines=%d", n)}
@@ -362,11 +376,12 @@ func (s *systemd) Journal(units []string, since time.Time, n int) []string {
 		return nil
 	}
 	lines := strings.Split(text, "\n")
-	slices.Reverse(lines) // with a beginning, only the reverse order counts from the end
+	slices.Reverse(lines) // with --since, only --reverse counts lines from the end
 	return lines
 }
 
-// Logs reads what its processes write, and what systemd writes of the version that stands.
+// Logs returns what the unit's processes write, and what systemd writes about the deployed
+// version.
 func (s *systemd) Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error {
 	args := []string{"--output=json", "--no-pager", "--quiet", "--all", fmt.Sprintf("--lines=%d", n)}
 	if follow {
@@ -379,7 +394,7 @@ func (s *systemd) Logs(ctx context.Context, e *Entry, n int, follow bool, each f
 		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("the journal cannot be read: %w", err)
+		return fmt.Errorf("cannot read the journal: %w", err)
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
@@ -404,7 +419,7 @@ func (s *systemd) Logs(ctx context.Context, e *Entry, n int, follow bool, each f
 	}
 }
 
-// parseLine reads an entry of the journal's own export.
+// parseLine parses one line of journalctl's JSON output.
 func parseLine(raw []byte) (Line, bool) {
 	var e struct {
 		Time    string          `json:"__REALTIME_TIMESTAMP"`
@@ -421,7 +436,7 @@ func parseLine(raw []byte) (Line, bool) {
 	l.PID, _ = strconv.Atoi(e.PID)
 	var bytes []byte
 	var numbers []int
-	if json.Unmarshal(e.Message, &l.Text) != nil && json.Unmarshal(e.Message, &numbers) == nil { // not UTF-8: a list of bytes
+	if json.Unmarshal(e.Message, &l.Text) != nil && json.Unmarshal(e.Message, &numbers) == nil { // not UTF-8: an array of bytes
 		for _, n := range numbers {
 			bytes = append(bytes, byte(n))
 		}

@@ -1,37 +1,41 @@
 package agent
 
 import (
+	"bytes"
+	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/defx-dev/defx/compile/plan"
 )
 
-// TestWhoFallsSilentGivesTheMachineFree: another side that is gone without a
-// word must not keep the machine's lock; one that is only at rest keeps it.
-func TestWhoFallsSilentGivesTheMachineFree(t *testing.T) {
-	wasBeat, wasSilence := beat, silence
-	defer func() { beat, silence = wasBeat, wasSilence }()
-	beat, silence = 20*time.Millisecond, 400*time.Millisecond
+// A client that is gone without closing its connection must not keep the machine locked; an
+// idle one keeps it.
+func TestServe_SilentClient(t *testing.T) {
+	wasInterval, wasTimeout := heartbeatInterval, idleTimeout
+	defer func() { heartbeatInterval, idleTimeout = wasInterval, wasTimeout }()
+	heartbeatInterval, idleTimeout = 20*time.Millisecond, 400*time.Millisecond
 	dir := t.TempDir()
 	here, there := net.Pipe()
-	go Serve(there, OpenHost(dir, nil))
-	resting, err := NewClient(t.Context(), here)
+	go Serve(t.Context(), there, OpenHost(dir, nil))
+	idle, err := NewClient(t.Context(), here)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := resting.Fence(t.Context(), "dev/test", 1, nil, 1); err != nil {
+	if err := idle.Fence(t.Context(), "dev/test", 1, nil, 1); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * silence)
-	if _, err := resting.Units(t.Context(), "dev/test"); err != nil {
-		t.Fatalf("who is at rest was sent away: %v", err)
+	time.Sleep(3 * idleTimeout)
+	if _, err := idle.Units(t.Context(), "dev/test"); err != nil {
+		t.Fatalf("the idle client was disconnected: %v", err)
 	}
-	resting.Close()
+	idle.Close()
 
 	here, there = net.Pipe()
-	over := make(chan error, 1)
-	go func() { over <- Serve(there, OpenHost(dir, nil)) }()
+	done := make(chan error, 1)
+	go func() { done <- Serve(t.Context(), there, OpenHost(dir, nil)) }()
 	c := newConn(here)
 	if err := c.send(&Message{Kind: "fence", ID: 1, Scope: "dev/test", Token: 2}); err != nil {
 		t.Fatal(err)
@@ -45,24 +49,23 @@ func TestWhoFallsSilentGivesTheMachineFree(t *testing.T) {
 			break
 		}
 	}
-	if err := <-over; err == nil {
-		t.Error("the agent did not notice")
+	if err := <-done; err == nil {
+		t.Error("the agent did not notice that the client is gone")
 	}
 	next := OpenHost(dir, nil)
 	defer next.Close()
-	if err := next.Fence("dev/test", 3, nil); err != nil {
-		t.Errorf("the machine is not free: %v", err)
+	if err := next.Fence(t.Context(), "dev/test", 3, nil); err != nil {
+		t.Errorf("the machine is still locked: %v", err)
 	}
 }
 
-// TestAnAgentThatFallsSilentIsNotWaitedFor: one that is at work says so now and
-// then; one that is frozen says nothing.
-func TestAnAgentThatFallsSilentIsNotWaitedFor(t *testing.T) {
-	wasBeat, wasSilence := beat, silence
-	defer func() { beat, silence = wasBeat, wasSilence }()
-	beat, silence = 20*time.Millisecond, 400*time.Millisecond
+// A busy agent sends heartbeats; a frozen one is silent.
+func TestClient_SilentAgent(t *testing.T) {
+	wasInterval, wasTimeout := heartbeatInterval, idleTimeout
+	defer func() { heartbeatInterval, idleTimeout = wasInterval, wasTimeout }()
+	heartbeatInterval, idleTimeout = 20*time.Millisecond, 400*time.Millisecond
 	here, there := net.Pipe()
-	go func() { // an agent that greets, and takes all, and says nothing more
+	go func() { // an agent that completes the handshake, accepts everything, and never replies
 		c := newConn(there)
 		if m, err := c.receive(); err == nil {
 			c.send(&Message{Kind: m.Kind, ID: m.ID, Protocol: Protocol})
@@ -78,7 +81,35 @@ func TestAnAgentThatFallsSilentIsNotWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if _, known, err := client.ApplyUnit(t.Context(), "dev/test", "a/b", 1, nil, nil); known || err == nil || !strings.Contains(err.Error(), "fallen silent") {
+	if _, known, err := client.ApplyUnit(t.Context(), "dev/test", "a/b", 1, nil, nil); known || err == nil || !strings.Contains(err.Error(), "stopped responding") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A machine that accepts the first bytes of an upload and then hangs, but still sends
+// heartbeats.
+func TestPut_Stalls(t *testing.T) {
+	before := stallTimeout
+	defer func() { stallTimeout = before }()
+	stallTimeout = 300 * time.Millisecond
+	here, there := net.Pipe()
+	go func() {
+		c := newConn(there)
+		if m, err := c.receive(); err == nil {
+			c.send(&Message{Kind: m.Kind, ID: m.ID, Protocol: Protocol})
+		}
+		io.ReadFull(there, make([]byte, 1<<20))
+		for c.send(&Message{Kind: "heartbeat"}) == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+	client, err := NewClient(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	err = client.Put(t.Context(), plan.Artifact{Path: "large"}, 0, bytes.NewReader(make([]byte, 5<<20)))
+	if err == nil || !strings.Contains(err.Error(), "accepted nothing of artifact large for 300ms") {
 		t.Errorf("%v", err)
 	}
 }

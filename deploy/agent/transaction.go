@@ -14,116 +14,119 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// deed is one action on one unit. The machine is locked while files change,
-// and free while units start and stop.
-type deed struct {
+// transaction is one action on one unit: it applies or deletes the unit, and rolls back if
+// that fails. The machine is locked while files change, and unlocked while units start and
+// stop.
+type transaction struct {
 	h              *Host
 	scope, address string
 	timeout        time.Duration
-	old            *Entry // as the manifest has it; nil = nothing
-	standing       *Entry // what comes back if this fails; nil = nothing that is known
-	had            []string
+	old            *Entry // the manifest's entry; nil: none
+	previous       *Entry // what a rollback restores; nil: nothing, or unknown
+	oldFiles       []string
 	next           *Entry
 	layout         backends.Layout
 	undo           *undo
 }
 
-func (d *deed) now() *Entry { return d.h.m.Scopes[d.scope][d.address] }
+func (t *transaction) current() *Entry { return t.h.m.Scopes[t.scope][t.address] }
 
-// make brings the new version to life.
-func (d *deed) make(ctx context.Context, raw json.RawMessage) (*Entry, error) {
-	h := d.h
-	if h.system != nil {
-		if err := h.system.Check(ctx, append(slices.Clone(d.layout.Start), d.layout.Unit)...); err != nil {
-			return d.old, err
+// apply installs and starts the new version.
+func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, error) {
+	h := t.h
+	if h.supervisor != nil {
+		if err := h.supervisor.Check(ctx, append(slices.Clone(t.layout.Start), t.layout.Unit)...); err != nil {
+			return t.old, err
 		}
-	} else if contained(d.layout.Unit) {
-		return d.old, errors.New("a folder runs no containers: its machine must be connect: 'local' or 'ssh://…'")
+	} else if isContainer(t.layout.Unit) {
+		return t.old, errors.New("a dir: folder runs no containers: use a machine with connect: 'local' or 'ssh://…'")
 	}
-	b := &begun{Files: d.next.Files, Dirs: h.missingDirs(d.layout), Leaves: d.next.Leftovers}
-	if err := h.note(note{Scope: d.scope, Address: d.address, Begin: b}); err != nil {
-		return d.old, err
+	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Leftovers: t.next.Leftovers}
+	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Begin: b}); err != nil {
+		return t.old, err
 	}
-	if h.system != nil {
-		d.recall()
+	if h.supervisor != nil {
+		t.restoreFiles()
 	}
-	d.undo = &undo{h: h}
-	err := h.install(raw, d.next, d.layout, d.undo)
-	var r *running
-	if err == nil && h.system != nil {
-		h.stale = h.stale || len(systemdUnits(d.undo.changed())) > 0
-		r = &running{h: h, next: d.next, standing: d.standing, layout: d.layout, stop: d.replaced(), changed: d.undo.changed(), before: d.undo, begun: time.Now()}
-		err = d.unlocked(ctx, r.start)
+	t.undo = &undo{h: h}
+	err := h.install(raw, t.next, t.layout, t.undo)
+	var r *rollout
+	if err == nil && h.supervisor != nil {
+		h.reloadPending = h.reloadPending || len(systemdUnits(t.undo.changed())) > 0
+		r = &rollout{h: h, next: t.next, previous: t.previous, layout: t.layout, obsolete: t.obsoleteUnits(), changed: t.undo.changed(), undo: t.undo, startedAt: time.Now()}
+		err = t.unlocked(ctx, r.start)
 		if ctx.Err() != nil {
-			return d.now(), fmt.Errorf("%s: broken off: %w", d.address, ctx.Err())
+			return t.current(), fmt.Errorf("%s: interrupted: %w", t.address, ctx.Err())
 		}
 	}
-	if err == nil && h.system != nil { // from here on the new version stays: what goes wrong now is for the next time
-		units := d.replaced()
-		if err := d.forget(ctx, units); err != nil {
-			return d.now(), err
+	if err == nil && h.supervisor != nil { // from here on the new version stays: the next apply repeats what fails now
+		units := t.obsoleteUnits()
+		if err := t.forgetUnits(ctx, units); err != nil {
+			return t.current(), err
 		}
-		if err := d.clear(ctx, units); err != nil {
-			return d.now(), err
+		if err := t.removeObsolete(ctx, units); err != nil {
+			return t.current(), err
 		}
-		return d.next, h.end(d.scope, d.address, d.next)
+		return t.next, h.commit(t.scope, t.address, t.next)
 	}
 	if err == nil {
-		err = h.removeFiles(d.had, d.next, d.undo)
+		err = h.removeFiles(t.oldFiles, t.next, t.undo)
 	}
 	if err != nil {
-		return d.back(ctx, r, err)
+		return t.rollBack(ctx, r, err)
 	}
-	return d.next, h.end(d.scope, d.address, d.next)
+	return t.next, h.commit(t.scope, t.address, t.next)
 }
 
-// clear removes what is not owned any more. What was shared up to now, and
-// goes with its last owner, is stopped too.
-func (d *deed) clear(ctx context.Context, stopped []string) error {
+// removeObsolete deletes files that the unit no longer owns. If it was the last owner of a
+// shared unit, that is stopped too.
+func (t *transaction) removeObsolete(ctx context.Context, stopped []string) error {
 	for {
-		before := len(d.undo.steps)
-		if err := d.h.removeFiles(d.had, d.next, d.undo); err != nil || d.h.system == nil {
+		before := len(t.undo.steps)
+		if err := t.h.removeFiles(t.oldFiles, t.next, t.undo); err != nil || t.h.supervisor == nil {
 			return err
 		}
-		removed := unitsOf(d.undo.changed()[before:])
-		d.h.stale = d.h.stale || len(systemdUnits(d.undo.changed()[before:])) > 0
-		last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) || d.spared(u) })
+		removed := unitNames(t.undo.changed()[before:])
+		t.h.reloadPending = t.h.reloadPending || len(systemdUnits(t.undo.changed()[before:])) > 0
+		last := slices.DeleteFunc(removed, func(u string) bool { return slices.Contains(stopped, u) || t.keepRunning(u) })
 		if len(last) == 0 {
 			return nil
 		}
-		// While these stop, others may go, and leave what they shared with this one.
-		if err := d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, d.h.system, last) }); err != nil {
+		// Meanwhile other transactions may end and make this unit the last owner of
+		// something else.
+		if err := t.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, t.h.supervisor, last) }); err != nil {
 			return err
 		}
 	}
 }
 
-// forget drops what is left of units that were stopped for good. It comes before
-// files go: from then on to the end the machine stays locked, or two that own
-// one file together would both leave it to the other.
-func (d *deed) forget(ctx context.Context, units []string) error {
-	return d.unlocked(ctx, func(ctx context.Context) error {
+// forgetUnits removes what is left of units that were stopped for good. It precedes the
+// deletion of files: from then on the machine stays locked to the end, because otherwise two
+// owners of one file would each leave it to the other.
+func (t *transaction) forgetUnits(ctx context.Context, units []string) error {
+	return t.unlocked(ctx, func(ctx context.Context) error {
 		for _, u := range units {
-			if err := d.h.system.Forget(ctx, u); err != nil {
-				return fmt.Errorf("%s does not go: %w", u, err)
+			if err := t.h.supervisor.Forget(ctx, u); err != nil {
+				return fmt.Errorf("%s cannot be removed: %w", u, err)
 			}
 		}
 		return nil
 	})
 }
 
-// unlocked does what takes long while others may use the machine.
-func (d *deed) unlocked(ctx context.Context, f func(context.Context) error) error {
-	limit := d.timeout
+// unlocked runs f, which may take long, while others can use the machine.
+func (t *transaction) unlocked(ctx context.Context, f func(context.Context) error) error {
+	limit := t.timeout
 	if limit == 0 {
 		limit = 10 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	d.h.mu.Unlock()
-	defer d.h.mu.Lock()
+	t.h.mu.Unlock()
+	defer t.h.mu.Lock()
 	err := f(ctx)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("it took more than %s: %w", limit, err)
@@ -131,112 +134,112 @@ func (d *deed) unlocked(ctx context.Context, f func(context.Context) error) erro
 	return err
 }
 
-// recall puts back the files of what stood before an interrupted action, so
-// that a failure leads there and not into the middle. What runs is not touched.
-func (d *deed) recall() {
-	if d.old == nil || d.old.Digest != "" || d.standing == nil {
+// restoreFiles restores the files from before an interrupted action, so that a rollback
+// leads to that version and not to a mixture. It does not touch what runs.
+func (t *transaction) restoreFiles() {
+	if t.old == nil || t.old.Digest != "" || t.previous == nil {
 		return
 	}
-	raw, err := readRoot(d.h.root, path.Join(storePath, d.standing.Object.Hex()))
-	if err == nil && digest.Bytes(raw) == d.standing.Object {
-		if e, l, rerr := d.h.realize(raw, d.standing.Values, d.standing.Timer); rerr == nil {
-			err = d.h.install(raw, e, l, &undo{h: d.h})
+	raw, err := readRoot(t.h.root, path.Join(storePath, t.previous.Object.Hex()))
+	if err == nil && digest.Bytes(raw) == t.previous.Object {
+		if e, l, rerr := t.h.realize(raw, t.previous.Values, t.previous.Timer); rerr == nil {
+			err = t.h.install(raw, e, l, &undo{h: t.h})
 		} else {
 			err = rerr
 		}
 	}
 	if err != nil {
-		d.standing = nil
+		t.previous = nil
 	}
 }
 
-// replaced lists the units whose files the new version does not have any more.
-func (d *deed) replaced() []string {
+// obsoleteUnits returns the units whose files the new version no longer has.
+func (t *transaction) obsoleteUnits() []string {
 	var next []string
-	if d.next != nil {
-		next = d.next.Files
+	if t.next != nil {
+		next = t.next.Files
 	}
 	var out []string
-	for _, f := range d.had {
-		if _, kept := slices.BinarySearch(next, f); kept || d.h.owners[f] > 1 {
+	for _, f := range t.oldFiles {
+		if _, kept := slices.BinarySearch(next, f); kept || t.h.owners[f] > 1 {
 			continue
 		}
-		out = append(out, unitsOf([]string{f})...)
+		out = append(out, unitNames([]string{f})...)
 	}
-	return slices.DeleteFunc(out, d.spared)
+	return slices.DeleteFunc(out, t.keepRunning)
 }
 
-// spared tells which unit of the old version is not stopped: a job that runs
-// right now comes to its end.
-func (d *deed) spared(unit string) bool {
-	return d.next != nil && d.standing != nil && unit == d.standing.Unit && !slices.Contains(d.standing.Start, unit)
+// keepRunning reports whether a unit of the old version is not stopped: a run of a job that
+// is in progress finishes.
+func (t *transaction) keepRunning(unit string) bool {
+	return t.next != nil && t.previous != nil && unit == t.previous.Unit && !slices.Contains(t.previous.Start, unit)
 }
 
-// back brings back what stood before; because is why.
-func (d *deed) back(ctx context.Context, r *running, because error) (*Entry, error) {
-	h := d.h
-	lost := func(err error) (*Entry, error) {
-		return d.now(), fmt.Errorf("%w; putting back what stood before failed too: %w", because, err)
+// rollBack restores the previous version; cause is the error that made it necessary.
+func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*Entry, error) {
+	h := t.h
+	failed := func(err error) (*Entry, error) {
+		return t.current(), fmt.Errorf("%w; restoring the previous version failed too: %w", cause, err)
 	}
 	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	known := d.standing != nil || d.old == nil
+	known := t.previous != nil || t.old == nil
 	if r != nil {
 		var stop []string
-		for _, f := range d.next.Files {
-			if (d.standing == nil || !slices.Contains(d.standing.Files, f)) && h.owners[f] <= 1 {
-				stop = append(stop, unitsOf([]string{f})...)
+		for _, f := range t.next.Files {
+			if (t.previous == nil || !slices.Contains(t.previous.Files, f)) && h.owners[f] <= 1 {
+				stop = append(stop, unitNames([]string{f})...)
 			}
 		}
-		if err := d.unlocked(limited, func(ctx context.Context) error { return stopAll(ctx, h.system, stop) }); err != nil {
-			return lost(err)
+		if err := t.unlocked(limited, func(ctx context.Context) error { return stopAll(ctx, h.supervisor, stop) }); err != nil {
+			return failed(err)
 		}
-		if err := d.forget(limited, stop); err != nil {
-			return lost(err)
+		if err := t.forgetUnits(limited, stop); err != nil {
+			return failed(err)
 		}
 	}
-	if err := d.undo.run(); err != nil {
-		return lost(err)
+	if err := t.undo.run(); err != nil {
+		return failed(err)
 	}
 	if !known {
-		return d.old, errors.Join(because, h.end(d.scope, d.address, d.old))
+		return t.old, errors.Join(cause, h.commit(t.scope, t.address, t.old))
 	}
-	if h.system != nil {
-		if err := h.removeFiles(merged(d.had, orNothing(d.next).Files), orNothing(d.standing), &undo{h: h}); err != nil {
-			return lost(err)
+	if h.supervisor != nil {
+		if err := h.removeFiles(sets.Union(t.oldFiles, orNothing(t.next).Files), orNothing(t.previous), &undo{h: h}); err != nil {
+			return failed(err)
 		}
 	}
 	if r == nil {
-		return d.standing, errors.Join(because, h.end(d.scope, d.address, d.standing))
+		return t.previous, errors.Join(cause, h.commit(t.scope, t.address, t.previous))
 	}
-	again := ""
-	err := d.unlocked(limited, func(ctx context.Context) error {
-		if len(systemdUnits(merged(d.next.Files, d.had))) > 0 {
-			if err := h.system.Reload(ctx); err != nil {
+	restored := ""
+	err := t.unlocked(limited, func(ctx context.Context) error {
+		if len(systemdUnits(sets.Union(t.next.Files, t.oldFiles))) > 0 {
+			if err := h.supervisor.Reload(ctx); err != nil {
 				return err
 			}
 		}
-		if d.standing == nil {
+		if t.previous == nil {
 			return nil
 		}
-		if _, left := errors.AsType[*Unhealthy](because); !left {
-			again = "\nthe version before it runs again"
+		if _, skipped := errors.AsType[*Unhealthy](cause); !skipped {
+			restored = "\nthe previous version runs again"
 			if !r.stopped {
-				again = "\nthe version before it was left as it is"
+				restored = "\nthe previous version was left unchanged"
 			}
 		}
-		return r.resume(ctx, d.standing)
+		return r.resume(ctx, t.previous)
 	})
 	if ctx.Err() != nil {
-		return d.now(), because
+		return t.current(), cause
 	}
 	if err != nil {
-		again = fmt.Sprintf("\nthe version before it does not start either: %v", err)
+		restored = fmt.Sprintf("\nthe previous version does not start either: %v", err)
 	}
-	return d.standing, errors.Join(fmt.Errorf("%w%s", because, again), h.end(d.scope, d.address, d.standing))
+	return t.previous, errors.Join(fmt.Errorf("%w%s", cause, restored), h.commit(t.scope, t.address, t.previous))
 }
 
-// orNothing is an entry that owns nothing if there is none.
+// orNothing returns e, or an entry that owns nothing if e is nil.
 func orNothing(e *Entry) *Entry {
 	if e == nil {
 		return &Entry{}
@@ -244,22 +247,22 @@ func orNothing(e *Entry) *Entry {
 	return e
 }
 
-// resume starts what stood before; its files are there again.
-func (r *running) resume(ctx context.Context, standing *Entry) error {
-	sys := r.h.system
-	for _, u := range standing.Start {
+// resume starts the previous version again, after its files were restored.
+func (r *rollout) resume(ctx context.Context, previous *Entry) error {
+	sys := r.h.supervisor
+	for _, u := range previous.Start {
 		var err error
 		switch filepath.Ext(u) {
 		case ".timer":
 			err = sys.Restart(ctx, u)
 		case ".socket":
-			if r.listensElsewhere(u) {
+			if r.listenersChanged(u) {
 				err = sys.Restart(ctx, u)
 			} else {
 				err = sys.Start(ctx, u)
 			}
 		default:
-			if u == standing.Unit && u == r.next.Unit && !strings.Contains(u, standing.Instance) {
+			if u == previous.Unit && u == r.next.Unit && !strings.Contains(u, previous.Instance) {
 				err = sys.Restart(ctx, u)
 			} else {
 				err = sys.Start(ctx, u)
@@ -269,50 +272,50 @@ func (r *running) resume(ctx context.Context, standing *Entry) error {
 			return err
 		}
 	}
-	if standing.Unit == r.next.Unit && r.touchedCopies() {
-		return sys.ReloadUnit(ctx, standing.Unit)
+	if previous.Unit == r.next.Unit && r.reloadableChanged() {
+		return sys.ReloadUnit(ctx, previous.Unit)
 	}
 	return nil
 }
 
-// remove takes a unit away for good.
-func (d *deed) remove(ctx context.Context) (*Entry, error) {
-	h := d.h
-	if err := h.note(note{Scope: d.scope, Address: d.address, Begin: &begun{}}); err != nil {
-		return d.old, err
+// remove deletes the unit.
+func (t *transaction) remove(ctx context.Context) (*Entry, error) {
+	h := t.h
+	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Begin: &intent{}}); err != nil {
+		return t.old, err
 	}
-	units := d.replaced()
-	if h.system != nil && len(units) > 0 {
-		err := d.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, h.system, units) })
+	units := t.obsoleteUnits()
+	if h.supervisor != nil && len(units) > 0 {
+		err := t.unlocked(ctx, func(ctx context.Context) error { return stopAll(ctx, h.supervisor, units) })
 		if ctx.Err() != nil {
-			return d.now(), fmt.Errorf("%s: broken off: %w", d.address, ctx.Err())
+			return t.current(), fmt.Errorf("%s: interrupted: %w", t.address, ctx.Err())
 		}
 		if err != nil {
-			return d.old, errors.Join(err, h.end(d.scope, d.address, d.old))
+			return t.old, errors.Join(err, h.commit(t.scope, t.address, t.old))
 		}
 	}
-	d.undo = &undo{h: h}
-	if h.system != nil {
-		if err := d.forget(ctx, units); err != nil {
-			return d.now(), err
+	t.undo = &undo{h: h}
+	if h.supervisor != nil {
+		if err := t.forgetUnits(ctx, units); err != nil {
+			return t.current(), err
 		}
 	}
-	if err := d.clear(ctx, units); err != nil {
+	if err := t.removeObsolete(ctx, units); err != nil {
 		if ctx.Err() != nil {
-			return d.now(), err
+			return t.current(), err
 		}
-		return d.back(ctx, nil, err)
+		return t.rollBack(ctx, nil, err)
 	}
-	if d.old != nil {
-		if err := h.sweep(d.old.Leftovers); err != nil {
-			return d.now(), err
+	if t.old != nil {
+		if err := h.removeLeftovers(t.old.Leftovers); err != nil {
+			return t.current(), err
 		}
 	}
-	return nil, h.end(d.scope, d.address, nil)
+	return nil, h.commit(t.scope, t.address, nil)
 }
 
-// sweep removes files by their patterns.
-func (h *Host) sweep(patterns []string) error {
+// removeLeftovers deletes files that match patterns.
+func (h *Host) removeLeftovers(patterns []string) error {
 	for _, p := range patterns {
 		dir, err := h.root.Open(rel(path.Dir(p)))
 		if errors.Is(err, os.ErrNotExist) {

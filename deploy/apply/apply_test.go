@@ -68,7 +68,7 @@ func (s *site) work(services ...string) *apply.Request {
 			here, there := net.Pipe()
 			go func() {
 				defer there.Close()
-				agent.Serve(there, agent.OpenHost(filepath.Join(s.dir, m.Name), set))
+				agent.Serve(context.Background(), there, agent.OpenHost(filepath.Join(s.dir, m.Name), set))
 			}()
 			return agent.NewClient(ctx, here)
 		},

@@ -399,6 +399,9 @@ func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bo
 // advise adds what to do about what machines suffer from.
 func advise(err error) error {
 	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
+	if e, ok := errors.AsType[*agent.Error](err); ok && e.Hint != "" {
+		return err // the agent has added its own
+	}
 	for _, h := range []struct{ what, hint string }{
 		{"no space left on device", "its disk is full: make room there"},
 		{"read-only file system", "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable"},

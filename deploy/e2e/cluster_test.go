@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// etcd is a cluster of three, which changes one at a time while it is healthy.
+// etcd is a cluster of REPLICAS members that are updated one at a time while it is healthy.
 const etcd = `local defx = import 'defx/v1.libsonnet';
 {
   etcd: {
     place: { replicas: REPLICAS, spread: 'machine' },
     service: {
       command: [
-        '/usr/bin/etcd', '--name', defx.me.machine, '--data-dir', defx.me.dir('state'), '--initial-cluster-token', 'story', '--initial-cluster-state', 'new',
+        '/usr/bin/etcd', '--name', defx.me.machine, '--data-dir', defx.me.dir('state'), '--initial-cluster-token', 'e2e-test', '--initial-cluster-state', 'new',
         '--listen-client-urls', 'http://0.0.0.0:' + defx.me.port('client'),
         '--advertise-client-urls', 'http://%s:%s' % [defx.me.host, defx.me.port('client')],
         '--listen-peer-urls', 'http://0.0.0.0:' + defx.me.port('peer'),
@@ -21,7 +21,7 @@ const etcd = `local defx = import 'defx/v1.libsonnet';
         '--initial-cluster', defx.peers.join(',', function(r) '%s=http://%s:%s' % [r.machine, r.host, r.port('peer')]),
       ] + FLAGS,
       ports: { client: 2379, peer: 2380 },
-      dirs: { state: 'etcd-story' },
+      dirs: { state: 'etcd-e2e' },
       ready: { http: '/health', port: 'client', timeout: 'TIMEOUT' },
       retire: ['/bin/sh', '-c', 'for i in $(seq 30); do id=$(etcdctl --endpoints "$1" member list | grep ", $0, " | cut -d, -f1); [ -n "$id" ] && etcdctl --endpoints "$1" member remove "$id" && exit 0; sleep 1; done; exit 1',
         defx.me.machine, defx.peers.join(',', function(r) 'http://%s:%s' % [r.host, r.port('client')])],
@@ -31,8 +31,8 @@ const etcd = `local defx = import 'defx/v1.libsonnet';
 }
 `
 
-// TestAClusterRollsWithItsQuorum changes a flag of etcd while somebody writes.
-func TestAClusterRollsWithItsQuorum(t *testing.T) {
+// TestRolling_ClusterKeepsQuorum changes a flag of etcd while a client writes.
+func TestRolling_ClusterKeepsQuorum(t *testing.T) {
 	s := newSite(t, 3)
 	replicas := 3
 	say := func(flags, timeout string) {
@@ -58,8 +58,9 @@ func TestAClusterRollsWithItsQuorum(t *testing.T) {
 	s.wants(0, "3 created")
 	m.Exec("etcdctl --endpoints " + s.extra + " endpoint health")
 
-	// Somebody writes all the time, and every write must be there afterwards. One that is under
-	// way at a member when that stops may be cut: then nobody knows, and it is said once more.
+	// A client writes all the time, and every write must be there afterwards. A write in
+	// progress at a member that stops may be cut off with an unknown result; it is repeated
+	// once.
 	m.Exec("systemd-run -q --unit writer /bin/bash -c 'put() { etcdctl --endpoints " + s.extra + " --command-timeout 20s put k$1 v$1 >/dev/null 2>>$2; }; " +
 		"for i in $(seq 100000); do put $i /root/cut || put $i /root/failed && echo $i > /root/written || echo failed $i >> /root/failed; done'")
 	say("['--snapshot-count', '6000']", "60s")
@@ -71,11 +72,11 @@ func TestAClusterRollsWithItsQuorum(t *testing.T) {
 	out := m.Exec("n=$(cat /root/written); cat /root/failed 2>/dev/null; echo $n writes; etcdctl --endpoints " + s.extra + " get k --prefix --keys-only | grep -c ^k")
 	t.Logf("%s", out)
 	var written, there int
-	if n, err := fmt.Sscanf(out, "%d writes\n%d", &written, &there); n != 2 || there < written { // one more may be under way
+	if n, err := fmt.Sscanf(out, "%d writes\n%d", &written, &there); n != 2 || there < written { // one more may be in progress
 		t.Errorf("the writer: %v\n%s", err, out)
 	}
 
-	// One that does not start stops the roll, and the others keep what they have.
+	// A member that does not start stops the rolling update, and the others stay unchanged.
 	say("['--snapshot-count', '7000', '--no-such-flag']", "5s")
 	s.wants(3, "flag provided but not defined: -no-such-flag", "its roll stopped, because kv/etcd#0 failed", "1 failed, 2 skipped")
 	if got := flags(); got != "snapshot-count 6000, snapshot-count 6000, snapshot-count 6000" {
@@ -83,17 +84,17 @@ func TestAClusterRollsWithItsQuorum(t *testing.T) {
 	}
 	m.Exec("etcdctl --endpoints " + s.extra + " endpoint health")
 
-	// While a member is down, it alone may change; then the others may too.
+	// While a member is down, only that one can be updated; then the others can.
 	s.lab.Machines[2].Exec("systemctl stop defx-default-cluster-kv-etcd.2.service")
 	say("['--snapshot-count', '8000']", "10s")
-	s.wants(3, "is left as it is, because its set is not healthy", "✓ kv/etcd#2", "1 updated, 2 failed")
+	s.wants(3, "not changed, because its replica set is not healthy", "✓ kv/etcd#2", "1 updated, 2 failed")
 	if got := flags(); got != "snapshot-count 6000, snapshot-count 6000, snapshot-count 8000" {
 		t.Errorf("%s", got)
 	}
 	s.wants(0, "2 updated")
 	m.Exec("etcdctl --endpoints " + s.extra + " endpoint health")
 
-	// One that goes for good leaves the cluster first.
+	// A member that is deleted leaves the cluster first.
 	replicas = 2
 	say("['--snapshot-count', '8000']", "60s")
 	s.wants(0, "stays: it keeps data of its own")

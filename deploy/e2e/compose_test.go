@@ -16,11 +16,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// TestImportedFilesMakeWhatComposeMakes applies compose files by docker compose
-// and, imported, by defx, and compares containers field by field. The
-// differences that there are must be those that docs/compose.md lists.
-// DEFX_TEST_COMPOSE names a docker-compose program.
-func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
+// TestImport_SameContainersAsCompose deploys compose files with docker compose and,
+// imported, with defx, and compares the containers field by field. Differences must be
+// listed in docs/compose.md. DEFX_TEST_COMPOSE names a docker-compose program.
+func TestImport_SameContainersAsCompose(t *testing.T) {
 	program := os.Getenv("DEFX_TEST_COMPOSE")
 	if program == "" {
 		t.Skip("DEFX_TEST_COMPOSE names no docker-compose to compare with")
@@ -34,7 +33,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 	server := &http.Server{Handler: registry.New()}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
-	tag, err := name.NewTag(l.Addr().String() + "/shop/toy:1")
+	tag, err := name.NewTag(l.Addr().String() + "/shop/multi-tool:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +51,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 	for _, f := range files {
 		title := strings.TrimSuffix(filepath.Base(f), ".yaml")
 		if title == "unsupported" {
-			continue // that is for what compose alone can do
+			continue // not supported by defx
 		}
 		t.Run(title, func(t *testing.T) {
 			text, err := os.ReadFile(f)
@@ -74,7 +73,7 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 				m.Try("cd /srv/compose && docker-compose -p side down -v -t 1 2>&1")
 				t.Fatalf("docker-compose: %v\n%s", err, out)
 			}
-			theirs := inspected(m.Docker("ps", "-aq", "--filter", "label=com.docker.compose.project=side"), m.Docker, "com.docker.compose.service")
+			composeContainers := inspected(m.Docker("ps", "-aq", "--filter", "label=com.docker.compose.project=side"), m.Docker, "com.docker.compose.service")
 			m.Exec("cd /srv/compose && docker-compose -p side down -v -t 1 2>&1")
 
 			os.Remove(filepath.Join(s.dir, "libs/dock.libsonnet"))
@@ -84,12 +83,12 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 			s.file("defx.jsonnet", fmt.Sprintf("{ name: 'dock', libs: { d: import 'libs/dock.libsonnet' }, machines: { m1: { connect: 'ssh://root@%s' } } }\n", m.Address), 0o644)
 			m.Exec("mkdir -p /var/lib/defx/secrets/default/dock; echo hi > /var/lib/defx/secrets/default/dock/word")
 			s.wants(0)
-			ours := inspected(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address"), m.Docker, "dev.defx.address")
+			defxContainers := inspected(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address"), m.Docker, "dev.defx.address")
 			s.run("destroy", "--yes", "--confirm", "default")
-			for service, a := range theirs {
-				b := ours["d/"+service]
+			for service, a := range composeContainers {
+				b := defxContainers["d/"+service]
 				if b == nil {
-					t.Errorf("there is no %s: %v", service, reflect.ValueOf(ours).MapKeys())
+					t.Errorf("there is no %s: %v", service, reflect.ValueOf(defxContainers).MapKeys())
 					continue
 				}
 				for _, d := range differences("", a, b) {
@@ -102,11 +101,11 @@ func TestImportedFilesMakeWhatComposeMakes(t *testing.T) {
 	}
 }
 
-// known are the fields of which docs/compose.md says how they differ.
+// known are the fields whose differences docs/compose.md describes.
 var known = []string{"Config.Labels.dev.defx.", "Config.Labels.com.docker.compose.", "Config.AttachStd", "HostConfig.NetworkMode", "HostConfig.ExtraHosts", "HostConfig.LogConfig",
 	"Config.Env: compose <nil>, defx [word_FILE=/run/secrets/word]", "HostConfig.RestartPolicy.Name", "HostConfig.Mounts", "HostConfig.Binds", "HostConfig.Tmpfs"}
 
-// inspected is what the engine tells of containers, by service.
+// inspected returns the engine's description of containers, by service.
 func inspected(ids string, docker func(...string) string, label string) map[string]map[string]any {
 	out := map[string]map[string]any{}
 	var list []map[string]any
@@ -118,10 +117,10 @@ func inspected(ids string, docker func(...string) string, label string) map[stri
 			continue
 		}
 		if id, _ := c["Id"].(string); config["Hostname"] == id[:min(12, len(id))] {
-			delete(config, "Hostname") // none was asked for
+			delete(config, "Hostname") // not set in the file
 		}
 		host, _ := c["HostConfig"].(map[string]any)
-		for _, list := range []any{config["Env"], host["Ulimits"]} { // Compose's order is any
+		for _, list := range []any{config["Env"], host["Ulimits"]} { // Compose's order is arbitrary
 			if l, is := list.([]any); is {
 				slices.SortFunc(l, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 			}
@@ -132,14 +131,14 @@ func inspected(ids string, docker func(...string) string, label string) map[stri
 	return out
 }
 
-// differences names where two values differ. What is empty is absent.
+// differences returns the fields in which two values differ. Empty equals absent.
 func differences(at string, a, b any) []string {
-	if nothing(a) && nothing(b) {
+	if isEmpty(a) && isEmpty(b) {
 		return nil
 	}
 	x, isX := a.(map[string]any)
 	y, isY := b.(map[string]any)
-	if (isX || nothing(a)) && (isY || nothing(b)) {
+	if (isX || isEmpty(a)) && (isY || isEmpty(b)) {
 		var out []string
 		keys := map[string]bool{}
 		for k := range x {
@@ -160,7 +159,7 @@ func differences(at string, a, b any) []string {
 	return []string{fmt.Sprintf("%s: compose %v, defx %v", at, a, b)}
 }
 
-func nothing(v any) bool {
+func isEmpty(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true

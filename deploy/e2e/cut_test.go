@@ -9,14 +9,14 @@ import (
 	"testing"
 )
 
-// TestAConnectionCutAfterAnyByteHangsNobody cuts what machines say after more
-// and more bytes, in the middle of applies that change something: each of them
-// ends by itself, and the next one finishes its work. DEFX_TEST_CUTS is how often.
-func TestAConnectionCutAfterAnyByteHangsNobody(t *testing.T) {
+// TestApply_ConnectionCutAfterAnyByte cuts the output of machines after a growing number of
+// bytes, during applies that change something: each of them ends by itself, and the next one
+// completes the work. DEFX_TEST_CUTS is the number of cuts.
+func TestApply_ConnectionCutAfterAnyByte(t *testing.T) {
 	s := newSite(t, 2)
 	s.writeApart("zero")
 	s.wants(0, "3 created")
-	// An ssh that ends after so many bytes of its machine's words.
+	// An ssh that ends after CUT bytes of the machine's output.
 	dir := t.TempDir()
 	script := fmt.Sprintf("#!/bin/bash\nexec 4<&0\ndd bs=1 count=\"$CUT\" 2>/dev/null < <(exec %s/ssh \"$@\" <&4)\n", s.lab.Bin)
 	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(script), 0o755); err != nil {
@@ -25,7 +25,7 @@ func TestAConnectionCutAfterAnyByteHangsNobody(t *testing.T) {
 	cuts := number("DEFX_TEST_CUTS", 8)
 	broken := 0
 	for i := range cuts {
-		cut := 1 + i*4000/cuts // an apply of these three hears about so many
+		cut := 1 + i*4000/cuts // an apply of these three reads about 4000 bytes
 		s.writeApart(fmt.Sprintf("word %d", i))
 		s.env = []string{fmt.Sprintf("PATH=%s:%s", dir, os.Getenv("PATH")), fmt.Sprintf("CUT=%d", cut)}
 		cmd := s.start("apply", "--yes")
@@ -38,7 +38,7 @@ func TestAConnectionCutAfterAnyByteHangsNobody(t *testing.T) {
 				t.Fatalf("cut after %d bytes: it hangs\n%s", cut, out)
 			}
 			if !strings.Contains(out, "machine m1") && !strings.Contains(out, "✗ apart/") {
-				t.Errorf("cut after %d bytes: nobody tells what failed\n%s", cut, out)
+				t.Errorf("cut after %d bytes: the output does not say what failed\n%s", cut, out)
 			}
 		}
 		t.Logf("cut after %d bytes: %v", cut, err)
@@ -47,12 +47,12 @@ func TestAConnectionCutAfterAnyByteHangsNobody(t *testing.T) {
 		}
 	}
 	if broken < cuts/4 {
-		t.Errorf("only %d of %d were cut in the middle: this test shows little", broken, cuts)
+		t.Errorf("only %d of %d were cut in the middle, so this test is not significant", broken, cuts)
 	}
 	s.says("Nothing to do", "apply", "--yes")
 	for _, m := range s.lab.Machines {
 		if got := m.Exec("for p in /proc/[0-9]*; do readlink $p/exe; done 2>/dev/null | grep -c /var/lib/defx/bin/ || true"); got != "0\n" {
-			t.Errorf("agents that nobody speaks to on %s: %s", m.Name, got)
+			t.Errorf("agents without a client on %s: %s", m.Name, got)
 		}
 	}
 }

@@ -1,3 +1,2 @@
-// Package e2e tests defx as it is delivered on machines as they are. It holds
-// tests alone.
+// Package e2e tests the released defx on real machines. It contains only tests.
 package e2e

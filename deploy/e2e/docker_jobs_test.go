@@ -9,9 +9,9 @@ import (
 	"github.com/defx-dev/defx/deploy/machinetest"
 )
 
-// jobs has a job that takes a while, and two that are due once a day.
+// jobs has a job that takes some seconds, and two that are due once a day.
 const jobs = `
-local job(name, more) = { package: toy, command: ['toy', 'write', '$STATE_DIRECTORY/log', 'begin WORD', 'sleep', '2s', 'write', '$STATE_DIRECTORY/log', 'end WORD'], dirs: { state: name } } + more;
+local job(name, more) = { package: multiTool, command: ['multi-tool', 'write', '$STATE_DIRECTORY/log', 'begin WORD', 'sleep', '2s', 'write', '$STATE_DIRECTORY/log', 'end WORD'], dirs: { state: name } } + more;
 {
   long: { service: job('long', { schedule: { every: '5s', missed: 'run' }, MORE }) },
   daily: { BACKEND service: job('daily', { schedule: { cron: '0 0 * * *', missed: 'run' } }) },
@@ -20,15 +20,16 @@ local job(name, more) = { package: toy, command: ['toy', 'write', '$STATE_DIRECT
 }
 `
 
-// wrote is what a job has written into its volume.
+// wrote returns what a job has written to its volume.
 func wrote(m *machinetest.Machine, job string) string {
 	out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + job + ")/log 2>/dev/null")
 	return out
 }
 
-// TestATimerKeepsTheTimeOfAJob: where systemd runs it starts the jobs of containers. What a container of ours kept
-// before goes over, and neither a crash nor a boot makes a run twice, or loses one that is to be made up for.
-func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
+// TestJob_SystemdTimer: if systemd runs on the machine, its timers start the jobs of
+// containers, and take over from a scheduler container. Neither a crash nor a boot repeats a
+// run, or misses one that has to be made up for.
+func TestJob_SystemdTimer(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	say := func(word string, pairs ...string) {
@@ -43,7 +44,7 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		t.Fatalf("it never came to this: %s\n%s\n%s", what, wrote(m, "long"), m.Exec("cat /var/lib/defx/runs/*; systemctl list-timers --all 'defx*'; journalctl -n 50 --no-pager -u 'defx*'; docker ps -a"))
+		t.Fatalf("timed out waiting for: %s\n%s\n%s", what, wrote(m, "long"), m.Exec("cat /var/lib/defx/runs/*; systemctl list-timers --all 'defx*'; journalctl -n 50 --no-pager -u 'defx*'; docker ps -a"))
 	}
 	record := func(job string) string {
 		out, _ := m.Try("cat /var/lib/defx/runs/defx-default-dock-d-" + job + ".jsonl 2>/dev/null")
@@ -52,54 +53,56 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	timers := func() string {
 		return strings.Join(strings.Fields(m.Exec("cd /etc/systemd/system; ls -d defx*.timer 2>/dev/null | sed s/defx-default-dock-d-//")), " ")
 	}
-	whole := func(word string) func() bool {
+	complete := func(word string) func() bool {
 		return func() bool {
 			log := wrote(m, "long")
 			return strings.Contains(log, "begin "+word) && strings.Count(log, "begin "+word) == strings.Count(log, "end "+word)
 		}
 	}
-	under := func() bool { // a run is under way
+	inProgress := func() bool { // a run is in progress
 		log := wrote(m, "long")
 		return strings.Count(log, "begin") > strings.Count(log, "end")
 	}
 
-	// Where no units may be written, a container keeps the time.
+	// Where no unit files can be written, a container schedules the job.
 	m.Exec("mount --bind /etc/systemd/system /etc/systemd/system && mount -o remount,bind,ro /etc/systemd/system")
 	say("one")
 	s.wants(0, "4 created")
 	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; !strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-daily") || timers() != "" {
 		t.Fatalf("%s, timers %q", got, timers())
 	}
-	eventually("a run by the container", under)
+	eventually("a run by the container", inProgress)
 
-	// The next version goes over, in the middle of a run, which comes to its end.
+	// The next version takes over during a run, which finishes.
 	m.Exec("umount /etc/systemd/system")
 	say("two")
 	s.wants(0, "4 updated")
 	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-odd\n") || timers() != "daily.timer long.timer skip.timer" {
 		t.Errorf("%s, timers %q", got, timers())
 	}
-	eventually("the run that was under way ends", whole("one"))
-	eventually("a run by the timer", whole("two"))
+	eventually("the run in progress ends", complete("one"))
+	eventually("a run by the timer", complete("two"))
 	s.wants(0, "Nothing to do")
-	eventually("it is told how it went", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "ran well") })
+	eventually("status shows the result", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "ran well") })
 
-	eventually("its log tells of its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
+	eventually("its log shows its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
 
-	// Who waits for a run is killed: the run goes on, and how it ended is found out.
-	eventually("a run", under)
+	// The process that waits for a run is killed: the run continues, and its result is found
+	// out.
+	eventually("a run", inProgress)
 	m.Exec("pkill -9 -x job; true")
-	eventually("its end", whole("two"))
-	eventually("all ends are written down", func() bool {
+	eventually("its end", complete("two"))
+	eventually("all results are recorded", func() bool {
 		r := record("long")
 		return strings.Contains(r, `"ended"`) && strings.Count(r, `"ended"`) >= strings.Count(r, "\n")-1
 	})
 
-	// A version that fails leaves the one before on time; to another backend and back there is one timer.
-	say("three", "MORE", "migrate: ['toy', 'fail', '4']")
-	s.wants(3, "migrate.once, which runs before it, fails: it ended with exit code 4", "the version before it runs again")
+	// After a failed version the previous one is still scheduled. A change to another
+	// backend and back leaves one timer.
+	say("three", "MORE", "migrate: ['multi-tool', 'fail', '4']")
+	s.wants(3, "migrate.once, which runs before it, failed: it ended with exit code 4", "the previous version runs again")
 	before := strings.Count(wrote(m, "long"), "begin two")
-	eventually("the version before runs on time", func() bool { return strings.Count(wrote(m, "long"), "begin two") > before })
+	eventually("the previous version runs on schedule", func() bool { return strings.Count(wrote(m, "long"), "begin two") > before })
 	say("three", "BACKEND", "backend: 'systemd',")
 	s.wants(0, "d/daily")
 	say("three")
@@ -108,12 +111,12 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 		t.Errorf("timers %q", got)
 	}
 	if _, out := s.run("status", "--refresh"); strings.Contains(out, "edited") || strings.Contains(out, "missing") {
-		t.Error("drift where there is none")
+		t.Error("unexpected drift")
 	}
 
-	// What came due while the machine was down is made up for, once, if that was asked for.
+	// What was due while the machine was down is made up for, once, if requested.
 	if got := wrote(m, "daily") + wrote(m, "skip"); got != "" {
-		t.Errorf("a run before its time: %q", got)
+		t.Errorf("a run before it was due: %q", got)
 	}
 	for _, job := range []string{"daily", "skip"} {
 		at := time.Now().Add(-72 * time.Hour).UTC().Format(time.RFC3339)
@@ -128,9 +131,9 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	eventually("the other job", func() bool { return ends() > n })
 	s.wants(0, "Nothing to do")
 	if got := wrote(m, "daily"); strings.Count(got, "begin") != 1 || wrote(m, "skip") != "" {
-		t.Errorf("%q, and who skips: %q", got, wrote(m, "skip"))
+		t.Errorf("catch-up %q, no catch-up %q", got, wrote(m, "skip"))
 	}
-	m.Exec("systemctl restart defx-default-dock-d-daily.timer") // asks again, and owes nothing
+	m.Exec("systemctl restart defx-default-dock-d-daily.timer") // checks for missed runs again, and finds none
 	due := map[string]int{}
 	for line := range strings.Lines(record("long")) {
 		at, _, _ := strings.Cut(line, ",")
@@ -143,16 +146,16 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	}
 
 	if code, _ := s.run("destroy", "--yes", "--confirm", "default", "--allow-delete", "d/long", "--allow-delete", "d/daily", "--allow-delete", "d/skip", "--allow-delete", "d/odd"); code != 0 {
-		t.Error("no destroy")
+		t.Error("destroy failed")
 	}
 	if got := wrote(m, "daily"); strings.Count(got, "begin") != 1 {
-		t.Errorf("a run that was made twice: %q", got)
+		t.Errorf("a run was repeated: %q", got)
 	}
 	if got := m.Exec("ls -d /etc/systemd/system/*defx* /var/lib/defx/runs/* /var/lib/defx/containers/* 2>/dev/null; systemctl list-units --all --no-legend --plain 'defx-*' | grep -v slice; docker ps -aq; true"); got != "" {
 		t.Errorf("left behind: %s", got)
 	}
 	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
-		t.Error("no gc")
+		t.Error("gc failed")
 	}
 	if got, _ := m.Try("ls /var/lib/defx/bin"); strings.Contains(got, "job") {
 		t.Errorf("the runner is left: %s", got)

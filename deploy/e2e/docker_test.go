@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// newDock is a site whose machines have docker engines.
+// newDock boots a site whose machines have docker engines.
 func newDock(t *testing.T, n int) *site {
 	t.Helper()
 	s := newSite(t, n)
@@ -31,20 +31,20 @@ func newDock(t *testing.T, n int) *site {
 	for _, m := range s.lab.Machines {
 		m.StartDocker()
 	}
-	toy := filepath.Join(t.TempDir(), "toy")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", toy, "./testdata/toy")
+	tool := filepath.Join(t.TempDir(), "multi-tool")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", tool, "./testdata/multi-tool")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s.copy(toy, "build/toy")
+	s.copy(tool, "build/multi-tool")
 	return s
 }
 
-// dock writes a deployment of one library.
+// dock writes a deployment with one library.
 func (s *site) dock(library string, pairs ...string) {
 	s.t.Helper()
-	s.file("libs/dock.libsonnet", "local defx = import 'defx/v1.libsonnet';\nlocal toy = defx.artifact('../build/toy');\n"+strings.NewReplacer(pairs...).Replace(library), 0o644)
+	s.file("libs/dock.libsonnet", "local defx = import 'defx/v1.libsonnet';\nlocal multiTool = defx.artifact('../build/multi-tool');\n"+strings.NewReplacer(pairs...).Replace(library), 0o644)
 	var machines strings.Builder
 	for _, m := range s.lab.Machines {
 		fmt.Fprintf(&machines, "%s: { connect: 'ssh://root@%s' }, ", m.Name, m.Address)
@@ -52,7 +52,7 @@ func (s *site) dock(library string, pairs ...string) {
 	s.file("defx.jsonnet", "{ name: 'dock', libs: { d: import 'libs/dock.libsonnet' }, machines: { "+machines.String()+"}, defaults: { backend: 'docker' } }\n", 0o644)
 }
 
-// containers gives the ids of all containers of defx on a machine, by what they are.
+// containers returns the ids of defx's containers on a machine, by unit.
 func containers(m *machinetest.Machine) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(m.Docker("ps", "-a", "--no-trunc", "--filter", "label=dev.defx.unit", "--format", `{{.Label "dev.defx.address"}}{{if eq (.Label "dev.defx.address") ""}}{{.Names}}{{end}} {{.ID}} {{.State}}`)) {
@@ -65,7 +65,7 @@ func containers(m *machinetest.Machine) map[string]string {
 	return out
 }
 
-// differ lists what is not the same in both.
+// differ returns the keys whose values differ.
 func differ(a, b map[string]string) string {
 	var out []string
 	for k := range a {
@@ -82,7 +82,7 @@ func differ(a, b map[string]string) string {
 	return strings.Join(out, " ")
 }
 
-func TestWebstackInContainers(t *testing.T) {
+func TestDocker_Webstack(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	for _, p := range []string{"/usr/sbin/nginx build/nginx", "/usr/bin/redis-server build/redis"} {
@@ -127,7 +127,7 @@ func TestWebstackInContainers(t *testing.T) {
 		t.Errorf("a second apply touched %s", got)
 	}
 
-	// One changed file recreates one container; its volume stays.
+	// A changed file recreates one container; its volume is kept.
 	s.file("defx.jsonnet", strings.ReplaceAll(text, `save 60 1\n`, `save 61 1\n`), 0o644)
 	apply(0, "1 updated; 2 unchanged")
 	second := containers(m)
@@ -153,19 +153,19 @@ func TestWebstackInContainers(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
-	// A version that fails: what stood before runs again, the same container.
+	// A version that fails: the same container as before runs again.
 	app, _ := os.ReadFile(filepath.Join(s.dir, "defx.jsonnet"))
 	s.file("defx.jsonnet", strings.ReplaceAll(string(app), "command: ['server',", "command: ['server', '-no-such-flag',"), 0o644)
-	apply(3, "flag provided but not defined: -no-such-flag", "the version before it runs again")
+	apply(3, "flag provided but not defined: -no-such-flag", "the previous version runs again")
 	if got := differ(second, containers(m)); got != "" {
 		t.Errorf("a failure recreated %q", got)
 	}
-	if got := s.ask(); !strings.Contains(got, "hello, visitor ") || strings.Contains(got, "visitor 1\n") { // one may have been asked for in vain while the version before started again
+	if got := s.ask(); !strings.Contains(got, "hello, visitor ") || strings.Contains(got, "visitor 1\n") { // a request may have failed while the previous version was restarted
 		t.Errorf("%q", got)
 	}
 	s.file("defx.jsonnet", string(app), 0o644)
 
-	// What is done by hand shows.
+	// Manual changes are reported.
 	code, out := s.run("status", "--refresh", "--tla-str", "backend=docker")
 	if code != 0 || strings.Count(out, "active for") != 3 {
 		t.Errorf("%d\n%s", code, out)
@@ -189,7 +189,7 @@ func TestWebstackInContainers(t *testing.T) {
 		t.Error("no shell")
 	}
 
-	// The way back, and rubbish.
+	// Back to the previous version, and garbage collection.
 	apply(0)
 	if code, _ := s.run("rollback", "--yes", "--to", "1", "--tla-str", "backend=docker"); code != 0 {
 		t.Error("no rollback")
@@ -201,7 +201,7 @@ func TestWebstackInContainers(t *testing.T) {
 		"--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
 	m.Docker("run", "-d", "--name", "mine", "--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
 	if _, out := s.run("status", "--refresh", "--tla-str", "backend=docker"); !strings.Contains(out, "forgotten") || strings.Contains(out, "mine") {
-		t.Error("an orphan is not told")
+		t.Error("an orphan is not reported")
 	}
 	if code, _ := s.run("gc", "--keep", "1", "--tla-str", "backend=docker"); code != 0 {
 		t.Error("no gc")
@@ -223,10 +223,11 @@ func TestWebstackInContainers(t *testing.T) {
 	}
 }
 
-// neighbours: two pairs on one machine, each of one that systemd runs and one in a container, and two containers.
+// neighbours: on one machine two pairs of a systemd service and a container that need each
+// other, and two containers.
 const neighbours = `
-local web(port) = { package: toy, env: { WHO: 'BODY' }, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' } };
-local asks(name) = { requires: { it: name }, service: { package: toy, command: ['toy', 'get', 'http://%s:%s/' % [defx.dep('it').host, defx.dep('it').port('http')], 'sleep', '1h'] } };
+local web(port) = { package: multiTool, env: { WHO: 'BODY' }, command: ['multi-tool', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' } };
+local asks(name) = { requires: { it: name }, service: { package: multiTool, command: ['multi-tool', 'get', 'http://%s:%s/' % [defx.dep('it').host, defx.dep('it').port('http')], 'sleep', '1h'] } };
 {
   outside: { backend: 'systemd', service: web(7001) },
   inside: { service: web(7002), docker: { ports: { http: 80 } } },
@@ -236,7 +237,7 @@ local asks(name) = { requires: { it: name }, service: { package: toy, command: [
 }
 `
 
-func TestNeighboursOfTwoBackendsFindEachOther(t *testing.T) {
+func TestDocker_DependenciesAcrossBackends(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	s.dock(neighbours, "BODY", "here I am")
@@ -262,11 +263,11 @@ func TestNeighboursOfTwoBackendsFindEachOther(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 
-	// A stranger's port and name are told before anything is stopped.
+	// A foreign port or name is reported before anything is stopped.
 	before := containers(m)
-	m.Exec("systemd-run -q --unit=stranger socat TCP-LISTEN:7009,fork - 2>/dev/null || systemd-run -q --unit=stranger /usr/bin/redis-server --port 7009; for i in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/7009) 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
+	m.Exec("systemd-run -q --unit=foreign socat TCP-LISTEN:7009,fork - 2>/dev/null || systemd-run -q --unit=foreign /usr/bin/redis-server --port 7009; for i in $(seq 50); do (exec 3<>/dev/tcp/127.0.0.1/7009) 2>/dev/null && exit 0; sleep 0.1; done; exit 1")
 	s.dock(strings.ReplaceAll(neighbours, "web(7002)", "web(7009)"), "BODY", "here I am")
-	s.wants(3, "port 7009 is taken by redis-server (process ", "was left as it is")
+	s.wants(3, "port 7009 is taken by redis-server (process ", "was left unchanged")
 	if got := differ(before, containers(m)); got != "" {
 		t.Errorf("%s was touched", got)
 	}
@@ -289,24 +290,24 @@ func TestNeighboursOfTwoBackendsFindEachOther(t *testing.T) {
 
 // boxes has one service of each kind.
 const boxes = `
-local serve(port) = { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
+local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
 {
-  tick: { service: { package: toy, command: ['toy', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
-  slow: { service: serve(7101) + { dirs: { state: 'slow' }, initializer: ['toy', 'write', '$STATE_DIRECTORY/log', 'init'],
-    migrate: ['toy', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['toy', 'wants', '/var/lib/slow/log'], timeout: '10s' },
-    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['toy', 'write', '/var/lib/slow/log', 'bye'] } } },
+  tick: { service: { package: multiTool, command: ['multi-tool', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+  slow: { service: serve(7101) + { dirs: { state: 'slow' }, initializer: ['multi-tool', 'write', '$STATE_DIRECTORY/log', 'init'],
+    migrate: ['multi-tool', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['multi-tool', 'wants', '/var/lib/slow/log'], timeout: '10s' },
+    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['multi-tool', 'write', '/var/lib/slow/log', 'bye'] } } },
   pair: defx.group({
     one: { service: serve(7102) + { env: { WHO: 'ONE' } } },
     two: { requires: ['one'], service: serve(7103) + { env: { WHO: 'TWO' }, args: ['get', 'http://%s:%s/' % [defx.dep('one').host, defx.dep('one').port('http')]] } },
   }),
-  'asks-pair': { requires: { p: 'pair/two' }, service: { package: toy, command: ['toy', 'get', 'http://%s:%s/' % [defx.dep('p').host, defx.dep('p').port('http')], 'sleep', '1h'] } },
+  'asks-pair': { requires: { p: 'pair/two' }, service: { package: multiTool, command: ['multi-tool', 'get', 'http://%s:%s/' % [defx.dep('p').host, defx.dep('p').port('http')], 'sleep', '1h'] } },
   again: { service: serve(7104) + { dirs: { state: 'again' }, env: { RELOADS: '/etc/again.conf' }, files: { '/etc/again.conf': 'CONTENT' }, reload: { signal: 'HUP' } } },
-  hidden: { service: { package: toy, secrets: { WORD: defx.secret('word') }, command: ['toy', 'wants', '$WORD_FILE', 'sleep', '1h'] } },
-  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['toy', 'write', '/var/lib/named/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
+  hidden: { service: { package: multiTool, secrets: { WORD: defx.secret('word') }, command: ['multi-tool', 'wants', '$WORD_FILE', 'sleep', '1h'] } },
+  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['multi-tool', 'write', '/var/lib/named/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
 }
 `
 
-func TestEveryKindOfContainer(t *testing.T) {
+func TestDocker_EveryKind(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	in := func(service, path string) string {
@@ -333,7 +334,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	}
 
 	say("red")
-	s.wants(3, "the secret WORD is not on this machine", "7 created, 1 failed")
+	s.wants(3, "the secret WORD is missing on this machine", "7 created, 1 failed")
 	m.Exec("mkdir -p /var/lib/defx/secrets/default/dock; echo hush > /var/lib/defx/secrets/default/dock/word; chmod -R go= /var/lib/defx/secrets")
 	s.wants(0, "1 created")
 	if t.Failed() {
@@ -380,7 +381,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	words = []string{"MIGRATE", "'say', 'all done'", "ONE", "1", "TWO", "22", "CONTENT", "second"}
 	say("red")
 	s.wants(0, "d/pair/two", "d/again", "reload", "2 updated; 6 unchanged")
-	if got := differ(before, containers(m)); strings.TrimSuffix(got, " d/tick") != "d/pair/two" { // a job runs, or has run
+	if got := differ(before, containers(m)); strings.TrimSuffix(got, " d/tick") != "d/pair/two" { // a job is running, or has run
 		t.Errorf("%s changed", got)
 	}
 	eventually("the reloaded file was read", func() bool { return strings.Contains(wrote("again", "reloads"), "second") })
@@ -388,11 +389,12 @@ func TestEveryKindOfContainer(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
-	// A migration that fails: the old version runs on, and what the migration said is told.
+	// A migration that fails: the old version continues, and the migration's output is
+	// shown.
 	was := slow()
 	words = []string{"MIGRATE", "'fail', '4'", "ONE", "1", "TWO", "22", "CONTENT", "second"}
 	say("blue")
-	s.wants(3, "migrate.once, which runs before it, fails: it ended with exit code 4", "on the way", "the version before it runs again")
+	s.wants(3, "migrate.once, which runs before it, failed: it ended with exit code 4", "on the way", "the previous version runs again")
 	if slow() != was {
 		t.Error("another container serves")
 	}
@@ -413,7 +415,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 
-	// A port of a member is the pod's: the group gets another one.
+	// A member's port belongs to the pod: the group gets a new one.
 	text := strings.Replace(boxes, "serve(7103)", "serve(7113)", 1)
 	s.dock(text, append([]string{"'WORD'", "'blue'"}, words...)...)
 	s.wants(0, "d/pair/one", "rendered differently: group.1.ports.http.port", "d/pair/two")
@@ -423,7 +425,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 		}
 	}
 
-	// After a boot all is there again, by the engine alone.
+	// After a boot the engine alone starts everything again.
 	if code, out := s.run("destroy", "--yes", "--confirm", "default", "--allow-delete", "d/tick", "--allow-delete", "d/slow", "--allow-delete", "d/again", "--allow-delete", "d/run-by-name"); code != 0 {
 		t.Errorf("%s", out)
 	}
@@ -438,7 +440,7 @@ func TestEveryKindOfContainer(t *testing.T) {
 	}
 }
 
-// publish puts an image of the toy under a name in a registry, and gives its digest.
+// publish pushes an image of multi-tool to a registry under a name, and returns its digest.
 func (s *site) publish(tag name.Tag, config func(*v1.Config), with ...remote.Option) string {
 	s.t.Helper()
 	must := func(err error) {
@@ -448,14 +450,14 @@ func (s *site) publish(tag name.Tag, config func(*v1.Config), with ...remote.Opt
 		}
 	}
 	dir := s.t.TempDir()
-	raw, err := os.ReadFile(filepath.Join(s.dir, "build/toy"))
+	raw, err := os.ReadFile(filepath.Join(s.dir, "build/multi-tool"))
 	must(err)
-	must(os.WriteFile(filepath.Join(dir, "toy"), raw, 0o755))
+	must(os.WriteFile(filepath.Join(dir, "multi-tool"), raw, 0o755))
 	img, err := engine.Image(empty.Image, dir, "/bin", nil)
 	must(err)
 	layers, err := img.Layers()
 	must(err)
-	small, err := tarball.LayerFromOpener(layers[0].Uncompressed, tarball.WithCompressionLevel(gzip.BestCompression)) // others pack otherwise than we do
+	small, err := tarball.LayerFromOpener(layers[0].Uncompressed, tarball.WithCompressionLevel(gzip.BestCompression)) // registries may have layers that were compressed differently
 	must(err)
 	img, err = mutate.AppendLayers(empty.Image, small)
 	must(err)
@@ -463,7 +465,7 @@ func (s *site) publish(tag name.Tag, config func(*v1.Config), with ...remote.Opt
 	must(err)
 	file = file.DeepCopy()
 	file.OS, file.Architecture = "linux", runtime.GOARCH
-	file.Config.Entrypoint, file.Config.Cmd = []string{"/bin/toy"}, []string{"serve", "0.0.0.0:80"}
+	file.Config.Entrypoint, file.Config.Cmd = []string{"/bin/multi-tool"}, []string{"serve", "0.0.0.0:80"}
 	if config != nil {
 		config(&file.Config)
 	}

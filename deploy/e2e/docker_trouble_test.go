@@ -21,18 +21,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// fleet is two services, a group and a job that all say a word.
+// fleet is two services, a group and a job that all answer with WORD.
 const fleet = `
-local serve(port) = { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
+local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: port }, ready: { http: '/' }, env: { WHO: 'WORD' } };
 {
-  db: { service: serve(7201) + { dirs: { state: 'db' }, migrate: ['toy', 'write', '$STATE_DIRECTORY/log', 'WORD'] } },
+  db: { service: serve(7201) + { dirs: { state: 'db' }, migrate: ['multi-tool', 'write', '$STATE_DIRECTORY/log', 'WORD'] } },
   web: { requires: ['db'], service: serve(7202) + { files: { '/etc/db': 'http://%s:%s/' % [defx.dep('db').host, defx.dep('db').port('http')] } } },
   pair: defx.group({ one: { service: serve(7203) }, two: { service: serve(7204) } }),
-  tick: { service: { package: toy, command: ['toy', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
+  tick: { service: { package: multiTool, command: ['multi-tool', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
 }
 `
 
-// serves tells whether all of the fleet say a word, and there is nothing besides.
+// serves fails unless all of the fleet answer with word, and no other container exists.
 func (s *site) serves(word string) error {
 	m := s.lab.Machines[0]
 	for port := 7201; port <= 7204; port++ {
@@ -58,9 +58,8 @@ func (s *site) serves(word string) error {
 	return nil
 }
 
-// TestKilledAmongContainersOneMoreApplyConverges kills defx, or the agent, at a
-// random moment.
-func TestKilledAmongContainersOneMoreApplyConverges(t *testing.T) {
+// TestDocker_KilledAnywhere kills defx, or the agent, at a random moment.
+func TestDocker_KilledAnywhere(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	s.dock(fleet, "WORD", "first")
@@ -95,11 +94,11 @@ func TestKilledAmongContainersOneMoreApplyConverges(t *testing.T) {
 	}
 	log := m.Exec("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state.db)/log")
 	if !strings.HasPrefix(log, "first\n") {
-		t.Errorf("the data did not stay: %q", log)
+		t.Errorf("the data was lost: %q", log)
 	}
 }
 
-func TestAnEngineThatGoesAndComesBack(t *testing.T) {
+func TestDocker_EngineRestarts(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	s.dock(fleet, "WORD", "first")
@@ -115,9 +114,9 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 		out := fmt.Sprint(cmd.Stdout)
 		t.Logf("%s in the middle: %v\n%s", signal, err, out)
 		if err != nil && !strings.Contains(out, "docker engine") && !strings.Contains(out, "does not start") && !strings.Contains(out, "not ready") && !strings.Contains(out, "ended with") {
-			t.Errorf("the cause is not told")
+			t.Errorf("the output does not name the cause")
 		}
-		if signal == "KILL" { // it may have forgotten what ran: docs/limits.md tells users what to do then
+		if signal == "KILL" { // it may have lost track of what ran: docs/limits.md describes what to do then
 			m.StopDocker("TERM")
 			m.ClearDocker()
 			m.StartDocker()
@@ -127,18 +126,18 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 		}
 		err = s.serves(word)
 		for until := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(until); err = s.serves(word) {
-			time.Sleep(500 * time.Millisecond) // an engine that came back starts what it had one by one
+			time.Sleep(500 * time.Millisecond) // a restarted engine starts its containers one by one
 		}
 		if err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
 	}
 
-	// Without one, and with one whose disk is full.
+	// Without an engine, and with one whose disk is full.
 	m.StopDocker("TERM")
 	m.Exec("rm -f /var/run/docker.sock")
 	s.dock(fleet, "WORD", "last")
-	s.wants(3, "no docker engine is here: there is no socket /var/run/docker.sock")
+	s.wants(3, "there is no docker engine on this machine: socket /var/run/docker.sock does not exist")
 	m.Exec("umount -l /var/lib/docker/overlay2 2>/dev/null; mount -t tmpfs -o size=24m tmpfs /var/lib/docker")
 	m.StartDocker()
 	big := make([]byte, 64<<20)
@@ -146,12 +145,12 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.dir, "build/big"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.copy(filepath.Join(s.dir, "build/toy"), "build/big/toy")
+	s.copy(filepath.Join(s.dir, "build/multi-tool"), "build/big/multi-tool")
 	if err := os.WriteFile(filepath.Join(s.dir, "build/big/big"), big, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s.dock(strings.ReplaceAll(fleet, "package: toy", "package: defx.artifact('../build/big')"), "WORD", "big")
-	s.wants(3, "no space left on device", "its disk is full: make room there")
+	s.dock(strings.ReplaceAll(fleet, "package: multiTool", "package: defx.artifact('../build/big')"), "WORD", "big")
+	s.wants(3, "no space left on device", "disk is full")
 	m.StopDocker("TERM")
 	m.Exec("umount -l /var/lib/docker")
 	m.StartDocker()
@@ -161,8 +160,8 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 	}
 }
 
-// TestAnImageOfARegistryIsPinned: what a tag stands for is written down once, and moves when asked.
-func TestAnImageOfARegistryIsPinned(t *testing.T) {
+// TestDocker_ImageIsPinned: the digest of a tag is locked once, and changes only on request.
+func TestDocker_ImageIsPinned(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	l, err := net.Listen("tcp", s.lab.Gateway()+":0")
@@ -172,7 +171,7 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	server := &http.Server{Handler: registry.New()}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
-	tag, err := name.NewTag(l.Addr().String() + "/shop/toy:1")
+	tag, err := name.NewTag(l.Addr().String() + "/shop/multi-tool:1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +180,7 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 		s.publish(tag, func(c *v1.Config) {
 			c.Env = []string{"WHO=" + who, "PATH=/bin"}
 			if len(health) > 0 {
-				c.Healthcheck = &v1.HealthConfig{Test: append([]string{"CMD", "toy"}, health...), Interval: time.Second, Timeout: 5 * time.Second, Retries: 2}
+				c.Healthcheck = &v1.HealthConfig{Test: append([]string{"CMD", "multi-tool"}, health...), Interval: time.Second, Timeout: 5 * time.Second, Retries: 2}
 			}
 		})
 	}
@@ -196,7 +195,7 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.dock(library)
 	s.wants(3, "has no digest, so its content could change")
 	if code, _ := s.run("lock", "--update"); code != 0 {
-		t.Fatal("no lock")
+		t.Fatal("lock failed")
 	}
 	s.wants(0, "1 created")
 	says("one")
@@ -208,44 +207,44 @@ func TestAnImageOfARegistryIsPinned(t *testing.T) {
 	s.wants(0, "1 updated")
 	says("two")
 
-	// A package above it, by the same tag: the lock has it already.
-	above := "{ web: { service: { package: toy, command: ['/app/toy', 'say', 'above', 'serve', '0.0.0.0:80'], ports: { http: 7301 } }, docker: { base: '" + tag.String() + "', ports: { http: 80 } } } }\n"
+	// A package layered on it, by the same tag: the lock has its digest already.
+	above := "{ web: { service: { package: multiTool, command: ['/app/multi-tool', 'say', 'above', 'serve', '0.0.0.0:80'], ports: { http: 7301 } }, docker: { base: '" + tag.String() + "', ports: { http: 80 } } } }\n"
 	s.dock(above)
 	s.wants(0, "1 updated")
 	says("two")
 	s.dock(library)
 	s.wants(0, "1 updated")
 
-	// An image that says of itself that it is not well is not taken.
+	// A version whose image's health check fails is rolled back.
 	publish("three", "get", "http://127.0.0.1:9/")
 	s.run("lock", "--update")
-	s.wants(3, "it is unhealthy, as its image tells: Get \"http://127.0.0.1:9/\": dial tcp", "the version before it runs again")
+	s.wants(3, "its image's health check fails: Get \"http://127.0.0.1:9/\": dial tcp", "the previous version runs again")
 	says("two")
 
-	// The old image goes with the generations that lead to it.
+	// The old image is removed with the generations that need it.
 	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
-		t.Error("no gc")
+		t.Error("gc failed")
 	}
 	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
 		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
 	}
 }
 
-// TestWhatIsAStrangersStays: names and ports that somebody else has are told of
-// before anything is stopped, and what is there is not touched.
-func TestWhatIsAStrangersStays(t *testing.T) {
+// TestDocker_ForeignObjects: foreign containers, networks, volumes and ports are reported
+// before anything is stopped, and are not changed.
+func TestDocker_ForeignObjects(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
-	library := `{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: PORT, say: { port: SAY, protocol: 'udp' } }, ready: { http: '/', port: 'http' },
+	library := `{ web: { service: { package: multiTool, command: ['multi-tool', 'serve', '0.0.0.0:' + defx.me.port('http')], ports: { http: PORT, say: { port: SAY, protocol: 'udp' } }, ready: { http: '/', port: 'http' },
 	  env: { WHO: 'WORD' }MORE } } }` + "\n"
 	say := func(word string, pairs ...string) {
 		s.dock(library, append(pairs, "PORT", "7401", "SAY", "7402", "WORD", word, "MORE", "")...)
 	}
 
-	// The network of the deployment, and its volume, before anything is there.
+	// The network of the deployment and its volume, before the first apply.
 	m.Docker("network", "create", "defx-default-dock")
 	say("one")
-	s.wants(3, "the network defx-default-dock is not defx's")
+	s.wants(3, "the network defx-default-dock exists and is not managed by defx")
 	m.Docker("network", "rm", "defx-default-dock")
 	s.wants(0, "1 created")
 	if t.Failed() {
@@ -262,60 +261,61 @@ func TestWhatIsAStrangersStays(t *testing.T) {
 			t.Errorf("%s: %s was touched", what, got)
 		}
 		if got := m.Exec("curl -s http://127.0.0.1:7401"); got == "" {
-			t.Errorf("%s: nobody serves", what)
+			t.Errorf("%s: the service does not answer", what)
 		}
 	}
 	m.Docker("volume", "create", "defx-default-dock.state.web")
 	say("one", "MORE", ", dirs: { state: 'web' }")
-	s.wants(3, "the volume defx-default-dock.state.web is not defx's", "was left as it is")
+	s.wants(3, "the volume defx-default-dock.state.web exists and is not managed by defx", "was left unchanged")
 	untouched("a volume", first)
 	if got := m.Docker("volume", "rm", "defx-default-dock.state.web"); got == "" {
-		t.Error("the stranger's volume went")
+		t.Error("the foreign volume was deleted")
 	}
 
 	// Ports: of a container, and of a process that listens for datagrams.
 	image := m.Docker("inspect", "--format", "{{.Config.Image}}", old)
-	m.Docker("run", "-d", "--name", "mine", "-p", "7403:80", "--entrypoint", "/app/toy", image, "serve", "0.0.0.0:80")
+	m.Docker("run", "-d", "--name", "mine", "-p", "7403:80", "--entrypoint", "/app/multi-tool", image, "serve", "0.0.0.0:80")
 	say("one", "7401", "7401", "PORT", "7403")
-	s.wants(3, "port 7403 is taken by the container mine, which is not defx's", "was left as it is")
+	s.wants(3, "port 7403 is taken by the container mine, which is not managed by defx", "was left unchanged")
 	untouched("a container's port", first)
 	m.Exec("systemd-run -q --unit=datagrams /usr/bin/python3 -c x 2>/dev/null; perl -MIO::Socket::INET -e 'fork and exit; $s = IO::Socket::INET->new(Proto => \"udp\", LocalPort => 7404) or die; sleep 600' >/dev/null 2>&1 </dev/null")
 	say("one", "SAY", "7404")
-	s.wants(3, "port 7404 is taken by perl (process ", "was left as it is")
+	s.wants(3, "port 7404 is taken by perl (process ", "was left unchanged")
 	untouched("a process's port", first)
 
-	// The name of a version that is not there any more.
+	// The name of a version that no longer exists.
 	say("two")
 	s.wants(0, "1 updated")
 	second := containers(m)
-	m.Docker("run", "-d", "--name", old, "--entrypoint", "/app/toy", image, "sleep", "1h")
+	m.Docker("run", "-d", "--name", old, "--entrypoint", "/app/multi-tool", image, "sleep", "1h")
 	say("one")
-	s.wants(3, "the name "+old+" is taken by a container that is not defx's", "was left as it is")
+	s.wants(3, "the name "+old+" is taken by a container that is not managed by defx", "was left unchanged")
 	untouched("a name", second)
 	if got := m.Docker("ps", "--format", "{{.Names}}"); !strings.Contains(got, "mine") || !strings.Contains(got, old) {
-		t.Errorf("a stranger was touched: %s", got)
+		t.Errorf("a foreign container was changed: %s", got)
 	}
 
-	// What is ours and lost is told by every apply that comes by. It says for which generation it was made.
+	// Orphans of defx are reported by every apply. Their labels name the generation that
+	// they were created for.
 	if got := m.Docker("inspect", "--format", `{{index .Config.Labels "dev.defx.generation"}}`, name()); got != "2" {
-		t.Errorf("made for generation %q", got)
+		t.Errorf("created for generation %q", got)
 	}
 	m.Docker("rm", "-f", old)
-	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten", "--entrypoint", "/app/toy", image, "sleep", "1h")
+	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten", "--entrypoint", "/app/multi-tool", image, "sleep", "1h")
 	m.Docker("network", "create", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=lost.network", "lost")
 	say("three")
 	s.wants(0, "1 updated", "nothing leads to container forgotten on m1, network lost on m1: defx gc removes it")
 	if code, _ := s.run("gc"); code != 0 {
-		t.Error("no gc")
+		t.Error("gc failed")
 	}
 	if got := m.Docker("ps", "-a", "--format", "{{.Names}}") + m.Docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(got, "forgotten") || strings.Contains(got, "lost") || !strings.Contains(got, "mine") {
 		t.Errorf("after gc: %s", got)
 	}
 }
 
-// TestAnImageGoesThroughARegistry: what is made of a package is pushed with what
-// the machine's user may, and fetched from there; nothing is sent twice.
-func TestAnImageGoesThroughARegistry(t *testing.T) {
+// TestDocker_PushThroughRegistry: an image built from a package is pushed with the
+// credentials of the machine's user, and pulled from there; nothing is transferred twice.
+func TestDocker_PushThroughRegistry(t *testing.T) {
 	s := newDock(t, 1)
 	m := s.lab.Machines[0]
 	l, err := net.Listen("tcp", s.lab.Gateway()+":0")
@@ -341,9 +341,9 @@ func TestAnImageGoesThroughARegistry(t *testing.T) {
 	})}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
-	repository := l.Addr().String() + "/shop/toy"
+	repository := l.Addr().String() + "/shop/multi-tool"
 	say := func(word string) {
-		s.dock("{ web: { service: { package: toy, command: ['toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: '" + word + "' } }, docker: { push: '" + repository + "' } } }\n")
+		s.dock("{ web: { service: { package: multiTool, command: ['multi-tool', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: '" + word + "' } }, docker: { push: '" + repository + "' } } }\n")
 	}
 	says := func(want string) {
 		t.Helper()
@@ -352,7 +352,7 @@ func TestAnImageGoesThroughARegistry(t *testing.T) {
 		}
 	}
 	say("one")
-	s.wants(3, "its image cannot be pushed to "+repository, "401 Unauthorized", "docker login on that machine")
+	s.wants(3, "cannot push its image to "+repository, "401 Unauthorized", "docker login on that machine")
 	m.Exec("docker --config /root/.docker login -u me -p " + password + " " + l.Addr().String() + " 2>/dev/null")
 	s.wants(0, "1 created")
 	says("one")
@@ -361,41 +361,44 @@ func TestAnImageGoesThroughARegistry(t *testing.T) {
 	}
 	image := m.Docker("inspect", "--format", "{{.Image}}", strings.Split(containers(m)["d/web"], "/")[0])
 	if got := m.Docker("image", "inspect", "--format", "{{.RepoDigests}}", image); !strings.Contains(got, repository+"@sha256:") {
-		t.Errorf("it was not fetched from there: %s", got)
+		t.Errorf("it was not pulled from the registry: %s", got)
 	}
 
-	// What is there is not sent again: neither for another version of the same, nor after the engine lost it.
+	// Present layers are not pushed again: neither for another version of the same package,
+	// nor after the engine lost the image.
 	sent.Store(0)
 	say("two")
 	s.wants(0, "1 updated")
 	if code, _ := s.run("destroy", "--yes", "--confirm", "default"); code != 0 {
-		t.Error("no destroy")
+		t.Error("destroy failed")
 	}
 	m.Docker("rmi", "-f", image)
 	say("three")
 	s.wants(0, "1 created")
 	says("three")
 	if n := sent.Load(); n != 0 {
-		t.Errorf("%d bytes were sent again", n)
+		t.Errorf("%d bytes were pushed again", n)
 	}
 
-	// A package that differs is another layer; gc takes what nobody leads to, tags of the registry too.
+	// A changed package is a new layer; gc deletes unneeded images, including their registry
+	// tags.
 	if err := os.MkdirAll(filepath.Join(s.dir, "build/more"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.copy(filepath.Join(s.dir, "build/toy"), "build/more/toy")
+	s.copy(filepath.Join(s.dir, "build/multi-tool"), "build/more/multi-tool")
 	s.file("build/more/word", "more", 0o644)
-	s.dock("{ web: { service: { package: defx.artifact('../build/more'), command: ['./toy', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: 'four' } }, docker: { push: '" + repository + "' } } }\n")
+	s.dock("{ web: { service: { package: defx.artifact('../build/more'), command: ['./multi-tool', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' }, env: { WHO: 'four' } }, docker: { push: '" + repository + "' } } }\n")
 	s.wants(0, "1 updated")
 	says("four")
 	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
-		t.Error("no gc")
+		t.Error("gc failed")
 	}
 	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
 		t.Errorf("%s", m.Docker("image", "ls", "--digests"))
 	}
 
-	// Above a base of the same registry: its layers stay as they are there, and neither machine nor engine sends them. One that is not there is told.
+	// Layered on a base of the same registry: neither machine nor engine transfers its
+	// layers. A missing base is reported.
 	base, err := name.NewTag(l.Addr().String() + "/shop/base:1")
 	if err != nil {
 		t.Fatal(err)
@@ -403,14 +406,14 @@ func TestAnImageGoesThroughARegistry(t *testing.T) {
 	digest := s.publish(base, func(c *v1.Config) { c.Env = []string{"PATH=/bin", "WHO=base"} }, remote.WithAuth(&authn.Basic{Username: "me", Password: password}))
 	above := func(of string) {
 		s.file("build/conf/word", "conf", 0o644)
-		s.dock("{ web: { service: { package: defx.artifact('../build/conf'), command: ['/bin/toy', 'wants', '/app/word', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' } },\n" +
+		s.dock("{ web: { service: { package: defx.artifact('../build/conf'), command: ['/bin/multi-tool', 'wants', '/app/word', 'serve', '0.0.0.0:7501'], ports: { http: 7501 }, ready: { http: '/' } },\n" +
 			"  docker: { push: '" + repository + "', base: '" + base.Context().Name() + "@" + of + "' } } }\n")
 	}
 	before := containers(m)
 	above("sha256:" + strings.Repeat("0", 64))
-	s.wants(3, "image "+base.Context().Name()+"@sha256:"+strings.Repeat("0", 64)+" cannot be fetched", "was left as it is")
+	s.wants(3, "cannot pull image "+base.Context().Name()+"@sha256:"+strings.Repeat("0", 64), "was left unchanged")
 	if got := differ(before, containers(m)); got != "" {
-		t.Errorf("%s was touched", got)
+		t.Errorf("%s was changed", got)
 	}
 	sent.Store(0)
 	above(digest)
@@ -420,7 +423,7 @@ func TestAnImageGoesThroughARegistry(t *testing.T) {
 		t.Errorf("%d bytes were sent for a package of some", n)
 	}
 	if code, _ := s.run("gc", "--keep", "1"); code != 0 {
-		t.Error("no gc")
+		t.Error("gc failed")
 	}
 	if got := m.Exec("docker image ls -q --no-trunc | sort -u"); strings.Count(got, "sha256:") != 1 {
 		t.Errorf("%s", m.Docker("image", "ls", "--digests"))

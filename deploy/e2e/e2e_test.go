@@ -19,25 +19,25 @@ import (
 	"github.com/defx-dev/defx/deploy/machinetest"
 )
 
-// site is a deployment of the webstack on machines of a lab.
+// site is a deployment of the webstack example on the machines of a lab.
 type site struct {
 	t   *testing.T
 	lab *machinetest.Lab
 	dir string
 	bin string
-	// what the entry file says
-	user     string // whom ssh goes in as
-	pin      string // host key of the first machine, if another than its own
+	// contents of the entry file
+	user     string // user that ssh logs in as
+	pin      string // host key of the first machine, if not its own
 	greeting string
 	port     int    // of redis
-	command  string // of the server, if another than usual
+	command  string // of the server; empty: the usual one
 	hostKeys bool
-	extra    string        // one more field of the entry
-	env      []string      // more of it for defx
-	patience time.Duration // how long a command may take; 0 = 3 minutes
+	extra    string        // another field of the entry
+	env      []string      // additional environment variables of defx
+	limit    time.Duration // limit of one command; 0: 3 minutes
 }
 
-var builtIn string // for TestMain to remove
+var builtIn string // removed by TestMain
 
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "defx-e2e-")
@@ -63,13 +63,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newSite boots n machines and copies the example beside them.
+// newSite boots n machines and copies the example.
 func newSite(t *testing.T, n int) *site {
 	t.Helper()
 	if os.Getenv("DEFX_E2E") != "1" {
 		t.Skip("make e2e runs this")
 	}
-	t.Parallel() // much of it is waiting
+	t.Parallel() // most of the time is spent waiting
 	l := machinetest.Boot(t, n)
 	bins, err := built()
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *site) copy(from, to string) {
 	s.file(to, string(raw), 0o755)
 }
 
-// builds puts a program of a package into the deployment, as build/NAME.
+// builds compiles a package into the deployment, as build/NAME.
 func (s *site) builds(name, pkg string) {
 	s.t.Helper()
 	program := filepath.Join(s.t.TempDir(), name)
@@ -116,8 +116,8 @@ func (s *site) file(name, text string, mode os.FileMode) {
 	}
 }
 
-// write makes the entry file say what the site says: redis on the first
-// machine, the server on the second, nginx on the third.
+// write writes the entry file: redis on the first machine, the server on the second, nginx
+// on the third.
 func (s *site) write() {
 	s.t.Helper()
 	var machines strings.Builder
@@ -153,7 +153,7 @@ function(env='dev') {
 `, machines.String(), at(0), s.port, at(1), command, s.greeting, at(2), s.extra), 0o644)
 }
 
-// run runs defx and gives its exit code and all that it says.
+// run runs defx and returns its exit code and output.
 func (s *site) run(args ...string) (int, string) {
 	s.t.Helper()
 	cmd := s.start(args...)
@@ -171,7 +171,7 @@ func (s *site) run(args ...string) (int, string) {
 
 func (s *site) start(args ...string) *exec.Cmd {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.patience, 3*time.Minute)) // longer than any single wait of defx: a hang shows
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.limit, 3*time.Minute)) // longer than any single wait of defx, so that a hang is detected
 	s.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Dir, cmd.Env = s.dir, append(s.lab.Env(), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
@@ -196,7 +196,7 @@ func (s *site) apply(want int) string {
 	return out
 }
 
-// ask asks nginx on the last machine.
+// ask requests a page from nginx on the last machine.
 func (s *site) ask() string {
 	s.t.Helper()
 	last := s.lab.Machines[2%len(s.lab.Machines)]
@@ -213,7 +213,8 @@ func (s *site) ask() string {
 	return string(raw)
 }
 
-// pids lists the main processes of all defx services on all machines, by name without version.
+// pids returns the main processes of all defx services on all machines, by name without
+// version.
 func (s *site) pids() map[string]string {
 	s.t.Helper()
 	out := map[string]string{}
@@ -227,7 +228,7 @@ func (s *site) pids() map[string]string {
 	return out
 }
 
-// changed lists the services whose process is another one.
+// changed returns the services whose process has changed.
 func changed(before, after map[string]string) string {
 	var out []string
 	for _, name := range []string{"data-redis", "app-server", "front-nginx"} {
@@ -239,7 +240,7 @@ func changed(before, after map[string]string) string {
 	return strings.Join(out, " ")
 }
 
-func TestWebstackOnThreeMachines(t *testing.T) {
+func TestWebstack_ThreeMachines(t *testing.T) {
 	s := newSite(t, 3)
 	s.hostKeys = true
 	s.apply(0)
@@ -278,7 +279,7 @@ func TestWebstackOnThreeMachines(t *testing.T) {
 
 	s.command = "['server', '-no-such-flag']"
 	out := s.apply(3)
-	for _, want := range []string{"flag provided but not defined: -no-such-flag", "the version before it runs again"} {
+	for _, want := range []string{"flag provided but not defined: -no-such-flag", "the previous version runs again"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -290,7 +291,7 @@ func TestWebstackOnThreeMachines(t *testing.T) {
 	before := s.pids()
 	s.apply(0)
 	if got := changed(before, s.pids()); got != "" {
-		t.Errorf("going back to what runs restarted %s", got)
+		t.Errorf("an apply of the running configuration restarted %s", got)
 	}
 	for _, m := range s.lab.Machines {
 		if got := m.Exec("systemctl list-units --failed --no-legend --plain"); got != "" {

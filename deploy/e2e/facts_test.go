@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestFactsOfAMachine asks for settings, users and packages, changes and gives them up.
-func TestFactsOfAMachine(t *testing.T) {
+// TestHost_SettingsUsersPackages requests settings, users and packages, changes them, and
+// removes the requests.
+func TestHost_SettingsUsersPackages(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
 	say := func(host string) {
@@ -44,5 +45,5 @@ func TestFactsOfAMachine(t *testing.T) {
 	if got := m.Exec("ls /etc/sysctl.d/*defx* /var/lib/defx/facts/* 2>/dev/null; systemctl list-units --all --no-legend 'defx-*host*'; true"); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	m.Exec("id alice && command -v curl") // only forgotten
+	m.Exec("id alice && command -v curl") // these stay on the machine
 }

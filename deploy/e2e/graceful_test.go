@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// gentle is one server in two ways of having two versions at once, and the
-// same one without.
-const gentle = `local defx = import 'defx/v1.libsonnet';
-local one(port, more) = { place: { machine: 'm1' }, service: { package: defx.artifact('../build/gentle'), command: ['gentle'], ports: { http: port },
+// gracefulServices is one server with two ways of running two versions in parallel, and once
+// without.
+const gracefulServices = `local defx = import 'defx/v1.libsonnet';
+local one(port, more) = { place: { machine: 'm1' }, service: { package: defx.artifact('../build/graceful-server'), command: ['graceful-server'], ports: { http: port },
   env: { WHO: 'WORD', LISTEN: '0.0.0.0:' + defx.me.port('http') }, ready: { http: '/', timeout: '10s' } } + more };
 { held: one(7201, { sockets: { http: { port: 'http' } }, update: { style: 'graceful' } }),
   shared: one(7202, { update: { style: 'graceful', reuseport: true } }),
   plain: one(7203, {}) }
 `
 
-// caller asks a server without a pause, and keeps count of what it says.
+// caller sends requests to a server without a pause, and counts the answers.
 type caller struct {
 	mu     sync.Mutex
 	heard  map[string]int
@@ -60,16 +60,16 @@ func call(url string, stop <-chan struct{}, all *sync.WaitGroup) *caller {
 	return c
 }
 
-// TestAGracefulUpdateLosesNoRequest changes servers while they are asked.
-func TestAGracefulUpdateLosesNoRequest(t *testing.T) {
+// TestGraceful_NoLostRequests updates servers while they get requests.
+func TestGraceful_NoLostRequests(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
-	m.Exec("echo 1 > /proc/sys/net/ipv4/tcp_migrate_req") // what waits at a shared port that closes goes to the other one
-	s.builds("gentle", "./testdata/gentle")
+	m.Exec("echo 1 > /proc/sys/net/ipv4/tcp_migrate_req") // connections that wait at a shared port which closes move to the other listener
+	s.builds("graceful-server", "./testdata/graceful-server")
 	say := func(word string) {
 		t.Helper()
-		s.file("libs/gentle.libsonnet", strings.ReplaceAll(gentle, "WORD", word), 0o644)
-		s.file("defx.jsonnet", fmt.Sprintf("{ name: 'gentle', libs: { gentle: import 'libs/gentle.libsonnet' }, machines: { m1: { connect: 'ssh://root@%s' } } }\n", m.Address), 0o644)
+		s.file("libs/graceful.libsonnet", strings.ReplaceAll(gracefulServices, "WORD", word), 0o644)
+		s.file("defx.jsonnet", fmt.Sprintf("{ name: 'graceful', libs: { graceful: import 'libs/graceful.libsonnet' }, machines: { m1: { connect: 'ssh://root@%s' } } }\n", m.Address), 0o644)
 	}
 	say("red")
 	s.wants(0, "3 created")
@@ -83,7 +83,7 @@ func TestAGracefulUpdateLosesNoRequest(t *testing.T) {
 	say("green")
 	s.wants(0, "restart (graceful)", "3 updated")
 	say("nobody")
-	s.wants(3, "nobody is no greeting", "the version before it runs again", "3 failed")
+	s.wants(3, "WHO must not be nobody", "the previous version runs again", "3 failed")
 	say("blue")
 	s.wants(0, "3 updated")
 	close(stop)
@@ -95,7 +95,7 @@ func TestAGracefulUpdateLosesNoRequest(t *testing.T) {
 		}
 		if name == "plain" {
 			if len(c.failed) == 0 {
-				t.Error("nobody noticed that the plain one was away: this test shows nothing")
+				t.Error("no request to the plain one failed, so this test is not significant")
 			}
 			continue
 		}

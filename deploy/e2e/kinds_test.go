@@ -14,7 +14,7 @@ local probe(state, more) = { package: defx.artifact('../build/probe'), command: 
   bad: { service: { command: sh('echo never mind >&2; exit 4'), schedule: { every: '2s' } } },
   rare: { service: { command: ['/bin/true'], schedule: { cron: '0 0 29 2 *', timezone: 'Asia/Singapore' } } },
   sock: { service: probe('sock', { ports: { talk: 7100 }, sockets: { talk: { port: 'talk' } } }) },
-  told: { service: probe('told', { ready: { notify: true, timeout: '10s' } }) },
+  notified: { service: probe('notified', { ready: { notify: true, timeout: '10s' } }) },
   slow: { service: { command: sh('rm -f $STATE_DIRECTORY/up; sleep 0.5; touch $STATE_DIRECTORY/up; exec sleep 1000'), env: { W: 'WORD' }, dirs: { state: 'slow' },
     ready: { exec: sh('test -e $STATE_DIRECTORY/up'), interval: '200ms', timeout: '10s' },
     initializer: sh('echo init >> $STATE_DIRECTORY/log'), migrate: sh('echo WORD >> $STATE_DIRECTORY/log; MIGRATE') } },
@@ -28,7 +28,7 @@ local probe(state, more) = { package: defx.artifact('../build/probe'), command: 
 }
 `
 
-func TestEveryKindOfService(t *testing.T) {
+func TestServices_EveryKind(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
 	s.builds("probe", "../../backends/systemd/testdata/probe")
@@ -54,25 +54,25 @@ func TestEveryKindOfService(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	m.Exec("for i in $(seq 50); do test -s /var/lib/private/tick/ticks && exit 0; sleep 0.1; done; exit 1")
-	for _, name := range []string{"sock", "told", "slow", "after", "pair-one", "pair-two", "again"} {
+	for _, name := range []string{"sock", "notified", "slow", "after", "pair-one", "pair-two", "again"} {
 		if pid(name) == "0" {
 			t.Errorf("%s does not run", name)
 		}
 	}
 
 	// Only what changed.
-	one, two, told, again := pid("pair-one"), pid("pair-two"), pid("told"), pid("again")
+	one, two, notified, again := pid("pair-one"), pid("pair-two"), pid("notified"), pid("again")
 	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "22", "RELOAD", "second")
 	s.wants(0, "kinds/pair/two", "kinds/again", "reload", "2 updated; 8 unchanged")
-	if pid("pair-one") != one || pid("pair-two") == two || pid("told") != told || pid("again") != again {
+	if pid("pair-one") != one || pid("pair-two") == two || pid("notified") != notified || pid("again") != again {
 		t.Error("others than the changed member restarted")
 	}
 	m.Exec("for i in $(seq 50); do grep -q second /var/lib/private/again/reloads && exit 0; sleep 0.1; done; exit 1")
 
-	// What has its times tells how it went.
+	// Scheduled services show the result of their last run.
 	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad:*' && exit 0; sleep 0.1; done; exit 1")
 	out := ""
-	for range 20 { // it may just be running
+	for range 20 { // it may be running now
 		if _, out = s.run("status", "--refresh"); strings.Contains(out, "ran well") {
 			break
 		}
@@ -84,10 +84,10 @@ func TestEveryKindOfService(t *testing.T) {
 	}
 	s.says("-02-29 00:00 Asia/Singapore", "explain", "kinds/rare")
 
-	// A migration that fails: the old version goes on.
+	// A migration that fails: the old version continues.
 	was := pid("slow")
 	say(kinds, "WORD", "blue", "MIGRATE", "echo no table >&2; exit 4", "ONE", "1", "TWO", "22", "RELOAD", "second")
-	s.wants(3, "✗ kinds/slow", "no table", "exit code 4", "the version before it runs again", "✓ kinds/sock", "✓ kinds/told", "✓ kinds/tick")
+	s.wants(3, "✗ kinds/slow", "no table", "exit code 4", "the previous version runs again", "✓ kinds/sock", "✓ kinds/notified", "✓ kinds/tick")
 	if pid("slow") == was || pid("slow") == "0" {
 		t.Errorf("slow: %s, was %s", pid("slow"), was)
 	}
@@ -100,13 +100,13 @@ func TestEveryKindOfService(t *testing.T) {
 	has("/var/lib/private/slow/log", "init\nred\n")
 	has("/var/lib/private/slow/log", "blue\n")
 
-	// After a reboot all is there without anybody's help.
+	// After a reboot everything runs again by itself.
 	m.Reboot()
-	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,told,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
+	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,notified,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
 	s.wants(0, "Nothing to do")
 
 	args := []string{"destroy", "--confirm", "default"}
-	for _, name := range []string{"tick", "sock", "told", "slow", "again"} { // they keep data of their own
+	for _, name := range []string{"tick", "sock", "notified", "slow", "again"} { // they keep data of their own
 		args = append(args, "--allow-delete", "kinds/"+name)
 	}
 	if code, _ := s.run(args...); code != 0 {

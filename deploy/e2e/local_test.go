@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// TestTheMachineThatDefxIsOn deploys to the machine that defx runs on, as root
-// and then as a user who may become root.
-func TestTheMachineThatDefxIsOn(t *testing.T) {
+// TestLocal_RootAndSudo deploys to the machine that defx runs on, as root and then as a user
+// who can become root.
+func TestLocal_RootAndSudo(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
 	home := filepath.Join(m.Root, "home/deploy/site")
@@ -47,7 +47,7 @@ func TestTheMachineThatDefxIsOn(t *testing.T) {
 	}
 	write("one")
 	wants("root", "apply --yes", "3 created")
-	m.Exec("chown -R deploy: /home/deploy/site") // the state is root's
+	m.Exec("chown -R deploy: /home/deploy/site") // the state files belong to root
 	wants("deploy", "apply --yes", "Nothing to do")
 	write("two")
 	wants("deploy", "apply --yes", "3 updated")
@@ -60,13 +60,13 @@ func TestTheMachineThatDefxIsOn(t *testing.T) {
 	wants("deploy", "shell apart/left -- /bin/sh -c 'echo $GREETING'", "two")
 	wants("root", "destroy --confirm default", "3 deleted")
 	out, err := m.Try("cd /home/deploy/site && chown -R plain: . && runuser -u plain -- defx apply --yes 2>&1")
-	if err == nil || !strings.Contains(out, "connect 'local' needs root, and sudo says:") {
+	if err == nil || !strings.Contains(out, "connect 'local' needs root, and sudo failed:") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// TestALargeArtifactGoesOnWhereItWasCutOff kills defx in the middle of sending one.
-func TestALargeArtifactGoesOnWhereItWasCutOff(t *testing.T) {
+// TestUpload_ResumesLargeArtifact kills defx while it sends an artifact.
+func TestUpload_ResumesLargeArtifact(t *testing.T) {
 	s := newSite(t, 1)
 	m := s.lab.Machines[0]
 	content := make([]byte, 160<<20)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Strings are made of what some notation on their way takes for something else.
+// pieces have a special meaning in some notation between the entry file and the process.
 var pieces = []string{"a", "Z", "0", " ", "  ", "\t", "\n", "\r", "\\", "\\n", "\\x41", "'", "\"", "''", "$", "$HOME", "${HOME}", "$$", "%", "%h", "%%", "%n", ";", "#", "-", "--", "=",
 	"*", "?", "~", "`id`", "$(id)", "&", "|", "<", ">", "(", ")", "{", "}", "[", "]", "!", "@", ":", ",", "+", "^", "/", "..", "é", "日本", "🙂", "\u00a0", "\u2028", "\ufeff", "\u0301",
 	"\x01", "\x1b", "\x7f", "\b", "\v", "true", "null", "1e3", "0x10", "\u0085"}
@@ -24,8 +24,8 @@ func randomString(r *rand.Rand) string {
 	return b.String()
 }
 
-// load is what one unit carries: a third each in arguments, variables and a file,
-// but no more variables than systemd reads in bearable time.
+// load is what one unit carries: a third each in arguments, variables and a file, but no
+// more variables than systemd reads in acceptable time.
 type load struct {
 	Args  []string          `json:"args"`
 	Env   map[string]string `json:"env"`
@@ -47,7 +47,8 @@ func randomLoad(r *rand.Rand, n int) load {
 	return l
 }
 
-// printable drops the control characters that systemd takes in no variable: defx refuses them there.
+// printable drops the control characters that systemd accepts in no variable: defx refuses
+// them there.
 func printable(r rune) rune {
 	if r < ' ' && r != '\t' && r != '\n' || r == 0x7f {
 		return -1
@@ -55,11 +56,11 @@ func printable(r rune) rune {
 	return r
 }
 
-// TestRandomStringsArriveByteForByte sends DEFX_TEST_STRINGS strings through
-// arguments, variables and files of units, and compares what their processes saw.
-func TestRandomStringsArriveByteForByte(t *testing.T) {
+// TestRandomStrings_ArriveByteForByte sends DEFX_TEST_STRINGS strings through arguments,
+// variables and files of units, and compares them with what their processes got.
+func TestRandomStrings_ArriveByteForByte(t *testing.T) {
 	s := newSite(t, 1)
-	s.patience = 10 * time.Minute
+	s.limit = 10 * time.Minute
 	m := s.lab.Machines[0]
 	s.builds("probe", "../../backends/systemd/testdata/probe")
 	r := rand.New(rand.NewPCG(11, uint64(number("DEFX_TEST_SEED", 1))))
@@ -71,13 +72,13 @@ func TestRandomStringsArriveByteForByte(t *testing.T) {
     env: v.env, files: { '/etc/lines.json': { json: v.lines } }, dirs: { state: name }, restart: 'no', ready: { notify: true, timeout: '60s' } }`
 
 	total := number("DEFX_TEST_STRINGS", 2000)
-	const most, together = 25000, 4 // strings of a unit, and units of an apply
+	const most, perApply = 25000, 4 // strings of a unit, and units of an apply
 	compared := 0
 	for round := 0; compared < total; round++ {
 		loads := map[string]load{}
 		lib := "local unit(name, text) = local v = std.parseJson(text); { service: " + service + " };\n{\n"
 		planned := 0
-		for i := 0; i < together && compared+planned < total; i++ {
+		for i := 0; i < perApply && compared+planned < total; i++ {
 			name := fmt.Sprintf("u%d-%d", round, i)
 			l := randomLoad(r, min(most, (total+1)/2, total-compared-planned))
 			planned += len(l.Args) + len(l.Env) + len(l.Lines)
@@ -91,7 +92,7 @@ func TestRandomStringsArriveByteForByte(t *testing.T) {
 		}
 		entry(lib + "}\n")
 		args := []string{"apply", "--yes"}
-		for i := range together {
+		for i := range perApply {
 			if round > 0 {
 				args = append(args, "--allow-delete", fmt.Sprintf("s/u%d-%d", round-1, i))
 			}
@@ -109,9 +110,9 @@ func TestRandomStringsArriveByteForByte(t *testing.T) {
 		}
 		compared += planned
 	}
-	t.Logf("%d strings arrived as they were", compared)
+	t.Logf("%d strings arrived unchanged", compared)
 
-	// What cannot arrive is refused where it stands; the others go on.
+	// What cannot arrive is refused where it is defined; other units are deployed.
 	lib := "local unit(name, v) = { service: " + service + " };\n{\n"
 	bad := []string{"\\u0000", "a\\u0000b", "\\ue000", "x\\ue141y"}
 	for i, text := range bad {
@@ -125,7 +126,7 @@ func TestRandomStringsArriveByteForByte(t *testing.T) {
 	}
 	for i := range bad {
 		for _, kind := range []string{"env", "arg"} {
-			place := "libs/strings.libsonnet:2:" // where the command is put together
+			place := "libs/strings.libsonnet:2:" // where the command is composed
 			if kind == "env" {
 				place = fmt.Sprintf("libs/strings.libsonnet:%d:", 5+2*i)
 			}
@@ -140,7 +141,7 @@ func TestRandomStringsArriveByteForByte(t *testing.T) {
 	}
 }
 
-// compare holds what a process saw against what it should have seen.
+// compare compares what a process got with what it should have got.
 func (l load) compare(t *testing.T, name, dump string) {
 	t.Helper()
 	var args, lines []string

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// apart is a library of two services that know nothing of each other, on the
-// first and the second machine.
+// apart is a library with two independent services, on the first and the second machine, and
+// one that requires the latter.
 const apart = `local defx = import 'defx/v1.libsonnet';
 local one(port) = { package: defx.artifact('../build/server'), command: ['server', '-listen', '0.0.0.0:' + defx.me.port('http')],
   env: { GREETING: 'WORD' }, ports: { http: port }, ready: { http: '/health', timeout: '10s' } };
@@ -20,7 +20,7 @@ local one(port) = { package: defx.artifact('../build/server'), command: ['server
   below: { place: { machine: 'm1' }, requires: ['right'], service: one(7003) } }
 `
 
-// writeApart makes the entry file say apart.
+// writeApart writes an entry file with the library apart.
 func (s *site) writeApart(word string) {
 	s.t.Helper()
 	s.file("libs/apart.libsonnet", strings.ReplaceAll(apart, "WORD", word), 0o644)
@@ -48,7 +48,7 @@ func (s *site) wants(want int, texts ...string) {
 	}
 }
 
-func TestTroubleStaysWhereItIs(t *testing.T) {
+func TestApply_FailuresStayLocal(t *testing.T) {
 	s := newSite(t, 2)
 	m1, m2 := s.lab.Machines[0], s.lab.Machines[1]
 	untouched := func() {
@@ -62,17 +62,17 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 
 	s.user = "plain"
 	s.writeApart("one")
-	s.wants(3, "plain@"+m1.Address+" may not become root", "apart/below", "which failed")
+	s.wants(3, "plain@"+m1.Address+" cannot become root", "apart/below", "which failed")
 	untouched()
 
 	s.user, s.pin = "deploy", m2.HostKey
 	s.writeApart("one")
-	s.wants(3, "it has another host key", "✓ apart/right")
+	s.wants(3, "its host key has changed", "✓ apart/right")
 	s.pin = ""
 	s.writeApart("one")
 	s.wants(0, "2 created; 1 unchanged")
 
-	// A machine that hangs delays what is on it, and what needs that.
+	// A machine that hangs delays only its own units, and those that require them.
 	m2.Freeze()
 	s.writeApart("two")
 	s.wants(3, "✓ apart/left", "✗ apart/right", "does not answer", "apart/below")
@@ -95,11 +95,11 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 
 	m1.Exec("mv /run/systemd/private /run/systemd/away")
 	s.writeApart("five")
-	s.wants(3, "no systemd runs here", "a folder that nothing runs in is dir:PATH", "✓ apart/right")
+	s.wants(3, "systemd is not running here", "connect: 'dir:PATH'", "✓ apart/right")
 	m1.Exec("mv /run/systemd/away /run/systemd/private")
 	s.wants(0)
 
-	// What is not asked for any more leaves nothing.
+	// What is destroyed leaves nothing.
 	if code, _ := s.run("destroy", "--confirm", "default"); code != 0 {
 		t.Errorf("destroy ends with %d", code)
 	}
@@ -110,9 +110,9 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 	}
 }
 
-// TestAMachineThatFallsSilentInTheMiddle freezes, and then cuts off, a machine
-// while a unit starts there: the apply ends by itself, and the next one finishes.
-func TestAMachineThatFallsSilentInTheMiddle(t *testing.T) {
+// TestApply_MachineStopsResponding freezes, and then disconnects, a machine while a unit
+// starts there: the apply ends by itself, and the next one completes the work.
+func TestApply_MachineStopsResponding(t *testing.T) {
 	s := newSite(t, 2)
 	m := s.lab.Machines[1]
 	for i, silence := range []struct{ begin, end func() }{{m.Freeze, m.Thaw}, {m.Cut, m.Heal}} {
@@ -137,7 +137,7 @@ func TestAMachineThatFallsSilentInTheMiddle(t *testing.T) {
 		}
 		silence.end()
 		m.Exec("touch /run/go")
-		s.wants(0, "1 u") // updated; or unchanged, if the agent came to its end
+		s.wants(0, "1 u") // updated; or unchanged, if the agent completed it
 	}
 }
 
@@ -150,9 +150,9 @@ func number(name string, otherwise int) int {
 
 var startedRE = regexp.MustCompile(`Started (defx-\S+:[0-9a-f]{12})\.service`)
 
-// TestKilledAnywhereOneMoreApplyConverges kills defx, or the agent of a
-// machine, in the middle of applies over three machines.
-func TestKilledAnywhereOneMoreApplyConverges(t *testing.T) {
+// TestApply_KilledAnywhere kills defx, or the agent of a machine, during applies over three
+// machines.
+func TestApply_KilledAnywhere(t *testing.T) {
 	s := newSite(t, 3)
 	s.apply(0)
 	r := rand.New(rand.NewPCG(7, uint64(number("DEFX_TEST_SEED", 1))))

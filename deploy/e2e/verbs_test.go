@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// says runs a verb that must succeed and say something.
+// says runs a command that must succeed, and checks its output.
 func (s *site) says(want string, args ...string) string {
 	s.t.Helper()
 	code, out := s.run(args...)
@@ -18,7 +18,7 @@ func (s *site) says(want string, args ...string) string {
 	return out
 }
 
-func TestVerbsThatAskMachines(t *testing.T) {
+func TestCommands_OnMachines(t *testing.T) {
 	s := newSite(t, 2)
 	m1, m2 := s.lab.Machines[0], s.lab.Machines[1]
 	s.writeApart("one")
@@ -31,7 +31,7 @@ func TestVerbsThatAskMachines(t *testing.T) {
 	s.pin = m2.HostKey
 	s.writeApart("one")
 	if code, out := s.run("machine", "scan", "m1"); code != 1 || !strings.Contains(out, "ANOTHER than pinned") {
-		t.Errorf("a key that is not the pinned one: exit code %d", code)
+		t.Errorf("with a key other than the pinned one: exit code %d", code)
 	}
 	s.pin = m1.HostKey
 	s.writeApart("one")
@@ -50,7 +50,7 @@ func TestVerbsThatAskMachines(t *testing.T) {
 		t.Errorf("what follows: %s", out)
 	}
 	if got := m2.Exec("sleep 0.5; for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done | grep -c '^journalctl' || true"); got != "0\n" {
-		t.Errorf("%s journalctl go on", got)
+		t.Errorf("%s journalctl are still running", got)
 	}
 
 	pid := func() string { return m1.Exec("systemctl show -P MainPID defx-default-apart-apart-left.service") }
@@ -68,7 +68,7 @@ func TestVerbsThatAskMachines(t *testing.T) {
 		t.Errorf("a shell's exit code became %d", code)
 	}
 
-	// What somebody did by hand is told.
+	// Manual changes are reported.
 	m1.Exec("systemctl stop defx-default-apart-apart-left.service; f=$(echo /etc/systemd/system/defx-default-apart-apart-below:*.service); echo '# mine' >> $f; mkdir $f.d; printf '[Service]\\nNice=3\\n' > $f.d/mine.conf; systemctl daemon-reload")
 	out2 := s.says("is inactive", "status", "--refresh")
 	for _, want := range []string{"was edited", "foreign drop-in /etc/systemd/system/defx-default-apart-apart-below:", "apart/right"} {
@@ -83,7 +83,7 @@ func TestVerbsThatAskMachines(t *testing.T) {
 	}
 	m2.Thaw()
 
-	// What a kill left behind goes, and so does what nobody needs any more.
+	// What a kill left is deleted, and so is what is no longer needed.
 	s.writeApart("two")
 	s.wants(0)
 	m1.Exec("cp /bin/true /var/lib/defx/bin/defx-000000000000; head -c 100k /dev/zero > /var/lib/defx/store/left.defx-new")

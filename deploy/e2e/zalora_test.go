@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// zalora is the example on three booted machines. Postgres, git and what hangs
-// on them are Debian's; gitolite and hydra are not there, so their commands are
-// others, which do the same to the database and to git.
+// zalora is the example on three booted machines. Postgres and git are Debian's; gitolite
+// and hydra are not installed, so their commands are replaced by ones that do the same to
+// the database and to git.
 const zalora = `local defx = import 'defx/v1.libsonnet';
 local psql(sql) = ['/usr/bin/psql', '-v', 'ON_ERROR_STOP=1', '-qAt', '-h', defx.dep('db').host, '-p', defx.dep('db').port('sql'), '-U', 'hydra', '-c', sql, 'hydra'];
 local again(words) = ['/bin/sh', '-c', 'while :; do "$@" || exit 1; sleep 1; done', 'again'] + words;
@@ -35,11 +35,11 @@ function(env='dev') (import 'zalora/defx.jsonnet')(env) + {
 }
 `
 
-func TestZaloraOnThreeMachines(t *testing.T) {
+func TestZalora_ThreeMachines(t *testing.T) {
 	s := newSite(t, 3)
 	sg1, de1 := s.lab.Machines[0], s.lab.Machines[2]
 	if _, err := os.Stat(filepath.Join(sg1.Root, "usr/bin/git")); err != nil {
-		t.Fatal("the tree has no git: let .ci/run make it anew")
+		t.Fatal("the tree has no git: let .ci/run create it again")
 	}
 	if err := os.CopyFS(filepath.Join(s.dir, "zalora"), os.DirFS("../../examples/zalora")); err != nil {
 		t.Fatal(err)
@@ -68,7 +68,7 @@ func TestZaloraOnThreeMachines(t *testing.T) {
 		}
 	}
 
-	// The group is at work, and only its changed member restarts.
+	// The group works, and only its changed member restarts.
 	until("select count(distinct who) > 1 from builds", "t")
 	pid := func(member string) string {
 		return de1.Exec("systemctl show -P MainPID defx-dev-zalora-hydra-build-" + member + ".service")
@@ -84,19 +84,19 @@ func TestZaloraOnThreeMachines(t *testing.T) {
 	}
 	until("select count(*) > 0 from builds where who = 'two'", "t")
 
-	// The periodic service fetches what was pushed.
+	// The scheduled service fetches what was pushed.
 	sg1.Exec(`git config --global --add safe.directory '*'; cd $(mktemp -d) && git init -q && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && ` +
 		`d=/var/lib/gitolite3/repositories/testing.git; git push -q $d HEAD:refs/heads/main && chown -R gitolite3: $d`)
 	if got := de1.Exec("git config --global --add safe.directory '*'; for i in $(seq 100); do git -C /var/lib/private/mirror/testing.git log --format=%s main 2>/dev/null && exit 0; sleep 0.2; done; exit 1"); got != "first\n" {
 		t.Errorf("%q was fetched", got)
 	}
 	ran := false
-	for i := 0; i < 20 && !ran; i++ { // it may just be running
+	for i := 0; i < 20 && !ran; i++ { // it may be running now
 		_, out := s.run("status", "--refresh")
 		ran = strings.Contains(out, "ran well")
 	}
 	if !ran {
-		t.Error("nobody says that the periodic service ran well")
+		t.Error("status does not show that the scheduled service succeeded")
 	}
 	if sql("select count(*) > 3 from builds") != "t" {
 		t.Error("little was built")

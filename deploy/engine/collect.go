@@ -10,17 +10,17 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// InUse tells Collect what is needed.
+// InUse reports to Collect what is still needed.
 type InUse struct {
-	Unit     func(unit string) bool      // it stands
-	Artifact func(hex string) bool       // packages of what stands, or to which a way back is kept
-	Image    func(reference string) bool // the same for images of registries: "…@sha256:HEX"
+	Unit     func(unit string) bool      // its file is deployed
+	Artifact func(hex string) bool       // it belongs to a deployed unit or a kept generation
+	Image    func(reference string) bool // the same for a registry image, "…@sha256:HEX"
 }
 
-// Collect removes containers and networks of ours that nothing leads to, and images that were
-// made or fetched for what is not needed any more.
+// Collect deletes containers and networks with defx's labels that no unit needs, and images
+// built or pulled for what is no longer needed. dry only reports them.
 func (e *Engine) Collect(ctx context.Context, keep InUse, dry bool) (freed uint64, gone []string, err error) {
-	err = e.lasting(ctx, func(api *client.Client) error {
+	err = e.withRetry(ctx, func(api *client.Client) error {
 		freed, gone = 0, nil
 		left, networks, err := orphans(ctx, api, "", keep.Unit)
 		if err != nil {
@@ -57,14 +57,14 @@ func (e *Engine) Collect(ctx context.Context, keep InUse, dry bool) (freed uint6
 			return err
 		}
 		for _, i := range images.Items {
-			mine, all := keep.needless(i.RepoTags, i.RepoDigests, i.Labels[docker.LabelArtifact])
-			if len(mine) == 0 || used[i.ID] {
+			unused, all := keep.unusedNames(i.RepoTags, i.RepoDigests, i.Labels[docker.LabelArtifact])
+			if len(unused) == 0 || used[i.ID] {
 				continue
 			}
 			if all {
 				freed += uint64(max(0, i.Size))
 			}
-			for _, ref := range mine {
+			for _, ref := range unused {
 				gone = append(gone, "image "+ref)
 				if dry {
 					continue
@@ -77,46 +77,46 @@ func (e *Engine) Collect(ctx context.Context, keep InUse, dry bool) (freed uint6
 		return nil
 	})
 	if !dry {
-		e.forgetImages()
+		e.clearImageCache()
 	}
 	return freed, gone, err
 }
 
-// needless lists the names of ours that an image has for nothing, and, if nobody
-// else ever named it, all others by which it is known (all).
-func (k InUse) needless(tags, digests []string, artifact string) (mine []string, all bool) {
-	others := false
+// unusedNames returns the names that defx gave an image and that are no longer needed. all
+// reports whether the image has no other names; then the result also has its digests.
+func (k InUse) unusedNames(tags, digests []string, artifact string) (unused []string, all bool) {
+	foreign := false
 	digests = slices.Clone(digests)
 	for _, tag := range tags {
 		switch {
-		case strings.HasPrefix(tag, packages):
+		case strings.HasPrefix(tag, packageImages):
 			if !k.Artifact(artifact) {
-				mine = append(mine, tag)
+				unused = append(unused, tag)
 			}
-		case strings.HasPrefix(tag, pulled):
-			if !k.Image("sha256:" + strings.TrimPrefix(tag, pulled)) {
-				mine = append(mine, tag)
+		case strings.HasPrefix(tag, pulledImages):
+			if !k.Image("sha256:" + strings.TrimPrefix(tag, pulledImages)) {
+				unused = append(unused, tag)
 			}
-		case strings.HasPrefix(tag, selves):
-			mine = append(mine, tag)
-		case strings.Contains(tag, "@"): // the containerd image store takes what was fetched by its digest for a tag
+		case strings.HasPrefix(tag, selfImages):
+			unused = append(unused, tag)
+		case strings.Contains(tag, "@"): // the containerd image store lists digests of pulled images as tags
 			digests = append(digests, tag)
 		default:
-			others = true
+			foreign = true
 		}
 	}
-	if len(mine) == 0 || others {
-		return mine, false
+	if len(unused) == 0 || foreign {
+		return unused, false
 	}
 	for _, d := range digests {
 		if !strings.HasPrefix(d, "<none>") {
-			mine = append(mine, d)
+			unused = append(unused, d)
 		}
 	}
-	return mine, true
+	return unused, true
 }
 
-func (e *Engine) forgetImages() {
+func (e *Engine) clearImageCache() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.ids)

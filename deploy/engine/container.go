@@ -17,6 +17,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -26,9 +27,17 @@ import (
 
 func dial(path string) (net.Conn, error) { return net.Dial("unix", path) }
 
-// find looks a container up by the name of its unit; nil if there is none. One
-// that is a stranger's is an error.
-func find(ctx context.Context, api *client.Client, unit string) (*container.InspectResponse, error) {
+// foreignContainerError is the error of a container that has a unit's name and
+// was not created by defx.
+type foreignContainerError struct{ name string }
+
+func (e *foreignContainerError) Error() string {
+	return fmt.Sprintf("the name %s is taken by a container that is not managed by defx: rename or remove that, or choose another path for the service", e.name)
+}
+
+// inspect returns the container of a unit; nil if there is none. A container of that name
+// without defx's labels is a foreignContainerError.
+func inspect(ctx context.Context, api *client.Client, unit string) (*container.InspectResponse, error) {
 	res, err := api.ContainerInspect(ctx, docker.Name(unit), client.ContainerInspectOptions{})
 	if errdefs.IsNotFound(err) {
 		return nil, nil
@@ -37,19 +46,19 @@ func find(ctx context.Context, api *client.Client, unit string) (*container.Insp
 		return nil, err
 	}
 	if c := res.Container; c.Config == nil || c.Config.Labels[docker.LabelUnit] != unit {
-		return nil, fmt.Errorf("the name %s is taken by a container that is not defx's: rename or remove that, or name the service otherwise", docker.Name(unit))
+		return nil, &foreignContainerError{docker.Name(unit)}
 	}
 	return &res.Container, nil
 }
 
-// Prepare makes all that a unit needs and the unit itself, without starting it:
-// whatever is in the way is told before anything is stopped. replaced are the
-// units that will be stopped before it starts.
+// Prepare creates all that a unit needs and its container, without starting it, so that
+// problems are reported before anything is stopped. replaced are the units that will be
+// stopped before it starts.
 func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) error {
 	names := []string{}
 	if kind := docker.Kind(unit); kind == ".cron" || kind == ".job" {
 		var c docker.Cron
-		if _, err := read(unit, &c); err != nil {
+		if _, err := readUnit(unit, &c); err != nil {
 			return err
 		}
 		if kind == ".cron" {
@@ -61,13 +70,13 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 		return nil
 	}
 	var c docker.Container
-	d, err := read(unit, &c)
+	d, err := readUnit(unit, &c)
 	if err != nil {
 		return err
 	}
-	return e.lasting(ctx, func(api *client.Client) error {
-		for _, name := range append(names, c.Before...) { // a stranger may have it
-			if _, err := find(ctx, api, name); err != nil {
+	return e.withRetry(ctx, func(api *client.Client) error {
+		for _, name := range append(names, c.Before...) { // the name may belong to a foreign container
+			if _, err := inspect(ctx, api, name); err != nil {
 				return err
 			}
 		}
@@ -75,18 +84,19 @@ func (e *Engine) Prepare(ctx context.Context, unit string, replaced []string) er
 			return err
 		}
 		if c.Pod == "" {
-			return e.portsFree(ctx, api, unit, &c, replaced)
+			return e.checkPorts(ctx, api, unit, &c, replaced)
 		}
-		// Members look at the same ports: one must neither meet with the other's look, nor with their pod that starts meanwhile.
-		return e.alone("pod "+baseOf(c.Pod), func() error { return e.portsFree(ctx, api, unit, &c, replaced) })
+		// Members of a pod check the same ports: one must not see the other's test listener,
+		// nor their pod starting.
+		return e.withLock("pod "+baseOf(c.Pod), func() error { return e.checkPorts(ctx, api, unit, &c, replaced) })
 	})
 }
 
-// create makes the container of a version, and gives the one that was there
-// already: each question to the engine costs a service tens of milliseconds
-// where many start at once.
+// create creates the container of a version; if it exists already, it returns that one. It
+// asks the engine as little as possible: each request costs tens of milliseconds when many
+// services start at once.
 func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c *docker.Container, d digest.Digest) (*container.InspectResponse, error) {
-	have, err := find(ctx, api, unit)
+	have, err := inspect(ctx, api, unit)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +115,8 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 			return nil, err
 		}
 	}
-	for again := false; ; again = true {
-		config, host, nets, err := e.translate(ctx, api, unit, c, d)
+	for retried := false; ; retried = true {
+		config, host, nets, err := e.containerConfig(ctx, api, unit, c, d)
 		if err != nil {
 			return nil, err
 		}
@@ -114,10 +124,10 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 			host.NetworkMode = container.NetworkMode("container:" + join)
 		}
 		err = e.createNamed(ctx, api, unit, config, host, nets)
-		if err == nil || again || !errdefs.IsNotFound(err) {
+		if err == nil || retried || !errdefs.IsNotFound(err) {
 			return nil, err
 		}
-		e.forget() // something that was seen is gone
+		e.resetCache() // a cached image or network no longer exists
 	}
 }
 
@@ -128,19 +138,19 @@ func (e *Engine) createNamed(ctx context.Context, api *client.Client, unit strin
 		if err == nil {
 			return nil
 		}
-		if errdefs.IsConflict(err) { // somebody was faster: an interrupted request of our own, a job whose time came, or a stranger
-			have, ferr := find(ctx, api, unit)
+		if errdefs.IsConflict(err) { // created meanwhile: by an interrupted request, a job's timer, or a foreign program
+			have, ferr := inspect(ctx, api, unit)
 			if ferr != nil {
 				return ferr
 			}
 			if have != nil && have.Config.Labels[docker.LabelDigest] == config.Labels[docker.LabelDigest] {
 				return nil
 			}
-			if have == nil && time.Now().Before(until) && sleep(ctx, 50*time.Millisecond) { // a name is taken before its container can be seen
+			if have == nil && time.Now().Before(until) && sleepWallClock(ctx, 50*time.Millisecond) { // a name is reserved before its container is visible
 				continue
 			}
 		}
-		return fmt.Errorf("the engine does not make %s: %w", docker.Name(unit), err)
+		return fmt.Errorf("the engine cannot create %s: %w", docker.Name(unit), err)
 	}
 }
 
@@ -152,8 +162,9 @@ func remove(ctx context.Context, api *client.Client, id string) error {
 	return err
 }
 
-// translate says in the engine's words what a container is. All that it leads to is made.
-func (e *Engine) translate(ctx context.Context, api *client.Client, unit string, c *docker.Container, d digest.Digest) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
+// containerConfig converts a unit's container to the engine's types, and creates the image,
+// network, volumes and secrets that it refers to.
+func (e *Engine) containerConfig(ctx context.Context, api *client.Client, unit string, c *docker.Container, d digest.Digest) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
 	fail := func(err error) (*container.Config, *container.HostConfig, *network.NetworkingConfig, error) {
 		return nil, nil, nil, err
 	}
@@ -161,7 +172,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	if err != nil {
 		return fail(err)
 	}
-	initial := !c.NoInit && e.hasInit(ctx, api)
+	useInit := !c.NoInit && e.hasInit(ctx, api)
 	config := &container.Config{Image: image, Entrypoint: c.Entrypoint, Cmd: c.Args, Env: c.Env, User: c.User, WorkingDir: c.WorkDir,
 		Labels: e.labels(c.ID, unit, d), ExposedPorts: network.PortSet{}}
 	host := &container.HostConfig{
@@ -170,10 +181,10 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
 		Resources: container.Resources{NanoCPUs: c.NanoCPUs, Memory: c.Memory},
 	}
-	if initial {
-		host.Init = &initial
+	if useInit {
+		host.Init = &useInit
 	}
-	if !slices.Contains(c.CapDrop, "ALL") { // it is to be as the engine wants
+	if !slices.Contains(c.CapDrop, "ALL") { // the user wants the engine's defaults
 		host.SecurityOpt = nil
 	}
 	if c.Tasks > 0 {
@@ -189,9 +200,9 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 		}
 	}
 	if len(config.Entrypoint) > 0 && len(config.Cmd) == 0 {
-		config.Cmd = []string{} // not the image's own
+		config.Cmd = []string{} // override the image's command
 	}
-	if err := ports(c.Ports, config, host); err != nil {
+	if err := setPorts(c.Ports, config, host); err != nil {
 		return fail(err)
 	}
 	nets, err := e.network(ctx, api, c.ID, c.Network, c.Aliases, host)
@@ -221,7 +232,7 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 			return fail(err)
 		}
 	}
-	// The user's own words come last, so that they win.
+	// The user's docker: settings come last, so that they override ours.
 	for raw, into := range map[*json.RawMessage]any{&c.Config: config, &c.Host: host} {
 		if len(*raw) > 0 {
 			if err := json.Unmarshal(*raw, into); err != nil {
@@ -232,16 +243,15 @@ func (e *Engine) translate(ctx context.Context, api *client.Client, unit string,
 	for k, v := range e.labels(c.ID, unit, d) {
 		config.Labels[k] = v
 	}
-	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // the machine keeps its name
+	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // keep the name of the machine's gateway
 		host.ExtraHosts = append(host.ExtraHosts, gateway)
 	}
 	return config, host, nets, nil
 }
 
-// hasInit tells whether the engine has a process 1 to give away. Not every
-// machine's packages bring it along.
+// hasInit reports whether the engine's init binary is installed; some packages omit it.
 func (e *Engine) hasInit(ctx context.Context, api *client.Client) bool {
-	info, err := e.about(ctx, api)
+	info, err := e.cachedInfo(ctx, api)
 	if err != nil || info.InitBinary == "" {
 		return false
 	}
@@ -253,7 +263,7 @@ func (e *Engine) hasInit(ctx context.Context, api *client.Client) bool {
 	return filepath.IsAbs(info.InitBinary)
 }
 
-func ports(list []docker.Port, config *container.Config, host *container.HostConfig) error {
+func setPorts(list []docker.Port, config *container.Config, host *container.HostConfig) error {
 	for _, p := range list {
 		inner, ok := network.PortFrom(uint16(p.Inner), network.IPProtocol(p.Protocol))
 		if !ok {
@@ -276,7 +286,7 @@ func ports(list []docker.Port, config *container.Config, host *container.HostCon
 	return nil
 }
 
-// network puts a container into the network of its deployment.
+// network connects a container to the network of its deployment.
 func (e *Engine) network(ctx context.Context, api *client.Client, id docker.ID, name string, aliases []string, host *container.HostConfig) (*network.NetworkingConfig, error) {
 	switch name {
 	case "":
@@ -296,7 +306,7 @@ func (e *Engine) network(ctx context.Context, api *client.Client, id docker.ID, 
 	return &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {Aliases: aliases}}}, nil
 }
 
-// ensureNetwork makes a deployment's network, and tells the machine's address in it.
+// ensureNetwork creates a deployment's network, and returns the machine's address in it.
 func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, name string) (netip.Addr, error) {
 	e.mu.Lock()
 	gateway, known := e.networks[scope+" "+name]
@@ -304,12 +314,12 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 	if known {
 		return gateway, nil
 	}
-	err := e.alone("network "+name, func() error {
+	err := e.withLock("network "+name, func() error {
 		for range 2 {
 			res, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
 			if err == nil {
 				if res.Network.Labels[docker.LabelScope] != scope {
-					return fmt.Errorf("the network %s is not defx's: rename or remove it", name)
+					return fmt.Errorf("the network %s exists and is not managed by defx: rename or remove it", name)
 				}
 				for _, c := range res.Network.IPAM.Config {
 					if c.Gateway.Is4() {
@@ -327,24 +337,24 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 			_, err = api.NetworkCreate(ctx, name, client.NetworkCreateOptions{Driver: "bridge",
 				Labels: e.labels(docker.ID{Scope: scope, Base: name}, name+".network", "")})
 			if err != nil && !errdefs.IsConflict(err) {
-				return fmt.Errorf("the engine makes no network: %w", err)
+				return fmt.Errorf("the engine cannot create the network: %w", err)
 			}
 		}
-		return fmt.Errorf("the network %s does not stay", name)
+		return fmt.Errorf("the network %s was removed while it was created", name)
 	})
 	return gateway, err
 }
 
-// volume makes a volume, and gives a new one to the user of the container.
+// volume creates a volume, and changes the owner of a new one to the container's user.
 func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Container, m docker.Mount) error {
-	return e.alone("volume "+m.Volume, func() error {
+	return e.withLock("volume "+m.Volume, func() error {
 		have, err := api.VolumeInspect(ctx, m.Volume, client.VolumeInspectOptions{})
 		if err == nil {
 			if have.Volume.Labels[docker.LabelScope] != c.Scope {
-				return fmt.Errorf("the volume %s is not defx's: rename or remove it", m.Volume)
+				return fmt.Errorf("the volume %s exists and is not managed by defx: rename or remove it", m.Volume)
 			}
 			if m.Owner > 0 {
-				return give(have.Volume.Mountpoint, m.Owner) // a crash may have come between
+				return chownEmptyDir(have.Volume.Mountpoint, m.Owner) // a crash may have prevented it before
 			}
 			return nil
 		}
@@ -356,16 +366,16 @@ func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Conta
 			return err
 		}
 		if m.Owner > 0 {
-			return give(made.Volume.Mountpoint, m.Owner)
+			return chownEmptyDir(made.Volume.Mountpoint, m.Owner)
 		}
 		return nil
 	})
 }
 
-// give gives an empty folder of root's to a user.
-func give(dir string, user int) error {
+// chownEmptyDir changes the owner of a directory that is still empty.
+func chownEmptyDir(dir string, user int) error {
 	list, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) { // an engine that keeps its volumes elsewhere
+	if errors.Is(err, os.ErrNotExist) { // the engine keeps its volumes elsewhere
 		return nil
 	}
 	if err != nil || len(list) > 0 {
@@ -374,14 +384,15 @@ func give(dir string, user int) error {
 	return os.Chown(dir, user, user)
 }
 
-// secretsDir holds copies of secrets for containers, below a folder that root alone may enter.
+// secretsDir holds copies of secrets for containers. Only root can enter its parent.
 var secretsDir = "/var/lib/defx/secrets/.containers"
 
-// secret gives a container a copy of a secret that its user may read.
+// secret creates a copy of a secret that the container's user can read, and returns its
+// path.
 func secret(ctx context.Context, unit string, s docker.Secret) (string, error) {
 	raw, err := os.ReadFile(s.Source)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("the secret %s is not on this machine: there is no %s", filepath.Base(s.Target), s.Source)
+		return "", fmt.Errorf("the secret %s is missing on this machine: there is no %s", filepath.Base(s.Target), s.Source)
 	}
 	if err != nil {
 		return "", err
@@ -394,33 +405,23 @@ func secret(ctx context.Context, unit string, s docker.Secret) (string, error) {
 		return "", err
 	}
 	to := filepath.Join(dir, filepath.Base(s.Target))
-	return to, within(ctx, dir, func() error { return copied(raw, to, s.Owner) })
+	return to, withFileLock(ctx, dir, func() error { return writeSecret(raw, to, s.Owner) })
 }
 
-// copied writes a file that only its owner may read.
-func copied(raw []byte, to string, owner int) error {
-	tmp := to + ".new"
-	os.Remove(tmp)
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o400)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
+// writeSecret writes a file that only its owner can read.
+func writeSecret(raw []byte, path string, owner int) error {
 	if owner > 0 {
-		err = errors.Join(err, f.Chown(owner, owner))
+		return atomicfile.WriteOwned(path, raw, 0o400, owner, owner)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, to)
+	return atomicfile.Write(path, raw, 0o400)
 }
 
-// portsFree tells who has a port that is needed.
-func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string, c *docker.Container, replaced []string) error {
+// checkPorts fails if a port that the container publishes is in use.
+func (e *Engine) checkPorts(ctx context.Context, api *client.Client, unit string, c *docker.Container, replaced []string) error {
 	list, self := c.Ports, unit
 	if c.Pod != "" {
 		var p docker.Pod
-		if _, err := read(c.Pod, &p); err != nil {
+		if _, err := readUnit(c.Pod, &p); err != nil {
 			return err
 		}
 		list, self = p.Ports, c.Pod
@@ -434,26 +435,26 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 	}
 	otherKind := slices.ContainsFunc(replaced, func(u string) bool { return docker.Kind(u) == "" })
 	for _, p := range list {
-		mine := false
+		replaceable := false
 		for _, x := range running.Items {
 			if !slices.ContainsFunc(x.Ports, func(q container.PortSummary) bool {
-				return int(q.PublicPort) == p.Outer && q.Type == p.Protocol && meet(p.Address, q.IP)
+				return int(q.PublicPort) == p.Outer && q.Type == p.Protocol && sharesPort(p.Address, q.IP)
 			}) {
 				continue
 			}
-			theirs := x.Labels[docker.LabelUnit]
+			holderUnit := x.Labels[docker.LabelUnit]
 			switch {
-			case theirs == self || theirs != "" && slices.Contains(replaced, theirs):
-				mine = true
-			case docker.Kind(theirs) == ".pod" && docker.Kind(self) == ".pod" && x.Labels[docker.LabelBase] == baseOf(self):
-				mine = true // the pod that this one takes the place of
-			case theirs != "":
+			case holderUnit == self || holderUnit != "" && slices.Contains(replaced, holderUnit):
+				replaceable = true
+			case docker.Kind(holderUnit) == ".pod" && docker.Kind(self) == ".pod" && x.Labels[docker.LabelBase] == baseOf(self):
+				replaceable = true // the pod that this one replaces
+			case holderUnit != "":
 				return fmt.Errorf("port %d is taken by %s of %s", p.Outer, x.Labels[docker.LabelAddress], x.Labels[docker.LabelScope])
 			default:
-				return fmt.Errorf("port %d is taken by the container %s, which is not defx's", p.Outer, strings.TrimPrefix(x.Names[0], "/"))
+				return fmt.Errorf("port %d is taken by the container %s, which is not managed by defx", p.Outer, strings.TrimPrefix(x.Names[0], "/"))
 			}
 		}
-		if mine || otherKind {
+		if replaceable || otherKind {
 			continue
 		}
 		var l io.Closer
@@ -467,24 +468,24 @@ func (e *Engine) portsFree(ctx context.Context, api *client.Client, unit string,
 			continue
 		}
 		if err != nil {
-			who := holder(p.Protocol, p.Outer)
-			if who == "" {
-				who = "something on this machine"
+			name := portHolder(p.Protocol, p.Outer)
+			if name == "" {
+				name = "something on this machine"
 			}
-			return fmt.Errorf("port %d is taken by %s, which is not defx's: %w", p.Outer, who, err)
+			return fmt.Errorf("port %d is taken by %s, which is not managed by defx: %w", p.Outer, name, err)
 		}
 		l.Close()
 	}
 	return nil
 }
 
-// baseOf is the base in the name of a pod, or of a version: BASE.DIGEST.pod.
+// baseOf returns the base of the name of a pod or a version: BASE.DIGEST.pod.
 func baseOf(unit string) string {
 	name := docker.Name(unit)
 	return name[:max(0, strings.LastIndexByte(name, '.'))]
 }
 
-// meet tells whether two addresses of the machine share a port.
-func meet(want string, have netip.Addr) bool {
+// sharesPort reports whether a binding of want conflicts with one of have on the same port.
+func sharesPort(want string, have netip.Addr) bool {
 	return want == "" || !have.IsValid() || have.IsUnspecified() || want == have.String() || want == "0.0.0.0" || want == "::"
 }

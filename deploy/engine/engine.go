@@ -1,11 +1,9 @@
-// Package engine runs what the backend docker says on a docker engine of this
-// machine.
+// Package engine runs the units of the backend docker on a docker engine of this machine.
 //
-// It knows containers, images, networks and volumes, and the files of
-// backends/docker. It refuses to know deployments and who owns which file: that
-// is the agent's. Invariants: what does not carry our labels is never touched;
-// asked twice, everything does it once; a name tells a version, so no version
-// can be there twice.
+// It knows containers, images, networks and volumes, and the files of backends/docker. It
+// refuses to know deployments and file ownership, which are the agent's. Invariants: it
+// never touches what does not carry defx's labels; every operation can be repeated; a
+// container's name contains its version, so no version exists twice.
 package engine
 
 import (
@@ -30,43 +28,43 @@ import (
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/poll"
 	"github.com/moby/moby/api/types/system"
 	"github.com/moby/moby/client"
 )
 
-// Default is where an engine listens if nobody says otherwise.
+// Default is the engine's usual address.
 const Default = "unix:///var/run/docker.sock"
 
-// Engine is a docker engine of this machine. Its methods may be called at once
-// from many goroutines.
+// Engine is a docker engine of this machine. Its methods may be called concurrently.
 type Engine struct {
-	// Socket is unix://PATH; empty: as the user's own docker would.
+	// Socket is unix://PATH; empty: chosen as the docker command of the user does.
 	Socket string
 
-	mu     sync.Mutex
-	api    *client.Client
-	path   string                // of the socket
-	busy   map[string]*turn      // name → who makes it now
-	looked map[string]int        // probe → its last exit code
-	ids    map[string]string     // image → its id, once seen
-	ending map[string]chan error // unit → what it was stopped by, and is tidied up after
-	info   *system.Info          // what it tells of itself; nil: it was not asked
+	mu           sync.Mutex
+	api          *client.Client
+	path         string                // of the socket
+	busy         map[string]*nameLock  // name → lock of what is being created
+	probeResults map[string]int        // probe → its last exit code
+	ids          map[string]string     // image → its id, once seen
+	cleanups     map[string]chan error // unit → result of a stop whose cleanup is still running
+	info         *system.Info          // cached; nil: not asked yet
 
-	generations map[string]int        // scope → what is made now
-	networks    map[string]netip.Addr // scope and name → the machine's address in it
+	generations map[string]int        // scope → generation that is being deployed
+	networks    map[string]netip.Addr // scope and name → the machine's address in the network
 }
 
-// CommandError means that something of the user's own did not do what it should.
+// CommandError is the error of a user's container or command that failed.
 type CommandError struct {
 	Unit      string
 	Text      string
-	Code      int  // exit code; 0: it never ran
-	UserFault bool // the engine itself is not to blame
+	Code      int  // exit code; 0: it was not started
+	UserFault bool // the user's configuration is wrong, not the engine
 }
 
 func (f *CommandError) Error() string { return f.Text }
 
-// ErrEngineUnavailable means that no engine answers.
+// ErrEngineUnavailable is the error of an engine that does not answer.
 type ErrEngineUnavailable struct {
 	Socket string
 	Err    error
@@ -75,9 +73,9 @@ type ErrEngineUnavailable struct {
 func (a *ErrEngineUnavailable) Error() string {
 	switch {
 	case errors.Is(a.Err, fs.ErrPermission) || errors.Is(a.Err, syscall.EACCES):
-		return fmt.Sprintf("the docker engine's socket %s may not be used by this user", a.Socket)
+		return fmt.Sprintf("this user has no permission to use the docker engine's socket %s", a.Socket)
 	case errors.Is(a.Err, fs.ErrNotExist) || errors.Is(a.Err, syscall.ENOENT):
-		return fmt.Sprintf("no docker engine is here: there is no socket %s", a.Socket)
+		return fmt.Sprintf("there is no docker engine on this machine: socket %s does not exist", a.Socket)
 	case errors.Is(a.Err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("no docker engine answers at %s", a.Socket)
 	}
@@ -86,8 +84,8 @@ func (a *ErrEngineUnavailable) Error() string {
 
 func (a *ErrEngineUnavailable) Unwrap() error { return a.Err }
 
-// socket finds the engine: what was said, DOCKER_HOST, the user's docker
-// context, or the usual place.
+// socket returns the path of the engine's socket: from Socket, DOCKER_HOST, the user's
+// docker context, or the default.
 func (e *Engine) socket() (string, error) {
 	host := e.Socket
 	if host == "" {
@@ -101,12 +99,12 @@ func (e *Engine) socket() (string, error) {
 	}
 	p, is := strings.CutPrefix(host, "unix://")
 	if !is || !filepath.IsAbs(p) {
-		return "", fmt.Errorf("the docker engine %q is not on this machine, where its containers would find their files: it must be unix:///PATH", host)
+		return "", fmt.Errorf("the docker engine %q is not on this machine: it must be unix:///PATH", host)
 	}
 	return p, nil
 }
 
-// currentContext is the host of the context that the user's docker uses.
+// currentContext returns the host of the user's current docker context; "" if none.
 func currentContext() string {
 	dir := os.Getenv("DOCKER_CONFIG")
 	if dir == "" {
@@ -141,13 +139,13 @@ func currentContext() string {
 	return meta.Endpoints["docker"].Host
 }
 
-// Path is that of the engine's socket; empty if nobody can tell.
+// Path returns the path of the engine's socket; empty if unknown.
 func (e *Engine) Path() string {
 	p, _ := e.socket()
 	return p
 }
 
-// connect gives the conversation with the engine.
+// connect returns the client of the engine.
 func (e *Engine) connect() (*client.Client, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -163,12 +161,12 @@ func (e *Engine) connect() (*client.Client, error) {
 		return nil, err
 	}
 	e.api, e.path = api, p
-	e.busy, e.looked, e.ids, e.networks = map[string]*turn{}, map[string]int{}, map[string]string{}, map[string]netip.Addr{}
-	e.ending = map[string]chan error{}
+	e.busy, e.probeResults, e.ids, e.networks = map[string]*nameLock{}, map[string]int{}, map[string]string{}, map[string]netip.Addr{}
+	e.cleanups = map[string]chan error{}
 	return api, nil
 }
 
-// Close ends the conversation.
+// Close closes the client.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -178,23 +176,23 @@ func (e *Engine) Close() {
 	}
 }
 
-// Check tells whether an engine answers.
+// Check fails if no suitable engine answers.
 func (e *Engine) Check(ctx context.Context) error {
 	api, err := e.connect()
 	if err != nil {
 		return err
 	}
 	if _, err := api.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-		return e.absent(err)
+		return e.unavailable(err)
 	}
-	if info, err := e.about(ctx, api); err == nil && slices.Contains(info.SecurityOptions, "name=rootless") {
-		return fmt.Errorf("the docker engine at %s is rootless: its containers may not read what defx keeps for them, and have users and addresses of their own; use one that root runs", e.path)
+	if info, err := e.cachedInfo(ctx, api); err == nil && slices.Contains(info.SecurityOptions, "name=rootless") {
+		return fmt.Errorf("the docker engine at %s is rootless: its containers cannot read files of defx, and their users and addresses differ from the machine's; use an engine that runs as root", e.path)
 	}
 	return nil
 }
 
-// about is what the engine tells of itself.
-func (e *Engine) about(ctx context.Context, api *client.Client) (*system.Info, error) {
+// cachedInfo returns the engine's description of itself.
+func (e *Engine) cachedInfo(ctx context.Context, api *client.Client) (*system.Info, error) {
 	e.mu.Lock()
 	info := e.info
 	e.mu.Unlock()
@@ -211,7 +209,7 @@ func (e *Engine) about(ctx context.Context, api *client.Client) (*system.Info, e
 	return e.info, nil
 }
 
-// Version is the engine's own; empty if none answers.
+// Version returns the engine's version; empty if it does not answer.
 func (e *Engine) Version(ctx context.Context) string {
 	api, err := e.connect()
 	if err != nil {
@@ -224,9 +222,9 @@ func (e *Engine) Version(ctx context.Context) string {
 	return v.Version
 }
 
-func (e *Engine) absent(err error) error {
+func (e *Engine) unavailable(err error) error {
 	if client.IsErrConnectionFailed(err) || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EACCES) {
-		// The client's own words hide what the system said.
+		// The client's error hides the system's error.
 		cause := err
 		if c, derr := dial(e.path); derr != nil {
 			cause = derr
@@ -238,51 +236,49 @@ func (e *Engine) absent(err error) error {
 	return err
 }
 
-// patience is how long an engine that is being restarted is waited for.
-const patience = 45 * time.Second
+// restartTimeout is how long to wait for an engine that is restarting.
+const restartTimeout = 45 * time.Second
 
-// lasting does what may be done twice, and once more if the engine went away
-// and came back meanwhile.
-func (e *Engine) lasting(ctx context.Context, f func(*client.Client) error) error {
+// withRetry runs f, which must be repeatable, and runs it again if the engine restarted
+// meanwhile.
+func (e *Engine) withRetry(ctx context.Context, f func(*client.Client) error) error {
 	api, err := e.connect()
 	if err != nil {
 		return err
 	}
-	until := time.Now().Add(patience)
+	until := time.Now().Add(restartTimeout)
 	for {
 		err := f(api)
-		if !gone(err) && !e.leaving(ctx, api, err) {
+		if !connectionLost(err) && !e.isShuttingDown(ctx, api, err) {
 			return err
 		}
-		if err = e.absent(err); absentForGood(err) && time.Now().Add(patience-3*time.Second).After(until) {
-			return err // it was never there
+		if err = e.unavailable(err); isPermanent(err) && time.Now().Add(restartTimeout-3*time.Second).After(until) {
+			return err // it was never available
 		}
 		for {
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("%w: %w", ctx.Err(), err)
-			case <-time.After(300 * time.Millisecond):
+			if serr := poll.Sleep(ctx, 300*time.Millisecond); serr != nil {
+				return fmt.Errorf("%w: %w", serr, err)
 			}
-			if e.up(ctx, api) {
+			if e.responds(ctx, api) {
 				break
 			}
 			if time.Now().After(until) {
 				return err
 			}
 		}
-		e.forget()
+		e.resetCache()
 	}
 }
 
-// gone tells whether it is the engine itself that is not there.
-func gone(err error) bool {
+// connectionLost reports whether err means that the engine itself is gone.
+func connectionLost(err error) bool {
 	if err == nil {
 		return false
 	}
 	if client.IsErrConnectionFailed(err) || errdefs.IsUnavailable(err) {
 		return true
 	}
-	text := err.Error() // what breaks off in the middle has no type of its own
+	text := err.Error() // an interrupted response has no error type
 	for _, s := range []string{"EOF", "connection reset by peer", "broken pipe", "connection refused", "shutting down"} {
 		if strings.Contains(text, s) {
 			return true
@@ -291,29 +287,27 @@ func gone(err error) bool {
 	return false
 }
 
-// leaving tells whether what failed may have failed because the engine is about
-// to go: its last answers are about whatever broke first inside it.
-func (e *Engine) leaving(ctx context.Context, api *client.Client, err error) bool {
+// isShuttingDown reports whether err may be caused by the engine's shutdown: then it reports
+// errors of whichever of its parts ended first.
+func (e *Engine) isShuttingDown(ctx context.Context, api *client.Client, err error) bool {
 	f, is := errors.AsType[*CommandError](err)
 	if err == nil || ctx.Err() != nil || is && (f.Code != 0 || f.UserFault) || !is && !errdefs.IsInternal(err) && !errdefs.IsInvalidArgument(err) {
 		return false
 	}
 	for range 5 {
-		select {
-		case <-ctx.Done():
+		if poll.Sleep(ctx, 200*time.Millisecond) != nil {
 			return false
-		case <-time.After(200 * time.Millisecond):
 		}
-		if !e.up(ctx, api) && ctx.Err() == nil {
+		if !e.responds(ctx, api) && ctx.Err() == nil {
 			return true
 		}
 	}
 	return false
 }
 
-// up tells whether the engine answers, and would answer others too: one that is
-// about to go still speaks to those whom it knows.
-func (e *Engine) up(ctx context.Context, api *client.Client) bool {
+// responds reports whether the engine answers and accepts new connections: while it shuts
+// down, it still serves existing ones.
+func (e *Engine) responds(ctx context.Context, api *client.Client) bool {
 	c, err := dial(e.path)
 	if err != nil {
 		return false
@@ -323,12 +317,12 @@ func (e *Engine) up(ctx context.Context, api *client.Client) bool {
 	return err == nil
 }
 
-func absentForGood(err error) bool {
+func isPermanent(err error) bool {
 	return errors.Is(err, fs.ErrPermission)
 }
 
-// forget drops what is known of the engine: another one may have come.
-func (e *Engine) forget() {
+// resetCache discards what is known about the engine: another one may have replaced it.
+func (e *Engine) resetCache() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.ids)
@@ -336,18 +330,18 @@ func (e *Engine) forget() {
 	e.info = nil
 }
 
-// turn lets one at a time make something.
-type turn struct {
+// nameLock serializes operations on one name.
+type nameLock struct {
 	waiting int
 	mu      sync.Mutex
 }
 
-// alone does f while nobody else does something of that name.
-func (e *Engine) alone(name string, f func() error) error {
+// withLock runs f while no other operation on the same name runs.
+func (e *Engine) withLock(name string, f func() error) error {
 	e.mu.Lock()
 	t := e.busy[name]
 	if t == nil {
-		t = &turn{}
+		t = &nameLock{}
 		e.busy[name] = t
 	}
 	t.waiting++
@@ -364,11 +358,11 @@ func (e *Engine) alone(name string, f func() error) error {
 	return f()
 }
 
-// unitsDir is docker.Dir, but for tests.
+// unitsDir is docker.Dir, except in tests.
 var unitsDir = docker.Dir
 
-// read reads a file of ours, and its digest.
-func read(unit string, v any) (digest.Digest, error) {
+// readUnit reads a unit's file, and returns its digest.
+func readUnit(unit string, v any) (digest.Digest, error) {
 	raw, err := os.ReadFile(filepath.Join(unitsDir, unit))
 	if err != nil {
 		return "", err
@@ -379,7 +373,7 @@ func read(unit string, v any) (digest.Digest, error) {
 	return digest.Bytes(raw), nil
 }
 
-// Creating tells for which generation of a scope things are made from now on.
+// Creating sets the generation that labels of new containers of a scope name.
 func (e *Engine) Creating(scope string, generation int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -27,8 +27,8 @@ import (
 	"github.com/moby/moby/api/types/container"
 )
 
-// folder makes files, of other times and rights each time it is called.
-func folder(t *testing.T, mode os.FileMode) string {
+// testFolder creates files, with different times and modes for different values of mode.
+func testFolder(t *testing.T, mode os.FileMode) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{"bin/server": "#!/bin/true\n", "share/a.txt": "a", "share/b/c.txt": "c"} {
@@ -54,7 +54,7 @@ func folder(t *testing.T, mode os.FileMode) string {
 	return dir
 }
 
-func TestEqualPackagesMakeEqualImages(t *testing.T) {
+func TestImage_Reproducible(t *testing.T) {
 	digest := func(dir, at, label string) string {
 		t.Helper()
 		img, err := Image(empty.Image, dir, at, map[string]string{"of": label})
@@ -67,34 +67,34 @@ func TestEqualPackagesMakeEqualImages(t *testing.T) {
 		}
 		return d.String()
 	}
-	one := digest(folder(t, 0o644), "/app", "x")
-	if two := digest(folder(t, 0o600), "/app", "x"); two != one {
+	one := digest(testFolder(t, 0o644), "/app", "x")
+	if two := digest(testFolder(t, 0o600), "/app", "x"); two != one {
 		t.Errorf("%s, then %s", one, two)
 	}
-	// Whoever changes this makes all images anew everywhere: then form rises too.
+	// A change here rebuilds all images everywhere: then imageVersion must be increased too.
 	if runtime.GOARCH == "amd64" && one != "sha256:"+golden {
-		t.Errorf("images are made otherwise: %s", one)
+		t.Errorf("the bytes of images have changed: %s", one)
 	}
-	other := folder(t, 0o644)
+	other := testFolder(t, 0o644)
 	if err := os.WriteFile(filepath.Join(other, "share/a.txt"), []byte("b"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []string{digest(other, "/app", "x"), digest(folder(t, 0o644), "/srv", "x"), digest(folder(t, 0o644), "/app", "y")} {
+	for _, d := range []string{digest(other, "/app", "x"), digest(testFolder(t, 0o644), "/srv", "x"), digest(testFolder(t, 0o644), "/app", "y")} {
 		if d == one {
-			t.Error("another package makes the same image")
+			t.Error("a different package has the same image")
 		}
 	}
 	if _, err := Image(empty.Image, filepath.Join(other, "none"), "/app", nil); err == nil {
-		t.Error("no folder, and an image")
+		t.Error("the folder does not exist, but there is no error")
 	}
 }
 
-func TestAnEngineIsSentWholeImagesWithoutWhatItHas(t *testing.T) {
-	img, err := Image(empty.Image, folder(t, 0o644), "/app", nil)
+func TestWriteArchive_OmitsPresentLayers(t *testing.T) {
+	img, err := Image(empty.Image, testFolder(t, 0o644), "/app", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	above, err := Image(img, folder(t, 0o644), "/more", nil)
+	above, err := Image(img, testFolder(t, 0o644), "/more", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestAnEngineIsSentWholeImagesWithoutWhatItHas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := archive(f, above, nil, "defx.local/package:x"); err != nil {
+	if err := writeArchive(f, above, nil, "defx.local/package:x"); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
@@ -124,7 +124,7 @@ func TestAnEngineIsSentWholeImagesWithoutWhatItHas(t *testing.T) {
 	names := func(there map[v1.Hash]bool) int {
 		t.Helper()
 		var b bytes.Buffer
-		if err := archive(&b, above, there, "defx.local/package:x"); err != nil {
+		if err := writeArchive(&b, above, there, "defx.local/package:x"); err != nil {
 			t.Fatal(err)
 		}
 		n := 0
@@ -135,11 +135,11 @@ func TestAnEngineIsSentWholeImagesWithoutWhatItHas(t *testing.T) {
 		}
 	}
 	if all, some := names(nil), names(there); all != 4 || some != 3 {
-		t.Errorf("%d files with all layers, %d without the one that is there", all, some)
+		t.Errorf("%d files with all layers, %d without the one that is present", all, some)
 	}
 }
 
-func TestTheUsersOwnEngineIsAsked(t *testing.T) {
+func TestEngine_Socket(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("DOCKER_CONFIG", "")
@@ -162,7 +162,7 @@ func TestTheUsersOwnEngineIsAsked(t *testing.T) {
 	expect(&Engine{}, "/run/mine.sock")
 	t.Setenv("DOCKER_HOST", "unix:///run/env.sock")
 	expect(&Engine{}, "/run/env.sock")
-	expect(&Engine{Socket: "unix:///run/said.sock"}, "/run/said.sock")
+	expect(&Engine{Socket: "unix:///run/explicit.sock"}, "/run/explicit.sock")
 	for _, far := range []string{"tcp://10.0.0.1:2375", "ssh://root@web1", "unix://relative"} {
 		if _, err := (&Engine{Socket: far}).socket(); err == nil || !strings.Contains(err.Error(), "not on this machine") {
 			t.Errorf("%s: %v", far, err)
@@ -170,24 +170,24 @@ func TestTheUsersOwnEngineIsAsked(t *testing.T) {
 	}
 }
 
-func TestAnAbsentEngineIsToldInWords(t *testing.T) {
+func TestErrEngineUnavailable_Messages(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none.sock")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err := (&Engine{Socket: "unix://" + none}).Check(ctx)
-	if a, is := errors.AsType[*ErrEngineUnavailable](err); !is || !strings.Contains(a.Error(), "no docker engine is here: there is no socket "+none) {
+	if a, is := errors.AsType[*ErrEngineUnavailable](err); !is || !strings.Contains(a.Error(), "there is no docker engine on this machine: socket "+none+" does not exist") {
 		t.Errorf("%v", err)
 	}
-	for want, cause := range map[string]error{"may not be used by this user": fs.ErrPermission, "does not answer: odd": errors.New("odd")} {
+	for want, cause := range map[string]error{"no permission to use": fs.ErrPermission, "does not answer: odd": errors.New("odd")} {
 		if got := (&ErrEngineUnavailable{"/x", cause}).Error(); !strings.Contains(got, want) {
 			t.Errorf("%q", got)
 		}
 	}
 }
 
-// TestARootlessEngineIsRefused: before anything is tried on it. What the engine
-// says is what Debian's 26.1 says.
-func TestARootlessEngineIsRefused(t *testing.T) {
+// A rootless engine is refused before anything is tried on it. The response is that of
+// Debian's docker 26.1.
+func TestCheck_RootlessEngine(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "d.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -208,13 +208,13 @@ func TestARootlessEngineIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	options += `,"name=rootless"`
-	e.forget()
+	e.resetCache()
 	if err := e.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "is rootless") || !strings.Contains(err.Error(), socket) {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestTimesOfJobs(t *testing.T) {
+func TestTimetable_Next(t *testing.T) {
 	at := func(s string) time.Time {
 		v, err := time.Parse(time.RFC3339, s)
 		if err != nil {
@@ -231,7 +231,7 @@ func TestTimesOfJobs(t *testing.T) {
 		{docker.Cron{Cron: "0 0 29 2 *", Timezone: "UTC"}, "2027-01-01T00:00:00Z", "2028-02-29T00:00:00Z"},
 		{docker.Cron{Cron: "0 0 13 * 5", Timezone: "UTC"}, "2027-01-02T00:00:00Z", "2027-01-08T00:00:00Z"}, // a Friday, or the 13th
 		{docker.Cron{Cron: "0 4 * * *", Timezone: "Europe/Berlin"}, "2027-07-01T00:00:00Z", "2027-07-01T02:00:00Z"},
-		{docker.Cron{Cron: "30 2 28 3 *", Timezone: "Europe/Berlin"}, "2027-01-01T00:00:00Z", "2028-03-28T00:30:00Z"}, // 2027 has no 02:30 on that day
+		{docker.Cron{Cron: "30 2 28 3 *", Timezone: "Europe/Berlin"}, "2027-01-01T00:00:00Z", "2028-03-28T00:30:00Z"}, // 02:30 does not exist on that day of 2027
 	} {
 		tt, err := NewTimetable(c.cron)
 		if err != nil {
@@ -242,19 +242,19 @@ func TestTimesOfJobs(t *testing.T) {
 		}
 	}
 	if _, err := NewTimetable(docker.Cron{Every: "1h", Timezone: "Nowhere/Here"}); err == nil {
-		t.Error("a zone that is none")
+		t.Error("an unknown zone is accepted")
 	}
 }
 
-func TestRunsAreRecordedAndBounded(t *testing.T) {
+func TestRecordRun_Bounded(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "job.jsonl")
-	if !newest(file).Due.IsZero() {
-		t.Error("a run before the first")
+	if !lastRun(file).Due.IsZero() {
+		t.Error("there is a last run before the first")
 	}
 	for i := range maxRuns + 20 {
-		write(file, Run{Due: time.Unix(int64(i), 0).UTC(), Code: i})
+		recordRun(t.Context(), file, Run{Due: time.Unix(int64(i), 0).UTC(), Code: i})
 	}
-	if got := newest(file).Due; !got.Equal(time.Unix(maxRuns+19, 0)) {
+	if got := lastRun(file).Due; !got.Equal(time.Unix(maxRuns+19, 0)) {
 		t.Errorf("%s", got)
 	}
 	raw, err := os.ReadFile(file)
@@ -263,8 +263,8 @@ func TestRunsAreRecordedAndBounded(t *testing.T) {
 	}
 }
 
-// TestLastIsTheTimeBeforeNext: a runner finds the time for which its timer started it.
-func TestLastIsTheTimeBeforeNext(t *testing.T) {
+// A runner has to find the time for which its timer started it.
+func TestTimetable_Last(t *testing.T) {
 	at := time.Date(2027, 10, 31, 1, 30, 30, 0, time.UTC)
 	for _, c := range []docker.Cron{
 		{Every: "1s"}, {Every: "5m"}, {Every: "7h"}, {Every: "168h"}, {Cron: "* * * * *"}, {Cron: "30 2 * * *"}, {Cron: "0 0 1 1 *"}, {Cron: "0 0 29 2 *"}, {Cron: "0 0 13 * 5"},
@@ -285,64 +285,65 @@ func TestLastIsTheTimeBeforeNext(t *testing.T) {
 	}
 }
 
-// TestARunWithoutItsEnd: it stays one line; whose end nobody saw owes another run if it failed.
-func TestARunWithoutItsEnd(t *testing.T) {
+// An open run stays one line of the record. If no process saw its end, it is due again
+// unless it succeeded.
+func TestRecordRun_WithoutEnd(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "job.jsonl")
 	due := time.Date(2027, 1, 1, 4, 30, 0, 0, time.UTC)
-	r := Run{Due: due, Begun: due.Add(time.Second), Unit: "job.1.container"}
-	write(file, r)
-	if got := newest(file); !got.open() || !done(got, file).Equal(due) {
+	r := Run{Due: due, Started: due.Add(time.Second), Unit: "job.1.container"}
+	recordRun(t.Context(), file, r)
+	if got := lastRun(file); !got.open() || !doneUntil(got, file).Equal(due) {
 		t.Errorf("%+v", got)
 	}
-	state := func(began, ended time.Duration, code int) *container.InspectResponse {
-		return &container.InspectResponse{State: &container.State{StartedAt: due.Add(began).Format(time.RFC3339Nano), FinishedAt: due.Add(ended).Format(time.RFC3339Nano), ExitCode: code}}
+	state := func(started, ended time.Duration, code int) *container.InspectResponse {
+		return &container.InspectResponse{State: &container.State{StartedAt: due.Add(started).Format(time.RFC3339Nano), FinishedAt: due.Add(ended).Format(time.RFC3339Nano), ExitCode: code}}
 	}
 	for _, c := range []struct {
-		what string
-		have *container.InspectResponse
-		owes bool
-		code int
+		what     string
+		have     *container.InspectResponse
+		dueAgain bool
+		code     int
 	}{
-		{"it ended well", state(2*time.Second, time.Minute, 0), false, 0}, {"it was cut", state(2*time.Second, time.Minute, 137), true, 137},
-		{"it never began", state(-time.Hour, -time.Minute, 0), true, 0}, {"it is gone", nil, true, 0},
+		{"succeeded", state(2*time.Second, time.Minute, 0), false, 0}, {"interrupted", state(2*time.Second, time.Minute, 137), true, 137},
+		{"never started", state(-time.Hour, -time.Minute, 0), true, 0}, {"container deleted", nil, true, 0},
 	} {
 		r := r
-		r.unseen(c.have)
-		if owes := done(r, file).Before(due); owes != c.owes || r.Code != c.code || r.open() {
-			t.Errorf("%s: %+v, owes a run: %v", c.what, r, owes)
+		r.inferOutcome(c.have)
+		if dueAgain := doneUntil(r, file).Before(due); dueAgain != c.dueAgain || r.Code != c.code || r.open() {
+			t.Errorf("%s: %+v, due again: %v", c.what, r, dueAgain)
 		}
 	}
-	r.unseen(state(2*time.Second, time.Minute, 0))
-	write(file, r)
-	write(file, Run{Due: due.Add(time.Hour), Begun: due.Add(time.Hour)})
-	if got := records(file); len(got) != 2 || !got[0].Ended.Equal(due.Add(time.Minute)) {
+	r.inferOutcome(state(2*time.Second, time.Minute, 0))
+	recordRun(t.Context(), file, r)
+	recordRun(t.Context(), file, Run{Due: due.Add(time.Hour), Started: due.Add(time.Hour)})
+	if got := readRuns(file); len(got) != 2 || !got[0].Ended.Equal(due.Add(time.Minute)) {
 		t.Errorf("%+v", got)
 	}
 	before := time.Now()
-	if got := done(Run{}, file); got.Before(before.Add(-time.Minute)) || got.After(time.Now().Add(time.Minute)) {
-		t.Errorf("one that never ran owes runs since %s", got)
+	if got := doneUntil(Run{}, file); got.Before(before.Add(-time.Minute)) || got.After(time.Now().Add(time.Minute)) {
+		t.Errorf("a job that never ran is due since %s", got)
 	}
 }
 
-// TestNamesOfImagesThatGo: in both ways in which engines list what was fetched by its digest.
-func TestNamesOfImagesThatGo(t *testing.T) {
+// Engines list images pulled by digest in two ways.
+func TestInUse_UnusedNames(t *testing.T) {
 	const d = "sha256:257373ed136355b5ba032240c161fcf9f14c9ec2e25bd0e0419054ee8790f3f8"
-	mark, fetched := pulled+d[len("sha256:"):], "shop.example/toy@"+d
+	marker, pulledName := pulledImages+d[len("sha256:"):], "shop.example/multi-tool@"+d
 	for _, c := range []struct {
 		what          string
 		needed        bool
 		tags, digests []string
 		want          []string
 	}{
-		{"overlay2", false, []string{mark}, []string{fetched}, []string{mark, fetched}},
-		{"containerd", false, []string{fetched, mark}, []string{"defx.local/pulled@" + d}, []string{mark, "defx.local/pulled@" + d, fetched}},
-		{"needed", true, []string{fetched, mark}, nil, nil},
-		{"the user's besides", false, []string{"mine:1", mark}, []string{fetched}, []string{mark}},
-		{"the user's", false, []string{fetched}, []string{fetched}, nil},
-		{"a package, as old engines list it", false, []string{packages + "abc"}, []string{"<none>@<none>"}, []string{packages + "abc"}},
+		{"overlay2", false, []string{marker}, []string{pulledName}, []string{marker, pulledName}},
+		{"containerd", false, []string{pulledName, marker}, []string{"defx.local/pulled@" + d}, []string{marker, "defx.local/pulled@" + d, pulledName}},
+		{"needed", true, []string{pulledName, marker}, nil, nil},
+		{"also tagged by the user", false, []string{"mine:1", marker}, []string{pulledName}, []string{marker}},
+		{"pulled by the user", false, []string{pulledName}, []string{pulledName}, nil},
+		{"a package, as listed by old engines", false, []string{packageImages + "abc"}, []string{"<none>@<none>"}, []string{packageImages + "abc"}},
 	} {
 		is := func(string) bool { return c.needed }
-		if got, _ := (InUse{Artifact: is, Image: is}).needless(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
+		if got, _ := (InUse{Artifact: is, Image: is}).unusedNames(c.tags, c.digests, ""); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
 		}
 	}

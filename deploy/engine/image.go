@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -27,22 +28,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/moby/moby/api/types/registry"
 	"github.com/moby/moby/client"
 )
 
-// Images that are made here are known under names of a registry that is none.
+// Images that are built or pulled here get names of a registry that does not exist.
 const (
-	packages = "defx.local/package:"
-	pulled   = "defx.local/pulled:"
-	selves   = "defx.local/self:"
+	packageImages = "defx.local/package:"
+	pulledImages  = "defx.local/pulled:"
+	selfImages    = "defx.local/self:"
 )
 
-// form is the version of how images are made. Another one makes other images.
-const form = "1"
+// imageVersion is the version of the build procedure. It is part of the name of built
+// images.
+const imageVersion = "1"
 
-// image gives what a container is made of: of a registry, or of a package.
+// image ensures that a container's image exists, from a registry or built from a package,
+// and returns its name.
 func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Container) (string, error) {
 	if c.Image != "" {
 		return c.Image, e.pull(ctx, api, c.Image)
@@ -51,9 +55,9 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	if err != nil {
 		return "", err
 	}
-	tag := packages + digest.Bytes(append(raw, form+runtime.GOARCH...)).Hex()[:32]
-	return tag, e.ensure(ctx, api, tag, func() error {
-		base, file, err := e.base(ctx, api, c.Build)
+	tag := packageImages + digest.Bytes(append(raw, imageVersion+runtime.GOARCH...)).Hex()[:32]
+	return tag, e.ensureImage(ctx, api, tag, func() error {
+		base, file, err := e.baseImage(ctx, api, c.Build)
 		if file != "" {
 			defer os.Remove(file)
 		}
@@ -66,7 +70,7 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 		}
 		img, err := Image(base, dir, c.Build.At, map[string]string{docker.LabelArtifact: c.Build.Artifact})
 		if err != nil {
-			return fmt.Errorf("its image cannot be made: %w", err)
+			return fmt.Errorf("cannot build its image: %w", err)
 		}
 		if c.Build.Push != "" {
 			return e.push(ctx, api, img, c.Build.Push, tag)
@@ -75,21 +79,22 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	})
 }
 
-// base is what a package is put above. It is read from a file, if one is
-// named, which the caller removes.
-func (e *Engine) base(ctx context.Context, api *client.Client, b *docker.Build) (img v1.Image, file string, err error) {
+// baseImage returns the image that a package is layered on. If file is not empty, the image
+// is read from it lazily, and the caller removes it.
+func (e *Engine) baseImage(ctx context.Context, api *client.Client, b *docker.Build) (img v1.Image, file string, err error) {
 	if b.Base == "" {
 		return empty.Image, "", nil
 	}
-	var asked error
-	if b.Push != "" { // its layers stay in registries, as they are there
-		if img, asked = ofRegistry(ctx, b.Base); asked == nil || ctx.Err() != nil {
-			return img, "", asked
+	var registryErr error
+	if b.Push != "" { // layers stay in the registry
+		if img, registryErr = registryImage(ctx, b.Base); registryErr == nil || ctx.Err() != nil {
+			return img, "", registryErr
 		}
 	}
-	// The engine may have it, or know another way to it: a mirror, a proxy, a registry without TLS.
+	// The engine may have it, or reach it through a mirror, a proxy, or a registry without
+	// TLS.
 	if err := e.pull(ctx, api, b.Base); err != nil {
-		return nil, "", errors.Join(asked, err)
+		return nil, "", errors.Join(registryErr, err)
 	}
 	if file, err = e.save(ctx, api, b.Base); err == nil {
 		img, err = tarball.ImageFromPath(file, nil)
@@ -97,27 +102,29 @@ func (e *Engine) base(ctx context.Context, api *client.Client, b *docker.Build) 
 	return img, file, err
 }
 
-// ofRegistry is an image as its registry has it: this machine's, where there are several. What is
-// written of it to the same registry is not sent.
-func ofRegistry(ctx context.Context, image string) (v1.Image, error) {
+// registryImage returns an image as its registry has it, for this machine's platform. Layers
+// that are pushed to the same registry again are not transferred.
+func registryImage(ctx context.Context, image string) (v1.Image, error) {
 	ref, err := name.NewDigest(image, name.WeakValidation)
 	if err != nil {
 		return nil, fmt.Errorf("image %q: %w", image, err)
 	}
-	img, err := remote.Image(ref, append(asUser(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))...)
+	img, err := remote.Image(ref, append(registryOptions(ctx), remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))...)
 	if err != nil {
-		return nil, fmt.Errorf("image %s cannot be fetched: %w", image, err)
+		return nil, fmt.Errorf("cannot pull image %s: %w", image, err)
 	}
 	return img, nil
 }
 
-// asUser speaks to registries with what the user's docker knows of them.
-func asUser(ctx context.Context) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx")}
+// registryOptions are the options for registries: the credentials of the user's docker, and
+// a progress timeout.
+func registryOptions(ctx context.Context) []remote.Option {
+	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("defx"),
+		remote.WithTransport(&stallTransport{remote.DefaultTransport})}
 }
 
-// push takes an image to a registry, but for the layers that it has, and lets
-// the engine fetch it from there, but for the layers that that one has.
+// push pushes an image to a registry, without layers that are already there, and lets the
+// engine pull it.
 func (e *Engine) push(ctx context.Context, api *client.Client, img v1.Image, repository, tag string) error {
 	d, err := img.Digest()
 	if err != nil {
@@ -127,29 +134,29 @@ func (e *Engine) push(ctx context.Context, api *client.Client, img v1.Image, rep
 	if err != nil {
 		return fmt.Errorf("repository %q: %w", repository, err)
 	}
-	if err := remote.Write(ref, img, asUser(ctx)...); err != nil {
-		return fmt.Errorf("its image cannot be pushed to %s: %w", repository, err)
+	if err := remote.Write(ref, img, registryOptions(ctx)...); err != nil {
+		return fmt.Errorf("cannot push its image to %s: %w", repository, err)
 	}
-	whole := repository + "@" + d.String()
-	if err := e.pull(ctx, api, whole); err != nil {
+	pinned := repository + "@" + d.String()
+	if err := e.pull(ctx, api, pinned); err != nil {
 		return err
 	}
-	_, err = api.ImageTag(ctx, client.ImageTagOptions{Source: whole, Target: tag})
+	_, err = api.ImageTag(ctx, client.ImageTagOptions{Source: pinned, Target: tag})
 	return err
 }
 
-// ensure makes an image if it is not there.
-func (e *Engine) ensure(ctx context.Context, api *client.Client, ref string, make func() error) error {
+// ensureImage calls build if an image does not exist.
+func (e *Engine) ensureImage(ctx context.Context, api *client.Client, ref string, build func() error) error {
 	e.mu.Lock()
-	_, seen := e.ids[ref]
+	_, known := e.ids[ref]
 	e.mu.Unlock()
-	if seen {
+	if known {
 		return nil
 	}
-	return e.alone("image "+ref, func() error {
+	return e.withLock("image "+ref, func() error {
 		res, err := api.ImageInspect(ctx, ref)
 		if errdefs.IsNotFound(err) {
-			if err = make(); err != nil {
+			if err = build(); err != nil {
 				return err
 			}
 			res, err = api.ImageInspect(ctx, ref)
@@ -164,9 +171,9 @@ func (e *Engine) ensure(ctx context.Context, api *client.Client, ref string, mak
 	})
 }
 
-// pull fetches an image by its digest, with what the user's docker knows of its registry.
+// pull pulls an image by its digest, with the credentials of the user's docker.
 func (e *Engine) pull(ctx context.Context, api *client.Client, image string) error {
-	return e.ensure(ctx, api, image, func() error {
+	return e.ensureImage(ctx, api, image, func() error {
 		ref, err := name.NewDigest(image, name.WeakValidation)
 		if err != nil {
 			return fmt.Errorf("image %q: %w", image, err)
@@ -175,16 +182,34 @@ func (e *Engine) pull(ctx context.Context, api *client.Client, image string) err
 		if err != nil {
 			return err
 		}
-		r, err := api.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: auth})
-		if err == nil {
-			err = errors.Join(r.Wait(ctx), r.Close())
+		if err := pullImage(ctx, api, image, auth); err != nil {
+			return fmt.Errorf("cannot pull image %s: %w", image, err)
 		}
-		if err != nil {
-			return fmt.Errorf("image %s cannot be fetched: %w", image, err)
-		}
-		_, err = api.ImageTag(ctx, client.ImageTagOptions{Source: image, Target: pulled + ref.DigestStr()[len("sha256:"):]})
+		_, err = api.ImageTag(ctx, client.ImageTagOptions{Source: image, Target: pulledImages + ref.DigestStr()[len("sha256:"):]})
 		return err
 	})
+}
+
+// pullImage lets the engine pull an image. It fails if the engine reports no
+// progress for stallTimeout.
+func pullImage(ctx context.Context, api *client.Client, image, auth string) error {
+	ctx, w := watch(ctx)
+	defer w.stop()
+	r, err := api.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: auth})
+	if err != nil {
+		return w.cause(err)
+	}
+	defer r.Close()
+	for m, err := range r.JSONMessages(ctx) {
+		if err != nil {
+			return w.cause(err)
+		}
+		if m.Error != nil {
+			return m.Error
+		}
+		w.progress()
+	}
+	return w.cause(nil)
 }
 
 func credentials(ref name.Reference) (string, error) {
@@ -201,29 +226,31 @@ func credentials(ref name.Reference) (string, error) {
 	return base64.URLEncoding.EncodeToString(raw), err
 }
 
-// save writes an image of the engine into a file.
+// save writes an image of the engine to a temporary file.
 func (e *Engine) save(ctx context.Context, api *client.Client, image string) (string, error) {
+	ctx, w := watch(ctx)
+	defer w.stop()
 	r, err := api.ImageSave(ctx, []string{image})
 	if err != nil {
-		return "", err
+		return "", w.cause(err)
 	}
 	defer r.Close()
 	f, err := os.CreateTemp("", "defx-image-")
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(f, r)
-	if err = errors.Join(err, f.Close()); err != nil {
+	_, err = io.Copy(f, &watchedReader{r, w})
+	if err = errors.Join(w.cause(err), f.Close()); err != nil {
 		os.Remove(f.Name())
 	}
 	return f.Name(), err
 }
 
-// program is where we lie in our own image.
+// program is the path of this program in its own image.
 const program = "/defx"
 
-// self is an image of this very program: it holds the networks of groups, and
-// starts jobs on time.
+// self ensures that an image of this program exists: it holds the networks of pods and
+// starts scheduled jobs.
 func (e *Engine) self(ctx context.Context, api *client.Client) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -233,8 +260,8 @@ func (e *Engine) self(ctx context.Context, api *client.Client) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tag := selves + digest.Bytes(raw).Hex()[:32]
-	return tag, e.ensure(ctx, api, tag, func() error {
+	tag := selfImages + digest.Bytes(raw).Hex()[:32]
+	return tag, e.ensureImage(ctx, api, tag, func() error {
 		dir, err := os.MkdirTemp("", "defx-self-")
 		if err != nil {
 			return err
@@ -251,14 +278,14 @@ func (e *Engine) self(ctx context.Context, api *client.Client) (string, error) {
 	})
 }
 
-// Image puts a folder at a path above a base. Equal content gives an equal
-// digest wherever it is made: names are sorted, and times and owners are none.
+// Image layers a folder at path at on a base image. Equal content has equal digests wherever
+// it is built: entries are sorted and have no times or owners.
 func Image(base v1.Image, dir, at string, labels map[string]string) (v1.Image, error) {
 	img := base
 	if dir != "" {
 		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 			r, w := io.Pipe()
-			go func() { w.CloseWithError(layerOf(w, dir, at)) }()
+			go func() { w.CloseWithError(writeLayer(w, dir, at)) }()
 			return r, nil
 		})
 		if err != nil {
@@ -286,16 +313,16 @@ func Image(base v1.Image, dir, at string, labels map[string]string) (v1.Image, e
 	return mutate.ConfigFile(img, file)
 }
 
-// layerOf writes a folder as a tar.
-func layerOf(w io.Writer, dir, at string) error {
+// writeLayer writes a folder as a tar.
+func writeLayer(w io.Writer, dir, at string) error {
 	t := tar.NewWriter(w)
 	head := func(name string, mode int64) *tar.Header {
 		return &tar.Header{Name: name, Mode: mode, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 	}
-	below := strings.Trim(at, "/")
-	for i, c := range below + "/" { // the folders above
+	prefix := strings.Trim(at, "/")
+	for i, c := range prefix + "/" { // parent folders
 		if c == '/' && i > 0 {
-			h := head(below[:i]+"/", 0o755)
+			h := head(prefix[:i]+"/", 0o755)
 			h.Typeflag = tar.TypeDir
 			if err := t.WriteHeader(h); err != nil {
 				return err
@@ -315,7 +342,7 @@ func layerOf(w io.Writer, dir, at string) error {
 		if err != nil {
 			return err
 		}
-		h := head(path.Join(below, p), 0o444)
+		h := head(path.Join(prefix, p), 0o444)
 		switch {
 		case d.IsDir():
 			h.Name, h.Mode, h.Typeflag = h.Name+"/", 0o755, tar.TypeDir
@@ -327,7 +354,7 @@ func layerOf(w io.Writer, dir, at string) error {
 			}
 			return t.WriteHeader(h)
 		case !d.Type().IsRegular():
-			return fmt.Errorf("%s is neither a file, a folder nor a link", p)
+			return fmt.Errorf("%s is not a file, folder or link", p)
 		}
 		if info.Mode()&0o111 != 0 {
 			h.Mode = 0o555
@@ -347,29 +374,29 @@ func layerOf(w io.Writer, dir, at string) error {
 	return errors.Join(err, t.Close())
 }
 
-// load gives the engine an image. Layers of the base are there, so they are not
-// sent; an engine that wants them all the same gets everything.
+// load loads an image into the engine. It omits the base's layers, which the engine has,
+// unless the engine asks for all of them.
 func (e *Engine) load(ctx context.Context, api *client.Client, img, base v1.Image, tag string) error {
-	there := map[v1.Hash]bool{}
+	present := map[v1.Hash]bool{}
 	if file, err := base.ConfigFile(); err == nil {
 		for _, id := range file.RootFS.DiffIDs {
-			there[id] = true
+			present[id] = true
 		}
 	}
-	err := e.loadBut(ctx, api, img, there, tag)
-	if err != nil && len(there) > 0 && !gone(err) {
-		err = e.loadBut(ctx, api, img, nil, tag)
+	err := e.loadWithout(ctx, api, img, present, tag)
+	if err != nil && len(present) > 0 && !connectionLost(err) {
+		err = e.loadWithout(ctx, api, img, nil, tag)
 	}
 	return err
 }
 
-func (e *Engine) loadBut(ctx context.Context, api *client.Client, img v1.Image, there map[v1.Hash]bool, tag string) error {
+func (e *Engine) loadWithout(ctx context.Context, api *client.Client, img v1.Image, present map[v1.Hash]bool, tag string) error {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(archive(w, img, there, tag)) }()
+	go func() { w.CloseWithError(writeArchive(w, img, present, tag)) }()
 	defer r.Close()
 	res, err := api.ImageLoad(ctx, r, client.ImageLoadWithQuiet(true))
 	if err != nil {
-		return fmt.Errorf("the engine does not take the image: %w", err)
+		return fmt.Errorf("the engine cannot load the image: %w", err)
 	}
 	defer res.Close()
 	raw, err := io.ReadAll(res)
@@ -381,14 +408,14 @@ func (e *Engine) loadBut(ctx context.Context, api *client.Client, img v1.Image, 
 			Error string `json:"error"`
 		}
 		if json.Unmarshal(line, &m) == nil && m.Error != "" {
-			return fmt.Errorf("the engine does not take the image: %s", m.Error)
+			return fmt.Errorf("the engine cannot load the image: %s", m.Error)
 		}
 	}
 	return nil
 }
 
-// archive writes an image as docker save would, without the layers that are there.
-func archive(w io.Writer, img v1.Image, there map[v1.Hash]bool, tag string) error {
+// writeArchive writes an image in the format of docker save, without the layers in present.
+func writeArchive(w io.Writer, img v1.Image, present map[v1.Hash]bool, tag string) error {
 	t := tar.NewWriter(w)
 	config, err := img.RawConfigFile()
 	if err != nil {
@@ -421,7 +448,7 @@ func archive(w io.Writer, img v1.Image, there map[v1.Hash]bool, tag string) erro
 			return err
 		}
 		m.Layers = append(m.Layers, diff.Hex+".tar")
-		if there[diff] {
+		if present[diff] {
 			continue
 		}
 		if err := putLayer(l, diff.Hex+".tar", put); err != nil {
@@ -446,7 +473,7 @@ func putLayer(l v1.Layer, name string, put func(string, int64, io.Reader) error)
 	if err != nil {
 		return err
 	}
-	size, err := io.Copy(io.Discard, count) // a tar says sizes first
+	size, err := io.Copy(io.Discard, count) // a tar entry starts with its size
 	if err = errors.Join(err, count.Close()); err != nil {
 		return err
 	}
@@ -455,4 +482,14 @@ func putLayer(l v1.Layer, name string, put func(string, int64, io.Reader) error)
 		return err
 	}
 	return errors.Join(put(name, size, r), r.Close())
+}
+
+// IsUnauthorized reports whether a registry refused the user, directly or
+// through the engine, which reports it as text only.
+func IsUnauthorized(err error) bool {
+	if t, ok := errors.AsType[*transport.Error](err); ok && t.StatusCode == http.StatusUnauthorized {
+		return true
+	}
+	text := err.Error()
+	return strings.Contains(text, "401 Unauthorized") || strings.Contains(text, "no basic auth credentials")
 }

@@ -9,25 +9,25 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// The agent and the runners that timers start are processes of their own. What
-// they must not do at once on one unit, they do under locks on files, which go
-// with whoever holds them.
+// The agent and the runners that timers start are separate processes. Operations that must
+// not run at the same time on one unit hold a lock on a file, which the system releases when
+// the process ends.
 
-// steadily does one short step of a job: no other one is done on it meanwhile,
-// nor on its record. It must not be asked for inside of itself.
-func steadily(ctx context.Context, record string, f func() error) error {
-	return holding(ctx, flock.New(record+".lock"), f)
+// withRecordLock runs one short operation on a job and its record while no other process
+// does. It must not be nested.
+func withRecordLock(ctx context.Context, record string, f func() error) error {
+	return lockFile(ctx, flock.New(record+".lock"), f)
 }
 
-// within does f while nobody else does something with what lies at a path.
-func within(ctx context.Context, path string, f func() error) error {
-	return holding(ctx, flock.New(path, flock.SetFlag(os.O_RDONLY)), f)
+// withFileLock runs f while no other process holds the lock of the file at path.
+func withFileLock(ctx context.Context, path string, f func() error) error {
+	return lockFile(ctx, flock.New(path, flock.SetFlag(os.O_RDONLY)), f)
 }
 
-func holding(ctx context.Context, l *flock.Flock, f func() error) error {
+func lockFile(ctx context.Context, l *flock.Flock, f func() error) error {
 	defer l.Close()
 	if _, err := l.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-		return fmt.Errorf("%s cannot be locked: %w", l.Path(), err)
+		return fmt.Errorf("cannot lock %s: %w", l.Path(), err)
 	}
 	return f()
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/internal/poll"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
@@ -23,7 +24,7 @@ type Line struct {
 	Text string
 }
 
-// Tail gives the last n lines that units wrote since a time.
+// Tail returns the last n lines that units wrote since a time.
 func (e *Engine) Tail(ctx context.Context, units []string, since time.Time, n int) []string {
 	api, err := e.connect()
 	if err != nil {
@@ -31,7 +32,7 @@ func (e *Engine) Tail(ctx context.Context, units []string, since time.Time, n in
 	}
 	var all []Line
 	for _, u := range units {
-		have, err := find(ctx, api, u)
+		have, err := inspect(ctx, api, u)
 		if err != nil || have == nil {
 			continue
 		}
@@ -49,23 +50,23 @@ func last(all []Line, n int) []Line {
 	return all[max(0, len(all)-n):]
 }
 
-// Logs gives the last n lines of all that has a base, its scripts too, and then,
-// if follow, those to come until ctx ends.
+// Logs passes the last n lines of all containers with a base, including scripts, to each; if
+// follow is set, then new lines until ctx ends.
 func (e *Engine) Logs(ctx context.Context, base string, n int, follow bool, each func([]Line) error) error {
-	return e.lasting(ctx, func(api *client.Client) error {
-		list, err := ours(ctx, api, docker.LabelBase, base)
+	return e.withRetry(ctx, func(api *client.Client) error {
+		list, err := labelled(ctx, api, docker.LabelBase, base)
 		if err != nil {
 			return err
 		}
 		var all []Line
-		begun := time.Now()
+		since := time.Now()
 		for _, c := range list {
 			if err := lines(ctx, api, c.ID, n, time.Time{}, false, func(l Line) error { all = append(all, l); return nil }); err != nil {
-				return fmt.Errorf("what %s wrote cannot be read: %w", strings.TrimPrefix(c.Names[0], "/"), err)
+				return fmt.Errorf("cannot read the logs of %s: %w", strings.TrimPrefix(c.Names[0], "/"), err)
 			}
 		}
 		if all = last(all, n); len(all) > 0 {
-			if begun = all[len(all)-1].Time.Add(1); n > 0 {
+			if since = all[len(all)-1].Time.Add(1); n > 0 {
 				if err := each(all); err != nil {
 					return err
 				}
@@ -74,20 +75,20 @@ func (e *Engine) Logs(ctx context.Context, base string, n int, follow bool, each
 		if !follow {
 			return nil
 		}
-		return followAll(ctx, api, base, begun, each)
+		return followAll(ctx, api, base, since, each)
 	})
 }
 
-// followAll follows what is there, and what comes in its place.
+// followAll follows the running containers, and those that replace them.
 func followAll(ctx context.Context, api *client.Client, base string, since time.Time, each func([]Line) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var telling sync.Mutex
+	var mu sync.Mutex
 	var running sync.WaitGroup
 	defer running.Wait()
 	known := map[string]bool{}
 	for {
-		list, err := ours(ctx, api, docker.LabelBase, base)
+		list, err := labelled(ctx, api, docker.LabelBase, base)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -99,8 +100,8 @@ func followAll(ctx context.Context, api *client.Client, base string, since time.
 			}
 			running.Go(func() {
 				lines(ctx, api, c.ID, -1, since, true, func(l Line) error {
-					telling.Lock()
-					defer telling.Unlock()
+					mu.Lock()
+					defer mu.Unlock()
 					err := each([]Line{l})
 					if err != nil {
 						stop(err)
@@ -109,15 +110,13 @@ func followAll(ctx context.Context, api *client.Client, base string, since time.
 				})
 			})
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Second):
+		if err := poll.Sleep(ctx, time.Second); err != nil {
+			return err
 		}
 	}
 }
 
-// lines reads what a container wrote. n < 0 = all.
+// lines passes the lines that a container wrote to each. n < 0 means all.
 func lines(ctx context.Context, api *client.Client, id string, n int, since time.Time, follow bool, each func(Line) error) error {
 	o := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: follow}
 	if n >= 0 {
@@ -138,17 +137,17 @@ func lines(ctx context.Context, api *client.Client, id string, n int, since time
 		return err
 	}
 	defer raw.Close()
-	over := make(chan struct{})
-	defer close(over)
+	done := make(chan struct{})
+	defer close(done)
 	go func() {
 		select {
 		case <-ctx.Done():
 			raw.Close()
-		case <-over:
+		case <-done:
 		}
 	}()
 	var r io.Reader = raw
-	if !have.Container.Config.Tty { // its two outputs come in one stream
+	if !have.Container.Config.Tty { // stdout and stderr are multiplexed
 		pr, pw := io.Pipe()
 		defer pr.Close()
 		go func() {

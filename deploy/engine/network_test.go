@@ -21,37 +21,38 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// daemon answers like an engine, and remembers containers. What they run ends at once.
+// daemon is a fake engine that remembers containers. The processes of its containers end
+// immediately.
 type daemon struct {
-	mu      sync.Mutex
-	boxes   map[string]*box
-	starts  []string // names
-	code    int      // that containers end with
-	seen    func(name string, b *box)
-	listed  func()
-	archive func(io.Writer) error // of any image
-	missing bool                  // images are
+	mu         sync.Mutex
+	containers map[string]*fakeContainer
+	starts     []string // names, in order
+	code       int      // exit code of containers
+	onInspect  func(name string, b *fakeContainer)
+	onList     func()
+	archive    func(io.Writer) error // writes the content of every image
+	missing    bool                  // images do not exist
 }
 
-type box struct {
+type fakeContainer struct {
 	labels         map[string]string
 	running        bool
 	code           int
 	started, ended time.Time
-	exit           chan struct{} // closed at its next exit
+	exit           chan struct{} // closed when it exits
 }
 
-func (b *box) start() {
+func (b *fakeContainer) start() {
 	b.running, b.started = true, time.Now()
 }
 
-func (b *box) end(code int) {
+func (b *fakeContainer) end(code int) {
 	b.running, b.code, b.ended = false, code, time.Now()
 	close(b.exit)
 	b.exit = make(chan struct{})
 }
 
-func (b *box) state() string {
+func (b *fakeContainer) state() string {
 	switch {
 	case b.running:
 		return "running"
@@ -78,45 +79,45 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{"Id":"sha256:x"}`)
 	case p == "containers/create":
 		name := r.URL.Query().Get("name")
-		if d.boxes[name] != nil {
+		if d.containers[name] != nil {
 			fails(409)
 			return
 		}
 		var body struct{ Labels map[string]string }
 		json.NewDecoder(r.Body).Decode(&body)
-		d.boxes[name] = &box{labels: body.Labels, exit: make(chan struct{})}
+		d.containers[name] = &fakeContainer{labels: body.Labels, exit: make(chan struct{})}
 		w.WriteHeader(201)
 		json.NewEncoder(w).Encode(map[string]string{"Id": name})
 	case p == "containers/json":
 		list := []map[string]any{}
-		for name, b := range d.boxes {
+		for name, b := range d.containers {
 			list = append(list, map[string]any{"Id": name, "Labels": b.labels, "State": b.state()})
 		}
 		json.NewEncoder(w).Encode(list)
-		if d.listed != nil {
-			d.listed()
+		if d.onList != nil {
+			d.onList()
 		}
 	case part[0] != "containers":
 		io.WriteString(w, "{}")
-	case d.boxes[part[1]] == nil:
+	case d.containers[part[1]] == nil:
 		fails(404)
 	case r.Method == http.MethodDelete:
-		if d.boxes[part[1]].running && r.URL.Query().Get("force") != "1" {
+		if d.containers[part[1]].running && r.URL.Query().Get("force") != "1" {
 			fails(409)
 			return
 		}
-		delete(d.boxes, part[1])
+		delete(d.containers, part[1])
 		w.WriteHeader(204)
 	case part[2] == "json":
-		b := d.boxes[part[1]]
+		b := d.containers[part[1]]
 		stamp := func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 		json.NewEncoder(w).Encode(map[string]any{"Id": part[1], "Config": map[string]any{"Labels": b.labels}, "HostConfig": map[string]any{},
 			"State": map[string]any{"Running": b.running, "Status": b.state(), "ExitCode": b.code, "StartedAt": stamp(b.started), "FinishedAt": stamp(b.ended)}})
-		if d.seen != nil {
-			d.seen(part[1], b)
+		if d.onInspect != nil {
+			d.onInspect(part[1], b)
 		}
 	case part[2] == "start":
-		b := d.boxes[part[1]]
+		b := d.containers[part[1]]
 		if b.running {
 			w.WriteHeader(304)
 			return
@@ -130,7 +131,7 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			b.end(d.code)
 		})
 	case part[2] == "wait":
-		b := d.boxes[part[1]]
+		b := d.containers[part[1]]
 		w.WriteHeader(200)
 		w.(http.Flusher).Flush()
 		if exit := b.exit; b.running || r.URL.Query().Get("condition") == "next-exit" {
@@ -151,8 +152,9 @@ func (d *daemon) ran(name string) int {
 	return len(slices.DeleteFunc(slices.Clone(d.starts), func(s string) bool { return s != name }))
 }
 
-// aMachine has an engine that is none, and no units.
-func aMachine(t *testing.T) *daemon {
+// newFakeEngine starts a fake engine, and sets the folders of units, runs and secrets to
+// empty ones.
+func newFakeEngine(t *testing.T) *daemon {
 	t.Helper()
 	dir := t.TempDir()
 	units, runs, secrets := unitsDir, runsDir, secretsDir
@@ -163,7 +165,7 @@ func aMachine(t *testing.T) *daemon {
 			t.Fatal(err)
 		}
 	}
-	d := &daemon{boxes: map[string]*box{}}
+	d := &daemon{containers: map[string]*fakeContainer{}}
 	socket := filepath.Join(dir, "d.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -187,14 +189,14 @@ func unit(t *testing.T, name string, v any) {
 	}
 }
 
-// aJob writes a version of a job, with a migration before it.
-func aJob(t *testing.T, version string) docker.Cron {
+// writeJob writes a version of a job that has a migration.
+func writeJob(t *testing.T, version string) docker.Cron {
 	t.Helper()
 	id := docker.ID{Scope: "default/shop", Address: "a/b", Base: "job"}
-	of, before := "job."+version+".container", "job."+version+"-migrate.once"
-	unit(t, of, docker.Container{ID: id, Image: "toy@sha256:" + strings.Repeat("a", 64), Network: "host", Restart: "no", Job: true, Before: []string{before}})
-	unit(t, before, docker.Command{ID: id, Unit: of, Command: []string{"migrate"}, Done: filepath.Join(unitsDir, before+".done")})
-	c := docker.Cron{ID: id, Unit: of, Every: "1h", Timezone: "UTC", CatchUp: true}
+	container, before := "job."+version+".container", "job."+version+"-migrate.once"
+	unit(t, container, docker.Container{ID: id, Image: "multi-tool@sha256:" + strings.Repeat("a", 64), Network: "host", Restart: "no", Job: true, Before: []string{before}})
+	unit(t, before, docker.Command{ID: id, Unit: container, Command: []string{"migrate"}, Done: filepath.Join(unitsDir, before+".done")})
+	c := docker.Cron{ID: id, Unit: container, Every: "1h", Timezone: "UTC", CatchUp: true}
 	unit(t, "job.job", c)
 	past := time.Now().Add(-3 * time.Hour)
 	if err := os.Chtimes(filepath.Join(unitsDir, "job.job"), past, past); err != nil {
@@ -203,11 +205,11 @@ func aJob(t *testing.T, version string) docker.Cron {
 	return c
 }
 
-// TestAMigrationRunsOnceForTwoProcesses: the agent and a runner come to it at the same time.
-func TestAMigrationRunsOnceForTwoProcesses(t *testing.T) {
-	d := aMachine(t)
-	aJob(t, "one")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // to wait for an end that has been is to wait for ever
+// The agent and a runner start the same migration at the same time.
+func TestRunOnce_Concurrent(t *testing.T) {
+	d := newFakeEngine(t)
+	writeJob(t, "one")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // waiting for an exit that has already happened would never end
 	defer cancel()
 	for range 10 {
 		var all sync.WaitGroup
@@ -224,20 +226,20 @@ func TestAMigrationRunsOnceForTwoProcesses(t *testing.T) {
 		}
 	}
 	if n := d.ran("job.one-migrate"); n != 10 {
-		t.Errorf("it ran %d times instead of 10", n)
+		t.Errorf("the migration ran %d times, want 10", n)
 	}
 }
 
-// TestAMigrationThatGoesOnIsNotStartedAgain: whoever started it was killed, and it
-// ends just when it has been seen.
-func TestAMigrationThatGoesOnIsNotStartedAgain(t *testing.T) {
+// The process that started the migration was killed, and the migration ends just after it
+// was seen running.
+func TestRunOnce_AlreadyRunning(t *testing.T) {
 	for code, want := range map[int]string{0: "", 4: "exit code 4"} {
-		d := aMachine(t)
-		aJob(t, "one")
-		b := &box{labels: map[string]string{docker.LabelUnit: "job.one-migrate.once"}, exit: make(chan struct{})}
+		d := newFakeEngine(t)
+		writeJob(t, "one")
+		b := &fakeContainer{labels: map[string]string{docker.LabelUnit: "job.one-migrate.once"}, exit: make(chan struct{})}
 		b.start()
-		d.boxes["job.one-migrate"] = b
-		d.seen = func(string, *box) {
+		d.containers["job.one-migrate"] = b
+		d.onInspect = func(string, *fakeContainer) {
 			if b.running {
 				b.end(code)
 			}
@@ -247,53 +249,53 @@ func TestAMigrationThatGoesOnIsNotStartedAgain(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 		if n := d.ran("job.one-migrate"); n != 0 {
-			t.Errorf("it was started again, %d times", n)
+			t.Errorf("the migration was started again, %d times", n)
 		}
 	}
 }
 
-// TestNoLineOfARecordIsLost: the agent and runners write it at once.
-func TestNoLineOfARecordIsLost(t *testing.T) {
+// The agent and runners write a record at the same time.
+func TestRecordRun_Concurrent(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "job.jsonl")
 	var all sync.WaitGroup
 	for w := range 4 {
 		all.Go(func() {
 			for i := range 10 {
-				write(file, Run{Due: time.Unix(int64(100*w+i), 0).UTC()})
+				recordRun(t.Context(), file, Run{Due: time.Unix(int64(100*w+i), 0).UTC()})
 			}
 		})
 	}
 	all.Wait()
-	if n := len(records(file)); n != 40 {
-		t.Errorf("%d lines of 40", n)
+	if n := len(readRuns(file)); n != 40 {
+		t.Errorf("%d lines, want 40", n)
 	}
 }
 
-// TestARunThatCouldNotBeginIsOwed: that of a version whose migration fails, say,
-// and that goes again. The version before makes up for it.
-func TestARunThatCouldNotBeginIsOwed(t *testing.T) {
-	d := aMachine(t)
-	c := aJob(t, "one")
+// A run that could not start, say because a migration failed, is due again, also for the
+// previous version after a rollback.
+func TestJob_FailedStartIsDueAgain(t *testing.T) {
+	d := newFakeEngine(t)
+	c := writeJob(t, "one")
 	file := filepath.Join(unitsDir, "job.job")
 	d.code = 4
-	if err := Job(file, io.Discard); err == nil {
-		t.Error("its migration failed, and nobody is told")
+	if err := Job(t.Context(), file, io.Discard); err == nil {
+		t.Error("the migration failed, but there is no error")
 	}
-	if last := newest(recordOf(c.Base)); last.open() || !strings.Contains(last.Error, "exit code 4") || !done(last, file).Before(last.Due) {
+	if last := lastRun(recordPath(c.Base)); last.open() || !strings.Contains(last.Error, "exit code 4") || !doneUntil(last, file).Before(last.Due) {
 		t.Errorf("%+v", last)
 	}
 	d.code = 0
 	for range 2 {
-		if err := Job(file, io.Discard); err != nil {
+		if err := Job(t.Context(), file, io.Discard); err != nil {
 			t.Error(err)
 		}
-		if last := newest(recordOf(c.Base)); d.ran("job.one") != 1 || last.Error != "" {
+		if last := lastRun(recordPath(c.Base)); d.ran("job.one") != 1 || last.Error != "" {
 			t.Errorf("%d runs, %+v", d.ran("job.one"), last)
 		}
 	}
-	d.code = 5 // a run that fails by itself was one
+	d.code = 5 // a run that itself fails is not repeated
 	unit(t, "job.job", c)
-	if err := os.WriteFile(recordOf(c.Base), nil, 0o644); err != nil {
+	if err := os.WriteFile(recordPath(c.Base), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	past := time.Now().Add(-3 * time.Hour)
@@ -301,15 +303,15 @@ func TestARunThatCouldNotBeginIsOwed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		Job(file, io.Discard)
+		Job(t.Context(), file, io.Discard)
 	}
 	if n := d.ran("job.one"); n != 2 {
 		t.Errorf("%d runs of a job that fails", n-1)
 	}
 }
 
-// made makes the containers of versions of a job.
-func made(t *testing.T, versions ...docker.Cron) (*Engine, *client.Client) {
+// createJobs creates the containers of versions of a job.
+func createJobs(t *testing.T, versions ...docker.Cron) (*Engine, *client.Client) {
 	t.Helper()
 	e := &Engine{}
 	api, err := e.connect()
@@ -317,30 +319,30 @@ func made(t *testing.T, versions ...docker.Cron) (*Engine, *client.Client) {
 		t.Fatal(err)
 	}
 	for _, c := range versions {
-		if err := e.makeJob(t.Context(), api, c.Unit); err != nil {
+		if err := e.createJob(t.Context(), api, c.Unit); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return e, api
 }
 
-// TestStepsOfAJobWaitForEachOther: while one process does one, another neither
-// starts the job, nor sweeps, nor writes down how runs ended.
-func TestStepsOfAJobWaitForEachOther(t *testing.T) {
-	d := aMachine(t)
-	old, c := aJob(t, "one"), aJob(t, "two")
-	e, api := made(t, old, c)
-	write(recordOf(c.Base), Run{Due: time.Now(), Begun: time.Now(), Unit: old.Unit})
-	err := steadily(t.Context(), recordOf(c.Base), func() error {
+// While one process runs a step of a job, other processes do not start it, delete old
+// versions, or close its runs.
+func TestRecordLock_SerializesSteps(t *testing.T) {
+	d := newFakeEngine(t)
+	old, c := writeJob(t, "one"), writeJob(t, "two")
+	e, api := createJobs(t, old, c)
+	recordRun(t.Context(), recordPath(c.Base), Run{Due: time.Now(), Started: time.Now(), Unit: old.Unit})
+	err := withRecordLock(t.Context(), recordPath(c.Base), func() error {
 		for what, step := range map[string]func(context.Context){
-			"run": func(ctx context.Context) { e.run(ctx, api, c.Unit) }, "settle": func(ctx context.Context) { e.settle(ctx, api, c.Base) },
-			"sweep": func(ctx context.Context) { e.sweepJob(ctx, api, c) },
+			"run": func(ctx context.Context) { e.run(ctx, api, c.Unit) }, "close runs": func(ctx context.Context) { e.closeRuns(ctx, api, c.Base) },
+			"remove old versions": func(ctx context.Context) { e.removeOldVersions(ctx, api, c) },
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			step(ctx)
 			cancel()
-			if d.ran("job.two") != 0 || !newest(recordOf(c.Base)).open() || len(d.boxes) != 4 {
-				t.Fatalf("%s did not wait: %d runs, %+v, %d containers", what, d.ran("job.two"), newest(recordOf(c.Base)), len(d.boxes))
+			if d.ran("job.two") != 0 || !lastRun(recordPath(c.Base)).open() || len(d.containers) != 4 {
+				t.Fatalf("%s did not wait: %d runs, %+v, %d containers", what, d.ran("job.two"), lastRun(recordPath(c.Base)), len(d.containers))
 			}
 		}
 		return nil
@@ -351,33 +353,33 @@ func TestStepsOfAJobWaitForEachOther(t *testing.T) {
 	if err := e.run(t.Context(), api, c.Unit); err != nil || d.ran("job.two") != 1 {
 		t.Error(err)
 	}
-	e.sweepJob(t.Context(), api, c)
-	if newest(recordOf(c.Base)).open() || d.boxes["job.one"] != nil || d.boxes["job.two"] == nil {
-		t.Error("it was not swept afterwards")
+	e.removeOldVersions(t.Context(), api, c)
+	if lastRun(recordPath(c.Base)).open() || d.containers["job.one"] != nil || d.containers["job.two"] == nil {
+		t.Error("the old version was not removed afterwards")
 	}
 }
 
-// TestASweepSparesWhatIsMadeOrRuns: a runner of the version before, which ends its
-// run, does not take away the new one; nor does anybody what runs by now.
-func TestASweepSparesWhatIsMadeOrRuns(t *testing.T) {
-	d := aMachine(t)
-	old := aJob(t, "one")
-	c := aJob(t, "two")
-	e, api := made(t, old, c)
-	e.sweepJob(t.Context(), api, old)
-	if d.boxes["job.two"] == nil {
-		t.Error("the new version is gone")
+// The runner of the previous version, whose run ends, does not delete the new version; and a
+// container that has started meanwhile is not deleted.
+func TestRemoveOldVersions_KeepsNewAndRunning(t *testing.T) {
+	d := newFakeEngine(t)
+	old := writeJob(t, "one")
+	c := writeJob(t, "two")
+	e, api := createJobs(t, old, c)
+	e.removeOldVersions(t.Context(), api, old)
+	if d.containers["job.two"] == nil {
+		t.Error("the new version was deleted")
 	}
-	d.listed = func() { d.boxes["job.one"].start() }
-	e.sweepJob(t.Context(), api, c)
-	if d.boxes["job.one"] == nil {
-		t.Error("a run is gone")
+	d.onList = func() { d.containers["job.one"].start() }
+	e.removeOldVersions(t.Context(), api, c)
+	if d.containers["job.one"] == nil {
+		t.Error("a running container was deleted")
 	}
 }
 
-// TestACopyOfASecretIsMadeByOneAtATime: both make the container of a version.
-func TestACopyOfASecretIsMadeByOneAtATime(t *testing.T) {
-	aMachine(t)
+// Concurrent processes create the container of the same version.
+func TestSecret_Concurrent(t *testing.T) {
+	newFakeEngine(t)
 	source := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(source, []byte("hush"), 0o600); err != nil {
 		t.Fatal(err)
@@ -396,21 +398,20 @@ func TestACopyOfASecretIsMadeByOneAtATime(t *testing.T) {
 	all.Wait()
 }
 
-// TestABaseOfTheEngineWhereNoRegistryAnswers: it was loaded by hand, or the engine
-// has a mirror.
-func TestABaseOfTheEngineWhereNoRegistryAnswers(t *testing.T) {
-	d := aMachine(t)
-	have, err := Image(empty.Image, folder(t, 0o644), "/base", nil)
+// The base was loaded by hand, or the engine has a mirror.
+func TestBaseImage_OnlyInEngine(t *testing.T) {
+	d := newFakeEngine(t)
+	have, err := Image(empty.Image, testFolder(t, 0o644), "/base", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.archive = func(w io.Writer) error { return archive(w, have, nil, "toy:1") }
+	d.archive = func(w io.Writer) error { return writeArchive(w, have, nil, "multi-tool:1") }
 	e := &Engine{}
 	api, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &docker.Build{Base: "127.0.0.1:1/toy@sha256:" + strings.Repeat("a", 64), Push: "127.0.0.1:1/shop"}
+	b := &docker.Build{Base: "127.0.0.1:1/multi-tool@sha256:" + strings.Repeat("a", 64), Push: "127.0.0.1:1/shop"}
 	config := func(img v1.Image) v1.Hash {
 		h, err := img.ConfigName()
 		if err != nil {
@@ -418,19 +419,19 @@ func TestABaseOfTheEngineWhereNoRegistryAnswers(t *testing.T) {
 		}
 		return h
 	}
-	img, file, err := e.base(t.Context(), api, b)
+	img, file, err := e.baseImage(t.Context(), api, b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if config(img) != config(have) {
-		t.Error("another image")
+		t.Error("a different image")
 	}
 	if err := os.Remove(file); err != nil {
 		t.Error(err)
 	}
-	e.forget()
+	e.resetCache()
 	d.missing = true
-	if _, _, err := e.base(t.Context(), api, b); err == nil || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("nobody has it, and %v", err)
+	if _, _, err := e.baseImage(t.Context(), api, b); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("the image exists nowhere, but the error is %v", err)
 	}
 }

@@ -3,8 +3,6 @@ package engine
 import (
 	"context"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/defx-dev/defx/backends/docker"
@@ -12,12 +10,10 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// HoldPod holds the network of a group until it is told to stop. When an engine
-// comes back, say after a boot, it may try the members before their network is
-// there, and gives them up then: so whoever holds the network starts them.
-func HoldPod() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+// HoldPod holds the network of a pod until ctx ends. When an engine starts, say after a
+// boot, it may try to start members before their network exists, and then does not retry: so
+// HoldPod starts them.
+func HoldPod(ctx context.Context) {
 	go func() {
 		e := &Engine{Socket: Default}
 		api, err := e.connect()
@@ -26,7 +22,7 @@ func HoldPod() {
 		}
 		for range 20 {
 			startMembers(ctx, api)
-			if !sleep(ctx, time.Second) {
+			if !sleepWallClock(ctx, time.Second) {
 				return
 			}
 		}
@@ -34,9 +30,9 @@ func HoldPod() {
 	<-ctx.Done()
 }
 
-// startMembers starts those that share our network and were given up.
+// startMembers starts the members of this container's pod that the engine failed to start.
 func startMembers(ctx context.Context, api *client.Client) {
-	host, err := os.Hostname() // the engine calls a container by its id
+	host, err := os.Hostname() // a container's host name is its id
 	if err != nil {
 		return
 	}
@@ -44,7 +40,7 @@ func startMembers(ctx context.Context, api *client.Client) {
 	if err != nil {
 		return
 	}
-	list, err := ours(ctx, api, docker.LabelScope, me.Container.Config.Labels[docker.LabelScope])
+	list, err := labelled(ctx, api, docker.LabelScope, me.Container.Config.Labels[docker.LabelScope])
 	if err != nil {
 		return
 	}
@@ -53,16 +49,16 @@ func startMembers(ctx context.Context, api *client.Client) {
 			continue
 		}
 		m, err := api.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-		if err == nil && m.Container.HostConfig.RestartPolicy.IsAlways() && givenUp(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
+		if err == nil && m.Container.HostConfig.RestartPolicy.IsAlways() && exitedBeforePod(me.Container.State.StartedAt, m.Container.State.FinishedAt) {
 			api.ContainerStart(ctx, c.ID, client.ContainerStartOptions{})
 		}
 	}
 }
 
-// givenUp tells whether a member ended before its network was there: what ends
-// later ends because somebody wants it.
-func givenUp(begun, ended string) bool {
-	b, err := time.Parse(time.RFC3339Nano, begun)
+// exitedBeforePod reports whether a member ended before its pod started: one that ended
+// later was stopped on purpose.
+func exitedBeforePod(podStarted, ended string) bool {
+	b, err := time.Parse(time.RFC3339Nano, podStarted)
 	e, err2 := time.Parse(time.RFC3339Nano, ended)
 	return err == nil && err2 == nil && e.Before(b.Add(time.Second))
 }

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// holder names the process of this machine that listens on a port, as far as its
-// tables of sockets (proc_net(5)) and the open files of processes may be read.
-func holder(protocol string, port int) string {
+// portHolder returns the process of this machine that listens on a port, as far as the
+// kernel's socket tables (proc_net(5)) and the open files of processes can be read.
+func portHolder(protocol string, port int) string {
 	sockets := map[string]bool{}
 	for _, table := range []string{protocol, protocol + "6"} {
 		raw, _ := os.ReadFile("/proc/net/" + table)

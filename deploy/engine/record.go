@@ -4,57 +4,58 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
 )
 
-// RunsDir keeps one file for each job, a line for each run.
+// RunsDir has one file for each job, with one line for each run.
 const RunsDir = "/var/lib/defx/runs"
 
-// Run is one line there. It is written when the run begins, and again when it has ended.
+// Run is one run of a job. It is recorded when the run starts, and again when it has ended.
 type Run struct {
 	Due               time.Time `json:"due"`
-	Begun             time.Time `json:"begun,omitzero"`
+	Started           time.Time `json:"begun,omitzero"`
 	Ended             time.Time `json:"ended,omitzero"`
-	Unit              string    `json:"of,omitempty"` // file of the container
+	Unit              string    `json:"of,omitempty"` // unit of the container
 	Code              int       `json:"code"`
 	Error             string    `json:"error,omitempty"`
 	EngineUnavailable bool      `json:"lost,omitempty"` // the engine did not answer
-	Interrupted       bool      `json:"cut,omitempty"`  // it failed while nobody looked, say because the machine went down, or could not begin: as good as missed
+	Interrupted       bool      `json:"cut,omitempty"`  // it could not start, or failed while no process was waiting for it, say in a shutdown; it counts as missed
 }
 
-// open tells that nobody has written down yet how it ended.
-func (r Run) open() bool { return !r.Begun.IsZero() && r.Ended.IsZero() }
+// open reports whether the end of the run is not recorded yet.
+func (r Run) open() bool { return !r.Started.IsZero() && r.Ended.IsZero() }
 
-// unseen fills in how a run ended that nobody waited for, from what is left of its container.
-func (r *Run) unseen(have *container.InspectResponse) {
-	r.Ended, r.Error = r.Begun, "nobody saw how it ended"
+// inferOutcome sets the outcome of a run that no process waited for, from what is left of
+// its container.
+func (r *Run) inferOutcome(have *container.InspectResponse) {
+	r.Ended, r.Error = r.Started, "its outcome is unknown"
 	if have != nil && have.State != nil {
-		began, _ := time.Parse(time.RFC3339Nano, have.State.StartedAt)
+		startedAt, _ := time.Parse(time.RFC3339Nano, have.State.StartedAt)
 		ended, _ := time.Parse(time.RFC3339Nano, have.State.FinishedAt)
-		if !began.Before(r.Begun) && !ended.Before(began) {
+		if !startedAt.Before(r.Started) && !ended.Before(startedAt) {
 			r.Ended, r.Code, r.Error = ended.UTC(), have.State.ExitCode, ""
 		}
 	}
 	r.Interrupted = r.Code != 0 || r.Error != ""
 }
 
-// runsDir is RunsDir, but for tests.
+// runsDir is RunsDir, except in tests.
 var runsDir = RunsDir
 
-// recordOf is the file of a job's runs.
-func recordOf(base string) string { return filepath.Join(runsDir, base+".jsonl") }
+// recordPath returns the file of a job's runs.
+func recordPath(base string) string { return filepath.Join(runsDir, base+".jsonl") }
 
-// done is the time up to which a job owes no run. One that never ran owes none
-// from before its file was written.
-func done(last Run, file string) time.Time {
+// doneUntil returns the time up to which no run of a job is missing. For a job that never
+// ran, that is when its file was written.
+func doneUntil(last Run, file string) time.Time {
 	switch {
 	case last.Interrupted:
 		return last.Due.Add(-1)
@@ -68,57 +69,57 @@ func done(last Run, file string) time.Time {
 	return info.ModTime()
 }
 
-// String tells of a run that has ended.
+// String describes a run that has ended.
 func (r Run) String() string {
-	return fmt.Sprintf("run of %s: exit code %d, %s %s", r.Due.UTC().Format(time.RFC3339), r.Code, r.Ended.Sub(r.Begun).Round(time.Millisecond), r.Error)
+	return fmt.Sprintf("run of %s: exit code %d, %s %s", r.Due.UTC().Format(time.RFC3339), r.Code, r.Ended.Sub(r.Started).Round(time.Millisecond), r.Error)
 }
 
-// settle writes down how runs ended that nobody waited for.
-func (e *Engine) settle(ctx context.Context, api *client.Client, base string) error {
-	return steadily(ctx, recordOf(base), func() error { return settled(ctx, api, base) })
+// closeRuns records the outcome of runs that no process waited for.
+func (e *Engine) closeRuns(ctx context.Context, api *client.Client, base string) error {
+	return withRecordLock(ctx, recordPath(base), func() error { return closeOpenRuns(ctx, api, base) })
 }
 
-func settled(ctx context.Context, api *client.Client, base string) error {
-	list, changed := records(recordOf(base)), false
+func closeOpenRuns(ctx context.Context, api *client.Client, base string) error {
+	list, changed := readRuns(recordPath(base)), false
 	for i := range list {
 		r := &list[i]
 		if !r.open() {
 			continue
 		}
 		var have *container.InspectResponse
-		if !slices.ContainsFunc(list[i+1:], func(later Run) bool { return later.Unit == r.Unit }) { // else its container has run again
+		if !slices.ContainsFunc(list[i+1:], func(later Run) bool { return later.Unit == r.Unit }) { // otherwise the container has run again since
 			var err error
-			if have, err = find(ctx, api, r.Unit); gone(err) {
+			if have, err = inspect(ctx, api, r.Unit); connectionLost(err) {
 				return err
 			}
 		}
 		if have == nil || !have.State.Running {
-			r.unseen(have)
+			r.inferOutcome(have)
 			changed = true
 		}
 	}
 	if changed {
-		writeAll(recordOf(base), list)
+		writeRuns(recordPath(base), list)
 	}
 	return nil
 }
 
-// maxRuns bounds the lines that are kept of a job.
+// maxRuns is the number of runs that are kept of a job.
 const maxRuns = 1000
 
-// write adds a run, or what is now known of the newest one.
-func write(file string, r Run) {
-	steadily(context.Background(), file, func() error {
-		list := records(file)
-		if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Begun.Equal(r.Begun)) {
+// recordRun appends a run, or updates the newest one.
+func recordRun(ctx context.Context, file string, r Run) {
+	withRecordLock(context.WithoutCancel(ctx), file, func() error {
+		list := readRuns(file)
+		if n := len(list); n > 0 && list[n-1].Due.Equal(r.Due) && (list[n-1].open() || list[n-1].Started.Equal(r.Started)) {
 			list = list[:n-1]
 		}
-		writeAll(file, append(list, r))
+		writeRuns(file, append(list, r))
 		return nil
 	})
 }
 
-func writeAll(file string, list []Run) {
+func writeRuns(file string, list []Run) {
 	var text bytes.Buffer
 	for _, r := range list[max(0, len(list)-maxRuns):] {
 		raw, err := json.Marshal(r)
@@ -127,19 +128,11 @@ func writeAll(file string, list []Run) {
 		}
 		text.Write(append(raw, '\n'))
 	}
-	tmp := file + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return
-	}
-	_, err = f.Write(text.Bytes())
-	if errors.Join(err, f.Sync(), f.Close()) == nil {
-		os.Rename(tmp, file)
-	}
+	atomicfile.Write(file, text.Bytes(), 0o644)
 }
 
-// records are the runs that are kept, the newest last.
-func records(file string) []Run {
+// readRuns returns the recorded runs, the newest last.
+func readRuns(file string) []Run {
 	raw, _ := os.ReadFile(file)
 	var out []Run
 	for line := range bytes.Lines(raw) {
@@ -151,27 +144,27 @@ func records(file string) []Run {
 	return out
 }
 
-// newest is the last recorded run; zero if there is none.
-func newest(file string) Run {
-	list := records(file)
+// lastRun returns the newest recorded run; zero if there is none.
+func lastRun(file string) Run {
+	list := readRuns(file)
 	if len(list) == 0 {
 		return Run{}
 	}
 	return list[len(list)-1]
 }
 
-// Runs tells of a job how it went last, and when it is due, jitter apart. A run
-// without an end goes on.
+// Runs returns the last run of a job, which is still running if it has no end, and when the
+// next one is due, without jitter.
 func (e *Engine) Runs(ctx context.Context, unit string) (last Run, next time.Time, err error) {
-	c, times, err := timesOf(unit)
+	c, times, err := readJob(unit)
 	if err != nil {
 		return last, next, err
 	}
-	if last = newest(recordOf(c.Base)); last.open() {
-		err = e.lasting(ctx, func(api *client.Client) error {
-			have, err := find(ctx, api, last.Unit)
-			if !gone(err) && (have == nil || !have.State.Running) {
-				last.unseen(have)
+	if last = lastRun(recordPath(c.Base)); last.open() {
+		err = e.withRetry(ctx, func(api *client.Client) error {
+			have, err := inspect(ctx, api, last.Unit)
+			if !connectionLost(err) && (have == nil || !have.State.Running) {
+				last.inferOutcome(have)
 				err = nil
 			}
 			return err

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/poll"
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
@@ -23,28 +24,27 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Start brings a unit to life and returns when it is done. What runs stays as
-// it is.
+// Start starts a unit and returns when that is complete. A running unit is left unchanged.
 func (e *Engine) Start(ctx context.Context, unit string) error {
 	switch docker.Kind(unit) {
 	case ".container":
-		return e.lasting(ctx, func(api *client.Client) error { return e.start(ctx, api, unit) })
+		return e.withRetry(ctx, func(api *client.Client) error { return e.start(ctx, api, unit) })
 	case ".cron":
-		return e.lasting(ctx, func(api *client.Client) error { return e.startCron(ctx, api, unit) })
+		return e.withRetry(ctx, func(api *client.Client) error { return e.startCron(ctx, api, unit) })
 	case ".job":
-		return e.lasting(ctx, func(api *client.Client) error { return e.startJob(ctx, api, unit) })
+		return e.withRetry(ctx, func(api *client.Client) error { return e.startJob(ctx, api, unit) })
 	case ".once":
-		return e.once(ctx, unit)
+		return e.runOnce(ctx, unit)
 	case ".probe":
 		return e.probe(ctx, unit)
 	}
-	return nil // networks and pods come with those who need them
+	return nil // networks and pods are created for the containers that use them
 }
 
 func (e *Engine) start(ctx context.Context, api *client.Client, unit string) error {
-	e.ended(ctx, unit)
+	e.awaitCleanup(ctx, unit)
 	var c docker.Container
-	d, err := read(unit, &c)
+	d, err := readUnit(unit, &c)
 	if err != nil {
 		return err
 	}
@@ -55,55 +55,55 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 	}
 	have, err := e.create(ctx, api, unit, &c, d)
 	if err == nil && have == nil {
-		have, err = find(ctx, api, unit)
+		have, err = inspect(ctx, api, unit)
 	}
 	if err != nil {
 		return err
 	}
 	if have == nil {
-		return fmt.Errorf("%s was removed by somebody", docker.Name(unit))
+		return fmt.Errorf("%s was removed meanwhile", docker.Name(unit))
 	}
 	if have.State.Running && !have.State.Paused {
-		if c.Pod == "" || e.together(ctx, api, have, c.Pod) {
+		if c.Pod == "" || e.inPodNetwork(ctx, api, have, c.Pod) {
 			return nil
 		}
-		if err := e.stop(ctx, api, unit); err != nil { // its pod was started again, and has another network now
+		if err := e.stop(ctx, api, unit); err != nil { // its pod was restarted, and has another network now
 			return err
 		}
-		e.ended(ctx, unit)
+		e.awaitCleanup(ctx, unit)
 	}
 	if have.State.Paused {
 		_, err := api.ContainerUnpause(ctx, have.ID, client.ContainerUnpauseOptions{})
 		return err
 	}
 	for _, script := range c.Before {
-		if err := e.once(ctx, script); err != nil {
+		if err := e.runOnce(ctx, script); err != nil {
 			return err
 		}
 	}
-	if err := policy(ctx, api, have, c.Restart); err != nil {
+	if err := setRestartPolicy(ctx, api, have, c.Restart); err != nil {
 		return err
 	}
-	if err = started(ctx, api, have.ID, unit); !forgotten(err) {
+	if err = startContainer(ctx, api, have.ID, unit); !isStaleContainer(err) {
 		return err
 	}
-	if err := e.remake(ctx, api, unit); err != nil {
+	if err := e.recreate(ctx, api, unit); err != nil {
 		return err
 	}
-	return started(ctx, api, docker.Name(unit), unit)
+	return startContainer(ctx, api, docker.Name(unit), unit)
 }
 
-// forgotten tells of a container that cannot start because an engine that was killed
-// does not know what it left below.
-func forgotten(err error) bool {
+// isStaleContainer reports whether a container cannot start because the engine was killed
+// and lost track of its lower-level state.
+func isStaleContainer(err error) bool {
 	f, is := errors.AsType[*CommandError](err)
 	return is && strings.Contains(f.Text, "already exists")
 }
 
-// remake makes the container of a version anew.
-func (e *Engine) remake(ctx context.Context, api *client.Client, unit string) error {
+// recreate deletes the container of a version and creates it again.
+func (e *Engine) recreate(ctx context.Context, api *client.Client, unit string) error {
 	var c docker.Container
-	d, err := read(unit, &c)
+	d, err := readUnit(unit, &c)
 	if err != nil {
 		return err
 	}
@@ -114,10 +114,10 @@ func (e *Engine) remake(ctx context.Context, api *client.Client, unit string) er
 	return err
 }
 
-// together tells whether a member that runs is in the network of its pod, and
-// not in one that the pod had before.
-func (e *Engine) together(ctx context.Context, api *client.Client, member *container.InspectResponse, pod string) bool {
-	p, err := find(ctx, api, pod)
+// inPodNetwork reports whether a running member is in the current network of its pod, and
+// not in that of an earlier start.
+func (e *Engine) inPodNetwork(ctx context.Context, api *client.Client, member *container.InspectResponse, pod string) bool {
+	p, err := inspect(ctx, api, pod)
 	if err != nil || p == nil || !p.State.Running {
 		return false
 	}
@@ -129,19 +129,19 @@ func (e *Engine) together(ctx context.Context, api *client.Client, member *conta
 	return a == b || a == "" || b == ""
 }
 
-// started starts a container.
-func started(ctx context.Context, api *client.Client, id, unit string) error {
+// startContainer starts a container.
+func startContainer(ctx context.Context, api *client.Client, id, unit string) error {
 	_, err := api.ContainerStart(ctx, id, client.ContainerStartOptions{})
-	if err == nil || gone(err) {
+	if err == nil || connectionLost(err) {
 		return err
 	}
-	text := plain(err)
-	sure := strings.Contains(text, "exec: ") || strings.Contains(text, "port is already allocated") || strings.Contains(text, "unable to find user")
-	return &CommandError{Unit: unit, Text: "the engine does not start it: " + text, UserFault: sure}
+	text := shortError(err)
+	userFault := strings.Contains(text, "exec: ") || strings.Contains(text, "port is already allocated") || strings.Contains(text, "unable to find user")
+	return &CommandError{Unit: unit, Text: "the engine cannot start it: " + text, UserFault: userFault}
 }
 
-// plain leaves out what of the engine's words only it understands.
-func plain(err error) string {
+// shortError returns the engine's message without the prefixes of its internals.
+func shortError(err error) string {
 	text := err.Error()
 	for _, s := range []string{"Error response from daemon: ", "failed to create shim task: ", "OCI runtime create failed: ", "runc create failed: "} {
 		text = strings.ReplaceAll(text, s, "")
@@ -149,17 +149,17 @@ func plain(err error) string {
 	return text
 }
 
-// pod makes the network that the members of a group share, and gives its
-// container. running: it also takes the place of an earlier one.
+// pod creates the container that holds the network of a group, and returns its id. If
+// running is set, it also starts it, in place of an earlier version.
 func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, running bool) (string, error) {
 	var p docker.Pod
-	d, err := read(unit, &p)
+	d, err := readUnit(unit, &p)
 	if err != nil {
 		return "", err
 	}
 	id := ""
-	err = e.alone("pod "+p.Base, func() error {
-		have, err := find(ctx, api, unit)
+	err = e.withLock("pod "+p.Base, func() error {
+		have, err := inspect(ctx, api, unit)
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 			host := &container.HostConfig{RestartPolicy: container.RestartPolicy{Name: "always"}, ReadonlyRootfs: true, CapDrop: []string{"ALL"},
 				SecurityOpt: []string{"no-new-privileges"}, PortBindings: network.PortMap{}, LogConfig: container.LogConfig{Type: "none"},
 				Mounts: []mount.Mount{{Type: mount.TypeBind, Source: e.path, Target: "/var/run/docker.sock"}}}
-			if err := ports(p.Ports, config, host); err != nil {
+			if err := setPorts(p.Ports, config, host); err != nil {
 				return err
 			}
 			nets, err := e.network(ctx, api, p.ID, p.Network, p.Aliases, host)
@@ -183,15 +183,15 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 			if err := e.createNamed(ctx, api, unit, config, host, nets); err != nil {
 				return err
 			}
-			if have, err = find(ctx, api, unit); err != nil || have == nil {
-				return errors.Join(err, errors.New("a pod went away at once"))
+			if have, err = inspect(ctx, api, unit); err != nil || have == nil {
+				return errors.Join(err, errors.New("the pod was removed immediately"))
 			}
 		}
 		id = have.ID
 		if !running || have.State.Running {
 			return nil
 		}
-		others, err := ours(ctx, api, docker.LabelBase, p.Base)
+		others, err := labelled(ctx, api, docker.LabelBase, p.Base)
 		if err != nil {
 			return err
 		}
@@ -202,34 +202,34 @@ func (e *Engine) pod(ctx context.Context, api *client.Client, unit string, runni
 				}
 			}
 		}
-		return started(ctx, api, id, unit)
+		return startContainer(ctx, api, id, unit)
 	})
 	return id, err
 }
 
-// ours lists all containers with a label, stopped ones too.
-func ours(ctx context.Context, api *client.Client, label, value string) ([]container.Summary, error) {
-	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelled(label, value)})
+// labelled returns all containers with a label, including stopped ones.
+func labelled(ctx context.Context, api *client.Client, label, value string) ([]container.Summary, error) {
+	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: labelFilter(label, value)})
 	return res.Items, err
 }
 
-// labelled asks for what has a label; value "" = any.
-func labelled(label, value string) client.Filters {
+// labelFilter selects what has a label; value "" means any.
+func labelFilter(label, value string) client.Filters {
 	if value != "" {
 		label += "=" + value
 	}
 	return make(client.Filters).Add("label", label)
 }
 
-// once runs a command to its end, as a container of its own that sees what the
-// version sees. A file remembers that it succeeded.
-func (e *Engine) once(ctx context.Context, unit string) error {
-	return within(ctx, filepath.Join(unitsDir, unit), func() error { return e.onceAlone(ctx, unit) })
+// runOnce runs a command to its end, in a container of its own that is configured like the
+// version's. A file records that it succeeded.
+func (e *Engine) runOnce(ctx context.Context, unit string) error {
+	return withFileLock(ctx, filepath.Join(unitsDir, unit), func() error { return e.runOnceLocked(ctx, unit) })
 }
 
-func (e *Engine) onceAlone(ctx context.Context, unit string) error {
+func (e *Engine) runOnceLocked(ctx context.Context, unit string) error {
 	var cmd docker.Command
-	if _, err := read(unit, &cmd); err != nil {
+	if _, err := readUnit(unit, &cmd); err != nil {
 		return err
 	}
 	if cmd.Done != "" {
@@ -238,15 +238,15 @@ func (e *Engine) onceAlone(ctx context.Context, unit string) error {
 		}
 	}
 	var c docker.Container
-	if _, err := read(cmd.Unit, &c); err != nil {
+	if _, err := readUnit(cmd.Unit, &c); err != nil {
 		return err
 	}
 	c.Entrypoint, c.Args, c.Ports, c.Aliases, c.Restart, c.Before = cmd.Command, nil, nil, nil, "no", nil
-	err := e.lasting(ctx, func(api *client.Client) error {
-		if have, err := find(ctx, api, unit); err != nil {
+	err := e.withRetry(ctx, func(api *client.Client) error {
+		if have, err := inspect(ctx, api, unit); err != nil {
 			return err
-		} else if have != nil && have.State.Running { // whoever started it was killed
-			return outcome(api.ContainerWait(ctx, have.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning}), unit)
+		} else if have != nil && have.State.Running { // the process that started it was killed
+			return exitResult(api.ContainerWait(ctx, have.ID, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning}), unit)
 		} else if have != nil {
 			if err := remove(ctx, api, have.ID); err != nil {
 				return err
@@ -270,22 +270,22 @@ func (e *Engine) onceAlone(ctx context.Context, unit string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// run starts a container that ends by itself, and waits for that.
+// run starts a container that ends by itself, and waits for its end.
 func (e *Engine) run(ctx context.Context, api *client.Client, unit string) error {
 	name := docker.Name(unit)
 	var wait client.ContainerWaitResult
 	begin := func() error {
 		wait = api.ContainerWait(ctx, name, client.ContainerWaitOptions{Condition: container.WaitConditionNextExit})
-		return started(ctx, api, name, unit)
+		return startContainer(ctx, api, name, unit)
 	}
 	var err error
 	if docker.Kind(unit) != ".container" {
 		err = begin()
 	} else {
-		err = steadily(ctx, recordOf(baseOf(unit)), func() error {
+		err = withRecordLock(ctx, recordPath(baseOf(unit)), func() error {
 			err := begin()
-			if forgotten(err) {
-				if err := e.remake(ctx, api, unit); err != nil {
+			if isStaleContainer(err) {
+				if err := e.recreate(ctx, api, unit); err != nil {
 					return err
 				}
 				err = begin()
@@ -296,11 +296,11 @@ func (e *Engine) run(ctx context.Context, api *client.Client, unit string) error
 	if err != nil {
 		return err
 	}
-	return outcome(wait, unit)
+	return exitResult(wait, unit)
 }
 
-// outcome waits for the end of a container, and tells whether it was a good one.
-func outcome(wait client.ContainerWaitResult, unit string) error {
+// exitResult waits for the end of a container, and returns an error unless it exited with 0.
+func exitResult(wait client.ContainerWaitResult, unit string) error {
 	select {
 	case err := <-wait.Error:
 		return err
@@ -315,41 +315,42 @@ func outcome(wait client.ContainerWaitResult, unit string) error {
 	}
 }
 
-// probe runs a command inside the version that runs.
+// probe runs a command inside the running version.
 func (e *Engine) probe(ctx context.Context, unit string) error {
 	var cmd docker.Command
-	if _, err := read(unit, &cmd); err != nil {
+	if _, err := readUnit(unit, &cmd); err != nil {
 		return err
 	}
-	return e.lasting(ctx, func(api *client.Client) error {
+	return e.withRetry(ctx, func(api *client.Client) error {
 		in := ""
-		list, err := ours(ctx, api, docker.LabelBase, cmd.Base)
+		list, err := labelled(ctx, api, docker.LabelBase, cmd.Base)
 		if err != nil {
 			return err
 		}
-		for _, c := range list { // the version itself, or the one that it will take the place of
+		for _, c := range list { // this version, or the one that it replaces
 			if u := c.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && c.State == container.StateRunning && (in == "" || u == cmd.Unit) {
 				in = c.ID
 			}
 		}
 		if in == "" {
-			return &CommandError{Unit: unit, Text: "its container does not run"}
+			return &CommandError{Unit: unit, Text: "its container is not running"}
 		}
-		code, said, err := execute(ctx, api, in, cmd.Command)
+		code, output, err := execute(ctx, api, in, cmd.Command)
 		if err != nil {
 			return err
 		}
 		e.mu.Lock()
-		e.looked[unit] = code
+		e.probeResults[unit] = code
 		e.mu.Unlock()
 		if code != 0 {
-			return &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("it ended with exit code %d %s", code, said)), Code: code}
+			return &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("it ended with exit code %d %s", code, output)), Code: code}
 		}
 		return nil
 	})
 }
 
-// execute runs a command in a container, and gives its exit code and the end of what it said.
+// execute runs a command in a container, and returns its exit code and the beginning of its
+// output.
 func execute(ctx context.Context, api *client.Client, id string, command []string) (int, string, error) {
 	x, err := api.ExecCreate(ctx, id, client.ExecCreateOptions{Cmd: command, AttachStdout: true, AttachStderr: true})
 	if err != nil {
@@ -362,115 +363,108 @@ func execute(ctx context.Context, api *client.Client, id string, command []strin
 	defer a.Close()
 	over := make(chan struct{})
 	defer close(over)
-	go func() { // reading knows no end of time
+	go func() { // a read has no deadline
 		select {
 		case <-ctx.Done():
 			a.Close()
 		case <-over:
 		}
 	}()
-	var said bytes.Buffer
-	stdcopy.StdCopy(&limited{b: &said, left: 4096}, &limited{b: &said, left: 4096}, a.Reader)
+	var output bytes.Buffer
+	stdcopy.StdCopy(&limitedWriter{b: &output, left: 4096}, &limitedWriter{b: &output, left: 4096}, a.Reader)
 	if ctx.Err() != nil {
 		return 0, "", ctx.Err()
 	}
-	for {
+	code := 0
+	err = poll.Until(ctx, 20*time.Millisecond, func(ctx context.Context) (bool, error) {
 		r, err := api.ExecInspect(ctx, x.ID, client.ExecInspectOptions{})
-		if err != nil {
-			return 0, "", err
-		}
-		if !r.Running {
-			return r.ExitCode, said.String(), nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, "", ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		code = r.ExitCode
+		return !r.Running, err
+	})
+	return code, output.String(), err
 }
 
-type limited struct {
+type limitedWriter struct {
 	b    io.Writer
 	left int
 }
 
-func (l *limited) Write(p []byte) (int, error) {
+func (l *limitedWriter) Write(p []byte) (int, error) {
 	n := min(len(p), l.left)
 	l.left -= n
 	_, err := l.b.Write(p[:n])
 	return len(p), err
 }
 
-// Stop ends a unit and returns when it has ended. The container stays, so that
-// it can go on; networks and pods, which hold nothing, go.
+// Stop stops a unit and returns when it has ended. Containers are kept, so that they can be
+// started again; networks and pods, which hold no data, are removed.
 func (e *Engine) Stop(ctx context.Context, unit string) error {
 	switch docker.Kind(unit) {
 	case ".container", ".once":
-		return e.lasting(ctx, func(api *client.Client) error { return e.stop(ctx, api, unit) })
+		return e.withRetry(ctx, func(api *client.Client) error { return e.stop(ctx, api, unit) })
 	case ".pod", ".cron":
 		return e.Remove(ctx, unit)
 	case ".network":
-		return e.lasting(ctx, func(api *client.Client) error { return e.removeNetwork(ctx, api, docker.Name(unit)) })
+		return e.withRetry(ctx, func(api *client.Client) error { return e.removeNetwork(ctx, api, docker.Name(unit)) })
 	}
 	return nil
 }
 
 func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) error {
-	e.ended(ctx, unit)
-	have, err := find(ctx, api, unit)
+	e.awaitCleanup(ctx, unit)
+	have, err := inspect(ctx, api, unit)
 	if err != nil || have == nil {
-		if err != nil && strings.Contains(err.Error(), "not defx's") {
-			return nil // ours was never made
+		if _, foreign := errors.AsType[*foreignContainerError](err); foreign {
+			return nil // this unit's container was never created
 		}
 		return err
 	}
 	var c docker.Container
-	if _, err := read(unit, &c); err == nil && c.Stop != nil && len(c.Stop.Command) > 0 && have.State.Running {
-		// What the command says of itself is its own matter: the signal comes in any case.
+	if _, err := readUnit(unit, &c); err == nil && c.Stop != nil && len(c.Stop.Command) > 0 && have.State.Running {
+		// The result of the command does not matter: the signal follows in any case.
 		if _, _, err := execute(ctx, api, have.ID, c.Stop.Command); err != nil && ctx.Err() != nil {
 			return err
 		}
 	}
 	over := make(chan error, 1)
 	lasting := context.WithoutCancel(ctx)
-	go func() { over <- e.end(lasting, have) }()
+	go func() { over <- e.stopContainer(lasting, have) }()
 	select {
 	case err := <-over:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-e.dead(ctx, have): // the rest is the engine tidying up
+	case <-e.exited(ctx, have): // what remains is the engine's cleanup
 		e.mu.Lock()
-		e.ending[unit] = over
+		e.cleanups[unit] = over
 		e.mu.Unlock()
 		return nil
 	}
 }
 
-// end stops a container, for good: it does not come back with the engine.
-func (e *Engine) end(ctx context.Context, c *container.InspectResponse) error {
+// stopContainer stops a container and disables its restart with the engine.
+func (e *Engine) stopContainer(ctx context.Context, c *container.InspectResponse) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	return e.lasting(ctx, func(api *client.Client) error {
-		_, err := api.ContainerStop(ctx, c.ID, client.ContainerStopOptions{}) // also ends restarting
+	return e.withRetry(ctx, func(api *client.Client) error {
+		_, err := api.ContainerStop(ctx, c.ID, client.ContainerStopOptions{}) // also stops a restart loop
 		if errdefs.IsNotFound(err) || errdefs.IsNotModified(err) {
 			err = nil
 		}
 		if err != nil {
 			return err
 		}
-		return policy(ctx, api, c, "no")
+		return setRestartPolicy(ctx, api, c, "no")
 	})
 }
 
-// ended waits until the engine has tidied up after units that were stopped. That
-// it could not, whoever starts or removes them now is told.
-func (e *Engine) ended(ctx context.Context, units ...string) {
+// awaitCleanup waits until the engine has cleaned up after units that were stopped. If that
+// failed, the operation that follows reports it.
+func (e *Engine) awaitCleanup(ctx context.Context, units ...string) {
 	for _, unit := range units {
 		e.mu.Lock()
-		over := e.ending[unit]
-		delete(e.ending, unit)
+		over := e.cleanups[unit]
+		delete(e.cleanups, unit)
 		e.mu.Unlock()
 		if over == nil {
 			continue
@@ -482,33 +476,33 @@ func (e *Engine) ended(ctx context.Context, units ...string) {
 	}
 }
 
-// dead tells when nothing of a container runs any more, which may be long before
-// the engine has taken away its network and mounts. It stays silent about one
-// that keeps more than its processes from its successor (ports of the machine), and
-// where that cannot be seen.
-func (e *Engine) dead(ctx context.Context, c *container.InspectResponse) <-chan struct{} {
+// exited returns a channel that is closed when the processes of a container have ended,
+// which may be long before the engine has removed its network and mounts. It returns nil,
+// which never fires, if this cannot be observed, or if the container also holds ports of the
+// machine.
+func (e *Engine) exited(ctx context.Context, c *container.InspectResponse) <-chan struct{} {
 	pid := c.State.Pid
-	// The first process of a namespace ends last. That it is this one, its group tells.
+	// PID 1 of the namespace exits last; the cgroup confirms that this is it.
 	if group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)); pid == 0 || err != nil || !bytes.Contains(group, []byte(c.ID)) ||
 		c.HostConfig.PidMode != "" || len(c.HostConfig.PortBindings) > 0 {
 		return nil
 	}
 	out := make(chan struct{})
 	go func() {
-		for ctx.Err() == nil {
+		err := poll.Until(ctx, 2*time.Millisecond, func(context.Context) (bool, error) {
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if _, state, _ := bytes.Cut(stat, []byte(") ")); err != nil || bytes.HasPrefix(state, []byte("Z")) {
-				close(out)
-				return
-			}
-			time.Sleep(2 * time.Millisecond)
+			_, state, _ := bytes.Cut(stat, []byte(") "))
+			return err != nil || bytes.HasPrefix(state, []byte("Z")), nil
+		})
+		if err == nil {
+			close(out)
 		}
 	}()
 	return out
 }
 
-// policy says when the engine starts a container by itself.
-func policy(ctx context.Context, api *client.Client, c *container.InspectResponse, name string) error {
+// setRestartPolicy sets when the engine starts a container by itself.
+func setRestartPolicy(ctx context.Context, api *client.Client, c *container.InspectResponse, name string) error {
 	if string(c.HostConfig.RestartPolicy.Name) == name || name == "no" && c.HostConfig.RestartPolicy.IsNone() {
 		return nil
 	}
@@ -521,9 +515,9 @@ func policy(ctx context.Context, api *client.Client, c *container.InspectRespons
 
 func (e *Engine) removeNetwork(ctx context.Context, api *client.Client, name string) error {
 	e.mu.Lock()
-	leaving := slices.Collect(maps.Keys(e.ending))
+	leaving := slices.Collect(maps.Keys(e.cleanups))
 	e.mu.Unlock()
-	e.ended(ctx, leaving...)
+	e.awaitCleanup(ctx, leaving...)
 	for try := 0; ; try++ {
 		res, err := api.NetworkInspect(ctx, name, client.NetworkInspectOptions{})
 		if errdefs.IsNotFound(err) {
@@ -535,44 +529,42 @@ func (e *Engine) removeNetwork(ctx context.Context, api *client.Client, name str
 		if res.Network.Labels[docker.LabelUnit] != name+".network" {
 			return nil
 		}
-		e.forget()
+		e.resetCache()
 		if _, err = api.NetworkRemove(ctx, name, client.NetworkRemoveOptions{}); err == nil || errdefs.IsNotFound(err) {
 			return nil
 		}
-		// Engines lose count of what is in a network where many leave at once, and remember it wrongly until they are
-		// restarted. Then it stays, as an orphan: nothing is in it.
+		// When many containers leave at once, engines can miscount the endpoints of a
+		// network until they are restarted. Such a network is empty, and stays as an orphan.
 		empty := len(res.Network.Containers) == 0 && strings.Contains(err.Error(), "active endpoints")
 		switch {
 		case !empty:
-			return fmt.Errorf("the network %s does not go: %w", name, err)
+			return fmt.Errorf("cannot remove the network %s: %w", name, err)
 		case try == 4:
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		if err := poll.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
 		}
 	}
 }
 
-// Restart starts anew what stands. A job runs now, to its end.
+// Restart restarts a unit without changing it. It runs a job now, to its end.
 func (e *Engine) Restart(ctx context.Context, unit string) error {
 	if docker.Kind(unit) != ".container" {
 		return e.Start(ctx, unit)
 	}
 	var c docker.Container
-	d, err := read(unit, &c)
+	d, err := readUnit(unit, &c)
 	if err != nil {
 		return err
 	}
-	return e.lasting(ctx, func(api *client.Client) error {
+	return e.withRetry(ctx, func(api *client.Client) error {
 		if c.Job {
 			if _, err := e.create(ctx, api, unit, &c, d); err != nil {
 				return err
 			}
 			for _, script := range c.Before {
-				if err := e.once(ctx, script); err != nil {
+				if err := e.runOnce(ctx, script); err != nil {
 					return err
 				}
 			}
@@ -585,50 +577,50 @@ func (e *Engine) Restart(ctx context.Context, unit string) error {
 	})
 }
 
-// Reload tells a container that its files changed.
+// Reload makes a container read its changed files, by a signal or a command.
 func (e *Engine) Reload(ctx context.Context, unit string) error {
 	name := docker.Name(unit)
 	file := name[:max(0, strings.LastIndexByte(name, '.'))] + ".reload"
 	var cmd docker.Command
-	if _, err := read(file, &cmd); err != nil {
+	if _, err := readUnit(file, &cmd); err != nil {
 		return err
 	}
-	return e.lasting(ctx, func(api *client.Client) error {
-		have, err := find(ctx, api, unit)
+	return e.withRetry(ctx, func(api *client.Client) error {
+		have, err := inspect(ctx, api, unit)
 		if err != nil {
 			return err
 		}
 		if have == nil || !have.State.Running {
-			return &CommandError{Unit: unit, Text: "it does not run"}
+			return &CommandError{Unit: unit, Text: "it is not running"}
 		}
 		if cmd.Signal != "" {
 			_, err := api.ContainerKill(ctx, have.ID, client.ContainerKillOptions{Signal: cmd.Signal})
 			return err
 		}
-		code, said, err := execute(ctx, api, have.ID, cmd.Command)
+		code, output, err := execute(ctx, api, have.ID, cmd.Command)
 		if err == nil && code != 0 {
-			err = &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("its command ended with exit code %d %s", code, said)), Code: code}
+			err = &CommandError{Unit: unit, Text: strings.TrimSpace(fmt.Sprintf("its command ended with exit code %d %s", code, output)), Code: code}
 		}
 		return err
 	})
 }
 
-// Remove takes the container of a unit away, running or not.
+// Remove removes the container of a unit, running or not.
 func (e *Engine) Remove(ctx context.Context, unit string) error {
 	if !slices.Contains([]string{".container", ".once", ".pod", ".cron"}, docker.Kind(unit)) {
 		return nil
 	}
-	e.ended(ctx, unit)
-	return e.lasting(ctx, func(api *client.Client) error {
-		have, err := find(ctx, api, unit)
+	e.awaitCleanup(ctx, unit)
+	return e.withRetry(ctx, func(api *client.Client) error {
+		have, err := inspect(ctx, api, unit)
 		if err != nil {
-			if strings.Contains(err.Error(), "not defx's") {
+			if _, foreign := errors.AsType[*foreignContainerError](err); foreign {
 				return nil
 			}
 			return err
 		}
 		if have != nil && docker.Kind(unit) == ".cron" {
-			err = e.dismiss(ctx, api, have)
+			err = e.stopScheduler(ctx, api, have)
 		} else if have != nil {
 			err = remove(ctx, api, have.ID)
 		}

@@ -7,44 +7,43 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/backends/spec"
+	"github.com/defx-dev/defx/internal/poll"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
 	"github.com/moby/moby/client"
 )
 
-// Where systemd keeps the time, its timer starts this very program, which runs
-// the job to its end (Job). Elsewhere the program keeps the time itself, in a
-// container of its own beside each job (Cron): so jobs run wherever an engine
-// does, and come back with it after a boot. Both keep the same record, so that
-// one can take over from the other.
+// If systemd runs on the machine, its timer starts this program, which runs the job to its
+// end (Job). Otherwise this program schedules the job itself, in a container (Cron): so jobs
+// run wherever an engine does, and start again with it after a boot. Both keep the same
+// record, so that one can take over from the other.
 
-// startCron makes the container of a job, and the one that starts it on time.
+// startCron creates the container of a job, and the container that schedules it.
 func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string) error {
 	var cron docker.Cron
-	d, err := read(unit, &cron)
+	d, err := readUnit(unit, &cron)
 	if err != nil {
 		return err
 	}
-	// The one before goes first: it sweeps what it takes for earlier versions of the job.
-	have, err := find(ctx, api, unit)
+	// Stop the previous scheduler first: it deletes what it considers old versions of the
+	// job.
+	have, err := inspect(ctx, api, unit)
 	if err != nil {
 		return err
 	}
 	runs := have != nil && have.State.Running && have.Config.Labels[docker.LabelDigest] == string(d)
 	if have != nil && !runs {
-		if err := e.dismiss(ctx, api, have); err != nil {
+		if err := e.stopScheduler(ctx, api, have); err != nil {
 			return err
 		}
 	}
-	if err := e.makeJob(ctx, api, cron.Unit); err != nil || runs {
+	if err := e.createJob(ctx, api, cron.Unit); err != nil || runs {
 		return err
 	}
 	image, err := e.self(ctx, api)
@@ -69,17 +68,17 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	if err := e.createNamed(ctx, api, unit, config, host, nil); err != nil {
 		return err
 	}
-	return started(ctx, api, docker.Name(unit), unit)
+	return startContainer(ctx, api, docker.Name(unit), unit)
 }
 
-// dismiss takes away who kept the time of a job. What it began is written down,
-// so that whoever comes after it neither repeats nor forgets a run.
-func (e *Engine) dismiss(ctx context.Context, api *client.Client, keeper *container.InspectResponse) error {
-	if _, err := api.ContainerStop(ctx, keeper.ID, client.ContainerStopOptions{}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsNotModified(err) {
+// stopScheduler removes the container that schedules a job. It first records the run that
+// the scheduler started, so that its successor neither repeats nor misses a run.
+func (e *Engine) stopScheduler(ctx context.Context, api *client.Client, scheduler *container.InspectResponse) error {
+	if _, err := api.ContainerStop(ctx, scheduler.ID, client.ContainerStopOptions{}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsNotModified(err) {
 		return err
 	}
-	base := keeper.Config.Labels[docker.LabelBase]
-	list, err := ours(ctx, api, docker.LabelBase, base)
+	base := scheduler.Config.Labels[docker.LabelBase]
+	list, err := labelled(ctx, api, docker.LabelBase, base)
 	if err != nil {
 		return err
 	}
@@ -88,28 +87,28 @@ func (e *Engine) dismiss(ctx context.Context, api *client.Client, keeper *contai
 		if docker.Kind(unit) != ".container" {
 			continue
 		}
-		have, err := find(ctx, api, unit)
+		have, err := inspect(ctx, api, unit)
 		if err != nil || have == nil || have.State == nil {
 			continue
 		}
-		last := newest(recordOf(base))
-		began, err := time.Parse(time.RFC3339Nano, have.State.StartedAt)
-		if err != nil || last.open() && last.Unit == unit || !began.After(last.Begun) || !began.After(last.Ended) {
+		last := lastRun(recordPath(base))
+		startedAt, err := time.Parse(time.RFC3339Nano, have.State.StartedAt)
+		if err != nil || last.open() && last.Unit == unit || !startedAt.After(last.Started) || !startedAt.After(last.Ended) {
 			continue
 		}
-		write(recordOf(base), Run{Due: began.UTC(), Begun: began.UTC(), Unit: unit})
+		recordRun(ctx, recordPath(base), Run{Due: startedAt.UTC(), Started: startedAt.UTC(), Unit: unit})
 	}
-	return remove(ctx, api, keeper.ID)
+	return remove(ctx, api, scheduler.ID)
 }
 
-// Timetable tells when a job is due.
+// Timetable computes when a job is due.
 type Timetable struct {
 	cron  *spec.Cron
 	every time.Duration
 	zone  *time.Location
 }
 
-// NewTimetable reads the times of a job.
+// NewTimetable returns the timetable of a job.
 func NewTimetable(c docker.Cron) (Timetable, error) {
 	zone, err := time.LoadLocation(c.Timezone)
 	if err != nil {
@@ -125,16 +124,16 @@ func NewTimetable(c docker.Cron) (Timetable, error) {
 	return t, err
 }
 
-// timesOf reads the file of a job.
-func timesOf(unit string) (c docker.Cron, t Timetable, err error) {
-	if _, err = read(unit, &c); err == nil {
+// readJob reads the file of a job.
+func readJob(unit string) (c docker.Cron, t Timetable, err error) {
+	if _, err = readUnit(unit, &c); err == nil {
 		t, err = NewTimetable(c)
 	}
 	return c, t, err
 }
 
-// Next is the first time after at. What runs every so often does so at full
-// multiples, so that it stays the same over restarts.
+// Next returns the first due time after at. An interval counts from the zero time, so that
+// restarts do not shift it.
 func (t Timetable) Next(at time.Time) time.Time {
 	if t.cron != nil {
 		return t.cron.Next(at.In(t.zone))
@@ -142,8 +141,8 @@ func (t Timetable) Next(at time.Time) time.Time {
 	return at.UTC().Truncate(t.every).Add(t.every)
 }
 
-// Last is the newest time that is not after at. Nothing is found that is more
-// than eight years old: then it is the zero time.
+// Last returns the newest due time that is not after at. It is zero if there is none within
+// eight years.
 func (t Timetable) Last(at time.Time) time.Time {
 	var out time.Time
 	for back := time.Minute; out.IsZero() && back < 9*366*24*time.Hour; back *= 8 {
@@ -154,26 +153,24 @@ func (t Timetable) Last(at time.Time) time.Time {
 	return out
 }
 
-// Cron starts a job on time until it is told to stop. It runs inside the
-// container beside the job.
-func Cron(file string, said io.Writer) error {
-	c, times, err := timesOf(filepath.Base(file))
+// Cron starts a job whenever it is due, until ctx ends. It runs inside the scheduler's
+// container. What happened is written to out.
+func Cron(ctx context.Context, file string, out io.Writer) error {
+	c, times, err := readJob(filepath.Base(file))
 	if err != nil {
 		return err
 	}
 	jitter, _ := time.ParseDuration(c.Jitter)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	e := &Engine{Socket: Default}
 	api, err := e.connect()
 	if err != nil {
 		return err
 	}
-	record := recordOf(c.Base)
-	e.sweepJob(ctx, api, c)
+	record := recordPath(c.Base)
+	e.removeOldVersions(ctx, api, c)
 	from := time.Now()
-	if last := newest(record); c.CatchUp && !last.Due.IsZero() {
-		from = done(last, file)
+	if last := lastRun(record); c.CatchUp && !last.Due.IsZero() {
+		from = doneUntil(last, file)
 	}
 	for {
 		due := times.Next(from)
@@ -181,8 +178,8 @@ func Cron(file string, said io.Writer) error {
 			<-ctx.Done()
 			return nil
 		}
-		if late := time.Now(); c.CatchUp && due.Before(late) { // of many that were missed one is made up for
-			for next := times.Next(due); !next.IsZero() && !next.After(late); next = times.Next(due) {
+		if now := time.Now(); c.CatchUp && due.Before(now) { // of several missed runs, one is made up for
+			for next := times.Next(due); !next.IsZero() && !next.After(now); next = times.Next(due) {
 				due = next
 			}
 		}
@@ -190,44 +187,43 @@ func Cron(file string, said io.Writer) error {
 		if jitter > 0 {
 			wait += rand.N(jitter)
 		}
-		if !sleep(ctx, wait) {
+		if !sleepWallClock(ctx, wait) {
 			return nil
 		}
 		r := e.runJob(ctx, api, c, due)
 		if ctx.Err() != nil {
 			return nil
 		}
-		write(record, r)
-		if r.EngineUnavailable { // an engine that came back has another socket, which a new container sees
+		recordRun(ctx, record, r)
+		if r.EngineUnavailable { // a restarted engine has another socket, which only a new container sees
 			return errors.New(r.Error)
 		}
-		fmt.Fprintln(said, r)
-		e.sweepJob(ctx, api, c)
+		fmt.Fprintln(out, r)
+		e.removeOldVersions(ctx, api, c)
 		if from = due; !c.CatchUp || time.Since(due) > 0 {
 			from = time.Now()
 		}
 	}
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	until := time.Now().Add(d).Round(0) // without the monotonic clock, which stands still while a machine sleeps
+// sleepWallClock waits for d of wall-clock time, and reports whether it was not interrupted.
+func sleepWallClock(ctx context.Context, d time.Duration) bool {
+	until := time.Now().Add(d).Round(0) // wall clock: the monotonic clock stops while a machine is suspended
 	for {
 		left := time.Until(until)
 		if left <= 0 {
 			return true
 		}
-		select {
-		case <-ctx.Done():
+		if poll.Sleep(ctx, min(left, time.Minute)) != nil {
 			return false
-		case <-time.After(min(left, time.Minute)):
 		}
 	}
 }
 
-// runJob runs a job to its end, and waits for an engine that goes meanwhile.
+// runJob runs a job to its end. If the engine restarts meanwhile, it waits for it.
 func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, due time.Time) Run {
-	r := Run{Due: due.UTC(), Begun: time.Now().UTC(), Unit: c.Unit}
-	write(recordOf(c.Base), r)
+	r := Run{Due: due.UTC(), Started: time.Now().UTC(), Unit: c.Unit}
+	recordRun(ctx, recordPath(c.Base), r)
 	for try := 0; ; try++ {
 		err := e.run(ctx, api, c.Unit)
 		r.Ended = time.Now().UTC()
@@ -240,39 +236,40 @@ func (e *Engine) runJob(ctx context.Context, api *client.Client, c docker.Cron, 
 		if err == nil {
 			return r
 		}
-		r.Error, r.EngineUnavailable = err.Error(), gone(err)
-		if !r.EngineUnavailable || try >= 10 || !sleep(ctx, 3*time.Second) {
+		r.Error, r.EngineUnavailable = err.Error(), connectionLost(err)
+		if !r.EngineUnavailable || try >= 10 || !sleepWallClock(ctx, 3*time.Second) {
 			return r
 		}
-		// An engine that came back may have ended it: that was its run, unless runs are to be made up for.
-		if have, err := find(ctx, api, c.Unit); err == nil && have != nil && !have.State.Running {
-			seen := r
-			if seen.unseen(have); seen.Error == "" && !(seen.Interrupted && c.CatchUp) {
-				seen.EngineUnavailable, seen.Interrupted = false, false
-				return seen
+		// The restart may have ended the run. That was the run, unless interrupted runs are
+		// made up for.
+		if have, err := inspect(ctx, api, c.Unit); err == nil && have != nil && !have.State.Running {
+			inferred := r
+			if inferred.inferOutcome(have); inferred.Error == "" && !(inferred.Interrupted && c.CatchUp) {
+				inferred.EngineUnavailable, inferred.Interrupted = false, false
+				return inferred
 			}
 		}
 		r.Error, r.EngineUnavailable = "", false
 	}
 }
 
-// sweepJob removes earlier versions of a job that have come to their end.
-func (e *Engine) sweepJob(ctx context.Context, api *client.Client, c docker.Cron) {
-	if e.settle(ctx, api, c.Base) != nil {
+// removeOldVersions deletes containers of earlier versions of a job that have ended.
+func (e *Engine) removeOldVersions(ctx context.Context, api *client.Client, c docker.Cron) {
+	if e.closeRuns(ctx, api, c.Base) != nil {
 		return
 	}
-	steadily(ctx, recordOf(c.Base), func() error {
+	withRecordLock(ctx, recordPath(c.Base), func() error {
 		var now docker.Cron
-		if _, err := read(c.Base+".job", &now); err == nil && now.Unit != c.Unit {
-			return nil // another version is made meanwhile, and who makes it sweeps
+		if _, err := readUnit(c.Base+".job", &now); err == nil && now.Unit != c.Unit {
+			return nil // a newer version is being created; its process cleans up
 		}
-		list, err := ours(ctx, api, docker.LabelBase, c.Base)
+		list, err := labelled(ctx, api, docker.LabelBase, c.Base)
 		if err != nil {
 			return err
 		}
 		for _, x := range list {
 			if u := x.Labels[docker.LabelUnit]; docker.Kind(u) == ".container" && u != c.Unit && x.State != container.StateRunning {
-				api.ContainerRemove(ctx, x.ID, client.ContainerRemoveOptions{RemoveVolumes: true}) // the engine refuses if it runs by now
+				api.ContainerRemove(ctx, x.ID, client.ContainerRemoveOptions{RemoveVolumes: true}) // without Force the engine refuses to delete a running container
 			}
 		}
 		return nil

@@ -15,21 +15,21 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// State is how a unit is.
+// State is the state of a unit.
 type State struct {
-	Known      bool   // its file is there
+	Known      bool   // its file exists
 	Active     string // active, activating, inactive or failed
-	Sub        string // in the engine's words
+	Sub        string // in the engine's terms
 	Result     string // success, exit-code or oom-kill, once it ended
-	Code       int    // that it ended with
+	Code       int    // exit code
 	PID        int
 	Restarts   int
 	Since      time.Time
-	LastOutput string   // by its image's own health check that found it unhealthy
-	Drift      []string // what is not as it was made, one sentence each
+	LastOutput string   // output of its image's health check, if that failed
+	Drift      []string // differences from its file, one sentence each
 }
 
-// State tells how a unit is.
+// State returns the state of a unit.
 func (e *Engine) State(ctx context.Context, unit string) (State, error) {
 	var out State
 	if _, err := os.Lstat(filepath.Join(docker.Dir, unit)); err == nil {
@@ -38,7 +38,7 @@ func (e *Engine) State(ctx context.Context, unit string) (State, error) {
 	switch docker.Kind(unit) {
 	case ".probe":
 		e.mu.Lock()
-		code, is := e.looked[unit]
+		code, is := e.probeResults[unit]
 		e.mu.Unlock()
 		if out.Active = "inactive"; is && code != 0 {
 			out.Active, out.Result, out.Code = "failed", "exit-code", code
@@ -49,16 +49,16 @@ func (e *Engine) State(ctx context.Context, unit string) (State, error) {
 		out.Active = "inactive"
 		return out, nil
 	}
-	err := e.lasting(ctx, func(api *client.Client) error {
-		have, err := find(ctx, api, unit)
+	err := e.withRetry(ctx, func(api *client.Client) error {
+		have, err := inspect(ctx, api, unit)
 		if err != nil {
 			return err
 		}
-		out.of(have)
+		out.set(have)
 		if have != nil && docker.Kind(unit) == ".container" {
 			out.Drift = drift(unit, have)
 			var c docker.Container
-			if _, err := read(unit, &c); err == nil && c.Pod != "" && have.State.Running && !e.together(ctx, api, have, c.Pod) {
+			if _, err := readUnit(unit, &c); err == nil && c.Pod != "" && have.State.Running && !e.inPodNetwork(ctx, api, have, c.Pod) {
 				out.Drift = append(out.Drift, docker.Name(unit)+" is not in the network of its group")
 			}
 		}
@@ -67,7 +67,7 @@ func (e *Engine) State(ctx context.Context, unit string) (State, error) {
 	return out, err
 }
 
-func (s *State) of(have *container.InspectResponse) {
+func (s *State) set(have *container.InspectResponse) {
 	s.Active = "inactive"
 	if have == nil || have.State == nil {
 		s.Sub = "absent"
@@ -109,8 +109,8 @@ func (s *State) of(have *container.InspectResponse) {
 			case container.Unhealthy:
 				s.Sub = "unhealthy"
 				if n := len(h.Log); n > 0 {
-					said := strings.TrimSpace(h.Log[n-1].Output)
-					s.LastOutput = said[max(0, len(said)-500):]
+					output := strings.TrimSpace(h.Log[n-1].Output)
+					s.LastOutput = output[max(0, len(output)-500):]
 				}
 			}
 		}
@@ -121,48 +121,48 @@ func (s *State) of(have *container.InspectResponse) {
 	}
 }
 
-// drift holds a container against what it was made of: what can be changed by
-// hand while it stands.
+// drift compares a container with its file, as far as a running container can be changed by
+// hand.
 func drift(unit string, have *container.InspectResponse) []string {
 	var c docker.Container
-	d, err := read(unit, &c)
+	d, err := readUnit(unit, &c)
 	if err != nil {
-		return nil // the file's absence is told of by whoever owns it
+		return nil // the owner of the file reports its absence
 	}
 	var out []string
-	say := func(format string, args ...any) {
+	add := func(format string, args ...any) {
 		out = append(out, docker.Name(unit)+" "+fmt.Sprintf(format, args...))
 	}
 	if have.Config.Labels[docker.LabelDigest] != string(d) {
-		say("was made of another file")
+		add("was created from another version of its file")
 	}
 	if have.State.Paused {
-		say("is paused")
+		add("is paused")
 	}
 	if h := have.State.Health; h != nil && h.Status == container.Unhealthy {
-		say("is unhealthy, as its image says")
+		add("is unhealthy according to its image's health check")
 	}
 	h := have.HostConfig
 	if string(h.RestartPolicy.Name) != c.Restart {
-		say("has restart policy %s, not %s", h.RestartPolicy.Name, c.Restart)
+		add("has restart policy %s, not %s", h.RestartPolicy.Name, c.Restart)
 	}
-	own := container.HostConfig{} // what the user set by the engine's own words
+	own := container.HostConfig{} // what the user set in docker: settings
 	if len(c.Host) > 0 {
 		json.Unmarshal(c.Host, &own)
 	}
 	if h.Memory != c.Memory && own.Memory == 0 {
-		say("may use %d bytes of memory, not %d", h.Memory, c.Memory)
+		add("may use %d bytes of memory, not %d", h.Memory, c.Memory)
 	}
 	if h.NanoCPUs != c.NanoCPUs {
-		say("may use %g cores, not %g", float64(h.NanoCPUs)/1e9, float64(c.NanoCPUs)/1e9)
+		add("may use %g cores, not %g", float64(h.NanoCPUs)/1e9, float64(c.NanoCPUs)/1e9)
 	}
 	if have.NetworkSettings != nil && c.Network != "" && c.Network != "host" && have.State.Running {
 		if _, in := have.NetworkSettings.Networks[c.Network]; !in {
-			say("is not in the network %s any more", c.Network)
+			add("was disconnected from the network %s", c.Network)
 		}
 		for name := range have.NetworkSettings.Networks {
 			if name != c.Network {
-				say("was put into the network %s", name)
+				add("was connected to the network %s", name)
 			}
 		}
 	}
@@ -170,11 +170,11 @@ func drift(unit string, have *container.InspectResponse) []string {
 	return out
 }
 
-// Hosts gives the addresses under which a unit's ports answer, as the process
-// itself listens; nil if it has none of its own.
+// Hosts returns the addresses at which a unit's own process listens; nil if it uses the
+// machine's network.
 func (e *Engine) Hosts(ctx context.Context, unit string) ([]string, error) {
 	var c docker.Container
-	if _, err := read(unit, &c); err != nil {
+	if _, err := readUnit(unit, &c); err != nil {
 		return nil, err
 	}
 	if c.Network == "host" {
@@ -184,8 +184,8 @@ func (e *Engine) Hosts(ctx context.Context, unit string) ([]string, error) {
 		unit = c.Pod
 	}
 	var out []string
-	err := e.lasting(ctx, func(api *client.Client) error {
-		have, err := find(ctx, api, unit)
+	err := e.withRetry(ctx, func(api *client.Client) error {
+		have, err := inspect(ctx, api, unit)
 		if err != nil || have == nil || have.NetworkSettings == nil {
 			return err
 		}
@@ -198,21 +198,21 @@ func (e *Engine) Hosts(ctx context.Context, unit string) ([]string, error) {
 		return nil
 	})
 	if err == nil && len(out) == 0 {
-		err = fmt.Errorf("its container has no address: it does not run")
+		err = fmt.Errorf("its container has no address: it is not running")
 	}
 	return out, err
 }
 
-// Orphans lists what is there in the name of a scope ("" = all) and nothing known
-// leads to: containers, networks, and volumes that nobody mounts.
+// Orphans returns what carries the labels of a scope ("" = any) and belongs to no known
+// unit: containers, networks, and volumes that no container mounts.
 func (e *Engine) Orphans(ctx context.Context, scope string, known func(unit string) bool) ([]string, error) {
 	var out []string
-	err := e.lasting(ctx, func(api *client.Client) error {
+	err := e.withRetry(ctx, func(api *client.Client) error {
 		containers, networks, err := orphans(ctx, api, scope, known)
 		if err != nil {
 			return err
 		}
-		res, err := api.VolumeList(ctx, client.VolumeListOptions{Filters: labelled(docker.LabelScope, scope).Add("dangling", "true")})
+		res, err := api.VolumeList(ctx, client.VolumeListOptions{Filters: labelFilter(docker.LabelScope, scope).Add("dangling", "true")})
 		if err != nil {
 			return err
 		}
@@ -232,9 +232,9 @@ func (e *Engine) Orphans(ctx context.Context, scope string, known func(unit stri
 	return out, err
 }
 
-// orphans gives those that nobody would miss, by their names.
+// orphans returns containers and networks that belong to no known unit, by name.
 func orphans(ctx context.Context, api *client.Client, scope string, known func(unit string) bool) (containers, networks []string, err error) {
-	list, err := ours(ctx, api, docker.LabelScope, scope)
+	list, err := labelled(ctx, api, docker.LabelScope, scope)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -243,7 +243,7 @@ func orphans(ctx context.Context, api *client.Client, scope string, known func(u
 			containers = append(containers, strings.TrimPrefix(c.Names[0], "/"))
 		}
 	}
-	nets, err := api.NetworkList(ctx, client.NetworkListOptions{Filters: labelled(docker.LabelScope, scope)})
+	nets, err := api.NetworkList(ctx, client.NetworkListOptions{Filters: labelFilter(docker.LabelScope, scope)})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -257,7 +257,7 @@ func orphans(ctx context.Context, api *client.Client, scope string, known func(u
 	return containers, networks, nil
 }
 
-// isJob tells whether a container is an earlier version of a job that comes to its end.
+// isJob reports whether a container is an earlier version of a job that is still running.
 func isJob(c container.Summary, known func(string) bool) bool {
 	return known(c.Labels[docker.LabelBase]+".cron") || known(c.Labels[docker.LabelBase]+".job")
 }

@@ -19,7 +19,8 @@ import (
 
 func (m *Machine) id() string { return m.lab.bridge() + "-" + m.Name }
 
-// furnish makes the machine's root: the tree below, and above it what makes it this machine.
+// furnish creates the machine's root: the shared tree, and above it the files of this
+// machine.
 func (m *Machine) furnish(tree string) error {
 	dir := filepath.Join(m.lab.base, m.Name)
 	m.Root = filepath.Join(dir, "root")
@@ -118,8 +119,8 @@ func link(at, to string) error {
 	return os.Symlink(to, at)
 }
 
-// start boots the machine, in a control group of its own: two systemds would
-// end each other's services in a shared one.
+// start boots the machine in a control group of its own: two systemds in one group would
+// stop each other's services.
 func (m *Machine) start() {
 	var join strings.Builder
 	for _, dir := range cgroups() {
@@ -143,13 +144,13 @@ func (m *Machine) start() {
 	}()
 }
 
-// wait returns when sshd answers.
+// wait waits until sshd answers.
 func (m *Machine) wait() error {
-	until := time.Now().Add(patient)
+	until := time.Now().Add(timeout)
 	for time.Now().Before(until) {
 		select {
 		case <-m.ended:
-			return fmt.Errorf("it ended while booting\n%s", m.out.String())
+			return fmt.Errorf("the machine stopped while booting\n%s", m.out.String())
 		default:
 		}
 		c, err := net.DialTimeout("tcp", m.Address+":22", time.Second)
@@ -163,10 +164,10 @@ func (m *Machine) wait() error {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return fmt.Errorf("sshd does not answer after %s\n%s", patient, m.journal())
+	return fmt.Errorf("sshd does not answer after %s\n%s", timeout, m.journal())
 }
 
-// Running tells whether the machine is up.
+// Running reports whether the machine is up.
 func (m *Machine) Running() bool {
 	if m.ended == nil {
 		return false
@@ -179,9 +180,9 @@ func (m *Machine) Running() bool {
 	}
 }
 
-// leader is the machine's first process, as the host counts.
+// leader returns the process id, on the host, of the machine's first process.
 func (m *Machine) leader() (int, error) {
-	until := time.Now().Add(patient)
+	until := time.Now().Add(timeout)
 	for time.Now().Before(until) && m.Running() {
 		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", m.nspawn.Process.Pid, m.nspawn.Process.Pid))
 		for _, f := range strings.Fields(string(raw)) {
@@ -192,10 +193,10 @@ func (m *Machine) leader() (int, error) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	return 0, fmt.Errorf("machine %s does not run", m.Name)
+	return 0, fmt.Errorf("machine %s is not running", m.Name)
 }
 
-// JoinNetwork prepares a program of the host's that has the machine's addresses.
+// JoinNetwork prepares a program of the host that runs in the machine's network namespace.
 func (m *Machine) JoinNetwork(name string, args ...string) *exec.Cmd {
 	m.lab.t.Helper()
 	pid, err := m.leader()
@@ -205,7 +206,7 @@ func (m *Machine) JoinNetwork(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(pid), "-n", "--", name}, args...)...)
 }
 
-// Listen listens at an address that the machine alone sees, given to it for that.
+// Listen listens at an address that it adds to the machine's loopback interface.
 func (m *Machine) Listen(ip string, port int) (net.Listener, error) {
 	pid, err := m.leader()
 	if err != nil {
@@ -220,7 +221,8 @@ func (m *Machine) Listen(ip string, port int) (net.Listener, error) {
 		return nil, err
 	}
 	defer there.Close()
-	// This thread comes back: with its end, children that it started would get the signal of their parent's death.
+	// The thread is reused: if it ended, children started from it would get the signal of
+	// their parent's death.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	here, err := os.Open("/proc/thread-self/ns/net")
@@ -232,19 +234,19 @@ func (m *Machine) Listen(ip string, port int) (net.Listener, error) {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", ip, port))
-	if back := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); back != nil {
-		panic(back) // nothing on this thread would be where it should
+	if origin := unix.Setns(int(here.Fd()), unix.CLONE_NEWNET); origin != nil {
+		panic(origin) // this thread would stay in the wrong namespace
 	}
 	return l, err
 }
 
-// Try runs a bash script inside, as root, whatever became of network and sshd.
+// Try runs a bash script in the machine, as root, even without network or sshd.
 func (m *Machine) Try(script string) (string, error) {
 	pid, err := m.leader()
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/bash", "-c", script)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "SYSTEMD_PAGER="}
@@ -252,7 +254,7 @@ func (m *Machine) Try(script string) (string, error) {
 	return string(out), err
 }
 
-// Exec is Try that must succeed.
+// Exec is like Try, but ends the test if the script fails.
 func (m *Machine) Exec(script string) string {
 	m.lab.t.Helper()
 	out, err := m.Try(script)
@@ -270,7 +272,7 @@ func (m *Machine) journal() string {
 	return out
 }
 
-// Kill ends the machine as if its power had gone.
+// Kill stops the machine as a power failure would.
 func (m *Machine) Kill() {
 	if !m.Running() {
 		return
@@ -293,27 +295,27 @@ func (m *Machine) Start() {
 	}
 }
 
-// Reboot cuts the power and boots again.
+// Reboot kills the machine and boots it again.
 func (m *Machine) Reboot() {
 	m.lab.t.Helper()
 	m.Kill()
 	m.Start()
 }
 
-// signalSSH signals every sshd, those of sessions too.
+// signalSSH sends a signal to every sshd, including those of sessions.
 func (m *Machine) signalSSH(signal string) {
 	m.lab.t.Helper()
 	m.Exec(`for p in /proc/[0-9]*; do if [ "$(cat $p/comm 2>/dev/null)" = sshd ]; then kill -` + signal + ` ${p#/proc/}; fi; done`)
 }
 
-// Freeze stops all sshds: connections are taken and nothing is said.
+// Freeze stops all sshds: connections are accepted, but nothing answers.
 func (m *Machine) Freeze() { m.lab.t.Helper(); m.signalSSH("STOP") }
 
-// Thaw lets them go on.
+// Thaw lets the sshds continue.
 func (m *Machine) Thaw() { m.lab.t.Helper(); m.signalSSH("CONT") }
 
-// Cut takes the machine's network away: packets vanish.
+// Cut disconnects the machine's network: packets are lost.
 func (m *Machine) Cut() { m.lab.t.Helper(); m.lab.run("ip", "link", "set", "vb-"+m.id(), "down") }
 
-// Heal gives it back.
+// Heal connects the machine's network again.
 func (m *Machine) Heal() { m.lab.t.Helper(); m.lab.run("ip", "link", "set", "vb-"+m.id(), "up") }

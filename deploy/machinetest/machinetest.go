@@ -1,10 +1,9 @@
-// Package machinetest gives tests real machines: Debian booted from a cached
-// tree, with sshd, on a network of their own. It is for tests alone.
+// Package machinetest boots real machines for tests: Debian from a cached tree, with sshd,
+// on a network of their own. Only tests use it.
 //
-// It knows containers, bridges and keys. It refuses to know what is done with
-// the machines. Invariants: two processes never share a network; what a killed
-// run left behind goes when its network is used again; nothing outlives the
-// test that asked for it.
+// It knows containers, bridges and keys. It refuses to know what is done with the machines.
+// Invariants: two processes never share a network; what a killed run left is removed when
+// its network is used again; nothing outlives the test that requested it.
 package machinetest
 
 import (
@@ -26,27 +25,27 @@ import (
 
 // Lab is a network of machines.
 type Lab struct {
-	Dir      string // of the test's files
-	Key      string // file of the private key that every machine lets in
-	Config   string // ssh_config that knows all machines' names and keys
-	Bin      string // folder for the front of PATH: an ssh there uses Config
+	Dir      string // for files of the test
+	Key      string // private key that every machine accepts
+	Config   string // ssh_config with the names and keys of all machines
+	Bin      string // folder to put first in PATH: its ssh uses Config
 	Machines []*Machine
-	Starting func(*Machine) error // what is done to a machine of Add while it boots
+	Starting func(*Machine) error // called for a machine of Add while it boots
 
 	t    testing.TB
-	n    int      // names the bridge and the addresses
-	lock *os.File // held as long as the network is ours
-	base string   // folder that holds the machines' roots
+	n    int      // number in the names of the bridge and in the addresses
+	lock *os.File // held while this process owns the network
+	base string   // folder of the machines' roots
 	mu   sync.Mutex
 }
 
-// Machine is one booted Debian. It lets in root, "deploy" (who may sudo) and
-// "plain" (who may not).
+// Machine is a booted Debian. It accepts logins of root, of "deploy", which may use sudo,
+// and of "plain", which may not.
 type Machine struct {
 	Name    string
 	Address string
-	HostKey string // public, in the form of authorized_keys
-	Root    string // its file system, as the host sees it
+	HostKey string // public key in the form of authorized_keys
+	Root    string // its file system, as seen from the host
 
 	lab    *Lab
 	nspawn *exec.Cmd
@@ -55,11 +54,11 @@ type Machine struct {
 }
 
 const (
-	locks   = "/run/defx-machinetest"
-	patient = 90 * time.Second // how long anything may take
+	lockDir = "/run/defx-machinetest"
+	timeout = 90 * time.Second // limit of every wait
 )
 
-// Boot gives n machines, named m1, m2, …, that answer ssh.
+// Boot boots n machines, named m1, m2, …, and waits until they answer ssh.
 func Boot(t testing.TB, n int) *Lab {
 	t.Helper()
 	tree := os.Getenv("DEFX_TEST_SYSTEMD_ROOT")
@@ -76,7 +75,7 @@ func Boot(t testing.TB, n int) *Lab {
 			}
 		}
 		if _, err := os.Stat(filepath.Join(tree, "usr/sbin/sshd")); err != nil {
-			missing = tree + " has no sshd: remove it and let .ci/run make it anew"
+			missing = tree + " has no sshd: remove it and let .ci/run create it again"
 		}
 	}
 	if missing != "" {
@@ -99,16 +98,16 @@ func Boot(t testing.TB, n int) *Lab {
 	return l
 }
 
-// Network is the network that the lab's machines share.
+// Network returns the network of the lab's machines.
 func (l *Lab) Network() string { return fmt.Sprintf("10.213.%d.0/24", l.n) }
 
-// Add boots one more machine, at an address of the network that somebody else
-// chose. It lets in nobody
-// but whom the script lets in, which runs once at its boot, as cloud-init would run it.
+// Add boots one more machine at a given address of the network. It accepts no logins except
+// those that the script boot sets up; that runs once during the first boot, as cloud-init
+// would run it.
 func (l *Lab) Add(name, address, boot string) (*Machine, error) {
 	m := &Machine{lab: l, Name: name, Address: address}
 	l.mu.Lock()
-	l.Machines = append(l.Machines, m) // it knows its own name then
+	l.Machines = append(l.Machines, m) // in the list, so that it knows its own name
 	l.mu.Unlock()
 	if err := m.furnish(os.Getenv("DEFX_TEST_SYSTEMD_ROOT")); err != nil {
 		return nil, err
@@ -139,7 +138,7 @@ func (l *Lab) Add(name, address, boot string) (*Machine, error) {
 	return m, m.wait()
 }
 
-// each does f for all machines at once, and ends the test if one fails.
+// each runs f for all machines concurrently, and ends the test if one fails.
 func (l *Lab) each(f func(*Machine) error) {
 	l.t.Helper()
 	errs := make([]error, len(l.Machines))
@@ -172,19 +171,19 @@ func (l *Lab) run(name string, args ...string) {
 	}
 }
 
-// Gateway is our own address in the lab's network.
+// Gateway returns this host's address in the lab's network.
 func (l *Lab) Gateway() string { return fmt.Sprintf("10.213.%d.1", l.n) }
 
 func (l *Lab) bridge() string { return fmt.Sprintf("dxt%d", l.n) }
 
-// network takes a number that no living process has, and makes its bridge.
+// network reserves a number that no living process uses, and creates its bridge.
 func (l *Lab) network() {
 	l.t.Helper()
-	if err := os.MkdirAll(locks, 0o755); err != nil {
+	if err := os.MkdirAll(lockDir, 0o755); err != nil {
 		l.t.Fatal(err)
 	}
 	for l.n = 1; l.n < 250; l.n++ {
-		f, err := os.OpenFile(filepath.Join(locks, strconv.Itoa(l.n)), os.O_RDWR|os.O_CREATE, 0o644)
+		f, err := os.OpenFile(filepath.Join(lockDir, strconv.Itoa(l.n)), os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
 			l.t.Fatal(err)
 		}
@@ -195,10 +194,10 @@ func (l *Lab) network() {
 		f.Close()
 	}
 	if l.lock == nil {
-		l.t.Fatal("all networks for tests are taken")
+		l.t.Fatal("all test networks are in use")
 	}
 	l.base = filepath.Join(os.TempDir(), "defx-"+l.bridge())
-	l.sweep()
+	l.cleanUp()
 	if err := os.MkdirAll(l.base, 0o755); err != nil {
 		l.t.Fatal(err)
 	}
@@ -206,20 +205,20 @@ func (l *Lab) network() {
 	l.run("ip", "addr", "add", fmt.Sprintf("10.213.%d.1/24", l.n), "dev", l.bridge())
 	l.run("ip", "link", "set", l.bridge(), "up")
 	if _, err := exec.LookPath("iptables"); err == nil {
-		command("iptables", l.rule("-I")...) // where nothing filters bridges there is nothing to let through
+		command("iptables", l.rule("-I")...) // fails if nothing filters bridges, and then is not needed
 	}
 }
 
-// rule lets machines of this network talk to each other: a docker daemon on the
-// host makes bridges pass its filter, and drops what is not its own.
+// rule returns iptables arguments that let machines of this network reach each other: a
+// docker daemon on the host filters bridged packets and drops foreign ones.
 func (l *Lab) rule(do string) []string {
 	return []string{"-w", "10", do, "FORWARD", "-i", l.bridge(), "-o", l.bridge(), "-j", "ACCEPT"}
 }
 
-// sweep removes whatever has this network's number.
-func (l *Lab) sweep() {
+// cleanUp removes everything that has this network's number.
+func (l *Lab) cleanUp() {
 	for range 50 {
-		pids := l.containers()
+		pids := l.machineProcesses()
 		for _, pid := range pids {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -252,16 +251,17 @@ func (l *Lab) sweep() {
 	}
 }
 
-// unplug removes the cables of machines that were killed: the kernel takes its time.
+// unplug removes the network interfaces of machines that were killed, because the kernel
+// delays that.
 func (l *Lab) unplug(name string) {
 	cables, _ := filepath.Glob("/sys/class/net/vb-" + l.bridge() + "-" + name)
 	for _, c := range cables {
-		command("ip", "link", "del", filepath.Base(c)) // it may go by itself meanwhile
+		command("ip", "link", "del", filepath.Base(c)) // it may disappear by itself
 	}
 }
 
-// containers lists the processes that run machines of this network.
-func (l *Lab) containers() []int {
+// machineProcesses returns the processes that run machines of this network.
+func (l *Lab) machineProcesses() []int {
 	var out []int
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
@@ -274,7 +274,7 @@ func (l *Lab) containers() []int {
 	return out
 }
 
-// cgroups lists the hierarchies in which systemd keeps its processes.
+// cgroups returns the hierarchies in which systemd keeps its processes.
 func cgroups() []string {
 	if _, err := os.Stat("/sys/fs/cgroup/systemd"); err == nil {
 		return []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"}
@@ -321,11 +321,11 @@ func (l *Lab) tearDown() {
 	for _, m := range l.Machines {
 		m.Kill()
 	}
-	l.sweep()
+	l.cleanUp()
 	l.lock.Close()
 }
 
-// config writes the ssh_config that knows the machines, and an ssh that reads it.
+// config writes the ssh_config of the machines, and an ssh that uses it.
 func (l *Lab) config() {
 	l.t.Helper()
 	var config, known strings.Builder
@@ -343,7 +343,7 @@ func (l *Lab) config() {
 	if err := os.MkdirAll(l.Bin, 0o755); err != nil {
 		l.t.Fatal(err)
 	}
-	// The connection that ssh would keep must not outlive the test.
+	// ssh's shared connection must not outlive the test.
 	script := fmt.Sprintf("#!/bin/sh\nexec %s -F %s -o ControlPersist=no \"$@\"\n", ssh, l.Config)
 	for name, text := range map[string]string{l.Config: config.String(), hosts: known.String()} {
 		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
@@ -355,7 +355,7 @@ func (l *Lab) config() {
 	}
 }
 
-// Env is this process's environment with the lab's ssh before all others.
+// Env returns this process's environment with the lab's ssh first in PATH.
 func (l *Lab) Env() []string {
 	return append(os.Environ(), "PATH="+l.Bin+":"+os.Getenv("PATH"))
 }

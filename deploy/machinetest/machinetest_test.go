@@ -18,7 +18,7 @@ func (l *Lab) ssh(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func TestMachinesBootApartAndLeaveNothing(t *testing.T) {
+func TestBoot_IsolatedAndCleanedUp(t *testing.T) {
 	var l *Lab
 	t.Run("two", func(t *testing.T) {
 		l = Boot(t, 2)
@@ -55,14 +55,14 @@ func TestMachinesBootApartAndLeaveNothing(t *testing.T) {
 		}
 	})
 	if l == nil {
-		t.Skip("no machines here")
+		t.Skip("no machines available")
 	}
-	if len(l.containers()) > 0 {
-		t.Error("a machine outlived its test")
+	if len(l.machineProcesses()) > 0 {
+		t.Error("a machine is left after its test")
 	}
 	for _, p := range []string{"/sys/class/net/" + l.bridge(), l.base} {
 		if _, err := os.Stat(p); err == nil {
-			t.Errorf("%s outlived its test", p)
+			t.Errorf("%s is left after its test", p)
 		}
 	}
 }

@@ -9,4 +9,4 @@ import (
 
 func detach(*exec.Cmd) {}
 
-func ours(os.FileInfo) bool { return false }
+func isPrivate(os.FileInfo) bool { return false }

@@ -10,8 +10,8 @@ import (
 
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// ours tells whether a folder belongs to us and nobody else may look in.
-func ours(info os.FileInfo) bool {
+// isPrivate reports whether info is a folder of this user that no other user can enter.
+func isPrivate(info os.FileInfo) bool {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.IsDir() && info.Mode().Perm()&0o077 == 0 && int(s.Uid) == os.Getuid()
 }

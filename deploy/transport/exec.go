@@ -12,38 +12,38 @@ import (
 
 var (
 	programRE = regexp.MustCompile(`^/var/lib/defx/bin/defx-[0-9a-f]{12}$`)
-	wordRE    = regexp.MustCompile(`^[0-9a-f]+$`)
+	hexRE     = regexp.MustCompile(`^[0-9a-f]+$`)
 )
 
-// Exec makes the command that puts us into a unit of a machine. program is
-// defx there. The second result is to be called when it is over.
+// Exec prepares the command that runs e in a unit of a machine. program is the path of defx
+// there. The caller calls the returned function when the command has ended.
 func (d Dialer) Exec(m *graph.Machine, program string, e agent.ExecRequest, terminal bool) (*exec.Cmd, func(), error) {
 	fail := func(format string, args ...any) *diag.Error {
 		return diag.Errorf("machine "+m.Name, format, args...).At("machines", m.Name, "connect")
 	}
-	word, err := e.Encode()
+	request, err := e.Encode()
 	if err != nil {
 		return nil, nil, err
 	}
-	nothing := func() {}
+	noCleanup := func() {}
 	if m.Connect == "local" {
-		here, err := d.program()
+		program, err := d.program()
 		if err != nil {
 			return nil, nil, err
 		}
 		if os.Geteuid() == 0 {
-			return exec.Command(here, "agent", "--enter", word), nothing, nil
+			return exec.Command(program, "agent", "--enter", request), noCleanup, nil
 		}
-		return exec.Command("sudo", "--", here, "agent", "--enter", word), nothing, nil
+		return exec.Command("sudo", "--", program, "agent", "--enter", request), noCleanup, nil
 	}
 	to, err := parseSSH(m.Connect)
 	if err != nil {
-		return nil, nil, fail("nothing runs behind connect %q", m.Connect)
+		return nil, nil, fail("a machine with connect %q runs nothing", m.Connect)
 	}
-	if !programRE.MatchString(program) || !wordRE.MatchString(word) {
-		return nil, nil, fail("defx lies at an unexpected place: %q", program)
+	if !programRE.MatchString(program) || !hexRE.MatchString(request) {
+		return nil, nil, fail("unexpected path of defx on the machine: %q", program)
 	}
-	known, err := pin(m)
+	knownHosts, err := pin(m)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -51,8 +51,8 @@ func (d Dialer) Exec(m *graph.Machine, program string, e agent.ExecRequest, term
 	if terminal {
 		tty = "-t"
 	}
-	args := append([]string{tty, "-o", "LogLevel=ERROR"}, d.sshArgs(m, to, known)...)
-	// Both words were looked at above: digits and letters are all that is in them.
-	script := `exec /bin/sh -c 'r=; if [ "$(id -u)" -ne 0 ]; then r="sudo -n"; fi; exec $r ` + program + ` agent --enter ` + word + `'`
-	return exec.Command("ssh", append(args, script)...), func() { os.Remove(known) }, nil
+	args := append([]string{tty, "-o", "LogLevel=ERROR"}, d.sshArgs(m, to, knownHosts)...)
+	// Both words were checked above and contain no shell syntax.
+	script := `exec /bin/sh -c 'r=; if [ "$(id -u)" -ne 0 ]; then r="sudo -n"; fi; exec $r ` + program + ` agent --enter ` + request + `'`
+	return exec.Command("ssh", append(args, script)...), func() { os.Remove(knownHosts) }, nil
 }

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// process is a connection through the standard input and output of a program.
-// Its errors say what the program wrote before it ended.
+// process is a connection over the standard input and output of a program. Its errors
+// include what the program wrote to standard error.
 type process struct {
 	cmd    *exec.Cmd
 	in     io.WriteCloser
 	out    io.ReadCloser
-	errors *tail
-	ended  chan struct{} // closed when it is over
+	stderr *tail
+	ended  chan struct{} // closed when the program has ended
 	once   sync.Once
 }
 
-// start runs a program in a process group of its own: a Ctrl-C for us is none
-// for what is under way.
+// start runs a program in a process group of its own, so that a Ctrl-C for defx does not
+// interrupt it.
 func start(name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(name, args...), errors: &tail{}, ended: make(chan struct{})}
+	p := &process{cmd: exec.Command(name, args...), stderr: &tail{}, ended: make(chan struct{})}
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -32,18 +32,18 @@ func start(name string, args ...string) (*process, error) {
 	if p.out, err = p.cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	p.cmd.Stderr, p.cmd.WaitDelay = p.errors, time.Second
+	p.cmd.Stderr, p.cmd.WaitDelay = p.stderr, time.Second
 	detach(p.cmd)
 	return p, p.cmd.Start()
 }
 
-// Read reads what the program says. Its end is an error that tells why.
+// Read reads the program's output. At its end, the error includes the program's messages.
 func (p *process) Read(b []byte) (int, error) {
 	n, err := p.out.Read(b)
 	if n == 0 && err != nil {
 		p.wait()
-		if said := p.said(); said != "" {
-			return 0, errors.New("the connection ended: " + said)
+		if text := p.messages(); text != "" {
+			return 0, errors.New("the connection was closed: " + text)
 		}
 		return 0, io.EOF
 	}
@@ -52,13 +52,14 @@ func (p *process) Read(b []byte) (int, error) {
 
 func (p *process) Write(b []byte) (int, error) { return p.in.Write(b) }
 
-// wait reaps the program once; all output was read, or nobody wants it.
+// wait waits for the end of the program and releases its resources. Its output must have
+// been read, or be of no interest.
 func (p *process) wait() {
 	p.once.Do(func() { p.cmd.Wait(); close(p.ended) })
 	<-p.ended
 }
 
-// Close hangs up. A program that does not end by that is killed.
+// Close closes the program's input, and kills the program if it does not end.
 func (p *process) Close() error {
 	p.in.Close()
 	go p.wait()
@@ -71,14 +72,14 @@ func (p *process) Close() error {
 	return nil
 }
 
-// kill ends the program now: whoever reads from it sees that, even if a child
-// of the program goes on and holds the other end.
+// kill ends the program at once. Readers see the end even if a child of the program keeps
+// the pipe open.
 func (p *process) kill() {
 	p.cmd.Process.Kill()
 	p.out.Close()
 }
 
-// line reads up to a newline, and not one byte beyond.
+// line reads up to a newline, and not one byte more.
 func (p *process) line() (string, error) {
 	var out []byte
 	for b := make([]byte, 1); ; {
@@ -90,24 +91,24 @@ func (p *process) line() (string, error) {
 			return string(out), nil
 		}
 		if out = append(out, b[0]); len(out) > 64<<10 {
-			return string(out), errors.New("a line without end")
+			return string(out), errors.New("the line is too long")
 		}
 	}
 }
 
-// said is what the program wrote to its standard error, without ssh's own chatter.
-func (p *process) said() string {
+// messages returns what the program wrote to standard error, without ssh's own log lines.
+func (p *process) messages() string {
 	var out []string
-	for l := range strings.Lines(p.errors.String()) {
+	for l := range strings.Lines(p.stderr.String()) {
 		l = strings.TrimSpace(l)
-		if l != "" && !chatter(l) {
+		if l != "" && !isSSHLog(l) {
 			out = append(out, l)
 		}
 	}
 	return strings.Join(out[max(0, len(out)-10):], "\n")
 }
 
-func chatter(l string) bool {
+func isSSHLog(l string) bool {
 	for _, p := range []string{"debug1:", "OpenSSH_", "Authenticated to ", "Authenticated using ", "Transferred: sent ", "Bytes per second: ", "Connection to ", "Shared connection to "} {
 		if strings.HasPrefix(l, p) {
 			return true
@@ -116,7 +117,7 @@ func chatter(l string) bool {
 	return false
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last part of what is written to it.
 type tail struct {
 	mu sync.Mutex
 	b  []byte

@@ -1,12 +1,15 @@
 package transport
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
 
-// TestAKilledProgramEndsForItsReader: even if a child of it holds what it wrote to.
-func TestAKilledProgramEndsForItsReader(t *testing.T) {
+// A reader sees the end of a killed program even if a child holds the other end of its pipe.
+func TestProcess_KillEndsReader(t *testing.T) {
 	p, err := start("sh", "-c", "sleep 1000 & echo $!; wait")
 	if err != nil {
 		t.Fatal(err)
@@ -20,15 +23,35 @@ func TestAKilledProgramEndsForItsReader(t *testing.T) {
 			k.wait()
 		}
 	}()
-	over := make(chan error, 1)
-	go func() { _, err := p.line(); over <- err }()
+	done := make(chan error, 1)
+	go func() { _, err := p.line(); done <- err }()
 	p.kill()
 	select {
-	case err := <-over:
+	case err := <-done:
 		if err == nil {
-			t.Error("it said a line")
+			t.Error("a line was read after the kill")
 		}
 	case <-time.After(20 * time.Second):
-		t.Error("its reader hangs")
+		t.Error("the reader hangs")
 	}
+}
+
+// A machine that takes nothing of the program.
+func TestBuild_SendStalls(t *testing.T) {
+	before := stallTimeout
+	defer func() { stallTimeout = before }()
+	stallTimeout = 200 * time.Millisecond
+	p, err := start("sleep", "1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "defx")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err = (&build{path: path, size: 1 << 20}).send(p, p.kill)
+	if f, ok := errors.AsType[*sshFailure](err); !ok || f.kind != "stalled" {
+		t.Errorf("%v", err)
+	}
+	p.wait()
 }

@@ -12,10 +12,9 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// HostKey is the key that a machine shows, as authorized_keys has it; "" for a
-// machine that is not reached over ssh. Nothing is believed of it, nobody is let
-// in, and nothing runs there. The user's own ssh asks, so that names of its
-// configuration and jumps count.
+// HostKey returns the host key that a machine presents, in the format of authorized_keys; ""
+// for a machine that is not reached over ssh. It verifies nothing, does not log in, and runs
+// nothing there. It uses the user's ssh, so that its configuration and jump hosts apply.
 func (d Dialer) HostKey(ctx context.Context, m *graph.Machine) (string, error) {
 	if !strings.HasPrefix(m.Connect, "ssh:") {
 		return "", nil
@@ -25,17 +24,17 @@ func (d Dialer) HostKey(ctx context.Context, m *graph.Machine) (string, error) {
 	}
 	to, err := parseSSH(m.Connect)
 	if err != nil {
-		return "", fail("connect %q leads nowhere: %v", m.Connect, err).WithHint("ssh://user@host:port; user and port may be left out")
+		return "", fail("connect %q is not a valid address: %v", m.Connect, err).WithHint("use ssh://user@host:port; user and port are optional")
 	}
 	dir, err := os.MkdirTemp("", "defx-scan-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	seen := filepath.Join(dir, "seen")
+	keyFile := filepath.Join(dir, "seen")
 	args := []string{"-T", "-x", "-a"}
 	for _, o := range []string{"BatchMode=yes", fmt.Sprintf("ConnectTimeout=%d", max(1, int(d.connecting()/time.Second))), "StrictHostKeyChecking=accept-new",
-		"UserKnownHostsFile=" + seen, "GlobalKnownHostsFile=/dev/null", "HostKeyAlias=" + pinned, "HashKnownHosts=no", "UpdateHostKeys=no", "VerifyHostKeyDNS=no",
+		"UserKnownHostsFile=" + keyFile, "GlobalKnownHostsFile=/dev/null", "HostKeyAlias=" + pinned, "HashKnownHosts=no", "UpdateHostKeys=no", "VerifyHostKeyDNS=no",
 		"KnownHostsCommand=none", "PreferredAuthentications=none", "ControlMaster=no", "ControlPath=none", "RemoteCommand=none", "PermitLocalCommand=no", "ClearAllForwardings=yes"} {
 		args = append(args, "-o", o)
 	}
@@ -55,17 +54,17 @@ func (d Dialer) HostKey(ctx context.Context, m *graph.Machine) (string, error) {
 	}
 	p, err := start("ssh", append(args, "--", to.host, "true")...)
 	if err != nil {
-		return "", fail("ssh cannot be run: %v", err).WithHint("defx reaches machines through OpenSSH's client: install it")
+		return "", fail("cannot run ssh: %v", err).WithHint("defx connects through OpenSSH's client: install it")
 	}
 	stop := context.AfterFunc(ctx, p.kill)
 	defer stop()
 	limit := time.AfterFunc(2*d.connecting(), p.kill)
 	defer limit.Stop()
 	p.in.Close()
-	_, err = p.line() // it is let in nowhere, so this is its end
+	_, err = p.line() // no login method is offered, so ssh only ends
 	p.kill()
 	p.wait()
-	raw, _ := os.ReadFile(seen)
+	raw, _ := os.ReadFile(keyFile)
 	for line := range strings.Lines(string(raw)) {
 		if f := strings.Fields(line); len(f) >= 3 && f[0] == pinned {
 			return f[1] + " " + f[2], nil
@@ -74,14 +73,14 @@ func (d Dialer) HostKey(ctx context.Context, m *graph.Machine) (string, error) {
 	return "", d.explain(m, to, p, err)
 }
 
-// SameKey tells whether two keys are one, whatever is said about them.
+// SameKey reports whether two keys are equal, apart from their comments.
 func SameKey(a, b string) bool {
 	ka, ba, ea := parsePin(a)
 	kb, bb, eb := parsePin(b)
 	return ea == nil && eb == nil && ka == kb && ba == bb
 }
 
-// Fingerprint is how ssh shows a key in the form of authorized_keys.
+// Fingerprint returns a key of the form of authorized_keys as ssh shows it.
 func Fingerprint(key string) string {
 	kind, blob, err := parsePin(key)
 	if err != nil {

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
@@ -20,12 +22,12 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// bootstrap is all that a shell ever gets to see. It becomes root, tells the
-// architecture, takes name, size and sum of the program from its input, and the
-// program itself if it is not there, and then becomes that program. What it
-// says are lines "arch SYSTEM MACHINE", "have", "need", "sudo REASON" and
-// "failed REASON". It stands in single quotes on one line without "!" and
-// "\", so that any login shell passes it on.
+// bootstrap is the only script that a shell on the machine sees. It becomes root, reports
+// the architecture, reads name, size and checksum of the program from its input, and the
+// program itself if that is not installed yet, and then becomes that program. It writes
+// lines "arch SYSTEM MACHINE", "have", "need", "sudo REASON" and "failed REASON". It is one
+// line in single quotes without "!" and "\", so that every login shell passes it on
+// unchanged.
 const bootstrap = `exec /bin/sh -c 'set -f; LC_ALL=C; export LC_ALL; umask 022; r=; ` +
 	`if [ "$(id -u)" -ne 0 ]; then r="sudo -n"; e=$($r true 2>&1) || { echo sudo $e; exit 0; }; fi; ` +
 	`echo arch $(uname -s) $(uname -m); ` +
@@ -46,7 +48,7 @@ var (
 	digestLen = 12
 )
 
-// target is where an ssh:// leads.
+// target is the parsed form of an ssh:// address.
 type target struct{ user, host, port string }
 
 func parseSSH(connect string) (target, error) {
@@ -58,7 +60,7 @@ func parseSSH(connect string) (target, error) {
 	if u.User != nil {
 		t.user = u.User.Username()
 		if _, has := u.User.Password(); has {
-			return t, errors.New("a password cannot be in it: ssh asks nobody here")
+			return t, errors.New("it must not have a password: use keys")
 		}
 		if !userRE.MatchString(t.user) {
 			return t, fmt.Errorf("%q is not the name of a user", t.user)
@@ -68,12 +70,12 @@ func parseSSH(connect string) (target, error) {
 	case !hostRE.MatchString(t.host):
 		return t, fmt.Errorf("%q is not the name of a host", t.host)
 	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-		return t, errors.New("nothing may follow the host")
+		return t, errors.New("there must be nothing after the host")
 	}
 	return t, nil
 }
 
-// parsePin reads a host key as the deployment states it.
+// parsePin parses a host key of the deployment.
 func parsePin(hostKey string) (kind, blob string, err error) {
 	f := strings.Fields(hostKey)
 	if len(f) < 2 || strings.ContainsAny(hostKey, "\n\r") {
@@ -85,7 +87,7 @@ func parsePin(hostKey string) (kind, blob string, err error) {
 	return f[0], f[1], nil
 }
 
-// fingerprint is how ssh shows a key.
+// fingerprint returns the fingerprint that ssh shows for a key.
 func fingerprint(blob string) string {
 	raw, err := base64.StdEncoding.DecodeString(blob)
 	if err != nil {
@@ -101,21 +103,21 @@ func (d Dialer) dialSSH(ctx context.Context, m *graph.Machine) (*agent.Client, e
 	}
 	to, err := parseSSH(m.Connect)
 	if err != nil {
-		return nil, fail("connect", "connect %q leads nowhere: %v", m.Connect, err).WithHint("ssh://user@host:port; user and port may be left out")
+		return nil, fail("connect", "connect %q is not a valid address: %v", m.Connect, err).WithHint("use ssh://user@host:port; user and port are optional")
 	}
 	for hop := range strings.SplitSeq(m.Via, ",") {
 		if m.Via != "" && !hopRE.MatchString(hop) {
 			return nil, fail("via", "via %q is not user@host:port", m.Via)
 		}
 	}
-	known, err := pin(m)
+	knownHosts, err := pin(m)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(known)
-	p, err := start("ssh", append([]string{"-T", "-o", "LogLevel=DEBUG1"}, append(d.sshArgs(m, to, known), bootstrap)...)...) // DEBUG1 tells which key the machine has
+	defer os.Remove(knownHosts)
+	p, err := start("ssh", append([]string{"-T", "-o", "LogLevel=DEBUG1"}, append(d.sshArgs(m, to, knownHosts), bootstrap)...)...) // DEBUG1 prints the machine's host key
 	if err != nil {
-		return nil, fail("connect", "ssh cannot be run: %v", err).WithHint("defx reaches machines through OpenSSH's client: install it")
+		return nil, fail("connect", "cannot run ssh: %v", err).WithHint("defx connects through OpenSSH's client: install it")
 	}
 	c, err := d.bootstrap(ctx, m, p)
 	if err != nil {
@@ -126,15 +128,16 @@ func (d Dialer) dialSSH(ctx context.Context, m *graph.Machine) (*agent.Client, e
 	return c, nil
 }
 
-// pin writes the private known_hosts of a machine whose key is pinned; "" if it is not.
+// pin writes a private known_hosts for a machine with a pinned key, and returns its path; ""
+// without one.
 func pin(m *graph.Machine) (string, error) {
 	if m.HostKey == "" {
 		return "", nil
 	}
 	kind, blob, err := parsePin(m.HostKey)
 	if err != nil {
-		return "", diag.Errorf("machine "+m.Name, "hostKey cannot be used: %v", err).At("machines", m.Name, "hostKey").
-			WithHint("the line that the machine has in /etc/ssh/ssh_host_ed25519_key.pub")
+		return "", diag.Errorf("machine "+m.Name, "invalid hostKey: %v", err).At("machines", m.Name, "hostKey").
+			WithHint("use the line in the machine's /etc/ssh/ssh_host_ed25519_key.pub")
 	}
 	f, err := os.CreateTemp("", "defx-known-hosts-")
 	if err != nil {
@@ -144,10 +147,10 @@ func pin(m *graph.Machine) (string, error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
-// pinned is the name that a pinned key has in the private known_hosts.
+// pinned is the host name of the pinned key in the private known_hosts.
 const pinned = "defx-pinned"
 
-func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
+func (d Dialer) sshArgs(m *graph.Machine, to target, knownHosts string) []string {
 	args := []string{"-x", "-a"}
 	o := func(name, value string) { args = append(args, "-o", name+"="+value) }
 	o("BatchMode", "yes")
@@ -159,8 +162,8 @@ func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
 	o("RemoteCommand", "none")
 	o("PermitLocalCommand", "no")
 	o("ClearAllForwardings", "yes")
-	if known != "" {
-		o("UserKnownHostsFile", known)
+	if knownHosts != "" {
+		o("UserKnownHostsFile", knownHosts)
 		o("GlobalKnownHostsFile", "/dev/null")
 		o("HostKeyAlias", pinned)
 		o("VerifyHostKeyDNS", "no")
@@ -170,7 +173,7 @@ func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
 		o("ProxyJump", m.Via)
 	}
 	if dir := socketDir(); dir != "" {
-		// Another key, another way: another connection.
+		// The connection is shared only with the same address, key and jump hosts.
 		sum := sha256.Sum256([]byte(m.Connect + "\n" + m.HostKey + "\n" + m.Via))
 		o("ControlMaster", "auto")
 		o("ControlPersist", "60")
@@ -185,7 +188,8 @@ func (d Dialer) sshArgs(m *graph.Machine, to target, known string) []string {
 	return append(args, "--", to.host)
 }
 
-// socketDir is a folder of ours with a short name; "" if there is none.
+// socketDir returns a private folder with a short path for ssh's control sockets; "" if
+// there is none.
 func socketDir() string {
 	dir := ""
 	if run := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) && len(run) < 60 {
@@ -194,18 +198,18 @@ func socketDir() string {
 		dir = fmt.Sprintf("/tmp/defx-%d", os.Getuid())
 	}
 	os.Mkdir(dir, 0o700)
-	if info, err := os.Lstat(dir); err != nil || !ours(info) {
+	if info, err := os.Lstat(dir); err != nil || !isPrivate(info) {
 		return ""
 	}
 	return dir
 }
 
-// trouble is what the bootstrap found.
-type trouble struct{ kind, text string }
+// sshFailure is a problem that the bootstrap script reported.
+type sshFailure struct{ kind, text string }
 
-func (t *trouble) Error() string { return t.kind + ": " + t.text }
+func (t *sshFailure) Error() string { return t.kind + ": " + t.text }
 
-// bootstrap talks with the script until the agent itself is at the other end.
+// bootstrap runs the script's protocol until the agent itself is at the other end.
 func (d Dialer) bootstrap(ctx context.Context, m *graph.Machine, p *process) (*agent.Client, error) {
 	sending := d.Sending
 	if sending == 0 {
@@ -213,9 +217,9 @@ func (d Dialer) bootstrap(ctx context.Context, m *graph.Machine, p *process) (*a
 	}
 	stop := context.AfterFunc(ctx, p.kill)
 	defer stop()
-	limit := time.AfterFunc(2*d.connecting(), p.kill) // ssh has limits of its own: this one is for what they leave out
+	limit := time.AfterFunc(2*d.connecting(), p.kill) // for stalls that ssh's own timeouts do not cover
 	defer limit.Stop()
-	says := func(words ...string) (string, error) {
+	expect := func(words ...string) (string, error) {
 		l, err := p.line()
 		if err != nil {
 			return "", err
@@ -227,17 +231,17 @@ func (d Dialer) bootstrap(ctx context.Context, m *graph.Machine, p *process) (*a
 			}
 		}
 		if word == "sudo" || word == "failed" {
-			return "", &trouble{word, rest}
+			return "", &sshFailure{word, rest}
 		}
-		return "", &trouble{"strange", l}
+		return "", &sshFailure{"unexpected", l}
 	}
-	l, err := says("arch")
+	l, err := expect("arch")
 	if err != nil {
 		return nil, err
 	}
 	f := strings.Fields(l)
 	if len(f) != 3 {
-		return nil, &trouble{"strange", l}
+		return nil, &sshFailure{"unexpected", l}
 	}
 	b, err := d.build(m, f[1], f[2])
 	if err != nil {
@@ -246,16 +250,16 @@ func (d Dialer) bootstrap(ctx context.Context, m *graph.Machine, p *process) (*a
 	if _, err := fmt.Fprintf(p, "defx-%s %d %s\n", b.sum[:digestLen], b.size, b.sum); err != nil {
 		return nil, err
 	}
-	l, err = says("have", "need")
+	l, err = expect("have", "need")
 	if err != nil {
 		return nil, err
 	}
 	if l == "need" {
 		limit.Reset(sending)
-		if err := b.send(p); err != nil {
+		if err := b.send(p, p.kill); err != nil {
 			return nil, err
 		}
-		if _, err = says("have"); err != nil {
+		if _, err = expect("have"); err != nil {
 			return nil, err
 		}
 	}
@@ -264,18 +268,40 @@ func (d Dialer) bootstrap(ctx context.Context, m *graph.Machine, p *process) (*a
 	return c, err
 }
 
-// send writes the program, unless what reads it has gone.
-func (b *build) send(w io.Writer) error {
+// send writes the program to the machine. If that accepts nothing for
+// stallTimeout, it calls kill and fails.
+func (b *build) send(w io.Writer, kill func()) error {
 	f, err := os.Open(b.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(w, io.LimitReader(f, b.size))
+	var stalled atomic.Bool
+	timer := time.AfterFunc(stallTimeout, func() { stalled.Store(true); kill() })
+	defer timer.Stop()
+	_, err = io.Copy(w, &sentReader{io.LimitReader(f, b.size), timer})
+	if stalled.Load() {
+		return &sshFailure{"stalled", fmt.Sprintf("the machine accepted nothing for %s", stallTimeout)}
+	}
 	return err
 }
 
-// explain makes of a connection that did not come about what a person can act on.
+// stallTimeout is how long the transfer of the program may make no progress.
+var stallTimeout = time.Minute
+
+// sentReader restarts the timer for each piece that is read, because then the
+// piece before has been accepted.
+type sentReader struct {
+	r     io.Reader
+	timer *time.Timer
+}
+
+func (s *sentReader) Read(b []byte) (int, error) {
+	s.timer.Reset(stallTimeout)
+	return s.r.Read(b)
+}
+
+// explain turns a failed connection into an error with a hint.
 func (d Dialer) explain(m *graph.Machine, to target, p *process, err error) error {
 	fail := func(format string, args ...any) *diag.Error {
 		return diag.Errorf("machine "+m.Name, format, args...).At("machines", m.Name, "connect")
@@ -283,86 +309,82 @@ func (d Dialer) explain(m *graph.Machine, to target, p *process, err error) erro
 	if e, ok := errors.AsType[*diag.Error](err); ok {
 		return e
 	}
-	who := to.host
+	account := to.host
 	if to.user != "" {
-		who = to.user + "@" + to.host
+		account = to.user + "@" + to.host
 	}
-	if t, ok := errors.AsType[*trouble](err); ok {
+	if t, ok := errors.AsType[*sshFailure](err); ok {
 		switch {
 		case t.kind == "sudo":
-			return fail("%s may not become root: %s", who, t.text).WithHint("connect as root, or let sudo allow it without a password: '%s ALL=(ALL) NOPASSWD: ALL'", userOr(to.user))
+			return fail("%s cannot become root: %s", account, t.text).WithHint("connect as root, or let sudo allow it without a password: '%s ALL=(ALL) NOPASSWD: ALL'", userOr(to.user))
 		case t.kind == "failed" && strings.Contains(t.text, "No space left"):
-			return fail("its disk is full: %s", t.text).WithHint("make room below /var/lib/defx on %s", to.host)
+			return fail("its disk is full: %s", t.text).WithHint("free some space below /var/lib/defx on %s", to.host)
 		case t.kind == "failed" && strings.Contains(t.text, "Read-only file system"):
-			return fail("/var/lib/defx cannot be written: %s", t.text).WithHint("defx keeps what it needs below /var/lib/defx: it must be writable")
+			return fail("/var/lib/defx is not writable: %s", t.text).WithHint("defx keeps its files below /var/lib/defx: it must be writable")
+		case t.kind == "stalled":
+			return fail("cannot send defx there: %s", t.text).WithHint("check the network; the next attempt starts again")
 		case t.kind == "failed":
-			return fail("defx could not be put there: %s", orElse(t.text, "what arrived is not what was sent"))
+			return fail("cannot install defx there: %s", cmp.Or(t.text, "the checksum does not match"))
 		}
-		return fail("the login shell of %s says %q where nothing was expected", who, t.text).
-			WithHint("it must say nothing when it is not interactive: look at its startup files")
+		return fail("the login shell of %s prints %q", account, t.text).
+			WithHint("a non-interactive shell must print nothing: check its startup files")
 	}
-	all, said := p.errors.String(), p.said()
+	all, messages := p.stderr.String(), p.messages()
 	switch {
 	case strings.Contains(all, "Host key verification failed") || strings.Contains(all, "REMOTE HOST IDENTIFICATION HAS CHANGED"):
 		return d.explainKey(m, to, all, fail)
 	case strings.Contains(all, "Permission denied ("):
-		return fail("%s does not let %s in: %s", to.host, userOr(to.user), said).WithHint("'ssh %s true' must work without a question", who)
+		return fail("%s refuses the login of %s: %s", to.host, userOr(to.user), messages).WithHint("'ssh %s true' must work without a prompt", account)
 	case strings.Contains(all, "Connection refused"):
-		return fail("%s refuses the connection: %s", to.host, said).WithHint("does sshd run there, on this port?")
+		return fail("%s refuses the connection: %s", to.host, messages).WithHint("does sshd run there, on this port?")
 	case strings.Contains(all, "Could not resolve hostname"):
-		return fail("there is no host %s: %s", to.host, said)
-	case strings.Contains(all, "timed out") || strings.Contains(all, "No route to host") || strings.Contains(all, "not responding") || said == "":
-		return fail("%s does not answer: %s", to.host, orElse(said, "nothing came back in "+d.connecting().String())).
-			WithHint("is it up, and does the network lead there? 'ssh %s true' shows it", who)
+		return fail("cannot resolve host %s: %s", to.host, messages)
+	case strings.Contains(all, "timed out") || strings.Contains(all, "No route to host") || strings.Contains(all, "not responding") || messages == "":
+		return fail("%s does not answer: %s", to.host, cmp.Or(messages, "no response within "+d.connecting().String())).
+			WithHint("check that it is up and reachable: ssh %s true", account)
 	}
-	return fail("%s cannot be reached: %s", to.host, said)
+	return fail("cannot connect to %s: %s", to.host, messages)
 }
 
-// explainKey shows the key that was known and the one that the machine has.
+// explainKey returns the error of an unexpected host key; it shows the expected key and the
+// machine's.
 func (d Dialer) explainKey(m *graph.Machine, to target, all string, fail func(string, ...any) *diag.Error) error {
-	has := "one that ssh does not show"
+	has := "unknown"
 	if f := serverRE.FindAllStringSubmatch(all, -1); f != nil {
 		has = f[len(f)-1][1] + " " + f[len(f)-1][2]
 	}
 	compare := "compare it with what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on the machine itself"
 	if m.HostKey != "" {
 		kind, blob, _ := parsePin(m.HostKey)
-		e := fail("it has another host key: %s, and hostKey pins %s %s", has, kind, fingerprint(blob))
+		e := fail("its host key has changed: it is %s, but hostKey pins %s %s", has, kind, fingerprint(blob))
 		e.Path = []string{"machines", m.Name, "hostKey"}
-		return e.WithHint("somebody may be listening in; if the machine is new, %s, and change hostKey", compare)
+		return e.WithHint("this may be an attack; if the machine is new, %s, and change hostKey", compare)
 	}
 	if f := offendRE.FindStringSubmatch(all); f != nil {
-		return fail("it has another host key: %s, and %s line %s knows %s", has, f[1], f[2], keyAt(f[1], f[2])).
-			WithHint("somebody may be listening in; if the machine is new, %s, and remove that line", compare)
+		return fail("its host key has changed: it is %s, but %s line %s has %s", has, f[1], f[2], keyAt(f[1], f[2])).
+			WithHint("this may be an attack; if the machine is new, %s, and remove that line", compare)
 	}
 	return fail("its host key is not known: %s", has).
 		WithHint("%s, and write the key into hostKey: 'ssh-ed25519 AAAA…', or into known_hosts", compare)
 }
 
-// keyAt is the fingerprint of a key in a known_hosts file.
+// keyAt returns the fingerprint of the key at a line of a known_hosts file.
 func keyAt(file, line string) string {
 	raw, err := os.ReadFile(file)
 	n := 0
 	fmt.Sscan(line, &n)
 	lines := strings.Split(string(raw), "\n")
 	if err != nil || n < 1 || n > len(lines) {
-		return "another"
+		return "an unreadable one"
 	}
 	f := strings.Fields(lines[n-1])
 	if len(f) > 0 && strings.HasPrefix(f[0], "@") {
 		f = f[1:]
 	}
 	if len(f) < 3 {
-		return "another"
+		return "an unreadable one"
 	}
 	return f[1] + " " + fingerprint(f[2])
 }
 
-func userOr(user string) string { return orElse(user, "the user") }
-
-func orElse(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
-}
+func userOr(user string) string { return cmp.Or(user, "the user") }

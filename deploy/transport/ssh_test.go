@@ -17,7 +17,7 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// program builds defx as it is delivered.
+// program builds defx as it is released.
 func program(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "defx")
@@ -29,7 +29,7 @@ func program(t *testing.T) string {
 	return bin
 }
 
-// try dials and hangs up. The error is what a user sees.
+// try connects once and returns the error that a user sees.
 func try(d Dialer, m *graph.Machine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -42,10 +42,10 @@ func try(d Dialer, m *graph.Machine) error {
 	return err
 }
 
-func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
+func TestDial_SSH(t *testing.T) {
 	l := machinetest.Boot(t, 3)
 	t.Setenv("PATH", l.Bin+":"+os.Getenv("PATH"))
-	run, err := os.MkdirTemp("", "") // short, and of this test alone: other labs have machines of these names too
+	run, err := os.MkdirTemp("", "") // short, and not shared: other labs have machines with the same names
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
 		return m.Exec("ls -i /var/lib/defx/bin 2>/dev/null || true")
 	}
 
-	if err := try(d, at("ssh://deploy@m1")); err != nil { // a name of the user's own configuration
+	if err := try(d, at("ssh://deploy@m1")); err != nil { // a host of the user's ssh configuration
 		t.Fatal(err)
 	}
 	first := bins(m1)
@@ -104,13 +104,13 @@ func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
 			}
 		})
 	}
-	expect("no sudo", d, at("ssh://plain@m1"), nil, "plain@m1 may not become root", "NOPASSWD")
-	expect("nobody", d, at("ssh://nobody@m1"), nil, "does not let nobody in", "without a question")
+	expect("no sudo", d, at("ssh://plain@m1"), nil, "plain@m1 cannot become root", "NOPASSWD")
+	expect("nobody", d, at("ssh://nobody@m1"), nil, "refuses the login of nobody", "without a prompt")
 	expect("refused", d, at("ssh://root@m1:2222"), nil, "refuses the connection")
-	expect("no such host", d, at("ssh://root@m1.invalid"), nil, "no host m1.invalid")
+	expect("no such host", d, at("ssh://root@m1.invalid"), nil, "cannot resolve host m1.invalid")
 	expect("not a key", d, &graph.Machine{Name: "box", Connect: "ssh://root@m1", HostKey: "ssh-ed25519 %%%"}, nil, "not a public key")
-	expect("option as host", d, at("ssh://-oProxyCommand=touch%20x/"), nil, "leads nowhere")
-	expect("option as user", d, at("ssh://-oProxyCommand=x@m1"), nil, "leads nowhere")
+	expect("option as host", d, at("ssh://-oProxyCommand=touch%20x/"), nil, "is not a valid address")
+	expect("option as user", d, at("ssh://-oProxyCommand=x@m1"), nil, "is not a valid address")
 	expect("option as hop", d, &graph.Machine{Name: "box", Connect: "ssh://root@m1", Via: "-oProxyCommand=x"}, nil, "is not user@host:port")
 	expect("another pin", d, &graph.Machine{Name: "box", Connect: "ssh://root@m2", HostKey: m1.HostKey}, nil, key(m1.HostKey), key(m2.HostKey), "hostKey pins")
 	expect("another machine's program", d, at("ssh://root@m3"), nil, "linux/arm64", "--agent DIR")
@@ -135,10 +135,10 @@ func TestMachinesAreReachedOrTellWhyNot(t *testing.T) {
 	knows(filepath.Join(l.Dir, "known_hosts"))
 
 	m3.Exec("rm /usr/local/bin/uname; mkdir -p /var/lib/defx; mount -t tmpfs -o size=256k tmpfs /var/lib/defx")
-	expect("full disk", d, at("ssh://root@m3"), nil, "its disk is full", "make room")
+	expect("full disk", d, at("ssh://root@m3"), nil, "its disk is full", "free some space")
 	all.Wait()
 	m3.Exec("mount -o remount,ro /var/lib/defx")
-	expect("read-only", d, at("ssh://root@m3"), nil, "cannot be written", "Read-only")
+	expect("read-only", d, at("ssh://root@m3"), nil, "is not writable", "Read-only")
 	all.Wait()
 	m3.Exec("umount /var/lib/defx")
 

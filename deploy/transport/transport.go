@@ -1,10 +1,10 @@
-// Package transport reaches machines: it gives a connection to the agent of
-// each. It knows the forms of connect; it refuses to know what is said.
+// Package transport connects to machines: it returns a client of each machine's agent. It
+// knows the forms of connect; it refuses to know what is requested.
 //
-// A machine far away is reached through the user's own ssh, with the user's
-// configuration. What runs there is this very program, kept under the digest
-// of its bytes. Invariants: nothing of the deployment ever becomes text for a
-// shell; every wait ends by itself; a host key that is not the known one stops.
+// A remote machine is reached through the user's own ssh, with the user's configuration. The
+// agent that runs there is this program, installed under the digest of its bytes.
+// Invariants: nothing of the deployment is ever passed to a shell; every wait has a timeout;
+// a connection to a machine with an unexpected host key fails.
 package transport
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// Dialer reaches the machines of one deployment.
+// Dialer connects to the machines of one deployment.
 type Dialer struct {
-	Root       string       // folder of the entry file: relative dir: paths start there
-	Backends   backends.Set // of agents in this process
-	Executable string       // the program that is put on machines; "" = the one that runs
-	Builds     string       // folder of programs for other architectures, defx-linux-ARCH; "" = there are none
+	Root       string       // folder of the entry file: relative dir: paths start here
+	Backends   backends.Set // of agents that run in this process
+	Executable string       // the program to install on machines; "": the running one
+	Builds     string       // folder with programs for other architectures, defx-linux-ARCH; "": none
 
-	Connecting time.Duration // until a machine answers; 0 = 15 seconds
-	Sending    time.Duration // until the program is there; 0 = 10 minutes
+	Connecting time.Duration // limit until a machine answers; 0: 15 seconds
+	Sending    time.Duration // limit until the program is installed; 0: 10 minutes
 }
 
 func (d Dialer) connecting() time.Duration {
@@ -40,8 +40,8 @@ func (d Dialer) connecting() time.Duration {
 	return 15 * time.Second
 }
 
-// Dial gives a client of the machine's agent. A dir: machine's agent runs in
-// this process, and speaks the same frames as one far away.
+// Dial connects to a machine's agent. The agent of a dir: machine runs in this process, and
+// uses the same protocol.
 func (d Dialer) Dial(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 	c, err := d.dial(ctx, m)
 	if err == nil && m.Docker != "" {
@@ -63,14 +63,14 @@ func (d Dialer) dial(ctx context.Context, m *graph.Machine) (*agent.Client, erro
 	case kind == "ssh":
 		return d.dialSSH(ctx, m)
 	}
-	return nil, diag.Errorf("machine "+m.Name, "connect %q leads nowhere", m.Connect).At("machines", m.Name, "connect").
-		WithHint("one of 'local', 'dir:PATH' and 'ssh://user@host:port'")
+	return nil, diag.Errorf("machine "+m.Name, "connect %q is not a valid address", m.Connect).At("machines", m.Name, "connect").
+		WithHint("use one of 'local', 'dir:PATH' and 'ssh://user@host:port'")
 }
 
 func (d Dialer) dialDir(ctx context.Context, m *graph.Machine, rest string) (*agent.Client, error) {
 	path := filepath.FromSlash(rest)
 	if path == "" {
-		return nil, diag.Errorf("machine "+m.Name, "connect %q names no folder", m.Connect).At("machines", m.Name, "connect")
+		return nil, diag.Errorf("machine "+m.Name, "connect %q has no path", m.Connect).At("machines", m.Name, "connect")
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(d.Root, path)
@@ -78,12 +78,12 @@ func (d Dialer) dialDir(ctx context.Context, m *graph.Machine, rest string) (*ag
 	return d.inProcess(ctx, m, agent.OpenHost(path, d.Backends))
 }
 
-// inProcess runs an agent beside us.
+// inProcess starts an agent in this process.
 func (d Dialer) inProcess(ctx context.Context, m *graph.Machine, h *agent.Host) (*agent.Client, error) {
 	here, there := net.Pipe()
 	go func() {
 		defer there.Close()
-		agent.Serve(there, h) // its end is the client's error
+		agent.Serve(context.WithoutCancel(ctx), there, h) // the client sees its end as an error
 	}()
 	c, err := agent.NewClient(ctx, here)
 	if err != nil {
@@ -92,7 +92,8 @@ func (d Dialer) inProcess(ctx context.Context, m *graph.Machine, h *agent.Host) 
 	return c, nil
 }
 
-// dialLocal reaches the machine that we are on: as root in this process, else through sudo.
+// dialLocal connects to the machine that defx runs on: as root in this process, otherwise
+// through sudo.
 func (d Dialer) dialLocal(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 	if os.Geteuid() == 0 {
 		return d.inProcess(ctx, m, agent.OpenMachine(d.Backends))
@@ -106,22 +107,22 @@ func (d Dialer) dialLocal(ctx context.Context, m *graph.Machine) (*agent.Client,
 	}
 	p, err := start("sudo", "-n", program, "agent")
 	if err != nil {
-		return nil, fail("connect 'local' needs root, and sudo cannot be run: %v", err).WithHint("run defx as root")
+		return nil, fail("connect 'local' needs root, and sudo cannot be started: %v", err).WithHint("run defx as root")
 	}
-	greet, cancel := context.WithTimeout(ctx, d.connecting())
+	limited, cancel := context.WithTimeout(ctx, d.connecting())
 	defer cancel()
-	c, err := agent.NewClient(greet, p)
+	c, err := agent.NewClient(limited, p)
 	if err != nil {
 		p.Close()
-		if said := p.said(); said != "" {
-			return nil, fail("connect 'local' needs root, and sudo says: %s", said).WithHint("run defx as root, or let sudo allow it without a password")
+		if messages := p.messages(); messages != "" {
+			return nil, fail("connect 'local' needs root, and sudo failed: %s", messages).WithHint("run defx as root, or let sudo allow it without a password")
 		}
-		return nil, fail("the agent does not answer: %v", err)
+		return nil, fail("the agent does not respond: %v", err)
 	}
 	return c, nil
 }
 
-// program is the file of the program that runs.
+// program returns the path of the program to install.
 func (d Dialer) program() (string, error) {
 	if d.Executable != "" {
 		return d.Executable, nil

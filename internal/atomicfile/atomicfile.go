@@ -27,6 +27,22 @@ func Write(path string, data []byte, perm fs.FileMode) error {
 // WriteFunc is like Write, with the content that write produces. If write
 // fails, the file at path stays as it was and the temporary file is removed.
 func WriteFunc(path string, perm fs.FileMode, write func(io.Writer) error) error {
+	return replace(path, perm, func(f *renameio.PendingFile) error { return write(f) })
+}
+
+// WriteOwned is like Write, for a file that belongs to the user and group with
+// the given ids. It has that owner before it has any content.
+func WriteOwned(path string, data []byte, perm fs.FileMode, uid, gid int) error {
+	return replace(path, perm, func(f *renameio.PendingFile) error {
+		if err := f.Chown(uid, gid); err != nil {
+			return err
+		}
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+func replace(path string, perm fs.FileMode, write func(*renameio.PendingFile) error) error {
 	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(perm))
 	if err != nil {
 		return err

@@ -24,6 +24,20 @@ func TestWrite_ReplacesContentAndMode(t *testing.T) {
 	}
 }
 
+func TestWriteOwned_OwnUser(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := WriteOwned(path, []byte("x"), 0o400, os.Getuid(), os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o400 {
+		t.Errorf("%v, error %v", info, err)
+	}
+	if err := WriteOwned(path, []byte("y"), 0o400, os.Getuid(), os.Getgid()); err != nil {
+		t.Errorf("a read-only file cannot be replaced: %v", err)
+	}
+}
+
 func TestWriteFunc_FailureKeepsPreviousContent(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")

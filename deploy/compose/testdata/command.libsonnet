@@ -15,7 +15,7 @@ local defx = import 'defx/v1.libsonnet';
     },
     service: {
       args: ['serve', '0.0.0.0:80'],
-      command: ['/bin/toy'],
+      command: ['/bin/multi-tool'],
       env: {
         A: '1',
         B: "it's",

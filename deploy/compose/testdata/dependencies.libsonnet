@@ -9,7 +9,7 @@ local defx = import 'defx/v1.libsonnet';
       config: {
         Healthcheck: {
           Interval: 1000000000,
-          Test: ['CMD', '/bin/toy', 'say', 'up'],
+          Test: ['CMD', '/bin/multi-tool', 'say', 'up'],
         },
       },
       init: false,

@@ -28,7 +28,7 @@ local defx = import 'defx/v1.libsonnet';
           Interval: 1000000000,
           Retries: 3,
           StartPeriod: 2000000000,
-          Test: ['CMD', '/bin/toy', 'say', 'well'],
+          Test: ['CMD', '/bin/multi-tool', 'say', 'well'],
           Timeout: 5000000000,
         },
       },

@@ -12,7 +12,7 @@ import (
 	"github.com/defx-dev/defx/deploy/machinetest"
 )
 
-// targets lists the instances behind the balancer, as the cloud tells.
+// targets returns the instances registered at the balancer, according to the cloud.
 func (c *cloud) targets() []string {
 	c.t.Helper()
 	var groups struct {
@@ -38,7 +38,7 @@ func (c *cloud) targets() []string {
 	return out
 }
 
-// names are the addresses that a name in DNS leads to, as the cloud tells.
+// names returns the addresses of a DNS name, according to the cloud.
 func (c *cloud) names(name string) []string {
 	c.t.Helper()
 	var out []string
@@ -55,10 +55,10 @@ func (c *cloud) names(name string) []string {
 	return out
 }
 
-// TestBehindABalancer: a replica comes before users when it is ready, and is
-// taken out before it stops; a name without a balancer leads to all; and what
-// stood on an instance that is replaced stands on the new one after the same apply.
-func TestBehindABalancer(t *testing.T) {
+// TestBalancer_UpdateReplaceRestart: a replica is registered when it is ready, and
+// deregistered before it stops; a DNS name without a balancer resolves to all replicas; and
+// the services of a replaced instance run on the new one after the same apply.
+func TestBalancer_UpdateReplaceRestart(t *testing.T) {
 	lab := machinetest.Boot(t, 0)
 	c := newCloud(t)
 	key, err := os.ReadFile(lab.Key + ".pub")
@@ -66,7 +66,7 @@ func TestBehindABalancer(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
-	more := "" // among the resources
+	more := "" // more resources
 	entry := func(greeting, image, attach string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
 local site = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; return 200 "%%s"; }\n}\n';
@@ -86,21 +86,21 @@ function(env='dev') {
 }
 `, greeting, attach, region, image, strings.TrimSpace(string(key)), lab.Network(), more), 0o644)
 	}
-	c.hatch(lab, region)
+	c.bootInstances(lab, region)
 
-	// What is said of targets, and what the replica answered at that moment.
+	// Requests about targets, and what the replica answered at that moment.
 	var mu sync.Mutex
 	var said []string
-	var victim *os.Process  // dies as soon as something is said
-	ill := map[string]int{} // target → how often it is still said not to be well
+	var victim *os.Process // killed at the next request about a target
+	unhealthy := map[string]int{} // target → number of times it is still reported unhealthy
 	c.between(func(action string, form url.Values) string {
 		mu.Lock()
 		target := form.Get("Targets.member.1.Id")
 		if action == "RegisterTargets" {
-			ill[target] = 3 // the provider asks too
+			unhealthy[target] = 3 // the provider asks too
 		}
-		if action == "DescribeTargetHealth" && ill[target] > 0 {
-			ill[target]--
+		if action == "DescribeTargetHealth" && unhealthy[target] > 0 {
+			unhealthy[target]--
 			mu.Unlock()
 			return `<DescribeTargetHealthResponse xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>initial</State><Reason>Elb.RegistrationInProgress</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`
 		}
@@ -111,7 +111,7 @@ function(env='dev') {
 		word := strings.ToLower(strings.TrimSuffix(action, "Targets")) + " " + c.answer(form.Get("Targets.member.1.Id"))
 		mu.Lock()
 		defer mu.Unlock()
-		for other, n := range ill {
+		for other, n := range unhealthy {
 			if action == "DeregisterTargets" && other != target && n > 0 {
 				word += " before the other one is well"
 			}
@@ -123,7 +123,7 @@ function(env='dev') {
 		}
 		return ""
 	})
-	told := func() []string {
+	requests := func() []string {
 		mu.Lock()
 		defer mu.Unlock()
 		out := said
@@ -131,20 +131,20 @@ function(env='dev') {
 		return out
 	}
 
-	// By hand first: both stand, and nobody comes to them.
+	// First without automatic registration: both replicas run, and get no requests.
 	entry("one", "ami-12345678", "manual")
 	if out := c.must("apply", "--yes"); !strings.Contains(out, "not behind shop/front: shop/web#0, shop/web#1") {
-		t.Error("nobody is told that something is left to do")
+		t.Error("the output does not say that something is left to do")
 	}
 	if got := c.targets(); len(got) != 0 {
-		t.Fatalf("attached unasked: %v", got)
+		t.Fatalf("registered without consent: %v", got)
 	}
 	c.must("attach", "front", "shop/web#0", "--yes")
 	if got := c.targets(); len(got) != 1 {
 		t.Fatalf("targets: %v", got)
 	}
 	if code, out := c.run("plan", "--exit-code"); code != 0 {
-		t.Errorf("an attached one is no difference\n%s", out)
+		t.Errorf("a manually registered target is reported as a difference\n%s", out)
 	}
 	c.must("detach", "front", "--yes")
 	if got := c.targets(); len(got) != 0 {
@@ -154,14 +154,14 @@ function(env='dev') {
 		t.Errorf("exit code %d", code)
 	}
 
-	// By itself: after it is ready.
+	// With automatic registration: after the replica is ready.
 	entry("one", "ami-12345678", "auto")
-	told()
+	requests()
 	c.must("apply", "--yes")
 	if got := c.targets(); len(got) != 2 {
 		t.Fatalf("targets: %v", got)
 	}
-	if got := told(); !slices.Equal(got, []string{"register one", "register one"}) {
+	if got := requests(); !slices.Equal(got, []string{"register one", "register one"}) {
 		t.Errorf("%q", got)
 	}
 	before := c.instances()
@@ -174,22 +174,22 @@ function(env='dev') {
 		}
 	}
 
-	// A change: out, then stopped; ready, then in; and only then the other one.
+	// An update: deregister, then stop; ready, then register; and only then the other one.
 	entry("two", "ami-12345678", "auto")
 	if out := c.must("plan"); strings.Count(out, "attach") != 2 {
-		t.Error("the plan does not tell that they are attached again")
+		t.Error("the plan does not show the registrations")
 	}
 	c.must("apply", "--yes")
-	if got, want := told(), []string{"deregister one", "register two", "deregister one", "register two"}; !slices.Equal(got, want) {
+	if got, want := requests(), []string{"deregister one", "register two", "deregister one", "register two"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got := c.targets(); len(got) != 2 {
 		t.Fatalf("targets: %v", got)
 	}
 
-	// A restart takes it out as well, and what stands is what stood.
+	// A restart deregisters the replica too, and the same version runs afterwards.
 	c.must("restart", "shop/web#0")
-	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+	if got, want := requests(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got := c.targets(); len(got) != 2 {
@@ -199,7 +199,8 @@ function(env='dev') {
 		t.Errorf("something is left to do\n%s", out)
 	}
 
-	// What is in doubt elsewhere does not stop one; nor does one before it that failed.
+	// An unfinished module elsewhere does not stop a restart; nor does an earlier restart
+	// that failed.
 	const trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Principal":{"Service":"ec2.amazonaws.com"}}]}`
 	c.ask("iam", url.Values{"Action": {"CreateRole"}, "Version": {"2010-05-08"}, "RoleName": {"taken"}, "AssumeRolePolicyDocument": {trust}}, nil)
 	more = fmt.Sprintf("\n    free: { type: 'aws.iamRole', module: 'half', name: 'free', assume: '%[1]s' },\n    taken: { type: 'aws.iamRole', module: 'half', name: 'taken', assume: '%[1]s' },", trust)
@@ -220,7 +221,7 @@ function(env='dev') {
 		t.Errorf("targets: %v", got)
 	}
 	c.must("restart", "shop/web#0")
-	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+	if got, want := requests(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if got := c.targets(); len(got) != 2 {
@@ -229,32 +230,33 @@ function(env='dev') {
 	more = ""
 	entry("two", "ami-12345678", "auto")
 	if out := c.must("apply", "--yes"); !strings.Contains(out, "1 deleted") {
-		t.Error("what is in doubt was forgotten")
+		t.Error("the unfinished module was forgotten")
 	}
 	if code, out := c.run("plan", "--exit-code"); code != 0 {
 		t.Errorf("something is left to do\n%s", out)
 	}
 
-	// What does not come up is put back as it was.
+	// A version that does not start is rolled back and registered again.
 	entry(`three"; bad`, "ami-12345678", "auto")
 	if code, _ := c.run("apply", "--yes"); code != 3 {
 		t.Errorf("exit code %d", code)
 	}
-	if got, want := told(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
+	if got, want := requests(), []string{"deregister two", "register two"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 
-	// Killed while one is out: one more apply puts it back, and brings the others along.
+	// Killed while a replica is deregistered: the next apply registers it again, and updates
+	// the others.
 	entry("four", "ami-12345678", "auto")
 	cmd := c.command("apply", "--yes")
-	mu.Lock() // nobody may speak before it is known who dies
+	mu.Lock() // no request may be answered before the victim is set
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	victim = cmd.Process
 	mu.Unlock()
 	if cmd.Wait() == nil {
-		t.Error("it was not killed")
+		t.Error("defx was not killed")
 	}
 	c.must("apply", "--yes")
 	if got := c.targets(); len(got) != 2 {
@@ -264,7 +266,7 @@ function(env='dev') {
 		t.Errorf("something is left to do\n%s", out)
 	}
 
-	// Other instances: all stands on them after one apply.
+	// Other instances: everything runs on them after one apply.
 	entry("four", "ami-87654321", "auto")
 	c.must("apply", "--yes")
 	after := c.instances()
@@ -300,7 +302,7 @@ func addresses(list []instance) []string {
 	return out
 }
 
-// answer is what the web on an instance says; "" if nobody answers there.
+// answer returns what the web service on an instance answers; "" if it does not.
 func (c *cloud) answer(id string) string {
 	for _, i := range c.instances() {
 		if i.ID == id {

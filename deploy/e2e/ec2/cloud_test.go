@@ -22,18 +22,18 @@ import (
 	"time"
 )
 
-// cloud is a moto of one test, and a folder with a deployment.
+// cloud is a moto for one test, and a folder with a deployment.
 type cloud struct {
 	t       *testing.T
 	dir     string // of the deployment
-	home    string // of what the test needs besides
-	bin     string // defx
+	home    string // of other files of the test
+	bin     string // path of defx
 	url     string
 	env     []string
-	runs    string   // file in which every start of Terraform is a line
-	in      string   // region that is asked; "" = the usual one
-	args    []string // that every verb is given
-	engines bool     // the image of instances has a docker engine
+	runs    string // file with one line for each start of Terraform
+	in      string // region to query; "": the usual one
+	args    []string // arguments of every command
+	engines bool // the image of instances has a docker engine
 }
 
 const region = "eu-central-1"
@@ -62,7 +62,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newCloud starts a moto of its own.
+// newCloud starts a moto.
 func newCloud(t *testing.T) *cloud {
 	t.Helper()
 	tf, mirror, moto := os.Getenv("DEFX_TEST_TERRAFORM"), os.Getenv("DEFX_TEST_TF_MIRROR"), os.Getenv("DEFX_TEST_MOTO")
@@ -116,7 +116,7 @@ func newCloud(t *testing.T) *cloud {
 	}
 	c.runs = filepath.Join(c.home, "runs")
 	c.write(filepath.Join(c.home, "terraform.rc"), fmt.Sprintf("provider_installation {\n  filesystem_mirror {\n    path    = %q\n    include = [\"hashicorp/aws\"]\n  }\n}\ndisable_checkpoint = true\n", mirror), 0o644)
-	// Every start is noted, but for the question of its version.
+	// Every start is recorded, except for queries of the version.
 	c.write(filepath.Join(c.home, "terraform"), fmt.Sprintf("#!/bin/sh\n[ \"$1\" = version ] || echo \"$PWD $1\" >>%s\nexec %s \"$@\"\n", c.runs, tf), 0o755)
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, "AWS_") && !strings.HasPrefix(kv, "TF_") && !strings.HasPrefix(kv, "DEFX_") {
@@ -128,7 +128,7 @@ func newCloud(t *testing.T) *cloud {
 	return c
 }
 
-// sweep ends what a failed test left at work: it would outlive its defx, as it should.
+// sweep kills processes that a failed test left running: they outlive defx on purpose.
 func (c *cloud) sweep() {
 	list, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, l := range list {
@@ -160,20 +160,20 @@ func (c *cloud) edit(old, new string) {
 	c.write("defx.jsonnet", strings.Replace(string(raw), old, new, 1), 0o644)
 }
 
-// entry writes the entry file: resources and whatever else.
+// entry writes the entry file: resources and other fields.
 func (c *cloud) entry(resources, rest string) {
 	c.t.Helper()
 	c.write("defx.jsonnet", fmt.Sprintf("local defx = import 'defx/v1.libsonnet';\nfunction(env='dev') {\n  name: 'shop',\n  libs: {},\n  defaults: { ec2: { region: '%s' } },\n  resources: {\n%s\n  },\n%s}\n", region, resources, rest), 0o644)
 }
 
-// command prepares defx.
+// command prepares a run of defx.
 func (c *cloud) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(c.bin, append(args, c.args...)...)
 	cmd.Dir, cmd.Env = c.dir, c.env
 	return cmd
 }
 
-// run runs defx and gives its exit code and all that it says.
+// run runs defx and returns its exit code and output.
 func (c *cloud) run(args ...string) (int, string) {
 	c.t.Helper()
 	out, err := c.command(args...).CombinedOutput()
@@ -187,7 +187,7 @@ func (c *cloud) run(args ...string) (int, string) {
 	return 0, string(out)
 }
 
-// must is run that ends well.
+// must is like run, but ends the test if defx fails.
 func (c *cloud) must(args ...string) string {
 	c.t.Helper()
 	code, out := c.run(args...)
@@ -197,7 +197,7 @@ func (c *cloud) must(args ...string) string {
 	return out
 }
 
-// starts is how often Terraform was started since it was last asked.
+// starts returns the starts of Terraform since the last call.
 func (c *cloud) starts() []string {
 	raw, err := os.ReadFile(c.runs)
 	if err != nil {
@@ -207,7 +207,7 @@ func (c *cloud) starts() []string {
 	return strings.Split(strings.TrimSpace(string(raw)), "\n")
 }
 
-// modules lists the folders of modules.
+// modules returns the folders of modules.
 func (c *cloud) modules() []string {
 	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/dev/terraform/*/main.tf.json"))
 	for i, f := range list {
@@ -216,7 +216,7 @@ func (c *cloud) modules() []string {
 	return list
 }
 
-// terraform runs Terraform by hand in a module.
+// terraform runs Terraform in a module's folder.
 func (c *cloud) terraform(dir string, args ...string) string {
 	c.t.Helper()
 	cmd := exec.Command(filepath.Join(c.home, "terraform"), args...)
@@ -228,7 +228,7 @@ func (c *cloud) terraform(dir string, args ...string) string {
 	return string(out)
 }
 
-// ask asks the cloud itself, without Terraform.
+// ask queries the cloud directly, without Terraform.
 func (c *cloud) ask(service string, values url.Values, into any) {
 	c.t.Helper()
 	if err := c.try(service, values, into); err != nil {
@@ -262,7 +262,7 @@ func (c *cloud) try(service string, values url.Values, into any) error {
 	return xml.Unmarshal(raw, into)
 }
 
-// instance is what the cloud tells of one.
+// instance is an instance as the cloud describes it.
 type instance struct {
 	ID      string `xml:"instanceId"`
 	Address string `xml:"privateIpAddress"`
@@ -270,7 +270,7 @@ type instance struct {
 	State   string `xml:"instanceState>name"`
 }
 
-// instances lists those that are not gone.
+// instances returns those that are not terminated.
 func (c *cloud) instances() []instance {
 	c.t.Helper()
 	var doc struct {
@@ -286,13 +286,13 @@ func (c *cloud) instances() []instance {
 	return out
 }
 
-// count is how many the cloud has of what defx made: its tag tells.
+// count returns the number of objects with defx's tag.
 func (c *cloud) count(action, items string) int {
 	c.t.Helper()
 	return strings.Count(c.made(action), "<"+items+">")
 }
 
-// ids are the ids of what defx made.
+// ids returns the ids of objects with defx's tag.
 func (c *cloud) ids(action, items string) string {
 	c.t.Helper()
 	return fmt.Sprint(regexp.MustCompile("<"+items+">[^<]*").FindAllString(c.made(action), -1))

@@ -22,13 +22,13 @@ const small = `
     key: { type: 'aws.keyPair', name: 'ops', publicKey: 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKkF4gN0c1kAbzYwP4Vv7Q0Dd2kq3YyT5G8W8d0b2f1u' },
     box: { type: 'aws.instance', image: 'ami-12345678', instanceType: 't3.small', subnet: defx.ref('a').output('id'), securityGroups: [defx.ref('web').output('id')] },`
 
-// TestANetworkAndAnInstance is the life of three modules.
-func TestANetworkAndAnInstance(t *testing.T) {
+// TestModules_NetworkAndInstance creates, updates and destroys three modules.
+func TestModules_NetworkAndInstance(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	c.entry(small, "")
 	if out := c.must("plan"); !strings.Contains(out, "+ module/network") || len(c.starts()) > 0 {
-		t.Fatal("a plan starts no Terraform")
+		t.Fatal("the plan has no network module, or started Terraform")
 	}
 	c.must("apply", "--yes")
 	if list := c.instances(); len(list) != 1 || list[0].Type != "t3.small" || !strings.HasPrefix(list[0].Address, "10.0.1.") {
@@ -59,11 +59,12 @@ func TestANetworkAndAnInstance(t *testing.T) {
 	})
 	c.starts()
 
-	// One field: its module alone, and what reads it is looked at but not touched.
+	// One changed field: only its module is applied; modules that read it are planned, but
+	// not changed.
 	c.entry(strings.Replace(small, "t3.small", "t3.large", 1), "")
 	before := c.instances()[0].ID
 	if out := c.must("plan"); !strings.Contains(out, `box.instanceType`) || !strings.Contains(out, "1 to update") {
-		t.Fatal("the plan does not tell the field")
+		t.Fatal("the plan does not show the field")
 	}
 	c.must("apply", "--yes")
 	if now := c.instances()[0]; now.ID != before || now.Type != "t3.large" {
@@ -71,24 +72,24 @@ func TestANetworkAndAnInstance(t *testing.T) {
 	}
 	for _, s := range c.starts() {
 		if !strings.Contains(s, "/terraform/instances ") {
-			t.Errorf("another module was touched: %s", s)
+			t.Errorf("another module was changed: %s", s)
 		}
 	}
 
-	// What others did to it: only a look at the cloud tells.
+	// Manual changes: only a query of the cloud shows them.
 	c.ask("ec2", url.Values{"Action": {"ModifyInstanceAttribute"}, "Version": {"2016-11-15"}, "InstanceId": {before}, "InstanceType.Value": {"t3.nano"}}, nil)
 	if code, _ := c.run("plan", "--exit-code"); code != 0 {
-		t.Errorf("a plan does not look at the cloud: exit code %d", code)
+		t.Errorf("a plan without --refresh queries the cloud: exit code %d", code)
 	}
 	if code, out := c.run("plan", "--refresh", "--exit-code"); code != 2 || !strings.Contains(out, "t3.nano") || !strings.Contains(out, "t3.large") {
-		t.Errorf("exit code %d: drift is not told", code)
+		t.Errorf("exit code %d: drift is not shown", code)
 	}
 	c.must("apply", "--refresh", "--yes")
 	if now := c.instances()[0]; now.ID != before || now.Type != "t3.large" {
-		t.Fatalf("the drift was not mended: %v", now)
+		t.Fatalf("the drift was not repaired: %v", now)
 	}
 
-	// Back to what it was: the same way.
+	// Back to the previous configuration: the same.
 	c.must("rollback", "--to", "1", "--yes")
 	if now := c.instances()[0]; now.Type != "t3.small" {
 		t.Fatalf("%v", now)
@@ -102,8 +103,8 @@ func TestANetworkAndAnInstance(t *testing.T) {
 	}
 }
 
-// TestKilledAnywhereOneMoreApplyFinishes kills defx at seeded moments.
-func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
+// TestModules_KilledAnywhere kills defx at seeded moments.
+func TestModules_KilledAnywhere(t *testing.T) {
 	t.Parallel()
 	n := 5
 	if s := os.Getenv("DEFX_TEST_KILLS_EC2"); s != "" {
@@ -120,7 +121,7 @@ func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
 	c.must("apply", "--yes")
 	whole := time.Since(begun)
 	for i := range n {
-		c.ask("moto-api/reset", nil, nil) // all is gone, and nobody knows of it
+		c.ask("moto-api/reset", nil, nil) // the cloud loses everything, and defx does not know
 		if err := os.RemoveAll(filepath.Join(c.dir, ".defx/shop")); err != nil {
 			t.Fatal(err)
 		}
@@ -145,8 +146,9 @@ func TestKilledAnywhereOneMoreApplyFinishes(t *testing.T) {
 	}
 }
 
-// TestWhatOnlyTheCloudCanTell is told with our address, and what was left.
-func TestWhatOnlyTheCloudCanTell(t *testing.T) {
+// TestModules_ProviderErrors: errors of the cloud are shown with defx's addresses, and what
+// was created.
+func TestModules_ProviderErrors(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	c.entry(`
@@ -156,7 +158,7 @@ func TestWhatOnlyTheCloudCanTell(t *testing.T) {
 	if code != 3 || !strings.Contains(out, "a: creating EC2 Subnet") || !strings.Contains(out, "vpc-0123456789abcdef0") || !strings.Contains(out, "left: there stands vpc; not made: a") {
 		t.Errorf("exit code %d", code)
 	}
-	// Mended, it goes on from what stands.
+	// After the fix it continues with what exists.
 	c.entry(`
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")
@@ -164,13 +166,13 @@ func TestWhatOnlyTheCloudCanTell(t *testing.T) {
 	if v, s := c.count("DescribeVpcs", "vpcId"), c.count("DescribeSubnets", "subnetId"); v != 1 || s != 1 {
 		t.Fatalf("%d VPCs and %d subnets", v, s)
 	}
-	// What keeps data does not go because its lines vanished.
+	// A resource that keeps data is not deleted when it is removed from the configuration.
 	c.entry(`
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },
     data: { type: 'aws.volume', module: 'network', zone: 'eu-central-1a', size: 1, volumeType: 'gp3' },`, "")
 	c.must("apply", "--yes")
-	// Nor is it made anew unasked, by whichever way. What changes in place takes one start.
+	// Nor is it replaced without consent, in any way. An update in place takes one start.
 	c.edit("size: 1", "size: 2")
 	c.starts()
 	c.must("apply", "--yes")
@@ -181,18 +183,18 @@ func TestWhatOnlyTheCloudCanTell(t *testing.T) {
 	before := c.ids("DescribeVolumes", "volumeId")
 	for _, how := range [][]string{{"apply", "--yes"}, {"apply", "--refresh", "--yes"}} {
 		if code, out := c.run(how...); code != 3 || !strings.Contains(out, "it would replace data, which is protected or keeps data; nothing was done") || c.ids("DescribeVolumes", "volumeId") != before {
-			t.Errorf("exit code %d: a volume is made anew unasked", code)
+			t.Errorf("exit code %d: a volume is replaced without consent", code)
 		}
 	}
 	c.must("apply", "--refresh", "--yes", "--allow-delete", "module/network")
 	if c.ids("DescribeVolumes", "volumeId") == before {
-		t.Error("it was consented")
+		t.Error("consent was assumed")
 	}
 	c.entry(`
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")
 	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "data, which is protected or keeps data; nothing was done") {
-		t.Errorf("exit code %d: a volume may go unasked", code)
+		t.Errorf("exit code %d: a volume can be deleted without consent", code)
 	}
 	if n := c.count("DescribeVolumes", "volumeId"); n != 1 {
 		t.Errorf("%d volumes", n)
@@ -203,8 +205,9 @@ func TestWhatOnlyTheCloudCanTell(t *testing.T) {
 	}
 }
 
-// TestWithoutTerraform plans all the same, and says what is missing.
-func TestWithoutTerraform(t *testing.T) {
+// TestModules_WithoutTerraform: a plan works without Terraform, and apply says what is
+// missing.
+func TestModules_WithoutTerraform(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	c.entry(`    vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },`, "  machines: { box: { connect: 'dir:./box' } },\n")
@@ -221,15 +224,17 @@ func TestWithoutTerraform(t *testing.T) {
 	c.env = env
 	c.must("apply", "--yes")
 
-	// What is not built in is checked against what the provider itself says, as soon as that can be asked.
+	// Types that are not built in are checked against the provider's schema, as soon as that
+	// is available.
 	c.entry(`    table: { type: 'terraform.resource', resource: 'aws_dynamodb_table', arguments: { name: 'jobs', billingmode: 'PAY_PER_REQUEST', hash_key: 'id', attribute: { name: 'id', type: 'S' } } },`, "")
 	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, `has no argument "billingmode"`) || !strings.Contains(out, `did you mean "billingMode"?`) || !strings.Contains(out, "defx.jsonnet:7:") {
-		t.Errorf("exit code %d: the schema of the provider was not asked", code)
+		t.Errorf("exit code %d: the provider's schema was not used", code)
 	}
 }
 
-// TestARenamedResource stays what it is; one that is to be retained is forgotten and not deleted.
-func TestARenamedResource(t *testing.T) {
+// TestModules_RenamedResource: a renamed resource is kept; one with retain is forgotten and
+// not deleted.
+func TestModules_RenamedResource(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	c.entry(`
@@ -257,14 +262,14 @@ func TestARenamedResource(t *testing.T) {
     work: { type: 'aws.queue', name: 'jobs' },`
 	c.entry(renamed, "  moved: { vpc: 'net', jobs: 'work' },\n")
 	if out := c.must("plan", "--refresh"); strings.Contains(out, "a.vpc") || strings.Contains(out, "delete") || strings.Contains(out, "create") && !strings.Contains(out, "0 to create") {
-		t.Error("a rename is told as something else")
+		t.Error("a rename is shown as another change")
 	}
 	c.must("apply", "--yes", "--allow-delete", "module/network")
 	if after := ids(); after != before {
-		t.Errorf("what was renamed was made anew:\n%s\n%s", before, after)
+		t.Errorf("the renamed resource was replaced:\n%s\n%s", before, after)
 	}
 	if n := c.count("DescribeVolumes", "volumeId"); n != 1 {
-		t.Errorf("%d volumes: what is retained is not deleted", n)
+		t.Errorf("%d volumes: a retained one was deleted", n)
 	}
 	for _, m := range c.modules() {
 		if out := c.terraform(m, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
@@ -274,11 +279,11 @@ func TestARenamedResource(t *testing.T) {
 	c.entry(renamed, "")
 	c.starts()
 	if code, out := c.run("plan", "--exit-code"); code != 0 || len(c.starts()) > 0 {
-		t.Errorf("what was renamed once is not renamed again\n%s", out)
+		t.Errorf("the rename is repeated\n%s", out)
 	}
 	c.must("rollback", "--to", "1", "--yes") // to the old names
 	if after := ids(); after != before {
-		t.Errorf("what was renamed back was made anew:\n%s\n%s", before, after)
+		t.Errorf("the resource was replaced when renamed back:\n%s\n%s", before, after)
 	}
 	c.must("destroy", "--confirm", "dev")
 	if n := c.count("DescribeVpcs", "vpcId"); n != 0 {
@@ -286,8 +291,9 @@ func TestARenamedResource(t *testing.T) {
 	}
 }
 
-// TestWhatIsKnownOnlyThenMayOnlyCreate: what nobody saw in a plan does not change what stands.
-func TestWhatIsKnownOnlyThenMayOnlyCreate(t *testing.T) {
+// TestModules_UnknownValuesOnlyCreate: a change that no plan has shown may create resources,
+// but not change existing ones.
+func TestModules_UnknownValuesOnlyCreate(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	resources := `
@@ -297,12 +303,12 @@ func TestWhatIsKnownOnlyThenMayOnlyCreate(t *testing.T) {
 	c.must("apply", "--yes")
 	c.entry(strings.Replace(resources, "name: 'jobs'", "name: 'work'", 1), "")
 	if out := c.must("plan"); !strings.Contains(out, "? module/where") || !strings.Contains(out, "if jobs.output(url) changes") {
-		t.Error("the plan does not tell what it does not know")
+		t.Error("the plan does not show what is unknown")
 	}
 	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "known only now, and with it what stands would change: where (update); nothing was done") {
 		t.Errorf("exit code %d", code)
 	}
-	c.must("apply", "--yes") // by now a plan shows it
+	c.must("apply", "--yes") // now a plan shows it
 	if code, out := c.run("plan", "--exit-code"); code != 0 {
 		t.Errorf("something is left to do\n%s", out)
 	}

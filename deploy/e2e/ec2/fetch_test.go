@@ -32,15 +32,15 @@ import (
 	"github.com/defx-dev/defx/deploy/machinetest"
 )
 
-// What the metadata service gives out, and what requests must be signed with.
+// The credentials of the metadata service, which requests must be signed with.
 const (
 	keyID, keySecret, keySession = "ASIATESTTESTTESTTEST", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "session/token+with=signs"
 	metadataAddress              = "169.254.169.254"
 )
 
-// services plays, for each instance, the metadata service and the ends of the
-// cloud's services at their true names: requests must be signed as AWS wants
-// it, and the role of the instance's profile must allow them. What is asked is noted.
+// services simulates, for each instance, the metadata service and the endpoints of AWS
+// services at their real names: requests must be signed as AWS requires, and the role of the
+// instance's profile must allow them. It records the requests.
 type services struct {
 	c    *cloud
 	cert tls.Certificate
@@ -72,7 +72,7 @@ func (s *services) hosts() []string {
 	return []string{"s3." + region + ".amazonaws.com", "ssm." + region + ".amazonaws.com", "secretsmanager." + region + ".amazonaws.com"}
 }
 
-// serve plays them for one machine.
+// serve starts the services for one machine.
 func (s *services) serve(m *machinetest.Machine) error {
 	for file, text := range map[string]string{"etc/hosts": metadataAddress + " " + strings.Join(s.hosts(), " ") + "\n", "etc/ssl/certs/ca-certificates.crt": string(s.ca)} {
 		f, err := os.OpenFile(filepath.Join(m.Root, file), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
@@ -104,7 +104,7 @@ func (s *services) serve(m *machinetest.Machine) error {
 	return nil
 }
 
-// metadata answers as version 2 of the service does.
+// metadata answers as version 2 of the metadata service does.
 func (s *services) metadata(w http.ResponseWriter, r *http.Request) {
 	const at, session = "/latest/meta-data/iam/security-credentials/", "a-session"
 	role, err := s.role()
@@ -124,8 +124,8 @@ func (s *services) metadata(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// role is the one of the profile that the group's template names: this cloud
-// forgets to give it to the instances that it makes of it.
+// role returns the role of the profile that the group's template names, because moto does
+// not assign it to the instances that it creates.
 func (s *services) role() (string, error) {
 	var templates struct {
 		IDs []string `xml:"launchTemplates>item>launchTemplateId"`
@@ -146,7 +146,7 @@ func (s *services) role() (string, error) {
 	return out.Role, err
 }
 
-// may tells whether the role's policies allow something.
+// may fails unless the role's policies allow an action.
 func (s *services) may(role, action, resource string) error {
 	var list struct {
 		Names []string `xml:"ListRolePoliciesResult>PolicyNames>member"`
@@ -184,7 +184,7 @@ func allows(text, action, resource string) error {
 	}
 	for _, st := range policy.Statement {
 		for _, r := range st.Resource {
-			// A star of a policy leads over slashes, that of path.Match does not.
+			// In a policy a star matches slashes, but not in path.Match.
 			if ok, err := path.Match(strings.ReplaceAll(r, "/", "|"), strings.ReplaceAll(resource, "/", "|")); err == nil && ok && st.Effect == "Allow" && st.Action == action {
 				return nil
 			}
@@ -193,7 +193,7 @@ func allows(text, action, resource string) error {
 	return fmt.Errorf("it may not %s %s: %s", action, resource, text)
 }
 
-// pass checks a request and hands it to the cloud.
+// pass checks a request and forwards it to the cloud.
 func (s *services) pass(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -204,7 +204,7 @@ func (s *services) pass(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var ask struct{ Name, SecretId string }
-	json.Unmarshal(body, &ask) // of S3 there is none
+	json.Unmarshal(body, &ask) // S3 requests have none
 	what, of := "s3:GetObject", "arn:aws:s3:::"+strings.TrimPrefix(r.URL.Path, "/")
 	switch r.Header.Get("X-Amz-Target") {
 	case "AmazonSSM.GetParameter":
@@ -240,7 +240,7 @@ func (s *services) pass(w http.ResponseWriter, r *http.Request) error {
 	return err
 }
 
-// signed checks the signature of a request, with the rules that AWS has for it.
+// signed verifies the signature of a request with AWS's rules.
 func signed(r *http.Request, service string, body []byte) error {
 	auth := r.Header.Get("Authorization")
 	var list string
@@ -291,29 +291,29 @@ func signed(r *http.Request, service string, body []byte) error {
 	return nil
 }
 
-// TestAScaledServiceFetchesWhatItIs: instances that the cloud makes by itself
-// fetch packages and secrets with what their profile allows; another package is
-// another template, and the one before is there again after a rollback.
-func TestAScaledServiceFetchesWhatItIs(t *testing.T) {
+// TestScaled_FetchesPackagesAndSecrets: instances that the cloud creates fetch packages and
+// secrets with the permissions of their profile; another package means another template, and
+// a rollback restores the previous one.
+func TestScaled_FetchesPackagesAndSecrets(t *testing.T) {
 	lab := machinetest.Boot(t, 0)
 	c := newCloud(t)
 	var mu sync.Mutex
-	var deeds []string // of those that must come in order
+	var actions []string // actions whose order matters
 	c.refreshes(func(action string) {
 		mu.Lock()
 		defer mu.Unlock()
 		if action == "PutRolePolicy" || action == "UpdateAutoScalingGroup" || action == "DeleteRolePolicy" {
-			deeds = append(deeds, action)
+			actions = append(actions, action)
 		}
 	})
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "pack/bin/toy"), "../testdata/toy")
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "pack/bin/multi-tool"), "../testdata/multi-tool")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	const secret = "it's \"so\" \\ sécret\nin two lines"
 	pack := func(word string) {
-		c.write("pack/bin/run", "#!/bin/sh\nWHO=\""+word+" $(cat \"$DB_FILE\") $(cat /etc/motto)\" exec bin/toy serve :8000\n", 0o755)
+		c.write("pack/bin/run", "#!/bin/sh\nWHO=\""+word+" $(cat \"$DB_FILE\") $(cat /etc/motto)\" exec bin/multi-tool serve :8000\n", 0o755)
 	}
 	pack("one")
 	c.write("motto", "and a file", 0o644)
@@ -340,12 +340,12 @@ function(env='dev') {
 `, region, store, lab.Network()), 0o644)
 	}
 	entry("ssm:/prod/")
-	c.tell("ssm", "AmazonSSM.PutParameter", map[string]any{"Name": "/prod/app/db", "Type": "SecureString", "Value": secret})
-	c.tell("secretsmanager", "secretsmanager.CreateSecret", map[string]any{"Name": "prod/app/db", "SecretString": secret + "!"})
+	c.callJSON("ssm", "AmazonSSM.PutParameter", map[string]any{"Name": "/prod/app/db", "Type": "SecureString", "Value": secret})
+	c.callJSON("secretsmanager", "secretsmanager.CreateSecret", map[string]any{"Name": "prod/app/db", "SecretString": secret + "!"})
 	s := newServices(c)
 	lab.Starting = s.serve
 
-	// comes waits until an instance of the group answers.
+	// comes waits until an instance of the group gives the answer want.
 	comes := func(want string) {
 		t.Helper()
 		for until := time.Now().Add(6 * time.Minute); ; time.Sleep(300 * time.Millisecond) {
@@ -359,23 +359,23 @@ function(env='dev') {
 				return
 			}
 			if time.Now().After(until) {
-				t.Fatalf("nobody answers %q: %q of %v\n%v", want, got, c.instances(), s.asked)
+				t.Fatalf("no instance answers %q: %q of %v\n%v", want, got, c.instances(), s.asked)
 			}
 		}
 	}
-	// refreshed ends what runs, as a refresh of instances would.
+	// refreshed terminates the running instances, as an instance refresh would.
 	refreshed := func() {
 		t.Helper()
 		for _, i := range c.instances() {
 			c.ask("autoscaling", url.Values{"Action": {"TerminateInstanceInAutoScalingGroup"}, "Version": {"2011-01-01"}, "InstanceId": {i.ID}, "ShouldDecrementDesiredCapacity": {"false"}}, nil)
 		}
 	}
-	c.hatch(lab, region)
+	c.bootInstances(lab, region)
 	c.must("apply", "--yes")
 	comes("one " + secret + " and a file")
 	m := lab.Machines[0]
 	if out := m.Exec("stat -c '%a %U' /var/lib/defx/secrets /var/lib/defx/secrets/dev /var/lib/defx/secrets/dev/shop/*"); out != "700 root\n700 root\n400 root\n" {
-		t.Errorf("who may read secrets:\n%s", out)
+		t.Errorf("permissions to read secrets:\n%s", out)
 	}
 	for _, dir := range c.modules() {
 		if out := c.terraform(dir, "plan", "-no-color"); !strings.Contains(out, "No changes.") {
@@ -395,29 +395,30 @@ function(env='dev') {
 		t.Errorf("something is left to do\n%s", out)
 	}
 
-	// Another package, and the other store: another template. What instances of the one before may read goes last.
+	// Another package, and the other secret store: another template. Permissions of
+	// instances of the previous one are removed last.
 	pack("two")
 	entry("secretsmanager:prod/")
 	mu.Lock()
-	deeds = nil
+	actions = nil
 	mu.Unlock()
 	if out := c.must("apply", "--yes"); !strings.Contains(out, "1 updated") {
-		t.Error("the group's module changes, and nothing else")
+		t.Error("not only the group's module has changed")
 	}
 	mu.Lock()
-	if got := slices.Compact(deeds); !slices.Equal(got, []string{"PutRolePolicy", "UpdateAutoScalingGroup", "DeleteRolePolicy"}) {
+	if got := slices.Compact(actions); !slices.Equal(got, []string{"PutRolePolicy", "UpdateAutoScalingGroup", "DeleteRolePolicy"}) {
 		t.Errorf("%v", got)
 	}
 	mu.Unlock()
 	refreshed()
 	comes("two " + secret + "! and a file")
 
-	// Back: the package of then is kept, though it is not here any more.
+	// Rollback: the previous package was kept, though it is no longer here.
 	c.must("rollback", "--to", "1", "--yes")
 	refreshed()
 	comes("one " + secret + " and a file")
 	if out := c.must("gc", "--keep", "1"); !strings.Contains(out, "modules: 1 object removed") {
-		t.Error("what nothing leads to is kept")
+		t.Error("an unneeded object is kept")
 	}
 	c.must("destroy", "--confirm", "dev", "--allow-delete", "module/packages")
 	if n := len(c.instances()); n > 0 {
@@ -425,8 +426,8 @@ function(env='dev') {
 	}
 }
 
-// tell does something in the cloud by an interface of JSON.
-func (c *cloud) tell(service, target string, what map[string]any) {
+// callJSON calls an action of a JSON API of the cloud.
+func (c *cloud) callJSON(service, target string, what map[string]any) {
 	c.t.Helper()
 	raw, err := json.Marshal(what)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 	"testing"
 )
 
-// TestAScaledService: a change is another template, to which the group moves; the count is the cloud's.
-func TestAScaledService(t *testing.T) {
+// TestScaled_UpdateByTemplate: an update creates another template, to which the group moves;
+// the cloud controls the count.
+func TestScaled_UpdateByTemplate(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	refreshes := c.refreshes()
@@ -47,16 +48,16 @@ function(env='dev') {
 		t.Fatalf("templates: %v", first)
 	}
 	if got := bootOf(t, c, first[0]); !strings.Contains(got, "systemctl start --no-block 'defx-dev-shop-app-web") || !strings.Contains(got, base64.StdEncoding.EncodeToString([]byte("[Unit]"))[:6]) {
-		t.Errorf("the template does not carry the service:\n%s", got)
+		t.Errorf("the template does not contain the service:\n%s", got)
 	}
-	// The cloud changes the count: that is no difference.
+	// A count changed by the cloud is no difference.
 	var doc struct {
 		Name string `xml:"DescribeAutoScalingGroupsResult>AutoScalingGroups>member>AutoScalingGroupName"`
 	}
 	c.ask("autoscaling", url.Values{"Action": {"DescribeAutoScalingGroups"}, "Version": {"2011-01-01"}}, &doc)
 	c.ask("autoscaling", url.Values{"Action": {"SetDesiredCapacity"}, "Version": {"2011-01-01"}, "AutoScalingGroupName": {doc.Name}, "DesiredCapacity": {"2"}}, nil)
 	if code, out := c.run("plan", "--refresh", "--exit-code"); code != 0 {
-		t.Errorf("the count is taken for a difference\n%s", out)
+		t.Errorf("the count is reported as a difference\n%s", out)
 	}
 	c.starts()
 	entry("debug", 3)
@@ -70,14 +71,14 @@ function(env='dev') {
 	}
 	for _, s := range c.starts() {
 		if !strings.Contains(s, "/terraform/app-web ") {
-			t.Errorf("another module was touched: %s", s)
+			t.Errorf("another module was changed: %s", s)
 		}
 	}
 	c.must("destroy", "--confirm", "dev")
 }
 
-// refreshes stands in for the one thing that this cloud lacks: it notes that a
-// refresh of instances is started, and lets all else pass. Others may listen.
+// refreshes simulates an action that moto lacks: it counts instance refreshes, and forwards
+// all other requests. listen is called with every action.
 func (c *cloud) refreshes(listen ...func(action string)) *atomic.Int32 {
 	c.t.Helper()
 	var n atomic.Int32
@@ -97,7 +98,8 @@ func (c *cloud) refreshes(listen ...func(action string)) *atomic.Int32 {
 	return &n
 }
 
-// between hears what Terraform asks of the cloud. What it answers itself, the cloud does not hear.
+// between intercepts Terraform's requests to the cloud. A request that hear answers is not
+// forwarded.
 func (c *cloud) between(hear func(action string, form url.Values) string) {
 	c.t.Helper()
 	moto, err := url.Parse(c.url)
@@ -123,7 +125,7 @@ func (c *cloud) between(hear func(action string, form url.Values) string) {
 	c.env = append(c.env, "AWS_ENDPOINT_URL="+server.URL)
 }
 
-// bootOf is the script of a template.
+// bootOf returns the boot script of a template.
 func bootOf(t *testing.T, c *cloud, name string) string {
 	t.Helper()
 	var doc struct {

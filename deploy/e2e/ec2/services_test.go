@@ -21,7 +21,7 @@ import (
 	"github.com/defx-dev/defx/deploy/machinetest"
 )
 
-// userData is what an instance was given for its first boot.
+// userData returns the user data of an instance.
 func (c *cloud) userData(id string) (string, error) {
 	var doc struct {
 		Value string `xml:"userData>value"`
@@ -39,9 +39,9 @@ func (c *cloud) userData(id string) (string, error) {
 	return string(raw), err
 }
 
-// hatch gives every instance that the cloud makes a machine at its address,
-// booted with its user data, as long as the test lasts.
-func (c *cloud) hatch(lab *machinetest.Lab, regions ...string) {
+// bootInstances boots a machine for every instance that the cloud creates, at its address and with
+// its user data, until the test ends.
+func (c *cloud) bootInstances(lab *machinetest.Lab, regions ...string) {
 	stop := make(chan struct{})
 	var done sync.WaitGroup
 	seen := map[string]bool{}
@@ -62,7 +62,7 @@ func (c *cloud) hatch(lab *machinetest.Lab, regions ...string) {
 	c.t.Cleanup(func() { close(stop); done.Wait() })
 }
 
-// boot boots what the region has made since it was last looked at.
+// boot boots the instances that were created in the region since the last call.
 func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 	var doc struct {
 		Items []instance `xml:"reservationSet>item>instancesSet>item"`
@@ -75,7 +75,7 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 			continue
 		}
 		seen[i.ID] = true
-		for _, m := range lab.Machines { // the address may be that of one that was ended
+		for _, m := range lab.Machines { // the address may have belonged to a terminated instance
 			if m.Address == i.Address {
 				m.Kill()
 			}
@@ -93,7 +93,7 @@ func (c *cloud) boot(lab *machinetest.Lab, seen map[string]bool) {
 	}
 }
 
-// get asks a service.
+// get requests a page of a service.
 func (c *cloud) get(address string) string {
 	c.t.Helper()
 	got, err := c.fetch(address)
@@ -113,8 +113,8 @@ func (c *cloud) fetch(address string) (string, error) {
 	return string(raw), err
 }
 
-// TestServicesOnInstances deploys to machines that did not exist before.
-func TestServicesOnInstances(t *testing.T) {
+// TestServices_OnNewInstances deploys to machines that do not exist before.
+func TestServices_OnNewInstances(t *testing.T) {
 	lab := machinetest.Boot(t, 0)
 	c := newCloud(t)
 	key, err := os.ReadFile(lab.Key + ".pub")
@@ -143,7 +143,7 @@ function(env='dev') {
 `, greeting, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
 	}
 	entry("hello")
-	c.hatch(lab, region)
+	c.bootInstances(lab, region)
 	c.must("apply", "--yes")
 	front := ""
 	before := c.instances()
@@ -158,14 +158,14 @@ function(env='dev') {
 	if got := c.get(front + ":8080"); got != "hello" {
 		t.Fatalf("through both: %q", got)
 	}
-	// What was let in, and nothing else: ssh from the VPC, and front to back.
+	// The only ingress rules: ssh from the VPC, and front to back.
 	if n := c.count("DescribeSecurityGroups", "groupId"); n < 2 {
 		t.Errorf("%d security groups", n)
 	}
 	c.starts()
 	entry("good day")
 	if out := c.must("apply", "--yes"); !strings.Contains(out, "1 updated") {
-		t.Error("one service changes")
+		t.Error("not only one service has changed")
 	}
 	if s := c.starts(); len(s) > 0 {
 		t.Errorf("Terraform was started for a service: %v", s)
@@ -180,9 +180,10 @@ function(env='dev') {
 		}
 	}
 	if out := c.must("graph", "--links"); !strings.Contains(out, "site/front → site/back  vpc") {
-		t.Error("the graph does not tell how they reach each other")
+		t.Error("the graph does not show their link")
 	}
-	// From one of them nobody destroys it, whether the cloud tells who is who or the address does.
+	// defx on one of the instances refuses to destroy it, whether it recognizes itself by
+	// the instance id or by the address.
 	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "PUT" {
 			io.WriteString(w, "token")
@@ -222,8 +223,9 @@ function(env='dev') {
 	}
 }
 
-// TestContainersOnInstances: the same, run by the docker engine of the instances' image.
-func TestContainersOnInstances(t *testing.T) {
+// TestServices_ContainersOnNewInstances: the same, run by a docker engine of the instances'
+// image.
+func TestServices_ContainersOnNewInstances(t *testing.T) {
 	lab := machinetest.Boot(t, 0)
 	if _, err := os.Stat(filepath.Join(os.Getenv("DEFX_TEST_SYSTEMD_ROOT"), "usr/sbin/dockerd")); err != nil {
 		if os.Getenv("DEFX_REQUIRE_DOCKER") == "1" {
@@ -237,19 +239,19 @@ func TestContainersOnInstances(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.env, c.engines = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH")), true
-	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "toy"), "../testdata/toy")
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(c.dir, "multi-tool"), "../testdata/multi-tool")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	entry := func(word string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
-local toy(port, who) = { package: defx.artifact('toy'), command: ['toy', 'serve', ':%%d' %% port], env: { WHO: 'toy=' + who }, ports: { http: port } };
+local multiTool(port, who) = { package: defx.artifact('multi-tool'), command: ['multi-tool', 'serve', ':%%d' %% port], env: { WHO: 'multi-tool=' + who }, ports: { http: port } };
 function(env='dev') {
   name: 'shop',
   libs: { site: {
-    back: { ec2: { run: 'docker', class: 'exclusive' }, service: toy(8081, '%s') },
-    front: { ec2: { run: 'docker' }, requires: ['back'], service: toy(8080, 'front') + { env+: { BACK: 'http://%%s:%%s' %% [defx.dep('back').host, defx.dep('back').port('http')] } } },
+    back: { ec2: { run: 'docker', class: 'exclusive' }, service: multiTool(8081, '%s') },
+    front: { ec2: { run: 'docker' }, requires: ['back'], service: multiTool(8080, 'front') + { env+: { BACK: 'http://%%s:%%s' %% [defx.dep('back').host, defx.dep('back').port('http')] } } },
   } },
   defaults: { backend: 'ec2', ec2: { region: '%s', instanceType: 't3.small', image: 'ami-12345678', user: 'ops', authorizedKeys: ['%s'], subnet: defx.ref('a').output('id') } },
   resources: {
@@ -260,7 +262,7 @@ function(env='dev') {
 `, word, region, strings.TrimSpace(string(key)), lab.Network()), 0o644)
 	}
 	entry("one")
-	c.hatch(lab, region)
+	c.bootInstances(lab, region)
 	c.must("apply", "--yes")
 	said := func() string {
 		var out []string
@@ -274,13 +276,13 @@ function(env='dev') {
 		slices.Sort(out)
 		return strings.Join(out, " ")
 	}
-	if got := said(); got != "toy=front toy=one" {
+	if got := said(); got != "multi-tool=front multi-tool=one" {
 		t.Fatalf("the containers answer %q", got)
 	}
 	c.starts()
 	entry("two")
 	c.must("apply", "--yes")
-	if got := said(); got != "toy=front toy=two" || len(c.starts()) > 0 {
+	if got := said(); got != "multi-tool=front multi-tool=two" || len(c.starts()) > 0 {
 		t.Errorf("the containers answer %q", got)
 	}
 	c.must("destroy", "--confirm", "dev")
@@ -289,10 +291,10 @@ function(env='dev') {
 	}
 }
 
-// TestZalora is the deployment that defx was first thought up for, on EC2: two
-// regions, four instances, seven services. What the services run is not there,
-// so each only sleeps; where they stand and how they are reached is the example's.
-func TestZalora(t *testing.T) {
+// TestZalora_OnEC2 deploys the zalora example to EC2: two regions, four instances, seven
+// services. Their programs are not installed, so each service only sleeps; placement and
+// connections are the example's.
+func TestZalora_OnEC2(t *testing.T) {
 	lab := machinetest.Boot(t, 0)
 	c := newCloud(t)
 	key, err := os.ReadFile(lab.Key + ".pub")
@@ -311,7 +313,7 @@ function(env='dev') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128',
 }
 `, strings.TrimSpace(string(key)), first, first), 0o644)
 	c.args = []string{"-f", "asleep.jsonnet"}
-	c.hatch(lab, "ap-southeast-1", "eu-central-1")
+	c.bootInstances(lab, "ap-southeast-1", "eu-central-1")
 	c.must("apply", "--yes")
 	c.starts()
 	c.must("apply", "--yes")

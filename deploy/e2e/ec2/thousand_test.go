@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// TestAThousandResources measures one change among a thousand resources in fifty
-// modules beside Terraform with all in one. Parameters are made with overwrite,
-// since a request that this cloud answers too late is made again. The figures are in docs/performance.md.
-func TestAThousandResources(t *testing.T) {
+// TestModules_ThousandResources measures one change among a thousand resources in fifty
+// modules, compared to Terraform with all in one. Parameters have overwrite, because the
+// provider repeats requests that moto answers too late. The figures are in
+// docs/performance.md.
+func TestModules_ThousandResources(t *testing.T) {
 	if os.Getenv("DEFX_TEST_EC2_BENCH") != "1" {
 		t.Skip("a measurement: DEFX_TEST_EC2_BENCH=1 runs it")
 	}

@@ -1,12 +1,12 @@
-// Toy is a program for containers that hold nothing else. Its words are done
+// Command multi-tool is the only program of containers in tests. Its arguments are executed
 // one after the other:
 //
 //	write FILE TEXT   append a line
-//	wants FILE        end with exit code 4 if there is none
-//	say TEXT          a line on standard output
-//	fail CODE         end with it
-//	get URL           end with exit code 5 unless it answers 200, and say the answer
-//	serve ADDRESS     answer every request with what follows "=" of the variable WHO; SIGHUP appends
+//	wants FILE        exit with code 4 if the file does not exist
+//	say TEXT          print a line
+//	fail CODE         exit with this code
+//	get URL           print the response; exit with code 5 unless its status is 200
+//	serve ADDRESS     answer every request with the value of WHO; SIGHUP appends
 //	                  the content of $RELOADS to $STATE_DIRECTORY/reloads
 package main
 
@@ -22,14 +22,14 @@ import (
 )
 
 func main() {
-	words := os.Args[1:]
+	args := os.Args[1:]
 	next := func() string {
-		if len(words) == 0 {
-			fmt.Println("a word is missing")
+		if len(args) == 0 {
+			fmt.Println("an argument is missing")
 			os.Exit(2)
 		}
-		w := words[0]
-		words = words[1:]
+		w := args[0]
+		args = args[1:]
 		return os.Expand(w, os.Getenv)
 	}
 	check := func(err error, code int) {
@@ -45,7 +45,7 @@ func main() {
 		check(err, 3)
 		check(f.Close(), 3)
 	}
-	for len(words) > 0 {
+	for len(args) > 0 {
 		switch verb := next(); verb {
 		case "write":
 			file := next()
@@ -82,7 +82,7 @@ func main() {
 				}
 			}()
 			http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-				if url := r.URL.Query().Get("ask"); url != "" { // what this one sees
+				if url := r.URL.Query().Get("ask"); url != "" { // from this program's point of view
 					res, err := http.Get(url)
 					if err != nil {
 						http.Error(w, err.Error(), 502)
@@ -97,7 +97,7 @@ func main() {
 			fmt.Println("serving")
 			check(http.ListenAndServe(next(), nil), 6)
 		default:
-			fmt.Println("no such word:", verb)
+			fmt.Println("unknown command:", verb)
 			os.Exit(2)
 		}
 	}

@@ -1,6 +1,6 @@
-// Command gentle is a web server whose versions can live at once: it serves on
-// listeners that it inherits, or shares its port with others, and when told to
-// end it finishes what it has begun.
+// Command graceful-server is a web server whose versions can run in parallel: it serves on
+// inherited listeners, or shares its port with others, and finishes running requests when it
+// has to stop.
 package main
 
 import (
@@ -19,14 +19,14 @@ import (
 
 func main() {
 	if os.Getenv("WHO") == "nobody" {
-		log.Fatal("nobody is no greeting")
+		log.Fatal("WHO must not be nobody")
 	}
 	l, err := listener()
 	if err != nil {
 		log.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(20 * time.Millisecond) // so that there is something under way
+		time.Sleep(20 * time.Millisecond) // so that requests are in progress
 		fmt.Fprintln(w, os.Getenv("WHO"))
 	})}
 	go server.Serve(l)
