@@ -115,11 +115,11 @@ func Diff(ctx context.Context, w *Request) (*plan.ChangeSet, error) {
 	}
 	uncertain := map[string]plan.Uncertainty{}
 	if unfinished != nil {
-		records = doubt(records, unfinished, uncertain)
+		records = markInterrupted(records, unfinished, uncertain)
 	}
 	if gen != nil {
-		for name, was := range elsewhere(gen.Machines, w.Machines) {
-			for _, rec := range w.on(name, records) {
+		for name, was := range relocated(gen.Machines, w.Machines) {
+			for _, rec := range w.recordsOn(name, records) {
 				uncertain[rec.Address] = plan.Uncertainty{
 					Unless: fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was),
 					Since:  fmt.Sprintf("%s was %s, and what stands there stays", name, was),
@@ -130,9 +130,9 @@ func Diff(ctx context.Context, w *Request) (*plan.ChangeSet, error) {
 	return w.diff(ctx, records, uncertain, head.Generation)
 }
 
-// doubt lists what an interrupted apply touched. What it began to create, and
+// markInterrupted lists what an interrupted apply touched. What it began to create, and
 // the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
+func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
 	by := map[string]plan.Record{}
 	for _, r := range records {
 		by[r.Address] = r
@@ -143,19 +143,19 @@ func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncer
 			by[address] = plan.Record{Address: address, Machine: slices.Sorted(maps.Keys(machines))[0]}
 		}
 	}
-	return sorted(by)
+	return sortRecords(by)
 }
 
-// elsewhere lists the machines that were somewhere else when they were last
+// relocated lists the machines that were somewhere else when they were last
 // reached: name → where.
-func elsewhere(before, now []*graph.Machine) map[string]string {
+func relocated(before, now []*graph.Machine) map[string]string {
 	was := map[string]string{}
 	for _, b := range before {
 		for _, n := range now {
 			if n.Module != "" && n.Address == "" { // nobody knows yet where it will be
 				continue
 			}
-			if b.Name == n.Name && place(b.Connect) != place(n.Connect) {
+			if b.Name == n.Name && normalizeConnect(b.Connect) != normalizeConnect(n.Connect) {
 				was[b.Name] = b.Connect
 			}
 		}
@@ -163,8 +163,8 @@ func elsewhere(before, now []*graph.Machine) map[string]string {
 	return was
 }
 
-// on lists what an apply may touch of what stands on a machine.
-func (w *Request) on(machine string, records []plan.Record) []plan.Record {
+// recordsOn lists what an apply may touch of what stands on a machine.
+func (w *Request) recordsOn(machine string, records []plan.Record) []plan.Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
 		return r.Machine != machine || w.Held != nil && w.Held(r.Address)
 	})
@@ -195,9 +195,9 @@ func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map
 	return cs, cs.Seal()
 }
 
-// agrees tells whether all that would be done was agreed to: the same, or less
+// isApproved tells whether all that would be done was agreed to: the same, or less
 // of it because an interrupted or another apply did the rest.
-func (w *Request) agrees(cs *plan.ChangeSet) bool {
+func (w *Request) isApproved(cs *plan.ChangeSet) bool {
 	if w.Approved == nil || w.Approved.ChangeSet == cs.ChangeSet {
 		return true
 	}
@@ -234,9 +234,9 @@ func Run(ctx context.Context, w *Request) (*Result, error) {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil {
-		return nothing(cs), nil
+		return unchangedResult(cs), nil
 	}
-	if !w.agrees(cs) {
+	if !w.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
 	lasting := context.WithoutCancel(ctx) // what must be written down is written down
@@ -249,17 +249,17 @@ func Run(ctx context.Context, w *Request) (*Result, error) {
 	defer lost(nil)
 	go state.KeepAlive(held, w.Store, lease, w.leaseTime(), lost)
 
-	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.OnEvent, doubted: map[string]bool{}}
+	r := &run{req: w, lease: lease, machines: map[string]*machine{}, emit: w.OnEvent, uncertain: map[string]bool{}}
 	r.token.Store(lease.Token)
-	r.life, r.end = context.WithCancel(lasting)
-	if r.tell == nil {
-		r.tell = func(Event) {}
+	r.connCtx, r.cancelConns = context.WithCancel(lasting)
+	if r.emit == nil {
+		r.emit = func(Event) {}
 	}
-	defer r.hangUp()
-	return r.run(held, lasting)
+	defer r.closeAll()
+	return r.runLocked(held, lasting)
 }
 
-func nothing(cs *plan.ChangeSet) *Result {
+func unchangedResult(cs *plan.ChangeSet) *Result {
 	return &Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged, Held: cs.Summary.Held}}
 }
 
@@ -293,54 +293,54 @@ func (w *Request) acquire(ctx context.Context) (state.Lease, error) {
 
 // run is one apply under its lease.
 type run struct {
-	w        *Request
-	lease    state.Lease
-	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
-	making   int          // the generation
-	machines map[string]*machine
-	j        *journal
-	tell     func(Event)
-	known    map[string]bool // addresses that the state knows
-	doubted  map[string]bool // machines that an interrupted apply touched
-	life     context.Context // of the conversations with machines
-	end      context.CancelFunc
-	outs     outputs
-	looked   sync.Once     // at what stands on no machine
-	foreign  error         // what was found there
-	own      string        // resource that is the machine on which defx runs; "" = none that changes
-	leads    []plan.Record // what led users to services when it began
-	mu       sync.Mutex
-	outside  map[string]bool   // what of it was taken out and is not back
-	notes    map[string]bool   // what could not be looked at
-	renames  map[string]string // resources that were renamed: new address → old
+	req          *Request
+	lease        state.Lease
+	token        atomic.Int64 // the lease's, or a higher one for machines that remember another state
+	generation   int          // the generation
+	machines     map[string]*machine
+	journal      *journal
+	emit         func(Event)
+	known        map[string]bool // addresses that the state knows
+	uncertain    map[string]bool // machines that an interrupted apply touched
+	connCtx      context.Context // of the conversations with machines
+	cancelConns  context.CancelFunc
+	outputs      outputs
+	modulesOnce  sync.Once     // at what stands on no machine
+	modulesErr   error         // what was found there
+	selfResource string        // resource that is the machine on which defx runs; "" = none that changes
+	balancers    []plan.Record // what led users to services when it began
+	mu           sync.Mutex
+	deregistered map[string]bool   // what of it was taken out and is not back
+	notes        map[string]bool   // what could not be looked at
+	renames      map[string]string // resources that were renamed: new address → old
 }
 
 // scope names deployment and environment on machines.
-func (r *run) scope() string { return r.w.Plan.Environment + "/" + r.w.Plan.Deployment }
+func (r *run) scope() string { return r.req.Plan.Environment + "/" + r.req.Plan.Deployment }
 
-func (r *run) run(ctx, lasting context.Context) (*Result, error) {
-	gen, head, err := state.Current(lasting, r.w.Store)
+func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
+	gen, head, err := state.Current(lasting, r.req.Store)
 	if err != nil {
 		return nil, err
 	}
-	r.making = head.Generation + 1
+	r.generation = head.Generation + 1
 	var records []plan.Record
 	if gen != nil {
 		records = slices.Clone(gen.Records)
-		r.know(gen.Machines)
+		r.addMachines(gen.Machines)
 	}
-	unfinished, err := ReadUnfinished(r.w.Dir)
+	unfinished, err := ReadUnfinished(r.req.Dir)
 	if err != nil {
 		return nil, err
 	}
 	if unfinished != nil {
-		r.know(unfinished.Machines)
+		r.addMachines(unfinished.Machines)
 	}
-	r.know(r.w.Machines)
-	records = r.renamed(records, gen)
+	r.addMachines(r.req.Machines)
+	records = r.renameMachines(records, gen)
 	places := map[string]string{}
 	if gen != nil {
-		places = elsewhere(gen.Machines, r.w.Machines)
+		places = relocated(gen.Machines, r.req.Machines)
 	}
 	if unfinished != nil || len(places) > 0 {
 		doubted := &Unfinished{Units: map[string]map[string]bool{}}
@@ -348,7 +348,7 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			doubted.Units = unfinished.Units
 		}
 		for name := range places {
-			for _, rec := range r.w.on(name, records) {
+			for _, rec := range r.req.recordsOn(name, records) {
 				if doubted.Units[rec.Address] == nil {
 					doubted.Units[rec.Address] = map[string]bool{}
 				}
@@ -356,36 +356,36 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 			}
 		}
 		before := records
-		records = r.renamed(r.observe(lasting, records, doubted), gen) // the journal may know a machine by its former name
+		records = r.renameMachines(r.observe(lasting, records, doubted), gen) // the journal may know a machine by its former name
 		if err := r.checkData(before, records, places); err != nil {
 			return nil, err
 		}
 	}
-	r.outs.learn(records)
-	r.note(records)
-	cs, err := r.w.diff(lasting, records, nil, head.Generation)
+	r.outputs.load(records)
+	r.loadBalancers(records)
+	cs, err := r.req.diff(lasting, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
 	}
 	r.completePlan(records)
-	if cs.Plan, err = r.w.Plan.Digest(); err != nil {
+	if cs.Plan, err = r.req.Plan.Digest(); err != nil {
 		return nil, err
 	}
-	if err := r.checkLost(lasting, cs, records); err != nil {
+	if err := r.checkStateMismatch(lasting, cs, records); err != nil {
 		return nil, err
 	}
-	if !r.w.agrees(cs) {
+	if !r.req.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
-	if err := r.undermines(lasting, cs, records); err != nil {
+	if err := r.checkSelfDestruct(lasting, cs, records); err != nil {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
-		return nothing(cs), nil
+		return unchangedResult(cs), nil
 	}
-	objects := slices.Collect(maps.Values(r.w.Objects))
+	objects := slices.Collect(maps.Values(r.req.Objects))
 	good := map[string]digest.Digest{}
-	for lib, funcs := range r.w.LastGood {
+	for lib, funcs := range r.req.LastGood {
 		raw, d, err := state.Object(funcs)
 		if err != nil {
 			return nil, err
@@ -393,51 +393,51 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 		good[lib] = d
 		objects = append(objects, raw)
 	}
-	if err := r.w.Store.Put(lasting, objects...); err != nil {
+	if err := r.req.Store.Put(lasting, objects...); err != nil {
 		return nil, err
 	}
-	if r.j, err = openJournal(r.w.Dir); err != nil {
+	if r.journal, err = openJournal(r.req.Dir); err != nil {
 		return nil, err
 	}
 	ended := false
-	defer func() { r.j.finish(ended) }()
+	defer func() { r.journal.finish(ended) }()
 	all := make([]*graph.Machine, 0, len(r.machines))
 	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
-		all = append(all, r.machines[name].m)
+		all = append(all, r.machines[name].decl)
 	}
-	if err := r.j.write(line{Start: &start{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
+	if err := r.journal.write(journalLine{Start: &startLine{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
 		return nil, err
 	}
-	res, now, err := r.walk(ctx, lasting, cs, records)
+	res, now, err := r.execute(ctx, lasting, cs, records)
 	if err != nil {
 		return nil, err
 	}
 	res.Generation = head.Generation
-	full := r.w.Plan
-	if done := r.asDone(now); done != nil { // what was not known before is known now
+	full := r.req.Plan
+	if done := r.planWithValues(now); done != nil { // what was not known before is known now
 		full = done
 		if cs.Plan, err = done.Digest(); err != nil {
 			return nil, err
 		}
 	}
-	planObject, err := state.PutPlan(lasting, r.w.Store, full)
+	planObject, err := state.PutPlan(lasting, r.req.Store, full)
 	if err != nil {
 		return nil, err
 	}
-	if r.w.Restart != "" && gen != nil { // what is meant to be is what it was, and more than what is certain to stand
+	if r.req.Restart != "" && gen != nil { // what is meant to be is what it was, and more than what is certain to stand
 		cs.Plan, planObject = gen.Plan, gen.PlanObject
 	}
-	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
-		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), LastGood: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
-		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.generation, Parent: head.Object,
+		Deployment: r.req.Plan.Deployment, Environment: r.req.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
+		Records: now, Renamed: r.appliedRenames(cs, now), Machines: r.usedMachines(now), LastGood: good, Summary: res.Counts, Failed: res.Failed, Verb: r.req.Verb,
+		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.req.Revision}
 	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unflushed, res.Orphans = r.settle(lasting, res.Generation)
+	res.Unflushed, res.Orphans = r.flushAll(lasting, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
-		if err := state.Commit(lasting, r.w.Store, head, next); err != nil {
+		if err := state.Commit(lasting, r.req.Store, head, next); err != nil {
 			return res, err
 		}
 		res.Wrote = true
@@ -448,8 +448,8 @@ func (r *run) run(ctx, lasting context.Context) (*Result, error) {
 	return res, nil
 }
 
-// whatWasRenamed lists the renames of a change set that came to be, of units and of resources: new address → old.
-func (r *run) whatWasRenamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+// appliedRenames lists the renames of a change set that came to be, of units and of resources: new address → old.
+func (r *run) appliedRenames(cs *plan.ChangeSet, now []plan.Record) map[string]string {
 	out := maps.Clone(r.renames)
 	for _, a := range cs.Actions {
 		if a.PreviousMachine != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
@@ -469,15 +469,15 @@ func equalRecords(a, b []plan.Record) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// know adds machines; later ones replace earlier ones of the same name.
-func (r *run) know(list []*graph.Machine) {
+// addMachines adds machines; later ones replace earlier ones of the same name.
+func (r *run) addMachines(list []*graph.Machine) {
 	for _, m := range list {
-		r.machines[m.Name] = &machine{m: m}
+		r.machines[m.Name] = &machine{decl: m}
 	}
 }
 
-// remembered is how to reach the machines on which something stands.
-func (r *run) remembered(records []plan.Record) []*graph.Machine {
+// usedMachines is how to reach the machines on which something stands.
+func (r *run) usedMachines(records []plan.Record) []*graph.Machine {
 	used := map[string]bool{}
 	for _, rec := range records {
 		used[rec.Machine] = true
@@ -485,7 +485,7 @@ func (r *run) remembered(records []plan.Record) []*graph.Machine {
 	out := []*graph.Machine{}
 	for _, name := range slices.Sorted(maps.Keys(used)) {
 		if m := r.machines[name]; m != nil {
-			out = append(out, m.m)
+			out = append(out, m.decl)
 		}
 	}
 	return out
@@ -503,15 +503,15 @@ func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished)
 	var names []string
 	for _, machines := range u.Units {
 		for name := range machines {
-			if !r.doubted[name] {
-				r.doubted[name], silent[name] = true, true
+			if !r.uncertain[name] {
+				r.uncertain[name], silent[name] = true, true
 				names = append(names, name)
 			}
 		}
 	}
 	var mu sync.Mutex
 	over := false
-	together(names, func(name string) error {
+	forEachParallel(names, func(name string) error {
 		units, err := r.units(ctx, name)
 		mu.Lock()
 		defer mu.Unlock()
@@ -548,15 +548,15 @@ func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished)
 			}
 		}
 	}
-	return sorted(by)
+	return sortRecords(by)
 }
 
-// renamed lets records follow a machine that is reached as before under another name.
-func (r *run) renamed(records []plan.Record, gen *state.Generation) []plan.Record {
+// renameMachines lets records follow a machine that is reached as before under another name.
+func (r *run) renameMachines(records []plan.Record, gen *state.Generation) []plan.Record {
 	if gen == nil {
 		return records
 	}
-	return RenameMachines(records, gen.Machines, r.w.Machines)
+	return RenameMachines(records, gen.Machines, r.req.Machines)
 }
 
 // RenameMachines gives records of a machine that is not declared any more the
@@ -565,11 +565,11 @@ func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.
 	declared, at := map[string]bool{}, map[string]string{}
 	for _, m := range now {
 		declared[m.Name] = true
-		at[place(m.Connect)] = m.Name
+		at[normalizeConnect(m.Connect)] = m.Name
 	}
 	names := map[string]string{}
 	for _, m := range before {
-		if name := at[place(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
+		if name := at[normalizeConnect(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
 			names[m.Name] = name
 		}
 	}
@@ -582,8 +582,8 @@ func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.
 	return out
 }
 
-// place is where connect leads, in one form.
-func place(connect string) string {
+// normalizeConnect is where connect leads, in one form.
+func normalizeConnect(connect string) string {
 	if dir, ok := strings.CutPrefix(connect, "dir:"); ok {
 		return "dir:" + path.Clean(dir)
 	}
@@ -593,26 +593,26 @@ func place(connect string) string {
 // completePlan puts what is held and stands into the plan: an earlier apply may
 // have deployed it without living to tell, and a later rollback must know it.
 func (r *run) completePlan(records []plan.Record) {
-	if r.w.Held == nil {
+	if r.req.Held == nil {
 		return
 	}
-	whole := *r.w.Plan
-	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.w.Held(u.Address) })
+	whole := *r.req.Plan
+	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.req.Held(u.Address) })
 	for _, rec := range records {
-		if r.w.Held(rec.Address) && rec.Digest != "" {
+		if r.req.Held(rec.Address) && rec.Digest != "" {
 			u := rec.Placed()
 			u.Held = true
 			whole.Units = append(whole.Units, u)
 		}
 	}
 	slices.SortFunc(whole.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	r.w.Plan = &whole
+	r.req.Plan = &whole
 }
 
-// checkLost stops an apply whose state does not know what a machine's manifest
+// checkStateMismatch stops an apply whose state does not know what a machine's manifest
 // holds: then the state was lost, or is another's. Who does not answer soon is
 // looked at before the first change there.
-func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+func (r *run) checkStateMismatch(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
 	r.known = map[string]bool{}
 	for _, rec := range records {
 		r.known[rec.Address] = true
@@ -624,7 +624,7 @@ func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.
 	}
 	for _, a := range cs.Actions {
 		for _, name := range []string{a.Machine, a.From} {
-			if m := r.machines[name]; m != nil && changing[m.m.Module] {
+			if m := r.machines[name]; m != nil && changing[m.decl.Module] {
 				continue // it may not be there yet, or be another one soon
 			}
 			if name != "" && !slices.Contains(names, name) {
@@ -632,23 +632,23 @@ func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.
 			}
 		}
 	}
-	return together(names, func(name string) error {
-		err := r.lost(ctx, name)
-		if l, is := errors.AsType[*lostState](err); is {
+	return forEachParallel(names, func(name string) error {
+		err := r.checkMachine(ctx, name)
+		if l, is := errors.AsType[*stateMismatch](err); is {
 			return l.err
 		}
 		return nil // its actions will fail and say so
 	})
 }
 
-// lostState is an error that concerns all that would be done.
-type lostState struct{ err *diag.Error }
+// stateMismatch is an error that concerns all that would be done.
+type stateMismatch struct{ err *diag.Error }
 
-func (l *lostState) Error() string { return l.err.Error() }
-func (l *lostState) Unwrap() error { return l.err }
+func (l *stateMismatch) Error() string { return l.err.Error() }
+func (l *stateMismatch) Unwrap() error { return l.err }
 
-// lost tells whether a machine holds what the state does not know.
-func (r *run) lost(ctx context.Context, name string) error {
+// checkMachine tells whether a machine holds what the state does not know.
+func (r *run) checkMachine(ctx context.Context, name string) error {
 	units, err := r.units(ctx, name)
 	if err != nil {
 		return err
@@ -659,7 +659,7 @@ func (r *run) lost(ctx context.Context, name string) error {
 			if name == "" {
 				where = "folder terraform of the state"
 			}
-			return &lostState{diag.Errorf(where, "holds %s, which the state does not know: the state was lost or is another's", address).
+			return &stateMismatch{diag.Errorf(where, "holds %s, which the state does not know: the state was lost or is another's", address).
 				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
 		}
 	}
@@ -672,10 +672,10 @@ func (r *run) checkData(before, now []plan.Record, places map[string]string) err
 	var out diag.List
 	for _, b := range before {
 		was := places[b.Machine]
-		if was == "" || !b.Stateful || r.w.AllowMove[b.Address] || r.w.Held != nil && r.w.Held(b.Address) {
+		if was == "" || !b.Stateful || r.req.AllowMove[b.Address] || r.req.Held != nil && r.req.Held(b.Address) {
 			continue
 		}
-		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.w.Plan.Find(b.Address) != nil {
+		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.req.Plan.Find(b.Address) != nil {
 			out = append(out, diag.Errorf(b.Address, "it keeps data of its own, which %s does not have where it is now; it was %s", b.Machine, was).
 				WithHint("bring the data there, and say --allow-move %s; nothing was done", b.Address))
 		}
@@ -683,7 +683,7 @@ func (r *run) checkData(before, now []plan.Record, places map[string]string) err
 	return out.Err()
 }
 
-func sorted(by map[string]plan.Record) []plan.Record {
+func sortRecords(by map[string]plan.Record) []plan.Record {
 	out := make([]plan.Record, 0, len(by))
 	for _, a := range slices.Sorted(maps.Keys(by)) {
 		out = append(out, by[a])
@@ -698,13 +698,13 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	rec.Digest, rec.Object, rec.Values, rec.Outputs = e.Digest, e.Object, e.Values, e.Outputs
 	if e.Digest == "" {
 		if rec.Backend == "" {
-			if u := r.w.Plan.Find(address); u != nil {
+			if u := r.req.Plan.Find(address); u != nil {
 				rec.Backend = u.Backend
 			}
 		}
 		return rec, nil
 	}
-	raw, err := r.w.object(ctx, e.Object)
+	raw, err := r.req.object(ctx, e.Object)
 	if err != nil {
 		return rec, fmt.Errorf("%s: what stands there: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}

@@ -20,32 +20,32 @@ import (
 
 // machine is a machine and the conversation with its agent, once begun.
 type machine struct {
-	m *graph.Machine
+	decl *graph.Machine
 
-	mu     sync.Mutex
-	client *agent.Client
-	err    error // it could not be reached: not tried again in this apply
-	fenced bool
-	asked  bool                    // stands is known
-	stands map[string]*agent.Entry // when it was asked
-	sent   map[digest.Digest]bool  // artifacts known to be there
+	mu      sync.Mutex
+	client  *agent.Client
+	err     error // it could not be reached: not tried again in this apply
+	fenced  bool
+	listed  bool                    // stands is known
+	entries map[string]*agent.Entry // when it was asked
+	sent    map[digest.Digest]bool  // artifacts known to be there
 }
 
-// reach dials a machine once.
-func (r *run) reach(name string) (*machine, error) {
+// dial dials a machine once.
+func (r *run) dial(name string) (*machine, error) {
 	m := r.machines[name]
 	if m == nil {
 		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not say how it was reached", name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.client == nil && m.err == nil && m.m.Module != "" {
-		if err := r.find(r.life, m); err != nil {
+	if m.client == nil && m.err == nil && m.decl.Module != "" {
+		if err := r.resolveAddress(r.connCtx, m); err != nil {
 			return m, err
 		}
 	}
 	if m.client == nil && m.err == nil {
-		m.client, m.err = r.w.Dial(r.life, m.m)
+		m.client, m.err = r.req.Dial(r.connCtx, m.decl)
 	}
 	return m, m.err
 }
@@ -53,34 +53,34 @@ func (r *run) reach(name string) (*machine, error) {
 // units asks what stands on a machine, once.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
 	if name == "" { // what stands on no machine
-		return r.modules(ctx)
+		return r.moduleEntries(ctx)
 	}
-	m, err := r.reach(name)
+	m, err := r.dial(name)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.asked {
-		if m.stands, err = m.client.Units(ctx, r.scope()); err != nil {
+	if !m.listed {
+		if m.entries, err = m.client.Units(ctx, r.scope()); err != nil {
 			return nil, err
 		}
-		m.asked = true
+		m.listed = true
 	}
-	return m.stands, nil
+	return m.entries, nil
 }
 
-// patience is how long all wait for a machine before the others go on without it.
-const patience = 5 * time.Second
+// probeTimeout is how long all wait for a machine before the others go on without it.
+const probeTimeout = 5 * time.Second
 
-// together does f for machines at once. It ends at the first error, or when
+// forEachParallel does f for machines at once. It ends at the first error, or when
 // those that are still silent hold up the others for too long.
-func together(names []string, f func(name string) error) error {
+func forEachParallel(names []string, f func(name string) error) error {
 	over := make(chan error, len(names))
 	for _, n := range names {
 		go func() { over <- f(n) }()
 	}
-	late := time.After(patience)
+	late := time.After(probeTimeout)
 	for range names {
 		select {
 		case err := <-over:
@@ -94,22 +94,22 @@ func together(names []string, f func(name string) error) error {
 	return nil
 }
 
-// write reaches a machine for a change: what it holds is known, and the lease
+// prepareWrite reaches a machine for a change: what it holds is known, and the lease
 // is announced first.
-func (r *run) write(ctx context.Context, name string) (*machine, error) {
-	if err := r.lost(ctx, name); err != nil {
+func (r *run) prepareWrite(ctx context.Context, name string) (*machine, error) {
+	if err := r.checkMachine(ctx, name); err != nil {
 		return nil, err
 	}
-	m, err := r.reach(name)
+	m, err := r.dial(name)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
-		if f, is := errors.AsType[*agent.ErrStaleToken](err); is && len(m.stands) == 0 {
-			err = r.raise(ctx, m, f.Token)
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
+		if f, is := errors.AsType[*agent.ErrStaleToken](err); is && len(m.entries) == 0 {
+			err = r.raiseToken(ctx, m, f.Token)
 		}
 		if err != nil {
 			return nil, err
@@ -119,26 +119,26 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	return m, nil
 }
 
-// raise begins anew on a machine that holds nothing but remembers a higher
+// raiseToken begins anew on a machine that holds nothing but remembers a higher
 // token: that of another state, for within one state who has the lease has the
 // highest. Who lost it meanwhile is kept away.
-func (r *run) raise(ctx context.Context, m *machine, above int64) error {
-	token, err := r.w.Store.RaiseToken(ctx, r.lease, above)
+func (r *run) raiseToken(ctx context.Context, m *machine, above int64) error {
+	token, err := r.req.Store.RaiseToken(ctx, r.lease, above)
 	if err != nil {
 		return err
 	}
 	for {
 		was := r.token.Load()
 		if was >= token || r.token.CompareAndSwap(was, token) {
-			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
 		}
 	}
 }
 
-// settle makes the manifests of the machines that were reached whole, and says
+// flushAll makes the manifests of the machines that were reached whole, and says
 // of which it could not. What is not whole is in the machine's own journal. Since
 // they are asked anyway, they also tell what nothing leads to.
-func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []string) {
+func (r *run) flushAll(ctx context.Context, generation int) (unsettled, orphans []string) {
 	names := slices.Sorted(maps.Keys(r.machines))
 	said, left := make([]string, len(names)), make([][]string, len(names))
 	var all sync.WaitGroup
@@ -147,7 +147,7 @@ func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []
 		if !m.mu.TryLock() { // it was never reached
 			continue
 		}
-		client, used := m.client, m.fenced || m.asked && r.doubted[name]
+		client, used := m.client, m.fenced || m.listed && r.uncertain[name]
 		m.mu.Unlock()
 		if client == nil || !used {
 			continue
@@ -168,9 +168,9 @@ func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []
 	return slices.DeleteFunc(said, func(s string) bool { return s == "" }), slices.Concat(left...)
 }
 
-// hangUp ends all conversations, and those that have not come about yet.
-func (r *run) hangUp() {
-	r.end()
+// closeAll ends all conversations, and those that have not come about yet.
+func (r *run) closeAll() {
+	r.cancelConns()
 	var all sync.WaitGroup
 	for _, m := range r.machines {
 		all.Go(func() {
@@ -184,18 +184,18 @@ func (r *run) hangUp() {
 	all.Wait()
 }
 
-// finished is what became of one action.
-type finished struct {
-	a      *plan.Action
-	stands *plan.Record // nil: nothing
-	err    error
-	took   time.Duration
-	kept   bool // it is what it was
+// result is what became of one action.
+type result struct {
+	action    *plan.Action
+	record    *plan.Record // nil: nothing
+	err       error
+	took      time.Duration
+	unchanged bool // it is what it was
 }
 
-// walk does the actions, each when those that it waits for are done, and gives
+// execute does the actions, each when those that it waits for are done, and gives
 // what stands afterwards.
-func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
+func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
 	res := &Result{Changes: cs}
 	res.Counts.Held = cs.Summary.Held
 	res.Counts.Unchanged = cs.Summary.Unchanged + cs.Summary.Protected
@@ -205,41 +205,41 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	}
 	planned := func(address string) plan.Unit { // what should be there
 		var u plan.Unit
-		if p := r.w.Plan.Find(address); p != nil {
-			if raw, err := r.w.object(lasting, p.Object); err == nil {
+		if p := r.req.Plan.Find(address); p != nil {
+			if raw, err := r.req.object(lasting, p.Object); err == nil {
 				json.Unmarshal(raw, &u)
 			}
 		}
 		return u
 	}
-	waiting := waitsOf(cs, r.w.Plan, func(address string) int { return planned(address).MinReady })
+	waiting := newReadiness(cs, r.req.Plan, func(address string) int { return planned(address).MinReady })
 	ready := []*plan.Action{}
 	for i := range cs.Actions {
-		if a := &cs.Actions[i]; waiting.left[a.Address] == 0 {
+		if a := &cs.Actions[i]; waiting.unmet[a.Address] == 0 {
 			ready = append(ready, a)
 		}
 	}
-	limit := r.w.Parallel
+	limit := r.req.Parallel
 	if limit <= 0 {
 		limit = 10
 	}
-	over := make(chan finished)
+	over := make(chan result)
 	running := 0
 	doomed := map[string]string{} // address → the failed one that it waits for
 	begun := map[string]bool{}
-	rolling := rolls(cs, r.w.Plan, planned)
+	rolling := rollingUpdates(cs, r.req.Plan, planned)
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
-			halted := rolling[a.Address].stopped(a.Address) != nil
+			halted := rolling[a.Address].haltReason(a.Address) != nil
 			if halted && doomed[a.Address] == "" {
-				doomed[a.Address] = rolling[a.Address].failed
-				doom(a.Address, rolling[a.Address].failed, waiting, doomed)
+				doomed[a.Address] = rolling[a.Address].failedAt
+				markSkipped(a.Address, rolling[a.Address].failedAt, waiting, doomed)
 			}
 			return halted || begun[a.Address]
 		})
 		if len(ready) == 0 && running == 0 {
 			// Records of different times may make deletions wait for each other: then the first goes first.
-			next := stuck(cs.Actions, begun, doomed)
+			next := deadlocked(cs.Actions, begun, doomed)
 			if next == nil {
 				break
 			}
@@ -260,16 +260,16 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 			}
 			begun[a.Address] = true
 			running++
-			r.tell(Event{Outcome: Started, Action: *a})
+			r.emit(Event{Outcome: Started, Action: *a})
 			had, stood := by[a.Address]
 			if a.PreviousMachine != "" {
 				had, stood = by[a.PreviousMachine]
 			}
 			go func() {
 				at := time.Now()
-				stands, err := r.act(lasting, a, had, stood)
+				stands, err := r.runAction(lasting, a, had, stood)
 				kept := stood && stands != nil && had.Digest == stands.Digest && maps.Equal(had.Values, stands.Values)
-				over <- finished{a, stands, err, time.Since(at), kept}
+				over <- result{a, stands, err, time.Since(at), kept}
 			}()
 		}
 		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
@@ -281,32 +281,32 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		}
 		f := <-over
 		running--
-		delete(by, f.a.Address)
-		if f.a.PreviousMachine != "" {
-			delete(by, f.a.PreviousMachine)
+		delete(by, f.action.Address)
+		if f.action.PreviousMachine != "" {
+			delete(by, f.action.PreviousMachine)
 		}
-		if f.stands != nil { // under its old name if renaming failed
-			by[f.stands.Address] = *f.stands
+		if f.record != nil { // under its old name if renaming failed
+			by[f.record.Address] = *f.record
 		}
-		rolling[f.a.Address].over(f.a.Address, f.err)
-		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
+		rolling[f.action.Address].finish(f.action.Address, f.err)
+		out := Event{Outcome: Done, Action: *f.action, Err: f.err, Took: f.took}
 		if f.err != nil {
 			out.Outcome = Failed
-			res.Failed = append(res.Failed, f.a.Address)
-			doom(f.a.Address, f.a.Address, waiting, doomed)
+			res.Failed = append(res.Failed, f.action.Address)
+			markSkipped(f.action.Address, f.action.Address, waiting, doomed)
 			for address := range doomed {
-				rolling[address].lost(address)
+				rolling[address].skip(address)
 			}
-		} else if !f.a.Certain && f.kept {
+		} else if !f.action.Certain && f.unchanged {
 			res.Counts.Unchanged++ // its values turned out equal
 		} else {
-			count(&res.Counts, f.a.Op)
+			count(&res.Counts, f.action.Op)
 		}
-		r.tell(out)
+		r.emit(out)
 		if f.err != nil {
 			continue
 		}
-		for _, next := range waiting.done(f.a.Address) {
+		for _, next := range waiting.done(f.action.Address) {
 			if doomed[next.Address] == "" {
 				ready = append(ready, next)
 			}
@@ -320,17 +320,17 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		a := &cs.Actions[i]
 		if by := doomed[a.Address]; by != "" && !done[a.Address] {
 			res.Skipped = append(res.Skipped, a.Address)
-			why := rolling[a.Address].stopped(a.Address)
+			why := rolling[a.Address].haltReason(a.Address)
 			if why == nil {
 				why = fmt.Errorf("it needs %s, which failed", by)
 			}
-			r.tell(Event{Outcome: Skipped, Action: *a, Err: why})
+			r.emit(Event{Outcome: Skipped, Action: *a, Err: why})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, nil, err // the lease was lost
 	}
-	for address := range r.outside { // nobody put it back: the next apply does
+	for address := range r.deregistered { // nobody put it back: the next apply does
 		if rec, stood := by[address]; stood {
 			rec.Digest = ""
 			by[address] = rec
@@ -340,11 +340,11 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
-	return res, sorted(by), nil
+	return res, sortRecords(by), nil
 }
 
-// stuck is the first action that was neither begun nor given up.
-func stuck(actions []plan.Action, begun map[string]bool, doomed map[string]string) *plan.Action {
+// deadlocked is the first action that was neither begun nor given up.
+func deadlocked(actions []plan.Action, begun map[string]bool, doomed map[string]string) *plan.Action {
 	for i := range actions {
 		if a := &actions[i]; !begun[a.Address] && doomed[a.Address] == "" {
 			return a
@@ -353,51 +353,51 @@ func stuck(actions []plan.Action, begun map[string]bool, doomed map[string]strin
 	return nil
 }
 
-// doom marks all that waits in vain for a failed action, directly or not.
-func doom(address, because string, w *waits, doomed map[string]string) {
+// markSkipped marks all that waits in vain for a failed action, directly or not.
+func markSkipped(address, because string, w *readiness, doomed map[string]string) {
 	for _, f := range w.failed(address) {
 		if doomed[f.Address] == "" {
 			doomed[f.Address] = because
-			doom(f.Address, because, w, doomed)
+			markSkipped(f.Address, because, w, doomed)
 		}
 	}
 }
 
-// act journals and does one action, and gives what stands afterwards.
-func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bool) (*plan.Record, error) {
+// runAction journals and does one action, and gives what stands afterwards.
+func (r *run) runAction(ctx context.Context, a *plan.Action, had plan.Record, stood bool) (*plan.Record, error) {
 	old := &had
 	if !stood {
 		old = nil
 	}
-	s := &step{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
-	if err := r.j.write(line{Begin: s}); err != nil {
+	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
+	if err := r.journal.write(journalLine{Begin: s}); err != nil {
 		return old, err
 	}
-	deadline := r.w.Deadline
+	deadline := r.req.Deadline
 	if deadline == 0 {
 		deadline = 10 * time.Minute
 		if a.Machine == "" {
 			deadline = time.Hour // a database takes half of it
 		}
 	}
-	for _, rec := range r.behind(a.Address) {
+	for _, rec := range r.balancersOf(a.Address) {
 		deadline += time.Duration(rec.Drain)*time.Second + 10*time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	stands, err := r.do(ctx, a, old)
+	stands, err := r.perform(ctx, a, old)
 	if err != nil {
-		err = advise(err)
+		err = withHint(err)
 		s.Failed = err.Error()
 	}
-	if jerr := r.j.write(line{End: s, Stand: stands}); jerr != nil {
+	if jerr := r.journal.write(journalLine{End: s, Stand: stands}); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
 	return stands, err
 }
 
-// advise adds what to do about what machines suffer from.
-func advise(err error) error {
+// withHint adds what to do about what machines suffer from.
+func withHint(err error) error {
 	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
 	for _, h := range []struct{ what, hint string }{
 		{"no space left on device", "its disk is full: make room there"},
@@ -416,23 +416,23 @@ func advise(err error) error {
 	return err
 }
 
-func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
+func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Delete && a.Machine == "" {
-		return r.change(ctx, a.Address, "", nil, old)
+		return r.applyUnit(ctx, a.Address, "", nil, old)
 	}
 	if a.Op == plan.Delete {
-		m, err := r.write(ctx, a.Machine)
+		m, err := r.prepareWrite(ctx, a.Machine)
 		if err == nil {
 			err = m.client.Retire(ctx, r.scope(), a.Address, r.token.Load())
 		}
 		if err != nil {
 			return old, err
 		}
-		return r.change(ctx, a.Address, a.Machine, nil, old)
+		return r.applyUnit(ctx, a.Address, a.Machine, nil, old)
 	}
-	u := r.w.Plan.Find(a.Address)
+	u := r.req.Plan.Find(a.Address)
 	if len(u.Unknown)+len(u.Binds) > 0 {
-		bound, err := u.Bind(r.outs.get)
+		bound, err := u.Bind(r.outputs.get)
 		if err != nil {
 			return old, err
 		}
@@ -442,68 +442,70 @@ func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.R
 		u = &bound
 	}
 	if a.Machine != "" && a.Op != plan.Create && a.Stops() {
-		return r.apart(ctx, a, u, old)
+		return r.withDeregistration(ctx, a, u, old)
 	}
-	return r.exchange(ctx, a, u, old)
+	return r.swap(ctx, a, u, old)
 }
 
-// apart changes what is taken out from behind its balancers meanwhile. What
+// withDeregistration changes what is taken out from behind its balancers meanwhile. What
 // moves is taken out when the new one has its place.
-func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	behind := r.behind(a.Address)
+func (r *run) withDeregistration(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	behind := r.balancersOf(a.Address)
 	if a.PreviousMachine != "" {
-		behind = append(behind, r.behind(a.PreviousMachine)...)
+		behind = append(behind, r.balancersOf(a.PreviousMachine)...)
 	}
 	if len(behind) == 0 {
-		return r.exchange(ctx, a, u, old)
+		return r.swap(ctx, a, u, old)
 	}
 	if a.Op == plan.Move && a.PreviousMachine == "" {
-		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
+		stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
 		for _, rec := range behind {
 			var before []cloud.Target
 			if err == nil {
-				before, err = r.w.Modules.Targets(rec.Address)
+				before, err = r.req.Modules.Targets(rec.Address)
 			}
 			if err == nil {
-				err = r.putBack(ctx, rec)
+				err = r.register(ctx, rec)
 			}
 			if err == nil {
-				err = r.rest(ctx, rec.Drain, before)
+				err = r.waitDrained(ctx, rec.Drain, before)
 			}
 		}
 		if err != nil {
 			return old, err // it counts as not moved yet
 		}
-		return r.leave(ctx, a, stands, old)
+		return r.removeOld(ctx, a, stands, old)
 	}
 	for _, rec := range behind {
-		if err := r.takeOut(ctx, rec); err != nil {
+		if err := r.deregister(ctx, rec); err != nil {
 			return old, fmt.Errorf("it could not be taken out from behind its balancer, and goes on as it was: %w", err)
 		}
 	}
-	stands, err := r.exchange(ctx, a, u, old)
-	if err != nil && stands != nil && stands.Digest != "" && !r.again(a) { // what stood before is back
+	stands, err := r.swap(ctx, a, u, old)
+	if err != nil && stands != nil && stands.Digest != "" && !r.isRestart(a) { // what stood before is back
 		for _, rec := range behind {
-			err = errors.Join(err, r.putBack(ctx, rec))
+			err = errors.Join(err, r.register(ctx, rec))
 		}
 	}
 	return stands, err
 }
 
-// again tells whether an action only starts anew what stands.
-func (r *run) again(a *plan.Action) bool { return a.Address == r.w.Restart && a.Before == a.Digest }
+// isRestart tells whether an action only starts anew what stands.
+func (r *run) isRestart(a *plan.Action) bool {
+	return a.Address == r.req.Restart && a.Before == a.Digest
+}
 
-// exchange puts the new one in the place of the old one.
-func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	if r.again(a) {
-		m, err := r.write(ctx, a.Machine)
+// swap puts the new one in the place of the old one.
+func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if r.isRestart(a) {
+		m, err := r.prepareWrite(ctx, a.Machine)
 		if err == nil {
 			err = m.client.Restart(ctx, r.scope(), a.Address)
 		}
 		return old, err
 	}
 	if a.Op == plan.Replace && a.From == a.Machine {
-		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
+		stands, err := r.applyUnit(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {
 			return stands, err
 		}
@@ -512,16 +514,16 @@ func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old 
 	if a.PreviousMachine != "" {
 		return r.rename(ctx, a, u, old)
 	}
-	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
+	stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
 	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
-		return r.leave(ctx, a, stands, old)
+		return r.removeOld(ctx, a, stands, old)
 	}
 	return stands, err
 }
 
-// leave removes what moved from where it was.
-func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
-	if _, err := r.change(ctx, a.Address, a.From, nil, old); err != nil {
+// removeOld removes what moved from where it was.
+func (r *run) removeOld(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
+	if _, err := r.applyUnit(ctx, a.Address, a.From, nil, old); err != nil {
 		return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
 	}
 	return stands, nil
@@ -533,28 +535,28 @@ func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Recor
 func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	from := a.Machine
 	if from == "" { // what stands is called otherwise from now on
-		if err := r.strange(ctx); err != nil {
+		if err := r.checkUnknownModules(ctx); err != nil {
 			return old, err
 		}
-		if err := r.w.Modules.Rename(ctx, r.scope(), a.PreviousMachine, a.Address); err != nil {
+		if err := r.req.Modules.Rename(ctx, r.scope(), a.PreviousMachine, a.Address); err != nil {
 			return old, err
 		}
-		r.outs.set(a.PreviousMachine, nil)
-		return r.change(ctx, a.Address, "", u, old)
+		r.outputs.set(a.PreviousMachine, nil)
+		return r.applyUnit(ctx, a.Address, "", u, old)
 	}
 	if a.From != "" {
 		from = a.From
 	}
-	if left, err := r.change(ctx, a.PreviousMachine, from, nil, old); err != nil {
+	if left, err := r.applyUnit(ctx, a.PreviousMachine, from, nil, old); err != nil {
 		return left, err
 	}
-	stands, err := r.change(ctx, a.Address, a.Machine, u, nil)
+	stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
 	if err == nil || stands != nil || old == nil || old.Digest == "" {
 		return stands, err
 	}
 	back := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
 		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
-	was, again := r.change(ctx, a.PreviousMachine, from, back, nil)
+	was, again := r.applyUnit(ctx, a.PreviousMachine, from, back, nil)
 	if again != nil {
 		err = fmt.Errorf("%w; the old one did not come back: %w", err, again)
 	}
@@ -564,22 +566,22 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	return was, err
 }
 
-// change asks one machine to make a unit what it should be; u nil deletes it.
-func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+// applyUnit asks one machine to make a unit what it should be; u nil deletes it.
+func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if name == "" {
-		return r.module(ctx, address, u, old)
+		return r.applyModule(ctx, address, u, old)
 	}
-	m, err := r.write(ctx, name)
+	m, err := r.prepareWrite(ctx, name)
 	if err != nil {
 		return old, err
 	}
 	var raw []byte
 	var values plan.Values
 	if u != nil {
-		if raw, err = r.w.object(ctx, u.Object); err != nil {
+		if raw, err = r.req.object(ctx, u.Object); err != nil {
 			return old, err
 		}
-		if err := r.artifacts(ctx, m, raw); err != nil {
+		if err := r.sendArtifacts(ctx, m, raw); err != nil {
 			return old, err
 		}
 		values = u.Values

@@ -17,18 +17,18 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// self is what can be told of the machine that defx runs on.
-type self struct {
+// identity is what can be told of the machine that defx runs on.
+type identity struct {
 	instance  string          // what the cloud calls it; "" = it is no instance, or does not know
 	addresses map[string]bool // by which others reach it
 }
 
 var instanceRE = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
-// whoAmI asks the machine, and then the cloud's own service on the link, which
+// detectIdentity asks the machine, and then the cloud's own service on the link, which
 // answers at once or is not there.
-func whoAmI(ctx context.Context) self {
-	s := self{addresses: map[string]bool{}}
+func detectIdentity(ctx context.Context) identity {
+	s := identity{addresses: map[string]bool{}}
 	list, _ := net.InterfaceAddrs() // of a machine without addresses nobody can take one for another
 	for _, a := range list {
 		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
@@ -79,9 +79,9 @@ func whoAmI(ctx context.Context) self {
 	return s
 }
 
-// is tells whether a machine that a module makes is this one, and how that is
+// matches tells whether a machine that a module makes is this one, and how that is
 // known. An address alone is no proof: other networks have the same ones.
-func (s self) is(m *graph.Machine, id string) (how string, certain bool) {
+func (s identity) matches(m *graph.Machine, id string) (how string, certain bool) {
 	switch {
 	case s.instance != "" && id != "":
 		if s.instance == id {
@@ -93,40 +93,40 @@ func (s self) is(m *graph.Machine, id string) (how string, certain bool) {
 	return "", false
 }
 
-// undermines refuses to destroy the machine that defx runs on: such an apply
+// checkSelfDestruct refuses to destroy the machine that defx runs on: such an apply
 // would end in the middle, and nobody would be left to finish it.
-func (r *run) undermines(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+func (r *run) checkSelfDestruct(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
 	acting := map[string]plan.Op{}
 	for _, a := range cs.Actions {
 		if a.Machine == "" {
 			acting[a.Address] = a.Op
 		}
 	}
-	var me *self
+	var me *identity
 	var out diag.List
 	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
-		m := r.machines[name].m
+		m := r.machines[name].decl
 		op, changes := acting[m.Module]
 		if m.Module == "" || !changes || !slices.ContainsFunc(records, func(rec plan.Record) bool { return rec.Address == m.Module }) {
 			continue
 		}
 		if me == nil {
-			s := whoAmI(ctx)
+			s := detectIdentity(ctx)
 			me = &s
 		}
-		id, _ := r.outs.get(m.Identity)
+		id, _ := r.outputs.get(m.Identity)
 		if m.Address == "" {
 			found := *m
-			found.Address, _ = r.outs.get(m.Output)
+			found.Address, _ = r.outputs.get(m.Output)
 			m = &found
 		}
-		how, certain := me.is(m, id)
-		if how == "" || !certain && r.w.AllowDelete[m.Module] {
+		how, certain := me.matches(m, id)
+		if how == "" || !certain && r.req.AllowDelete[m.Module] {
 			continue
 		}
-		declared := slices.ContainsFunc(r.w.Machines, func(w *graph.Machine) bool { return w.Name == m.Name })
-		if op != plan.Delete && r.w.Verb != "destroy" && declared { // only Terraform knows whether it would be replaced
-			r.own = resourceOf(m)
+		declared := slices.ContainsFunc(r.req.Machines, func(w *graph.Machine) bool { return w.Name == m.Name })
+		if op != plan.Delete && r.req.Verb != "destroy" && declared { // only Terraform knows whether it would be replaced
+			r.selfResource = resourceOf(m)
 			continue
 		}
 		e := diag.Errorf(m.Module, "it would destroy machine %s, on which defx runs itself (%s): nobody would be left to finish it", m.Name, how).

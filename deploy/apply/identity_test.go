@@ -26,11 +26,11 @@ func TestWhoAmI(t *testing.T) {
 	defer server.Close()
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.URL)
-	if me := whoAmI(t.Context()); me.instance != id {
+	if me := detectIdentity(t.Context()); me.instance != id {
 		t.Fatalf("it is %q", me.instance)
 	}
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	me := whoAmI(t.Context())
+	me := detectIdentity(t.Context())
 	if me.instance != "" {
 		t.Skip("this is an instance")
 	}
@@ -43,19 +43,19 @@ func TestWhoAmI(t *testing.T) {
 	}
 	for _, a := range list {
 		if n := a.(*net.IPNet); !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
-			if how, certain := me.is(&graph.Machine{Address: n.IP.String()}, "i-0123456789abcdef1"); how == "" || certain {
+			if how, certain := me.matches(&graph.Machine{Address: n.IP.String()}, "i-0123456789abcdef1"); how == "" || certain {
 				t.Errorf("%s: %q, certain %v", n.IP, how, certain)
 			}
 		}
 	}
-	if how, _ := me.is(&graph.Machine{Address: "192.0.2.1"}, id); how != "" {
+	if how, _ := me.matches(&graph.Machine{Address: "192.0.2.1"}, id); how != "" {
 		t.Error(how)
 	}
 	me.instance, me.addresses["192.0.2.1"] = id, true
-	if how, _ := me.is(&graph.Machine{Address: "192.0.2.1"}, "i-0123456789abcdef1"); how != "" {
+	if how, _ := me.matches(&graph.Machine{Address: "192.0.2.1"}, "i-0123456789abcdef1"); how != "" {
 		t.Errorf("another instance with the same address: %s", how)
 	}
-	if how, certain := me.is(&graph.Machine{}, id); how == "" || !certain {
+	if how, certain := me.matches(&graph.Machine{}, id); how == "" || !certain {
 		t.Error("the same instance is not known")
 	}
 }

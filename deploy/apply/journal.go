@@ -19,29 +19,29 @@ import (
 // it starts, one before and one after every action, each durable before the
 // next step. Lines of actions that run at once share an fsync.
 type journal struct {
-	f     *os.File
-	mu    sync.Mutex
-	queue []byte
-	done  []chan error
-	busy  bool
+	f       *os.File
+	mu      sync.Mutex
+	queue   []byte
+	waiters []chan error
+	busy    bool
 }
 
-// line is one entry of the journal.
-type line struct {
-	Start *start       `json:"start,omitempty"`
-	Begin *step        `json:"begin,omitempty"`
-	End   *step        `json:"end,omitempty"`
+// journalLine is one entry of the journal.
+type journalLine struct {
+	Start *startLine   `json:"start,omitempty"`
+	Begin *stepLine    `json:"begin,omitempty"`
+	End   *stepLine    `json:"end,omitempty"`
 	Stand *plan.Record `json:"stand,omitempty"` // of an end: what stands; nil = nothing
 }
 
-type start struct {
+type startLine struct {
 	Token    int64            `json:"token"`
 	Base     int              `json:"base"`
 	Plan     digest.Digest    `json:"plan"`
 	Machines []*graph.Machine `json:"machines"`
 }
 
-type step struct {
+type stepLine struct {
 	Op      plan.Op `json:"op"`
 	Address string  `json:"address"`
 	Machine string  `json:"machine"`
@@ -75,7 +75,7 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 		if !bytes.HasSuffix(text, []byte("\n")) {
 			break // torn by a crash: the step it announces did not begin
 		}
-		var l line
+		var l journalLine
 		if err := json.Unmarshal(text, &l); err != nil {
 			return nil, fmt.Errorf("%s, line %d is damaged: %w", filepath.Join(dir, JournalName), n, err)
 		}
@@ -125,7 +125,7 @@ func openJournal(dir string) (*journal, error) {
 }
 
 // write appends a line and returns when it is on the disk.
-func (j *journal) write(l line) error {
+func (j *journal) write(l journalLine) error {
 	text, err := json.Marshal(l)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (j *journal) write(l line) error {
 	mine := make(chan error, 1)
 	j.mu.Lock()
 	j.queue = append(append(j.queue, text...), '\n')
-	j.done = append(j.done, mine)
+	j.waiters = append(j.waiters, mine)
 	if !j.busy {
 		j.busy = true
 		go j.flush()
@@ -145,8 +145,8 @@ func (j *journal) write(l line) error {
 func (j *journal) flush() {
 	for {
 		j.mu.Lock()
-		text, waiting := j.queue, j.done
-		j.queue, j.done = nil, nil
+		text, waiting := j.queue, j.waiters
+		j.queue, j.waiters = nil, nil
 		if len(waiting) == 0 {
 			j.busy = false
 			j.mu.Unlock()

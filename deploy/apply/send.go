@@ -11,8 +11,8 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// artifacts sends what a unit needs and the machine lacks.
-func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
+// sendArtifacts sends what a unit needs and the machine lacks.
+func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error {
 	var u plan.Unit
 	if err := json.Unmarshal(unit, &u); err != nil || len(u.Artifacts) == 0 {
 		return err
@@ -37,9 +37,9 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	}
 	for _, a := range u.Artifacts {
 		if offset, lacks := missing[a.Digest]; lacks {
-			err := r.put(ctx, m, a, offset)
+			err := r.sendArtifact(ctx, m, a, offset)
 			if err != nil && offset > 0 { // the beginning may have come from something else
-				err = r.put(ctx, m, a, 0)
+				err = r.sendArtifact(ctx, m, a, 0)
 			}
 			if err != nil {
 				return err
@@ -50,9 +50,9 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	return nil
 }
 
-// put sends an artifact, but not the bytes that are there from an earlier time.
-func (r *run) put(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
-	in, err := r.w.Artifact(a)
+// sendArtifact sends an artifact, but not the bytes that are there from an earlier time.
+func (r *run) sendArtifact(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
+	in, err := r.req.Artifact(a)
 	if err != nil {
 		return err
 	}

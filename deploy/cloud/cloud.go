@@ -34,8 +34,8 @@ type Target struct {
 
 // Times of waiting. Tests set others.
 var (
-	interval = 2 * time.Second
-	patience = 5 * time.Minute // until a target counts as one that does not become well
+	interval      = 2 * time.Second
+	healthTimeout = 5 * time.Minute // until a target counts as one that does not become well
 )
 
 // ErrUnavailable tells that the cloud does not answer such questions: nobody may ask, or nobody is there.
@@ -48,10 +48,10 @@ func (s *ErrUnavailable) Unwrap() error { return s.err }
 // leads to nothing is waited for. What cannot be asked now may be asked later:
 // only where nothing was ever told is the cloud Silent.
 func WaitHealthy(ctx context.Context, t Target) error {
-	until := time.Now().Add(patience)
+	until := time.Now().Add(healthTimeout)
 	told := false
 	for {
-		state, why, err := health(ctx, t)
+		state, why, err := targetHealth(ctx, t)
 		silent, is := errors.AsType[*ErrUnavailable](err)
 		told = told || err == nil
 		switch {
@@ -65,11 +65,11 @@ func WaitHealthy(ctx context.Context, t Target) error {
 		case !told:
 			return &ErrUnavailable{err}
 		case err != nil:
-			return fmt.Errorf("its balancer did not find it well, and does not tell any more after %s: %w\n    hint: the next defx apply asks again", patience, err)
+			return fmt.Errorf("its balancer did not find it well, and does not tell any more after %s: %w\n    hint: the next defx apply asks again", healthTimeout, err)
 		default:
-			return fmt.Errorf("its balancer does not find it well after %s: %s, %s\n    hint: the cloud's console tells what it asked, and defx logs what it heard", patience, state, why)
+			return fmt.Errorf("its balancer does not find it well after %s: %s, %s\n    hint: the cloud's console tells what it asked, and defx logs what it heard", healthTimeout, state, why)
 		}
-		if err := pause(ctx, interval); err != nil {
+		if err := sleepFor(ctx, interval); err != nil {
 			return err
 		}
 	}
@@ -83,7 +83,7 @@ func WaitDrained(ctx context.Context, t Target, most time.Duration) error {
 	for bound.Err() == nil {
 		state, err := "", error(&ErrUnavailable{})
 		if t.Group != "" {
-			state, _, err = health(bound, t)
+			state, _, err = targetHealth(bound, t)
 		}
 		if err == nil && state == "unused" {
 			return nil
@@ -92,12 +92,12 @@ func WaitDrained(ctx context.Context, t Target, most time.Duration) error {
 		if _, silent := errors.AsType[*ErrUnavailable](err); silent {
 			wait = most
 		}
-		pause(bound, wait)
+		sleepFor(bound, wait)
 	}
 	return ctx.Err()
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func sleepFor(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -106,8 +106,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// health is what a balancer says of a target. An error that is not Silent may be over soon.
-func health(ctx context.Context, t Target) (state, why string, err error) {
+// targetHealth is what a balancer says of a target. An error that is not Silent may be over soon.
+func targetHealth(ctx context.Context, t Target) (state, why string, err error) {
 	form := url.Values{"Action": {"DescribeTargetHealth"}, "Version": {"2015-12-01"}, "TargetGroupArn": {t.Group}, "Targets.member.1.Id": {t.ID}}
 	if t.Port > 0 {
 		form.Set("Targets.member.1.Port", strconv.Itoa(t.Port))
@@ -116,12 +116,12 @@ func health(ctx context.Context, t Target) (state, why string, err error) {
 		State string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>State"`
 		Why   string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>Reason"`
 	}
-	err = ask(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
+	err = query(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
 	return doc.State, doc.Why, err
 }
 
-// ask does one question of an interface that takes forms.
-func ask(ctx context.Context, region, id, service string, form url.Values, into any) error {
+// query does one question of an interface that takes forms.
+func query(ctx context.Context, region, id, service string, form url.Values, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))

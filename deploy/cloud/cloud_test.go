@@ -48,9 +48,9 @@ func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
-	i, p := interval, patience
-	interval, patience = time.Millisecond, time.Hour
-	t.Cleanup(func() { interval, patience = i, p })
+	i, p := interval, healthTimeout
+	interval, healthTimeout = time.Millisecond, time.Hour
+	t.Cleanup(func() { interval, healthTimeout = i, p })
 	return Target{Region: "eu-central-1", Group: "arn:x", ID: "i-1", Port: 80}, &asked
 }
 
@@ -88,13 +88,13 @@ func TestABlipDoesNotEndTheWaiting(t *testing.T) {
 // TestWhoStopsTellingIsNotTakenForWell: what was not well when it was last told may still not be.
 func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
 	target, asked := says(t, "initial Elb.RegistrationInProgress", "500")
-	patience = 100 * time.Millisecond
+	healthTimeout = 100 * time.Millisecond
 	err := WaitHealthy(t.Context(), target)
 	if _, silent := errors.AsType[*ErrUnavailable](err); err == nil || asked.Load() > 1 && (silent || !strings.Contains(err.Error(), "500")) {
 		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 	target, _ = says(t, "500") // nobody is there
-	patience = 0
+	healthTimeout = 0
 	if _, silent := errors.AsType[*ErrUnavailable](WaitHealthy(t.Context(), target)); !silent {
 		t.Error("where nothing is ever told, nobody waits for it")
 	}
@@ -108,7 +108,7 @@ func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
 // TestATargetThatIsNeverWell is told so, with the balancer's own reason.
 func TestATargetThatIsNeverWell(t *testing.T) {
 	target, _ := says(t, "unhealthy Target.FailedHealthChecks")
-	patience = 0
+	healthTimeout = 0
 	if err := WaitHealthy(t.Context(), target); err == nil || !strings.Contains(err.Error(), "unhealthy, Target.FailedHealthChecks") || !strings.Contains(err.Error(), "hint: ") {
 		t.Error(err)
 	}

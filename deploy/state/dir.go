@@ -36,15 +36,15 @@ type Dir struct {
 	path string
 
 	mu      sync.Mutex
-	index   map[digest.Digest]where
+	index   map[digest.Digest]objectLocation
 	indexed map[string]bool // packs whose index was read
 
-	reading  sync.Mutex  // one reads a generation at a time: the next one has it then
+	readMu   sync.Mutex  // one reads a generation at a time: the next one has it then
 	newest   *Generation // as it was read last
 	newestAt digest.Digest
 }
 
-type where struct {
+type objectLocation struct {
 	pack         string
 	offset, size int64
 }
@@ -55,8 +55,8 @@ func OpenDir(path string) *Dir { return &Dir{path: path} }
 // Path is the folder.
 func (s *Dir) Path() string { return s.path }
 
-// locked runs f while no other process changes the head or the leases.
-func (s *Dir) locked(ctx context.Context, f func() error) error {
+// withLock runs f while no other process changes the head or the leases.
+func (s *Dir) withLock(ctx context.Context, f func() error) error {
 	if err := os.MkdirAll(s.path, 0o755); err != nil {
 		return err
 	}
@@ -120,12 +120,12 @@ func writeWith(path string, write func(io.Writer) error) error {
 
 // Head reads the newest generation's name.
 func (s *Dir) Head(context.Context) (Head, error) {
-	return s.head("head.json")
+	return s.readHead("head.json")
 }
 
 // Swap moves the head from old to new.
 func (s *Dir) Swap(ctx context.Context, old, new Head) error {
-	return s.locked(ctx, func() error {
+	return s.withLock(ctx, func() error {
 		now, err := s.Head(ctx)
 		if err != nil {
 			return err
@@ -151,14 +151,14 @@ func (s *Dir) Put(ctx context.Context, objects ...[]byte) error {
 		}
 		fresh := map[digest.Digest][]byte{}
 		for _, o := range objects {
-			if d := digest.Bytes(o); s.index[d] == (where{}) {
+			if d := digest.Bytes(o); s.index[d] == (objectLocation{}) {
 				fresh[d] = o
 			}
 		}
 		if len(fresh) == 0 {
 			return nil
 		}
-		if err = s.rewrite(s.small(fresh), fresh, func(digest.Digest) bool { return true }); !errors.Is(err, fs.ErrNotExist) {
+		if err = s.rewrite(s.mergeCandidates(fresh), fresh, func(digest.Digest) bool { return true }); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		s.index = nil // what was to be joined was joined by another process meanwhile
@@ -166,10 +166,10 @@ func (s *Dir) Put(ctx context.Context, objects ...[]byte) error {
 	return err
 }
 
-// small names packs to be joined with what is new: none as long as there are few,
+// mergeCandidates names packs to be joined with what is new: none as long as there are few,
 // else the small half, and whatever is not larger than all smaller ones together.
 // So each object is copied a number of times that grows with the logarithm of all.
-func (s *Dir) small(fresh map[digest.Digest][]byte) []string {
+func (s *Dir) mergeCandidates(fresh map[digest.Digest][]byte) []string {
 	if len(s.indexed) < maxPacks {
 		return nil
 	}
@@ -212,12 +212,12 @@ func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(
 		}
 	}
 	if len(index) > 0 {
-		name, err := s.write(dir, index, fresh)
+		name, err := s.writePack(dir, index, fresh)
 		if err != nil {
 			return err
 		}
 		delete(old, name)
-		s.add(name, index)
+		s.addIndex(name, index)
 	}
 	for name := range old {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -225,13 +225,13 @@ func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(
 		}
 		delete(s.indexed, name)
 	}
-	maps.DeleteFunc(s.index, func(_ digest.Digest, w where) bool { return old[w.pack] })
+	maps.DeleteFunc(s.index, func(_ digest.Digest, w objectLocation) bool { return old[w.pack] })
 	return nil
 }
 
-// write makes a pack: one line that says where each object is, and the objects in
+// writePack makes a pack: one line that says where each object is, and the objects in
 // the order of their digests. It says in the index where they came to be.
-func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byte) (name string, err error) {
+func (s *Dir) writePack(dir string, index []packEntry, fresh map[digest.Digest][]byte) (name string, err error) {
 	slices.SortFunc(index, func(a, b packEntry) int { return cmp.Compare(a.Digest, b.Digest) })
 	offset := int64(0)
 	for i := range index {
@@ -254,7 +254,7 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 			raw, ok := fresh[e.Digest]
 			if !ok {
 				var err error
-				if raw, err = s.read(e.Digest, s.index[e.Digest]); err != nil {
+				if raw, err = s.readObject(e.Digest, s.index[e.Digest]); err != nil {
 					return err
 				}
 			}
@@ -268,10 +268,10 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 }
 
 // Oldest reads which generations are kept.
-func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("oldest.json") }
+func (s *Dir) Oldest(context.Context) (Head, error) { return s.readHead("oldest.json") }
 
-// head reads the name of a generation; the zero Head if there is no such file.
-func (s *Dir) head(file string) (h Head, err error) {
+// readHead reads the name of a generation; the zero Head if there is no such file.
+func (s *Dir) readHead(file string) (h Head, err error) {
 	if err = readJSON(filepath.Join(s.path, file), &h); errors.Is(err, fs.ErrNotExist) {
 		return Head{}, nil
 	}
@@ -303,15 +303,15 @@ func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool
 			return 0, 0, err
 		}
 	}
-	s.leftovers()
+	s.removeStale()
 	if count == 0 {
 		return 0, 0, nil
 	}
 	return count, size, s.rewrite(slices.Sorted(maps.Keys(touched)), nil, live)
 }
 
-// leftovers removes what a process that was killed had begun to write long ago.
-func (s *Dir) leftovers() {
+// removeStale removes what a process that was killed had begun to write long ago.
+func (s *Dir) removeStale() {
 	entries, _ := os.ReadDir(filepath.Join(s.path, "objects"))
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && !strings.HasSuffix(e.Name(), ".pack") && time.Since(info.ModTime()) > time.Hour {
@@ -326,9 +326,9 @@ type packEntry struct {
 	Size   int64         `json:"size"`
 }
 
-func (s *Dir) add(name string, index []packEntry) {
+func (s *Dir) addIndex(name string, index []packEntry) {
 	for _, e := range index {
-		s.index[e.Digest] = where{name, e.Offset, e.Size}
+		s.index[e.Digest] = objectLocation{name, e.Offset, e.Size}
 	}
 	s.indexed[name] = true
 }
@@ -352,7 +352,7 @@ func (s *Dir) refresh() error {
 			}
 		}
 		if s.index == nil {
-			s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
+			s.index, s.indexed = map[digest.Digest]objectLocation{}, map[string]bool{}
 		}
 		for _, name := range names {
 			if s.indexed[name] {
@@ -365,7 +365,7 @@ func (s *Dir) refresh() error {
 			if err != nil {
 				return err
 			}
-			s.add(name, index)
+			s.addIndex(name, index)
 		}
 	}
 	return fmt.Errorf("%s changes all the time", filepath.Join(s.path, "objects"))
@@ -417,7 +417,7 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	defer s.mu.Unlock()
 	for range 100 {
 		if w, ok := s.index[d]; ok {
-			raw, err := s.read(d, w)
+			raw, err := s.readObject(d, w)
 			if !errors.Is(err, fs.ErrNotExist) {
 				return raw, err
 			}
@@ -433,7 +433,7 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	return nil, fmt.Errorf("object %s: %w", d.Short(), ErrNotFound)
 }
 
-func (s *Dir) read(d digest.Digest, w where) ([]byte, error) {
+func (s *Dir) readObject(d digest.Digest, w objectLocation) ([]byte, error) {
 	path := filepath.Join(s.path, "objects", w.pack)
 	f, err := os.Open(path)
 	if err != nil {

@@ -45,12 +45,12 @@ func (g Generation) MarshalJSON() ([]byte, error) {
 	type plain Generation
 	return json.Marshal(struct {
 		plain
-		Records inSheets `json:"records"`
-	}{plain(g), inSheets{g.Chunks}})
+		Records chunkIndex `json:"records"`
+	}{plain(g), chunkIndex{g.Chunks}})
 }
 
-type inSheets struct {
-	Sheets []Chunk `json:"sheets"`
+type chunkIndex struct {
+	Chunks []Chunk `json:"sheets"`
 }
 
 // UnmarshalJSON reads "records" of versions before the sheets too, which were the
@@ -68,9 +68,9 @@ func (g *Generation) UnmarshalJSON(raw []byte) error {
 		return fmt.Errorf("it is written in %s, and this defx knows %s: another version of defx applied it", g.APIVersion, plan.APIVersion)
 	}
 	if len(kept.Records) > 0 && kept.Records[0] == '{' {
-		var in inSheets
+		var in chunkIndex
 		err := json.Unmarshal(kept.Records, &in)
-		g.Chunks = in.Sheets
+		g.Chunks = in.Chunks
 		return err
 	}
 	if len(kept.Records) == 0 {
@@ -117,19 +117,19 @@ type Chunk struct {
 	Object digest.Digest `json:"object"` // a list of records, or of placed units
 }
 
-// last tells whether a sheet ends behind an address, which one of 64 does. It asks
+// isBoundary tells whether a sheet ends behind an address, which one of 64 does. It asks
 // for nothing else, so that a unit that comes or goes touches its own sheet alone.
-func last(address string) bool {
+func isBoundary(address string) bool {
 	h := fnv.New32a()
 	h.Write([]byte(address))
 	return h.Sum32()%64 == 0
 }
 
-// sheets cuts a list.
-func sheets[T any](list []T, address func(T) string) (index []Chunk, objects [][]byte, err error) {
+// split cuts a list.
+func split[T any](list []T, address func(T) string) (index []Chunk, objects [][]byte, err error) {
 	for len(list) > 0 {
 		n := 1
-		for n < len(list) && !last(address(list[n-1])) {
+		for n < len(list) && !isBoundary(address(list[n-1])) {
 			n++
 		}
 		raw, d, err := Object(list[:n])
@@ -142,8 +142,8 @@ func sheets[T any](list []T, address func(T) string) (index []Chunk, objects [][
 	return index, objects, nil
 }
 
-// join reads what sheets cut.
-func join[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
+// readChunks reads what sheets cut.
+func readChunks[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
 	parts := make([][]T, len(index))
 	var g errgroup.Group
 	g.SetLimit(4)
@@ -160,22 +160,22 @@ func join[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
 	return slices.Concat(parts...), nil
 }
 
-// keptPlan is a plan as it is kept: its units are in sheets.
-type keptPlan struct {
+// storedPlan is a plan as it is kept: its units are in sheets.
+type storedPlan struct {
 	plan.Plan
 	Units  []plan.Placed `json:"units,omitempty"` // as versions before the sheets kept them
-	Sheets []Chunk       `json:"sheets,omitempty"`
+	Chunks []Chunk       `json:"sheets,omitempty"`
 }
 
 // PutPlan keeps a plan and names the object that leads to all of it.
 func PutPlan(ctx context.Context, s Store, p *plan.Plan) (digest.Digest, error) {
-	kept := keptPlan{Plan: *p}
+	kept := storedPlan{Plan: *p}
 	kept.Plan.Units = nil
-	index, objects, err := sheets(p.Units, func(u plan.Placed) string { return u.Address })
+	index, objects, err := split(p.Units, func(u plan.Placed) string { return u.Address })
 	if err != nil {
 		return "", err
 	}
-	kept.Sheets = index
+	kept.Chunks = index
 	raw, d, err := Object(kept)
 	if err != nil {
 		return "", err
@@ -185,11 +185,11 @@ func PutPlan(ctx context.Context, s Store, p *plan.Plan) (digest.Digest, error) 
 
 // LoadPlan reads the plan of a generation.
 func LoadPlan(ctx context.Context, s Store, g *Generation) (*plan.Plan, error) {
-	var kept keptPlan
+	var kept storedPlan
 	err := Load(ctx, s, g.PlanObject, &kept)
 	p := kept.Plan
-	if p.Units = kept.Units; err == nil && len(kept.Sheets) > 0 {
-		p.Units, err = join[plan.Placed](ctx, s, kept.Sheets)
+	if p.Units = kept.Units; err == nil && len(kept.Chunks) > 0 {
+		p.Units, err = readChunks[plan.Placed](ctx, s, kept.Chunks)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
@@ -213,7 +213,7 @@ func LoadLastGood(ctx context.Context, s Store, g *Generation) (map[string]map[s
 // Commit keeps a generation and moves the head from old to it, or fails with
 // ErrMoved.
 func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
-	index, objects, err := sheets(g.Records, func(r plan.Record) string { return r.Address })
+	index, objects, err := split(g.Records, func(r plan.Record) string { return r.Address })
 	if err != nil {
 		return err
 	}
@@ -231,16 +231,16 @@ func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
 
 // Current reads the newest generation with its records; nil if there is none.
 func Current(ctx context.Context, s Store) (g *Generation, h Head, err error) {
-	h, err = newest(ctx, s, func(h Head) error {
-		g, err = generation(ctx, s, h.Object)
+	h, err = withHead(ctx, s, func(h Head) error {
+		g, err = readGeneration(ctx, s, h.Object)
 		return err
 	})
 	return g, h, err
 }
 
-// newest reads what the head leads to. If that was forgotten while it was read, the
+// withHead reads what the head leads to. If that was forgotten while it was read, the
 // head has moved on, and what it leads to now is read.
-func newest(ctx context.Context, s Store, read func(Head) error) (Head, error) {
+func withHead(ctx context.Context, s Store, read func(Head) error) (Head, error) {
 	h, err := s.Head(ctx)
 	for err == nil && h.Generation > 0 {
 		rerr := read(h)
@@ -255,13 +255,13 @@ func newest(ctx context.Context, s Store, read func(Head) error) (Head, error) {
 	return h, err
 }
 
-// generation reads one. A folder knows the one that it read last: an object
+// readGeneration reads one. A folder knows the one that it read last: an object
 // never changes.
-func generation(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
+func readGeneration(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
 	dir, _ := s.(*Dir)
 	if dir != nil {
-		dir.reading.Lock()
-		defer dir.reading.Unlock()
+		dir.readMu.Lock()
+		defer dir.readMu.Unlock()
 		if dir.newestAt == object {
 			return dir.newest.clone(), nil
 		}
@@ -269,7 +269,7 @@ func generation(ctx context.Context, s Store, object digest.Digest) (*Generation
 	g := &Generation{}
 	err := Load(ctx, s, object, g)
 	if err == nil && len(g.Chunks) > 0 {
-		g.Records, err = join[plan.Record](ctx, s, g.Chunks)
+		g.Records, err = readChunks[plan.Record](ctx, s, g.Chunks)
 	}
 	if err != nil {
 		return nil, err
@@ -293,7 +293,7 @@ func (g *Generation) clone() *Generation {
 
 // History reads generations without their records, newest first, until limit (0 = all).
 func History(ctx context.Context, s Store, limit int) (out []*Generation, err error) {
-	_, err = newest(ctx, s, func(h Head) error {
+	_, err = withHead(ctx, s, func(h Head) error {
 		out = nil
 		oldest, err := s.Oldest(ctx)
 		if err != nil {
@@ -319,24 +319,24 @@ func History(ctx context.Context, s Store, limit int) (out []*Generation, err er
 // A Reader reads the records of generations. What they share it reads once.
 type Reader struct {
 	store  Store
-	sheets map[digest.Digest][]plan.Record
+	chunks map[digest.Digest][]plan.Record
 }
 
 // NewReader reads from a store.
 func NewReader(s Store) *Reader { return &Reader{s, map[digest.Digest][]plan.Record{}} }
 
-// index names the sheets of a generation; those of one from before there were
+// chunksOf names the sheets of a generation; those of one from before there were
 // sheets are made here.
-func (r *Reader) index(g *Generation) ([]Chunk, error) {
+func (r *Reader) chunksOf(g *Generation) ([]Chunk, error) {
 	if len(g.Chunks) > 0 || len(g.Records) == 0 {
 		return g.Chunks, nil
 	}
-	index, objects, err := sheets(g.Records, func(r plan.Record) string { return r.Address })
+	index, objects, err := split(g.Records, func(r plan.Record) string { return r.Address })
 	for i, sheet := range index {
-		if _, known := r.sheets[sheet.Object]; err == nil && !known {
+		if _, known := r.chunks[sheet.Object]; err == nil && !known {
 			var list []plan.Record
 			err = json.Unmarshal(objects[i], &list)
-			r.sheets[sheet.Object] = list
+			r.chunks[sheet.Object] = list
 		}
 	}
 	if err == nil {
@@ -345,15 +345,15 @@ func (r *Reader) index(g *Generation) ([]Chunk, error) {
 	return index, err
 }
 
-// sheet reads one.
-func (r *Reader) sheet(ctx context.Context, d digest.Digest) ([]plan.Record, error) {
-	list, ok := r.sheets[d]
+// records reads one.
+func (r *Reader) records(ctx context.Context, d digest.Digest) ([]plan.Record, error) {
+	list, ok := r.chunks[d]
 	if ok {
 		return list, nil
 	}
 	err := Load(ctx, r.store, d, &list)
 	if err == nil {
-		r.sheets[d] = list
+		r.chunks[d] = list
 	}
 	return list, err
 }
@@ -364,8 +364,8 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 	if older == nil {
 		older = &Generation{}
 	}
-	a, errA := r.index(newer)
-	b, errB := r.index(older)
+	a, errA := r.chunksOf(newer)
+	b, errB := r.chunksOf(older)
 	if err := errors.Join(errA, errB); err != nil {
 		return nil, nil, err
 	}
@@ -378,7 +378,7 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 			if known[sheet.Object] {
 				continue
 			}
-			part, err := r.sheet(ctx, sheet.Object)
+			part, err := r.records(ctx, sheet.Object)
 			if err != nil {
 				return nil, err
 			}
@@ -396,7 +396,7 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 func (r *Reader) Each(ctx context.Context, list []*Generation, f func(plan.Record) error) error {
 	seen := map[digest.Digest]bool{}
 	for _, g := range list {
-		index, err := r.index(g)
+		index, err := r.chunksOf(g)
 		if err != nil {
 			return err
 		}
@@ -405,7 +405,7 @@ func (r *Reader) Each(ctx context.Context, list []*Generation, f func(plan.Recor
 				continue
 			}
 			seen[sheet.Object] = true
-			part, err := r.sheet(ctx, sheet.Object)
+			part, err := r.records(ctx, sheet.Object)
 			if err != nil {
 				return err
 			}
@@ -426,14 +426,14 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 	if len(list) == 0 {
 		return since, nil
 	}
-	index, err := r.index(list[0])
+	index, err := r.chunksOf(list[0])
 	if err != nil {
 		return nil, err
 	}
 	whole := slices.Clone(index) // sheets that all generations so far have
 	own := map[digest.Digest][]string{}
 	for _, sheet := range whole {
-		part, err := r.sheet(ctx, sheet.Object)
+		part, err := r.records(ctx, sheet.Object)
 		if err != nil {
 			return nil, err
 		}
@@ -443,7 +443,7 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 	}
 	var single []string // units of other sheets that were as they are in all so far
 	for i, g := range list[1:] {
-		if index, err = r.index(g); err != nil {
+		if index, err = r.chunksOf(g); err != nil {
 			return nil, err
 		}
 		here := map[digest.Digest]bool{}
@@ -491,7 +491,7 @@ func (r *Reader) find(ctx context.Context, index []Chunk, address string) (*plan
 	if i < 0 {
 		return nil, nil
 	}
-	part, err := r.sheet(ctx, index[i].Object)
+	part, err := r.records(ctx, index[i].Object)
 	if err != nil {
 		return nil, err
 	}

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-type leases struct {
+type leaseFile struct {
 	Last int64   `json:"last"` // highest token ever given
 	Held []Lease `json:"held"`
 }
 
-func (s *Dir) leases() (leases, error) {
-	var l leases
+func (s *Dir) readLeases() (leaseFile, error) {
+	var l leaseFile
 	err := readJSON(filepath.Join(s.path, "leases.json"), &l)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -32,13 +32,13 @@ func (s *Dir) leases() (leases, error) {
 // this machine that is gone, does not stand in the way.
 func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error) {
 	var got Lease
-	err := s.locked(ctx, func() error {
-		l, err := s.leases()
+	err := s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
 		now := time.Now()
-		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || dead(h.Owner) })
+		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || isDead(h.Owner) })
 		for _, h := range l.Held {
 			if overlap(h.Addresses, addresses) {
 				return &ErrLeaseHeld{Holder: h}
@@ -58,8 +58,8 @@ func overlap(a, b []string) bool {
 
 // Renew extends a lease that is still held.
 func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
-	return s.locked(ctx, func() error {
-		l, err := s.leases()
+	return s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
@@ -69,14 +69,14 @@ func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
 				return writeJSON(filepath.Join(s.path, "leases.json"), l)
 			}
 		}
-		return lost(lease)
+		return leaseLost(lease)
 	})
 }
 
 // Release ends a lease.
 func (s *Dir) Release(ctx context.Context, lease Lease) error {
-	return s.locked(ctx, func() error {
-		l, err := s.leases()
+	return s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
@@ -87,7 +87,7 @@ func (s *Dir) Release(ctx context.Context, lease Lease) error {
 
 // CurrentOwner is this process as the owner of a lease.
 func CurrentOwner(verb string) Owner {
-	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: startOf(os.Getpid())}
+	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: processStart(os.Getpid())}
 	o.Host, _ = os.Hostname()
 	name := "uid" + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
@@ -105,8 +105,8 @@ func bootID() string {
 	return strings.TrimSpace(string(raw))
 }
 
-// startOf is when a process began, in clock ticks since boot, or "" if it is not there.
-func startOf(pid int) string {
+// processStart is when a process began, in clock ticks since boot, or "" if it is not there.
+func processStart(pid int) string {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
@@ -119,9 +119,9 @@ func startOf(pid int) string {
 	return fields[19]
 }
 
-// dead tells whether the holder was a process of this machine, of this boot,
+// isDead tells whether the holder was a process of this machine, of this boot,
 // that is not there any more. In doubt it lives until its lease expires.
-func dead(o Owner) bool {
+func isDead(o Owner) bool {
 	host, _ := os.Hostname()
 	if o.Boot == "" || o.Start == "" || o.Host != host {
 		return false
@@ -129,19 +129,19 @@ func dead(o Owner) bool {
 	if boot := bootID(); boot != o.Boot {
 		return boot != ""
 	}
-	return startOf(o.PID) != o.Start
+	return processStart(o.PID) != o.Start
 }
 
 // RaiseToken gives the holder of a lease a token above one that a machine remembers.
 func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, error) {
 	var token int64
-	err := s.locked(ctx, func() error {
-		l, err := s.leases()
+	err := s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(l.Held, func(h Lease) bool { return h.Token == lease.Token }) {
-			return lost(lease)
+			return leaseLost(lease)
 		}
 		token = max(l.Last, above) + 1
 		l.Last = token
@@ -150,6 +150,6 @@ func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, 
 	return token, err
 }
 
-func lost(lease Lease) error {
+func leaseLost(lease Lease) error {
 	return fmt.Errorf("the lease %d was lost: it expired and somebody else took over", lease.Token)
 }

@@ -33,7 +33,7 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 		kept = all[:keep]
 		out.Generations = len(all) - keep
 	}
-	live, err := leads(ctx, s, head, kept)
+	live, err := reachable(ctx, s, head, kept)
 	if err != nil {
 		return out, err
 	}
@@ -45,8 +45,8 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 	return out, err
 }
 
-// leads lists the objects that some generations, of which the newest is the head, need.
-func leads(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
+// reachable lists the objects that some generations, of which the newest is the head, need.
+func reachable(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
 	live := map[digest.Digest]bool{head.Object: true}
 	for i, g := range list {
 		if i+1 < len(list) {
@@ -62,11 +62,11 @@ func leads(ctx context.Context, s Store, head Head, list []*Generation) (map[dig
 			continue
 		}
 		live[g.PlanObject] = true
-		var kept keptPlan
+		var kept storedPlan
 		if err := Load(ctx, s, g.PlanObject, &kept); err != nil {
 			return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
 		}
-		for _, sheet := range kept.Sheets {
+		for _, sheet := range kept.Chunks {
 			if live[sheet.Object] {
 				continue
 			}

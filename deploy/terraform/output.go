@@ -8,23 +8,23 @@ import (
 	"strings"
 )
 
-// stream reads the lines of JSON that Terraform writes while it works.
-type stream struct {
-	rest    []byte
-	planned []planned
-	faults  []fault
-	began   bool // something was changed, or tried
+// outputParser reads the lines of JSON that Terraform writes while it works.
+type outputParser struct {
+	rest        []byte
+	changes     []plannedChange
+	diagnostics []diagnostic
+	started     bool // something was changed, or tried
 }
 
-type planned struct {
+type plannedChange struct {
 	Addr, Action string
 }
 
-type fault struct {
+type diagnostic struct {
 	Severity, Summary, Detail, Address string
 }
 
-func (s *stream) Write(p []byte) (int, error) {
+func (s *outputParser) Write(p []byte) (int, error) {
 	s.rest = append(s.rest, p...)
 	for {
 		i := bytes.IndexByte(s.rest, '\n')
@@ -36,10 +36,10 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 }
 
-func (s *stream) line(raw []byte) {
+func (s *outputParser) line(raw []byte) {
 	var l struct {
 		Type       string
-		Diagnostic *fault
+		Diagnostic *diagnostic
 		Change     *struct {
 			Resource struct{ Addr string }
 			Action   string
@@ -50,16 +50,16 @@ func (s *stream) line(raw []byte) {
 	}
 	switch {
 	case l.Type == "apply_start":
-		s.began = true
+		s.started = true
 	case l.Type == "diagnostic" && l.Diagnostic != nil && l.Diagnostic.Severity == "error":
-		s.faults = append(s.faults, *l.Diagnostic)
+		s.diagnostics = append(s.diagnostics, *l.Diagnostic)
 	case l.Type == "planned_change" && l.Change != nil:
-		s.planned = append(s.planned, planned{l.Change.Resource.Addr, l.Change.Action})
+		s.changes = append(s.changes, plannedChange{l.Change.Resource.Addr, l.Change.Action})
 	}
 }
 
-// ours is the address of a resource as users know it.
-func ours(id string, addresses map[string]string) string {
+// toAddress is the address of a resource as users know it.
+func toAddress(id string, addresses map[string]string) string {
 	if a := addresses[id]; a != "" {
 		return a
 	}
@@ -73,30 +73,30 @@ func ours(id string, addresses map[string]string) string {
 	return id
 }
 
-// told words what Terraform says, with our addresses.
-func told(err error, said *stream, addresses ...map[string]string) error {
+// translateError words what Terraform says, with our addresses.
+func translateError(err error, said *outputParser, addresses ...map[string]string) error {
 	if err == nil {
 		return nil
 	}
-	if said == nil || len(said.faults) == 0 {
-		return errors.New(plainly(err.Error()))
+	if said == nil || len(said.diagnostics) == 0 {
+		return errors.New(stripFrame(err.Error()))
 	}
 	var out []string
-	for _, f := range said.faults {
+	for _, f := range said.diagnostics {
 		text := f.Summary
 		if d := strings.TrimSpace(f.Detail); d != "" && d != f.Summary {
 			text += ": " + strings.Join(strings.Fields(d), " ")
 		}
 		if f.Address != "" && len(addresses) > 0 {
-			text = fmt.Sprintf("%s: %s", ours(f.Address, addresses[0]), text)
+			text = fmt.Sprintf("%s: %s", toAddress(f.Address, addresses[0]), text)
 		}
 		out = append(out, text)
 	}
 	return errors.New(strings.Join(out, "\n"))
 }
 
-// plainly takes the frame off what Terraform prints for people.
-func plainly(s string) string {
+// stripFrame takes the frame off what Terraform prints for people.
+func stripFrame(s string) string {
 	var out []string
 	for l := range strings.Lines(s) {
 		l = strings.TrimSpace(strings.Trim(strings.TrimSpace(l), "│╷╵"))

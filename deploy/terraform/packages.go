@@ -29,7 +29,7 @@ func (s *Runner) Stage(list []plan.Artifact, open func(plan.Artifact) (io.ReadCl
 
 func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser, error)) error {
 	dir := filepath.Join(s.Dir, ec2.PackageDir)
-	path := filepath.Join(dir, a.Digest.Hex()+packed)
+	path := filepath.Join(dir, a.Digest.Hex()+packageSuffix)
 	if _, err := os.Stat(path); err == nil {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser,
 		return err
 	}
 	defer in.Close()
-	f, err := os.CreateTemp(dir, partial)
+	f, err := os.CreateTemp(dir, tempPrefix)
 	if err != nil {
 		return err
 	}
@@ -64,10 +64,10 @@ func (s *Runner) stage(a plan.Artifact, open func(plan.Artifact) (io.ReadCloser,
 	return os.Rename(f.Name(), path)
 }
 
-// packed is the end of the name of what is staged, partial the beginning of what is on its way.
+// packageSuffix is the end of the name of what is staged, partial the beginning of what is on its way.
 const (
-	packed  = ".tar"
-	partial = ".tmp-"
+	packageSuffix = ".tar"
+	tempPrefix    = ".tmp-"
 )
 
 // Collect removes what nothing leads to of what was staged, and tells how many
@@ -80,8 +80,8 @@ func (s *Runner) Collect(live map[digest.Digest]bool, dry bool) (freed uint64, g
 	}
 	for _, n := range names {
 		info, err := n.Info()
-		d, bad := digest.Parse("sha256:" + strings.TrimSuffix(n.Name(), packed))
-		torn := strings.HasPrefix(n.Name(), partial) && err == nil && time.Since(info.ModTime()) > time.Hour // by a death in the middle
+		d, bad := digest.Parse("sha256:" + strings.TrimSuffix(n.Name(), packageSuffix))
+		torn := strings.HasPrefix(n.Name(), tempPrefix) && err == nil && time.Since(info.ModTime()) > time.Hour // by a death in the middle
 		if err != nil || !torn && (bad != nil || live[d]) {
 			continue
 		}

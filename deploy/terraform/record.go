@@ -25,19 +25,19 @@ const (
 	depsFile    = ".terraform.lock.hcl"
 )
 
-// kept is entry.json.
-type kept struct {
+// moduleRecord is entry.json.
+type moduleRecord struct {
 	agent.Entry
-	Scope   string            `json:"scope"`
-	Address string            `json:"address"`
-	Token   int64             `json:"token"`           // highest fencing token seen
-	Keeps   []string          `json:"keeps"`           // kind.name that must not be deleted unless asked for
-	Retains []string          `json:"retains"`         // kind.name that are forgotten and not deleted
-	Moves   map[string]string `json:"moves,omitempty"` // kind.name → kind.name: what a change under way calls otherwise
-	Last    plan.Values       `json:"last,omitempty"`  // values with which Terraform was last called
+	Scope          string            `json:"scope"`
+	Address        string            `json:"address"`
+	Token          int64             `json:"token"`           // highest fencing token seen
+	Protected      []string          `json:"keeps"`           // kind.name that must not be deleted unless asked for
+	OrphanOnDelete []string          `json:"retains"`         // kind.name that are forgotten and not deleted
+	Moves          map[string]string `json:"moves,omitempty"` // kind.name → kind.name: what a change under way calls otherwise
+	Last           plan.Values       `json:"last,omitempty"`  // values with which Terraform was last called
 }
 
-func readEntry(dir string) (*kept, error) {
+func readEntry(dir string) (*moduleRecord, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, entryFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -45,7 +45,7 @@ func readEntry(dir string) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &kept{}
+	e := &moduleRecord{}
 	if err := json.Unmarshal(raw, e); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, entryFile), err)
 	}
@@ -53,16 +53,16 @@ func readEntry(dir string) (*kept, error) {
 }
 
 // write makes the entry durable.
-func (e *kept) write(dir string) error {
+func (e *moduleRecord) write(dir string) error {
 	raw, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return durable(filepath.Join(dir, entryFile), raw)
+	return writeFile(filepath.Join(dir, entryFile), raw)
 }
 
-// durable puts a whole file in the place of another.
-func durable(path string, raw []byte) error {
+// writeFile puts a whole file in the place of another.
+func writeFile(path string, raw []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
 	if err != nil {
 		return err

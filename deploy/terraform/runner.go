@@ -35,15 +35,15 @@ type Runner struct {
 	Root       string   // folder of the entry file: paths of external providers start there
 	Executable []string // how the child is started; nil = this program with ChildVerb
 
-	begin   sync.Once
-	once    sync.Once
-	program string
-	missing error
-	room    chan struct{}
+	slotsOnce   sync.Once
+	programOnce sync.Once
+	program     string
+	programErr  error
+	slots       chan struct{}
 
-	mu     sync.Mutex
-	starts int
-	shown  map[string]bool // modules whose plan Look has made: it is the one that is applied
+	mu      sync.Mutex
+	starts  int
+	planned map[string]bool // modules whose plan Look has made: it is the one that is applied
 }
 
 // Starts is how often Terraform was started.
@@ -92,11 +92,11 @@ func Program(ctx context.Context) (string, error) {
 	return path, nil
 }
 
-func (s *Runner) ready(ctx context.Context) error {
-	s.once.Do(func() {
-		s.program, s.missing = Program(ctx)
+func (s *Runner) findProgram(ctx context.Context) error {
+	s.programOnce.Do(func() {
+		s.program, s.programErr = Program(ctx)
 	})
-	return s.missing
+	return s.programErr
 }
 
 func (s *Runner) folder(address string) string {
@@ -166,8 +166,8 @@ type ModuleRequest struct {
 
 // ApplyModule makes a module what it should be. The entry is what stands afterwards.
 func (s *Runner) ApplyModule(ctx context.Context, a ModuleRequest) (e *agent.Entry, known bool, err error) {
-	r, err := s.child(ctx, &job{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
-		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Moved: a.Moved, Spare: a.SelfResource, Shown: a.Unit != nil && s.wasShown(a.Address)})
+	r, err := s.runWorker(ctx, &workerRequest{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
+		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Moved: a.Moved, SelfResource: a.SelfResource, UsePlan: a.Unit != nil && s.hasPlan(a.Address)})
 	if err != nil {
 		return nil, false, err
 	}
@@ -208,7 +208,7 @@ func (s *Runner) Rename(ctx context.Context, scope, former, address string) erro
 // address, unit, values and names count.
 func (s *Runner) Status(ctx context.Context, a ModuleRequest) (*plan.RefreshResult, error) {
 	address := a.Address
-	r, err := s.child(ctx, &job{Dir: s.folder(address), Scope: a.Scope, Address: address, Unit: a.Unit, Values: a.Values, Moved: a.Moved, Look: true})
+	r, err := s.runWorker(ctx, &workerRequest{Dir: s.folder(address), Scope: a.Scope, Address: address, Unit: a.Unit, Values: a.Values, Moved: a.Moved, Status: true})
 	if err == nil && r.Error != "" {
 		err = errors.New(r.Error)
 	}
@@ -217,22 +217,22 @@ func (s *Runner) Status(ctx context.Context, a ModuleRequest) (*plan.RefreshResu
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shown == nil {
-		s.shown = map[string]bool{}
+	if s.planned == nil {
+		s.planned = map[string]bool{}
 	}
-	s.shown[address] = len(r.Look.Changes) > 0 && !r.Again
-	return r.Look, nil
+	s.planned[address] = len(r.Status.Changes) > 0 && !r.Replan
+	return r.Status, nil
 }
 
-func (s *Runner) wasShown(address string) bool {
+func (s *Runner) hasPlan(address string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.shown[address]
+	return s.planned[address]
 }
 
 // needsTerraform tells whether a job is done by Terraform, and not by
 // executables of the user's.
-func (j *job) needsTerraform() bool {
+func (j *workerRequest) needsTerraform() bool {
 	raw := j.Unit
 	if raw == nil {
 		raw, _ = os.ReadFile(filepath.Join(j.Dir, unitFile)) // without it nothing was ever made
@@ -241,18 +241,18 @@ func (j *job) needsTerraform() bool {
 	return json.Unmarshal(raw, &u) != nil || u.Backend != external.Name
 }
 
-// child starts a process for a job and waits for its report. It goes on
+// runWorker starts a process for a job and waits for its report. It goes on
 // without us if we die.
-func (s *Runner) child(ctx context.Context, j *job) (*report, error) {
-	s.begin.Do(func() { s.room = make(chan struct{}, max(2, runtime.NumCPU())) }) // a provider takes half a gigabyte
+func (s *Runner) runWorker(ctx context.Context, j *workerRequest) (*workerResponse, error) {
+	s.slotsOnce.Do(func() { s.slots = make(chan struct{}, max(2, runtime.NumCPU())) }) // a provider takes half a gigabyte
 	if j.needsTerraform() {
-		if err := s.ready(ctx); err != nil {
+		if err := s.findProgram(ctx); err != nil {
 			return nil, err
 		}
 	}
 	select {
-	case s.room <- struct{}{}:
-		defer func() { <-s.room }()
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -283,7 +283,7 @@ func (s *Runner) child(ctx context.Context, j *job) (*report, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("the process for %s ended: %w %s", j.Address, err, strings.TrimSpace(complaints.String()))
 	}
-	r := &report{}
+	r := &workerResponse{}
 	if err := json.Unmarshal(out.Bytes(), r); err != nil {
 		return nil, fmt.Errorf("the process for %s said nothing: %w", j.Address, err)
 	}

@@ -24,7 +24,7 @@ func (s *Runner) Schema(ctx context.Context, source, version string) (*ec2.Schem
 	if raw, err := os.ReadFile(kept); err == nil {
 		return ec2.ParseSchema(raw, source)
 	}
-	if err := s.ready(ctx); err != nil {
+	if err := s.findProgram(ctx); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
@@ -61,11 +61,11 @@ func (s *Runner) Schema(ctx context.Context, source, version string) (*ec2.Schem
 		return nil, err
 	}
 	if err := tf.Init(ctx); err != nil {
-		return nil, told(err, nil)
+		return nil, translateError(err, nil)
 	}
 	schemas, err := tf.ProvidersSchema(ctx)
 	if err != nil {
-		return nil, told(err, nil)
+		return nil, translateError(err, nil)
 	}
 	if raw, err = json.Marshal(schemas); err != nil {
 		return nil, err
@@ -74,5 +74,5 @@ func (s *Runner) Schema(ctx context.Context, source, version string) (*ec2.Schem
 	if err != nil {
 		return nil, err
 	}
-	return out, durable(kept, raw)
+	return out, writeFile(kept, raw)
 }

@@ -23,8 +23,8 @@ import (
 // again, and what others may read.
 const answerFile = "answer.json"
 
-// asked is what an executable of a provider reads.
-type asked struct {
+// providerRequest is what an executable of a provider reads.
+type providerRequest struct {
 	APIVersion  string          `json:"apiVersion"`
 	Kind        string          `json:"kind"` // "ProviderRequest"
 	Verb        string          `json:"verb"` // install, create, check or destroy
@@ -35,42 +35,42 @@ type asked struct {
 	State       json.RawMessage `json:"state,omitempty"` // what create said last
 }
 
-// answered is what it writes.
-type answered struct {
+// providerResponse is what it writes.
+type providerResponse struct {
 	State   json.RawMessage `json:"state,omitempty"`   // of create: kept, and given back
 	Outputs plan.Values     `json:"outputs,omitempty"` // of create: what others may read
 	OK      *bool           `json:"ok,omitempty"`      // of check
 	Reason  string          `json:"reason,omitempty"`  // of check: why not
 }
 
-// scripts does a job by the executables of a provider.
-func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old *kept, r *report) error {
+// applyExternal does a job by the executables of a provider.
+func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Digest, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
 		return err
 	}
-	if c.Look {
-		r.Look = &plan.RefreshResult{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
+	if c.Status {
+		r.Status = &plan.RefreshResult{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
 		if old == nil || old.Digest == "" {
 			return nil
 		}
-		a, err := c.ask(ctx, q, "check")
+		a, err := c.runExternal(ctx, q, "check")
 		if err != nil {
 			return err
 		}
 		if a.OK != nil && !*a.OK {
-			r.Look.Changes = append(r.Look.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
+			r.Status.Changes = append(r.Status.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
 				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "as it should be"}}})
 		}
 		return nil
 	}
-	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
 	next.Backend = u.Backend
 	doubt := *next
 	if old != nil {
 		doubt.Outputs = old.Outputs
 	}
-	if err := durable(c.path(unitFile), c.Unit); err != nil {
+	if err := writeFile(c.path(unitFile), c.Unit); err != nil {
 		return err
 	}
 	if err := doubt.write(c.Dir); err != nil {
@@ -78,17 +78,17 @@ func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old 
 	}
 	r.Entry, r.Known = &doubt.Entry, true
 	if _, err := os.Stat(filepath.Join(c.Root, q.Provider, "install")); err == nil {
-		if _, err := c.ask(ctx, q, "install"); err != nil {
+		if _, err := c.runExternal(ctx, q, "install"); err != nil {
 			return err
 		}
 	}
-	a, err := c.ask(ctx, q, "create")
+	a, err := c.runExternal(ctx, q, "create")
 	if err != nil {
 		return err
 	}
 	raw, err := json.Marshal(a)
 	if err == nil {
-		err = durable(c.path(answerFile), raw)
+		err = writeFile(c.path(answerFile), raw)
 	}
 	if err != nil {
 		return err
@@ -102,28 +102,28 @@ func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old 
 	return next.write(c.Dir)
 }
 
-// unmake lets a provider destroy what it made.
-func (c *child) unmake(ctx context.Context, u *plan.Unit, old *kept, r *report) error {
+// destroyExternal lets a provider destroy what it made.
+func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {
 		return err
 	}
-	if _, err := c.ask(ctx, q, "destroy"); err != nil {
+	if _, err := c.runExternal(ctx, q, "destroy"); err != nil {
 		return err
 	}
 	r.Entry, r.Known = nil, true
 	return os.RemoveAll(c.Dir)
 }
 
-// ask runs one executable.
-func (c *child) ask(ctx context.Context, q *external.Request, verb string) (*answered, error) {
+// runExternal runs one executable.
+func (c *worker) runExternal(ctx context.Context, q *external.Request, verb string) (*providerResponse, error) {
 	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
 	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("provider %s has no executable %q\n    hint: chmod +x it", q.Provider, verb)
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
-	in := asked{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
-	var before answered
+	in := providerRequest{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
+	var before providerResponse
 	raw, err := os.ReadFile(c.path(answerFile))
 	if err == nil {
 		err = json.Unmarshal(raw, &before)
@@ -143,7 +143,7 @@ func (c *child) ask(ctx context.Context, q *external.Request, verb string) (*ans
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(complaints.String()))
 	}
-	a := &answered{}
+	a := &providerResponse{}
 	if len(bytes.TrimSpace(out.Bytes())) == 0 && verb != "check" {
 		return a, nil
 	}

@@ -15,14 +15,14 @@ import (
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// masked stands for what must not be shown.
-const masked = "(sensitive)"
+// sensitiveText stands for what must not be shown.
+const sensitiveText = "(sensitive)"
 
-// unknownYet stands for what the cloud will tell.
-const unknownYet = "(known after apply)"
+// unknownText stands for what the cloud will tell.
+const unknownText = "(known after apply)"
 
-// look plans without changing anything but what Terraform remembers of the plan.
-func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) error {
+// status plans without changing anything but what Terraform remembers of the plan.
+func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r *workerResponse) error {
 	moves, err := c.moves(m, old)
 	if err == nil && len(moves) > 0 {
 		m.JSON, err = withMoves(m.JSON, moves)
@@ -30,20 +30,20 @@ func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) e
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), m.JSON); err != nil {
+	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
-	var said stream
+	var said outputParser
 	c.starts++
 	if _, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile))); err != nil {
-		return told(err, &said, m.Addresses)
+		return translateError(err, &said, m.Addresses)
 	}
-	raw, err := json.Marshal(said.planned)
+	raw, err := json.Marshal(said.changes)
 	if err == nil {
-		err = durable(c.path(plannedFile), raw)
+		err = writeFile(c.path(plannedFile), raw)
 	}
 	if err != nil {
 		return err
@@ -51,31 +51,31 @@ func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) e
 	c.starts++
 	p, err := c.tf.ShowPlanFile(ctx, c.path(planFile))
 	if err != nil {
-		return told(err, nil)
+		return translateError(err, nil)
 	}
-	r.Look = &plan.RefreshResult{Changes: resources(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
+	r.Status = &plan.RefreshResult{Changes: resourceChanges(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
 	if old != nil { // what is to be retained is forgotten first, and then planned anew
-		r.Look.Changes = slices.DeleteFunc(r.Look.Changes, func(rc plan.ResourceChange) bool {
-			goes := rc.Op == plan.Delete && slices.ContainsFunc(old.Retains, func(id string) bool { return ours(id, m.Addresses) == rc.Address })
-			r.Again = r.Again || goes
+		r.Status.Changes = slices.DeleteFunc(r.Status.Changes, func(rc plan.ResourceChange) bool {
+			goes := rc.Op == plan.Delete && slices.ContainsFunc(old.OrphanOnDelete, func(id string) bool { return toAddress(id, m.Addresses) == rc.Address })
+			r.Replan = r.Replan || goes
 			return goes
 		})
 	}
-	for _, d := range resources(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
-		if slices.ContainsFunc(r.Look.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
-			r.Look.Drift = append(r.Look.Drift, d)
+	for _, d := range resourceChanges(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
+		if slices.ContainsFunc(r.Status.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
+			r.Status.Drift = append(r.Status.Drift, d)
 		}
 	}
 	return nil
 }
 
-func resources(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
+func resourceChanges(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
 	out := []plan.ResourceChange{}
 	for _, rc := range list {
 		if rc.Change == nil || rc.Mode == tfjson.DataResourceMode {
 			continue
 		}
-		r := plan.ResourceChange{Address: ours(rc.Address, addresses), Fields: []plan.Change{}}
+		r := plan.ResourceChange{Address: toAddress(rc.Address, addresses), Fields: []plan.Change{}}
 		switch a := rc.Change.Actions; {
 		case a.Replace():
 			r.Op = plan.Replace
@@ -95,8 +95,8 @@ func resources(list []*tfjson.ResourceChange, addresses map[string]string) []pla
 			}
 		}
 		if r.Op != plan.Delete {
-			differ(rc.Change.Before, rc.Change.After, rc.Change.AfterUnknown, rc.Change.BeforeSensitive, rc.Change.AfterSensitive, nil, func(path []string, before, after any) {
-				if r.Op == plan.Create && (after == nil || after == unknownYet) {
+			diffValues(rc.Change.Before, rc.Change.After, rc.Change.AfterUnknown, rc.Change.BeforeSensitive, rc.Change.AfterSensitive, nil, func(path []string, before, after any) {
+				if r.Op == plan.Create && (after == nil || after == unknownText) {
 					return
 				}
 				r.Fields = append(r.Fields, plan.Change{Path: plan.Pointer(path), Before: before, After: after, Replaces: forced[path[0]]})
@@ -121,16 +121,16 @@ func compare(a, b string) int {
 	return 0
 }
 
-// differ walks two values with what is unknown and secret of them beside.
-func differ(before, after, unknown, hidden, hides any, path []string, tell func(path []string, before, after any)) {
-	if yes(hidden) || yes(hides) {
-		if !reflect.DeepEqual(before, after) || yes(unknown) {
-			tell(path, masked, masked)
+// diffValues walks two values with what is unknown and secret of them beside.
+func diffValues(before, after, unknown, hidden, hides any, path []string, tell func(path []string, before, after any)) {
+	if isTrue(hidden) || isTrue(hides) {
+		if !reflect.DeepEqual(before, after) || isTrue(unknown) {
+			tell(path, sensitiveText, sensitiveText)
 		}
 		return
 	}
-	if yes(unknown) {
-		tell(path, before, unknownYet)
+	if isTrue(unknown) {
+		tell(path, before, unknownText)
 		return
 	}
 	bm, bo := before.(map[string]any)
@@ -148,7 +148,7 @@ func differ(before, after, unknown, hidden, hides any, path []string, tell func(
 			keys[k] = true
 		}
 		for _, k := range slices.Sorted(maps.Keys(keys)) {
-			differ(bm[k], am[k], part(unknown, k, 0), part(hidden, k, 0), part(hides, k, 0), append(slices.Clone(path), k), tell)
+			diffValues(bm[k], am[k], child(unknown, k, 0), child(hidden, k, 0), child(hides, k, 0), append(slices.Clone(path), k), tell)
 		}
 		return
 	}
@@ -156,23 +156,23 @@ func differ(before, after, unknown, hidden, hides any, path []string, tell func(
 	al, ao := after.([]any)
 	if bo && ao && len(bl) == len(al) {
 		for i := range bl {
-			differ(bl[i], al[i], part(unknown, "", i), part(hidden, "", i), part(hides, "", i), append(slices.Clone(path), strconv.Itoa(i)), tell)
+			diffValues(bl[i], al[i], child(unknown, "", i), child(hidden, "", i), child(hides, "", i), append(slices.Clone(path), strconv.Itoa(i)), tell)
 		}
 		return
 	}
-	if nothing(before) && nothing(after) {
+	if isZero(before) && isZero(after) {
 		return
 	}
 	if !reflect.DeepEqual(before, after) && len(path) > 0 {
-		if somewhere(hidden) || somewhere(hides) {
-			before, after = masked, masked
+		if hasTrue(hidden) || hasTrue(hides) {
+			before, after = sensitiveText, sensitiveText
 		}
 		tell(path, before, after)
 	}
 }
 
-// nothing tells whether a value says nothing: null, an empty list and an empty object are the same to the cloud.
-func nothing(v any) bool {
+// isZero tells whether a value says nothing: null, an empty list and an empty object are the same to the cloud.
+func isZero(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true
@@ -184,26 +184,26 @@ func nothing(v any) bool {
 	return false
 }
 
-func yes(v any) bool { b, ok := v.(bool); return ok && b }
+func isTrue(v any) bool { b, ok := v.(bool); return ok && b }
 
-// somewhere tells whether anything inside is marked.
-func somewhere(v any) bool {
+// hasTrue tells whether anything inside is marked.
+func hasTrue(v any) bool {
 	switch v := v.(type) {
 	case bool:
 		return v
 	case map[string]any:
 		for _, x := range v {
-			if somewhere(x) {
+			if hasTrue(x) {
 				return true
 			}
 		}
 	case []any:
-		return slices.ContainsFunc(v, somewhere)
+		return slices.ContainsFunc(v, hasTrue)
 	}
 	return false
 }
 
-func part(v any, key string, i int) any {
+func child(v any, key string, i int) any {
 	switch v := v.(type) {
 	case map[string]any:
 		return v[key]

@@ -25,7 +25,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	if err := json.Unmarshal([]byte(raw), &list); err != nil {
 		t.Fatal(err)
 	}
-	got := resources(list, map[string]string{"aws_db_instance.main": "shop/main"})
+	got := resourceChanges(list, map[string]string{"aws_db_instance.main": "shop/main"})
 	if len(got) != 1 || got[0].Address != "shop/main" || got[0].Op != plan.Replace {
 		t.Fatalf("%+v", got)
 	}
@@ -40,7 +40,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	if f := fields["/size"]; f.Before != 20.0 || f.After != 30.0 || !f.Replaces {
 		t.Errorf("%+v", f)
 	}
-	if fields["/password"].After != masked || fields["/list/0/token"].After != masked || fields["/endpoint"].After != unknownYet || fields["/list/0/n"].After != 2.0 {
+	if fields["/password"].After != sensitiveText || fields["/list/0/token"].After != sensitiveText || fields["/endpoint"].After != unknownText || fields["/list/0/n"].After != 2.0 {
 		t.Errorf("%+v", fields)
 	}
 	if _, same := fields["/same"]; same || len(fields) != 5 {
@@ -50,7 +50,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 
 // TestErrorsSpeakOfOurAddresses and not of Terraform's.
 func TestErrorsSpeakOfOurAddresses(t *testing.T) {
-	var s stream
+	var s outputParser
 	for _, l := range []string{
 		`{"type":"version","terraform":"1.11.4"}`,
 		`{"type":"planned_change","change":{"resource":{"addr":"aws_vpc.vpc"},"action":"create"}}`,
@@ -62,23 +62,23 @@ func TestErrorsSpeakOfOurAddresses(t *testing.T) {
 		s.Write([]byte(l[:half]))
 		s.Write([]byte(l[half:] + "\n"))
 	}
-	if !s.began || len(s.planned) != 1 || s.planned[0] != (planned{"aws_vpc.vpc", "create"}) {
+	if !s.started || len(s.changes) != 1 || s.changes[0] != (plannedChange{"aws_vpc.vpc", "create"}) {
 		t.Errorf("%+v", s)
 	}
-	if got := told(errors.New("exit status 1"), &s, map[string]string{"aws_vpc.vpc": "net/vpc"}).Error(); got != "net/vpc: creating EC2 VPC: no more room" {
+	if got := translateError(errors.New("exit status 1"), &s, map[string]string{"aws_vpc.vpc": "net/vpc"}).Error(); got != "net/vpc: creating EC2 VPC: no more room" {
 		t.Errorf("%q", got)
 	}
-	if got := ours("aws_vpc.net_gone", nil); got != "net/gone" {
+	if got := toAddress("aws_vpc.net_gone", nil); got != "net/gone" {
 		t.Errorf("%q", got)
 	}
-	if got := told(errors.New("╷\n│ Error: no way\n│ \n╵"), nil).Error(); got != "Error: no way" {
+	if got := translateError(errors.New("╷\n│ Error: no way\n│ \n╵"), nil).Error(); got != "Error: no way" {
 		t.Errorf("%q", got)
 	}
 }
 
 // TestAConsentedModuleGoesWithItsGuards.
 func TestAConsentedModuleGoesWithItsGuards(t *testing.T) {
-	raw, err := withoutGuard([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
+	raw, err := withoutPreventDestroy([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
 	if err != nil || strings.Contains(string(raw), "prevent_destroy") || !strings.Contains(string(raw), "ignore_changes") {
 		t.Errorf("%s %v", raw, err)
 	}
@@ -91,7 +91,7 @@ func TestAModuleAtWorkIsInDoubt(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	e := &kept{Scope: "dev/shop", Address: "module/network"}
+	e := &moduleRecord{Scope: "dev/shop", Address: "module/network"}
 	e.Digest = "sha256:1"
 	if err := e.write(dir); err != nil {
 		t.Fatal(err)
@@ -133,13 +133,13 @@ func TestWhatStandsIsReadInEveryForm(t *testing.T) {
 		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:               true,
 		`{"torn`: false, // nobody knows
 	} {
-		c := &child{job: &job{Dir: t.TempDir()}}
+		c := &worker{workerRequest: &workerRequest{Dir: t.TempDir()}}
 		if text != "" {
 			if err := os.WriteFile(c.path(stateFile), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if got := c.empty(); got != want {
+		if got := c.isEmpty(); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}

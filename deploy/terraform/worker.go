@@ -29,35 +29,35 @@ import (
 // WorkerVerb is the word by which the program starts itself for one module.
 const WorkerVerb = "terraform-module"
 
-// job is what a child is asked to do.
-type job struct {
-	Dir         string            `json:"dir"`     // of the module
-	Program     string            `json:"program"` // terraform or tofu
-	Cache       string            `json:"cache"`   // of providers, shared by all modules
-	Deps        string            `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
-	Root        string            `json:"root"`    // folder of the entry file: paths of providers start there
-	Scope       string            `json:"scope"`
-	Address     string            `json:"address"`
-	Token       int64             `json:"token"`
-	Unit        []byte            `json:"unit,omitempty"` // canonical bytes; absent: everything goes
-	Values      plan.Values       `json:"values,omitempty"`
-	OnlyCreate  bool              `json:"onlyCreate"`      // stop if anything that stands would change
-	AllowDelete bool              `json:"allowDelete"`     // of what keeps data or is protected
-	Moved       map[string]string `json:"moved,omitempty"` // resources that stand under another name: old → new
-	Spare       string            `json:"spare,omitempty"` // address of a resource that must not go
-	Look        bool              `json:"look"`            // only plan, and tell
-	Shown       bool              `json:"shown"`           // apply the plan that Look made
-	Timeout     int               `json:"timeout"`         // seconds
+// workerRequest is what a child is asked to do.
+type workerRequest struct {
+	Dir          string            `json:"dir"`     // of the module
+	Program      string            `json:"program"` // terraform or tofu
+	Cache        string            `json:"cache"`   // of providers, shared by all modules
+	Deps         string            `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
+	Root         string            `json:"root"`    // folder of the entry file: paths of providers start there
+	Scope        string            `json:"scope"`
+	Address      string            `json:"address"`
+	Token        int64             `json:"token"`
+	Unit         []byte            `json:"unit,omitempty"` // canonical bytes; absent: everything goes
+	Values       plan.Values       `json:"values,omitempty"`
+	OnlyCreate   bool              `json:"onlyCreate"`      // stop if anything that stands would change
+	AllowDelete  bool              `json:"allowDelete"`     // of what keeps data or is protected
+	Moved        map[string]string `json:"moved,omitempty"` // resources that stand under another name: old → new
+	SelfResource string            `json:"spare,omitempty"` // address of a resource that must not go
+	Status       bool              `json:"look"`            // only plan, and tell
+	UsePlan      bool              `json:"shown"`           // apply the plan that Look made
+	Timeout      int               `json:"timeout"`         // seconds
 }
 
-// report is what a child says at its end.
-type report struct {
+// workerResponse is what a child says at its end.
+type workerResponse struct {
 	Entry  *agent.Entry        `json:"entry,omitempty"`
 	Known  bool                `json:"known"`
 	Fenced int64               `json:"fenced,omitempty"`
 	Error  string              `json:"error,omitempty"`
-	Look   *plan.RefreshResult `json:"look,omitempty"`
-	Again  bool                `json:"again,omitempty"` // what Look planned is not yet all that will be done: it is planned once more
+	Status *plan.RefreshResult `json:"look,omitempty"`
+	Replan bool                `json:"again,omitempty"` // what Look planned is not yet all that will be done: it is planned once more
 	Starts int                 `json:"starts"`          // how often Terraform was started
 }
 
@@ -66,7 +66,7 @@ type report struct {
 func Worker(in io.Reader, out io.Writer) int {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP)
 	syscall.Umask(0o077)
-	var j job
+	var j workerRequest
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		fmt.Fprintln(os.Stderr, "not a job:", err)
 		return 1
@@ -77,8 +77,8 @@ func Worker(in io.Reader, out io.Writer) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	var r report
-	c := &child{job: &j}
+	var r workerResponse
+	c := &worker{workerRequest: &j}
 	err := c.run(ctx, &r)
 	r.Starts = c.starts
 	if f, is := errors.AsType[*agent.ErrStaleToken](err); is {
@@ -94,16 +94,16 @@ func Worker(in io.Reader, out io.Writer) int {
 	return 0
 }
 
-type child struct {
-	*job
-	tf     *tfexec.Terraform
-	starts int
-	guards []string // kind.name that Terraform was told to keep, because nobody consented
+type worker struct {
+	*workerRequest
+	tf        *tfexec.Terraform
+	starts    int
+	prevented []string // kind.name that Terraform was told to keep, because nobody consented
 }
 
-func (c *child) path(name string) string { return filepath.Join(c.Dir, name) }
+func (c *worker) path(name string) string { return filepath.Join(c.Dir, name) }
 
-func (c *child) run(ctx context.Context, r *report) error {
+func (c *worker) run(ctx context.Context, r *workerResponse) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 	}
 	if old != nil {
 		r.Entry, r.Known = &old.Entry, true
-		if old.Token > c.Token && !c.Look {
+		if old.Token > c.Token && !c.Status {
 			return &agent.ErrStaleToken{Address: c.Address, Token: old.Token}
 		}
 	}
@@ -133,24 +133,24 @@ func (c *child) run(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	if old != nil && old.Digest == d && maps.Equal(old.Values, c.Values) && !c.Look && !c.Shown {
+	if old != nil && old.Digest == d && maps.Equal(old.Values, c.Values) && !c.Status && !c.UsePlan {
 		return nil // one that was left alone has finished it
 	}
 	if u.Backend == external.Name {
-		return c.scripts(ctx, &u, d, old, r)
+		return c.applyExternal(ctx, &u, d, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
 		return err
 	}
-	if c.Look {
-		return c.look(ctx, m, old, r)
+	if c.Status {
+		return c.status(ctx, m, old, r)
 	}
-	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Keeps: m.Protected, Retains: m.OrphanOnDelete, Last: c.Values}
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Protected: m.Protected, OrphanOnDelete: m.OrphanOnDelete, Last: c.Values}
 	next.Backend = u.Backend
 	doubt := *next
 	if old != nil { // what must not go is known until it is certain that it may
-		doubt.Keeps, doubt.Outputs = both(old.Keeps, m.Protected), old.Outputs
+		doubt.Protected, doubt.Outputs = union(old.Protected, m.Protected), old.Outputs
 	}
 	if doubt.Moves, err = c.moves(m, old); err == nil && len(doubt.Moves) > 0 {
 		if m.JSON, err = withMoves(m.JSON, doubt.Moves); err == nil {
@@ -158,7 +158,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 		}
 	}
 	if err == nil {
-		err = durable(c.path(unitFile), c.Unit)
+		err = writeFile(c.path(unitFile), c.Unit)
 	}
 	if err != nil {
 		return err
@@ -167,22 +167,22 @@ func (c *child) run(ctx context.Context, r *report) error {
 		return err
 	}
 	r.Entry, r.Known = &doubt.Entry, true
-	sure, err := c.guard(m, old, doubt.Moves)
+	sure, err := c.preventDestroy(m, old, doubt.Moves)
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), m.JSON); err != nil {
+	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
 	if err := c.apply(ctx, m, old, sure); err != nil {
-		if _, refused := errors.AsType[*refusal](err); refused && old != nil { // nothing was done
+		if _, refused := errors.AsType[*refusedError](err); refused && old != nil { // nothing was done
 			r.Entry = &old.Entry
 			return errors.Join(err, old.write(c.Dir))
 		}
-		if c.empty() {
+		if c.isEmpty() {
 			r.Entry = nil // nothing of it stands
 			err = errors.Join(err, os.RemoveAll(c.Dir))
 		}
@@ -201,7 +201,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 
 // moves lists what is called otherwise from now on: kind.name → kind.name. What
 // is called so is no part of what a module is, and so of no digest.
-func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
+func (c *worker) moves(m *ec2.Module, old *moduleRecord) (map[string]string, error) {
 	out := map[string]string{}
 	if old != nil {
 		maps.Copy(out, old.Moves) // of an apply that did not live to its end
@@ -248,14 +248,14 @@ func withMoves(config []byte, moves map[string]string) ([]byte, error) {
 	return json.MarshalIndent(doc, "", "  ")
 }
 
-func both(a, b []string) []string {
+func union(a, b []string) []string {
 	out := slices.Concat(a, b)
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// begin prepares Terraform for the folder.
-func (c *child) begin() error {
+// openTerraform prepares Terraform for the folder.
+func (c *worker) openTerraform() error {
 	if c.tf != nil {
 		return nil
 	}
@@ -288,16 +288,16 @@ func environment(cache string) map[string]string {
 
 // init fetches providers, once for what the module needs. The cache that all
 // modules share bears one at a time.
-func (c *child) init(ctx context.Context, providers string) error {
+func (c *worker) init(ctx context.Context, providers string) error {
 	if raw, err := os.ReadFile(c.path(readyFile)); err == nil && string(raw) == providers {
 		if _, err := os.Stat(c.path(".terraform/providers")); err == nil || providers == "{}" {
-			return c.begin()
+			return c.openTerraform()
 		}
 	}
 	if err := os.MkdirAll(c.Cache, 0o700); err != nil {
 		return err
 	}
-	if err := c.begin(); err != nil {
+	if err := c.openTerraform(); err != nil {
 		return err
 	}
 	lock := flock.New(filepath.Join(c.Cache, lockFile))
@@ -306,44 +306,44 @@ func (c *child) init(ctx context.Context, providers string) error {
 	}
 	defer lock.Unlock()
 	if raw, err := os.ReadFile(c.Deps); err == nil { // the versions that the other modules have
-		if err := durable(c.path(depsFile), raw); err != nil {
+		if err := writeFile(c.path(depsFile), raw); err != nil {
 			return err
 		}
 	}
 	c.starts++
 	if err := c.tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return told(fmt.Errorf("its providers cannot be fetched: %w", err), nil)
+		return translateError(fmt.Errorf("its providers cannot be fetched: %w", err), nil)
 	}
 	if raw, err := os.ReadFile(c.path(depsFile)); err == nil {
-		if err := durable(c.Deps, raw); err != nil {
+		if err := writeFile(c.Deps, raw); err != nil {
 			return err
 		}
 	}
-	return durable(c.path(readyFile), []byte(providers))
+	return writeFile(c.path(readyFile), []byte(providers))
 }
 
-// refusal is an error before anything was changed.
-type refusal struct{ err error }
+// refusedError is an error before anything was changed.
+type refusedError struct{ err error }
 
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
+func (r *refusedError) Error() string { return r.err.Error() }
+func (r *refusedError) Unwrap() error { return r.err }
 
-// guard lets Terraform itself keep what must not go unasked, and tells whether
+// preventDestroy lets Terraform itself keep what must not go unasked, and tells whether
 // nothing else can go that would need consent: what is not in the module any
 // more cannot be guarded in it.
-func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure bool, err error) {
+func (c *worker) preventDestroy(m *ec2.Module, old *moduleRecord, moves map[string]string) (sure bool, err error) {
 	if c.AllowDelete {
 		return true, nil
 	}
 	ids := slices.Clone(m.Protected)
 	if old != nil {
-		for _, id := range old.Keeps {
+		for _, id := range old.Protected {
 			if to := moves[id]; to != "" {
 				id = to
 			}
 			if _, still := m.Addresses[id]; still {
 				ids = append(ids, id)
-			} else if !slices.Contains(old.Retains, id) { // that is forgotten, and not deleted
+			} else if !slices.Contains(old.OrphanOnDelete, id) { // that is forgotten, and not deleted
 				return false, nil
 			}
 		}
@@ -351,9 +351,9 @@ func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure b
 	if len(ids) == 0 || old == nil {
 		return true, nil
 	}
-	m.JSON, err = withLife(m.JSON, func(id string, life map[string]any) {
+	m.JSON, err = withLifecycle(m.JSON, func(id string, life map[string]any) {
 		if slices.Contains(ids, id) && life["prevent_destroy"] == nil {
-			life["prevent_destroy"], c.guards = true, append(c.guards, id)
+			life["prevent_destroy"], c.prevented = true, append(c.prevented, id)
 		}
 	})
 	return true, err
@@ -362,82 +362,82 @@ func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure b
 // apply makes the module true. What needs consent is seen in a plan first, which is
 // then the one that is applied; where nothing does, or Terraform itself is sure to keep
 // it, one start does.
-func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept, sure bool) error {
-	var said stream
-	fresh := c.empty()
+func (c *worker) apply(ctx context.Context, m *ec2.Module, old *moduleRecord, sure bool) error {
+	var said outputParser
+	fresh := c.isEmpty()
 	if old != nil && !fresh {
-		if err := c.forget(ctx, old.Retains, m.Addresses); err != nil {
+		if err := c.forgetOrphans(ctx, old.OrphanOnDelete, m.Addresses); err != nil {
 			return err
 		}
 	}
-	if (fresh || sure && !c.OnlyCreate && c.Spare == "") && !c.Shown {
+	if (fresh || sure && !c.OnlyCreate && c.SelfResource == "") && !c.UsePlan {
 		c.starts++
 		err := c.tf.ApplyJSON(ctx, &said)
-		if err != nil && !fresh && !said.began && len(said.faults) > 0 { // it did not get as far as that
-			return &refusal{c.unasked(&said, m, told(err, &said, m.Addresses))}
+		if err != nil && !fresh && !said.started && len(said.diagnostics) > 0 { // it did not get as far as that
+			return &refusedError{c.explainPrevented(&said, m, translateError(err, &said, m.Addresses))}
 		}
 		if err != nil {
-			return c.failed(ctx, m, &said, err)
+			return c.applyFailed(ctx, m, &said, err)
 		}
 		return nil
 	}
-	if c.Shown {
+	if c.UsePlan {
 		raw, err := os.ReadFile(c.path(plannedFile))
 		if err == nil {
-			err = json.Unmarshal(raw, &said.planned)
+			err = json.Unmarshal(raw, &said.changes)
 		}
 		if err == nil {
-			err = c.consent(&said, m, old)
+			err = c.checkConsent(&said, m, old)
 		}
 		if err != nil {
-			return &refusal{err}
+			return &refusedError{err}
 		}
 	} else {
 		c.starts++
 		changes, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile)))
 		if err != nil {
-			return &refusal{told(err, &said, m.Addresses)}
+			return &refusedError{translateError(err, &said, m.Addresses)}
 		}
-		if err := c.consent(&said, m, old); err != nil || !changes {
+		if err := c.checkConsent(&said, m, old); err != nil || !changes {
 			os.Remove(c.path(planFile))
 			if err == nil {
 				return nil
 			}
-			return &refusal{err}
+			return &refusedError{err}
 		}
 	}
-	said = stream{}
+	said = outputParser{}
 	defer os.Remove(c.path(planFile))
 	defer os.Remove(c.path(plannedFile))
 	c.starts++
 	if err := c.tf.ApplyJSON(ctx, &said, tfexec.DirOrPlan(c.path(planFile))); err != nil {
-		return c.failed(ctx, m, &said, err)
+		return c.applyFailed(ctx, m, &said, err)
 	}
 	return nil
 }
 
-// unasked words that Terraform kept what it was told to keep.
-func (c *child) unasked(said *stream, m *ec2.Module, err error) error {
-	for _, f := range said.faults {
+// explainPrevented words that Terraform kept what it was told to keep.
+func (c *worker) explainPrevented(said *outputParser, m *ec2.Module, err error) error {
+	for _, f := range said.diagnostics {
 		if !strings.Contains(f.Detail, "prevent_destroy") {
 			continue
 		}
-		for _, id := range c.guards {
+		for _, id := range c.prevented {
 			if slices.Contains(strings.Fields(f.Detail), id) {
-				return c.consents("replace", m.Addresses[id])
+				return c.confirmError("replace", m.Addresses[id])
 			}
 		}
 	}
 	return err
 }
 
-func (c *child) consents(action, name string) error {
+func (c *worker) confirmError(action, name string) error {
 	return fmt.Errorf("it would %s %s, which is protected or keeps data; nothing was done\n    hint: --allow-delete %s consents", action, name, c.Address)
 }
 
-// empty tells whether nothing stands for certain. Terraform and OpenTofu write
+// isEmpty tells whether nothing stands for certain. Terraform and OpenTofu write
 // the same state in other forms, so it is read and not searched.
-func (c *child) empty() bool {
+func (c *worker) isEmpty() bool {
 	raw, err := os.ReadFile(c.path(stateFile))
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
@@ -446,23 +446,23 @@ func (c *child) empty() bool {
 	return json.Unmarshal(raw, &st) == nil && !slices.ContainsFunc(st.Resources, func(r struct{ Mode string }) bool { return r.Mode == "managed" })
 }
 
-// consent looks at what would be done.
-func (c *child) consent(said *stream, m *ec2.Module, old *kept) error {
+// checkConsent looks at what would be done.
+func (c *worker) checkConsent(said *outputParser, m *ec2.Module, old *moduleRecord) error {
 	var keeps []string
 	if old != nil {
-		keeps = old.Keeps
+		keeps = old.Protected
 	}
 	var changed []string
-	for _, p := range said.planned {
-		name := ours(p.Addr, m.Addresses)
+	for _, p := range said.changes {
+		name := toAddress(p.Addr, m.Addresses)
 		if p.Action != "create" && p.Action != "read" && p.Action != "noop" && p.Action != "no-op" {
 			changed = append(changed, fmt.Sprintf("%s (%s)", name, p.Action))
 		}
-		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && c.Spare != "" && name == c.Spare {
+		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && c.SelfResource != "" && name == c.SelfResource {
 			return fmt.Errorf("it would %s %s, the machine on which defx runs itself: nobody would be left to finish; nothing was done\n    hint: run defx on another machine; the state folder must be there too", p.Action, name)
 		}
-		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(both(keeps, m.Protected), p.Addr) && !c.AllowDelete {
-			return c.consents(p.Action, name)
+		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(union(keeps, m.Protected), p.Addr) && !c.AllowDelete {
+			return c.confirmError(p.Action, name)
 		}
 	}
 	if c.OnlyCreate && len(changed) > 0 {
@@ -471,9 +471,9 @@ func (c *child) consent(said *stream, m *ec2.Module, old *kept) error {
 	return nil
 }
 
-// failed says what went wrong, and what was left.
-func (c *child) failed(ctx context.Context, m *ec2.Module, said *stream, err error) error {
-	err = told(err, said, m.Addresses)
+// applyFailed says what went wrong, and what was left.
+func (c *worker) applyFailed(ctx context.Context, m *ec2.Module, said *outputParser, err error) error {
+	err = translateError(err, said, m.Addresses)
 	if ctx.Err() != nil {
 		return err
 	}
@@ -514,22 +514,22 @@ func (c *child) failed(ctx context.Context, m *ec2.Module, said *stream, err err
 	return fmt.Errorf("%w\n    left: %s", err, left)
 }
 
-// forget lets go of what is to be kept and is not in the module any more.
-func (c *child) forget(ctx context.Context, retains []string, still map[string]string) error {
+// forgetOrphans lets go of what is to be kept and is not in the module any more.
+func (c *worker) forgetOrphans(ctx context.Context, retains []string, still map[string]string) error {
 	for _, id := range retains {
 		if _, is := still[id]; is {
 			continue
 		}
 		c.starts++
 		if err := c.tf.StateRm(ctx, id); err != nil && !strings.Contains(err.Error(), "No matching objects") {
-			return told(fmt.Errorf("%s cannot be let go: %w", id, err), nil)
+			return translateError(fmt.Errorf("%s cannot be let go: %w", id, err), nil)
 		}
 	}
 	return nil
 }
 
 // outputs reads what others may know.
-func (c *child) outputs(ctx context.Context, m *ec2.Module) (plan.Values, error) {
+func (c *worker) outputs(ctx context.Context, m *ec2.Module) (plan.Values, error) {
 	// The state that Terraform has just written holds them: it need not be started again.
 	raw, err := os.ReadFile(c.path(stateFile))
 	if err != nil && len(m.Outputs) > 0 {
@@ -567,7 +567,7 @@ func (c *child) outputs(ctx context.Context, m *ec2.Module) (plan.Values, error)
 }
 
 // remove destroys all of a module and its folder.
-func (c *child) remove(ctx context.Context, old *kept, r *report) error {
+func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerResponse) error {
 	if old == nil {
 		r.Known = true
 		return os.RemoveAll(c.Dir)
@@ -587,43 +587,43 @@ func (c *child) remove(ctx context.Context, old *kept, r *report) error {
 		return err
 	}
 	if u.Backend == external.Name {
-		return c.unmake(ctx, &u, old, r)
+		return c.destroyExternal(ctx, &u, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {
 		return err
 	}
-	config, err := withoutGuard(m.JSON)
+	config, err := withoutPreventDestroy(m.JSON)
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), config); err != nil {
+	if err := writeFile(c.path(configFile), config); err != nil {
 		return err
 	}
 	if _, err := os.Stat(c.path(stateFile)); err == nil {
 		if err := c.init(ctx, m.Providers); err != nil {
 			return err
 		}
-		if err := c.forget(ctx, old.Retains, nil); err != nil {
+		if err := c.forgetOrphans(ctx, old.OrphanOnDelete, nil); err != nil {
 			return err
 		}
-		var said stream
+		var said outputParser
 		c.starts++
 		if err := c.tf.DestroyJSON(ctx, &said); err != nil {
-			return c.failed(ctx, m, &said, err)
+			return c.applyFailed(ctx, m, &said, err)
 		}
 	}
 	r.Entry, r.Known = nil, true
 	return os.RemoveAll(c.Dir)
 }
 
-// withoutGuard drops prevent_destroy: whoever deletes a whole module was asked for consent.
-func withoutGuard(raw []byte) ([]byte, error) {
-	return withLife(raw, func(_ string, life map[string]any) { delete(life, "prevent_destroy") })
+// withoutPreventDestroy drops prevent_destroy: whoever deletes a whole module was asked for consent.
+func withoutPreventDestroy(raw []byte) ([]byte, error) {
+	return withLifecycle(raw, func(_ string, life map[string]any) { delete(life, "prevent_destroy") })
 }
 
-// withLife changes the lifecycle of resources, by kind.name.
-func withLife(raw []byte, change func(id string, life map[string]any)) ([]byte, error) {
+// withLifecycle changes the lifecycle of resources, by kind.name.
+func withLifecycle(raw []byte, change func(id string, life map[string]any)) ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
