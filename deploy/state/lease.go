@@ -14,11 +14,13 @@ import (
 	"time"
 )
 
+// leaseFile is the content of leases.json.
 type leaseFile struct {
-	Last int64   `json:"last"` // highest token ever given
+	Last int64   `json:"last"` // the highest token ever issued
 	Held []Lease `json:"held"`
 }
 
+// readLeases reads leases.json; without the file there are no leases.
 func (s *Dir) readLeases() (leaseFile, error) {
 	var l leaseFile
 	err := readJSON(filepath.Join(s.path, "leases.json"), &l)
@@ -28,8 +30,8 @@ func (s *Dir) readLeases() (leaseFile, error) {
 	return l, err
 }
 
-// Acquire takes a lease. A lease that expired, or whose holder is a process of
-// this machine that is gone, does not stand in the way.
+// Acquire implements Store. It removes leases that have expired and those of
+// processes of this machine that have ended.
 func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error) {
 	var got Lease
 	err := s.withLock(ctx, func() error {
@@ -52,11 +54,13 @@ func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl 
 	return got, err
 }
 
+// overlap reports whether two sets of addresses have one in common; an empty
+// set means all addresses.
 func overlap(a, b []string) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
-// Renew extends a lease that is still held.
+// Renew implements Store.
 func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
 	return s.withLock(ctx, func() error {
 		l, err := s.readLeases()
@@ -73,7 +77,7 @@ func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
 	})
 }
 
-// Release ends a lease.
+// Release implements Store.
 func (s *Dir) Release(ctx context.Context, lease Lease) error {
 	return s.withLock(ctx, func() error {
 		l, err := s.readLeases()
@@ -85,7 +89,7 @@ func (s *Dir) Release(ctx context.Context, lease Lease) error {
 	})
 }
 
-// CurrentOwner is this process as the owner of a lease.
+// CurrentOwner returns this process as the owner of a lease.
 func CurrentOwner(verb string) Owner {
 	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: processStart(os.Getpid())}
 	o.Host, _ = os.Hostname()
@@ -97,6 +101,7 @@ func CurrentOwner(verb string) Owner {
 	return o
 }
 
+// bootID returns the ID of the machine's boot, or "" if the system has none.
 func bootID() string {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -105,22 +110,23 @@ func bootID() string {
 	return strings.TrimSpace(string(raw))
 }
 
-// processStart is when a process began, in clock ticks since boot, or "" if it is not there.
+// processStart returns the start time of a process in clock ticks since boot,
+// or "" if there is no such process.
 func processStart(pid int) string {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	rest := string(raw[strings.LastIndexByte(string(raw), ')')+1:]) // the name before may hold anything
+	rest := string(raw[strings.LastIndexByte(string(raw), ')')+1:]) // the name before it may contain spaces and parentheses
 	fields := strings.Fields(rest)
-	if len(fields) < 20 || fields[0] == "Z" { // a zombie does nothing any more
+	if len(fields) < 20 || fields[0] == "Z" { // a zombie counts as ended
 		return ""
 	}
 	return fields[19]
 }
 
-// isDead tells whether the holder was a process of this machine, of this boot,
-// that is not there any more. In doubt it lives until its lease expires.
+// isDead reports whether the owner was a process of this machine and has ended.
+// If this cannot be determined it returns false, and the lease ends by expiry.
 func isDead(o Owner) bool {
 	host, _ := os.Hostname()
 	if o.Boot == "" || o.Start == "" || o.Host != host {
@@ -132,7 +138,7 @@ func isDead(o Owner) bool {
 	return processStart(o.PID) != o.Start
 }
 
-// RaiseToken gives the holder of a lease a token above one that a machine remembers.
+// RaiseToken implements Store.
 func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, error) {
 	var token int64
 	err := s.withLock(ctx, func() error {
@@ -150,6 +156,7 @@ func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, 
 	return token, err
 }
 
+// leaseLost returns the error that lease is not held any more.
 func leaseLost(lease Lease) error {
-	return fmt.Errorf("the lease %d was lost: it expired and somebody else took over", lease.Token)
+	return fmt.Errorf("lease %d was lost: it expired, and another process may have taken over", lease.Token)
 }
