@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/poll"
 )
 
 // Head names the newest generation. The zero Head means that there is none.
@@ -108,17 +109,10 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 // the cause, and the caller must not start anything more; actions in progress
 // are kept from doing harm by their fencing token.
 func KeepAlive(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
-	every := time.NewTicker(ttl / 3)
-	defer every.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+	for poll.Sleep(ctx, ttl/3) == nil {
+		if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
+			lost(err)
 			return
-		case <-every.C:
-			if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
-				lost(err)
-				return
-			}
 		}
 	}
 }
