@@ -16,26 +16,27 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// machine is a machine and the conversation with its agent, once begun.
+// machine is a machine and the connection to its agent.
 type machine struct {
 	decl *graph.Machine
 
 	mu      sync.Mutex
 	client  *agent.Client
-	err     error // it could not be reached: not tried again in this apply
-	fenced  bool
-	listed  bool                    // stands is known
-	entries map[string]*agent.Entry // when it was asked
-	sent    map[digest.Digest]bool  // artifacts known to be there
+	err     error                   // why dialing failed; it is not tried again in this apply
+	fenced  bool                    // the token of the lease was sent
+	listed  bool                    // entries is valid
+	entries map[string]*agent.Entry // the units before the first change
+	sent    map[digest.Digest]bool  // artifacts that the machine has
 }
 
-// dial dials a machine once.
+// dial connects to a machine, once.
 func (r *run) dial(name string) (*machine, error) {
 	m := r.machines[name]
 	if m == nil {
-		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not say how it was reached", name)
+		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not have its connection", name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -50,9 +51,9 @@ func (r *run) dial(name string) (*machine, error) {
 	return m, m.err
 }
 
-// units asks what stands on a machine, once.
+// units lists the units of a machine, once. The empty name means the modules.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
-	if name == "" { // what stands on no machine
+	if name == "" {
 		return r.moduleEntries(ctx)
 	}
 	m, err := r.dial(name)
@@ -70,32 +71,33 @@ func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, 
 	return m.entries, nil
 }
 
-// probeTimeout is how long all wait for a machine before the others go on without it.
+// probeTimeout limits how long machines that do not answer delay the others.
 const probeTimeout = 5 * time.Second
 
-// forEachParallel does f for machines at once. It ends at the first error, or when
-// those that are still silent hold up the others for too long.
+// forEachParallel calls f for all machines at once. It returns at the first error,
+// or after probeTimeout without waiting for the calls that are still running.
 func forEachParallel(names []string, f func(name string) error) error {
-	over := make(chan error, len(names))
+	results := make(chan error, len(names))
 	for _, n := range names {
-		go func() { over <- f(n) }()
+		go func() { results <- f(n) }()
 	}
-	late := time.After(probeTimeout)
+	timeout := time.After(probeTimeout)
 	for range names {
 		select {
-		case err := <-over:
+		case err := <-results:
 			if err != nil {
 				return err
 			}
-		case <-late:
+		case <-timeout:
 			return nil
 		}
 	}
 	return nil
 }
 
-// prepareWrite reaches a machine for a change: what it holds is known, and the lease
-// is announced first.
+// prepareWrite connects to a machine for a change. Before the first change it
+// checks that the state knows the units of the machine, and sends the token of
+// the lease.
 func (r *run) prepareWrite(ctx context.Context, name string) (*machine, error) {
 	if err := r.checkMachine(ctx, name); err != nil {
 		return nil, err
@@ -119,32 +121,32 @@ func (r *run) prepareWrite(ctx context.Context, name string) (*machine, error) {
 	return m, nil
 }
 
-// raiseToken begins anew on a machine that holds nothing but remembers a higher
-// token: that of another state, for within one state who has the lease has the
-// highest. Who lost it meanwhile is kept away.
+// raiseToken obtains a token above the one that a machine without units remembers.
+// That token is from another state, because the holder of the lease has the
+// greatest token of its own state. A holder that has lost its lease gets none.
 func (r *run) raiseToken(ctx context.Context, m *machine, above int64) error {
 	token, err := r.req.Store.RaiseToken(ctx, r.lease, above)
 	if err != nil {
 		return err
 	}
 	for {
-		was := r.token.Load()
-		if was >= token || r.token.CompareAndSwap(was, token) {
+		current := r.token.Load()
+		if current >= token || r.token.CompareAndSwap(current, token) {
 			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
 		}
 	}
 }
 
-// flushAll makes the manifests of the machines that were reached whole, and says
-// of which it could not. What is not whole is in the machine's own journal. Since
-// they are asked anyway, they also tell what nothing leads to.
-func (r *run) flushAll(ctx context.Context, generation int) (unsettled, orphans []string) {
-	names := slices.Sorted(maps.Keys(r.machines))
-	said, left := make([]string, len(names)), make([][]string, len(names))
+// flushAll makes the connected machines flush their manifests. It returns those
+// that failed, with the reason; their changes are safe in the machine's journal.
+// In the same exchange it lists the orphans of these machines.
+func (r *run) flushAll(ctx context.Context, generation int) (unflushed, orphans []string) {
+	names := sets.Keys(r.machines)
+	failures, left := make([]string, len(names)), make([][]string, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
 		m := r.machines[name]
-		if !m.mu.TryLock() { // it was never reached
+		if !m.mu.TryLock() { // still being dialed
 			continue
 		}
 		client, used := m.client, m.fenced || m.listed && r.uncertain[name]
@@ -154,21 +156,21 @@ func (r *run) flushAll(ctx context.Context, generation int) (unsettled, orphans 
 		}
 		all.Go(func() {
 			if err := client.FlushManifest(ctx, r.scope(), generation); err != nil {
-				said[i] = fmt.Sprintf("machine %s: %v", name, err)
+				failures[i] = fmt.Sprintf("machine %s: %v", name, err)
 			}
 		})
 		all.Go(func() {
-			list, _ := client.Orphans(ctx, r.scope()) // that it cannot tell is no failure of what was done
+			list, _ := client.Orphans(ctx, r.scope()) // an error does not make the apply fail
 			for _, o := range list {
 				left[i] = append(left[i], o+" on "+name)
 			}
 		})
 	}
 	all.Wait()
-	return slices.DeleteFunc(said, func(s string) bool { return s == "" }), slices.Concat(left...)
+	return slices.DeleteFunc(failures, func(s string) bool { return s == "" }), slices.Concat(left...)
 }
 
-// closeAll ends all conversations, and those that have not come about yet.
+// closeAll closes all connections and cancels those that are being dialed.
 func (r *run) closeAll() {
 	r.cancelConns()
 	var all sync.WaitGroup
@@ -184,17 +186,18 @@ func (r *run) closeAll() {
 	all.Wait()
 }
 
-// result is what became of one action.
+// result is the result of one action.
 type result struct {
 	action    *plan.Action
-	record    *plan.Record // nil: nothing
+	record    *plan.Record // the unit after the action; nil = it does not exist
 	err       error
 	took      time.Duration
-	unchanged bool // it is what it was
+	unchanged bool // the unit is the same as before
 }
 
-// execute does the actions, each when those that it waits for are done, and gives
-// what stands afterwards.
+// execute runs the actions, each one when its dependencies are met, and returns
+// the records afterwards. It starts no action after ctx has ended; actions run
+// under lasting.
 func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
 	res := &Result{Changes: cs}
 	res.Counts.Held = cs.Summary.Held
@@ -203,7 +206,7 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 	for _, rec := range records {
 		by[rec.Address] = rec
 	}
-	planned := func(address string) plan.Unit { // what should be there
+	planned := func(address string) plan.Unit {
 		var u plan.Unit
 		if p := r.req.Plan.Find(address); p != nil {
 			if raw, err := r.req.object(lasting, p.Object); err == nil {
@@ -223,23 +226,23 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 	if limit <= 0 {
 		limit = 10
 	}
-	over := make(chan result)
+	results := make(chan result)
 	running := 0
-	doomed := map[string]string{} // address → the failed one that it waits for
-	begun := map[string]bool{}
+	skipped := map[string]string{} // address → the failed address because of which it is skipped
+	started := map[string]bool{}
 	rolling := rollingUpdates(cs, r.req.Plan, planned)
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].haltReason(a.Address) != nil
-			if halted && doomed[a.Address] == "" {
-				doomed[a.Address] = rolling[a.Address].failedAt
-				markSkipped(a.Address, rolling[a.Address].failedAt, waiting, doomed)
+			if halted && skipped[a.Address] == "" {
+				skipped[a.Address] = rolling[a.Address].failedAt
+				markSkipped(a.Address, rolling[a.Address].failedAt, waiting, skipped)
 			}
-			return halted || begun[a.Address]
+			return halted || started[a.Address]
 		})
 		if len(ready) == 0 && running == 0 {
-			// Records of different times may make deletions wait for each other: then the first goes first.
-			next := deadlocked(cs.Actions, begun, doomed)
+			// Records of different generations may make deletions wait for each other; then the first one starts.
+			next := deadlocked(cs.Actions, started, skipped)
 			if next == nil {
 				break
 			}
@@ -248,44 +251,44 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 		for running < limit && ctx.Err() == nil {
 			i := slices.IndexFunc(ready, func(a *plan.Action) bool { return rolling[a.Address].begin(a.Address) })
 			if i < 0 && running == 0 && len(ready) > 0 {
-				i = 0 // nobody else would ever make room
+				i = 0 // no running action can make a rolling update continue
 			}
 			if i < 0 {
 				break
 			}
 			a := ready[i]
 			ready = slices.Delete(ready, i, i+1)
-			if begun[a.Address] {
+			if started[a.Address] {
 				continue
 			}
-			begun[a.Address] = true
+			started[a.Address] = true
 			running++
 			r.emit(Event{Outcome: Started, Action: *a})
-			had, stood := by[a.Address]
+			old, existed := by[a.Address]
 			if a.PreviousMachine != "" {
-				had, stood = by[a.PreviousMachine]
+				old, existed = by[a.PreviousMachine]
 			}
 			go func() {
-				at := time.Now()
-				stands, err := r.runAction(lasting, a, had, stood)
-				kept := stood && stands != nil && had.Digest == stands.Digest && maps.Equal(had.Values, stands.Values)
-				over <- result{a, stands, err, time.Since(at), kept}
+				begin := time.Now()
+				now, err := r.runAction(lasting, a, old, existed)
+				unchanged := existed && now != nil && old.Digest == now.Digest && maps.Equal(old.Values, now.Values)
+				results <- result{a, now, err, time.Since(begin), unchanged}
 			}()
 		}
-		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
+		if running == 0 && ctx.Err() != nil { // interrupted: ready actions are not started
 			res.Stopped = true
 			break
 		}
 		if running == 0 {
 			continue
 		}
-		f := <-over
+		f := <-results
 		running--
 		delete(by, f.action.Address)
 		if f.action.PreviousMachine != "" {
 			delete(by, f.action.PreviousMachine)
 		}
-		if f.record != nil { // under its old name if renaming failed
+		if f.record != nil { // under its old address if a rename failed
 			by[f.record.Address] = *f.record
 		}
 		rolling[f.action.Address].finish(f.action.Address, f.err)
@@ -293,12 +296,12 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 		if f.err != nil {
 			out.Outcome = Failed
 			res.Failed = append(res.Failed, f.action.Address)
-			markSkipped(f.action.Address, f.action.Address, waiting, doomed)
-			for address := range doomed {
+			markSkipped(f.action.Address, f.action.Address, waiting, skipped)
+			for address := range skipped {
 				rolling[address].skip(address)
 			}
 		} else if !f.action.Certain && f.unchanged {
-			res.Counts.Unchanged++ // its values turned out equal
+			res.Counts.Unchanged++ // the values that it reads are the same as before
 		} else {
 			count(&res.Counts, f.action.Op)
 		}
@@ -307,66 +310,67 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 			continue
 		}
 		for _, next := range waiting.done(f.action.Address) {
-			if doomed[next.Address] == "" {
+			if skipped[next.Address] == "" {
 				ready = append(ready, next)
 			}
 		}
 	}
-	done := map[string]bool{}
+	failed := map[string]bool{}
 	for _, a := range res.Failed {
-		done[a] = true
+		failed[a] = true
 	}
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
-		if by := doomed[a.Address]; by != "" && !done[a.Address] {
+		if because := skipped[a.Address]; because != "" && !failed[a.Address] {
 			res.Skipped = append(res.Skipped, a.Address)
-			why := rolling[a.Address].haltReason(a.Address)
-			if why == nil {
-				why = fmt.Errorf("it needs %s, which failed", by)
+			reason := rolling[a.Address].haltReason(a.Address)
+			if reason == nil {
+				reason = fmt.Errorf("it needs %s, which failed", because)
 			}
-			r.emit(Event{Outcome: Skipped, Action: *a, Err: why})
+			r.emit(Event{Outcome: Skipped, Action: *a, Err: reason})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, nil, err // the lease was lost
 	}
-	for address := range r.deregistered { // nobody put it back: the next apply does
-		if rec, stood := by[address]; stood {
+	for address := range r.deregistered { // still removed: the next apply registers it again
+		if rec, exists := by[address]; exists {
 			rec.Digest = ""
 			by[address] = rec
 		}
 	}
-	res.Notes = slices.Sorted(maps.Keys(r.notes))
+	res.Notes = sets.Keys(r.notes)
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
 	return res, sortRecords(by), nil
 }
 
-// deadlocked is the first action that was neither begun nor given up.
-func deadlocked(actions []plan.Action, begun map[string]bool, doomed map[string]string) *plan.Action {
+// deadlocked returns the first action that was neither started nor skipped, or nil.
+func deadlocked(actions []plan.Action, started map[string]bool, skipped map[string]string) *plan.Action {
 	for i := range actions {
-		if a := &actions[i]; !begun[a.Address] && doomed[a.Address] == "" {
+		if a := &actions[i]; !started[a.Address] && skipped[a.Address] == "" {
 			return a
 		}
 	}
 	return nil
 }
 
-// markSkipped marks all that waits in vain for a failed action, directly or not.
-func markSkipped(address, because string, w *readiness, doomed map[string]string) {
-	for _, f := range w.failed(address) {
-		if doomed[f.Address] == "" {
-			doomed[f.Address] = because
-			markSkipped(f.Address, because, w, doomed)
+// markSkipped marks the actions that depend on address, directly or not, and can
+// never start.
+func markSkipped(address, because string, r *readiness, skipped map[string]string) {
+	for _, a := range r.failed(address) {
+		if skipped[a.Address] == "" {
+			skipped[a.Address] = because
+			markSkipped(a.Address, because, r, skipped)
 		}
 	}
 }
 
-// runAction journals and does one action, and gives what stands afterwards.
-func (r *run) runAction(ctx context.Context, a *plan.Action, had plan.Record, stood bool) (*plan.Record, error) {
-	old := &had
-	if !stood {
+// runAction journals and executes one action and returns the record afterwards.
+func (r *run) runAction(ctx context.Context, a *plan.Action, previous plan.Record, existed bool) (*plan.Record, error) {
+	old := &previous
+	if !existed {
 		old = nil
 	}
 	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
@@ -377,7 +381,7 @@ func (r *run) runAction(ctx context.Context, a *plan.Action, had plan.Record, st
 	if deadline == 0 {
 		deadline = 10 * time.Minute
 		if a.Machine == "" {
-			deadline = time.Hour // a database takes half of it
+			deadline = time.Hour // a managed database takes half an hour
 		}
 	}
 	for _, rec := range r.balancersOf(a.Address) {
@@ -385,29 +389,29 @@ func (r *run) runAction(ctx context.Context, a *plan.Action, had plan.Record, st
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	stands, err := r.perform(ctx, a, old)
+	now, err := r.perform(ctx, a, old)
 	if err != nil {
 		err = withHint(err)
 		s.Failed = err.Error()
 	}
-	if jerr := r.journal.write(journalLine{End: s, Stand: stands}); jerr != nil {
+	if jerr := r.journal.write(journalLine{End: s, Stand: now}); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
-	return stands, err
+	return now, err
 }
 
-// withHint adds what to do about what machines suffer from.
+// withHint adds a hint to errors with a known cause on the machine.
 func withHint(err error) error {
-	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
+	const login = "run docker login on that machine, as the user as whom defx connects"
 	for _, h := range []struct{ what, hint string }{
-		{"no space left on device", "its disk is full: make room there"},
+		{"no space left on device", "its disk is full: free some space there"},
 		{"read-only file system", "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable"},
-		{"may not be used by this user", "run defx as root, or as somebody of the group docker"},
-		{"nothing runs units here", "a machine has systemd, a docker engine (docker: 'unix:///PATH' says where it listens) or both; a folder that nothing runs in is dir:PATH"},
-		{"no docker engine", "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine"},
-		{"no systemd runs here", "defx leaves running to systemd; a folder that nothing runs in is dir:PATH"},
-		{"401 Unauthorized", login},          // a registry to us
-		{"no basic auth credentials", login}, // and to an engine
+		{"may not be used by this user", "connect as root or as a user in the group docker"},
+		{"nothing runs units here", "a machine needs systemd, a docker engine (set docker: 'unix:///PATH' to its socket) or both; for a directory in which nothing runs use dir:PATH"},
+		{"no docker engine", "install and start docker there, or set docker: 'unix:///PATH' of the machine to its socket"},
+		{"no systemd runs here", "units run under systemd; for a directory in which nothing runs use dir:PATH"},
+		{"401 Unauthorized", login},          // from a registry
+		{"no basic auth credentials", login}, // from a docker engine
 	} {
 		if strings.Contains(err.Error(), h.what) {
 			return fmt.Errorf("%w\n    hint: %s", err, h.hint)
@@ -416,6 +420,7 @@ func withHint(err error) error {
 	return err
 }
 
+// perform executes one action and returns the record afterwards.
 func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Delete && a.Machine == "" {
 		return r.applyUnit(ctx, a.Address, "", nil, old)
@@ -437,7 +442,7 @@ func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*p
 			return old, err
 		}
 		if !a.Certain && old != nil && old.Digest == bound.Digest && maps.Equal(old.Values, bound.Values) {
-			return old, nil // what it reads has not changed
+			return old, nil // the values that it reads have not changed
 		}
 		u = &bound
 	}
@@ -447,19 +452,20 @@ func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*p
 	return r.swap(ctx, a, u, old)
 }
 
-// withDeregistration changes what is taken out from behind its balancers meanwhile. What
-// moves is taken out when the new one has its place.
+// withDeregistration executes an action while the service is removed from its load
+// balancers. A service that moves is started on the new machine first, then
+// switched over in the load balancers, then removed from the old machine.
 func (r *run) withDeregistration(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	behind := r.balancersOf(a.Address)
+	balancers := r.balancersOf(a.Address)
 	if a.PreviousMachine != "" {
-		behind = append(behind, r.balancersOf(a.PreviousMachine)...)
+		balancers = append(balancers, r.balancersOf(a.PreviousMachine)...)
 	}
-	if len(behind) == 0 {
+	if len(balancers) == 0 {
 		return r.swap(ctx, a, u, old)
 	}
 	if a.Op == plan.Move && a.PreviousMachine == "" {
-		stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
-		for _, rec := range behind {
+		now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
+		for _, rec := range balancers {
 			var before []cloud.Target
 			if err == nil {
 				before, err = r.req.Modules.Targets(rec.Address)
@@ -474,28 +480,28 @@ func (r *run) withDeregistration(ctx context.Context, a *plan.Action, u *plan.Pl
 		if err != nil {
 			return old, err // it counts as not moved yet
 		}
-		return r.removeOld(ctx, a, stands, old)
+		return r.removeOld(ctx, a, now, old)
 	}
-	for _, rec := range behind {
+	for _, rec := range balancers {
 		if err := r.deregister(ctx, rec); err != nil {
-			return old, fmt.Errorf("it could not be taken out from behind its balancer, and goes on as it was: %w", err)
+			return old, fmt.Errorf("it could not be removed from its load balancer and was left unchanged: %w", err)
 		}
 	}
-	stands, err := r.swap(ctx, a, u, old)
-	if err != nil && stands != nil && stands.Digest != "" && !r.isRestart(a) { // what stood before is back
-		for _, rec := range behind {
+	now, err := r.swap(ctx, a, u, old)
+	if err != nil && now != nil && now.Digest != "" && !r.isRestart(a) { // the old version is running again
+		for _, rec := range balancers {
 			err = errors.Join(err, r.register(ctx, rec))
 		}
 	}
-	return stands, err
+	return now, err
 }
 
-// isRestart tells whether an action only starts anew what stands.
+// isRestart reports whether an action only restarts a unit.
 func (r *run) isRestart(a *plan.Action) bool {
 	return a.Address == r.req.Restart && a.Before == a.Digest
 }
 
-// swap puts the new one in the place of the old one.
+// swap replaces the old version of a unit by the new one.
 func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if r.isRestart(a) {
 		m, err := r.prepareWrite(ctx, a.Machine)
@@ -505,36 +511,36 @@ func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *pla
 		return old, err
 	}
 	if a.Op == plan.Replace && a.From == a.Machine {
-		stands, err := r.applyUnit(ctx, a.Address, a.Machine, nil, old)
+		now, err := r.applyUnit(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {
-			return stands, err
+			return now, err
 		}
-		old = stands
+		old = now
 	}
 	if a.PreviousMachine != "" {
 		return r.rename(ctx, a, u, old)
 	}
-	stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
-	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
-		return r.removeOld(ctx, a, stands, old)
+	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
+	if err == nil && a.From != "" && a.From != a.Machine { // it runs on the new machine
+		return r.removeOld(ctx, a, now, old)
 	}
-	return stands, err
+	return now, err
 }
 
-// removeOld removes what moved from where it was.
-func (r *run) removeOld(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
+// removeOld removes a unit that has moved from its previous machine.
+func (r *run) removeOld(ctx context.Context, a *plan.Action, now, old *plan.Record) (*plan.Record, error) {
 	if _, err := r.applyUnit(ctx, a.Address, a.From, nil, old); err != nil {
-		return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
+		return old, fmt.Errorf("it was deployed to %s, but could not be removed from %s: %w", a.Machine, a.From, err)
 	}
-	return stands, nil
+	return now, nil
 }
 
-// rename puts a unit in the place of the same one under its old name. The two
-// would be in each other's way, so the old one goes first, and comes back if
-// the new one fails.
+// rename replaces a unit by the same unit under a new address. Both would use the
+// same ports and paths, so the old one is removed first and restored if the new
+// one fails.
 func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	from := a.Machine
-	if from == "" { // what stands is called otherwise from now on
+	if from == "" { // a module keeps its resources and gets a new name
 		if err := r.checkUnknownModules(ctx); err != nil {
 			return old, err
 		}
@@ -547,26 +553,27 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	if a.From != "" {
 		from = a.From
 	}
-	if left, err := r.applyUnit(ctx, a.PreviousMachine, from, nil, old); err != nil {
-		return left, err
+	if rec, err := r.applyUnit(ctx, a.PreviousMachine, from, nil, old); err != nil {
+		return rec, err
 	}
-	stands, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
-	if err == nil || stands != nil || old == nil || old.Digest == "" {
-		return stands, err
+	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
+	if err == nil || now != nil || old == nil || old.Digest == "" {
+		return now, err
 	}
-	back := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
+	previous := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
 		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
-	was, again := r.applyUnit(ctx, a.PreviousMachine, from, back, nil)
-	if again != nil {
-		err = fmt.Errorf("%w; the old one did not come back: %w", err, again)
+	restored, rerr := r.applyUnit(ctx, a.PreviousMachine, from, previous, nil)
+	if rerr != nil {
+		err = fmt.Errorf("%w; the old version could not be restored: %w", err, rerr)
 	}
-	if was != nil {
-		was.Requires, was.After, was.Protect, was.Stateful = old.Requires, old.After, old.Protect, old.Stateful
+	if restored != nil {
+		restored.Requires, restored.After, restored.Protect, restored.Stateful = old.Requires, old.After, old.Protect, old.Stateful
 	}
-	return was, err
+	return restored, err
 }
 
-// applyUnit asks one machine to make a unit what it should be; u nil deletes it.
+// applyUnit creates, updates or, if u is nil, deletes a unit on a machine, and
+// returns the record afterwards. The empty machine name means a module.
 func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if name == "" {
 		return r.applyModule(ctx, address, u, old)
@@ -587,7 +594,7 @@ func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Place
 		values = u.Values
 	}
 	e, known, err := m.client.ApplyUnit(ctx, r.scope(), address, r.token.Load(), raw, values)
-	if !known { // the connection broke: nobody knows what stands
+	if !known { // the connection was lost: the result is unknown
 		rec := plan.Record{Address: address, Machine: name}
 		if old != nil {
 			rec = *old
@@ -600,10 +607,10 @@ func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Place
 	if e == nil {
 		return nil, err
 	}
-	var was plan.Record
+	var previous plan.Record
 	if old != nil {
-		was = *old
+		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, name, e, was)
+	rec, rerr := r.record(ctx, address, name, e, previous)
 	return &rec, errors.Join(err, rerr)
 }

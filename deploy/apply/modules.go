@@ -15,16 +15,17 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/deploy/terraform"
+	"github.com/defx-dev/defx/internal/poll"
 )
 
-// outputs are what modules give, as of now.
+// outputs are the current outputs of all modules.
 type outputs struct {
 	mu       sync.Mutex
 	values   plan.Values
 	byModule map[string]plan.Values // module → its outputs
 }
 
-// load takes over what records tell.
+// load sets the outputs from records.
 func (o *outputs) load(records []plan.Record) {
 	for _, r := range records {
 		if r.Machine == "" {
@@ -33,6 +34,7 @@ func (o *outputs) load(records []plan.Record) {
 	}
 }
 
+// set replaces the outputs of a module.
 func (o *outputs) set(module string, v plan.Values) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -48,6 +50,7 @@ func (o *outputs) set(module string, v plan.Values) {
 	}
 }
 
+// get returns an output by its key.
 func (o *outputs) get(key string) (string, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -55,32 +58,34 @@ func (o *outputs) get(key string) (string, bool) {
 	return v, ok
 }
 
-// moduleEntries lists the modules that stand.
+// moduleEntries lists the deployed modules.
 func (r *run) moduleEntries(ctx context.Context) (map[string]*agent.Entry, error) {
 	if r.req.Modules == nil {
-		return nil, errors.New("this build makes no resources")
+		return nil, errors.New("this request has no Terraform runner, so it cannot change resources")
 	}
 	return r.req.Modules.Units(ctx, r.scope())
 }
 
-// checkUnknownModules tells, before the first module changes, whether there are some that the state does not know.
+// checkUnknownModules fails if there are modules that the state does not know. It
+// runs before the first module changes.
 func (r *run) checkUnknownModules(ctx context.Context) error {
 	r.modulesOnce.Do(func() { r.modulesErr = r.checkMachine(ctx, "") })
 	return r.modulesErr
 }
 
-// applyModule makes a module what it should be; u nil deletes it.
+// applyModule creates, updates or, if u is nil, deletes a module, and returns its
+// record afterwards.
 func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if err := r.checkUnknownModules(ctx); err != nil {
 		return old, err
 	}
-	ask := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.req.AllowDelete[address] || r.req.Verb == "destroy", SelfResource: r.selfResource}
+	mr := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.req.AllowDelete[address] || r.req.Verb == "destroy", SelfResource: r.selfResource}
 	if u != nil {
 		raw, err := r.req.object(ctx, u.Object)
 		if err != nil {
 			return old, err
 		}
-		ask.Unit, ask.Values = raw, u.Values
+		mr.Unit, mr.Values = raw, u.Values
 		var unit plan.Unit
 		if err := json.Unmarshal(raw, &unit); err != nil {
 			return old, err
@@ -88,11 +93,11 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 		if err := r.req.Modules.Stage(unit.Artifacts, r.req.Artifact); err != nil {
 			return old, err
 		}
-		if ask.Moved, err = r.req.MovedIn(ctx, old); err != nil {
+		if mr.Moved, err = r.req.MovedIn(ctx, old); err != nil {
 			return old, err
 		}
-		if p := r.req.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
-			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
+		if p := r.req.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // the plan was confirmed without these values
+			mr.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
 	var before []cloud.Target
@@ -102,9 +107,9 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 			return old, err
 		}
 	}
-	e, known, err := r.req.Modules.ApplyModule(ctx, ask)
+	e, known, err := r.req.Modules.ApplyModule(ctx, mr)
 	if !known {
-		if err != nil && old == nil { // nothing was begun
+		if err != nil && old == nil { // nothing was started
 			return nil, err
 		}
 		return old, err
@@ -119,50 +124,50 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 	if err == nil && e.Digest != "" {
 		r.mu.Lock()
 		delete(r.deregistered, address)
-		for was, now := range ask.Moved {
-			r.renames[now] = was
+		for from, to := range mr.Moved {
+			r.renames[to] = from
 		}
 		r.mu.Unlock()
 	}
-	var was plan.Record
+	var previous plan.Record
 	if old != nil {
-		was = *old
+		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, "", e, was)
+	rec, rerr := r.record(ctx, address, "", e, previous)
 	r.outputs.set(address, rec.Outputs)
 	r.resetConns(address)
 	if err == nil && rerr == nil && rec.Digest != "" && rec.Drain > 0 {
 		if err = r.waitHealthy(ctx, address); err != nil {
-			rec.Digest = "" // the next apply looks again
+			rec.Digest = "" // the next apply checks again
 		}
 	}
 	return &rec, errors.Join(err, rerr)
 }
 
-// MovedIn lists the resources of a module that stand under another name: old → new.
-func (w *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
-	if old == nil || old.Digest == "" || w.Moved == nil {
+// MovedIn returns the resources of a deployed module that are renamed: old → new.
+func (req *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
+	if old == nil || old.Digest == "" || req.Moved == nil {
 		return nil, nil
 	}
-	raw, err := w.object(ctx, old.Object)
+	raw, err := req.object(ctx, old.Object)
 	if err != nil {
 		return nil, err
 	}
 	var u plan.Unit
-	var by map[string]json.RawMessage
-	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &by) != nil {
+	var resources map[string]json.RawMessage
+	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &resources) != nil {
 		return nil, nil
 	}
 	out := map[string]string{}
-	for address := range by {
-		if now := w.Moved(address); now != address {
+	for address := range resources {
+		if now := req.Moved(address); now != address {
 			out[address] = now
 		}
 	}
 	return out, nil
 }
 
-// resetConns forgets what was known of machines that a module has replaced.
+// resetConns closes the connections to machines that a module has replaced.
 func (r *run) resetConns(module string) {
 	for _, m := range r.machines {
 		if m.decl.Module != module {
@@ -177,28 +182,31 @@ func (r *run) resetConns(module string) {
 	}
 }
 
-// planWithValues is the plan with the values that its units really read; nil if all were known before.
+// planWithValues returns the plan with the values that its units have actually
+// read, or nil if all values were known before.
 func (r *run) planWithValues(now []plan.Record) *plan.Plan {
-	whole, any := *r.req.Plan, false
-	whole.Units = slices.Clone(whole.Units)
+	p, changed := *r.req.Plan, false
+	p.Units = slices.Clone(p.Units)
 	for _, rec := range now {
-		i := slices.IndexFunc(whole.Units, func(u plan.Placed) bool { return u.Address == rec.Address })
-		if i < 0 || len(whole.Units[i].Unknown) == 0 || rec.Digest != whole.Units[i].Digest {
+		i := slices.IndexFunc(p.Units, func(u plan.Placed) bool { return u.Address == rec.Address })
+		if i < 0 || len(p.Units[i].Unknown) == 0 || rec.Digest != p.Units[i].Digest {
 			continue
 		}
-		whole.Units[i].Values, whole.Units[i].Unknown, any = rec.Values, nil, true
+		p.Units[i].Values, p.Units[i].Unknown, changed = rec.Values, nil, true
 	}
-	if !any {
+	if !changed {
 		return nil
 	}
-	return &whole
+	return &p
 }
 
-// resolveAddress learns where a machine is that a module makes. The machine's lock is held.
+// resolveAddress sets the connection of a machine that a module makes, and waits
+// until it answers with its host key if that is unknown. The caller holds the
+// machine's lock.
 func (r *run) resolveAddress(ctx context.Context, m *machine) error {
 	address, ok := r.outputs.get(m.decl.Output)
 	if !ok || address == "" {
-		return fmt.Errorf("machine %s is not there yet: %s makes it", m.decl.Name, m.decl.Module)
+		return fmt.Errorf("machine %s does not exist yet: %s creates it", m.decl.Name, m.decl.Module)
 	}
 	found := *m.decl
 	user := ""
@@ -208,23 +216,21 @@ func (r *run) resolveAddress(ctx context.Context, m *machine) error {
 	found.Connect = "ssh://" + user + address
 	id, _ := r.outputs.get(found.Identity)
 	if found.Address != "" && found.Address != address || found.Instance != "" && found.Instance != id {
-		found.HostKey = "" // another machine has another key
+		found.HostKey = "" // the key of the replaced machine
 	}
 	found.Address, found.Instance = address, id
-	until := time.Now().Add(5 * time.Minute) // it may be booting
-	for found.HostKey == "" && r.req.HostKey != nil {
-		key, err := r.req.HostKey(ctx, &found)
-		if err == nil {
+	if found.HostKey == "" && r.req.HostKey != nil {
+		deadline := time.Now().Add(5 * time.Minute) // it may be booting
+		err := poll.Until(ctx, 2*time.Second, func(ctx context.Context) (bool, error) {
+			key, err := r.req.HostKey(ctx, &found)
+			if err != nil && (time.Now().After(deadline) || ctx.Err() != nil) {
+				return false, fmt.Errorf("machine %s (%s) does not answer: %w", m.decl.Name, address, err)
+			}
 			found.HostKey = key
-			break
-		}
-		if time.Now().After(until) || ctx.Err() != nil {
-			return fmt.Errorf("machine %s (%s) does not answer: %w", m.decl.Name, address, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(2 * time.Second):
+			return err == nil, nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	m.decl = &found

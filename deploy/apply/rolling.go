@@ -10,33 +10,33 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 )
 
-// rollingUpdate is the change of the replicas of one functionality: a few at a time,
-// and no more after one failed. A first creation does not roll, since no member
-// of a cluster is ready before its quorum is there; unless each brings what all
-// share to its version, and two that do so at once would be in each other's way.
+// rollingUpdate changes the replicas of one functionality, a few byAddress a time, and
+// stops after the first failure. The first creation is not rolling, because the
+// members of a cluster become ready only when a quorum of them is running; except
+// if the unit runs migrations, which two replicas must not run byAddress the same time.
 type rollingUpdate struct {
-	atOnce    int
-	pending   map[string]int    // replica → its actions that are not over
-	registers map[string]string // address of what puts a replica behind its balancer again → that replica
-	active    map[string]bool
-	failedAt  string // address that stopped it
+	atOnce    int               // maximum number of replicas in progress
+	pending   map[string]int    // replica → number of its actions that have not ended
+	registers map[string]string // address of a balancer membership → the replica that it registers
+	active    map[string]bool   // replicas in progress
+	failedAt  string            // address of the action that stopped the update
 }
 
-// rollingUpdates finds the rolls of a change set, by the addresses of their actions. A
-// replica's turn is over when it is behind its balancers again.
+// rollingUpdates returns the rolling update of each action of a change set, by
+// address. A replica is in progress until its load balancers have it again.
 func rollingUpdates(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) plan.Unit) map[string]*rollingUpdate {
-	by, at := map[string]*rollingUpdate{}, map[string]*rollingUpdate{}
+	byName, byAddress := map[string]*rollingUpdate{}, map[string]*rollingUpdate{}
 	for _, a := range cs.Actions {
 		address, err := graph.ParseAddress(a.Address)
 		if err != nil || address.Replica == "" || a.Op == plan.Create && !migrates(unit(a.Address)) {
 			continue
 		}
 		name := address.Functionality()
-		if by[name] == nil {
-			by[name] = &rollingUpdate{atOnce: max(1, unit(a.Address).AtOnce), pending: map[string]int{}, registers: map[string]string{}, active: map[string]bool{}}
+		if byName[name] == nil {
+			byName[name] = &rollingUpdate{atOnce: max(1, unit(a.Address).AtOnce), pending: map[string]int{}, registers: map[string]string{}, active: map[string]bool{}}
 		}
-		by[name].pending[address.Replica]++
-		at[a.Address] = by[name]
+		byName[name].pending[address.Replica]++
+		byAddress[a.Address] = byName[name]
 	}
 	for _, a := range cs.Actions {
 		u := p.Find(a.Address)
@@ -44,21 +44,22 @@ func rollingUpdates(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) 
 			continue
 		}
 		for _, on := range u.Follows {
-			if r := at[on]; r != nil {
+			if r := byAddress[on]; r != nil {
 				r.registers[a.Address] = replica(on)
 				r.pending[replica(on)]++
-				at[a.Address] = r
+				byAddress[a.Address] = r
 			}
 		}
 	}
-	for address, r := range at {
+	for address, r := range byAddress {
 		if len(r.pending) < 2 {
-			delete(at, address)
+			delete(byAddress, address)
 		}
 	}
-	return at
+	return byAddress
 }
 
+// migrates reports whether a unit runs migrations before it starts.
 func migrates(u plan.Unit) bool {
 	var spec struct {
 		Migrate []any `json:"migrate"`
@@ -66,7 +67,7 @@ func migrates(u plan.Unit) bool {
 	return json.Unmarshal(u.Spec, &spec) == nil && len(spec.Migrate) > 0
 }
 
-// replicaOf is the replica whose turn an action belongs to.
+// replicaOf returns the replica to which an action belongs.
 func (r *rollingUpdate) replicaOf(address string) string {
 	if name, is := r.registers[address]; is {
 		return name
@@ -74,12 +75,13 @@ func (r *rollingUpdate) replicaOf(address string) string {
 	return replica(address)
 }
 
+// replica returns the replica of an address.
 func replica(address string) string {
 	a, _ := graph.ParseAddress(address)
 	return a.Replica
 }
 
-// begin tells whether an action may begin, and notes that it does.
+// begin reports whether an action may start, and if so marks its replica as in progress.
 func (r *rollingUpdate) begin(address string) bool {
 	if r == nil {
 		return true
@@ -92,7 +94,7 @@ func (r *rollingUpdate) begin(address string) bool {
 	return true
 }
 
-// finish notes the end of an action.
+// finish records the end of an action.
 func (r *rollingUpdate) finish(address string, err error) {
 	if r == nil {
 		return
@@ -101,25 +103,27 @@ func (r *rollingUpdate) finish(address string, err error) {
 	if r.pending[name]--; r.pending[name] <= 0 {
 		delete(r.active, name)
 	}
-	if _, left := errors.AsType[*agent.Unhealthy](err); left {
-		return // the next one may be the sick one, and its change the cure
+	if _, unchanged := errors.AsType[*agent.Unhealthy](err); unchanged {
+		return // another replica may be the unhealthy one, and updating it the fix
 	}
 	if err != nil && r.failedAt == "" {
 		r.failedAt = address
 	}
 }
 
-// skip stops a roll whose replica could not be put back behind its balancer: one after the other would be missing there.
+// skip records that an action is skipped. If it would register a replica with its
+// load balancer again, the update stops, because otherwise one replica after the
+// other would stay removed.
 func (r *rollingUpdate) skip(address string) {
 	if r != nil && r.registers[address] != "" && r.failedAt == "" {
 		r.failedAt = address
 	}
 }
 
-// haltReason is why an action of a roll is not begun any more.
+// haltReason returns why an action must not start any more, or nil.
 func (r *rollingUpdate) haltReason(address string) error {
 	if r == nil || r.failedAt == "" || r.failedAt == address {
 		return nil
 	}
-	return fmt.Errorf("its roll stopped, because %s failed", r.failedAt)
+	return fmt.Errorf("the rolling update stopped because %s failed", r.failedAt)
 }

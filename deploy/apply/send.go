@@ -11,7 +11,7 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// sendArtifacts sends what a unit needs and the machine lacks.
+// sendArtifacts sends the artifacts of a unit that the machine does not have.
 func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error {
 	var u plan.Unit
 	if err := json.Unmarshal(unit, &u); err != nil || len(u.Artifacts) == 0 {
@@ -22,23 +22,23 @@ func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error 
 	if m.sent == nil {
 		m.sent = map[digest.Digest]bool{}
 	}
-	var ask []digest.Digest
+	var needed []digest.Digest
 	for _, a := range u.Artifacts {
 		if !m.sent[a.Digest] {
-			ask = append(ask, a.Digest)
+			needed = append(needed, a.Digest)
 		}
 	}
-	if len(ask) == 0 {
+	if len(needed) == 0 {
 		return nil
 	}
-	missing, err := m.client.Missing(ctx, ask)
+	missing, err := m.client.Missing(ctx, needed)
 	if err != nil {
 		return err
 	}
 	for _, a := range u.Artifacts {
 		if offset, lacks := missing[a.Digest]; lacks {
 			err := r.sendArtifact(ctx, m, a, offset)
-			if err != nil && offset > 0 { // the beginning may have come from something else
+			if err != nil && offset > 0 { // the partial content may have been of another artifact
 				err = r.sendArtifact(ctx, m, a, 0)
 			}
 			if err != nil {
@@ -50,7 +50,7 @@ func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error 
 	return nil
 }
 
-// sendArtifact sends an artifact, but not the bytes that are there from an earlier time.
+// sendArtifact sends an artifact from offset on; the machine has the bytes before it.
 func (r *run) sendArtifact(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
 	in, err := r.req.Artifact(a)
 	if err != nil {
@@ -63,6 +63,7 @@ func (r *run) sendArtifact(ctx context.Context, m *machine, a plan.Artifact, off
 	return m.client.Put(ctx, a, offset, in)
 }
 
+// count adds one action to the counts.
 func count(c *state.Counts, op plan.Op) {
 	switch op {
 	case plan.Create:
