@@ -90,7 +90,7 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 		if err := json.Unmarshal(raw, &unit); err != nil {
 			return old, err
 		}
-		if err := r.req.Modules.Stage(unit.Artifacts, r.req.Artifact); err != nil {
+		if err := r.req.Modules.Stage(ctx, unit.Artifacts, r.req.Artifact); err != nil {
 			return old, err
 		}
 		if mr.Moved, err = r.req.MovedIn(ctx, old); err != nil {

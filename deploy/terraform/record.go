@@ -10,33 +10,35 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/internal/atomicfile"
 )
 
-// What lies in the folder of a module.
+// Files in the directory of a module.
 const (
 	entryFile   = "entry.json"
-	unitFile    = "unit.json" // canonical bytes of the unit that stands, or that is being made
+	unitFile    = "unit.json" // canonical bytes of the unit that is deployed, or that is being deployed
 	configFile  = "main.tf.json"
 	stateFile   = "terraform.tfstate"
 	lockFile    = "lock"
 	planFile    = "plan.tfplan"
-	plannedFile = "plan.json" // what planFile would do
-	readyFile   = ".init"     // what the folder was initialized for
+	plannedFile = "plan.json" // the changes of planFile
+	readyFile   = ".init"     // the providers for which the directory was initialized
 	depsFile    = ".terraform.lock.hcl"
 )
 
-// moduleRecord is entry.json.
+// moduleRecord is the content of entry.json.
 type moduleRecord struct {
 	agent.Entry
 	Scope          string            `json:"scope"`
 	Address        string            `json:"address"`
-	Token          int64             `json:"token"`           // highest fencing token seen
-	Protected      []string          `json:"keeps"`           // kind.name that must not be deleted unless asked for
-	OrphanOnDelete []string          `json:"retains"`         // kind.name that are forgotten and not deleted
-	Moves          map[string]string `json:"moves,omitempty"` // kind.name → kind.name: what a change under way calls otherwise
-	Last           plan.Values       `json:"last,omitempty"`  // values with which Terraform was last called
+	Token          int64             `json:"token"`           // greatest fencing token seen
+	Protected      []string          `json:"keeps"`           // kind.name of resources whose deletion needs confirmation
+	OrphanOnDelete []string          `json:"retains"`         // kind.name of resources that are kept when they leave the module
+	Moves          map[string]string `json:"moves,omitempty"` // kind.name → kind.name: renames of a change in progress
+	Last           plan.Values       `json:"last,omitempty"`  // values of the last call of Terraform
 }
 
+// readEntry reads the record of a module; it returns nil if there is none.
 func readEntry(dir string) (*moduleRecord, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, entryFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -52,7 +54,7 @@ func readEntry(dir string) (*moduleRecord, error) {
 	return e, nil
 }
 
-// write makes the entry durable.
+// write stores the record durably.
 func (e *moduleRecord) write(dir string) error {
 	raw, err := json.Marshal(e)
 	if err != nil {
@@ -61,26 +63,5 @@ func (e *moduleRecord) write(dir string) error {
 	return writeFile(filepath.Join(dir, entryFile), raw)
 }
 
-// writeFile puts a whole file in the place of another.
-func writeFile(path string, raw []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // it is gone if all went well
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// writeFile replaces a file atomically and durably; other users cannot read it.
+func writeFile(path string, raw []byte) error { return atomicfile.Write(path, raw, 0o600) }

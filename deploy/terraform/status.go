@@ -1,27 +1,28 @@
 package terraform
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/hashicorp/terraform-exec/tfexec"
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// sensitiveText stands for what must not be shown.
+// sensitiveText is shown in place of sensitive values.
 const sensitiveText = "(sensitive)"
 
-// unknownText stands for what the cloud will tell.
+// unknownText is shown in place of values that are known only after the apply.
 const unknownText = "(known after apply)"
 
-// status plans without changing anything but what Terraform remembers of the plan.
+// status makes a plan and saves it, but changes no resource.
 func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r *workerResponse) error {
 	moves, err := c.moves(m, old)
 	if err == nil && len(moves) > 0 {
@@ -36,32 +37,30 @@ func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
-	var said outputParser
-	c.starts++
-	if _, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile))); err != nil {
-		return translateError(err, &said, m.Addresses)
+	var output outputParser
+	if _, err := c.tf.PlanJSON(ctx, &output, tfexec.Out(c.path(planFile))); err != nil {
+		return translateError(err, &output, m.Addresses)
 	}
-	raw, err := json.Marshal(said.changes)
+	raw, err := json.Marshal(output.changes)
 	if err == nil {
 		err = writeFile(c.path(plannedFile), raw)
 	}
 	if err != nil {
 		return err
 	}
-	c.starts++
 	p, err := c.tf.ShowPlanFile(ctx, c.path(planFile))
 	if err != nil {
 		return translateError(err, nil)
 	}
 	r.Status = &plan.RefreshResult{Changes: resourceChanges(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
-	if old != nil { // what is to be retained is forgotten first, and then planned anew
+	if old != nil { // resources to orphan are removed from Terraform's state first; the plan is made again then
 		r.Status.Changes = slices.DeleteFunc(r.Status.Changes, func(rc plan.ResourceChange) bool {
-			goes := rc.Op == plan.Delete && slices.ContainsFunc(old.OrphanOnDelete, func(id string) bool { return toAddress(id, m.Addresses) == rc.Address })
-			r.Replan = r.Replan || goes
-			return goes
+			orphaned := rc.Op == plan.Delete && slices.ContainsFunc(old.OrphanOnDelete, func(id string) bool { return toAddress(id, m.Addresses) == rc.Address })
+			r.Replan = r.Replan || orphaned
+			return orphaned
 		})
 	}
-	for _, d := range resourceChanges(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
+	for _, d := range resourceChanges(p.ResourceDrift, m.Addresses) { // only drift that the apply would undo: not, for example, a count that the cloud manages
 		if slices.ContainsFunc(r.Status.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
 			r.Status.Drift = append(r.Status.Drift, d)
 		}
@@ -69,6 +68,8 @@ func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r
 	return nil
 }
 
+// resourceChanges converts changes of Terraform, without data sources and no-ops,
+// sorted by address.
 func resourceChanges(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
 	out := []plan.ResourceChange{}
 	for _, rc := range list {
@@ -107,30 +108,22 @@ func resourceChanges(list []*tfjson.ResourceChange, addresses map[string]string)
 		}
 		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b plan.ResourceChange) int { return compare(a.Address, b.Address) })
+	slices.SortFunc(out, func(a, b plan.ResourceChange) int { return cmp.Compare(a.Address, b.Address) })
 	return out
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// diffValues walks two values with what is unknown and secret of them beside.
-func diffValues(before, after, unknown, hidden, hides any, path []string, tell func(path []string, before, after any)) {
-	if isTrue(hidden) || isTrue(hides) {
+// diffValues calls emit for each difference between two values. The marks unknown,
+// wasSensitive and isSensitive have the shape of the values, with true where a value
+// is unknown or sensitive before or after the change.
+func diffValues(before, after, unknown, wasSensitive, isSensitive any, path []string, emit func(path []string, before, after any)) {
+	if isTrue(wasSensitive) || isTrue(isSensitive) {
 		if !reflect.DeepEqual(before, after) || isTrue(unknown) {
-			tell(path, sensitiveText, sensitiveText)
+			emit(path, sensitiveText, sensitiveText)
 		}
 		return
 	}
 	if isTrue(unknown) {
-		tell(path, before, unknownText)
+		emit(path, before, unknownText)
 		return
 	}
 	bm, bo := before.(map[string]any)
@@ -147,8 +140,8 @@ func diffValues(before, after, unknown, hidden, hides any, path []string, tell f
 		for k := range um {
 			keys[k] = true
 		}
-		for _, k := range slices.Sorted(maps.Keys(keys)) {
-			diffValues(bm[k], am[k], child(unknown, k, 0), child(hidden, k, 0), child(hides, k, 0), append(slices.Clone(path), k), tell)
+		for _, k := range sets.Keys(keys) {
+			diffValues(bm[k], am[k], child(unknown, k, 0), child(wasSensitive, k, 0), child(isSensitive, k, 0), append(slices.Clone(path), k), emit)
 		}
 		return
 	}
@@ -156,7 +149,7 @@ func diffValues(before, after, unknown, hidden, hides any, path []string, tell f
 	al, ao := after.([]any)
 	if bo && ao && len(bl) == len(al) {
 		for i := range bl {
-			diffValues(bl[i], al[i], child(unknown, "", i), child(hidden, "", i), child(hides, "", i), append(slices.Clone(path), strconv.Itoa(i)), tell)
+			diffValues(bl[i], al[i], child(unknown, "", i), child(wasSensitive, "", i), child(isSensitive, "", i), append(slices.Clone(path), strconv.Itoa(i)), emit)
 		}
 		return
 	}
@@ -164,14 +157,15 @@ func diffValues(before, after, unknown, hidden, hides any, path []string, tell f
 		return
 	}
 	if !reflect.DeepEqual(before, after) && len(path) > 0 {
-		if hasTrue(hidden) || hasTrue(hides) {
+		if hasTrue(wasSensitive) || hasTrue(isSensitive) {
 			before, after = sensitiveText, sensitiveText
 		}
-		tell(path, before, after)
+		emit(path, before, after)
 	}
 }
 
-// isZero tells whether a value says nothing: null, an empty list and an empty object are the same to the cloud.
+// isZero reports whether a value is null or an empty list or object, which mean the
+// same to providers.
 func isZero(v any) bool {
 	switch v := v.(type) {
 	case nil:
@@ -184,9 +178,10 @@ func isZero(v any) bool {
 	return false
 }
 
+// isTrue reports whether v is the boolean true.
 func isTrue(v any) bool { b, ok := v.(bool); return ok && b }
 
-// hasTrue tells whether anything inside is marked.
+// hasTrue reports whether v is or contains the boolean true.
 func hasTrue(v any) bool {
 	switch v := v.(type) {
 	case bool:
@@ -203,6 +198,7 @@ func hasTrue(v any) bool {
 	return false
 }
 
+// child returns the member key of an object or the element i of a list.
 func child(v any, key string, i int) any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -14,8 +14,9 @@ import (
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// TestWhatIsSecretIsMasked wherever it stands, and what nobody knows yet is said to be so.
-func TestWhatIsSecretIsMasked(t *testing.T) {
+// TestResourceChanges_MaskSensitiveValues: sensitive values are masked at any depth,
+// and unknown ones are marked.
+func TestResourceChanges_MaskSensitiveValues(t *testing.T) {
 	raw := `[{"address":"aws_db_instance.main","mode":"managed","type":"aws_db_instance","name":"main","change":{"actions":["delete","create"],
 	  "before":{"password":"old-secret","size":20,"list":[{"token":"s1","n":1}],"endpoint":"a:1","same":1,"empty":null},
 	  "after":{"password":"new-secret","size":30,"list":[{"token":"s2","n":2}],"same":1,"empty":[]},
@@ -31,7 +32,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	}
 	text := fmt.Sprintf("%v", got[0].Fields)
 	if strings.Contains(text, "secret") || strings.Contains(text, "s1") || strings.Contains(text, "s2") {
-		t.Errorf("a secret is shown: %s", text)
+		t.Errorf("a sensitive value is shown: %s", text)
 	}
 	fields := map[string]plan.Change{}
 	for _, f := range got[0].Fields {
@@ -48,8 +49,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	}
 }
 
-// TestErrorsSpeakOfOurAddresses and not of Terraform's.
-func TestErrorsSpeakOfOurAddresses(t *testing.T) {
+func TestTranslateError_UsesDefxAddresses(t *testing.T) {
 	var s outputParser
 	for _, l := range []string{
 		`{"type":"version","terraform":"1.11.4"}`,
@@ -58,7 +58,7 @@ func TestErrorsSpeakOfOurAddresses(t *testing.T) {
 		`{"type":"diagnostic","diagnostic":{"severity":"warning","summary":"old"}}`,
 		`{"type":"diagnostic","diagnostic":{"severity":"error","summary":"creating EC2 VPC","detail":"no\n more\n room","address":"aws_vpc.vpc"}}`,
 	} {
-		half := len(l) / 2 // it arrives in pieces
+		half := len(l) / 2 // lines may arrive in pieces
 		s.Write([]byte(l[:half]))
 		s.Write([]byte(l[half:] + "\n"))
 	}
@@ -76,16 +76,16 @@ func TestErrorsSpeakOfOurAddresses(t *testing.T) {
 	}
 }
 
-// TestAConsentedModuleGoesWithItsGuards.
-func TestAConsentedModuleGoesWithItsGuards(t *testing.T) {
+func TestWithoutPreventDestroy_KeepsOtherSettings(t *testing.T) {
 	raw, err := withoutPreventDestroy([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
 	if err != nil || strings.Contains(string(raw), "prevent_destroy") || !strings.Contains(string(raw), "ignore_changes") {
 		t.Errorf("%s %v", raw, err)
 	}
 }
 
-// TestAModuleAtWorkIsInDoubt: somebody holds its lock, whatever its entry says.
-func TestAModuleAtWorkIsInDoubt(t *testing.T) {
+// TestUnits_ModuleWithRunningWorkerIsUncertain: a module whose lock is held has no
+// digest, whatever its entry says.
+func TestUnits_ModuleWithRunningWorkerIsUncertain(t *testing.T) {
 	s := &Runner{Dir: t.TempDir()}
 	dir := filepath.Join(s.Dir, "network")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -106,7 +106,7 @@ func TestAModuleAtWorkIsInDoubt(t *testing.T) {
 	if other, err := s.Units(t.Context(), "prod/shop"); err != nil || len(other) != 0 {
 		t.Errorf("%v %v", other, err)
 	}
-	release := hold(t, filepath.Join(dir, lockFile))
+	release := holdLock(t, filepath.Join(dir, lockFile))
 	units, err = s.Units(t.Context(), "dev/shop")
 	if err != nil || units["module/network"].Digest != "" {
 		t.Errorf("%v %v", units["module/network"], err)
@@ -114,7 +114,8 @@ func TestAModuleAtWorkIsInDoubt(t *testing.T) {
 	release()
 }
 
-func hold(t *testing.T, path string) func() {
+// holdLock locks a file and returns a function that unlocks it.
+func holdLock(t *testing.T, path string) func() {
 	t.Helper()
 	l := flock.New(path)
 	if ok, err := l.TryLock(); err != nil || !ok {
@@ -123,15 +124,15 @@ func hold(t *testing.T, path string) func() {
 	return func() { l.Unlock() }
 }
 
-// TestWhatStandsIsReadInEveryForm: Terraform indents its state, OpenTofu does not.
-func TestWhatStandsIsReadInEveryForm(t *testing.T) {
+// TestIsEmpty_EveryFormat: Terraform indents its state, OpenTofu does not.
+func TestIsEmpty_EveryFormat(t *testing.T) {
 	for text, want := range map[string]bool{
 		"": true, // there is no file
 		"{\n  \"resources\": [\n    {\n      \"mode\": \"managed\"\n    }\n  ]\n}\n": false,
 		`{"version":4,"resources":[{"mode":"managed","type":"aws_vpc"}]}`:            false,
 		`{"version":4,"resources":[]}`:                                               true,
 		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:               true,
-		`{"torn`: false, // nobody knows
+		`{"torn`: false, // unknown
 	} {
 		c := &worker{workerRequest: &workerRequest{Dir: t.TempDir()}}
 		if text != "" {

@@ -19,11 +19,10 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// answerFile is what a provider said last of a resource: what it wants to know
-// again, and what others may read.
+// answerFile has the last response of a provider to create: its state and outputs.
 const answerFile = "answer.json"
 
-// providerRequest is what an executable of a provider reads.
+// providerRequest is the standard input of an executable of a provider.
 type providerRequest struct {
 	APIVersion  string          `json:"apiVersion"`
 	Kind        string          `json:"kind"` // "ProviderRequest"
@@ -32,18 +31,18 @@ type providerRequest struct {
 	Environment string          `json:"environment"`
 	Address     string          `json:"address"`
 	Arguments   json.RawMessage `json:"arguments"`
-	State       json.RawMessage `json:"state,omitempty"` // what create said last
+	State       json.RawMessage `json:"state,omitempty"` // of the last response to create
 }
 
-// providerResponse is what it writes.
+// providerResponse is its standard output.
 type providerResponse struct {
-	State   json.RawMessage `json:"state,omitempty"`   // of create: kept, and given back
-	Outputs plan.Values     `json:"outputs,omitempty"` // of create: what others may read
+	State   json.RawMessage `json:"state,omitempty"`   // of create: stored, and part of later requests
+	Outputs plan.Values     `json:"outputs,omitempty"` // of create: values for other units
 	OK      *bool           `json:"ok,omitempty"`      // of check
-	Reason  string          `json:"reason,omitempty"`  // of check: why not
+	Reason  string          `json:"reason,omitempty"`  // of check: why it is not OK
 }
 
-// applyExternal does a job by the executables of a provider.
+// applyExternal handles a request with the executables of a provider.
 func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Digest, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
@@ -60,23 +59,23 @@ func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Diges
 		}
 		if a.OK != nil && !*a.OK {
 			r.Status.Changes = append(r.Status.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
-				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "as it should be"}}})
+				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "ok"}}})
 		}
 		return nil
 	}
 	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
 	next.Backend = u.Backend
-	doubt := *next
+	uncertain := *next
 	if old != nil {
-		doubt.Outputs = old.Outputs
+		uncertain.Outputs = old.Outputs
 	}
 	if err := writeFile(c.path(unitFile), c.Unit); err != nil {
 		return err
 	}
-	if err := doubt.write(c.Dir); err != nil {
+	if err := uncertain.write(c.Dir); err != nil {
 		return err
 	}
-	r.Entry, r.Known = &doubt.Entry, true
+	r.Entry, r.Known = &uncertain.Entry, true
 	if _, err := os.Stat(filepath.Join(c.Root, q.Provider, "install")); err == nil {
 		if _, err := c.runExternal(ctx, q, "install"); err != nil {
 			return err
@@ -102,7 +101,7 @@ func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Diges
 	return next.write(c.Dir)
 }
 
-// destroyExternal lets a provider destroy what it made.
+// destroyExternal makes a provider destroy its resource, and removes the module's directory.
 func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {
@@ -115,7 +114,7 @@ func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleR
 	return os.RemoveAll(c.Dir)
 }
 
-// runExternal runs one executable.
+// runExternal runs one executable of a provider.
 func (c *worker) runExternal(ctx context.Context, q *external.Request, verb string) (*providerResponse, error) {
 	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
 	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
@@ -123,25 +122,24 @@ func (c *worker) runExternal(ctx context.Context, q *external.Request, verb stri
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
 	in := providerRequest{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
-	var before providerResponse
+	var previous providerResponse
 	raw, err := os.ReadFile(c.path(answerFile))
 	if err == nil {
-		err = json.Unmarshal(raw, &before)
+		err = json.Unmarshal(raw, &previous)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	in.State = before.State
+	in.State = previous.State
 	if raw, err = json.Marshal(in); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Dir, cmd.WaitDelay = c.Root, 5*time.Second
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &complaints
-	c.starts++
+	var out, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(complaints.String()))
+		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(stderr.String()))
 	}
 	a := &providerResponse{}
 	if len(bytes.TrimSpace(out.Bytes())) == 0 && verb != "check" {
@@ -150,7 +148,7 @@ func (c *worker) runExternal(ctx context.Context, q *external.Request, verb stri
 	dec := json.NewDecoder(&out)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(a); err != nil {
-		return nil, fmt.Errorf("%s of provider %s does not answer as a provider does: %w\n    hint: { \"outputs\": { … }, \"state\": … } or nothing; check: { \"ok\": true }", verb, q.Provider, err)
+		return nil, fmt.Errorf("%s of provider %s printed an invalid response: %w\n    hint: print { \"outputs\": { … }, \"state\": … } or nothing; check prints { \"ok\": true }", verb, q.Provider, err)
 	}
 	return a, nil
 }
