@@ -77,7 +77,7 @@ func TestAClusterRollsWithItsQuorum(t *testing.T) {
 
 	// One that does not start stops the roll, and the others keep what they have.
 	say("['--snapshot-count', '7000', '--no-such-flag']", "5s")
-	s.wants(3, "flag provided but not defined: -no-such-flag", "its roll stopped, because kv/etcd#0 failed", "1 failed, 2 skipped")
+	s.wants(3, "flag provided but not defined: -no-such-flag", "the rolling update stopped because kv/etcd#0 failed", "1 failed, 2 skipped")
 	if got := flags(); got != "snapshot-count 6000, snapshot-count 6000, snapshot-count 6000" {
 		t.Errorf("%s", got)
 	}

@@ -151,7 +151,7 @@ func TestAnEngineThatGoesAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.dock(strings.ReplaceAll(fleet, "package: toy", "package: defx.artifact('../build/big')"), "WORD", "big")
-	s.wants(3, "no space left on device", "its disk is full: make room there")
+	s.wants(3, "no space left on device", "its disk is full: free some space there")
 	m.StopDocker("TERM")
 	m.Exec("umount -l /var/lib/docker")
 	m.StartDocker()

@@ -95,7 +95,7 @@ func TestTroubleStaysWhereItIs(t *testing.T) {
 
 	m1.Exec("mv /run/systemd/private /run/systemd/away")
 	s.writeApart("five")
-	s.wants(3, "no systemd runs here", "a folder that nothing runs in is dir:PATH", "✓ apart/right")
+	s.wants(3, "no systemd runs here", "for a directory in which nothing runs use dir:PATH", "✓ apart/right")
 	m1.Exec("mv /run/systemd/away /run/systemd/private")
 	s.wants(0)
 
