@@ -266,24 +266,24 @@ func Run(ctx context.Context, req *Request) (*Result, error) {
 	if !req.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
-	lasting := context.WithoutCancel(ctx) // results are recorded even if ctx ends
+	detached := context.WithoutCancel(ctx) // results are recorded even if ctx ends
 	lease, err := req.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer req.Store.Release(lasting, lease)
+	defer req.Store.Release(detached, lease)
 	held, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
 	go state.KeepAlive(held, req.Store, lease, req.leaseTime(), lost)
 
 	r := &run{req: req, lease: lease, machines: map[string]*machine{}, emit: req.OnEvent, uncertain: map[string]bool{}}
 	r.token.Store(lease.Token)
-	r.connCtx, r.cancelConns = context.WithCancel(lasting)
+	r.connCtx, r.cancelConns = context.WithCancel(detached)
 	if r.emit == nil {
 		r.emit = func(Event) {}
 	}
 	defer r.closeAll()
-	return r.runLocked(held, lasting)
+	return r.runLocked(held, detached)
 }
 
 // unchangedResult returns the result of an apply that has nothing to do.
@@ -345,10 +345,10 @@ type run struct {
 // scope is the name of the environment on machines.
 func (r *run) scope() string { return r.req.Plan.Environment + "/" + r.req.Plan.Deployment }
 
-// runLocked is Run under the lease. It ends early when ctx ends; lasting is for
+// runLocked is Run under the lease. It ends early when ctx ends; detached is for
 // what must be completed nevertheless.
-func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
-	gen, head, err := state.Current(lasting, r.req.Store)
+func (r *run) runLocked(ctx, detached context.Context) (*Result, error) {
+	gen, head, err := state.Current(detached, r.req.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -385,14 +385,14 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 			}
 		}
 		before := records
-		records = r.renameMachines(r.observe(lasting, records, uncertain), gen) // the journal may have a machine under its previous name
+		records = r.renameMachines(r.observe(detached, records, uncertain), gen) // the journal may have a machine under its previous name
 		if err := r.checkData(before, records, moved); err != nil {
 			return nil, err
 		}
 	}
 	r.outputs.load(records)
 	r.loadBalancers(records)
-	cs, err := r.req.diff(lasting, records, nil, head.Generation)
+	cs, err := r.req.diff(detached, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
 	}
@@ -400,13 +400,13 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 	if cs.Plan, err = r.req.Plan.Digest(); err != nil {
 		return nil, err
 	}
-	if err := r.checkStateMismatch(lasting, cs, records); err != nil {
+	if err := r.checkStateMismatch(detached, cs, records); err != nil {
 		return nil, err
 	}
 	if !r.req.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
-	if err := r.checkSelfDestruct(lasting, cs, records); err != nil {
+	if err := r.checkSelfDestruct(detached, cs, records); err != nil {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil && len(moved) == 0 { // another apply did it in the meantime
@@ -422,7 +422,7 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 		lastGood[lib] = d
 		objects = append(objects, raw)
 	}
-	if err := r.req.Store.Put(lasting, objects...); err != nil {
+	if err := r.req.Store.Put(detached, objects...); err != nil {
 		return nil, err
 	}
 	if r.journal, err = openJournal(r.req.Dir); err != nil {
@@ -437,7 +437,7 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 	if err := r.journal.write(journalLine{Start: &startLine{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
 		return nil, err
 	}
-	res, now, err := r.execute(ctx, lasting, cs, records)
+	res, now, err := r.execute(ctx, detached, cs, records)
 	if err != nil {
 		return nil, err
 	}
@@ -449,7 +449,7 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	planObject, err := state.PutPlan(lasting, r.req.Store, final)
+	planObject, err := state.PutPlan(detached, r.req.Store, final)
 	if err != nil {
 		return nil, err
 	}
@@ -464,9 +464,9 @@ func (r *run) runLocked(ctx, lasting context.Context) (*Result, error) {
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unflushed, res.Orphans = r.flushAll(lasting, res.Generation)
+	res.Unflushed, res.Orphans = r.flushAll(detached, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
-		if err := state.Commit(lasting, r.req.Store, head, next); err != nil {
+		if err := state.Commit(detached, r.req.Store, head, next); err != nil {
 			return res, err
 		}
 		res.Wrote = true

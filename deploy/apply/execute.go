@@ -197,19 +197,19 @@ type result struct {
 
 // execute runs the actions, each one when its dependencies are met, and returns
 // the records afterwards. It starts no action after ctx has ended; actions run
-// under lasting.
-func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
+// under detached.
+func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
 	res := &Result{Changes: cs}
 	res.Counts.Held = cs.Summary.Held
 	res.Counts.Unchanged = cs.Summary.Unchanged + cs.Summary.Protected
-	by := map[string]plan.Record{}
+	byAddress := map[string]plan.Record{}
 	for _, rec := range records {
-		by[rec.Address] = rec
+		byAddress[rec.Address] = rec
 	}
 	planned := func(address string) plan.Unit {
 		var u plan.Unit
 		if p := r.req.Plan.Find(address); p != nil {
-			if raw, err := r.req.object(lasting, p.Object); err == nil {
+			if raw, err := r.req.object(detached, p.Object); err == nil {
 				json.Unmarshal(raw, &u)
 			}
 		}
@@ -264,13 +264,13 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 			started[a.Address] = true
 			running++
 			r.emit(Event{Outcome: Started, Action: *a})
-			old, existed := by[a.Address]
+			old, existed := byAddress[a.Address]
 			if a.PreviousMachine != "" {
-				old, existed = by[a.PreviousMachine]
+				old, existed = byAddress[a.PreviousMachine]
 			}
 			go func() {
 				begin := time.Now()
-				now, err := r.runAction(lasting, a, old, existed)
+				now, err := r.runAction(detached, a, old, existed)
 				unchanged := existed && now != nil && old.Digest == now.Digest && maps.Equal(old.Values, now.Values)
 				results <- result{a, now, err, time.Since(begin), unchanged}
 			}()
@@ -284,12 +284,12 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 		}
 		f := <-results
 		running--
-		delete(by, f.action.Address)
+		delete(byAddress, f.action.Address)
 		if f.action.PreviousMachine != "" {
-			delete(by, f.action.PreviousMachine)
+			delete(byAddress, f.action.PreviousMachine)
 		}
 		if f.record != nil { // under its old address if a rename failed
-			by[f.record.Address] = *f.record
+			byAddress[f.record.Address] = *f.record
 		}
 		rolling[f.action.Address].finish(f.action.Address, f.err)
 		out := Event{Outcome: Done, Action: *f.action, Err: f.err, Took: f.took}
@@ -334,16 +334,16 @@ func (r *run) execute(ctx, lasting context.Context, cs *plan.ChangeSet, records 
 		return nil, nil, err // the lease was lost
 	}
 	for address := range r.deregistered { // still removed: the next apply registers it again
-		if rec, exists := by[address]; exists {
+		if rec, exists := byAddress[address]; exists {
 			rec.Digest = ""
-			by[address] = rec
+			byAddress[address] = rec
 		}
 	}
 	res.Notes = sets.Keys(r.notes)
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
-	return res, sortRecords(by), nil
+	return res, sortRecords(byAddress), nil
 }
 
 // deadlocked returns the first action that was neither started nor skipped, or nil.

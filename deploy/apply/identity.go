@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
 // identity is what is known of the machine that defx runs on.
@@ -105,7 +105,7 @@ func (r *run) checkSelfDestruct(ctx context.Context, cs *plan.ChangeSet, records
 	}
 	var self *identity
 	var out diag.List
-	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
+	for _, name := range sets.Keys(r.machines) {
 		m := r.machines[name].decl
 		op, changes := acting[m.Module]
 		if m.Module == "" || !changes || !slices.ContainsFunc(records, func(rec plan.Record) bool { return rec.Address == m.Module }) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
 )
 
@@ -284,7 +285,7 @@ func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool
 	if count == 0 {
 		return 0, 0, nil
 	}
-	return count, size, s.rewrite(slices.Sorted(maps.Keys(touched)), nil, live)
+	return count, size, s.rewrite(sets.Keys(touched), nil, live)
 }
 
 // removeStale removes temporary files older than an hour, which a killed

@@ -37,7 +37,7 @@ type Generation struct {
 	Verb        string                   `json:"verb"`               // apply, rollback or destroy
 	Applied     time.Time                `json:"applied"`            //
 	By          string                   `json:"by"`                 // user@host
-	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's folder
+	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's directory
 }
 
 // MarshalJSON encodes the chunks of the records under "records".
