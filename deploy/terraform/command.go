@@ -85,7 +85,7 @@ func runTerraform(ctx context.Context, program, dir string, env map[string]strin
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	go cancelStalled(ctx, cancel, func() int64 { return written.Load() + progress() })
+	go cancelStalled(ctx, cancel, stallTimeout, func() int64 { return written.Load() + progress() })
 	err := cmd.Wait()
 	if ctx.Err() != nil {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // provider processes that are left
@@ -98,16 +98,16 @@ func runTerraform(ctx context.Context, program, dir string, env map[string]strin
 }
 
 // cancelStalled calls cancel with a StalledError when the value of progress has not
-// changed for stallTimeout. It returns when ctx ends.
-func cancelStalled(ctx context.Context, cancel context.CancelCauseFunc, progress func() int64) {
+// changed for limit. It returns when ctx ends.
+func cancelStalled(ctx context.Context, cancel context.CancelCauseFunc, limit time.Duration, progress func() int64) {
 	last, since := progress(), time.Now()
-	poll.Until(ctx, stallTimeout/20, func(context.Context) (bool, error) {
+	poll.Until(ctx, limit/20, func(context.Context) (bool, error) {
 		if now := progress(); now != last {
 			last, since = now, time.Now()
 		}
-		stalled := time.Since(since) > stallTimeout
+		stalled := time.Since(since) > limit
 		if stalled {
-			cancel(&StalledError{stallTimeout})
+			cancel(&StalledError{limit})
 		}
 		return stalled, nil
 	})
