@@ -74,7 +74,7 @@ func run() (code int) {
 		return lang.Worker(os.Stdin, os.Stdout)
 	}
 	if len(os.Args) > 1 && os.Args[1] == terraform.WorkerVerb {
-		return terraform.Worker(os.Stdin, os.Stdout)
+		return terraform.Worker(context.Background(), os.Stdin, os.Stdout)
 	}
 	heap.CollectLate(floor, 100, most)
 	ctx, stop := stoppable()

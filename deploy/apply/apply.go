@@ -1,10 +1,11 @@
-// Package apply makes a plan true: it takes the lease, keeps the journal, walks
-// the actions in parallel along their order, and writes the generation.
+// Package apply executes plans: it takes the lease, writes the journal, runs the
+// actions in parallel in the order of their dependencies, and commits a new
+// generation.
 //
-// It is the only one that asks agents to do. It refuses to know what a unit
-// is. Invariants: nothing is done that the journal does not hold first; the
-// head moves only after every machine settled; after a crash at any point the
-// same call finishes the work.
+// It is the only package that makes agents change machines. It refuses to know
+// what a unit means. Invariants: an action is in the journal before it starts;
+// the head moves only after every machine has flushed its manifest or was
+// reported; after a crash at any point, calling Run again completes the work.
 package apply
 
 import (
@@ -28,39 +29,60 @@ import (
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/poll"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// Request is a plan to be made true.
+// Request is a plan to apply and the means to apply it.
 type Request struct {
 	Store    state.Store
-	Dir      string // folder of the journal
-	Plan     *plan.Plan
-	Objects  map[digest.Digest][]byte              // units that the state may not have yet
+	Dir      string                                // directory of the journal
+	Plan     *plan.Plan                            // the desired units
+	Objects  map[digest.Digest][]byte              // units that may not be in the state yet
 	LastGood map[string]map[string]json.RawMessage // last good functionalities of each library
-	Held     func(address string) bool             // what stays because it did not evaluate; nil = nothing
-	Moved    func(address string) string           // the address that one has after renames; nil = none
-	Machines []*graph.Machine                      // how to reach them; those of the state are added
-	Verb     string                                // apply, rollback, destroy
-	Revision string                                // commit of the deployment's folder, if known
+	Held     func(address string) bool             // reports whether a unit did not evaluate and is left alone; nil = none
+	Moved    func(address string) string           // returns the address after renames; nil = no renames
+	Machines []*graph.Machine                      // declared machines; those of the state are added
+	Verb     string                                // apply, rollback or destroy
+	Revision string                                // commit of the deployment's directory, if known
 
-	AllowDelete, AllowMove map[string]bool
-	Drifted                map[string]bool // modules that others changed
-	Restart                string          // address of one that starts anew, as it stands
-	Approved               *plan.ChangeSet // what a person agreed to; nil = whatever it is
+	AllowDelete, AllowMove map[string]bool // addresses whose deletion or move the user has confirmed
+	Drifted                map[string]bool // modules that were changed outside of defx
+	Restart                string          // address of a unit to restart unchanged
+	Approved               *plan.ChangeSet // the change set that the user has confirmed; nil = any
 
 	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
-	Artifact func(context.Context, plan.Artifact) (io.ReadCloser, error)
-	OnEvent  func(Event)                                           // may be nil; called from one goroutine at a time
-	HostKey  func(context.Context, *graph.Machine) (string, error) // public key of a machine that a module made, on first sight; nil = known_hosts tell
-	Modules  *terraform.Runner                                     // where modules of resources are made; nil if there are none
+	Artifact func(context.Context, plan.Artifact) (io.ReadCloser, error) // opens the content of an artifact
+	OnEvent  func(Event)                                                 // may be nil; called from one goroutine at a time
+	HostKey  func(context.Context, *graph.Machine) (string, error)       // reads the public key of a new machine that a module made; nil = use known_hosts
+	Modules  *terraform.Runner                                           // applies modules of resources; nil if there are none
 
-	Parallel  int           // actions at once; 0 = 10
-	Deadline  time.Duration // of one action; 0 = 10 minutes
-	LeaseTime time.Duration // 0 = 30 seconds
-	LeaseWait time.Duration // how long to wait for somebody else's lease
+	Parallel  int           // maximum number of concurrent actions; 0 = 10
+	Deadline  time.Duration // of one action; 0 = 10 minutes, or an hour for a module
+	LeaseTime time.Duration // lifetime of the lease between renewals; 0 = 30 seconds
+	LeaseWait time.Duration // how long to wait for a lease that another process holds
 }
 
-// Outcome of one action.
+// Environment is what all requests for one environment of a deployment share: its
+// state, and the means to reach machines, artifacts and modules. The fields are
+// those of Request.
+type Environment struct {
+	Store    state.Store
+	Dir      string
+	Dial     func(context.Context, *graph.Machine) (*agent.Client, error)
+	HostKey  func(context.Context, *graph.Machine) (string, error)
+	Artifact func(context.Context, plan.Artifact) (io.ReadCloser, error)
+	Modules  *terraform.Runner
+}
+
+// Request returns a request to apply p to the machines. The caller may set further
+// fields before it calls Diff or Run.
+func (e Environment) Request(verb string, p *plan.Plan, machines []*graph.Machine) *Request {
+	return &Request{Store: e.Store, Dir: e.Dir, Plan: p, Objects: map[digest.Digest][]byte{}, Machines: machines, Verb: verb,
+		Dial: e.Dial, HostKey: e.HostKey, Artifact: e.Artifact, Modules: e.Modules}
+}
+
+// Outcome is the state of an action in an Event.
 type Outcome string
 
 const (
@@ -68,41 +90,42 @@ const (
 	Done    Outcome = "done"
 	Failed  Outcome = "failed"
 	Skipped Outcome = "skipped"
-	Waiting Outcome = "waiting" // for somebody else's lease; the action is zero
+	Waiting Outcome = "waiting" // for a lease that another process holds; the action is zero
 )
 
-// Event tells of one action.
+// Event reports the progress of one action.
 type Event struct {
 	Outcome Outcome
 	Action  plan.Action
-	Err     error
-	Took    time.Duration
+	Err     error         // why the action failed, was skipped or waits
+	Took    time.Duration // of an action that is done or failed
 }
 
-// Result is what an apply came to.
+// Result is the result of an apply.
 type Result struct {
-	Generation int             // the newest; the old one if nothing was written
-	Changes    *plan.ChangeSet // what was done, as seen under the lease
+	Generation int             // the newest generation: the previous one if none was written
+	Changes    *plan.ChangeSet // the change set that was executed under the lease
 	Counts     state.Counts
 	Failed     []string // addresses, sorted
 	Skipped    []string // addresses, sorted
 	Wrote      bool     // a generation was written
-	Stopped    bool     // the caller's context ended before all was begun
-	Unflushed  []string // machines whose manifest could not be made whole, and why
-	Notes      []string // what could not be looked at
-	Orphans    []string // what is of this deployment on machines that were reached, and nothing leads to
+	Stopped    bool     // the caller's context ended before all actions were started
+	Unflushed  []string // machines whose manifest could not be flushed, with the reason
+	Notes      []string // checks that were not possible
+	Orphans    []string // objects of this deployment on the machines that no record references
 }
 
-// ErrPlanChanged means that what would be done is not what was agreed to.
-var ErrPlanChanged = errors.New("meanwhile the state changed, and with it what would be done")
+// ErrPlanChanged is returned if the actions to execute are not the approved ones.
+var ErrPlanChanged = errors.New("the state has changed in the meantime, and the changes are no longer the confirmed ones")
 
-// Diff is what Run would do, as far as can be told without touching a machine.
-func Diff(ctx context.Context, w *Request) (*plan.ChangeSet, error) {
-	gen, head, err := state.Current(ctx, w.Store)
+// Diff returns the change set that Run would execute, as far as it is known
+// without asking a machine.
+func Diff(ctx context.Context, req *Request) (*plan.ChangeSet, error) {
+	gen, head, err := state.Current(ctx, req.Store)
 	if err != nil {
 		return nil, err
 	}
-	unfinished, err := ReadUnfinished(w.Dir)
+	unfinished, err := ReadUnfinished(req.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -111,70 +134,71 @@ func Diff(ctx context.Context, w *Request) (*plan.ChangeSet, error) {
 		records = slices.Clone(gen.Records)
 	}
 	if gen != nil {
-		records = RenameMachines(records, gen.Machines, w.Machines)
+		records = RenameMachines(records, gen.Machines, req.Machines)
 	}
 	uncertain := map[string]plan.Uncertainty{}
 	if unfinished != nil {
-		records = doubt(records, unfinished, uncertain)
+		records = markInterrupted(records, unfinished, uncertain)
 	}
 	if gen != nil {
-		for name, was := range elsewhere(gen.Machines, w.Machines) {
-			for _, rec := range w.on(name, records) {
+		for name, before := range relocated(gen.Machines, req.Machines) {
+			for _, rec := range req.recordsOn(name, records) {
 				uncertain[rec.Address] = plan.Uncertainty{
-					Unless: fmt.Sprintf("%s has it where it is now; it was %s, and what stands there stays", name, was),
-					Since:  fmt.Sprintf("%s was %s, and what stands there stays", name, was),
+					Unless: fmt.Sprintf("%s already has it at its new connection; the previous one was %s, where units are left running", name, before),
+					Since:  fmt.Sprintf("the connection of %s was %s, where units are left running", name, before),
 				}
 			}
 		}
 	}
-	return w.diff(ctx, records, uncertain, head.Generation)
+	return req.diff(ctx, records, uncertain, head.Generation)
 }
 
-// doubt lists what an interrupted apply touched. What it began to create, and
-// the state does not know, gets a record of its own: it may stand.
-func doubt(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
-	by := map[string]plan.Record{}
+// markInterrupted adds the units that an interrupted apply touched to uncertain,
+// and returns the records with one for each unit that it may have created.
+func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
+	byAddress := map[string]plan.Record{}
 	for _, r := range records {
-		by[r.Address] = r
+		byAddress[r.Address] = r
 	}
 	for address, machines := range u.Units {
 		uncertain[address] = plan.Interrupted
-		if _, known := by[address]; !known {
-			by[address] = plan.Record{Address: address, Machine: slices.Sorted(maps.Keys(machines))[0]}
+		if _, known := byAddress[address]; !known {
+			byAddress[address] = plan.Record{Address: address, Machine: sets.Keys(machines)[0]}
 		}
 	}
-	return sorted(by)
+	return sortRecords(byAddress)
 }
 
-// elsewhere lists the machines that were somewhere else when they were last
-// reached: name → where.
-func elsewhere(before, now []*graph.Machine) map[string]string {
-	was := map[string]string{}
+// relocated returns the machines whose connection is not the one by which they
+// were last reached: name → previous connection.
+func relocated(before, now []*graph.Machine) map[string]string {
+	previous := map[string]string{}
 	for _, b := range before {
 		for _, n := range now {
-			if n.Module != "" && n.Address == "" { // nobody knows yet where it will be
+			if n.Module != "" && n.Address == "" { // its module has not made it yet
 				continue
 			}
-			if b.Name == n.Name && place(b.Connect) != place(n.Connect) {
-				was[b.Name] = b.Connect
+			if b.Name == n.Name && normalizeConnect(b.Connect) != normalizeConnect(n.Connect) {
+				previous[b.Name] = b.Connect
 			}
 		}
 	}
-	return was
+	return previous
 }
 
-// on lists what an apply may touch of what stands on a machine.
-func (w *Request) on(machine string, records []plan.Record) []plan.Record {
+// recordsOn returns the records of a machine without those of held units.
+func (req *Request) recordsOn(machine string, records []plan.Record) []plan.Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
-		return r.Machine != machine || w.Held != nil && w.Held(r.Address)
+		return r.Machine != machine || req.Held != nil && req.Held(r.Address)
 	})
 }
 
-func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, base int) (*plan.ChangeSet, error) {
-	cs, err := plan.Diff(plan.DiffInput{Plan: w.Plan, Records: records, Base: base, AllowDelete: w.AllowDelete, AllowMove: w.AllowMove,
-		Held: w.Held, Uncertainty: uncertain, Drifted: w.Drifted, Moved: w.Moved, Restart: w.Restart,
+// diff compares the plan with records and seals the change set.
+func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, base int) (*plan.ChangeSet, error) {
+	cs, err := plan.Diff(plan.DiffInput{Plan: req.Plan, Records: records, Base: base, AllowDelete: req.AllowDelete, AllowMove: req.AllowMove,
+		Held: req.Held, Uncertainty: uncertain, Drifted: req.Drifted, Moved: req.Moved, Restart: req.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
-			raw, err := w.object(ctx, d)
+			raw, err := req.object(ctx, d)
 			if err != nil {
 				return nil, err
 			}
@@ -184,9 +208,9 @@ func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map
 	if err != nil {
 		return nil, err
 	}
-	if w.Held != nil {
+	if req.Held != nil {
 		for _, r := range records {
-			if w.Held(r.Address) {
+			if req.Held(r.Address) {
 				cs.Summary.Held++
 			}
 		}
@@ -195,261 +219,266 @@ func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map
 	return cs, cs.Seal()
 }
 
-// agrees tells whether all that would be done was agreed to: the same, or less
-// of it because an interrupted or another apply did the rest.
-func (w *Request) agrees(cs *plan.ChangeSet) bool {
-	if w.Approved == nil || w.Approved.ChangeSet == cs.ChangeSet {
+// isApproved reports whether the user has approved every action of cs. Some of
+// the approved actions may be missing, because an interrupted or another apply
+// has executed them.
+func (req *Request) isApproved(cs *plan.ChangeSet) bool {
+	if req.Approved == nil || req.Approved.ChangeSet == cs.ChangeSet {
 		return true
 	}
-	agreed := map[string]plan.Action{}
-	for _, a := range w.Approved.Actions {
-		agreed[a.Address] = a
+	approved := map[string]plan.Action{}
+	for _, a := range req.Approved.Actions {
+		approved[a.Address] = a
 	}
 	for _, a := range cs.Actions {
-		was, ok := agreed[a.Address]
-		if !ok || was.Digest != a.Digest || was.Machine != a.Machine || was.Certain && was.Op != a.Op {
+		b, ok := approved[a.Address]
+		if !ok || b.Digest != a.Digest || b.Machine != a.Machine || b.Certain && b.Op != a.Op {
 			return false
 		}
 	}
 	return true
 }
 
-func (w *Request) object(ctx context.Context, d digest.Digest) ([]byte, error) {
-	if raw, ok := w.Objects[d]; ok {
+// object returns an object of the request or of the state.
+func (req *Request) object(ctx context.Context, d digest.Digest) ([]byte, error) {
+	if raw, ok := req.Objects[d]; ok {
 		return raw, nil
 	}
-	return w.Store.Get(ctx, d)
+	return req.Store.Get(ctx, d)
 }
 
-// Run makes the plan true. An error means that it could not be tried, or that
-// its end could not be recorded; failed units are in the Result. When ctx ends,
-// what is under way is finished and recorded, and nothing more is begun.
-func Run(ctx context.Context, w *Request) (*Result, error) {
-	unfinished, err := ReadUnfinished(w.Dir)
+// Run applies the plan. It returns an error if the apply could not start or its
+// result could not be recorded; failed units are listed in the Result. When ctx
+// ends, Run starts no further action, completes those in progress and records
+// the result.
+func Run(ctx context.Context, req *Request) (*Result, error) {
+	unfinished, err := ReadUnfinished(req.Dir)
 	if err != nil {
 		return nil, err
 	}
-	cs, err := Diff(ctx, w)
+	cs, err := Diff(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	if cs.Empty() && unfinished == nil {
-		return nothing(cs), nil
+		return unchangedResult(cs), nil
 	}
-	if !w.agrees(cs) {
+	if !req.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
-	lasting := context.WithoutCancel(ctx) // what must be written down is written down
-	lease, err := w.acquire(ctx)
+	detached := context.WithoutCancel(ctx) // results are recorded even if ctx ends
+	lease, err := req.acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer w.Store.Release(lasting, lease)
+	defer req.Store.Release(detached, lease)
 	held, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
-	go state.KeepAlive(held, w.Store, lease, w.leaseTime(), lost)
+	go state.KeepAlive(held, req.Store, lease, req.leaseTime(), lost)
 
-	r := &run{w: w, lease: lease, machines: map[string]*machine{}, tell: w.OnEvent, doubted: map[string]bool{}}
+	r := &run{req: req, lease: lease, machines: map[string]*machine{}, emit: req.OnEvent, uncertain: map[string]bool{}}
 	r.token.Store(lease.Token)
-	r.life, r.end = context.WithCancel(lasting)
-	if r.tell == nil {
-		r.tell = func(Event) {}
+	r.connCtx, r.cancelConns = context.WithCancel(detached)
+	if r.emit == nil {
+		r.emit = func(Event) {}
 	}
-	defer r.hangUp()
-	return r.run(held, lasting)
+	defer r.closeAll()
+	return r.runLocked(held, detached)
 }
 
-func nothing(cs *plan.ChangeSet) *Result {
+// unchangedResult returns the result of an apply that has nothing to do.
+func unchangedResult(cs *plan.ChangeSet) *Result {
 	return &Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged, Held: cs.Summary.Held}}
 }
 
-func (w *Request) leaseTime() time.Duration {
-	if w.LeaseTime > 0 {
-		return w.LeaseTime
+func (req *Request) leaseTime() time.Duration {
+	if req.LeaseTime > 0 {
+		return req.LeaseTime
 	}
 	return 30 * time.Second
 }
 
-// acquire takes the lease of the whole environment, waiting as long as allowed.
-func (w *Request) acquire(ctx context.Context) (state.Lease, error) {
-	begun, told := time.Now(), false
+// acquire takes a lease on the whole environment. While another process holds
+// one it waits, at most for LeaseWait.
+func (req *Request) acquire(ctx context.Context) (state.Lease, error) {
+	begin, reported := time.Now(), false
 	for {
-		l, err := w.Store.Acquire(ctx, nil, state.CurrentOwner(w.Verb), w.leaseTime())
-		busy, is := errors.AsType[*state.ErrLeaseHeld](err)
-		if !is || time.Since(begun) > w.LeaseWait {
+		l, err := req.Store.Acquire(ctx, nil, state.CurrentOwner(req.Verb), req.leaseTime())
+		held, is := errors.AsType[*state.ErrLeaseHeld](err)
+		if !is || time.Since(begin) > req.LeaseWait {
 			return l, err
 		}
-		if !told && w.OnEvent != nil {
-			told = true
-			w.OnEvent(Event{Outcome: Waiting, Err: busy})
+		if !reported && req.OnEvent != nil {
+			reported = true
+			req.OnEvent(Event{Outcome: Waiting, Err: held})
 		}
-		select {
-		case <-ctx.Done():
+		if poll.Sleep(ctx, 200*time.Millisecond) != nil {
 			return l, err
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
 
-// run is one apply under its lease.
+// run is the execution of a request under its lease.
 type run struct {
-	w        *Request
-	lease    state.Lease
-	token    atomic.Int64 // the lease's, or a higher one for machines that remember another state
-	making   int          // the generation
-	machines map[string]*machine
-	j        *journal
-	tell     func(Event)
-	known    map[string]bool // addresses that the state knows
-	doubted  map[string]bool // machines that an interrupted apply touched
-	life     context.Context // of the conversations with machines
-	end      context.CancelFunc
-	outs     outputs
-	looked   sync.Once     // at what stands on no machine
-	foreign  error         // what was found there
-	own      string        // resource that is the machine on which defx runs; "" = none that changes
-	leads    []plan.Record // what led users to services when it began
-	mu       sync.Mutex
-	outside  map[string]bool   // what of it was taken out and is not back
-	notes    map[string]bool   // what could not be looked at
-	renames  map[string]string // resources that were renamed: new address → old
+	req          *Request
+	lease        state.Lease
+	token        atomic.Int64 // the lease's, or a greater one if a machine remembers the token of another state
+	generation   int          // number of the generation that this apply writes
+	machines     map[string]*machine
+	journal      *journal
+	emit         func(Event)
+	known        map[string]bool // addresses that have a record
+	uncertain    map[string]bool // machines whose units had to be listed: an interrupted apply touched them, or they have a new connection
+	connCtx      context.Context // ends when the connections to machines are closed
+	cancelConns  context.CancelFunc
+	outputs      outputs
+	modulesOnce  sync.Once     // guards modulesErr
+	modulesErr   error         // why modules must not be changed
+	selfResource string        // address of the resource that is the machine defx runs on; "" = no such resource changes
+	balancers    []plan.Record // the balancer memberships that were recorded when the apply began
+	mu           sync.Mutex
+	deregistered map[string]bool   // balancer memberships that were removed and not restored
+	notes        map[string]bool   // checks that were not possible
+	renames      map[string]string // renamed resources: new address → old
 }
 
-// scope names deployment and environment on machines.
-func (r *run) scope() string { return r.w.Plan.Environment + "/" + r.w.Plan.Deployment }
+// scope is the name of the environment on machines.
+func (r *run) scope() string { return r.req.Plan.Environment + "/" + r.req.Plan.Deployment }
 
-func (r *run) run(ctx, lasting context.Context) (*Result, error) {
-	gen, head, err := state.Current(lasting, r.w.Store)
+// runLocked is Run under the lease. It ends early when ctx ends; detached is for
+// what must be completed nevertheless.
+func (r *run) runLocked(ctx, detached context.Context) (*Result, error) {
+	gen, head, err := state.Current(detached, r.req.Store)
 	if err != nil {
 		return nil, err
 	}
-	r.making = head.Generation + 1
+	r.generation = head.Generation + 1
 	var records []plan.Record
 	if gen != nil {
 		records = slices.Clone(gen.Records)
-		r.know(gen.Machines)
+		r.addMachines(gen.Machines)
 	}
-	unfinished, err := ReadUnfinished(r.w.Dir)
+	unfinished, err := ReadUnfinished(r.req.Dir)
 	if err != nil {
 		return nil, err
 	}
 	if unfinished != nil {
-		r.know(unfinished.Machines)
+		r.addMachines(unfinished.Machines)
 	}
-	r.know(r.w.Machines)
-	records = r.renamed(records, gen)
-	places := map[string]string{}
+	r.addMachines(r.req.Machines)
+	records = r.renameMachines(records, gen)
+	moved := map[string]string{} // machines with a new connection
 	if gen != nil {
-		places = elsewhere(gen.Machines, r.w.Machines)
+		moved = relocated(gen.Machines, r.req.Machines)
 	}
-	if unfinished != nil || len(places) > 0 {
-		doubted := &Unfinished{Units: map[string]map[string]bool{}}
+	if unfinished != nil || len(moved) > 0 {
+		uncertain := &Unfinished{Units: map[string]map[string]bool{}}
 		if unfinished != nil {
-			doubted.Units = unfinished.Units
+			uncertain.Units = unfinished.Units
 		}
-		for name := range places {
-			for _, rec := range r.w.on(name, records) {
-				if doubted.Units[rec.Address] == nil {
-					doubted.Units[rec.Address] = map[string]bool{}
+		for name := range moved {
+			for _, rec := range r.req.recordsOn(name, records) {
+				if uncertain.Units[rec.Address] == nil {
+					uncertain.Units[rec.Address] = map[string]bool{}
 				}
-				doubted.Units[rec.Address][name] = true
+				uncertain.Units[rec.Address][name] = true
 			}
 		}
 		before := records
-		records = r.renamed(r.observe(lasting, records, doubted), gen) // the journal may know a machine by its former name
-		if err := r.checkData(before, records, places); err != nil {
+		records = r.renameMachines(r.observe(detached, records, uncertain), gen) // the journal may have a machine under its previous name
+		if err := r.checkData(before, records, moved); err != nil {
 			return nil, err
 		}
 	}
-	r.outs.learn(records)
-	r.note(records)
-	cs, err := r.w.diff(lasting, records, nil, head.Generation)
+	r.outputs.load(records)
+	r.loadBalancers(records)
+	cs, err := r.req.diff(detached, records, nil, head.Generation)
 	if err != nil {
 		return nil, err
 	}
 	r.completePlan(records)
-	if cs.Plan, err = r.w.Plan.Digest(); err != nil {
+	if cs.Plan, err = r.req.Plan.Digest(); err != nil {
 		return nil, err
 	}
-	if err := r.checkLost(lasting, cs, records); err != nil {
+	if err := r.checkStateMismatch(detached, cs, records); err != nil {
 		return nil, err
 	}
-	if !r.w.agrees(cs) {
+	if !r.req.isApproved(cs) {
 		return nil, ErrPlanChanged
 	}
-	if err := r.undermines(lasting, cs, records); err != nil {
+	if err := r.checkSelfDestruct(detached, cs, records); err != nil {
 		return nil, err
 	}
-	if cs.Empty() && unfinished == nil && len(places) == 0 { // somebody else did it meanwhile
-		return nothing(cs), nil
+	if cs.Empty() && unfinished == nil && len(moved) == 0 { // another apply did it in the meantime
+		return unchangedResult(cs), nil
 	}
-	objects := slices.Collect(maps.Values(r.w.Objects))
-	good := map[string]digest.Digest{}
-	for lib, funcs := range r.w.LastGood {
+	objects := slices.Collect(maps.Values(r.req.Objects))
+	lastGood := map[string]digest.Digest{}
+	for lib, funcs := range r.req.LastGood {
 		raw, d, err := state.Object(funcs)
 		if err != nil {
 			return nil, err
 		}
-		good[lib] = d
+		lastGood[lib] = d
 		objects = append(objects, raw)
 	}
-	if err := r.w.Store.Put(lasting, objects...); err != nil {
+	if err := r.req.Store.Put(detached, objects...); err != nil {
 		return nil, err
 	}
-	if r.j, err = openJournal(r.w.Dir); err != nil {
+	if r.journal, err = openJournal(r.req.Dir); err != nil {
 		return nil, err
 	}
-	ended := false
-	defer func() { r.j.finish(ended) }()
+	completed := false
+	defer func() { r.journal.finish(completed) }()
 	all := make([]*graph.Machine, 0, len(r.machines))
-	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
-		all = append(all, r.machines[name].m)
+	for _, name := range sets.Keys(r.machines) {
+		all = append(all, r.machines[name].decl)
 	}
-	if err := r.j.write(line{Start: &start{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
+	if err := r.journal.write(journalLine{Start: &startLine{Token: r.lease.Token, Base: head.Generation, Plan: cs.Plan, Machines: all}}); err != nil {
 		return nil, err
 	}
-	res, now, err := r.walk(ctx, lasting, cs, records)
+	res, now, err := r.execute(ctx, detached, cs, records)
 	if err != nil {
 		return nil, err
 	}
 	res.Generation = head.Generation
-	full := r.w.Plan
-	if done := r.asDone(now); done != nil { // what was not known before is known now
-		full = done
-		if cs.Plan, err = done.Digest(); err != nil {
+	final := r.req.Plan
+	if p := r.planWithValues(now); p != nil { // values that were unknown before are known now
+		final = p
+		if cs.Plan, err = p.Digest(); err != nil {
 			return nil, err
 		}
 	}
-	planObject, err := state.PutPlan(lasting, r.w.Store, full)
+	planObject, err := state.PutPlan(detached, r.req.Store, final)
 	if err != nil {
 		return nil, err
 	}
-	if r.w.Restart != "" && gen != nil { // what is meant to be is what it was, and more than what is certain to stand
+	if r.req.Restart != "" && gen != nil { // a restart keeps the plan; its own plan lacks the units that are uncertain
 		cs.Plan, planObject = gen.Plan, gen.PlanObject
 	}
-	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.making, Parent: head.Object,
-		Deployment: r.w.Plan.Deployment, Environment: r.w.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
-		Records: now, Renamed: r.whatWasRenamed(cs, now), Machines: r.remembered(now), LastGood: good, Summary: res.Counts, Failed: res.Failed, Verb: r.w.Verb,
-		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.w.Revision}
-	same := gen != nil && equalRecords(gen.Records, now) && len(places) == 0
+	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.generation, Parent: head.Object,
+		Deployment: r.req.Plan.Deployment, Environment: r.req.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
+		Records: now, Renamed: r.appliedRenames(cs, now), Machines: r.usedMachines(now), LastGood: lastGood, Summary: res.Counts, Failed: res.Failed, Verb: r.req.Verb,
+		Applied: time.Now().UTC().Truncate(time.Second), By: r.lease.Owner.Who, Revision: r.req.Revision}
+	same := gen != nil && equalRecords(gen.Records, now) && len(moved) == 0
 	if !same {
 		res.Generation = next.Number
 	}
-	res.Unflushed, res.Orphans = r.settle(lasting, res.Generation)
+	res.Unflushed, res.Orphans = r.flushAll(detached, res.Generation)
 	if !same && (gen != nil || len(now) > 0) {
-		if err := state.Commit(lasting, r.w.Store, head, next); err != nil {
+		if err := state.Commit(detached, r.req.Store, head, next); err != nil {
 			return res, err
 		}
 		res.Wrote = true
 	} else {
 		res.Generation = head.Generation
 	}
-	ended = true
+	completed = true
 	return res, nil
 }
 
-// whatWasRenamed lists the renames of a change set that came to be, of units and of resources: new address → old.
-func (r *run) whatWasRenamed(cs *plan.ChangeSet, now []plan.Record) map[string]string {
+// appliedRenames returns the renames of units and resources that were applied: new address → old.
+func (r *run) appliedRenames(cs *plan.ChangeSet, now []plan.Record) map[string]string {
 	out := maps.Clone(r.renames)
 	for _, a := range cs.Actions {
 		if a.PreviousMachine != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
@@ -459,7 +488,7 @@ func (r *run) whatWasRenamed(cs *plan.ChangeSet, now []plan.Record) map[string]s
 	return out
 }
 
-// equalRecords compares by canonical bytes: empty and absent are the same there.
+// equalRecords compares canonical encodings, in which empty and absent are equal.
 func equalRecords(a, b []plan.Record) bool {
 	if len(a) != len(b) {
 		return false
@@ -469,69 +498,69 @@ func equalRecords(a, b []plan.Record) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// know adds machines; later ones replace earlier ones of the same name.
-func (r *run) know(list []*graph.Machine) {
+// addMachines adds machines; they replace those of the same name.
+func (r *run) addMachines(list []*graph.Machine) {
 	for _, m := range list {
-		r.machines[m.Name] = &machine{m: m}
+		r.machines[m.Name] = &machine{decl: m}
 	}
 }
 
-// remembered is how to reach the machines on which something stands.
-func (r *run) remembered(records []plan.Record) []*graph.Machine {
+// usedMachines returns the machines that have records.
+func (r *run) usedMachines(records []plan.Record) []*graph.Machine {
 	used := map[string]bool{}
 	for _, rec := range records {
 		used[rec.Machine] = true
 	}
 	out := []*graph.Machine{}
-	for _, name := range slices.Sorted(maps.Keys(used)) {
+	for _, name := range sets.Keys(used) {
 		if m := r.machines[name]; m != nil {
-			out = append(out, m.m)
+			out = append(out, m.decl)
 		}
 	}
 	return out
 }
 
-// observe asks the machines what an interrupted apply left of the units that
-// it touched. Of a machine that does not answer nobody knows, and its units
-// stay in doubt: they hold up nobody else.
+// observe asks the machines for the actual state of the units of u and returns
+// the updated records. The units of a machine that does not answer in time stay
+// uncertain (without a digest), so that they do not delay the other machines.
 func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished) []plan.Record {
-	by := map[string]plan.Record{}
+	byAddress := map[string]plan.Record{}
 	for _, rec := range records {
-		by[rec.Address] = rec
+		byAddress[rec.Address] = rec
 	}
-	stands, silent := map[string]map[string]*agent.Entry{}, map[string]bool{}
+	entries, unreachable := map[string]map[string]*agent.Entry{}, map[string]bool{}
 	var names []string
 	for _, machines := range u.Units {
 		for name := range machines {
-			if !r.doubted[name] {
-				r.doubted[name], silent[name] = true, true
+			if !r.uncertain[name] {
+				r.uncertain[name], unreachable[name] = true, true
 				names = append(names, name)
 			}
 		}
 	}
 	var mu sync.Mutex
-	over := false
-	together(names, func(name string) error {
+	closed := false // late answers are ignored
+	forEachParallel(names, func(name string) error {
 		units, err := r.units(ctx, name)
 		mu.Lock()
 		defer mu.Unlock()
-		if !over && err == nil {
-			stands[name], silent[name] = units, false
+		if !closed && err == nil {
+			entries[name], unreachable[name] = units, false
 		}
 		return nil
 	})
 	mu.Lock()
-	over = true
+	closed = true
 	mu.Unlock()
-	for _, address := range slices.Sorted(maps.Keys(u.Units)) {
-		old, had := by[address]
+	for _, address := range sets.Keys(u.Units) {
+		old, recorded := byAddress[address]
 		found := map[string]plan.Record{}
-		for _, name := range slices.Sorted(maps.Keys(u.Units[address])) {
-			if silent[name] {
+		for _, name := range sets.Keys(u.Units[address]) {
+			if unreachable[name] {
 				rec := old
 				rec.Address, rec.Machine, rec.Digest = address, name, ""
 				found[name] = rec
-			} else if e := stands[name][address]; e != nil {
+			} else if e := entries[name][address]; e != nil {
 				rec, err := r.record(ctx, address, name, e, old)
 				if err != nil {
 					rec.Digest = ""
@@ -539,37 +568,37 @@ func (r *run) observe(ctx context.Context, records []plan.Record, u *Unfinished)
 				found[name] = rec
 			}
 		}
-		delete(by, address)
-		if names := slices.Sorted(maps.Keys(found)); len(names) > 0 {
-			by[address] = found[names[0]]
-			// In the middle of a move both machines have it: it counts as not moved yet, so that the move is done again to its end.
-			if rec, still := found[old.Machine]; had && still {
-				by[address] = rec
+		delete(byAddress, address)
+		if names := sets.Keys(found); len(names) > 0 {
+			byAddress[address] = found[names[0]]
+			// During a move both machines have the unit. It counts as not moved yet, so that the move is executed again.
+			if rec, ok := found[old.Machine]; recorded && ok {
+				byAddress[address] = rec
 			}
 		}
 	}
-	return sorted(by)
+	return sortRecords(byAddress)
 }
 
-// renamed lets records follow a machine that is reached as before under another name.
-func (r *run) renamed(records []plan.Record, gen *state.Generation) []plan.Record {
+// renameMachines is RenameMachines from the machines of gen to those of the request.
+func (r *run) renameMachines(records []plan.Record, gen *state.Generation) []plan.Record {
 	if gen == nil {
 		return records
 	}
-	return RenameMachines(records, gen.Machines, r.w.Machines)
+	return RenameMachines(records, gen.Machines, r.req.Machines)
 }
 
-// RenameMachines gives records of a machine that is not declared any more the
-// name under which the same place is declared now.
+// RenameMachines returns the records with the new name of each machine that is
+// no longer declared, but whose connection is declared under another name.
 func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.Record {
-	declared, at := map[string]bool{}, map[string]string{}
+	declared, byConnect := map[string]bool{}, map[string]string{}
 	for _, m := range now {
 		declared[m.Name] = true
-		at[place(m.Connect)] = m.Name
+		byConnect[normalizeConnect(m.Connect)] = m.Name
 	}
 	names := map[string]string{}
 	for _, m := range before {
-		if name := at[place(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
+		if name := byConnect[normalizeConnect(m.Connect)]; m.Connect != "" && !declared[m.Name] && name != "" {
 			names[m.Name] = name
 		}
 	}
@@ -582,37 +611,39 @@ func RenameMachines(records []plan.Record, before, now []*graph.Machine) []plan.
 	return out
 }
 
-// place is where connect leads, in one form.
-func place(connect string) string {
+// normalizeConnect returns connect in a form that is equal for equal connections.
+func normalizeConnect(connect string) string {
 	if dir, ok := strings.CutPrefix(connect, "dir:"); ok {
 		return "dir:" + path.Clean(dir)
 	}
 	return connect
 }
 
-// completePlan puts what is held and stands into the plan: an earlier apply may
-// have deployed it without living to tell, and a later rollback must know it.
+// completePlan adds the held units that are deployed to the plan, so that a later
+// rollback includes them. They may have been deployed by an apply that was killed
+// before it wrote a generation.
 func (r *run) completePlan(records []plan.Record) {
-	if r.w.Held == nil {
+	if r.req.Held == nil {
 		return
 	}
-	whole := *r.w.Plan
-	whole.Units = slices.DeleteFunc(slices.Clone(whole.Units), func(u plan.Placed) bool { return r.w.Held(u.Address) })
+	complete := *r.req.Plan
+	complete.Units = slices.DeleteFunc(slices.Clone(complete.Units), func(u plan.Placed) bool { return r.req.Held(u.Address) })
 	for _, rec := range records {
-		if r.w.Held(rec.Address) && rec.Digest != "" {
+		if r.req.Held(rec.Address) && rec.Digest != "" {
 			u := rec.Placed()
 			u.Held = true
-			whole.Units = append(whole.Units, u)
+			complete.Units = append(complete.Units, u)
 		}
 	}
-	slices.SortFunc(whole.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
-	r.w.Plan = &whole
+	slices.SortFunc(complete.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
+	r.req.Plan = &complete
 }
 
-// checkLost stops an apply whose state does not know what a machine's manifest
-// holds: then the state was lost, or is another's. Who does not answer soon is
-// looked at before the first change there.
-func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+// checkStateMismatch fails if a machine that the actions change has units of this
+// environment that the state does not know: the state was lost, or it is the
+// wrong one. A machine that does not answer in time is checked before the first
+// change there.
+func (r *run) checkStateMismatch(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
 	r.known = map[string]bool{}
 	for _, rec := range records {
 		r.known[rec.Address] = true
@@ -624,89 +655,93 @@ func (r *run) checkLost(ctx context.Context, cs *plan.ChangeSet, records []plan.
 	}
 	for _, a := range cs.Actions {
 		for _, name := range []string{a.Machine, a.From} {
-			if m := r.machines[name]; m != nil && changing[m.m.Module] {
-				continue // it may not be there yet, or be another one soon
+			if m := r.machines[name]; m != nil && changing[m.decl.Module] {
+				continue // its module may not have made it yet, or may replace it
 			}
 			if name != "" && !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
 	}
-	return together(names, func(name string) error {
-		err := r.lost(ctx, name)
-		if l, is := errors.AsType[*lostState](err); is {
-			return l.err
+	return forEachParallel(names, func(name string) error {
+		err := r.checkMachine(ctx, name)
+		if m, is := errors.AsType[*stateMismatch](err); is {
+			return m.err
 		}
-		return nil // its actions will fail and say so
+		return nil // the actions on this machine will report the error
 	})
 }
 
-// lostState is an error that concerns all that would be done.
-type lostState struct{ err *diag.Error }
+// stateMismatch is an error that stops the whole apply: a machine has units that
+// the state does not know.
+type stateMismatch struct{ err *diag.Error }
 
-func (l *lostState) Error() string { return l.err.Error() }
-func (l *lostState) Unwrap() error { return l.err }
+func (m *stateMismatch) Error() string { return m.err.Error() }
+func (m *stateMismatch) Unwrap() error { return m.err }
 
-// lost tells whether a machine holds what the state does not know.
-func (r *run) lost(ctx context.Context, name string) error {
+// checkMachine returns a *stateMismatch if a machine has units that the state does
+// not know. The empty name means the modules.
+func (r *run) checkMachine(ctx context.Context, name string) error {
 	units, err := r.units(ctx, name)
 	if err != nil {
 		return err
 	}
-	for _, address := range slices.Sorted(maps.Keys(units)) {
+	for _, address := range sets.Keys(units) {
 		if !r.known[address] && units[address].Digest != "" {
 			where := "machine " + name
 			if name == "" {
-				where = "folder terraform of the state"
+				where = "the terraform directory of the state"
 			}
-			return &lostState{diag.Errorf(where, "holds %s, which the state does not know: the state was lost or is another's", address).
-				WithHint("bring back the state folder of %s, or make one from what machines hold: defx state rebuild; nothing was done", r.scope())}
+			return &stateMismatch{diag.Errorf(where, "has %s, which the state does not know: the state was lost, or it is not the state of this environment", address).
+				WithHint("restore the state directory of %s, or recreate it from the machines: defx state rebuild; nothing was changed", r.scope())}
 		}
 	}
 	return nil
 }
 
-// checkData refuses to begin anew, without its data, what keeps data of its own
-// and is not where its machine is now.
-func (r *run) checkData(before, now []plan.Record, places map[string]string) error {
+// checkData returns an error for each stateful unit that would be started without
+// its data, because its machine has a new connection and does not have the unit.
+// The moved machines are given as in relocated.
+func (r *run) checkData(before, now []plan.Record, moved map[string]string) error {
 	var out diag.List
 	for _, b := range before {
-		was := places[b.Machine]
-		if was == "" || !b.Stateful || r.w.AllowMove[b.Address] || r.w.Held != nil && r.w.Held(b.Address) {
+		previous := moved[b.Machine]
+		if previous == "" || !b.Stateful || r.req.AllowMove[b.Address] || r.req.Held != nil && r.req.Held(b.Address) {
 			continue
 		}
-		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.w.Plan.Find(b.Address) != nil {
-			out = append(out, diag.Errorf(b.Address, "it keeps data of its own, which %s does not have where it is now; it was %s", b.Machine, was).
-				WithHint("bring the data there, and say --allow-move %s; nothing was done", b.Address))
+		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.req.Plan.Find(b.Address) != nil {
+			out = append(out, diag.Errorf(b.Address, "it has data, which machine %s does not have at its new connection; the previous one was %s", b.Machine, previous).
+				WithHint("copy the data there and use --allow-move %s; nothing was changed", b.Address))
 		}
 	}
 	return out.Err()
 }
 
-func sorted(by map[string]plan.Record) []plan.Record {
-	out := make([]plan.Record, 0, len(by))
-	for _, a := range slices.Sorted(maps.Keys(by)) {
-		out = append(out, by[a])
+// sortRecords returns the values of a map in the order of their addresses.
+func sortRecords(byAddress map[string]plan.Record) []plan.Record {
+	out := make([]plan.Record, 0, len(byAddress))
+	for _, a := range sets.Keys(byAddress) {
+		out = append(out, byAddress[a])
 	}
 	return out
 }
 
-// record is what the state keeps of an entry on a machine.
+// record returns the record of an entry on a machine; old is the previous one.
 func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
 	rec := old
 	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
 	rec.Digest, rec.Object, rec.Values, rec.Outputs = e.Digest, e.Object, e.Values, e.Outputs
 	if e.Digest == "" {
 		if rec.Backend == "" {
-			if u := r.w.Plan.Find(address); u != nil {
+			if u := r.req.Plan.Find(address); u != nil {
 				rec.Backend = u.Backend
 			}
 		}
 		return rec, nil
 	}
-	raw, err := r.w.object(ctx, e.Object)
+	raw, err := r.req.object(ctx, e.Object)
 	if err != nil {
-		return rec, fmt.Errorf("%s: what stands there: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
+		return rec, fmt.Errorf("%s: reading the deployed unit: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}
 	var u plan.Unit
 	if err := json.Unmarshal(raw, &u); err != nil {
@@ -716,7 +751,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	return rec, nil
 }
 
-// Summary says in one line what an apply came to.
+// Summary returns the counts of an apply as one line.
 func (r *Result) Summary() string {
 	var parts []string
 	add := func(n int, what string) {

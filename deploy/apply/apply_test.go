@@ -21,21 +21,22 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// site is a state and machines that are folders.
+// site is a state and machines that are directories.
 type site struct {
 	t     *testing.T
 	dir   string
 	fake  *backendtest.Fake
 	count int // ready.count of every service
 
-	mu   sync.Mutex
-	told []string
+	mu     sync.Mutex
+	events []string // "OUTCOME ADDRESS", without started ones
 }
 
 func newSite(t *testing.T) *site { return &site{t: t, dir: t.TempDir(), fake: &backendtest.Fake{}} }
 
-// work makes a plan of services: "name command needs…", all on machine m.
-func (s *site) work(services ...string) *apply.Request {
+// request returns a request for services, each given as "name command requires…",
+// all on machine m.
+func (s *site) request(services ...string) *apply.Request {
 	s.t.Helper()
 	g := &graph.Graph{Name: "test", Environment: "dev", Machines: []*graph.Machine{{Name: "m", Connect: "dir:m"}}}
 	for _, text := range services {
@@ -58,82 +59,84 @@ func (s *site) work(services ...string) *apply.Request {
 	}
 	g.Sort()
 	set := backends.NewSet(s.fake)
-	r, bad := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil, backends.RenderCache{})
-	if bad != nil {
-		s.t.Fatal(bad)
+	r, errs := set.Render(g, func(string) (plan.Placed, bool) { return plan.Placed{}, false }, nil, backends.RenderCache{})
+	if errs != nil {
+		s.t.Fatal(errs)
 	}
 	store := state.OpenDir(filepath.Join(s.dir, "state"))
-	return &apply.Request{Store: store, Dir: store.Path(), Plan: r.Plan, Objects: r.Objects, Machines: g.Machines, Verb: "apply",
-		Dial: func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
-			here, there := net.Pipe()
-			go func() {
-				defer there.Close()
-				agent.Serve(context.Background(), there, agent.OpenHost(filepath.Join(s.dir, m.Name), set))
-			}()
-			return agent.NewClient(ctx, here)
-		},
-		OnEvent: func(e apply.Event) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if e.Outcome != apply.Started {
-				s.told = append(s.told, string(e.Outcome)+" "+e.Action.Address)
-			}
-		}}
+	env := apply.Environment{Store: store, Dir: store.Path(), Dial: func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+		client, server := net.Pipe()
+		go func() {
+			defer server.Close()
+			agent.Serve(context.Background(), server, agent.OpenHost(filepath.Join(s.dir, m.Name), set))
+		}()
+		return agent.NewClient(ctx, client)
+	}}
+	req := env.Request("apply", r.Plan, g.Machines)
+	req.Objects = r.Objects
+	req.OnEvent = func(e apply.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e.Outcome != apply.Started {
+			s.events = append(s.events, string(e.Outcome)+" "+e.Action.Address)
+		}
+	}
+	return req
 }
 
-func (s *site) run(w *apply.Request) *apply.Result {
+func (s *site) run(req *apply.Request) *apply.Result {
 	s.t.Helper()
-	res, err := apply.Run(context.Background(), w)
+	res, err := apply.Run(context.Background(), req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return res
 }
 
-func TestWhatNeedsAFailedUnitIsSkippedAndTheRestGoesOn(t *testing.T) {
+func TestRun_FailureSkipsDependents(t *testing.T) {
 	s := newSite(t)
 	s.fake.OnRealize = func(a string) error {
 		if a == "l/db" {
-			return errors.New("no room")
+			return errors.New("disk full")
 		}
 		return nil
 	}
-	res := s.run(s.work("db x", "web x db", "proxy x web", "other x"))
+	res := s.run(s.request("db x", "web x db", "proxy x web", "other x"))
 	if !slices.Equal(res.Failed, []string{"l/db"}) || !slices.Equal(res.Skipped, []string{"l/proxy", "l/web"}) || res.Counts.Created != 1 {
 		t.Fatalf("%+v", res)
 	}
 	s.fake.OnRealize = nil
-	if res := s.run(s.work("db x", "web x db", "proxy x web", "other x")); res.Counts.Created != 3 || res.Counts.Unchanged != 1 || res.Generation != 2 {
+	if res := s.run(s.request("db x", "web x db", "proxy x web", "other x")); res.Counts.Created != 3 || res.Counts.Unchanged != 1 || res.Generation != 2 {
 		t.Errorf("%+v", res)
 	}
 }
 
-func TestRequirementsComeFirstAndGoLast(t *testing.T) {
+func TestRun_CreatesRequirementsFirstDeletesThemLast(t *testing.T) {
 	s := newSite(t)
-	s.run(s.work("c x b", "b x a", "a x"))
-	if want := []string{"done l/a", "done l/b", "done l/c"}; !slices.Equal(s.told, want) {
-		t.Errorf("%v", s.told)
+	s.run(s.request("c x b", "b x a", "a x"))
+	if want := []string{"done l/a", "done l/b", "done l/c"}; !slices.Equal(s.events, want) {
+		t.Errorf("%v", s.events)
 	}
-	s.told = nil
-	s.run(s.work())
-	if want := []string{"done l/c", "done l/b", "done l/a"}; !slices.Equal(s.told, want) {
-		t.Errorf("%v", s.told)
+	s.events = nil
+	s.run(s.request())
+	if want := []string{"done l/c", "done l/b", "done l/a"}; !slices.Equal(s.events, want) {
+		t.Errorf("%v", s.events)
 	}
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "m", "etc", "*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
-func TestAFailedUpdateKeepsItsOldVersionInTheState(t *testing.T) {
+func TestRun_FailedUpdateKeepsOldRecord(t *testing.T) {
 	s := newSite(t)
-	s.run(s.work("a one", "b one"))
+	s.run(s.request("a one", "b one"))
 	s.fake.OnRealize = func(a string) error {
 		if a == "l/a" {
 			return errors.New("broken")
 		}
 		return nil
 	}
-	res := s.run(s.work("a two", "b two"))
+	res := s.run(s.request("a two", "b two"))
 	if res.Counts.Updated != 1 || res.Counts.Failed != 1 {
 		t.Fatalf("%+v", res)
 	}
@@ -142,17 +145,17 @@ func TestAFailedUpdateKeepsItsOldVersionInTheState(t *testing.T) {
 		t.Errorf("%s, %v", raw, err)
 	}
 	s.fake.OnRealize = nil
-	if cs, err := apply.Diff(context.Background(), s.work("a two", "b two")); err != nil || len(cs.Actions) != 1 || cs.Actions[0].Address != "l/a" {
+	if cs, err := apply.Diff(context.Background(), s.request("a two", "b two")); err != nil || len(cs.Actions) != 1 || cs.Actions[0].Address != "l/a" {
 		t.Errorf("%+v, %v", cs, err)
 	}
 }
 
-func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
+func TestRun_FailureStopsRollingUpdate(t *testing.T) {
 	s := newSite(t)
 	run := func(services ...string) (*apply.Result, int) {
-		w := s.work(services...)
+		req := s.request(services...)
 		now, most := 0, 0
-		w.OnEvent = func(e apply.Event) {
+		req.OnEvent = func(e apply.Event) {
 			switch e.Outcome {
 			case apply.Started:
 				now++
@@ -161,16 +164,16 @@ func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
 				now--
 			}
 		}
-		return s.run(w), most
+		return s.run(req), most
 	}
 	if res, most := run("m#0 x", "m#1 x", "m#2 x", "m#3 x"); res.Counts.Created != 4 || most != 4 {
-		t.Errorf("the first creation: %+v, at most %d at once", res.Counts, most)
+		t.Errorf("first creation: %+v, at most %d at once", res.Counts, most)
 	}
 	if res, most := run("m#0 y", "m#1 y", "m#2 y", "m#3 y"); res.Counts.Updated != 4 || most != 1 {
-		t.Errorf("a roll: %+v, at most %d at once", res.Counts, most)
+		t.Errorf("rolling update: %+v, at most %d at once", res.Counts, most)
 	}
 	if res, most := run("m#0 y", "m#1 y", "m#2 z", "n#0 x", "n#1 x"); res.Counts.Updated != 1 || res.Counts.Deleted != 1 || res.Counts.Created != 2 || most != 3 {
-		t.Errorf("beside others: %+v, at most %d at once", res.Counts, most)
+		t.Errorf("with other changes: %+v, at most %d at once", res.Counts, most)
 	}
 	s.fake.OnRealize = func(a string) error {
 		if a == "l/m#1" {
@@ -178,24 +181,24 @@ func TestReplicasRollAndAFailureStopsTheRoll(t *testing.T) {
 		}
 		return nil
 	}
-	res, _ := run("m#0 w", "m#1 w", "m#2 w", "n#0 x", "n#1 x", "o x")
+	res, _ := run("m#0 req", "m#1 req", "m#2 req", "n#0 x", "n#1 x", "o x")
 	if !slices.Equal(res.Failed, []string{"l/m#1"}) || !slices.Equal(res.Skipped, []string{"l/m#2"}) || res.Counts.Updated != 1 || res.Counts.Created != 1 {
 		t.Errorf("%+v", res)
 	}
 }
 
-// TestWhatNeedsASetWaitsForAsManyAsSuffice lets replicas of a set fail: what
-// requires it goes on as long as ready.count of them are there.
-func TestWhatNeedsASetWaitsForAsManyAsSuffice(t *testing.T) {
+// TestRun_ReadyCountReplicasSuffice lets replicas of a set fail: its dependents
+// start as long as ready.count replicas succeed.
+func TestRun_ReadyCountReplicasSuffice(t *testing.T) {
 	for _, c := range []struct {
 		count   int
 		fail    string
 		skipped bool
-		before  string // done before what requires the set
+		before  string // done before the dependents of the set
 	}{
 		{0, "", false, "l/m#2"}, {0, "l/m#2", true, ""},
 		{2, "", false, ""}, {2, "l/m#2", false, ""}, {2, "l/m#1 l/m#2", true, ""},
-		{9, "l/m#2", true, ""}, // more than there are: all
+		{9, "l/m#2", true, ""}, // more than there are replicas: all of them
 		{3, "", false, "l/m#2"}, {1, "l/m#0 l/m#2", false, ""},
 	} {
 		s := newSite(t)
@@ -206,94 +209,94 @@ func TestWhatNeedsASetWaitsForAsManyAsSuffice(t *testing.T) {
 			}
 			return nil
 		}
-		res := s.run(s.work("m#0 x", "m#1 x", "m#2 x", "user x m", "next x user"))
+		res := s.run(s.request("m#0 x", "m#1 x", "m#2 x", "user x m", "next x user"))
 		if got := len(res.Skipped) == 2; got != c.skipped || len(res.Failed) != len(strings.Fields(c.fail)) {
 			t.Errorf("count %d, %q fail: %+v", c.count, c.fail, res)
 		}
-		if c.before != "" && slices.Index(s.told, "done "+c.before) > slices.Index(s.told, "done l/user") {
-			t.Errorf("count %d: %v", c.count, s.told)
+		if c.before != "" && slices.Index(s.events, "done "+c.before) > slices.Index(s.events, "done l/user") {
+			t.Errorf("count %d: %v", c.count, s.events)
 		}
 	}
 
-	// One that does not change counts as it is; a user that changes waits for no more.
+	// A replica that does not change counts as ready, also for a dependent that changes.
 	s := newSite(t)
 	s.count = 2
-	s.run(s.work("m#0 x", "m#1 x", "m#2 x", "user x m"))
+	s.run(s.request("m#0 x", "m#1 x", "m#2 x", "user x m"))
 	s.fake.OnRealize = func(a string) error {
 		if a == "l/m#1" {
 			return errors.New("broken")
 		}
 		return nil
 	}
-	if res := s.run(s.work("m#0 x", "m#1 y", "m#2 x", "user y m")); !slices.Equal(res.Failed, []string{"l/m#1"}) || res.Counts.Updated != 1 {
+	if res := s.run(s.request("m#0 x", "m#1 y", "m#2 x", "user y m")); !slices.Equal(res.Failed, []string{"l/m#1"}) || res.Counts.Updated != 1 {
 		t.Errorf("%+v", res)
 	}
 }
 
-func TestNothingIsDoneTwice(t *testing.T) {
+func TestRun_SecondRunChangesNothing(t *testing.T) {
 	s := newSite(t)
-	s.run(s.work("a x", "b x a"))
+	s.run(s.request("a x", "b x a"))
 	n := s.fake.Realizes.Load()
-	if res := s.run(s.work("a x", "b x a")); res.Wrote || s.fake.Realizes.Load() != n {
-		t.Errorf("%+v after %d realizations more", res, s.fake.Realizes.Load()-n)
+	if res := s.run(s.request("a x", "b x a")); res.Wrote || s.fake.Realizes.Load() != n {
+		t.Errorf("%+v after %d more realizations", res, s.fake.Realizes.Load()-n)
 	}
 }
 
-func TestWhatIsNotWhatWasAgreedToIsNotDone(t *testing.T) {
+func TestRun_RefusesUnapprovedChanges(t *testing.T) {
 	s := newSite(t)
-	w := s.work("a x")
-	cs, err := apply.Diff(context.Background(), w)
+	req := s.request("a x")
+	cs, err := apply.Diff(context.Background(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run(s.work("b x"))
-	w.Approved = cs
-	if _, err := apply.Run(context.Background(), w); !errors.Is(err, apply.ErrPlanChanged) {
+	s.run(s.request("b x"))
+	req.Approved = cs
+	if _, err := apply.Run(context.Background(), req); !errors.Is(err, apply.ErrPlanChanged) {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestStoppingFinishesWhatIsUnderWayAndRecordsIt(t *testing.T) {
+func TestRun_InterruptedCompletesRunningActions(t *testing.T) {
 	s := newSite(t)
-	w := s.work("a x", "b x a", "c x b")
+	req := s.request("a x", "b x a", "c x b")
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	s.fake.OnRealize = func(string) error { stop(); return nil }
-	res, err := apply.Run(ctx, w)
+	res, err := apply.Run(ctx, req)
 	if err != nil || !res.Stopped || res.Counts.Created != 1 || res.Generation != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	s.fake.OnRealize = nil
-	if res := s.run(s.work("a x", "b x a", "c x b")); res.Counts.Created != 2 || res.Counts.Unchanged != 1 {
+	if res := s.run(s.request("a x", "b x a", "c x b")); res.Counts.Created != 2 || res.Counts.Unchanged != 1 {
 		t.Errorf("%+v", res)
 	}
 }
 
-func TestAMachineThatCannotBeReachedFailsOnlyItsUnits(t *testing.T) {
+func TestRun_UnreachableMachineFailsItsUnitsOnly(t *testing.T) {
 	s := newSite(t)
-	w := s.work("a x", "b x")
-	w.Plan.Units[1].Machine = "gone"
-	w.Machines = append(w.Machines, &graph.Machine{Name: "gone"})
-	dial := w.Dial
-	w.Dial = func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+	req := s.request("a x", "b x")
+	req.Plan.Units[1].Machine = "gone"
+	req.Machines = append(req.Machines, &graph.Machine{Name: "gone"})
+	dial := req.Dial
+	req.Dial = func(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 		if m.Name == "gone" {
 			return nil, errors.New("no route")
 		}
 		return dial(ctx, m)
 	}
-	if res := s.run(w); !slices.Equal(res.Failed, []string{"l/b"}) || res.Counts.Created != 1 {
+	if res := s.run(req); !slices.Equal(res.Failed, []string{"l/b"}) || res.Counts.Created != 1 {
 		t.Errorf("%+v", res)
 	}
 }
 
-func TestOfTwoAppliesAtOnceOneWaits(t *testing.T) {
+func TestRun_ConcurrentAppliesWaitForLease(t *testing.T) {
 	s := newSite(t)
 	var wg sync.WaitGroup
 	for range 4 {
-		w := s.work("a x", "b x", "c x")
-		w.LeaseWait = 1 << 40
+		req := s.request("a x", "b x", "c x")
+		req.LeaseWait = 1 << 40
 		wg.Go(func() {
-			if res, err := apply.Run(context.Background(), w); err != nil || len(res.Failed) > 0 {
+			if res, err := apply.Run(context.Background(), req); err != nil || len(res.Failed) > 0 {
 				t.Errorf("%+v, %v", res, err)
 			}
 		})

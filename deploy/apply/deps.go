@@ -7,92 +7,94 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 )
 
-// waits is what the actions of a change set wait for: for all replicas of what
-// they require, or for as many as `ready.count` of it says.
-type waits struct {
-	left map[string]int     // address → its needs that are not met yet
-	of   map[string][]*need // address → the needs that it serves
+// readiness tracks which actions of a change set may start. An action waits for
+// all replicas of a set that it requires, or for `ready.count` of them.
+type readiness struct {
+	unmet map[string]int           // address → number of its unmet dependencies
+	of    map[string][]*dependency // address → the dependencies that its action contributes to
 }
 
-// need is actions of which some must succeed before another one begins.
-type need struct {
-	by    *plan.Action
-	left  int // that must still succeed
-	spare int // that may still fail
+// dependency is a set of actions of which some must succeed before another one starts.
+type dependency struct {
+	dependent *plan.Action // the action that waits
+	left      int          // actions that must still succeed
+	tolerance int          // actions that may still fail
 }
 
-// waitsOf finds the needs. count gives the ready.count of the unit at an address; 0 = all.
-func waitsOf(cs *plan.ChangeSet, p *plan.Plan, count func(address string) int) *waits {
-	w := &waits{left: map[string]int{}, of: map[string][]*need{}}
-	gone := map[string]bool{}
+// newReadiness returns the dependencies of a change set. The function count
+// returns the ready.count of the unit at an address; 0 = all.
+func newReadiness(cs *plan.ChangeSet, p *plan.Plan, count func(address string) int) *readiness {
+	r := &readiness{unmet: map[string]int{}, of: map[string][]*dependency{}}
+	deleted := map[string]bool{}
 	for _, a := range cs.Actions {
-		gone[a.Address] = a.Op == plan.Delete
+		deleted[a.Address] = a.Op == plan.Delete
 	}
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
 		u := p.Find(a.Address)
-		sets := map[string]*need{}
+		sets := map[string]*dependency{}
 		for _, on := range a.WaitsFor {
-			if u == nil || gone[on] || count(on) == 0 || !slices.Contains(u.Requires, on) || slices.Contains(u.After, on) {
-				w.add(on, &need{by: a, left: 1})
+			if u == nil || deleted[on] || count(on) == 0 || !slices.Contains(u.Requires, on) || slices.Contains(u.After, on) {
+				r.add(on, &dependency{dependent: a, left: 1})
 				continue
 			}
 			key := setOf(on)
 			if sets[key] == nil {
-				// Those that do not change are ready as they are.
-				sets[key] = &need{by: a, left: count(on)}
-				for _, r := range u.Requires {
-					if setOf(r) == key && !slices.Contains(a.WaitsFor, r) {
+				// Replicas that do not change are ready already.
+				sets[key] = &dependency{dependent: a, left: count(on)}
+				for _, required := range u.Requires {
+					if setOf(required) == key && !slices.Contains(a.WaitsFor, required) {
 						sets[key].left--
 					}
 				}
 			}
-			n := sets[key]
-			n.spare++
-			w.of[on] = append(w.of[on], n)
+			d := sets[key]
+			d.tolerance++
+			r.of[on] = append(r.of[on], d)
 		}
-		for _, n := range sets {
-			all := n.spare
-			n.left = min(n.left, all)
-			if n.spare = all - max(n.left, 0); n.left > 0 {
-				w.left[a.Address]++
+		for _, d := range sets {
+			all := d.tolerance
+			d.left = min(d.left, all)
+			if d.tolerance = all - max(d.left, 0); d.left > 0 {
+				r.unmet[a.Address]++
 			}
 		}
 	}
-	return w
+	return r
 }
 
-func (w *waits) add(on string, n *need) {
-	w.of[on] = append(w.of[on], n)
-	w.left[n.by.Address]++
+// add adds a dependency on the action of one address.
+func (r *readiness) add(on string, d *dependency) {
+	r.of[on] = append(r.of[on], d)
+	r.unmet[d.dependent.Address]++
 }
 
-// done notes a success, and gives those that wait for nothing any more.
-func (w *waits) done(address string) []*plan.Action {
+// done records a success and returns the actions that may start now.
+func (r *readiness) done(address string) []*plan.Action {
 	var out []*plan.Action
-	for _, n := range w.of[address] {
-		if n.left--; n.left != 0 {
+	for _, d := range r.of[address] {
+		if d.left--; d.left != 0 {
 			continue
 		}
-		if w.left[n.by.Address]--; w.left[n.by.Address] == 0 {
-			out = append(out, n.by)
+		if r.unmet[d.dependent.Address]--; r.unmet[d.dependent.Address] == 0 {
+			out = append(out, d.dependent)
 		}
 	}
 	return out
 }
 
-// failed notes a failure, and gives those whose need can never be met.
-func (w *waits) failed(address string) []*plan.Action {
+// failed records a failure and returns the actions that can never start now.
+func (r *readiness) failed(address string) []*plan.Action {
 	var out []*plan.Action
-	for _, n := range w.of[address] {
-		if n.spare--; n.left > 0 && n.spare < 0 {
-			out = append(out, n.by)
+	for _, d := range r.of[address] {
+		if d.tolerance--; d.left > 0 && d.tolerance < 0 {
+			out = append(out, d.dependent)
 		}
 	}
 	return out
 }
 
-// setOf is the address of the set that a replica is of.
+// setOf returns the address of the set of a replica.
 func setOf(address string) string {
 	a, err := graph.ParseAddress(address)
 	if err != nil {

@@ -11,102 +11,103 @@ import (
 	"github.com/defx-dev/defx/deploy/cloud"
 )
 
-// behind lists what leads users to a service: it is taken out before the
-// service stops, so that nobody is sent to who is not there. What is in doubt
-// counts as out; before a restart only if its own state says so, too.
-func (r *run) behind(service string) []plan.Record {
+// balancersOf returns the balancer memberships through which a service receives
+// requests, so that they can be removed before the service stops. A membership
+// whose record is uncertain counts as removed already; before a restart it does
+// so only if its module has no targets.
+func (r *run) balancersOf(service string) []plan.Record {
 	var out []plan.Record
-	for _, rec := range r.leads {
+	for _, rec := range r.balancers {
 		if !slices.Contains(rec.Follows, service) {
 			continue
 		}
-		in := rec.Digest != ""
-		if !in && r.w.Restart == service {
-			targets, err := r.w.Modules.Targets(rec.Address)
-			in = err != nil || len(targets) > 0
+		registered := rec.Digest != ""
+		if !registered && r.req.Restart == service {
+			targets, err := r.req.Modules.Targets(rec.Address)
+			registered = err != nil || len(targets) > 0
 		}
-		if in {
+		if registered {
 			out = append(out, rec)
 		}
 	}
 	return out
 }
 
-// note remembers what leads users somewhere, as it stood before anything was done.
-func (r *run) note(records []plan.Record) {
-	r.outside, r.renames, r.notes = map[string]bool{}, map[string]string{}, map[string]bool{}
+// loadBalancers records the balancer memberships before the first action.
+func (r *run) loadBalancers(records []plan.Record) {
+	r.deregistered, r.renames, r.notes = map[string]bool{}, map[string]string{}, map[string]bool{}
 	for _, rec := range records {
 		if rec.Drain > 0 {
-			r.leads = append(r.leads, rec)
+			r.balancers = append(r.balancers, rec)
 		}
 	}
 }
 
-// takeOut takes a service out from behind a balancer and waits until what it
-// began may have come to its end.
-func (r *run) takeOut(ctx context.Context, rec plan.Record) error {
+// deregister removes a service from its load balancer and waits until its
+// requests are drained.
+func (r *run) deregister(ctx context.Context, rec plan.Record) error {
 	r.mu.Lock()
-	r.outside[rec.Address] = true
+	r.deregistered[rec.Address] = true
 	r.mu.Unlock()
-	return r.aside(ctx, plan.Delete, rec, nil)
+	return r.applySideModule(ctx, plan.Delete, rec, nil)
 }
 
-// putBack puts a service behind a balancer again, as the plan says it. What is
-// to go for good stays out.
-func (r *run) putBack(ctx context.Context, rec plan.Record) error {
-	u := r.w.Plan.Find(rec.Address)
+// register adds a service to its load balancer again, as the plan defines it. A
+// membership that is not in the plan stays removed.
+func (r *run) register(ctx context.Context, rec plan.Record) error {
+	u := r.req.Plan.Find(rec.Address)
 	if u == nil {
 		return nil
 	}
-	bound, err := u.Bind(r.outs.get)
+	bound, err := u.Bind(r.outputs.get)
 	if err != nil {
 		return err
 	}
-	return r.aside(ctx, plan.Update, rec, &bound)
+	return r.applySideModule(ctx, plan.Update, rec, &bound)
 }
 
-// aside changes a module in the middle of another unit's action. The journal
-// knows of it, so that the next apply looks at it.
-func (r *run) aside(ctx context.Context, op plan.Op, rec plan.Record, u *plan.Placed) error {
-	s := &step{Op: op, Address: rec.Address}
-	if err := r.j.write(line{Begin: s}); err != nil {
+// applySideModule changes a module during the action of another unit. It is in the
+// journal as a step of its own, so that an interruption makes it uncertain too.
+func (r *run) applySideModule(ctx context.Context, op plan.Op, rec plan.Record, u *plan.Placed) error {
+	s := &stepLine{Op: op, Address: rec.Address}
+	if err := r.journal.write(journalLine{Begin: s}); err != nil {
 		return err
 	}
-	stands, err := r.module(ctx, rec.Address, u, &rec)
+	now, err := r.applyModule(ctx, rec.Address, u, &rec)
 	if err != nil {
 		s.Failed = err.Error()
 	}
-	return errors.Join(err, r.j.write(line{End: s, Stand: stands}))
+	return errors.Join(err, r.journal.write(journalLine{End: s, Stand: now}))
 }
 
-// rest lets what was taken out finish what it began, until the balancer is done
-// with it, or the time is over.
-func (r *run) rest(ctx context.Context, seconds int, targets []cloud.Target) error {
-	most := time.Duration(seconds) * time.Second
-	if len(targets) == 0 { // nobody to ask about
+// waitDrained waits until the load balancer has drained deregistered targets, at
+// most for a number of seconds.
+func (r *run) waitDrained(ctx context.Context, seconds int, targets []cloud.Target) error {
+	limit := time.Duration(seconds) * time.Second
+	if len(targets) == 0 { // unknown targets: wait for all of the limit
 		targets = []cloud.Target{{}}
 	}
-	begun := time.Now()
+	begin := time.Now()
 	for _, t := range targets {
-		if err := cloud.WaitDrained(ctx, t, most-time.Since(begun)); err != nil {
+		if err := cloud.WaitDrained(ctx, t, limit-time.Since(begin)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// well waits until balancers find well what a module has put behind them. Where
-// the cloud does not say, nobody waits, and it is noted.
-func (r *run) well(ctx context.Context, module string) error {
-	targets, err := r.w.Modules.Targets(module)
+// waitHealthy waits until the load balancers consider the targets of a module
+// healthy. If that cannot be queried it does not wait, but adds a note.
+func (r *run) waitHealthy(ctx context.Context, module string) error {
+	targets, err := r.req.Modules.Targets(module)
 	if err != nil {
 		return err
 	}
 	for _, t := range targets {
 		err := cloud.WaitHealthy(ctx, t)
-		if silent, is := errors.AsType[*cloud.ErrUnavailable](err); is {
+		if unavailable, is := errors.AsType[*cloud.ErrUnavailable](err); is {
 			r.mu.Lock()
-			r.notes[fmt.Sprintf("the cloud does not tell whether balancers find their targets well: %v", silent)] = true
+			r.notes[fmt.Sprintf("the health of load balancer targets could not be queried: %v", unavailable)] = true
 			r.mu.Unlock()
 		} else if err != nil {
 			return err

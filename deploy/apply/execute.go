@@ -16,100 +16,102 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// machine is a machine and the conversation with its agent, once begun.
+// machine is a machine and the connection to its agent.
 type machine struct {
-	m *graph.Machine
+	decl *graph.Machine
 
-	mu     sync.Mutex
-	client *agent.Client
-	err    error // it could not be reached: not tried again in this apply
-	fenced bool
-	asked  bool                    // stands is known
-	stands map[string]*agent.Entry // when it was asked
-	sent   map[digest.Digest]bool  // artifacts known to be there
+	mu      sync.Mutex
+	client  *agent.Client
+	err     error                   // why dialing failed; it is not tried again in this apply
+	fenced  bool                    // the token of the lease was sent
+	listed  bool                    // entries is valid
+	entries map[string]*agent.Entry // the units before the first change
+	sent    map[digest.Digest]bool  // artifacts that the machine has
 }
 
-// reach dials a machine once.
-func (r *run) reach(name string) (*machine, error) {
+// dial connects to a machine, once.
+func (r *run) dial(name string) (*machine, error) {
 	m := r.machines[name]
 	if m == nil {
-		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not say how it was reached", name)
+		return nil, fmt.Errorf("machine %q is not declared any more, and the state does not have its connection", name)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.client == nil && m.err == nil && m.m.Module != "" {
-		if err := r.find(r.life, m); err != nil {
+	if m.client == nil && m.err == nil && m.decl.Module != "" {
+		if err := r.resolveAddress(r.connCtx, m); err != nil {
 			return m, err
 		}
 	}
 	if m.client == nil && m.err == nil {
-		m.client, m.err = r.w.Dial(r.life, m.m)
+		m.client, m.err = r.req.Dial(r.connCtx, m.decl)
 	}
 	return m, m.err
 }
 
-// units asks what stands on a machine, once.
+// units lists the units of a machine, once. The empty name means the modules.
 func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, error) {
-	if name == "" { // what stands on no machine
-		return r.modules(ctx)
+	if name == "" {
+		return r.moduleEntries(ctx)
 	}
-	m, err := r.reach(name)
+	m, err := r.dial(name)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.asked {
-		if m.stands, err = m.client.Units(ctx, r.scope()); err != nil {
+	if !m.listed {
+		if m.entries, err = m.client.Units(ctx, r.scope()); err != nil {
 			return nil, err
 		}
-		m.asked = true
+		m.listed = true
 	}
-	return m.stands, nil
+	return m.entries, nil
 }
 
-// patience is how long all wait for a machine before the others go on without it.
-const patience = 5 * time.Second
+// probeTimeout limits how long machines that do not answer delay the others.
+const probeTimeout = 5 * time.Second
 
-// together does f for machines at once. It ends at the first error, or when
-// those that are still silent hold up the others for too long.
-func together(names []string, f func(name string) error) error {
-	over := make(chan error, len(names))
+// forEachParallel calls f for all machines at once. It returns at the first error,
+// or after probeTimeout without waiting for the calls that are still running.
+func forEachParallel(names []string, f func(name string) error) error {
+	results := make(chan error, len(names))
 	for _, n := range names {
-		go func() { over <- f(n) }()
+		go func() { results <- f(n) }()
 	}
-	late := time.After(patience)
+	timeout := time.After(probeTimeout)
 	for range names {
 		select {
-		case err := <-over:
+		case err := <-results:
 			if err != nil {
 				return err
 			}
-		case <-late:
+		case <-timeout:
 			return nil
 		}
 	}
 	return nil
 }
 
-// write reaches a machine for a change: what it holds is known, and the lease
-// is announced first.
-func (r *run) write(ctx context.Context, name string) (*machine, error) {
-	if err := r.lost(ctx, name); err != nil {
+// prepareWrite connects to a machine for a change. Before the first change it
+// checks that the state knows the units of the machine, and sends the token of
+// the lease.
+func (r *run) prepareWrite(ctx context.Context, name string) (*machine, error) {
+	if err := r.checkMachine(ctx, name); err != nil {
 		return nil, err
 	}
-	m, err := r.reach(name)
+	m, err := r.dial(name)
 	if err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
-		if f, is := errors.AsType[*agent.ErrStaleToken](err); is && len(m.stands) == 0 {
-			err = r.raise(ctx, m, f.Token)
+		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
+		if f, is := errors.AsType[*agent.ErrStaleToken](err); is && len(m.entries) == 0 {
+			err = r.raiseToken(ctx, m, f.Token)
 		}
 		if err != nil {
 			return nil, err
@@ -119,58 +121,58 @@ func (r *run) write(ctx context.Context, name string) (*machine, error) {
 	return m, nil
 }
 
-// raise begins anew on a machine that holds nothing but remembers a higher
-// token: that of another state, for within one state who has the lease has the
-// highest. Who lost it meanwhile is kept away.
-func (r *run) raise(ctx context.Context, m *machine, above int64) error {
-	token, err := r.w.Store.RaiseToken(ctx, r.lease, above)
+// raiseToken obtains a token above the one that a machine without units remembers.
+// That token is from another state, because the holder of the lease has the
+// greatest token of its own state. A holder that has lost its lease gets none.
+func (r *run) raiseToken(ctx context.Context, m *machine, above int64) error {
+	token, err := r.req.Store.RaiseToken(ctx, r.lease, above)
 	if err != nil {
 		return err
 	}
 	for {
-		was := r.token.Load()
-		if was >= token || r.token.CompareAndSwap(was, token) {
-			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.making)
+		current := r.token.Load()
+		if current >= token || r.token.CompareAndSwap(current, token) {
+			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
 		}
 	}
 }
 
-// settle makes the manifests of the machines that were reached whole, and says
-// of which it could not. What is not whole is in the machine's own journal. Since
-// they are asked anyway, they also tell what nothing leads to.
-func (r *run) settle(ctx context.Context, generation int) (unsettled, orphans []string) {
-	names := slices.Sorted(maps.Keys(r.machines))
-	said, left := make([]string, len(names)), make([][]string, len(names))
+// flushAll makes the connected machines flush their manifests. It returns those
+// that failed, with the reason; their changes are safe in the machine's journal.
+// In the same exchange it lists the orphans of these machines.
+func (r *run) flushAll(ctx context.Context, generation int) (unflushed, orphans []string) {
+	names := sets.Keys(r.machines)
+	failures, left := make([]string, len(names)), make([][]string, len(names))
 	var all sync.WaitGroup
 	for i, name := range names {
 		m := r.machines[name]
-		if !m.mu.TryLock() { // it was never reached
+		if !m.mu.TryLock() { // still being dialed
 			continue
 		}
-		client, used := m.client, m.fenced || m.asked && r.doubted[name]
+		client, used := m.client, m.fenced || m.listed && r.uncertain[name]
 		m.mu.Unlock()
 		if client == nil || !used {
 			continue
 		}
 		all.Go(func() {
 			if err := client.FlushManifest(ctx, r.scope(), generation); err != nil {
-				said[i] = fmt.Sprintf("machine %s: %v", name, err)
+				failures[i] = fmt.Sprintf("machine %s: %v", name, err)
 			}
 		})
 		all.Go(func() {
-			list, _ := client.Orphans(ctx, r.scope()) // that it cannot tell is no failure of what was done
+			list, _ := client.Orphans(ctx, r.scope()) // an error does not make the apply fail
 			for _, o := range list {
 				left[i] = append(left[i], o+" on "+name)
 			}
 		})
 	}
 	all.Wait()
-	return slices.DeleteFunc(said, func(s string) bool { return s == "" }), slices.Concat(left...)
+	return slices.DeleteFunc(failures, func(s string) bool { return s == "" }), slices.Concat(left...)
 }
 
-// hangUp ends all conversations, and those that have not come about yet.
-func (r *run) hangUp() {
-	r.end()
+// closeAll closes all connections and cancels those that are being dialed.
+func (r *run) closeAll() {
+	r.cancelConns()
 	var all sync.WaitGroup
 	for _, m := range r.machines {
 		all.Go(func() {
@@ -184,62 +186,63 @@ func (r *run) hangUp() {
 	all.Wait()
 }
 
-// finished is what became of one action.
-type finished struct {
-	a      *plan.Action
-	stands *plan.Record // nil: nothing
-	err    error
-	took   time.Duration
-	kept   bool // it is what it was
+// result is the result of one action.
+type result struct {
+	action    *plan.Action
+	record    *plan.Record // the unit after the action; nil = it does not exist
+	err       error
+	took      time.Duration
+	unchanged bool // the unit is the same as before
 }
 
-// walk does the actions, each when those that it waits for are done, and gives
-// what stands afterwards.
-func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
+// execute runs the actions, each one when its dependencies are met, and returns
+// the records afterwards. It starts no action after ctx has ended; actions run
+// under detached.
+func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records []plan.Record) (*Result, []plan.Record, error) {
 	res := &Result{Changes: cs}
 	res.Counts.Held = cs.Summary.Held
 	res.Counts.Unchanged = cs.Summary.Unchanged + cs.Summary.Protected
-	by := map[string]plan.Record{}
+	byAddress := map[string]plan.Record{}
 	for _, rec := range records {
-		by[rec.Address] = rec
+		byAddress[rec.Address] = rec
 	}
-	planned := func(address string) plan.Unit { // what should be there
+	planned := func(address string) plan.Unit {
 		var u plan.Unit
-		if p := r.w.Plan.Find(address); p != nil {
-			if raw, err := r.w.object(lasting, p.Object); err == nil {
+		if p := r.req.Plan.Find(address); p != nil {
+			if raw, err := r.req.object(detached, p.Object); err == nil {
 				json.Unmarshal(raw, &u)
 			}
 		}
 		return u
 	}
-	waiting := waitsOf(cs, r.w.Plan, func(address string) int { return planned(address).MinReady })
+	waiting := newReadiness(cs, r.req.Plan, func(address string) int { return planned(address).MinReady })
 	ready := []*plan.Action{}
 	for i := range cs.Actions {
-		if a := &cs.Actions[i]; waiting.left[a.Address] == 0 {
+		if a := &cs.Actions[i]; waiting.unmet[a.Address] == 0 {
 			ready = append(ready, a)
 		}
 	}
-	limit := r.w.Parallel
+	limit := r.req.Parallel
 	if limit <= 0 {
 		limit = 10
 	}
-	over := make(chan finished)
+	results := make(chan result)
 	running := 0
-	doomed := map[string]string{} // address → the failed one that it waits for
-	begun := map[string]bool{}
-	rolling := rolls(cs, r.w.Plan, planned)
+	skipped := map[string]string{} // address → the failed address because of which it is skipped
+	started := map[string]bool{}
+	rolling := rollingUpdates(cs, r.req.Plan, planned)
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
-			halted := rolling[a.Address].stopped(a.Address) != nil
-			if halted && doomed[a.Address] == "" {
-				doomed[a.Address] = rolling[a.Address].failed
-				doom(a.Address, rolling[a.Address].failed, waiting, doomed)
+			halted := rolling[a.Address].haltReason(a.Address) != nil
+			if halted && skipped[a.Address] == "" {
+				skipped[a.Address] = rolling[a.Address].failedAt
+				markSkipped(a.Address, rolling[a.Address].failedAt, waiting, skipped)
 			}
-			return halted || begun[a.Address]
+			return halted || started[a.Address]
 		})
 		if len(ready) == 0 && running == 0 {
-			// Records of different times may make deletions wait for each other: then the first goes first.
-			next := stuck(cs.Actions, begun, doomed)
+			// Records of different generations may make deletions wait for each other; then the first one starts.
+			next := deadlocked(cs.Actions, started, skipped)
 			if next == nil {
 				break
 			}
@@ -248,347 +251,347 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		for running < limit && ctx.Err() == nil {
 			i := slices.IndexFunc(ready, func(a *plan.Action) bool { return rolling[a.Address].begin(a.Address) })
 			if i < 0 && running == 0 && len(ready) > 0 {
-				i = 0 // nobody else would ever make room
+				i = 0 // no running action can make a rolling update continue
 			}
 			if i < 0 {
 				break
 			}
 			a := ready[i]
 			ready = slices.Delete(ready, i, i+1)
-			if begun[a.Address] {
+			if started[a.Address] {
 				continue
 			}
-			begun[a.Address] = true
+			started[a.Address] = true
 			running++
-			r.tell(Event{Outcome: Started, Action: *a})
-			had, stood := by[a.Address]
+			r.emit(Event{Outcome: Started, Action: *a})
+			old, existed := byAddress[a.Address]
 			if a.PreviousMachine != "" {
-				had, stood = by[a.PreviousMachine]
+				old, existed = byAddress[a.PreviousMachine]
 			}
 			go func() {
-				at := time.Now()
-				stands, err := r.act(lasting, a, had, stood)
-				kept := stood && stands != nil && had.Digest == stands.Digest && maps.Equal(had.Values, stands.Values)
-				over <- finished{a, stands, err, time.Since(at), kept}
+				begin := time.Now()
+				now, err := r.runAction(detached, a, old, existed)
+				unchanged := existed && now != nil && old.Digest == now.Digest && maps.Equal(old.Values, now.Values)
+				results <- result{a, now, err, time.Since(begin), unchanged}
 			}()
 		}
-		if running == 0 && ctx.Err() != nil { // stopped: what is ready is not begun any more
+		if running == 0 && ctx.Err() != nil { // interrupted: ready actions are not started
 			res.Stopped = true
 			break
 		}
 		if running == 0 {
 			continue
 		}
-		f := <-over
+		f := <-results
 		running--
-		delete(by, f.a.Address)
-		if f.a.PreviousMachine != "" {
-			delete(by, f.a.PreviousMachine)
+		delete(byAddress, f.action.Address)
+		if f.action.PreviousMachine != "" {
+			delete(byAddress, f.action.PreviousMachine)
 		}
-		if f.stands != nil { // under its old name if renaming failed
-			by[f.stands.Address] = *f.stands
+		if f.record != nil { // under its old address if a rename failed
+			byAddress[f.record.Address] = *f.record
 		}
-		rolling[f.a.Address].over(f.a.Address, f.err)
-		out := Event{Outcome: Done, Action: *f.a, Err: f.err, Took: f.took}
+		rolling[f.action.Address].finish(f.action.Address, f.err)
+		out := Event{Outcome: Done, Action: *f.action, Err: f.err, Took: f.took}
 		if f.err != nil {
 			out.Outcome = Failed
-			res.Failed = append(res.Failed, f.a.Address)
-			doom(f.a.Address, f.a.Address, waiting, doomed)
-			for address := range doomed {
-				rolling[address].lost(address)
+			res.Failed = append(res.Failed, f.action.Address)
+			markSkipped(f.action.Address, f.action.Address, waiting, skipped)
+			for address := range skipped {
+				rolling[address].skip(address)
 			}
-		} else if !f.a.Certain && f.kept {
-			res.Counts.Unchanged++ // its values turned out equal
+		} else if !f.action.Certain && f.unchanged {
+			res.Counts.Unchanged++ // the values that it reads are the same as before
 		} else {
-			count(&res.Counts, f.a.Op)
+			count(&res.Counts, f.action.Op)
 		}
-		r.tell(out)
+		r.emit(out)
 		if f.err != nil {
 			continue
 		}
-		for _, next := range waiting.done(f.a.Address) {
-			if doomed[next.Address] == "" {
+		for _, next := range waiting.done(f.action.Address) {
+			if skipped[next.Address] == "" {
 				ready = append(ready, next)
 			}
 		}
 	}
-	done := map[string]bool{}
+	failed := map[string]bool{}
 	for _, a := range res.Failed {
-		done[a] = true
+		failed[a] = true
 	}
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
-		if by := doomed[a.Address]; by != "" && !done[a.Address] {
+		if because := skipped[a.Address]; because != "" && !failed[a.Address] {
 			res.Skipped = append(res.Skipped, a.Address)
-			why := rolling[a.Address].stopped(a.Address)
-			if why == nil {
-				why = fmt.Errorf("it needs %s, which failed", by)
+			reason := rolling[a.Address].haltReason(a.Address)
+			if reason == nil {
+				reason = fmt.Errorf("it needs %s, which failed", because)
 			}
-			r.tell(Event{Outcome: Skipped, Action: *a, Err: why})
+			r.emit(Event{Outcome: Skipped, Action: *a, Err: reason})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return nil, nil, err // the lease was lost
 	}
-	for address := range r.outside { // nobody put it back: the next apply does
-		if rec, stood := by[address]; stood {
+	for address := range r.deregistered { // still removed: the next apply registers it again
+		if rec, exists := byAddress[address]; exists {
 			rec.Digest = ""
-			by[address] = rec
+			byAddress[address] = rec
 		}
 	}
-	res.Notes = slices.Sorted(maps.Keys(r.notes))
+	res.Notes = sets.Keys(r.notes)
 	slices.Sort(res.Failed)
 	slices.Sort(res.Skipped)
 	res.Counts.Failed, res.Counts.Skipped = len(res.Failed), len(res.Skipped)
-	return res, sorted(by), nil
+	return res, sortRecords(byAddress), nil
 }
 
-// stuck is the first action that was neither begun nor given up.
-func stuck(actions []plan.Action, begun map[string]bool, doomed map[string]string) *plan.Action {
+// deadlocked returns the first action that was neither started nor skipped, or nil.
+func deadlocked(actions []plan.Action, started map[string]bool, skipped map[string]string) *plan.Action {
 	for i := range actions {
-		if a := &actions[i]; !begun[a.Address] && doomed[a.Address] == "" {
+		if a := &actions[i]; !started[a.Address] && skipped[a.Address] == "" {
 			return a
 		}
 	}
 	return nil
 }
 
-// doom marks all that waits in vain for a failed action, directly or not.
-func doom(address, because string, w *waits, doomed map[string]string) {
-	for _, f := range w.failed(address) {
-		if doomed[f.Address] == "" {
-			doomed[f.Address] = because
-			doom(f.Address, because, w, doomed)
+// markSkipped marks the actions that depend on address, directly or not, and can
+// never start.
+func markSkipped(address, because string, r *readiness, skipped map[string]string) {
+	for _, a := range r.failed(address) {
+		if skipped[a.Address] == "" {
+			skipped[a.Address] = because
+			markSkipped(a.Address, because, r, skipped)
 		}
 	}
 }
 
-// act journals and does one action, and gives what stands afterwards.
-func (r *run) act(ctx context.Context, a *plan.Action, had plan.Record, stood bool) (*plan.Record, error) {
-	old := &had
-	if !stood {
+// runAction journals and executes one action and returns the record afterwards.
+func (r *run) runAction(ctx context.Context, a *plan.Action, previous plan.Record, existed bool) (*plan.Record, error) {
+	old := &previous
+	if !existed {
 		old = nil
 	}
-	s := &step{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
-	if err := r.j.write(line{Begin: s}); err != nil {
+	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
+	if err := r.journal.write(journalLine{Begin: s}); err != nil {
 		return old, err
 	}
-	deadline := r.w.Deadline
+	deadline := r.req.Deadline
 	if deadline == 0 {
 		deadline = 10 * time.Minute
 		if a.Machine == "" {
-			deadline = time.Hour // a database takes half of it
+			deadline = time.Hour // a managed database takes half an hour
 		}
 	}
-	for _, rec := range r.behind(a.Address) {
+	for _, rec := range r.balancersOf(a.Address) {
 		deadline += time.Duration(rec.Drain)*time.Second + 10*time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	stands, err := r.do(ctx, a, old)
+	now, err := r.perform(ctx, a, old)
 	if err != nil {
-		err = advise(err)
+		err = withHint(err)
 		s.Failed = err.Error()
 	}
-	if jerr := r.j.write(line{End: s, Stand: stands}); jerr != nil {
+	if jerr := r.journal.write(journalLine{End: s, Stand: now}); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
-	return stands, err
+	return now, err
 }
 
-// advise adds what to do about what machines suffer from.
-func advise(err error) error {
-	const login = "docker login on that machine, as the user as whom defx comes, lets it in"
+// withHint adds a hint to errors with a known cause on the machine.
+func withHint(err error) error {
+	const login = "run docker login on that machine, as the user as whom defx connects"
 	if e, ok := errors.AsType[*agent.Error](err); ok && e.Hint != "" {
-		return err // the agent has added its own
+		return err // the agent has added a hint of its own
 	}
-	for _, h := range []struct{ what, hint string }{
-		{"no space left on device", "its disk is full: make room there"},
-		{"read-only file system", "defx writes below /var/lib/defx and /etc/systemd/system: both must be writable"},
-		{"may not be used by this user", "run defx as root, or as somebody of the group docker"},
-		{"nothing runs units here", "a machine has systemd, a docker engine (docker: 'unix:///PATH' says where it listens) or both; a folder that nothing runs in is dir:PATH"},
-		{"no docker engine", "install and start docker there, or say where its engine listens: docker: 'unix:///PATH' of the machine"},
-		{"no systemd runs here", "defx leaves running to systemd; a folder that nothing runs in is dir:PATH"},
-		{"401 Unauthorized", login},          // a registry to us
-		{"no basic auth credentials", login}, // and to an engine
+	for _, h := range []struct{ text, hint string }{ // of registries and docker engines, which have no error types
+		{"401 Unauthorized", login},
+		{"no basic auth credentials", login},
 	} {
-		if strings.Contains(err.Error(), h.what) {
+		if strings.Contains(err.Error(), h.text) {
 			return fmt.Errorf("%w\n    hint: %s", err, h.hint)
 		}
 	}
 	return err
 }
 
-func (r *run) do(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
+// perform executes one action and returns the record afterwards.
+func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*plan.Record, error) {
 	if a.Op == plan.Delete && a.Machine == "" {
-		return r.change(ctx, a.Address, "", nil, old)
+		return r.applyUnit(ctx, a.Address, "", nil, old)
 	}
 	if a.Op == plan.Delete {
-		m, err := r.write(ctx, a.Machine)
+		m, err := r.prepareWrite(ctx, a.Machine)
 		if err == nil {
 			err = m.client.Retire(ctx, r.scope(), a.Address, r.token.Load())
 		}
 		if err != nil {
 			return old, err
 		}
-		return r.change(ctx, a.Address, a.Machine, nil, old)
+		return r.applyUnit(ctx, a.Address, a.Machine, nil, old)
 	}
-	u := r.w.Plan.Find(a.Address)
+	u := r.req.Plan.Find(a.Address)
 	if len(u.Unknown)+len(u.Binds) > 0 {
-		bound, err := u.Bind(r.outs.get)
+		bound, err := u.Bind(r.outputs.get)
 		if err != nil {
 			return old, err
 		}
 		if !a.Certain && old != nil && old.Digest == bound.Digest && maps.Equal(old.Values, bound.Values) {
-			return old, nil // what it reads has not changed
+			return old, nil // the values that it reads have not changed
 		}
 		u = &bound
 	}
 	if a.Machine != "" && a.Op != plan.Create && a.Stops() {
-		return r.apart(ctx, a, u, old)
+		return r.withDeregistration(ctx, a, u, old)
 	}
-	return r.exchange(ctx, a, u, old)
+	return r.swap(ctx, a, u, old)
 }
 
-// apart changes what is taken out from behind its balancers meanwhile. What
-// moves is taken out when the new one has its place.
-func (r *run) apart(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	behind := r.behind(a.Address)
+// withDeregistration executes an action while the service is removed from its load
+// balancers. A service that moves is started on the new machine first, then
+// switched over in the load balancers, then removed from the old machine.
+func (r *run) withDeregistration(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	balancers := r.balancersOf(a.Address)
 	if a.PreviousMachine != "" {
-		behind = append(behind, r.behind(a.PreviousMachine)...)
+		balancers = append(balancers, r.balancersOf(a.PreviousMachine)...)
 	}
-	if len(behind) == 0 {
-		return r.exchange(ctx, a, u, old)
+	if len(balancers) == 0 {
+		return r.swap(ctx, a, u, old)
 	}
 	if a.Op == plan.Move && a.PreviousMachine == "" {
-		stands, err := r.change(ctx, a.Address, a.Machine, u, old)
-		for _, rec := range behind {
+		now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
+		for _, rec := range balancers {
 			var before []cloud.Target
 			if err == nil {
-				before, err = r.w.Modules.Targets(rec.Address)
+				before, err = r.req.Modules.Targets(rec.Address)
 			}
 			if err == nil {
-				err = r.putBack(ctx, rec)
+				err = r.register(ctx, rec)
 			}
 			if err == nil {
-				err = r.rest(ctx, rec.Drain, before)
+				err = r.waitDrained(ctx, rec.Drain, before)
 			}
 		}
 		if err != nil {
 			return old, err // it counts as not moved yet
 		}
-		return r.leave(ctx, a, stands, old)
+		return r.removeOld(ctx, a, now, old)
 	}
-	for _, rec := range behind {
-		if err := r.takeOut(ctx, rec); err != nil {
-			return old, fmt.Errorf("it could not be taken out from behind its balancer, and goes on as it was: %w", err)
+	for _, rec := range balancers {
+		if err := r.deregister(ctx, rec); err != nil {
+			return old, fmt.Errorf("it could not be removed from its load balancer and was left unchanged: %w", err)
 		}
 	}
-	stands, err := r.exchange(ctx, a, u, old)
-	if err != nil && stands != nil && stands.Digest != "" && !r.again(a) { // what stood before is back
-		for _, rec := range behind {
-			err = errors.Join(err, r.putBack(ctx, rec))
+	now, err := r.swap(ctx, a, u, old)
+	if err != nil && now != nil && now.Digest != "" && !r.isRestart(a) { // the old version is running again
+		for _, rec := range balancers {
+			err = errors.Join(err, r.register(ctx, rec))
 		}
 	}
-	return stands, err
+	return now, err
 }
 
-// again tells whether an action only starts anew what stands.
-func (r *run) again(a *plan.Action) bool { return a.Address == r.w.Restart && a.Before == a.Digest }
+// isRestart reports whether an action only restarts a unit.
+func (r *run) isRestart(a *plan.Action) bool {
+	return a.Address == r.req.Restart && a.Before == a.Digest
+}
 
-// exchange puts the new one in the place of the old one.
-func (r *run) exchange(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	if r.again(a) {
-		m, err := r.write(ctx, a.Machine)
+// swap replaces the old version of a unit by the new one.
+func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if r.isRestart(a) {
+		m, err := r.prepareWrite(ctx, a.Machine)
 		if err == nil {
 			err = m.client.Restart(ctx, r.scope(), a.Address)
 		}
 		return old, err
 	}
 	if a.Op == plan.Replace && a.From == a.Machine {
-		stands, err := r.change(ctx, a.Address, a.Machine, nil, old)
+		now, err := r.applyUnit(ctx, a.Address, a.Machine, nil, old)
 		if err != nil {
-			return stands, err
+			return now, err
 		}
-		old = stands
+		old = now
 	}
 	if a.PreviousMachine != "" {
 		return r.rename(ctx, a, u, old)
 	}
-	stands, err := r.change(ctx, a.Address, a.Machine, u, old)
-	if err == nil && a.From != "" && a.From != a.Machine { // the new one stands: the old one goes
-		return r.leave(ctx, a, stands, old)
+	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
+	if err == nil && a.From != "" && a.From != a.Machine { // it runs on the new machine
+		return r.removeOld(ctx, a, now, old)
 	}
-	return stands, err
+	return now, err
 }
 
-// leave removes what moved from where it was.
-func (r *run) leave(ctx context.Context, a *plan.Action, stands, old *plan.Record) (*plan.Record, error) {
-	if _, err := r.change(ctx, a.Address, a.From, nil, old); err != nil {
-		return old, fmt.Errorf("it stands on %s now, but could not be removed from %s: %w", a.Machine, a.From, err)
+// removeOld removes a unit that has moved from its previous machine.
+func (r *run) removeOld(ctx context.Context, a *plan.Action, now, old *plan.Record) (*plan.Record, error) {
+	if _, err := r.applyUnit(ctx, a.Address, a.From, nil, old); err != nil {
+		return old, fmt.Errorf("it was deployed to %s, but could not be removed from %s: %w", a.Machine, a.From, err)
 	}
-	return stands, nil
+	return now, nil
 }
 
-// rename puts a unit in the place of the same one under its old name. The two
-// would be in each other's way, so the old one goes first, and comes back if
-// the new one fails.
+// rename replaces a unit by the same unit under a new address. Both would use the
+// same ports and paths, so the old one is removed first and restored if the new
+// one fails.
 func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	from := a.Machine
-	if from == "" { // what stands is called otherwise from now on
-		if err := r.strange(ctx); err != nil {
+	if from == "" { // a module keeps its resources and gets a new name
+		if err := r.checkUnknownModules(ctx); err != nil {
 			return old, err
 		}
-		if err := r.w.Modules.Rename(ctx, r.scope(), a.PreviousMachine, a.Address); err != nil {
+		if err := r.req.Modules.Rename(ctx, r.scope(), a.PreviousMachine, a.Address); err != nil {
 			return old, err
 		}
-		r.outs.set(a.PreviousMachine, nil)
-		return r.change(ctx, a.Address, "", u, old)
+		r.outputs.set(a.PreviousMachine, nil)
+		return r.applyUnit(ctx, a.Address, "", u, old)
 	}
 	if a.From != "" {
 		from = a.From
 	}
-	if left, err := r.change(ctx, a.PreviousMachine, from, nil, old); err != nil {
-		return left, err
+	if rec, err := r.applyUnit(ctx, a.PreviousMachine, from, nil, old); err != nil {
+		return rec, err
 	}
-	stands, err := r.change(ctx, a.Address, a.Machine, u, nil)
-	if err == nil || stands != nil || old == nil || old.Digest == "" {
-		return stands, err
+	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
+	if err == nil || now != nil || old == nil || old.Digest == "" {
+		return now, err
 	}
-	back := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
+	previous := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
 		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
-	was, again := r.change(ctx, a.PreviousMachine, from, back, nil)
-	if again != nil {
-		err = fmt.Errorf("%w; the old one did not come back: %w", err, again)
+	restored, rerr := r.applyUnit(ctx, a.PreviousMachine, from, previous, nil)
+	if rerr != nil {
+		err = fmt.Errorf("%w; the old version could not be restored: %w", err, rerr)
 	}
-	if was != nil {
-		was.Requires, was.After, was.Protect, was.Stateful = old.Requires, old.After, old.Protect, old.Stateful
+	if restored != nil {
+		restored.Requires, restored.After, restored.Protect, restored.Stateful = old.Requires, old.After, old.Protect, old.Stateful
 	}
-	return was, err
+	return restored, err
 }
 
-// change asks one machine to make a unit what it should be; u nil deletes it.
-func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+// applyUnit creates, updates or, if u is nil, deletes a unit on a machine, and
+// returns the record afterwards. The empty machine name means a module.
+func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if name == "" {
-		return r.module(ctx, address, u, old)
+		return r.applyModule(ctx, address, u, old)
 	}
-	m, err := r.write(ctx, name)
+	m, err := r.prepareWrite(ctx, name)
 	if err != nil {
 		return old, err
 	}
 	var raw []byte
 	var values plan.Values
 	if u != nil {
-		if raw, err = r.w.object(ctx, u.Object); err != nil {
+		if raw, err = r.req.object(ctx, u.Object); err != nil {
 			return old, err
 		}
-		if err := r.artifacts(ctx, m, raw); err != nil {
+		if err := r.sendArtifacts(ctx, m, raw); err != nil {
 			return old, err
 		}
 		values = u.Values
 	}
 	e, known, err := m.client.ApplyUnit(ctx, r.scope(), address, r.token.Load(), raw, values)
-	if !known { // the connection broke: nobody knows what stands
+	if !known { // the connection was lost: the result is unknown
 		rec := plan.Record{Address: address, Machine: name}
 		if old != nil {
 			rec = *old
@@ -601,10 +604,10 @@ func (r *run) change(ctx context.Context, address, name string, u *plan.Placed, 
 	if e == nil {
 		return nil, err
 	}
-	var was plan.Record
+	var previous plan.Record
 	if old != nil {
-		was = *old
+		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, name, e, was)
+	rec, rerr := r.record(ctx, address, name, e, previous)
 	return &rec, errors.Join(err, rerr)
 }

@@ -3,7 +3,6 @@ package apply
 import (
 	"context"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -15,21 +14,22 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 )
 
-// self is what can be told of the machine that defx runs on.
-type self struct {
-	instance  string          // what the cloud calls it; "" = it is no instance, or does not know
-	addresses map[string]bool // by which others reach it
+// identity is what is known of the machine that defx runs on.
+type identity struct {
+	instance  string          // ID of the EC2 instance; "" = it is no instance, or this is unknown
+	addresses map[string]bool // addresses by which other machines reach it
 }
 
 var instanceRE = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
 
-// whoAmI asks the machine, and then the cloud's own service on the link, which
-// answers at once or is not there.
-func whoAmI(ctx context.Context) self {
-	s := self{addresses: map[string]bool{}}
-	list, _ := net.InterfaceAddrs() // of a machine without addresses nobody can take one for another
+// detectIdentity reads the identity from the machine itself, or else from the
+// instance metadata service, which it gives one second to answer.
+func detectIdentity(ctx context.Context) identity {
+	s := identity{addresses: map[string]bool{}}
+	list, _ := net.InterfaceAddrs() // without addresses none can match
 	for _, a := range list {
 		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
 			s.addresses[n.IP.String()] = true
@@ -44,14 +44,14 @@ func whoAmI(ctx context.Context) self {
 	if os.Getenv("AWS_EC2_METADATA_DISABLED") == "true" {
 		return s
 	}
-	at := "http://169.254.169.254"
+	endpoint := "http://169.254.169.254"
 	if e := os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"); e != "" {
-		at = strings.TrimSuffix(e, "/")
+		endpoint = strings.TrimSuffix(e, "/")
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	ask := func(method, path string, header map[string]string) string {
-		req, err := http.NewRequestWithContext(ctx, method, at+path, nil)
+	query := func(method, path string, header map[string]string) string {
+		req, err := http.NewRequestWithContext(ctx, method, endpoint+path, nil)
 		if err != nil {
 			return ""
 		}
@@ -69,19 +69,20 @@ func whoAmI(ctx context.Context) self {
 		}
 		return string(raw)
 	}
-	token := ask("PUT", "/latest/api/token", map[string]string{"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+	token := query("PUT", "/latest/api/token", map[string]string{"X-aws-ec2-metadata-token-ttl-seconds": "60"})
 	if token == "" {
 		return s
 	}
-	if id := ask("GET", "/latest/meta-data/instance-id", map[string]string{"X-aws-ec2-metadata-token": token}); instanceRE.MatchString(id) {
+	if id := query("GET", "/latest/meta-data/instance-id", map[string]string{"X-aws-ec2-metadata-token": token}); instanceRE.MatchString(id) {
 		s.instance = id
 	}
 	return s
 }
 
-// is tells whether a machine that a module makes is this one, and how that is
-// known. An address alone is no proof: other networks have the same ones.
-func (s self) is(m *graph.Machine, id string) (how string, certain bool) {
+// matches reports how a machine that a module makes is known to be this one; how
+// is empty if it is not. An equal private address alone is not certain, because
+// other networks use the same addresses.
+func (s identity) matches(m *graph.Machine, id string) (how string, certain bool) {
 	switch {
 	case s.instance != "" && id != "":
 		if s.instance == id {
@@ -93,53 +94,53 @@ func (s self) is(m *graph.Machine, id string) (how string, certain bool) {
 	return "", false
 }
 
-// undermines refuses to destroy the machine that defx runs on: such an apply
-// would end in the middle, and nobody would be left to finish it.
-func (r *run) undermines(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
+// checkSelfDestruct refuses to destroy the machine that defx runs on, because such
+// an apply would end in the middle.
+func (r *run) checkSelfDestruct(ctx context.Context, cs *plan.ChangeSet, records []plan.Record) error {
 	acting := map[string]plan.Op{}
 	for _, a := range cs.Actions {
 		if a.Machine == "" {
 			acting[a.Address] = a.Op
 		}
 	}
-	var me *self
+	var self *identity
 	var out diag.List
-	for _, name := range slices.Sorted(maps.Keys(r.machines)) {
-		m := r.machines[name].m
+	for _, name := range sets.Keys(r.machines) {
+		m := r.machines[name].decl
 		op, changes := acting[m.Module]
 		if m.Module == "" || !changes || !slices.ContainsFunc(records, func(rec plan.Record) bool { return rec.Address == m.Module }) {
 			continue
 		}
-		if me == nil {
-			s := whoAmI(ctx)
-			me = &s
+		if self == nil {
+			s := detectIdentity(ctx)
+			self = &s
 		}
-		id, _ := r.outs.get(m.Identity)
+		id, _ := r.outputs.get(m.Identity)
 		if m.Address == "" {
 			found := *m
-			found.Address, _ = r.outs.get(m.Output)
+			found.Address, _ = r.outputs.get(m.Output)
 			m = &found
 		}
-		how, certain := me.is(m, id)
-		if how == "" || !certain && r.w.AllowDelete[m.Module] {
+		how, certain := self.matches(m, id)
+		if how == "" || !certain && r.req.AllowDelete[m.Module] {
 			continue
 		}
-		declared := slices.ContainsFunc(r.w.Machines, func(w *graph.Machine) bool { return w.Name == m.Name })
-		if op != plan.Delete && r.w.Verb != "destroy" && declared { // only Terraform knows whether it would be replaced
-			r.own = resourceOf(m)
+		declared := slices.ContainsFunc(r.req.Machines, func(d *graph.Machine) bool { return d.Name == m.Name })
+		if op != plan.Delete && r.req.Verb != "destroy" && declared { // whether it would be replaced is known only to Terraform
+			r.selfResource = resourceOf(m)
 			continue
 		}
-		e := diag.Errorf(m.Module, "it would destroy machine %s, on which defx runs itself (%s): nobody would be left to finish it", m.Name, how).
-			WithHint("run defx on another machine; the state folder must be there too")
+		e := diag.Errorf(m.Module, "it would destroy machine %s, on which defx itself is running (%s)", m.Name, how).
+			WithHint("run defx on another machine, which needs the state directory too")
 		if !certain {
-			e.WithHint("run defx on another machine; if this is another one that only has the same address, --allow-delete %s consents", m.Module)
+			e.WithHint("run defx on another machine; if this is a different machine with the same address, use --allow-delete %s", m.Module)
 		}
 		out = append(out, e)
 	}
 	return out.Err()
 }
 
-// resourceOf is the resource that is a machine.
+// resourceOf returns the address of the resource that makes a machine.
 func resourceOf(m *graph.Machine) string {
 	name, _, _ := strings.Cut(m.Identity, ".")
 	return name

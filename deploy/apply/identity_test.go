@@ -10,8 +10,9 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// TestWhoAmI: the cloud's word counts more than an address, which others have too.
-func TestWhoAmI(t *testing.T) {
+// TestIdentity_InstanceIDBeatsAddress: an instance ID identifies a machine for
+// certain, an address does not.
+func TestIdentity_InstanceIDBeatsAddress(t *testing.T) {
 	const id = "i-0123456789abcdef0"
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -26,16 +27,16 @@ func TestWhoAmI(t *testing.T) {
 	defer server.Close()
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.URL)
-	if me := whoAmI(t.Context()); me.instance != id {
-		t.Fatalf("it is %q", me.instance)
+	if self := detectIdentity(t.Context()); self.instance != id {
+		t.Fatalf("instance %q", self.instance)
 	}
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
-	me := whoAmI(t.Context())
-	if me.instance != "" {
-		t.Skip("this is an instance")
+	self := detectIdentity(t.Context())
+	if self.instance != "" {
+		t.Skip("this machine is an instance")
 	}
-	if me.addresses["127.0.0.1"] {
-		t.Error("everybody is 127.0.0.1")
+	if self.addresses["127.0.0.1"] {
+		t.Error("127.0.0.1 identifies no machine")
 	}
 	list, err := net.InterfaceAddrs()
 	if err != nil {
@@ -43,19 +44,19 @@ func TestWhoAmI(t *testing.T) {
 	}
 	for _, a := range list {
 		if n := a.(*net.IPNet); !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
-			if how, certain := me.is(&graph.Machine{Address: n.IP.String()}, "i-0123456789abcdef1"); how == "" || certain {
+			if how, certain := self.matches(&graph.Machine{Address: n.IP.String()}, "i-0123456789abcdef1"); how == "" || certain {
 				t.Errorf("%s: %q, certain %v", n.IP, how, certain)
 			}
 		}
 	}
-	if how, _ := me.is(&graph.Machine{Address: "192.0.2.1"}, id); how != "" {
+	if how, _ := self.matches(&graph.Machine{Address: "192.0.2.1"}, id); how != "" {
 		t.Error(how)
 	}
-	me.instance, me.addresses["192.0.2.1"] = id, true
-	if how, _ := me.is(&graph.Machine{Address: "192.0.2.1"}, "i-0123456789abcdef1"); how != "" {
+	self.instance, self.addresses["192.0.2.1"] = id, true
+	if how, _ := self.matches(&graph.Machine{Address: "192.0.2.1"}, "i-0123456789abcdef1"); how != "" {
 		t.Errorf("another instance with the same address: %s", how)
 	}
-	if how, certain := me.is(&graph.Machine{}, id); how == "" || !certain {
-		t.Error("the same instance is not known")
+	if how, certain := self.matches(&graph.Machine{}, id); how == "" || !certain {
+		t.Error("the same instance does not match")
 	}
 }

@@ -15,33 +15,35 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// journal is the controller's memory of an apply under way: one JSON line when
-// it starts, one before and one after every action, each durable before the
-// next step. Lines of actions that run at once share an fsync.
+// journal is the local record of an apply in progress: one JSON line at the start,
+// and one before and one after every action. A line is on disk before the apply
+// continues; lines of concurrent actions share an fsync.
 type journal struct {
-	f     *os.File
-	mu    sync.Mutex
-	queue []byte
-	done  []chan error
-	busy  bool
+	f       *os.File
+	mu      sync.Mutex
+	queue   []byte       // lines to write
+	waiters []chan error // one for each line in queue
+	busy    bool         // flush is running
 }
 
-// line is one entry of the journal.
-type line struct {
-	Start *start       `json:"start,omitempty"`
-	Begin *step        `json:"begin,omitempty"`
-	End   *step        `json:"end,omitempty"`
-	Stand *plan.Record `json:"stand,omitempty"` // of an end: what stands; nil = nothing
+// journalLine is one entry of the journal.
+type journalLine struct {
+	Start *startLine   `json:"start,omitempty"`
+	Begin *stepLine    `json:"begin,omitempty"`
+	End   *stepLine    `json:"end,omitempty"`
+	Stand *plan.Record `json:"stand,omitempty"` // with End: the unit after the action; nil = it does not exist
 }
 
-type start struct {
+// startLine is the start of an apply.
+type startLine struct {
 	Token    int64            `json:"token"`
 	Base     int              `json:"base"`
 	Plan     digest.Digest    `json:"plan"`
 	Machines []*graph.Machine `json:"machines"`
 }
 
-type step struct {
+// stepLine is the start or the end of an action.
+type stepLine struct {
 	Op      plan.Op `json:"op"`
 	Address string  `json:"address"`
 	Machine string  `json:"machine"`
@@ -50,16 +52,18 @@ type step struct {
 	Failed  string  `json:"failed,omitempty"`
 }
 
+// JournalName is the file name of the journal in the directory of the state.
 const JournalName = "journal.jsonl"
 
-// Unfinished is what the journal of an interrupted apply tells: which units
-// must be looked at before anything is believed about them.
+// Unfinished is the content of the journal of an interrupted apply: the units
+// whose records are uncertain until their machines are asked.
 type Unfinished struct {
-	Units    map[string]map[string]bool // address → machines where it was touched
+	Units    map[string]map[string]bool // address → machines on which it was changed
 	Machines []*graph.Machine
 }
 
-// ReadUnfinished reads the journal below the state's folder; nil if the last apply ended.
+// ReadUnfinished reads the journal in the directory of the state. It returns nil if
+// the last apply completed.
 func ReadUnfinished(dir string) (*Unfinished, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, JournalName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,9 +77,9 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 	for text := range bytes.Lines(raw) {
 		n++
 		if !bytes.HasSuffix(text, []byte("\n")) {
-			break // torn by a crash: the step it announces did not begin
+			break // incomplete after a crash: the action did not start
 		}
-		var l line
+		var l journalLine
 		if err := json.Unmarshal(text, &l); err != nil {
 			return nil, fmt.Errorf("%s, line %d is damaged: %w", filepath.Join(dir, JournalName), n, err)
 		}
@@ -103,7 +107,7 @@ func ReadUnfinished(dir string) (*Unfinished, error) {
 	return u, nil
 }
 
-// openJournal appends to the journal of the state's folder.
+// openJournal opens the journal in the directory of the state for appending.
 func openJournal(dir string) (*journal, error) {
 	path := filepath.Join(dir, JournalName)
 	raw, err := os.ReadFile(path)
@@ -114,39 +118,40 @@ func openJournal(dir string) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole := int64(bytes.LastIndexByte(raw, '\n') + 1) // a torn line would swallow the next
-	if err := f.Truncate(whole); err != nil {
+	end := int64(bytes.LastIndexByte(raw, '\n') + 1) // drop an incomplete line, which would corrupt the next one
+	if err := f.Truncate(end); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if _, err := f.Seek(whole, 0); err != nil {
+	if _, err := f.Seek(end, 0); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &journal{f: f}, nil
 }
 
-// write appends a line and returns when it is on the disk.
-func (j *journal) write(l line) error {
+// write appends a line and returns when it is on disk.
+func (j *journal) write(l journalLine) error {
 	text, err := json.Marshal(l)
 	if err != nil {
 		return err
 	}
-	mine := make(chan error, 1)
+	written := make(chan error, 1)
 	j.mu.Lock()
 	j.queue = append(append(j.queue, text...), '\n')
-	j.done = append(j.done, mine)
+	j.waiters = append(j.waiters, written)
 	if !j.busy {
 		j.busy = true
 		go j.flush()
 	}
 	j.mu.Unlock()
-	return <-mine
+	return <-written
 }
 
+// flush writes queued lines until there are none.
 func (j *journal) flush() {
 	for {
 		j.mu.Lock()
-		text, waiting := j.queue, j.done
-		j.queue, j.done = nil, nil
+		text, waiting := j.queue, j.waiters
+		j.queue, j.waiters = nil, nil
 		if len(waiting) == 0 {
 			j.busy = false
 			j.mu.Unlock()
@@ -163,10 +168,10 @@ func (j *journal) flush() {
 	}
 }
 
-// finish closes the journal, and removes it if the apply came to its end.
-func (j *journal) finish(ended bool) error {
+// finish closes the journal and, if the apply has completed, removes it.
+func (j *journal) finish(completed bool) error {
 	err := j.f.Close()
-	if ended {
+	if completed {
 		err = errors.Join(err, os.Remove(j.f.Name()))
 	}
 	return err

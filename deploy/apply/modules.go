@@ -15,17 +15,18 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/deploy/terraform"
+	"github.com/defx-dev/defx/internal/poll"
 )
 
-// outputs are what modules give, as of now.
+// outputs are the current outputs of all modules.
 type outputs struct {
-	mu     sync.Mutex
-	values plan.Values
-	of     map[string]plan.Values // module → its outputs
+	mu       sync.Mutex
+	values   plan.Values
+	byModule map[string]plan.Values // module → its outputs
 }
 
-// learn takes over what records tell.
-func (o *outputs) learn(records []plan.Record) {
+// load sets the outputs from records.
+func (o *outputs) load(records []plan.Record) {
 	for _, r := range records {
 		if r.Machine == "" {
 			o.set(r.Address, r.Outputs)
@@ -33,21 +34,23 @@ func (o *outputs) learn(records []plan.Record) {
 	}
 }
 
+// set replaces the outputs of a module.
 func (o *outputs) set(module string, v plan.Values) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.of == nil {
-		o.of, o.values = map[string]plan.Values{}, plan.Values{}
+	if o.byModule == nil {
+		o.byModule, o.values = map[string]plan.Values{}, plan.Values{}
 	}
-	for key := range o.of[module] {
+	for key := range o.byModule[module] {
 		delete(o.values, key)
 	}
-	o.of[module] = v
+	o.byModule[module] = v
 	for key, value := range v {
 		o.values[key] = value
 	}
 }
 
+// get returns an output by its key.
 func (o *outputs) get(key string) (string, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -55,178 +58,181 @@ func (o *outputs) get(key string) (string, bool) {
 	return v, ok
 }
 
-// modules lists the modules that stand.
-func (r *run) modules(ctx context.Context) (map[string]*agent.Entry, error) {
-	if r.w.Modules == nil {
-		return nil, errors.New("this build makes no resources")
+// moduleEntries lists the deployed modules.
+func (r *run) moduleEntries(ctx context.Context) (map[string]*agent.Entry, error) {
+	if r.req.Modules == nil {
+		return nil, errors.New("this request has no Terraform runner, so it cannot change resources")
 	}
-	return r.w.Modules.Units(ctx, r.scope())
+	return r.req.Modules.Units(ctx, r.scope())
 }
 
-// strange tells, before the first module changes, whether there are some that the state does not know.
-func (r *run) strange(ctx context.Context) error {
-	r.looked.Do(func() { r.foreign = r.lost(ctx, "") })
-	return r.foreign
+// checkUnknownModules fails if there are modules that the state does not know. It
+// runs before the first module changes.
+func (r *run) checkUnknownModules(ctx context.Context) error {
+	r.modulesOnce.Do(func() { r.modulesErr = r.checkMachine(ctx, "") })
+	return r.modulesErr
 }
 
-// module makes a module what it should be; u nil deletes it.
-func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
-	if err := r.strange(ctx); err != nil {
+// applyModule creates, updates or, if u is nil, deletes a module, and returns its
+// record afterwards.
+func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	if err := r.checkUnknownModules(ctx); err != nil {
 		return old, err
 	}
-	ask := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.w.AllowDelete[address] || r.w.Verb == "destroy", SelfResource: r.own}
+	mr := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.req.AllowDelete[address] || r.req.Verb == "destroy", SelfResource: r.selfResource}
 	if u != nil {
-		raw, err := r.w.object(ctx, u.Object)
+		raw, err := r.req.object(ctx, u.Object)
 		if err != nil {
 			return old, err
 		}
-		ask.Unit, ask.Values = raw, u.Values
+		mr.Unit, mr.Values = raw, u.Values
 		var unit plan.Unit
 		if err := json.Unmarshal(raw, &unit); err != nil {
 			return old, err
 		}
-		if err := r.w.Modules.Stage(ctx, unit.Artifacts, r.w.Artifact); err != nil {
+		if err := r.req.Modules.Stage(ctx, unit.Artifacts, r.req.Artifact); err != nil {
 			return old, err
 		}
-		if ask.Moved, err = r.w.MovedIn(ctx, old); err != nil {
+		if mr.Moved, err = r.req.MovedIn(ctx, old); err != nil {
 			return old, err
 		}
-		if p := r.w.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // nobody saw what it would be made of
-			ask.OnlyCreate = !maps.Equal(p.Values, u.Values)
+		if p := r.req.Plan.Find(address); p != nil && len(p.Binds) > 0 && len(p.Follows) == 0 { // the plan was confirmed without these values
+			mr.OnlyCreate = !maps.Equal(p.Values, u.Values)
 		}
 	}
 	var before []cloud.Target
 	if u == nil && old != nil && old.Drain > 0 {
 		var err error
-		if before, err = r.w.Modules.Targets(address); err != nil {
+		if before, err = r.req.Modules.Targets(address); err != nil {
 			return old, err
 		}
 	}
-	e, known, err := r.w.Modules.ApplyModule(ctx, ask)
+	e, known, err := r.req.Modules.ApplyModule(ctx, mr)
 	if !known {
-		if err != nil && old == nil { // nothing was begun
+		if err != nil && old == nil { // nothing was started
 			return nil, err
 		}
 		return old, err
 	}
 	if e == nil {
-		r.outs.set(address, nil)
+		r.outputs.set(address, nil)
 		if u == nil && err == nil && old != nil {
-			err = r.rest(ctx, old.Drain, before)
+			err = r.waitDrained(ctx, old.Drain, before)
 		}
 		return nil, err
 	}
 	if err == nil && e.Digest != "" {
 		r.mu.Lock()
-		delete(r.outside, address)
-		for was, now := range ask.Moved {
-			r.renames[now] = was
+		delete(r.deregistered, address)
+		for from, to := range mr.Moved {
+			r.renames[to] = from
 		}
 		r.mu.Unlock()
 	}
-	var was plan.Record
+	var previous plan.Record
 	if old != nil {
-		was = *old
+		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, "", e, was)
-	r.outs.set(address, rec.Outputs)
-	r.renew(address)
+	rec, rerr := r.record(ctx, address, "", e, previous)
+	r.outputs.set(address, rec.Outputs)
+	r.resetConns(address)
 	if err == nil && rerr == nil && rec.Digest != "" && rec.Drain > 0 {
-		if err = r.well(ctx, address); err != nil {
-			rec.Digest = "" // the next apply looks again
+		if err = r.waitHealthy(ctx, address); err != nil {
+			rec.Digest = "" // the next apply checks again
 		}
 	}
 	return &rec, errors.Join(err, rerr)
 }
 
-// MovedIn lists the resources of a module that stand under another name: old → new.
-func (w *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
-	if old == nil || old.Digest == "" || w.Moved == nil {
+// MovedIn returns the resources of a deployed module that are renamed: old → new.
+func (req *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]string, error) {
+	if old == nil || old.Digest == "" || req.Moved == nil {
 		return nil, nil
 	}
-	raw, err := w.object(ctx, old.Object)
+	raw, err := req.object(ctx, old.Object)
 	if err != nil {
 		return nil, err
 	}
 	var u plan.Unit
-	var by map[string]json.RawMessage
-	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &by) != nil {
+	var resources map[string]json.RawMessage
+	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &resources) != nil {
 		return nil, nil
 	}
 	out := map[string]string{}
-	for address := range by {
-		if now := w.Moved(address); now != address {
+	for address := range resources {
+		if now := req.Moved(address); now != address {
 			out[address] = now
 		}
 	}
 	return out, nil
 }
 
-// renew forgets what was known of machines that a module has replaced.
-func (r *run) renew(module string) {
+// resetConns closes the connections to machines that a module has replaced.
+func (r *run) resetConns(module string) {
 	for _, m := range r.machines {
-		if m.m.Module != module {
+		if m.decl.Module != module {
 			continue
 		}
 		m.mu.Lock()
-		if id, _ := r.outs.get(m.m.Identity); m.m.Instance != id && m.client != nil {
+		if id, _ := r.outputs.get(m.decl.Identity); m.decl.Instance != id && m.client != nil {
 			m.client.Close()
-			m.client, m.fenced, m.asked, m.stands, m.sent = nil, false, false, nil, nil
+			m.client, m.fenced, m.listed, m.entries, m.sent = nil, false, false, nil, nil
 		}
 		m.mu.Unlock()
 	}
 }
 
-// asDone is the plan with the values that its units really read; nil if all were known before.
-func (r *run) asDone(now []plan.Record) *plan.Plan {
-	whole, any := *r.w.Plan, false
-	whole.Units = slices.Clone(whole.Units)
+// planWithValues returns the plan with the values that its units have actually
+// read, or nil if all values were known before.
+func (r *run) planWithValues(now []plan.Record) *plan.Plan {
+	p, changed := *r.req.Plan, false
+	p.Units = slices.Clone(p.Units)
 	for _, rec := range now {
-		i := slices.IndexFunc(whole.Units, func(u plan.Placed) bool { return u.Address == rec.Address })
-		if i < 0 || len(whole.Units[i].Unknown) == 0 || rec.Digest != whole.Units[i].Digest {
+		i := slices.IndexFunc(p.Units, func(u plan.Placed) bool { return u.Address == rec.Address })
+		if i < 0 || len(p.Units[i].Unknown) == 0 || rec.Digest != p.Units[i].Digest {
 			continue
 		}
-		whole.Units[i].Values, whole.Units[i].Unknown, any = rec.Values, nil, true
+		p.Units[i].Values, p.Units[i].Unknown, changed = rec.Values, nil, true
 	}
-	if !any {
+	if !changed {
 		return nil
 	}
-	return &whole
+	return &p
 }
 
-// find learns where a machine is that a module makes. The machine's lock is held.
-func (r *run) find(ctx context.Context, m *machine) error {
-	address, ok := r.outs.get(m.m.Output)
+// resolveAddress sets the connection of a machine that a module makes, and waits
+// until it answers with its host key if that is unknown. The caller holds the
+// machine's lock.
+func (r *run) resolveAddress(ctx context.Context, m *machine) error {
+	address, ok := r.outputs.get(m.decl.Output)
 	if !ok || address == "" {
-		return fmt.Errorf("machine %s is not there yet: %s makes it", m.m.Name, m.m.Module)
+		return fmt.Errorf("machine %s does not exist yet: %s creates it", m.decl.Name, m.decl.Module)
 	}
-	found := *m.m
+	found := *m.decl
 	user := ""
 	if before, _, ok := strings.Cut(strings.TrimPrefix(found.Connect, "ssh://"), "@"); ok {
 		user = before + "@"
 	}
 	found.Connect = "ssh://" + user + address
-	id, _ := r.outs.get(found.Identity)
+	id, _ := r.outputs.get(found.Identity)
 	if found.Address != "" && found.Address != address || found.Instance != "" && found.Instance != id {
-		found.HostKey = "" // another machine has another key
+		found.HostKey = "" // the key of the replaced machine
 	}
 	found.Address, found.Instance = address, id
-	until := time.Now().Add(5 * time.Minute) // it may be booting
-	for found.HostKey == "" && r.w.HostKey != nil {
-		key, err := r.w.HostKey(ctx, &found)
-		if err == nil {
+	if found.HostKey == "" && r.req.HostKey != nil {
+		deadline := time.Now().Add(5 * time.Minute) // it may be booting
+		err := poll.Until(ctx, 2*time.Second, func(ctx context.Context) (bool, error) {
+			key, err := r.req.HostKey(ctx, &found)
+			if err != nil && (time.Now().After(deadline) || ctx.Err() != nil) {
+				return false, fmt.Errorf("machine %s (%s) does not answer: %w", m.decl.Name, address, err)
+			}
 			found.HostKey = key
-			break
-		}
-		if time.Now().After(until) || ctx.Err() != nil {
-			return fmt.Errorf("machine %s (%s) does not answer: %w", m.m.Name, address, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(2 * time.Second):
+			return err == nil, nil
+		})
+		if err != nil {
+			return err
 		}
 	}
-	m.m = &found
+	m.decl = &found
 	return nil
 }

@@ -10,33 +10,33 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 )
 
-// roll is the change of the replicas of one functionality: a few at a time,
-// and no more after one failed. A first creation does not roll, since no member
-// of a cluster is ready before its quorum is there; unless each brings what all
-// share to its version, and two that do so at once would be in each other's way.
-type roll struct {
-	atOnce int
-	left   map[string]int    // replica → its actions that are not over
-	of     map[string]string // address of what puts a replica behind its balancer again → that replica
-	open   map[string]bool
-	failed string // address that stopped it
+// rollingUpdate changes the replicas of one functionality, a few byAddress a time, and
+// stops after the first failure. The first creation is not rolling, because the
+// members of a cluster become ready only when a quorum of them is running; except
+// if the unit runs migrations, which two replicas must not run byAddress the same time.
+type rollingUpdate struct {
+	atOnce    int               // maximum number of replicas in progress
+	pending   map[string]int    // replica → number of its actions that have not ended
+	registers map[string]string // address of a balancer membership → the replica that it registers
+	active    map[string]bool   // replicas in progress
+	failedAt  string            // address of the action that stopped the update
 }
 
-// rolls finds the rolls of a change set, by the addresses of their actions. A
-// replica's turn is over when it is behind its balancers again.
-func rolls(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) plan.Unit) map[string]*roll {
-	by, at := map[string]*roll{}, map[string]*roll{}
+// rollingUpdates returns the rolling update of each action of a change set, by
+// address. A replica is in progress until its load balancers have it again.
+func rollingUpdates(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) plan.Unit) map[string]*rollingUpdate {
+	byName, byAddress := map[string]*rollingUpdate{}, map[string]*rollingUpdate{}
 	for _, a := range cs.Actions {
 		address, err := graph.ParseAddress(a.Address)
 		if err != nil || address.Replica == "" || a.Op == plan.Create && !migrates(unit(a.Address)) {
 			continue
 		}
 		name := address.Functionality()
-		if by[name] == nil {
-			by[name] = &roll{atOnce: max(1, unit(a.Address).AtOnce), left: map[string]int{}, of: map[string]string{}, open: map[string]bool{}}
+		if byName[name] == nil {
+			byName[name] = &rollingUpdate{atOnce: max(1, unit(a.Address).AtOnce), pending: map[string]int{}, registers: map[string]string{}, active: map[string]bool{}}
 		}
-		by[name].left[address.Replica]++
-		at[a.Address] = by[name]
+		byName[name].pending[address.Replica]++
+		byAddress[a.Address] = byName[name]
 	}
 	for _, a := range cs.Actions {
 		u := p.Find(a.Address)
@@ -44,21 +44,22 @@ func rolls(cs *plan.ChangeSet, p *plan.Plan, unit func(address string) plan.Unit
 			continue
 		}
 		for _, on := range u.Follows {
-			if r := at[on]; r != nil {
-				r.of[a.Address] = replica(on)
-				r.left[replica(on)]++
-				at[a.Address] = r
+			if r := byAddress[on]; r != nil {
+				r.registers[a.Address] = replica(on)
+				r.pending[replica(on)]++
+				byAddress[a.Address] = r
 			}
 		}
 	}
-	for address, r := range at {
-		if len(r.left) < 2 {
-			delete(at, address)
+	for address, r := range byAddress {
+		if len(r.pending) < 2 {
+			delete(byAddress, address)
 		}
 	}
-	return at
+	return byAddress
 }
 
+// migrates reports whether a unit runs migrations before it starts.
 func migrates(u plan.Unit) bool {
 	var spec struct {
 		Migrate []any `json:"migrate"`
@@ -66,60 +67,63 @@ func migrates(u plan.Unit) bool {
 	return json.Unmarshal(u.Spec, &spec) == nil && len(spec.Migrate) > 0
 }
 
-// turn is the replica whose turn an action belongs to.
-func (r *roll) turn(address string) string {
-	if name, is := r.of[address]; is {
+// replicaOf returns the replica to which an action belongs.
+func (r *rollingUpdate) replicaOf(address string) string {
+	if name, is := r.registers[address]; is {
 		return name
 	}
 	return replica(address)
 }
 
+// replica returns the replica of an address.
 func replica(address string) string {
 	a, _ := graph.ParseAddress(address)
 	return a.Replica
 }
 
-// begin tells whether an action may begin, and notes that it does.
-func (r *roll) begin(address string) bool {
+// begin reports whether an action may start, and if so marks its replica as in progress.
+func (r *rollingUpdate) begin(address string) bool {
 	if r == nil {
 		return true
 	}
-	name := r.turn(address)
-	if r.failed != "" || !r.open[name] && len(r.open) >= r.atOnce {
+	name := r.replicaOf(address)
+	if r.failedAt != "" || !r.active[name] && len(r.active) >= r.atOnce {
 		return false
 	}
-	r.open[name] = true
+	r.active[name] = true
 	return true
 }
 
-// over notes the end of an action.
-func (r *roll) over(address string, err error) {
+// finish records the end of an action.
+func (r *rollingUpdate) finish(address string, err error) {
 	if r == nil {
 		return
 	}
-	name := r.turn(address)
-	if r.left[name]--; r.left[name] <= 0 {
-		delete(r.open, name)
+	name := r.replicaOf(address)
+	if r.pending[name]--; r.pending[name] <= 0 {
+		delete(r.active, name)
 	}
-	if _, left := errors.AsType[*agent.Unhealthy](err); left {
-		return // the next one may be the sick one, and its change the cure
+	if _, unchanged := errors.AsType[*agent.Unhealthy](err); unchanged {
+		return // another replica may be the unhealthy one, and updating it the fix
 	}
-	if err != nil && r.failed == "" {
-		r.failed = address
-	}
-}
-
-// lost stops a roll whose replica could not be put back behind its balancer: one after the other would be missing there.
-func (r *roll) lost(address string) {
-	if r != nil && r.of[address] != "" && r.failed == "" {
-		r.failed = address
+	if err != nil && r.failedAt == "" {
+		r.failedAt = address
 	}
 }
 
-// stopped is why an action of a roll is not begun any more.
-func (r *roll) stopped(address string) error {
-	if r == nil || r.failed == "" || r.failed == address {
+// skip records that an action is skipped. If it would register a replica with its
+// load balancer again, the update stops, because otherwise one replica after the
+// other would stay removed.
+func (r *rollingUpdate) skip(address string) {
+	if r != nil && r.registers[address] != "" && r.failedAt == "" {
+		r.failedAt = address
+	}
+}
+
+// haltReason returns why an action must not start any more, or nil.
+func (r *rollingUpdate) haltReason(address string) error {
+	if r == nil || r.failedAt == "" || r.failedAt == address {
 		return nil
 	}
-	return fmt.Errorf("its roll stopped, because %s failed", r.failed)
+	return fmt.Errorf("the rolling update stopped because %s failed", r.failedAt)
 }

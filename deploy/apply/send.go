@@ -11,8 +11,8 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// artifacts sends what a unit needs and the machine lacks.
-func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
+// sendArtifacts sends the artifacts of a unit that the machine does not have.
+func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error {
 	var u plan.Unit
 	if err := json.Unmarshal(unit, &u); err != nil || len(u.Artifacts) == 0 {
 		return err
@@ -22,24 +22,24 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	if m.sent == nil {
 		m.sent = map[digest.Digest]bool{}
 	}
-	var ask []digest.Digest
+	var needed []digest.Digest
 	for _, a := range u.Artifacts {
 		if !m.sent[a.Digest] {
-			ask = append(ask, a.Digest)
+			needed = append(needed, a.Digest)
 		}
 	}
-	if len(ask) == 0 {
+	if len(needed) == 0 {
 		return nil
 	}
-	missing, err := m.client.Missing(ctx, ask)
+	missing, err := m.client.Missing(ctx, needed)
 	if err != nil {
 		return err
 	}
 	for _, a := range u.Artifacts {
 		if offset, lacks := missing[a.Digest]; lacks {
-			err := r.put(ctx, m, a, offset)
-			if err != nil && offset > 0 { // the beginning may have come from something else
-				err = r.put(ctx, m, a, 0)
+			err := r.sendArtifact(ctx, m, a, offset)
+			if err != nil && offset > 0 { // the partial content may have been of another artifact
+				err = r.sendArtifact(ctx, m, a, 0)
 			}
 			if err != nil {
 				return err
@@ -50,9 +50,9 @@ func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	return nil
 }
 
-// put sends an artifact, but not the bytes that are there from an earlier time.
-func (r *run) put(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
-	in, err := r.w.Artifact(ctx, a)
+// sendArtifact sends an artifact from offset on; the machine has the bytes before it.
+func (r *run) sendArtifact(ctx context.Context, m *machine, a plan.Artifact, offset int64) error {
+	in, err := r.req.Artifact(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -63,6 +63,7 @@ func (r *run) put(ctx context.Context, m *machine, a plan.Artifact, offset int64
 	return m.client.Put(ctx, a, offset, in)
 }
 
+// count adds one action to the counts.
 func count(c *state.Counts, op plan.Op) {
 	switch op {
 	case plan.Create:

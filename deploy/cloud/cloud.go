@@ -1,9 +1,10 @@
-// Package cloud asks AWS itself for what Terraform cannot tell: whether a
-// balancer finds a target well, and whether it is done with one.
+// Package cloud queries AWS for what Terraform does not report: whether a load
+// balancer considers a target healthy, and whether a target is drained.
 //
-// It finds region, credentials and endpoints where the provider finds them. It
-// only asks, and refuses to change anything. Invariant: who may not ask hears so,
-// and nothing depends on the answer but how long somebody waits.
+// It reads region, credentials and endpoints from where the provider reads them.
+// It refuses to know services and modules, and changes nothing. Invariant:
+// missing permission is reported as ErrUnavailable, and an answer affects only
+// how long a caller waits.
 package cloud
 
 import (
@@ -24,111 +25,106 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/defx-dev/defx/internal/poll"
 )
 
-// Target is what a balancer leads to.
+// Target is a target of a load balancer.
 type Target struct {
-	Region, Group, ID string // Group is an ARN
+	Region, Group, ID string // Group is the ARN of the target group
 	Port              int
 }
 
-// Times of waiting. Tests set others.
+// Set by tests to shorter times.
 var (
-	interval = 2 * time.Second
-	patience = 5 * time.Minute // until a target counts as one that does not become well
+	interval      = 2 * time.Second // between two queries
+	healthTimeout = 5 * time.Minute // after which WaitHealthy fails
 )
 
-// ErrUnavailable tells that the cloud does not answer such questions: nobody may ask, or nobody is there.
+// ErrUnavailable is returned if the health of targets cannot be queried: there are
+// no credentials or permissions, or the service never answers.
 type ErrUnavailable struct{ err error }
 
-func (s *ErrUnavailable) Error() string { return s.err.Error() }
-func (s *ErrUnavailable) Unwrap() error { return s.err }
+func (e *ErrUnavailable) Error() string { return e.err.Error() }
+func (e *ErrUnavailable) Unwrap() error { return e.err }
 
-// WaitHealthy waits until the balancer finds a target well. Of one that no balancer
-// leads to nothing is waited for. What cannot be asked now may be asked later:
-// only where nothing was ever told is the cloud Silent.
+// WaitHealthy waits until the load balancer considers a target healthy. It does
+// not wait for a target that is not registered. It retries failed queries, and
+// returns ErrUnavailable only if no query has ever succeeded.
 func WaitHealthy(ctx context.Context, t Target) error {
-	until := time.Now().Add(patience)
-	told := false
+	deadline := time.Now().Add(healthTimeout)
+	answered := false
 	for {
-		state, why, err := health(ctx, t)
-		silent, is := errors.AsType[*ErrUnavailable](err)
-		told = told || err == nil
+		state, reason, err := targetHealth(ctx, t)
+		unavailable, is := errors.AsType[*ErrUnavailable](err)
+		answered = answered || err == nil
 		switch {
-		case err == nil && (state == "healthy" || why == "Target.NotInUse" || why == "Target.HealthCheckDisabled"):
+		case err == nil && (state == "healthy" || reason == "Target.NotInUse" || reason == "Target.HealthCheckDisabled"):
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case is && !told:
-			return silent
-		case time.Now().Before(until):
-		case !told:
+		case is && !answered:
+			return unavailable
+		case time.Now().Before(deadline):
+		case !answered:
 			return &ErrUnavailable{err}
 		case err != nil:
-			return fmt.Errorf("its balancer did not find it well, and does not tell any more after %s: %w\n    hint: the next defx apply asks again", patience, err)
+			return fmt.Errorf("not healthy after %s, and its load balancer cannot be queried any more: %w\n    hint: the next defx apply checks again", healthTimeout, err)
 		default:
-			return fmt.Errorf("its balancer does not find it well after %s: %s, %s\n    hint: the cloud's console tells what it asked, and defx logs what it heard", patience, state, why)
+			return fmt.Errorf("not healthy after %s according to its load balancer: %s, %s\n    hint: see the health check of the target group in the AWS console, and the service's output in defx logs", healthTimeout, state, reason)
 		}
-		if err := pause(ctx, interval); err != nil {
-			return err
+		if poll.Sleep(ctx, interval) != nil {
+			return ctx.Err()
 		}
 	}
 }
 
-// WaitDrained waits until a balancer is done with a target that was taken out, but
-// not longer than it may take. Of what nothing is known all that time is waited for.
-func WaitDrained(ctx context.Context, t Target, most time.Duration) error {
-	bound, cancel := context.WithTimeout(ctx, most)
+// WaitDrained waits until a load balancer has drained a deregistered target, at
+// most for limit. If the state cannot be queried it waits for all of limit.
+func WaitDrained(ctx context.Context, t Target, limit time.Duration) error {
+	bound, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for bound.Err() == nil {
 		state, err := "", error(&ErrUnavailable{})
 		if t.Group != "" {
-			state, _, err = health(bound, t)
+			state, _, err = targetHealth(bound, t)
 		}
 		if err == nil && state == "unused" {
 			return nil
 		}
 		wait := interval
-		if _, silent := errors.AsType[*ErrUnavailable](err); silent {
-			wait = most
+		if _, unavailable := errors.AsType[*ErrUnavailable](err); unavailable {
+			wait = limit
 		}
-		pause(bound, wait)
+		poll.Sleep(bound, wait)
 	}
 	return ctx.Err()
 }
 
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
-}
-
-// health is what a balancer says of a target. An error that is not Silent may be over soon.
-func health(ctx context.Context, t Target) (state, why string, err error) {
+// targetHealth queries the state of a target and the reason for it. Errors other
+// than ErrUnavailable may be temporary.
+func targetHealth(ctx context.Context, t Target) (state, reason string, err error) {
 	form := url.Values{"Action": {"DescribeTargetHealth"}, "Version": {"2015-12-01"}, "TargetGroupArn": {t.Group}, "Targets.member.1.Id": {t.ID}}
 	if t.Port > 0 {
 		form.Set("Targets.member.1.Port", strconv.Itoa(t.Port))
 	}
 	var doc struct {
-		State string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>State"`
-		Why   string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>Reason"`
+		State  string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>State"`
+		Reason string `xml:"DescribeTargetHealthResult>TargetHealthDescriptions>member>TargetHealth>Reason"`
 	}
-	err = ask(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
-	return doc.State, doc.Why, err
+	err = query(ctx, t.Region, "Elastic Load Balancing v2", "elasticloadbalancing", form, &doc)
+	return doc.State, doc.Reason, err
 }
 
-// ask does one question of an interface that takes forms.
-func ask(ctx context.Context, region, id, service string, form url.Values, into any) error {
+// query sends a signed request to an AWS service with the query protocol and
+// decodes the answer into into.
+func query(ctx context.Context, region, id, service string, form url.Values, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	c, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
 	if err != nil {
 		return &ErrUnavailable{err}
 	}
-	who, err := c.Credentials.Retrieve(ctx)
+	credentials, err := c.Credentials.Retrieve(ctx)
 	if err != nil {
 		return &ErrUnavailable{err}
 	}
@@ -139,7 +135,7 @@ func ask(ctx context.Context, region, id, service string, form url.Values, into 
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	sum := sha256.Sum256(body)
-	if err := v4.NewSigner().SignHTTP(ctx, who, req, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
+	if err := v4.NewSigner().SignHTTP(ctx, credentials, req, hex.EncodeToString(sum[:]), service, region, time.Now()); err != nil {
 		return err
 	}
 	res, err := http.DefaultClient.Do(req)
@@ -161,14 +157,14 @@ func ask(ctx context.Context, region, id, service string, form url.Values, into 
 	return xml.Unmarshal(raw, into)
 }
 
-// endpoint is where a service is asked: where it is said to be, or at its customary place.
+// endpoint returns the URL of a service: the configured one, or AWS's public one.
 func endpoint(ctx context.Context, c aws.Config, region, id, service string) string {
 	for _, s := range c.ConfigSources {
 		if p, ok := s.(interface {
 			GetServiceBaseEndpoint(context.Context, string) (string, bool, error)
 		}); ok {
-			if at, said, err := p.GetServiceBaseEndpoint(ctx, id); err == nil && said {
-				return at
+			if url, found, err := p.GetServiceBaseEndpoint(ctx, id); err == nil && found {
+				return url
 			}
 		}
 	}

@@ -16,21 +16,22 @@ import (
 	"time"
 )
 
-// says is a cloud that answers questions of health one after the other; the
-// last answer stays. "403", "429", "500" and "501" are answers of no health; "cut" is none.
-func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
+// serve starts a server that gives answers to health queries in order and then
+// repeats the last one. An answer is "STATE REASON", an HTTP status such as
+// "403", or "cut" for a broken connection. It returns the number of queries.
+func serve(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 	t.Helper()
-	var asked atomic.Int32
+	var queries atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		raw, _ := io.ReadAll(r.Body)
 		form, _ := url.ParseQuery(string(raw))
 		if form.Get("Targets.member.1.Id") != "i-1" || form.Get("Targets.member.1.Port") != "80" || form.Get("TargetGroupArn") != "arn:x" {
-			t.Errorf("asked of %v", form)
+			t.Errorf("query %v", form)
 		}
 		if auth := r.Header.Get("Authorization"); !strings.Contains(auth, "Credential=AKIDTEST/") || !strings.Contains(auth, "/eu-central-1/elasticloadbalancing/aws4_request") {
-			t.Errorf("signed as %q", auth)
+			t.Errorf("authorization %q", auth)
 		}
-		state, why, _ := strings.Cut(answers[min(int(asked.Add(1)), len(answers))-1], " ")
+		state, reason, _ := strings.Cut(answers[min(int(queries.Add(1)), len(answers))-1], " ")
 		switch state {
 		case "403":
 			http.Error(w, "<Code>AccessDenied</Code>", http.StatusForbidden)
@@ -40,7 +41,7 @@ func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 		case "cut":
 			panic(http.ErrAbortHandler)
 		default:
-			fmt.Fprintf(w, `<DescribeTargetHealthResponse xmlns="x"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>%s</State><Reason>%s</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`, state, why)
+			fmt.Fprintf(w, `<DescribeTargetHealthResponse xmlns="x"><DescribeTargetHealthResult><TargetHealthDescriptions><member><TargetHealth><State>%s</State><Reason>%s</Reason></TargetHealth></member></TargetHealthDescriptions></DescribeTargetHealthResult></DescribeTargetHealthResponse>`, state, reason)
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -48,55 +49,56 @@ func says(t *testing.T, answers ...string) (Target, *atomic.Int32) {
 		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
 		t.Setenv(k, v)
 	}
-	i, p := interval, patience
-	interval, patience = time.Millisecond, time.Hour
-	t.Cleanup(func() { interval, patience = i, p })
-	return Target{Region: "eu-central-1", Group: "arn:x", ID: "i-1", Port: 80}, &asked
+	i, p := interval, healthTimeout
+	interval, healthTimeout = time.Millisecond, time.Hour
+	t.Cleanup(func() { interval, healthTimeout = i, p })
+	return Target{Region: "eu-central-1", Group: "arn:x", ID: "i-1", Port: 80}, &queries
 }
 
-// TestATargetIsWaitedForUntilItIsWell, through what fails once, and not if nobody is led to it.
-func TestATargetIsWaitedForUntilItIsWell(t *testing.T) {
+func TestWaitHealthy_ReturnsWhenHealthyOrUnused(t *testing.T) {
 	for _, answers := range [][]string{{"healthy"}, {"initial Elb.RegistrationInProgress", "500", "unhealthy Target.FailedHealthChecks", "healthy"}, {"unused Target.NotInUse"}} {
-		target, asked := says(t, answers...)
-		if err := WaitHealthy(t.Context(), target); err != nil || int(asked.Load()) != len(answers) {
-			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
+		target, queries := serve(t, answers...)
+		if err := WaitHealthy(t.Context(), target); err != nil || int(queries.Load()) != len(answers) {
+			t.Errorf("%v: %v, %d queries", answers, err, queries.Load())
 		}
 	}
 }
 
-// TestABlipDoesNotEndTheWaiting, however many questions it takes; nor who may not ask for a while, once somebody could.
-func TestABlipDoesNotEndTheWaiting(t *testing.T) {
-	long := func(answer string) []string { return slices.Repeat([]string{answer}, 12) }
+// TestWait_RetriesTemporaryErrors: neither errors nor missing permission end the
+// wait once a query has succeeded.
+func TestWait_RetriesTemporaryErrors(t *testing.T) {
+	repeat := func(answer string) []string { return slices.Repeat([]string{answer}, 12) }
 	for _, answers := range [][]string{
-		slices.Concat(long("500"), []string{"healthy"}),
-		slices.Concat(long("429"), []string{"initial Elb.RegistrationInProgress"}, long("cut"), []string{"healthy"}),
-		slices.Concat([]string{"initial Elb.RegistrationInProgress"}, long("403"), []string{"healthy"}),
+		slices.Concat(repeat("500"), []string{"healthy"}),
+		slices.Concat(repeat("429"), []string{"initial Elb.RegistrationInProgress"}, repeat("cut"), []string{"healthy"}),
+		slices.Concat([]string{"initial Elb.RegistrationInProgress"}, repeat("403"), []string{"healthy"}),
 	} {
-		target, asked := says(t, answers...)
-		if err := WaitHealthy(t.Context(), target); err != nil || int(asked.Load()) < len(answers) {
-			t.Errorf("%v: %v, asked %d times", answers, err, asked.Load())
+		target, queries := serve(t, answers...)
+		if err := WaitHealthy(t.Context(), target); err != nil || int(queries.Load()) < len(answers) {
+			t.Errorf("%v: %v, %d queries", answers, err, queries.Load())
 		}
 	}
-	limited, cancel := context.WithTimeout(t.Context(), time.Minute) // of a test that fails
+	limited, cancel := context.WithTimeout(t.Context(), time.Minute) // so that a failing test ends
 	defer cancel()
-	target, asked := says(t, slices.Concat(long("500"), []string{"unused Target.NotRegistered"})...)
-	if err := WaitDrained(limited, target, time.Hour); err != nil || asked.Load() != 13 {
-		t.Errorf("%v, asked %d times", err, asked.Load())
+	target, queries := serve(t, slices.Concat(repeat("500"), []string{"unused Target.NotRegistered"})...)
+	if err := WaitDrained(limited, target, time.Hour); err != nil || queries.Load() != 13 {
+		t.Errorf("%v, %d queries", err, queries.Load())
 	}
 }
 
-// TestWhoStopsTellingIsNotTakenForWell: what was not well when it was last told may still not be.
-func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
-	target, asked := says(t, "initial Elb.RegistrationInProgress", "500")
-	patience = 100 * time.Millisecond
+// TestWaitHealthy_QueriesStopSucceeding: a target whose last known state is
+// unhealthy is reported as not healthy.
+func TestWaitHealthy_QueriesStopSucceeding(t *testing.T) {
+	target, queries := serve(t, "initial Elb.RegistrationInProgress", "500")
+	healthTimeout = 100 * time.Millisecond
 	err := WaitHealthy(t.Context(), target)
-	if _, silent := errors.AsType[*ErrUnavailable](err); err == nil || asked.Load() > 1 && (silent || !strings.Contains(err.Error(), "500")) {
-		t.Errorf("%v, asked %d times", err, asked.Load())
+	if _, unavailable := errors.AsType[*ErrUnavailable](err); err == nil || queries.Load() > 1 && (unavailable || !strings.Contains(err.Error(), "500")) {
+		t.Errorf("%v, %d queries", err, queries.Load())
 	}
-	target, _ = says(t, "500") // nobody is there
-	patience = 0
-	if _, silent := errors.AsType[*ErrUnavailable](WaitHealthy(t.Context(), target)); !silent {
-		t.Error("where nothing is ever told, nobody waits for it")
+	target, _ = serve(t, "500")
+	healthTimeout = 0
+	if _, unavailable := errors.AsType[*ErrUnavailable](WaitHealthy(t.Context(), target)); !unavailable {
+		t.Error("no query succeeded, but the error is not ErrUnavailable")
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
@@ -105,33 +107,32 @@ func TestWhoStopsTellingIsNotTakenForWell(t *testing.T) {
 	}
 }
 
-// TestATargetThatIsNeverWell is told so, with the balancer's own reason.
-func TestATargetThatIsNeverWell(t *testing.T) {
-	target, _ := says(t, "unhealthy Target.FailedHealthChecks")
-	patience = 0
+func TestWaitHealthy_TimeoutGivesReason(t *testing.T) {
+	target, _ := serve(t, "unhealthy Target.FailedHealthChecks")
+	healthTimeout = 0
 	if err := WaitHealthy(t.Context(), target); err == nil || !strings.Contains(err.Error(), "unhealthy, Target.FailedHealthChecks") || !strings.Contains(err.Error(), "hint: ") {
 		t.Error(err)
 	}
 }
 
-// TestWhoMayNotAskHearsSo: nothing is waited for then.
-func TestWhoMayNotAskHearsSo(t *testing.T) {
+func TestWaitHealthy_NoPermissionFailsAtOnce(t *testing.T) {
 	for _, answer := range []string{"403", "501"} {
-		target, asked := says(t, answer)
+		target, queries := serve(t, answer)
 		err := WaitHealthy(t.Context(), target)
-		if _, silent := errors.AsType[*ErrUnavailable](err); !silent || asked.Load() != 1 {
-			t.Errorf("%s: %v, asked %d times", answer, err, asked.Load())
+		if _, unavailable := errors.AsType[*ErrUnavailable](err); !unavailable || queries.Load() != 1 {
+			t.Errorf("%s: %v, %d queries", answer, err, queries.Load())
 		}
 	}
 }
 
-// TestWhatIsDoneIsNotWaitedFor: the rest of the time is not waited for, but all of it where nobody tells.
-func TestWhatIsDoneIsNotWaitedFor(t *testing.T) {
-	target, asked := says(t, "draining Target.DeregistrationInProgress", "unused Target.NotRegistered")
-	if err := WaitDrained(t.Context(), target, time.Hour); err != nil || asked.Load() != 2 {
-		t.Errorf("%v, asked %d times", err, asked.Load())
+// TestWaitDrained_ReturnsWhenDrained: it returns as soon as the target is unused,
+// and after the whole limit if the state cannot be queried.
+func TestWaitDrained_ReturnsWhenDrained(t *testing.T) {
+	target, queries := serve(t, "draining Target.DeregistrationInProgress", "unused Target.NotRegistered")
+	if err := WaitDrained(t.Context(), target, time.Hour); err != nil || queries.Load() != 2 {
+		t.Errorf("%v, %d queries", err, queries.Load())
 	}
-	target, _ = says(t, "403")
+	target, _ = serve(t, "403")
 	if err := WaitDrained(t.Context(), target, 10*time.Millisecond); err != nil {
 		t.Error(err)
 	}

@@ -78,7 +78,7 @@ func TestRolling_ClusterKeepsQuorum(t *testing.T) {
 
 	// A member that does not start stops the rolling update, and the others stay unchanged.
 	say("['--snapshot-count', '7000', '--no-such-flag']", "5s")
-	s.wants(3, "flag provided but not defined: -no-such-flag", "its roll stopped, because kv/etcd#0 failed", "1 failed, 2 skipped")
+	s.wants(3, "flag provided but not defined: -no-such-flag", "the rolling update stopped because kv/etcd#0 failed", "1 failed, 2 skipped")
 	if got := flags(); got != "snapshot-count 6000, snapshot-count 6000, snapshot-count 6000" {
 		t.Errorf("%s", got)
 	}

@@ -17,46 +17,49 @@ import (
 	"sync"
 	"time"
 
+	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
-	"github.com/google/renameio/v2"
 )
 
-// Dir is a Store in a folder:
+// Dir is a Store in a directory:
 //
-//	head.json        the newest generation's name, replaced atomically
-//	leases.json      leases and the highest token ever given
-//	oldest.json     the oldest generation that is kept, once older ones were forgotten
-//	objects/*.pack   an index line, then the objects of one Put or of several joined
-//	journal.jsonl    what an unfinished apply did (package apply writes it)
-//	lock             flock around the swap of the head and of the leases
+//	head.json        the head, replaced atomically
+//	leases.json      the leases and the highest token ever issued
+//	oldest.json      the oldest generation that is kept, once older ones were pruned
+//	objects/*.pack   an index line, then the objects of one Put or of several merged packs
+//	journal.jsonl    the actions of an unfinished apply (written by package apply)
+//	lock             locked with flock while the head or the leases change
 //
-// Nothing is created before the first write, so that a plan leaves no trace.
+// Nothing is created before the first write: a plan leaves no files behind.
 type Dir struct {
 	path string
 
-	mu      sync.Mutex
-	index   map[digest.Digest]where
+	mu      sync.Mutex // guards index and indexed
+	index   map[digest.Digest]objectLocation
 	indexed map[string]bool // packs whose index was read
 
-	reading  sync.Mutex  // one reads a generation at a time: the next one has it then
-	newest   *Generation // as it was read last
-	newestAt digest.Digest
+	readMu   sync.Mutex    // held while a generation is read, so that concurrent callers read it once
+	newest   *Generation   // the generation that was read last
+	newestAt digest.Digest // its object
 }
 
-type where struct {
+// objectLocation is the place of an object in a pack, in bytes.
+type objectLocation struct {
 	pack         string
 	offset, size int64
 }
 
-// OpenDir is the store in a folder, which need not exist yet.
+// OpenDir returns the store in a directory, which need not exist yet.
 func OpenDir(path string) *Dir { return &Dir{path: path} }
 
-// Path is the folder.
+// Path returns the directory.
 func (s *Dir) Path() string { return s.path }
 
-// locked runs f while no other process changes the head or the leases.
-func (s *Dir) locked(ctx context.Context, f func() error) error {
+// withLock runs f while this process holds the lock of the store, which keeps
+// other processes from changing the head and the leases.
+func (s *Dir) withLock(ctx context.Context, f func() error) error {
 	if err := os.MkdirAll(s.path, 0o755); err != nil {
 		return err
 	}
@@ -70,6 +73,7 @@ func (s *Dir) locked(ctx context.Context, f func() error) error {
 	return f()
 }
 
+// readJSON decodes the file at path into v.
 func readJSON(path string, v any) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -81,51 +85,23 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a file durably: temporary file, fsync, rename, fsync of the folder.
+// writeJSON replaces a file atomically and durably.
 func writeJSON(path string, v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(raw, '\n'))
+	return atomicfile.Write(path, append(raw, '\n'), 0o644)
 }
 
-func writeFile(path string, raw []byte) error {
-	return writeWith(path, func(w io.Writer) error {
-		_, err := w.Write(raw)
-		return err
-	})
-}
-
-func writeWith(path string, write func(io.Writer) error) error {
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
-	if err != nil {
-		return err
-	}
-	defer f.Cleanup()
-	w := bufio.NewWriterSize(f, 1<<20)
-	if err := errors.Join(write(w), w.Flush()); err != nil {
-		return err
-	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// Head reads the newest generation's name.
+// Head implements Store.
 func (s *Dir) Head(context.Context) (Head, error) {
-	return s.head("head.json")
+	return s.readHead("head.json")
 }
 
-// Swap moves the head from old to new.
+// Swap implements Store.
 func (s *Dir) Swap(ctx context.Context, old, new Head) error {
-	return s.locked(ctx, func() error {
+	return s.withLock(ctx, func() error {
 		now, err := s.Head(ctx)
 		if err != nil {
 			return err
@@ -137,10 +113,10 @@ func (s *Dir) Swap(ctx context.Context, old, new Head) error {
 	})
 }
 
-// maxPacks is how many packs may lie around before a Put joins small ones.
+// maxPacks is the number of packs from which on Put merges small ones.
 const maxPacks = 64
 
-// Put keeps objects durably.
+// Put implements Store.
 func (s *Dir) Put(ctx context.Context, objects ...[]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,27 +125,28 @@ func (s *Dir) Put(ctx context.Context, objects ...[]byte) error {
 		if err = s.refresh(); err != nil {
 			return err
 		}
-		fresh := map[digest.Digest][]byte{}
+		added := map[digest.Digest][]byte{}
 		for _, o := range objects {
-			if d := digest.Bytes(o); s.index[d] == (where{}) {
-				fresh[d] = o
+			if d := digest.Bytes(o); s.index[d] == (objectLocation{}) {
+				added[d] = o
 			}
 		}
-		if len(fresh) == 0 {
+		if len(added) == 0 {
 			return nil
 		}
-		if err = s.rewrite(s.small(fresh), fresh, func(digest.Digest) bool { return true }); !errors.Is(err, fs.ErrNotExist) {
+		if err = s.rewrite(s.mergeCandidates(added), added, func(digest.Digest) bool { return true }); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		s.index = nil // what was to be joined was joined by another process meanwhile
+		s.index = nil // another process has merged one of the packs: read the indexes again
 	}
 	return err
 }
 
-// small names packs to be joined with what is new: none as long as there are few,
-// else the small half, and whatever is not larger than all smaller ones together.
-// So each object is copied a number of times that grows with the logarithm of all.
-func (s *Dir) small(fresh map[digest.Digest][]byte) []string {
+// mergeCandidates returns the packs to merge with the added objects: none while
+// there are fewer than maxPacks, else the smaller half and each further pack
+// that is not larger than all smaller ones together. An object is therefore
+// copied O(log n) times for n bytes in the store.
+func (s *Dir) mergeCandidates(added map[digest.Digest][]byte) []string {
 	if len(s.indexed) < maxPacks {
 		return nil
 	}
@@ -177,7 +154,7 @@ func (s *Dir) small(fresh map[digest.Digest][]byte) []string {
 	for _, w := range s.index {
 		sizes[w.pack] += w.size
 	}
-	for _, raw := range fresh {
+	for _, raw := range added {
 		total += int64(len(raw))
 	}
 	names := slices.SortedFunc(maps.Keys(s.indexed), func(a, b string) int {
@@ -191,15 +168,15 @@ func (s *Dir) small(fresh map[digest.Digest][]byte) []string {
 	return names[:n]
 }
 
-// rewrite makes one pack of what is new and of what is live in some packs, and
-// removes these.
-func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(digest.Digest) bool) error {
+// rewrite replaces packs by one that holds the added objects and the live
+// objects of these packs.
+func (s *Dir) rewrite(packs []string, added map[digest.Digest][]byte, live func(digest.Digest) bool) error {
 	dir := filepath.Join(s.path, "objects")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	index := make([]packEntry, 0, len(fresh))
-	for d, raw := range fresh {
+	index := make([]packEntry, 0, len(added))
+	for d, raw := range added {
 		index = append(index, packEntry{Digest: d, Size: int64(len(raw))})
 	}
 	old := map[string]bool{}
@@ -212,12 +189,12 @@ func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(
 		}
 	}
 	if len(index) > 0 {
-		name, err := s.write(dir, index, fresh)
+		name, err := s.writePack(dir, index, added)
 		if err != nil {
 			return err
 		}
 		delete(old, name)
-		s.add(name, index)
+		s.addIndex(name, index)
 	}
 	for name := range old {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -225,13 +202,13 @@ func (s *Dir) rewrite(packs []string, fresh map[digest.Digest][]byte, live func(
 		}
 		delete(s.indexed, name)
 	}
-	maps.DeleteFunc(s.index, func(_ digest.Digest, w where) bool { return old[w.pack] })
+	maps.DeleteFunc(s.index, func(_ digest.Digest, w objectLocation) bool { return old[w.pack] })
 	return nil
 }
 
-// write makes a pack: one line that says where each object is, and the objects in
-// the order of their digests. It says in the index where they came to be.
-func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byte) (name string, err error) {
+// writePack writes a pack: an index line, then the objects in the order of
+// their digests. It updates the offsets in index to offsets in the file.
+func (s *Dir) writePack(dir string, index []packEntry, added map[digest.Digest][]byte) (name string, err error) {
 	slices.SortFunc(index, func(a, b packEntry) int { return cmp.Compare(a.Digest, b.Digest) })
 	offset := int64(0)
 	for i := range index {
@@ -243,18 +220,19 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 		return "", err
 	}
 	line = append(line, '\n')
-	name = digest.Bytes(line).Hex()[:32] + ".pack" // objects are what their digests say
-	err = writeWith(filepath.Join(dir, name), func(w io.Writer) error {
+	name = digest.Bytes(line).Hex()[:32] + ".pack" // the index determines the content: it names the objects by digest
+	err = atomicfile.WriteFunc(filepath.Join(dir, name), 0o644, func(out io.Writer) error {
+		w := bufio.NewWriterSize(out, 1<<20)
 		if _, err := w.Write(line); err != nil {
 			return err
 		}
 		for i := range index {
 			e := &index[i]
 			e.Offset += int64(len(line))
-			raw, ok := fresh[e.Digest]
+			raw, ok := added[e.Digest]
 			if !ok {
 				var err error
-				if raw, err = s.read(e.Digest, s.index[e.Digest]); err != nil {
+				if raw, err = s.readObject(e.Digest, s.index[e.Digest]); err != nil {
 					return err
 				}
 			}
@@ -262,23 +240,23 @@ func (s *Dir) write(dir string, index []packEntry, fresh map[digest.Digest][]byt
 				return err
 			}
 		}
-		return nil
+		return w.Flush()
 	})
 	return name, err
 }
 
-// Oldest reads which generations are kept.
-func (s *Dir) Oldest(context.Context) (Head, error) { return s.head("oldest.json") }
+// Oldest implements Store.
+func (s *Dir) Oldest(context.Context) (Head, error) { return s.readHead("oldest.json") }
 
-// head reads the name of a generation; the zero Head if there is no such file.
-func (s *Dir) head(file string) (h Head, err error) {
+// readHead reads a Head from a file; it returns the zero Head if the file does not exist.
+func (s *Dir) readHead(file string) (h Head, err error) {
 	if err = readJSON(filepath.Join(s.path, file), &h); errors.Is(err, fs.ErrNotExist) {
 		return Head{}, nil
 	}
 	return h, err
 }
 
-// GC removes objects.
+// GC implements Store.
 func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -298,20 +276,21 @@ func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool
 	}
 	if was, err := s.Oldest(ctx); err != nil {
 		return 0, 0, err
-	} else if oldest != was { // first: a history must not lead to what is not there any more
+	} else if oldest != was { // before objects are removed: History must not follow parents that are gone
 		if err := writeJSON(filepath.Join(s.path, "oldest.json"), oldest); err != nil {
 			return 0, 0, err
 		}
 	}
-	s.leftovers()
+	s.removeStale()
 	if count == 0 {
 		return 0, 0, nil
 	}
-	return count, size, s.rewrite(slices.Sorted(maps.Keys(touched)), nil, live)
+	return count, size, s.rewrite(sets.Keys(touched), nil, live)
 }
 
-// leftovers removes what a process that was killed had begun to write long ago.
-func (s *Dir) leftovers() {
+// removeStale removes temporary files older than an hour, which a killed
+// process has left behind.
+func (s *Dir) removeStale() {
 	entries, _ := os.ReadDir(filepath.Join(s.path, "objects"))
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && !strings.HasSuffix(e.Name(), ".pack") && time.Since(info.ModTime()) > time.Hour {
@@ -320,22 +299,24 @@ func (s *Dir) leftovers() {
 	}
 }
 
+// packEntry is the entry of one object in the index line of a pack.
 type packEntry struct {
 	Digest digest.Digest `json:"digest"`
-	Offset int64         `json:"offset"` // behind the index line
-	Size   int64         `json:"size"`
+	Offset int64         `json:"offset"` // bytes after the index line
+	Size   int64         `json:"size"`   // bytes
 }
 
-func (s *Dir) add(name string, index []packEntry) {
+// addIndex adds the index of a pack, with offsets from the start of the file.
+func (s *Dir) addIndex(name string, index []packEntry) {
 	for _, e := range index {
-		s.index[e.Digest] = where{name, e.Offset, e.Size}
+		s.index[e.Digest] = objectLocation{name, e.Offset, e.Size}
 	}
 	s.indexed[name] = true
 }
 
-// refresh reads the index lines of packs not seen yet and forgets packs that were
-// joined. It goes on until nothing came or went meanwhile: else an object on its way
-// from one pack to another would be seen in neither.
+// refresh reads the indexes of new packs and drops the index if a pack was
+// removed. It repeats this until the list of packs is stable: otherwise an
+// object that moves from one pack to another would be found in neither.
 func (s *Dir) refresh() error {
 	var seen []string
 	for range 1000 {
@@ -352,7 +333,7 @@ func (s *Dir) refresh() error {
 			}
 		}
 		if s.index == nil {
-			s.index, s.indexed = map[digest.Digest]where{}, map[string]bool{}
+			s.index, s.indexed = map[digest.Digest]objectLocation{}, map[string]bool{}
 		}
 		for _, name := range names {
 			if s.indexed[name] {
@@ -360,18 +341,18 @@ func (s *Dir) refresh() error {
 			}
 			index, err := readIndex(filepath.Join(s.path, "objects", name))
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // joined meanwhile
+				continue // merged and removed in the meantime
 			}
 			if err != nil {
 				return err
 			}
-			s.add(name, index)
+			s.addIndex(name, index)
 		}
 	}
-	return fmt.Errorf("%s changes all the time", filepath.Join(s.path, "objects"))
+	return fmt.Errorf("%s keeps changing", filepath.Join(s.path, "objects"))
 }
 
-// packs lists them, sorted.
+// packs returns the file names of all packs, sorted.
 func (s *Dir) packs() (names []string, err error) {
 	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -385,6 +366,8 @@ func (s *Dir) packs() (names []string, err error) {
 	return names, nil
 }
 
+// readIndex reads the index line of a pack and returns it with offsets from the
+// start of the file.
 func readIndex(path string) ([]packEntry, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -405,19 +388,19 @@ func readIndex(path string) ([]packEntry, error) {
 		e := &index[i]
 		e.Offset += base
 		if e.Size < 0 || e.Offset < base || e.Size > info.Size() || e.Offset > info.Size()-e.Size {
-			return nil, fmt.Errorf("%s is damaged: its index leads out of it", path)
+			return nil, fmt.Errorf("%s is damaged: its index points beyond the end of the file", path)
 		}
 	}
 	return index, nil
 }
 
-// Get reads an object and checks it.
+// Get implements Store.
 func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range 100 {
 		if w, ok := s.index[d]; ok {
-			raw, err := s.read(d, w)
+			raw, err := s.readObject(d, w)
 			if !errors.Is(err, fs.ErrNotExist) {
 				return raw, err
 			}
@@ -433,7 +416,8 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 	return nil, fmt.Errorf("object %s: %w", d.Short(), ErrNotFound)
 }
 
-func (s *Dir) read(d digest.Digest, w where) ([]byte, error) {
+// readObject reads an object from its pack and verifies its digest.
+func (s *Dir) readObject(d digest.Digest, w objectLocation) ([]byte, error) {
 	path := filepath.Join(s.path, "objects", w.pack)
 	f, err := os.Open(path)
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-func TestDir(t *testing.T) {
+func TestDir_Contract(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) func() state.Store {
 		dir := filepath.Join(t.TempDir(), "not", "there yet")
 		return func() state.Store { return state.OpenDir(dir) }
 	})
 }
 
-func TestEveryFlippedBitIsSeen(t *testing.T) {
+func TestDirGet_DetectsEveryFlippedBit(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
 	s := state.OpenDir(dir)
@@ -43,13 +43,13 @@ func TestEveryFlippedBitIsSeen(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got, err := state.OpenDir(dir).Get(ctx, digest.Bytes(object)); err == nil && string(got) != string(object) {
-				t.Fatalf("byte %d, bit %d: %q came back", i, bit, got)
+				t.Fatalf("byte %d, bit %d: Get returned %q", i, bit, got)
 			}
 		}
 	}
 }
 
-func TestALeaseOfADeadProcessStandsInNobodysWay(t *testing.T) {
+func TestDirAcquire_IgnoresLeaseOfEndedProcess(t *testing.T) {
 	ctx := context.Background()
 	s := state.OpenDir(t.TempDir())
 	sleeper := exec.Command("sleep", "600")
@@ -60,24 +60,25 @@ func TestALeaseOfADeadProcessStandsInNobodysWay(t *testing.T) {
 	owner.PID = sleeper.Process.Pid
 	raw, err := os.ReadFile("/proc/" + strconv.Itoa(owner.PID) + "/stat")
 	if err != nil {
-		t.Skip("no /proc here: a dead holder's lease ends with its time")
+		t.Skip("no /proc: the lease of an ended process ends by expiry")
 	}
 	owner.Start = strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))[19]
 	if _, err := s.Acquire(ctx, nil, owner, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err == nil {
-		t.Fatal("the lease of a living process was taken")
+		t.Fatal("the lease of a running process was taken")
 	}
 	sleeper.Process.Kill()
 	sleeper.Wait()
 	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err != nil {
-		t.Errorf("the holder is dead: %v", err)
+		t.Errorf("the holder has ended: %v", err)
 	}
 }
 
-// TestASweepThatWasKilled: what it joined is there twice then, and the next one goes on.
-func TestASweepThatWasKilled(t *testing.T) {
+// TestDirGC_AfterKilledGC: a killed GC leaves merged packs behind, so that objects
+// exist twice; the next GC completes the work.
+func TestDirGC_AfterKilledGC(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
 	objects := filepath.Join(dir, "objects")
@@ -99,7 +100,7 @@ func TestASweepThatWasKilled(t *testing.T) {
 		t.Fatalf("%d, %v", n, err)
 	}
 	packs, _ := os.ReadDir(before)
-	for _, p := range packs[:len(packs)/2] { // these had not gone yet
+	for _, p := range packs[:len(packs)/2] { // not removed yet when GC was killed
 		if err := os.Rename(filepath.Join(before, p.Name()), filepath.Join(objects, p.Name())); err != nil {
 			t.Fatal(err)
 		}
@@ -123,9 +124,9 @@ func TestASweepThatWasKilled(t *testing.T) {
 		}
 	}
 	if n, _, err := s.GC(ctx, state.Head{}, alive, true); err != nil || n != 0 {
-		t.Errorf("%d are left, %v", n, err)
+		t.Errorf("%d unreferenced objects left, %v", n, err)
 	}
 	if left, _ := os.ReadDir(objects); strings.Contains(left[0].Name(), "half") {
-		t.Error("a half-written file stays for ever")
+		t.Error("a stale temporary file was not removed")
 	}
 }

@@ -16,71 +16,73 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Generation is the immutable record of what an apply left behind.
+// Generation is the immutable record of the result of an apply.
 type Generation struct {
 	APIVersion  string                   `json:"apiVersion"`
 	Kind        string                   `json:"kind"` // "Generation"
 	Number      int                      `json:"number"`
-	Parent      digest.Digest            `json:"parent,omitempty"` // object of the one before
+	Parent      digest.Digest            `json:"parent,omitempty"` // object of the previous generation
 	Deployment  string                   `json:"deployment"`
 	Environment string                   `json:"environment"`
-	Plan        digest.Digest            `json:"plan"`               // its name
-	PlanObject  digest.Digest            `json:"planObject"`         // where PutPlan keeps it
+	Plan        digest.Digest            `json:"plan"`               // digest of the plan
+	PlanObject  digest.Digest            `json:"planObject"`         // the object that PutPlan has returned
 	ChangeSet   digest.Digest            `json:"changeSet"`          //
-	Records     []plan.Record            `json:"-"`                  // sorted by address: what stands; kept in sheets, and read with Current or a Reader
-	Chunks      []Chunk                  `json:"-"`                  // where the records are
-	Machines    []*graph.Machine         `json:"machines"`           // how they were reached
-	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → the one that it had in the generation before
-	LastGood    map[string]digest.Digest `json:"good,omitempty"`     // library → object: its last good functionalities
+	Records     []plan.Record            `json:"-"`                  // the deployed units, sorted by address; stored in Chunks, read by Current or a Reader
+	Chunks      []Chunk                  `json:"-"`                  // the objects that hold the records
+	Machines    []*graph.Machine         `json:"machines"`           // of the records, with their connections
+	Renamed     map[string]string        `json:"renamed,omitempty"`  // address → address in the previous generation
+	LastGood    map[string]digest.Digest `json:"good,omitempty"`     // library → object that holds its last good functionalities
 	Summary     Counts                   `json:"summary"`            //
-	Failed      []string                 `json:"failed,omitempty"`   // addresses that did not become what the plan says
+	Failed      []string                 `json:"failed,omitempty"`   // addresses whose action failed
 	Verb        string                   `json:"verb"`               // apply, rollback or destroy
 	Applied     time.Time                `json:"applied"`            //
 	By          string                   `json:"by"`                 // user@host
-	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's folder
+	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's directory
 }
 
-// MarshalJSON says under "records" where they are.
+// MarshalJSON encodes the chunks of the records under "records".
 func (g Generation) MarshalJSON() ([]byte, error) {
 	type plain Generation
 	return json.Marshal(struct {
 		plain
-		Records inSheets `json:"records"`
-	}{plain(g), inSheets{g.Chunks}})
+		Records chunkIndex `json:"records"`
+	}{plain(g), chunkIndex{g.Chunks}})
 }
 
-type inSheets struct {
-	Sheets []Chunk `json:"sheets"`
+// chunkIndex is the JSON form of a chunked list.
+type chunkIndex struct {
+	Chunks []Chunk `json:"sheets"`
 }
 
-// UnmarshalJSON reads "records" of versions before the sheets too, which were the
-// records themselves.
+// UnmarshalJSON also accepts the format of versions before chunks, in which
+// "records" is the list of records itself.
 func (g *Generation) UnmarshalJSON(raw []byte) error {
 	type plain Generation
-	kept := struct {
+	doc := struct {
 		*plain
 		Records json.RawMessage `json:"records"`
 	}{plain: (*plain)(g)}
-	if err := json.Unmarshal(raw, &kept); err != nil {
+	if err := json.Unmarshal(raw, &doc); err != nil {
 		return err
 	}
 	if g.APIVersion != "" && g.APIVersion != plan.APIVersion {
-		return fmt.Errorf("it is written in %s, and this defx knows %s: another version of defx applied it", g.APIVersion, plan.APIVersion)
+		return fmt.Errorf("unsupported format %s (this defx supports %s): another version of defx has written it", g.APIVersion, plan.APIVersion)
 	}
-	if len(kept.Records) > 0 && kept.Records[0] == '{' {
-		var in inSheets
-		err := json.Unmarshal(kept.Records, &in)
-		g.Chunks = in.Sheets
+	if len(doc.Records) > 0 && doc.Records[0] == '{' {
+		var in chunkIndex
+		err := json.Unmarshal(doc.Records, &in)
+		g.Chunks = in.Chunks
 		return err
 	}
-	if len(kept.Records) == 0 {
+	if len(doc.Records) == 0 {
 		return nil
 	}
-	return json.Unmarshal(kept.Records, &g.Records)
+	return json.Unmarshal(doc.Records, &g.Records)
 }
 
-// AddressAt gives the address that an address of the newest generation had in the
-// generation with a number, given all since then, newest first.
+// AddressAt returns a function that maps an address of the newest generation to
+// the address that the same unit had in generation number. The history lists all
+// generations since then, newest first.
 func AddressAt(history []*Generation, number int) func(address string) string {
 	return func(address string) string {
 		for _, g := range history {
@@ -95,7 +97,7 @@ func AddressAt(history []*Generation, number int) func(address string) string {
 	}
 }
 
-// Counts of units after an apply.
+// Counts is the number of units by the outcome of an apply.
 type Counts struct {
 	Created     int `json:"created"`
 	Updated     int `json:"updated"`
@@ -109,27 +111,28 @@ type Counts struct {
 	Quarantined int `json:"quarantined"`
 }
 
-// Chunk names a piece of a list that is sorted by address. Generations share the
-// sheets in which nothing changed: what a change adds to the state is as large as
-// the change, however much stands.
+// Chunk is a reference to a part of a list that is sorted by address.
+// Generations share the chunks in which nothing changed, so a change adds to the
+// state in proportion to its own size, not to the size of the deployment.
 type Chunk struct {
-	First  string        `json:"first"`  // address of its first unit
-	Object digest.Digest `json:"object"` // a list of records, or of placed units
+	First  string        `json:"first"`  // address of its first element
+	Object digest.Digest `json:"object"` // a list of records or of placed units
 }
 
-// last tells whether a sheet ends behind an address, which one of 64 does. It asks
-// for nothing else, so that a unit that comes or goes touches its own sheet alone.
-func last(address string) bool {
+// isBoundary reports whether a chunk ends after address, which is the case for 1
+// in 64 addresses on average. It depends on the address only (content-defined
+// chunking), so adding or removing a unit changes only the chunk around it.
+func isBoundary(address string) bool {
 	h := fnv.New32a()
 	h.Write([]byte(address))
 	return h.Sum32()%64 == 0
 }
 
-// sheets cuts a list.
-func sheets[T any](list []T, address func(T) string) (index []Chunk, objects [][]byte, err error) {
+// split encodes a list as chunks. It returns references to them and their content.
+func split[T any](list []T, address func(T) string) (index []Chunk, objects [][]byte, err error) {
 	for len(list) > 0 {
 		n := 1
-		for n < len(list) && !last(address(list[n-1])) {
+		for n < len(list) && !isBoundary(address(list[n-1])) {
 			n++
 		}
 		raw, d, err := Object(list[:n])
@@ -142,13 +145,13 @@ func sheets[T any](list []T, address func(T) string) (index []Chunk, objects [][
 	return index, objects, nil
 }
 
-// join reads what sheets cut.
-func join[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
+// readChunks reads a list that split has encoded.
+func readChunks[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
 	parts := make([][]T, len(index))
 	var g errgroup.Group
 	g.SetLimit(4)
-	for i, sheet := range index {
-		raw, err := s.Get(ctx, sheet.Object)
+	for i, c := range index {
+		raw, err := s.Get(ctx, c.Object)
 		if err != nil {
 			return nil, err
 		}
@@ -160,23 +163,23 @@ func join[T any](ctx context.Context, s Store, index []Chunk) ([]T, error) {
 	return slices.Concat(parts...), nil
 }
 
-// keptPlan is a plan as it is kept: its units are in sheets.
-type keptPlan struct {
+// storedPlan is the stored form of a plan: its units are in chunks.
+type storedPlan struct {
 	plan.Plan
-	Units  []plan.Placed `json:"units,omitempty"` // as versions before the sheets kept them
-	Sheets []Chunk       `json:"sheets,omitempty"`
+	Units  []plan.Placed `json:"units,omitempty"` // only in plans of versions before chunks
+	Chunks []Chunk       `json:"sheets,omitempty"`
 }
 
-// PutPlan keeps a plan and names the object that leads to all of it.
+// PutPlan stores a plan and returns the object from which LoadPlan reads it.
 func PutPlan(ctx context.Context, s Store, p *plan.Plan) (digest.Digest, error) {
-	kept := keptPlan{Plan: *p}
-	kept.Plan.Units = nil
-	index, objects, err := sheets(p.Units, func(u plan.Placed) string { return u.Address })
+	stored := storedPlan{Plan: *p}
+	stored.Plan.Units = nil
+	index, objects, err := split(p.Units, func(u plan.Placed) string { return u.Address })
 	if err != nil {
 		return "", err
 	}
-	kept.Sheets = index
-	raw, d, err := Object(kept)
+	stored.Chunks = index
+	raw, d, err := Object(stored)
 	if err != nil {
 		return "", err
 	}
@@ -185,11 +188,11 @@ func PutPlan(ctx context.Context, s Store, p *plan.Plan) (digest.Digest, error) 
 
 // LoadPlan reads the plan of a generation.
 func LoadPlan(ctx context.Context, s Store, g *Generation) (*plan.Plan, error) {
-	var kept keptPlan
-	err := Load(ctx, s, g.PlanObject, &kept)
-	p := kept.Plan
-	if p.Units = kept.Units; err == nil && len(kept.Sheets) > 0 {
-		p.Units, err = join[plan.Placed](ctx, s, kept.Sheets)
+	var stored storedPlan
+	err := Load(ctx, s, g.PlanObject, &stored)
+	p := stored.Plan
+	if p.Units = stored.Units; err == nil && len(stored.Chunks) > 0 {
+		p.Units, err = readChunks[plan.Placed](ctx, s, stored.Chunks)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
@@ -210,16 +213,16 @@ func LoadLastGood(ctx context.Context, s Store, g *Generation) (map[string]map[s
 	return out, nil
 }
 
-// Commit keeps a generation and moves the head from old to it, or fails with
-// ErrMoved.
+// Commit stores a generation and moves the head from old to it. It returns
+// ErrHeadMoved if the head is not old.
 func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
-	index, objects, err := sheets(g.Records, func(r plan.Record) string { return r.Address })
+	index, objects, err := split(g.Records, func(r plan.Record) string { return r.Address })
 	if err != nil {
 		return err
 	}
-	kept := *g
-	kept.Records, kept.Chunks = nil, index
-	raw, d, err := Object(kept)
+	stored := *g
+	stored.Records, stored.Chunks = nil, index
+	raw, d, err := Object(stored)
 	if err != nil {
 		return err
 	}
@@ -229,39 +232,39 @@ func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
 	return s.Swap(ctx, old, Head{Generation: g.Number, Object: d})
 }
 
-// Current reads the newest generation with its records; nil if there is none.
+// Current returns the newest generation with its records, or nil if there is none.
 func Current(ctx context.Context, s Store) (g *Generation, h Head, err error) {
-	h, err = newest(ctx, s, func(h Head) error {
-		g, err = generation(ctx, s, h.Object)
+	h, err = withHead(ctx, s, func(h Head) error {
+		g, err = readGeneration(ctx, s, h.Object)
 		return err
 	})
 	return g, h, err
 }
 
-// newest reads what the head leads to. If that was forgotten while it was read, the
-// head has moved on, and what it leads to now is read.
-func newest(ctx context.Context, s Store, read func(Head) error) (Head, error) {
+// withHead calls read with the head. If the objects of the head were pruned
+// while read ran, the head has moved, and withHead calls read with the new one.
+func withHead(ctx context.Context, s Store, read func(Head) error) (Head, error) {
 	h, err := s.Head(ctx)
 	for err == nil && h.Generation > 0 {
 		rerr := read(h)
 		if rerr == nil {
 			break
 		}
-		was := h
-		if h, err = s.Head(ctx); err == nil && (h == was || !errors.Is(rerr, ErrNotFound)) {
+		previous := h
+		if h, err = s.Head(ctx); err == nil && (h == previous || !errors.Is(rerr, ErrNotFound)) {
 			return h, fmt.Errorf("generation %d: %w", h.Generation, rerr)
 		}
 	}
 	return h, err
 }
 
-// generation reads one. A folder knows the one that it read last: an object
-// never changes.
-func generation(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
+// readGeneration reads a generation with its records. A Dir caches the one that
+// it read last, which is sound because an object never changes.
+func readGeneration(ctx context.Context, s Store, object digest.Digest) (*Generation, error) {
 	dir, _ := s.(*Dir)
 	if dir != nil {
-		dir.reading.Lock()
-		defer dir.reading.Unlock()
+		dir.readMu.Lock()
+		defer dir.readMu.Unlock()
 		if dir.newestAt == object {
 			return dir.newest.clone(), nil
 		}
@@ -269,7 +272,7 @@ func generation(ctx context.Context, s Store, object digest.Digest) (*Generation
 	g := &Generation{}
 	err := Load(ctx, s, object, g)
 	if err == nil && len(g.Chunks) > 0 {
-		g.Records, err = join[plan.Record](ctx, s, g.Chunks)
+		g.Records, err = readChunks[plan.Record](ctx, s, g.Chunks)
 	}
 	if err != nil {
 		return nil, err
@@ -280,20 +283,21 @@ func generation(ctx context.Context, s Store, object digest.Digest) (*Generation
 	return g, nil
 }
 
-// clone is a copy of which records and machines may be changed, but not what these hold.
+// clone returns a copy whose records and machines may be replaced; the slices
+// and maps inside them are shared.
 func (g *Generation) clone() *Generation {
 	out := *g
 	out.Records, out.Machines = slices.Clone(g.Records), slices.Clone(g.Machines)
 	for i, m := range g.Machines {
-		one := *m
-		out.Machines[i] = &one
+		machine := *m
+		out.Machines[i] = &machine
 	}
 	return &out
 }
 
-// History reads generations without their records, newest first, until limit (0 = all).
+// History returns generations without their records, newest first, at most limit (0 = all).
 func History(ctx context.Context, s Store, limit int) (out []*Generation, err error) {
-	_, err = newest(ctx, s, func(h Head) error {
+	_, err = withHead(ctx, s, func(h Head) error {
 		out = nil
 		oldest, err := s.Oldest(ctx)
 		if err != nil {
@@ -303,7 +307,7 @@ func History(ctx context.Context, s Store, limit int) (out []*Generation, err er
 			g := &Generation{}
 			if err := Load(ctx, s, next, g); err != nil {
 				if now, _ := s.Oldest(ctx); len(out) > 0 && out[len(out)-1].Number <= now.Generation {
-					break // it was forgotten just now
+					break // it was pruned while this loop ran
 				}
 				return err
 			}
@@ -316,27 +320,27 @@ func History(ctx context.Context, s Store, limit int) (out []*Generation, err er
 	return out, err
 }
 
-// A Reader reads the records of generations. What they share it reads once.
+// A Reader reads the records of generations. It reads a chunk that they share once.
 type Reader struct {
 	store  Store
-	sheets map[digest.Digest][]plan.Record
+	chunks map[digest.Digest][]plan.Record
 }
 
-// NewReader reads from a store.
+// NewReader returns a Reader of a store.
 func NewReader(s Store) *Reader { return &Reader{s, map[digest.Digest][]plan.Record{}} }
 
-// index names the sheets of a generation; those of one from before there were
-// sheets are made here.
-func (r *Reader) index(g *Generation) ([]Chunk, error) {
+// chunksOf returns the chunks of a generation. It splits the records of a
+// generation that a version before chunks has written.
+func (r *Reader) chunksOf(g *Generation) ([]Chunk, error) {
 	if len(g.Chunks) > 0 || len(g.Records) == 0 {
 		return g.Chunks, nil
 	}
-	index, objects, err := sheets(g.Records, func(r plan.Record) string { return r.Address })
-	for i, sheet := range index {
-		if _, known := r.sheets[sheet.Object]; err == nil && !known {
+	index, objects, err := split(g.Records, func(r plan.Record) string { return r.Address })
+	for i, c := range index {
+		if _, known := r.chunks[c.Object]; err == nil && !known {
 			var list []plan.Record
 			err = json.Unmarshal(objects[i], &list)
-			r.sheets[sheet.Object] = list
+			r.chunks[c.Object] = list
 		}
 	}
 	if err == nil {
@@ -345,40 +349,41 @@ func (r *Reader) index(g *Generation) ([]Chunk, error) {
 	return index, err
 }
 
-// sheet reads one.
-func (r *Reader) sheet(ctx context.Context, d digest.Digest) ([]plan.Record, error) {
-	list, ok := r.sheets[d]
+// records returns the records of a chunk.
+func (r *Reader) records(ctx context.Context, d digest.Digest) ([]plan.Record, error) {
+	list, ok := r.chunks[d]
 	if ok {
 		return list, nil
 	}
 	err := Load(ctx, r.store, d, &list)
 	if err == nil {
-		r.sheets[d] = list
+		r.chunks[d] = list
 	}
 	return list, err
 }
 
-// Changed gives the records of two generations that may differ: those on sheets
-// that they do not share. Without an older one that is all of the newer.
+// Changed returns the records of two generations that may differ: those in
+// chunks that the generations do not share. If older is nil these are all
+// records of newer.
 func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, before []plan.Record, err error) {
 	if older == nil {
 		older = &Generation{}
 	}
-	a, errA := r.index(newer)
-	b, errB := r.index(older)
+	a, errA := r.chunksOf(newer)
+	b, errB := r.chunksOf(older)
 	if err := errors.Join(errA, errB); err != nil {
 		return nil, nil, err
 	}
 	only := func(list, other []Chunk) (out []plan.Record, err error) {
 		known := map[digest.Digest]bool{}
-		for _, sheet := range other {
-			known[sheet.Object] = true
+		for _, c := range other {
+			known[c.Object] = true
 		}
-		for _, sheet := range list {
-			if known[sheet.Object] {
+		for _, c := range list {
+			if known[c.Object] {
 				continue
 			}
-			part, err := r.sheet(ctx, sheet.Object)
+			part, err := r.records(ctx, c.Object)
 			if err != nil {
 				return nil, err
 			}
@@ -392,20 +397,21 @@ func (r *Reader) Changed(ctx context.Context, newer, older *Generation) (now, be
 	return now, before, err
 }
 
-// Each calls f for every record of some generations, once for each sheet that they share.
+// Each calls f for every record of some generations. It visits a chunk that they
+// share once.
 func (r *Reader) Each(ctx context.Context, list []*Generation, f func(plan.Record) error) error {
 	seen := map[digest.Digest]bool{}
 	for _, g := range list {
-		index, err := r.index(g)
+		index, err := r.chunksOf(g)
 		if err != nil {
 			return err
 		}
-		for _, sheet := range index {
-			if seen[sheet.Object] {
+		for _, c := range index {
+			if seen[c.Object] {
 				continue
 			}
-			seen[sheet.Object] = true
-			part, err := r.sheet(ctx, sheet.Object)
+			seen[c.Object] = true
+			part, err := r.records(ctx, c.Object)
 			if err != nil {
 				return err
 			}
@@ -419,42 +425,43 @@ func (r *Reader) Each(ctx context.Context, list []*Generation, f func(plan.Recor
 	return nil
 }
 
-// Since gives for each unit of the newest generation the oldest one, without a gap,
-// in which it stood as it does now. The list is a History.
+// Since returns, for each unit of the newest generation, the generation that
+// deployed it as it is now: the oldest one since which its digest and machine
+// are the same. The list is a History.
 func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Generation, error) {
 	since, newest := map[string]*Generation{}, map[string]plan.Record{}
 	if len(list) == 0 {
 		return since, nil
 	}
-	index, err := r.index(list[0])
+	index, err := r.chunksOf(list[0])
 	if err != nil {
 		return nil, err
 	}
-	whole := slices.Clone(index) // sheets that all generations so far have
-	own := map[digest.Digest][]string{}
-	for _, sheet := range whole {
-		part, err := r.sheet(ctx, sheet.Object)
+	shared := slices.Clone(index) // chunks that all generations so far have
+	addresses := map[digest.Digest][]string{}
+	for _, c := range shared {
+		part, err := r.records(ctx, c.Object)
 		if err != nil {
 			return nil, err
 		}
 		for _, rec := range part {
-			newest[rec.Address], own[sheet.Object] = rec, append(own[sheet.Object], rec.Address)
+			newest[rec.Address], addresses[c.Object] = rec, append(addresses[c.Object], rec.Address)
 		}
 	}
-	var single []string // units of other sheets that were as they are in all so far
+	var single []string // units of other chunks that are the same in all generations so far
 	for i, g := range list[1:] {
-		if index, err = r.index(g); err != nil {
+		if index, err = r.chunksOf(g); err != nil {
 			return nil, err
 		}
 		here := map[digest.Digest]bool{}
-		for _, sheet := range index {
-			here[sheet.Object] = true
+		for _, c := range index {
+			here[c.Object] = true
 		}
-		whole = slices.DeleteFunc(whole, func(sheet Chunk) bool {
-			if !here[sheet.Object] {
-				single = append(single, own[sheet.Object]...)
+		shared = slices.DeleteFunc(shared, func(c Chunk) bool {
+			if !here[c.Object] {
+				single = append(single, addresses[c.Object]...)
 			}
-			return !here[sheet.Object]
+			return !here[c.Object]
 		})
 		same := single[:0]
 		for _, a := range single {
@@ -469,12 +476,12 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 			}
 		}
 		single = same
-		if len(whole)+len(single) == 0 {
+		if len(shared)+len(single) == 0 {
 			break
 		}
 	}
-	for _, sheet := range whole {
-		single = append(single, own[sheet.Object]...)
+	for _, c := range shared {
+		single = append(single, addresses[c.Object]...)
 	}
 	for _, a := range single {
 		since[a] = list[len(list)-1]
@@ -482,16 +489,16 @@ func (r *Reader) Since(ctx context.Context, list []*Generation) (map[string]*Gen
 	return since, nil
 }
 
-// find looks a unit up in the sheets of a generation; nil if it is not there.
+// find returns the record of a unit from the chunks of a generation, or nil.
 func (r *Reader) find(ctx context.Context, index []Chunk, address string) (*plan.Record, error) {
-	i, exact := slices.BinarySearchFunc(index, address, func(s Chunk, a string) int { return strings.Compare(s.First, a) })
+	i, exact := slices.BinarySearchFunc(index, address, func(c Chunk, a string) int { return strings.Compare(c.First, a) })
 	if !exact {
 		i--
 	}
 	if i < 0 {
 		return nil, nil
 	}
-	part, err := r.sheet(ctx, index[i].Object)
+	part, err := r.records(ctx, index[i].Object)
 	if err != nil {
 		return nil, err
 	}

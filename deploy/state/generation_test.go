@@ -19,70 +19,70 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// book is a state and what was written into it, kept beside.
-type book struct {
-	t     *testing.T
-	dir   string
-	store *state.Dir
-	head  state.Head
-	told  []*state.Generation // oldest first, with their records
-	plans []*plan.Plan
-	fresh [][]byte // objects to be put with the next generation
+// history is a store and the generations written to it.
+type history struct {
+	t           *testing.T
+	dir         string
+	store       *state.Dir
+	head        state.Head
+	generations []*state.Generation // oldest first, with their records
+	plans       []*plan.Plan
+	pending     [][]byte // objects to put with the next generation
 }
 
-func newBook(t *testing.T) *book {
+func newHistory(t *testing.T) *history {
 	dir := filepath.Join(t.TempDir(), "state")
-	return &book{t: t, dir: dir, store: state.OpenDir(dir)}
+	return &history{t: t, dir: dir, store: state.OpenDir(dir)}
 }
 
-// unit is a version of a unit, which is an object of the state.
-func (b *book) unit(address, machine string, version int) plan.Record {
+// unit returns the record of a version of a unit and adds its object to pending.
+func (h *history) unit(address, machine string, version int) plan.Record {
 	raw := fmt.Appendf(nil, `{"address":%q,"version":%d}`, address, version)
-	b.fresh = append(b.fresh, raw)
+	h.pending = append(h.pending, raw)
 	return plan.Record{Address: address, Machine: machine, Backend: "systemd", Digest: digest.Named("unit", raw), Object: digest.Bytes(raw)}
 }
 
 // commit writes a generation.
-func (b *book) commit(records []plan.Record) {
-	b.t.Helper()
+func (h *history) commit(records []plan.Record) {
+	h.t.Helper()
 	ctx := context.Background()
-	if err := b.store.Put(ctx, b.fresh...); err != nil {
-		b.t.Fatal(err)
+	if err := h.store.Put(ctx, h.pending...); err != nil {
+		h.t.Fatal(err)
 	}
-	b.fresh = nil
+	h.pending = nil
 	p := &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: "shop", Environment: "prod"}
 	for _, r := range records {
 		p.Units = append(p.Units, r.Placed())
 	}
-	object, err := state.PutPlan(ctx, b.store, p)
+	object, err := state.PutPlan(ctx, h.store, p)
 	if err != nil {
-		b.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	g := &state.Generation{Number: len(b.told) + 1, Parent: b.head.Object, PlanObject: object, Records: slices.Clone(records), Applied: time.Unix(int64(len(b.told)), 0).UTC()}
-	if err := state.Commit(ctx, b.store, b.head, g); err != nil {
-		b.t.Fatal(err)
+	g := &state.Generation{Number: len(h.generations) + 1, Parent: h.head.Object, PlanObject: object, Records: slices.Clone(records), Applied: time.Unix(int64(len(h.generations)), 0).UTC()}
+	if err := state.Commit(ctx, h.store, h.head, g); err != nil {
+		h.t.Fatal(err)
 	}
-	if b.head, err = b.store.Head(ctx); err != nil {
-		b.t.Fatal(err)
+	if h.head, err = h.store.Head(ctx); err != nil {
+		h.t.Fatal(err)
 	}
-	b.told, b.plans = append(b.told, g), append(b.plans, p)
+	h.generations, h.plans = append(h.generations, g), append(h.plans, p)
 }
 
-// live makes generations in which units come, go, change and move.
-func (b *book) live(generations, units int) {
+// fill commits random generations in which units are added, deleted, changed and moved.
+func (h *history) fill(generations, units int) {
 	r := rand.New(rand.NewPCG(3, 5))
 	now := map[string]plan.Record{}
 	for n := range generations {
 		for range r.IntN(6) + units*max(0, 1-n) {
 			a := fmt.Sprintf("lib%d/svc%d", r.IntN(20), r.IntN(units))
-			switch was, stands := now[a]; {
-			case stands && r.IntN(3) == 0:
+			switch rec, exists := now[a]; {
+			case exists && r.IntN(3) == 0:
 				delete(now, a)
-			case stands && r.IntN(2) == 0:
-				was.Machine += "x"
-				now[a] = was
+			case exists && r.IntN(2) == 0:
+				rec.Machine += "x"
+				now[a] = rec
 			default:
-				now[a] = b.unit(a, "m1", n)
+				now[a] = h.unit(a, "m1", n)
 			}
 		}
 		records := []plan.Record{}
@@ -90,15 +90,15 @@ func (b *book) live(generations, units int) {
 			records = append(records, rec)
 		}
 		slices.SortFunc(records, func(x, y plan.Record) int { return strings.Compare(x.Address, y.Address) })
-		b.commit(records)
+		h.commit(records)
 	}
 }
 
-// since is the plain way to say since when a unit stands as it does.
-func (b *book) since(r plan.Record) int {
-	at := len(b.told)
-	for i := len(b.told) - 1; i >= 0; i-- {
-		if !slices.ContainsFunc(b.told[i].Records, func(x plan.Record) bool {
+// since is the reference implementation of Reader.Since for one record.
+func (h *history) since(r plan.Record) int {
+	at := len(h.generations)
+	for i := len(h.generations) - 1; i >= 0; i-- {
+		if !slices.ContainsFunc(h.generations[i].Records, func(x plan.Record) bool {
 			return x.Address == r.Address && x.Digest == r.Digest && x.Machine == r.Machine
 		}) {
 			break
@@ -108,14 +108,14 @@ func (b *book) since(r plan.Record) int {
 	return at
 }
 
-func TestGenerationsShareWhatDidNotChange(t *testing.T) {
+func TestReader_SharedChunksGiveSameResults(t *testing.T) {
 	ctx := context.Background()
-	b := newBook(t)
-	b.live(30, 500)
-	store := state.OpenDir(b.dir)
+	h := newHistory(t)
+	h.fill(30, 500)
+	store := state.OpenDir(h.dir)
 	g, _, err := state.Current(ctx, store)
-	if err != nil || !reflect.DeepEqual(g.Records, b.told[29].Records) {
-		t.Fatalf("the newest differs: %v", err)
+	if err != nil || !reflect.DeepEqual(g.Records, h.generations[29].Records) {
+		t.Fatalf("the newest generation differs: %v", err)
 	}
 	list, err := state.History(ctx, store, 0)
 	if err != nil || len(list) != 30 {
@@ -127,36 +127,36 @@ func TestGenerationsShareWhatDidNotChange(t *testing.T) {
 		t.Fatalf("since: %d of %d, %v", len(since), len(g.Records), err)
 	}
 	for _, r := range g.Records {
-		if got, want := since[r.Address].Number, b.since(r); got != want {
-			t.Errorf("%s stands since %d, not %d", r.Address, want, got)
+		if got, want := since[r.Address].Number, h.since(r); got != want {
+			t.Errorf("%s: since generation %d, want %d", r.Address, got, want)
 		}
 	}
 	shared := 0
 	for i, g := range list {
 		p, err := state.LoadPlan(ctx, store, g)
-		if want := b.plans[29-i]; err != nil || !reflect.DeepEqual(p, want) {
+		if want := h.plans[29-i]; err != nil || !reflect.DeepEqual(p, want) {
 			t.Fatalf("the plan of %d differs: %v", g.Number, err)
 		}
 		var older *state.Generation
 		var before []plan.Record
 		if i < 29 {
-			older, before = list[i+1], b.told[28-i].Records
+			older, before = list[i+1], h.generations[28-i].Records
 		}
 		now, was, err := reader.Changed(ctx, g, older)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, want := differing(now, was), differing(b.told[29-i].Records, before); !slices.Equal(got, want) {
-			t.Errorf("generation %d changed %v, not %v", g.Number, want, got)
+		if got, want := differing(now, was), differing(h.generations[29-i].Records, before); !slices.Equal(got, want) {
+			t.Errorf("generation %d: changed %v, want %v", g.Number, got, want)
 		}
-		shared += len(b.told[29-i].Records) - len(now)
+		shared += len(h.generations[29-i].Records) - len(now)
 	}
 	if shared == 0 {
-		t.Error("nothing was shared")
+		t.Error("no chunk was shared")
 	}
 }
 
-// differing lists what came, went or changed.
+// differing lists added and removed records; a changed one is both.
 func differing(now, before []plan.Record) (out []string) {
 	line := func(list []plan.Record) map[string]bool {
 		m := map[string]bool{}
@@ -180,48 +180,48 @@ func differing(now, before []plan.Record) (out []string) {
 	return out
 }
 
-func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
+func TestPrune_RemovesOldGenerationsAndKeepsTheRest(t *testing.T) {
 	ctx := context.Background()
-	b := newBook(t)
-	b.live(20, 200)
-	if _, err := state.Prune(ctx, b.store, 0, false); err != nil {
+	h := newHistory(t)
+	h.fill(20, 200)
+	if _, err := state.Prune(ctx, h.store, 0, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.store.Put(ctx, []byte("of an apply that came to no end")); err != nil {
+	if err := h.store.Put(ctx, []byte("of an apply that was killed")); err != nil {
 		t.Fatal(err)
 	}
-	before := size(t, b.dir)
+	before := size(t, h.dir)
 
-	lease, err := b.store.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Hour)
+	lease, err := h.store.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var busy *state.ErrLeaseHeld
-	if err := state.WithLease(ctx, b.store, "gc", func(context.Context) error { t.Error("and went on"); return nil }); !errors.As(err, &busy) {
-		t.Errorf("while somebody is at work: %v", err)
+	if err := state.WithLease(ctx, h.store, "gc", func(context.Context) error { t.Error("f was called without the lease"); return nil }); !errors.As(err, &busy) {
+		t.Errorf("while another process holds a lease: %v", err)
 	}
-	b.store.Release(ctx, lease)
+	h.store.Release(ctx, lease)
 
-	if got, err := state.Prune(ctx, b.store, 0, false); err != nil || got.Objects != 1 || got.Generations != 0 {
-		t.Errorf("without a limit: %+v, %v", got, err)
+	if got, err := state.Prune(ctx, h.store, 0, false); err != nil || got.Objects != 1 || got.Generations != 0 {
+		t.Errorf("keep all generations: %+v, %v", got, err)
 	}
-	told, err := state.Prune(ctx, b.store, 4, true)
-	if err != nil || told.Generations != 16 || size(t, b.dir) < before/2 {
-		t.Errorf("only told: %+v, %v", told, err)
+	dry, err := state.Prune(ctx, h.store, 4, true)
+	if err != nil || dry.Generations != 16 || size(t, h.dir) < before/2 {
+		t.Errorf("dry run: %+v, %v", dry, err)
 	}
-	if got, err := state.Prune(ctx, b.store, 4, false); err != nil || got != told {
-		t.Errorf("%+v was told, %+v done, %v", told, got, err)
+	if got, err := state.Prune(ctx, h.store, 4, false); err != nil || got != dry {
+		t.Errorf("dry run %+v, real run %+v, %v", dry, got, err)
 	}
-	if after := size(t, b.dir); after > before-told.Freed/2 {
+	if after := size(t, h.dir); after > before-dry.Freed/2 {
 		t.Errorf("%d bytes before, %d after", before, after)
 	}
-	for _, store := range []*state.Dir{b.store, state.OpenDir(b.dir)} {
+	for _, store := range []*state.Dir{h.store, state.OpenDir(h.dir)} {
 		list, err := state.History(ctx, store, 0)
 		if err != nil || len(list) != 4 || list[3].Number != 17 {
 			t.Fatalf("%d generations, %v", len(list), err)
 		}
 		for i, g := range list {
-			if p, err := state.LoadPlan(ctx, store, g); err != nil || !reflect.DeepEqual(p, b.plans[19-i]) {
+			if p, err := state.LoadPlan(ctx, store, g); err != nil || !reflect.DeepEqual(p, h.plans[19-i]) {
 				t.Errorf("the plan of %d: %v", g.Number, err)
 			}
 		}
@@ -232,25 +232,25 @@ func TestWhatIsForgottenIsGoneAndTheRestIsWhole(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if got, err := state.Prune(ctx, b.store, 100, false); err != nil || got != (state.Pruned{}) {
-		t.Errorf("nothing is left to forget: %+v, %v", got, err)
+	if got, err := state.Prune(ctx, h.store, 100, false); err != nil || got != (state.Pruned{}) {
+		t.Errorf("nothing to prune: %+v, %v", got, err)
 	}
-	b.commit(b.told[19].Records[1:])
-	if list, err := state.History(ctx, b.store, 0); err != nil || len(list) != 5 {
-		t.Errorf("and it goes on: %d, %v", len(list), err)
+	h.commit(h.generations[19].Records[1:])
+	if list, err := state.History(ctx, h.store, 0); err != nil || len(list) != 5 {
+		t.Errorf("after another commit: %d generations, %v", len(list), err)
 	}
 }
 
-// TestForgettingRacesWithWork: one process applies, one forgets, others read, each
-// as a process of its own does.
-func TestForgettingRacesWithWork(t *testing.T) {
+// TestPrune_ConcurrentWithApplyAndReaders: one process applies, one prunes, two
+// read, each with its own store on the same directory.
+func TestPrune_ConcurrentWithApplyAndReaders(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	b := newBook(t)
-	b.live(2, 100)
+	h := newHistory(t)
+	h.fill(2, 100)
 	var others sync.WaitGroup
 	others.Go(func() {
-		s := state.OpenDir(b.dir)
+		s := state.OpenDir(h.dir)
 		for ctx.Err() == nil {
 			var busy *state.ErrLeaseHeld
 			time.Sleep(5 * time.Millisecond)
@@ -258,7 +258,7 @@ func TestForgettingRacesWithWork(t *testing.T) {
 				_, err := state.Prune(ctx, s, 3, false)
 				return err
 			}); err != nil && !errors.As(err, &busy) {
-				t.Errorf("forgetting: %v", err)
+				t.Errorf("prune: %v", err)
 				return
 			}
 		}
@@ -266,16 +266,16 @@ func TestForgettingRacesWithWork(t *testing.T) {
 	for range 2 {
 		others.Go(func() {
 			for ctx.Err() == nil {
-				s := state.OpenDir(b.dir)
+				s := state.OpenDir(h.dir)
 				list, err := state.History(context.Background(), s, 0)
 				if err != nil || len(list) == 0 {
-					t.Errorf("reading: %d generations, %v", len(list), err)
+					t.Errorf("read: %d generations, %v", len(list), err)
 					return
 				}
 			}
 		})
 	}
-	mine := state.OpenDir(b.dir)
+	mine := state.OpenDir(h.dir)
 	for n := range 20 {
 		lease, err := mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute)
 		for ; err != nil; lease, err = mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute) {
@@ -284,10 +284,10 @@ func TestForgettingRacesWithWork(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		records := slices.Clone(b.told[len(b.told)-1].Records)
-		records[n%len(records)] = b.unit(records[n%len(records)].Address, "m1", 100+n%3) // some come back that were swept before
-		b.commit(records)
-		g, _, err := state.Current(ctx, state.OpenDir(b.dir))
+		records := slices.Clone(h.generations[len(h.generations)-1].Records)
+		records[n%len(records)] = h.unit(records[n%len(records)].Address, "m1", 100+n%3) // some of these were pruned before
+		h.commit(records)
+		g, _, err := state.Current(ctx, state.OpenDir(h.dir))
 		if err != nil || !reflect.DeepEqual(g.Records, records) {
 			t.Fatalf("round %d: %v", n, err)
 		}
@@ -304,7 +304,7 @@ func TestForgettingRacesWithWork(t *testing.T) {
 	others.Wait()
 }
 
-// size is what the files of a folder hold.
+// size returns the total size of the files below a directory.
 func size(t *testing.T, dir string) (sum int64) {
 	t.Helper()
 	err := filepath.Walk(dir, func(_ string, info os.FileInfo, err error) error {
@@ -319,64 +319,64 @@ func size(t *testing.T, dir string) (sum int64) {
 	return sum
 }
 
-// TestAStateOfFormerVersionsIsRead: generations held their records, and plans
+// TestHistory_ReadsFormatBeforeChunks: generations held their records, and plans
 // their units, in one object.
-func TestAStateOfFormerVersionsIsRead(t *testing.T) {
+func TestHistory_ReadsFormatBeforeChunks(t *testing.T) {
 	ctx := context.Background()
-	b := newBook(t)
+	h := newHistory(t)
 	put := func(v any) digest.Digest {
 		t.Helper()
 		raw, d, err := state.Object(v)
 		if err == nil {
-			err = b.store.Put(ctx, raw)
+			err = h.store.Put(ctx, raw)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
-	records := []plan.Record{b.unit("a/one", "m1", 1), b.unit("a/two", "m1", 1)}
+	records := []plan.Record{h.unit("a/one", "m1", 1), h.unit("a/two", "m1", 1)}
 	for n := range 2 {
 		p := &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: "shop", Environment: "prod"}
 		for _, r := range records {
 			p.Units = append(p.Units, r.Placed())
 		}
-		if err := b.store.Put(ctx, b.fresh...); err != nil {
+		if err := h.store.Put(ctx, h.pending...); err != nil {
 			t.Fatal(err)
 		}
-		g := &state.Generation{Number: n + 1, Parent: b.head.Object, PlanObject: put(p), Records: slices.Clone(records)}
+		g := &state.Generation{Number: n + 1, Parent: h.head.Object, PlanObject: put(p), Records: slices.Clone(records)}
 		head := state.Head{Generation: n + 1, Object: put(map[string]any{"number": n + 1, "parent": g.Parent, "planObject": g.PlanObject, "records": records})}
-		if err := b.store.Swap(ctx, b.head, head); err != nil {
+		if err := h.store.Swap(ctx, h.head, head); err != nil {
 			t.Fatal(err)
 		}
-		b.head, b.told, b.plans = head, append(b.told, g), append(b.plans, p)
-		records[1] = b.unit("a/two", "m1", 2)
+		h.head, h.generations, h.plans = head, append(h.generations, g), append(h.plans, p)
+		records[1] = h.unit("a/two", "m1", 2)
 	}
-	b.commit(records)
+	h.commit(records)
 
-	list, err := state.History(ctx, b.store, 0)
+	list, err := state.History(ctx, h.store, 0)
 	if err != nil || len(list) != 3 {
 		t.Fatalf("%d generations, %v", len(list), err)
 	}
-	since, err := state.NewReader(b.store).Since(ctx, list)
+	since, err := state.NewReader(h.store).Since(ctx, list)
 	if err != nil || since["a/one"].Number != 1 || since["a/two"].Number != 2 {
 		t.Errorf("%+v, %v", since, err)
 	}
 	for i, g := range list {
-		if p, err := state.LoadPlan(ctx, b.store, g); err != nil || !reflect.DeepEqual(p, b.plans[2-i]) {
+		if p, err := state.LoadPlan(ctx, h.store, g); err != nil || !reflect.DeepEqual(p, h.plans[2-i]) {
 			t.Errorf("the plan of %d: %v", g.Number, err)
 		}
 	}
-	if got, err := state.Prune(ctx, b.store, 2, false); err != nil || got.Generations != 1 {
+	if got, err := state.Prune(ctx, h.store, 2, false); err != nil || got.Generations != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 
-	// One of a version to come is not taken for something else.
-	head := state.Head{Generation: 4, Object: put(map[string]any{"apiVersion": "defx/v9", "number": 4, "parent": b.head.Object})}
-	if err := b.store.Swap(ctx, b.head, head); err != nil {
+	// A generation of a later format is refused.
+	head := state.Head{Generation: 4, Object: put(map[string]any{"apiVersion": "defx/v9", "number": 4, "parent": h.head.Object})}
+	if err := h.store.Swap(ctx, h.head, head); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := state.Current(ctx, b.store); err == nil || !strings.Contains(err.Error(), "generation 4: it is written in defx/v9, and this defx knows") {
+	if _, _, err := state.Current(ctx, h.store); err == nil || !strings.Contains(err.Error(), "generation 4: unsupported format defx/v9 (this defx supports") {
 		t.Errorf("%v", err)
 	}
 }

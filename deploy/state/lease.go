@@ -14,13 +14,15 @@ import (
 	"time"
 )
 
-type leases struct {
-	Last int64   `json:"last"` // highest token ever given
+// leaseFile is the content of leases.json.
+type leaseFile struct {
+	Last int64   `json:"last"` // the highest token ever issued
 	Held []Lease `json:"held"`
 }
 
-func (s *Dir) leases() (leases, error) {
-	var l leases
+// readLeases reads leases.json; without the file there are no leases.
+func (s *Dir) readLeases() (leaseFile, error) {
+	var l leaseFile
 	err := readJSON(filepath.Join(s.path, "leases.json"), &l)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
@@ -28,17 +30,17 @@ func (s *Dir) leases() (leases, error) {
 	return l, err
 }
 
-// Acquire takes a lease. A lease that expired, or whose holder is a process of
-// this machine that is gone, does not stand in the way.
+// Acquire implements Store. It removes leases that have expired and those of
+// processes of this machine that have ended.
 func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error) {
 	var got Lease
-	err := s.locked(ctx, func() error {
-		l, err := s.leases()
+	err := s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
 		now := time.Now()
-		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || dead(h.Owner) })
+		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || isDead(h.Owner) })
 		for _, h := range l.Held {
 			if overlap(h.Addresses, addresses) {
 				return &ErrLeaseHeld{Holder: h}
@@ -52,14 +54,16 @@ func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl 
 	return got, err
 }
 
+// overlap reports whether two sets of addresses have one in common; an empty
+// set means all addresses.
 func overlap(a, b []string) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
-// Renew extends a lease that is still held.
+// Renew implements Store.
 func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
-	return s.locked(ctx, func() error {
-		l, err := s.leases()
+	return s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
@@ -69,14 +73,14 @@ func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
 				return writeJSON(filepath.Join(s.path, "leases.json"), l)
 			}
 		}
-		return lost(lease)
+		return leaseLost(lease)
 	})
 }
 
-// Release ends a lease.
+// Release implements Store.
 func (s *Dir) Release(ctx context.Context, lease Lease) error {
-	return s.locked(ctx, func() error {
-		l, err := s.leases()
+	return s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
@@ -85,9 +89,9 @@ func (s *Dir) Release(ctx context.Context, lease Lease) error {
 	})
 }
 
-// CurrentOwner is this process as the owner of a lease.
+// CurrentOwner returns this process as the owner of a lease.
 func CurrentOwner(verb string) Owner {
-	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: startOf(os.Getpid())}
+	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: processStart(os.Getpid())}
 	o.Host, _ = os.Hostname()
 	name := "uid" + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
@@ -97,6 +101,7 @@ func CurrentOwner(verb string) Owner {
 	return o
 }
 
+// bootID returns the ID of the machine's boot, or "" if the system has none.
 func bootID() string {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -105,23 +110,24 @@ func bootID() string {
 	return strings.TrimSpace(string(raw))
 }
 
-// startOf is when a process began, in clock ticks since boot, or "" if it is not there.
-func startOf(pid int) string {
+// processStart returns the start time of a process in clock ticks since boot,
+// or "" if there is no such process.
+func processStart(pid int) string {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	rest := string(raw[strings.LastIndexByte(string(raw), ')')+1:]) // the name before may hold anything
+	rest := string(raw[strings.LastIndexByte(string(raw), ')')+1:]) // the name before it may contain spaces and parentheses
 	fields := strings.Fields(rest)
-	if len(fields) < 20 || fields[0] == "Z" { // a zombie does nothing any more
+	if len(fields) < 20 || fields[0] == "Z" { // a zombie counts as ended
 		return ""
 	}
 	return fields[19]
 }
 
-// dead tells whether the holder was a process of this machine, of this boot,
-// that is not there any more. In doubt it lives until its lease expires.
-func dead(o Owner) bool {
+// isDead reports whether the owner was a process of this machine and has ended.
+// If this cannot be determined it returns false, and the lease ends by expiry.
+func isDead(o Owner) bool {
 	host, _ := os.Hostname()
 	if o.Boot == "" || o.Start == "" || o.Host != host {
 		return false
@@ -129,19 +135,19 @@ func dead(o Owner) bool {
 	if boot := bootID(); boot != o.Boot {
 		return boot != ""
 	}
-	return startOf(o.PID) != o.Start
+	return processStart(o.PID) != o.Start
 }
 
-// RaiseToken gives the holder of a lease a token above one that a machine remembers.
+// RaiseToken implements Store.
 func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, error) {
 	var token int64
-	err := s.locked(ctx, func() error {
-		l, err := s.leases()
+	err := s.withLock(ctx, func() error {
+		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
 		if !slices.ContainsFunc(l.Held, func(h Lease) bool { return h.Token == lease.Token }) {
-			return lost(lease)
+			return leaseLost(lease)
 		}
 		token = max(l.Last, above) + 1
 		l.Last = token
@@ -150,6 +156,7 @@ func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, 
 	return token, err
 }
 
-func lost(lease Lease) error {
-	return fmt.Errorf("the lease %d was lost: it expired and somebody else took over", lease.Token)
+// leaseLost returns the error that lease is not held any more.
+func leaseLost(lease Lease) error {
+	return fmt.Errorf("lease %d was lost: it expired, and another process may have taken over", lease.Token)
 }

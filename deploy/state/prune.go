@@ -8,16 +8,17 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Pruned says what Forget removed.
+// Pruned is the result of Prune.
 type Pruned struct {
-	Generations int   `json:"generations"` // to which nobody can go back any more
+	Generations int   `json:"generations"` // removed from the history: rollback to them is no longer possible
 	Objects     int   `json:"objects"`
 	Freed       int64 `json:"freed"` // bytes
 }
 
-// Prune removes what no generation leads to: what applies that failed or were
-// killed left behind. With keep, generations older than the newest so many go
-// too. The caller holds a lease on all addresses, unless it is dry.
+// Prune removes the objects that no generation references, which failed and
+// killed applies leave behind. With keep > 0 it first removes all but the
+// newest keep generations. With dry it only counts. The caller holds a lease on
+// all addresses, unless dry.
 func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 	var out Pruned
 	head, err := s.Head(ctx)
@@ -33,7 +34,7 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 		kept = all[:keep]
 		out.Generations = len(all) - keep
 	}
-	live, err := leads(ctx, s, head, kept)
+	live, err := reachable(ctx, s, head, kept)
 	if err != nil {
 		return out, err
 	}
@@ -45,8 +46,9 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 	return out, err
 }
 
-// leads lists the objects that some generations, of which the newest is the head, need.
-func leads(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
+// reachable returns the objects referenced by generations, which are listed
+// newest first and begin with the head.
+func reachable(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
 	live := map[digest.Digest]bool{head.Object: true}
 	for i, g := range list {
 		if i+1 < len(list) {
@@ -55,29 +57,29 @@ func leads(ctx context.Context, s Store, head Head, list []*Generation) (map[dig
 		for _, d := range g.LastGood {
 			live[d] = true
 		}
-		for _, sheet := range g.Chunks {
-			live[sheet.Object] = true
+		for _, c := range g.Chunks {
+			live[c.Object] = true
 		}
 		if live[g.PlanObject] {
 			continue
 		}
 		live[g.PlanObject] = true
-		var kept keptPlan
-		if err := Load(ctx, s, g.PlanObject, &kept); err != nil {
+		var p storedPlan
+		if err := Load(ctx, s, g.PlanObject, &p); err != nil {
 			return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
 		}
-		for _, sheet := range kept.Sheets {
-			if live[sheet.Object] {
+		for _, c := range p.Chunks {
+			if live[c.Object] {
 				continue
 			}
-			live[sheet.Object] = true
+			live[c.Object] = true
 			var units []plan.Placed
-			if err := Load(ctx, s, sheet.Object, &units); err != nil {
+			if err := Load(ctx, s, c.Object, &units); err != nil {
 				return nil, fmt.Errorf("plan of generation %d: %w", g.Number, err)
 			}
-			kept.Units = append(kept.Units, units...)
+			p.Units = append(p.Units, units...)
 		}
-		for _, u := range kept.Units { // also those that did not come to be: going back tries them again
+		for _, u := range p.Units { // including units that failed to deploy: a rollback tries them again
 			live[u.Object] = true
 		}
 	}

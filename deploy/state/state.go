@@ -1,10 +1,10 @@
-// Package state keeps generations, objects, the head of each environment and
+// Package state stores generations, objects, the head of each environment and
 // leases.
 //
 // It knows bytes, numbers and time limits. It refuses to know what a unit is
 // for. Invariants: an object never changes under its digest; the head moves
-// only by compare-and-swap, to a generation that is wholly written; a lease's
-// token only rises, even over lost leases.
+// only by compare-and-swap, to a generation that is completely written; tokens
+// only increase, also after a lease was lost.
 package state
 
 import (
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/poll"
 )
 
 // Head names the newest generation. The zero Head means that there is none.
@@ -23,47 +24,54 @@ type Head struct {
 	Object     digest.Digest `json:"object"` // of the Generation
 }
 
-// ErrHeadMoved means that the head is not where the caller thought.
-var ErrHeadMoved = errors.New("the state moved on meanwhile")
+// ErrHeadMoved is returned if the head is not the one that the caller expects.
+var ErrHeadMoved = errors.New("another process has changed the state in the meantime")
 
-// ErrNotFound means that there is no such object.
+// ErrNotFound is returned if the state has no such object.
 var ErrNotFound = errors.New("not in the state")
 
 // Store keeps one environment of one deployment. Every implementation passes statetest.Run.
 type Store interface {
-	// Head reads the newest generation's name.
+	// Head returns the newest generation; the zero Head means that there is none.
 	Head(ctx context.Context) (Head, error)
-	// Swap moves the head from old to new, or fails with ErrMoved and changes nothing.
+	// Swap moves the head from old to new. If the head is not old it changes
+	// nothing and returns ErrHeadMoved.
 	Swap(ctx context.Context, old, new Head) error
-	// Get reads an object and checks its digest; ErrAbsent if there is none.
+	// Get reads an object and verifies its digest. It returns ErrNotFound if
+	// there is no such object.
 	Get(ctx context.Context, d digest.Digest) ([]byte, error)
-	// Put keeps objects durably, all or none. Those there already cost nothing.
+	// Put stores objects durably, all or none. Objects that are already stored
+	// are not written again.
 	Put(ctx context.Context, objects ...[]byte) error
-	// Oldest names the oldest generation that is kept; the zero Head means that all are.
+	// Oldest returns the oldest generation that is kept; the zero Head means
+	// that all are.
 	Oldest(ctx context.Context) (Head, error)
-	// GC removes the objects that are not live, or only counts them and their bytes. From then on no
-	// generation older than oldest is kept. The caller holds a lease on all addresses.
+	// GC removes the objects that are not live and records oldest as the oldest
+	// generation that is kept. It returns the number of removed objects and
+	// their bytes. With dry it only counts. The caller holds a lease on all addresses.
 	GC(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error)
-	// Acquire takes a lease on addresses (none = all), or fails with *Busy.
+	// Acquire takes a lease on addresses (none = all). It returns *ErrLeaseHeld
+	// if another owner holds an overlapping one.
 	Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error)
-	// Renew extends a lease that is still held.
+	// Renew extends a lease. It fails if the lease is not held any more.
 	Renew(ctx context.Context, l Lease, ttl time.Duration) error
-	// RaiseToken gives the holder of a lease a fencing token above one that a machine remembers
-	// from another state; above that, later leases begin.
+	// RaiseToken issues a fencing token greater than above to the holder of a
+	// lease, for a machine that remembers the token of another state. Later
+	// leases get still greater tokens.
 	RaiseToken(ctx context.Context, l Lease, above int64) (int64, error)
-	// Release ends a lease. One that is gone already is no error.
+	// Release ends a lease. Releasing a lease that is not held is no error.
 	Release(ctx context.Context, l Lease) error
 }
 
-// Owner says who holds a lease. Host, Boot, PID and Start let another process
-// on the same machine see that the holder is dead.
+// Owner is the holder of a lease. Host, Boot, PID and Start let another process
+// on the same machine detect that the holder has ended.
 type Owner struct {
 	Who   string `json:"who"`   // user@host
-	Verb  string `json:"verb"`  // what it does
-	Host  string `json:"host"`  //
-	Boot  string `json:"boot"`  // id of the machine's boot
-	PID   int    `json:"pid"`   //
-	Start string `json:"start"` // when the process began, in the kernel's own count
+	Verb  string `json:"verb"`  // the command that it runs
+	Host  string `json:"host"`  // host name
+	Boot  string `json:"boot"`  // ID of the machine's boot
+	PID   int    `json:"pid"`   // process ID
+	Start string `json:"start"` // start time of the process, in clock ticks since boot
 }
 
 // Lease is the right to change units until it expires.
@@ -74,21 +82,21 @@ type Lease struct {
 	Expires   time.Time `json:"expires"`
 }
 
-// ErrLeaseHeld means that somebody else holds an overlapping lease.
+// ErrLeaseHeld is returned if another owner holds an overlapping lease.
 type ErrLeaseHeld struct{ Holder Lease }
 
-func (b *ErrLeaseHeld) Error() string {
-	return fmt.Sprintf("%s is at work on this environment (%s, process %d) until %s at the latest",
-		b.Holder.Owner.Who, b.Holder.Owner.Verb, b.Holder.Owner.PID, b.Holder.Expires.Format(time.RFC3339))
+func (e *ErrLeaseHeld) Error() string {
+	return fmt.Sprintf("the environment is locked by %s (%s, process %d) until %s at the latest",
+		e.Holder.Owner.Who, e.Holder.Owner.Verb, e.Holder.Owner.PID, e.Holder.Expires.Format(time.RFC3339))
 }
 
-// Object encodes v canonically and names it.
+// Object returns the canonical encoding of v and its digest.
 func Object(v any) ([]byte, digest.Digest, error) {
 	raw, err := digest.Canonical(v)
 	return raw, digest.Bytes(raw), err
 }
 
-// Load reads an object into v.
+// Load reads an object and decodes it into v.
 func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 	raw, err := s.Get(ctx, d)
 	if err != nil {
@@ -97,26 +105,20 @@ func Load(ctx context.Context, s Store, d digest.Digest, v any) error {
 	return json.Unmarshal(raw, v)
 }
 
-// KeepAlive keeps a lease alive until ctx ends. When that fails nothing more is to be
-// begun: lost is told why. The fencing token keeps what is under way from doing harm.
+// KeepAlive renews a lease until ctx ends. If a renewal fails it calls lost with
+// the cause, and the caller must not start anything more; actions in progress
+// are kept from doing harm by their fencing token.
 func KeepAlive(ctx context.Context, s Store, l Lease, ttl time.Duration, lost context.CancelCauseFunc) {
-	every := time.NewTicker(ttl / 3)
-	defer every.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+	for poll.Sleep(ctx, ttl/3) == nil {
+		if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
+			lost(err)
 			return
-		case <-every.C:
-			if err := s.Renew(ctx, l, ttl); err != nil && ctx.Err() == nil {
-				lost(err)
-				return
-			}
 		}
 	}
 }
 
-// WithLease runs f under a lease on all addresses, or fails with *Busy. The context of f
-// ends when the lease is lost.
+// WithLease runs f under a lease on all addresses. It returns *ErrLeaseHeld if
+// the lease cannot be taken. The context of f ends when the lease is lost.
 func WithLease(ctx context.Context, s Store, verb string, f func(context.Context) error) error {
 	const ttl = 30 * time.Second
 	l, err := s.Acquire(ctx, nil, CurrentOwner(verb), ttl)

@@ -8,38 +8,41 @@ import (
 	"strings"
 )
 
-// stream reads the lines of JSON that Terraform writes while it works.
-type stream struct {
-	rest    []byte
-	planned []planned
-	faults  []fault
-	began   bool // something was changed, or tried
+// outputParser reads the JSON lines that Terraform writes while it runs.
+type outputParser struct {
+	rest        []byte // incomplete last line
+	changes     []plannedChange
+	diagnostics []diagnostic // errors only
+	started     bool         // the change of a resource was started
 }
 
-type planned struct {
+// plannedChange is a change that Terraform plans for a resource.
+type plannedChange struct {
 	Addr, Action string
 }
 
-type fault struct {
+// diagnostic is a diagnostic message of Terraform.
+type diagnostic struct {
 	Severity, Summary, Detail, Address string
 }
 
-func (s *stream) Write(p []byte) (int, error) {
-	s.rest = append(s.rest, p...)
+func (o *outputParser) Write(p []byte) (int, error) {
+	o.rest = append(o.rest, p...)
 	for {
-		i := bytes.IndexByte(s.rest, '\n')
+		i := bytes.IndexByte(o.rest, '\n')
 		if i < 0 {
 			return len(p), nil
 		}
-		s.line(s.rest[:i])
-		s.rest = s.rest[i+1:]
+		o.line(o.rest[:i])
+		o.rest = o.rest[i+1:]
 	}
 }
 
-func (s *stream) line(raw []byte) {
+// line parses one line; lines of other types are ignored.
+func (o *outputParser) line(raw []byte) {
 	var l struct {
 		Type       string
-		Diagnostic *fault
+		Diagnostic *diagnostic
 		Change     *struct {
 			Resource struct{ Addr string }
 			Action   string
@@ -50,20 +53,20 @@ func (s *stream) line(raw []byte) {
 	}
 	switch {
 	case l.Type == "apply_start":
-		s.began = true
+		o.started = true
 	case l.Type == "diagnostic" && l.Diagnostic != nil && l.Diagnostic.Severity == "error":
-		s.faults = append(s.faults, *l.Diagnostic)
+		o.diagnostics = append(o.diagnostics, *l.Diagnostic)
 	case l.Type == "planned_change" && l.Change != nil:
-		s.planned = append(s.planned, planned{l.Change.Resource.Addr, l.Change.Action})
+		o.changes = append(o.changes, plannedChange{l.Change.Resource.Addr, l.Change.Action})
 	}
 }
 
-// ours is the address of a resource as users know it.
-func ours(id string, addresses map[string]string) string {
+// toAddress returns the defx address of a Terraform resource (kind.name).
+func toAddress(id string, addresses map[string]string) string {
 	if a := addresses[id]; a != "" {
 		return a
 	}
-	if _, name, ok := strings.Cut(id, "."); ok { // it is not in the module any more
+	if _, name, ok := strings.Cut(id, "."); ok { // removed from the module
 		lib, rest, in := strings.Cut(name, "_")
 		if in && lib != "" {
 			return lib + "/" + rest
@@ -73,30 +76,31 @@ func ours(id string, addresses map[string]string) string {
 	return id
 }
 
-// told words what Terraform says, with our addresses.
-func told(err error, said *stream, addresses ...map[string]string) error {
+// translateError returns the errors that Terraform has reported, with the addresses
+// of defx, or else err without Terraform's frame.
+func translateError(err error, output *outputParser, addresses ...map[string]string) error {
 	if err == nil {
 		return nil
 	}
-	if said == nil || len(said.faults) == 0 {
-		return errors.New(plainly(err.Error()))
+	if output == nil || len(output.diagnostics) == 0 {
+		return errors.New(stripFrame(err.Error()))
 	}
 	var out []string
-	for _, f := range said.faults {
-		text := f.Summary
-		if d := strings.TrimSpace(f.Detail); d != "" && d != f.Summary {
-			text += ": " + strings.Join(strings.Fields(d), " ")
+	for _, d := range output.diagnostics {
+		text := d.Summary
+		if detail := strings.TrimSpace(d.Detail); detail != "" && detail != d.Summary {
+			text += ": " + strings.Join(strings.Fields(detail), " ")
 		}
-		if f.Address != "" && len(addresses) > 0 {
-			text = fmt.Sprintf("%s: %s", ours(f.Address, addresses[0]), text)
+		if d.Address != "" && len(addresses) > 0 {
+			text = fmt.Sprintf("%s: %s", toAddress(d.Address, addresses[0]), text)
 		}
 		out = append(out, text)
 	}
 	return errors.New(strings.Join(out, "\n"))
 }
 
-// plainly takes the frame off what Terraform prints for people.
-func plainly(s string) string {
+// stripFrame removes the frame that Terraform draws around messages.
+func stripFrame(s string) string {
 	var out []string
 	for l := range strings.Lines(s) {
 		l = strings.TrimSpace(strings.Trim(strings.TrimSpace(l), "│╷╵"))

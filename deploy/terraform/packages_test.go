@@ -15,8 +15,9 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// TestWhatModulesUploadIsKept until nothing leads to it; what is another one by now is refused.
-func TestWhatModulesUploadIsKept(t *testing.T) {
+// TestStage_KeepsArtifactsUntilCollected: an artifact is copied once, and refused if
+// its content has another digest.
+func TestStage_KeepsArtifactsUntilCollected(t *testing.T) {
 	tree := fstest.MapFS{"bin/web": {Data: []byte("one"), Mode: 0o755}}
 	d, err := artifact.Digest(tree)
 	if err != nil {
@@ -36,12 +37,12 @@ func TestWhatModulesUploadIsKept(t *testing.T) {
 		}
 	}
 	if opened != 1 {
-		t.Errorf("read %d times", opened)
+		t.Errorf("opened %d times", opened)
 	}
 	tree["bin/web"].Data = []byte("two")
 	other := a
 	other.Digest = digest.Bytes([]byte("another"))
-	if err := s.Stage(t.Context(), []plan.Artifact{other}, open); err == nil || !strings.Contains(err.Error(), "what is there now has digest") {
+	if err := s.Stage(t.Context(), []plan.Artifact{other}, open); err == nil || !strings.Contains(err.Error(), "its content has digest") {
 		t.Error(err)
 	}
 	list := func() (names []string) {
@@ -55,10 +56,10 @@ func TestWhatModulesUploadIsKept(t *testing.T) {
 		return names
 	}
 	if got := list(); len(got) != 1 || got[0] != d.Hex()+".tar" {
-		t.Errorf("kept: %v", got)
+		t.Errorf("staged: %v", got)
 	}
 	if units, err := s.Units(t.Context(), "dev/shop"); err != nil || len(units) > 0 {
-		t.Errorf("they are taken for modules: %v, %v", units, err)
+		t.Errorf("listed as modules: %v, %v", units, err)
 	}
 	for _, c := range []struct {
 		live      map[digest.Digest]bool

@@ -10,34 +10,36 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/internal/atomicfile"
 )
 
-// What lies in the folder of a module.
+// Files in the directory of a module.
 const (
 	entryFile   = "entry.json"
-	unitFile    = "unit.json" // canonical bytes of the unit that stands, or that is being made
+	unitFile    = "unit.json" // canonical bytes of the unit that is deployed, or that is being deployed
 	configFile  = "main.tf.json"
 	stateFile   = "terraform.tfstate"
 	lockFile    = "lock"
 	planFile    = "plan.tfplan"
-	plannedFile = "plan.json" // what planFile would do
-	readyFile   = ".init"     // what the folder was initialized for
+	plannedFile = "plan.json" // the changes of planFile
+	readyFile   = ".init"     // the providers for which the directory was initialized
 	depsFile    = ".terraform.lock.hcl"
 )
 
-// kept is entry.json.
-type kept struct {
+// moduleRecord is the content of entry.json.
+type moduleRecord struct {
 	agent.Entry
-	Scope   string            `json:"scope"`
-	Address string            `json:"address"`
-	Token   int64             `json:"token"`           // highest fencing token seen
-	Keeps   []string          `json:"keeps"`           // kind.name that must not be deleted unless asked for
-	Retains []string          `json:"retains"`         // kind.name that are forgotten and not deleted
-	Moves   map[string]string `json:"moves,omitempty"` // kind.name → kind.name: what a change under way calls otherwise
-	Last    plan.Values       `json:"last,omitempty"`  // values with which Terraform was last called
+	Scope          string            `json:"scope"`
+	Address        string            `json:"address"`
+	Token          int64             `json:"token"`           // greatest fencing token seen
+	Protected      []string          `json:"keeps"`           // kind.name of resources whose deletion needs confirmation
+	OrphanOnDelete []string          `json:"retains"`         // kind.name of resources that are kept when they leave the module
+	Moves          map[string]string `json:"moves,omitempty"` // kind.name → kind.name: renames of a change in progress
+	Last           plan.Values       `json:"last,omitempty"`  // values of the last call of Terraform
 }
 
-func readEntry(dir string) (*kept, error) {
+// readEntry reads the record of a module; it returns nil if there is none.
+func readEntry(dir string) (*moduleRecord, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, entryFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -45,42 +47,21 @@ func readEntry(dir string) (*kept, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &kept{}
+	e := &moduleRecord{}
 	if err := json.Unmarshal(raw, e); err != nil {
 		return nil, fmt.Errorf("%s is damaged: %w", filepath.Join(dir, entryFile), err)
 	}
 	return e, nil
 }
 
-// write makes the entry durable.
-func (e *kept) write(dir string) error {
+// write stores the record durably.
+func (e *moduleRecord) write(dir string) error {
 	raw, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return durable(filepath.Join(dir, entryFile), raw)
+	return writeFile(filepath.Join(dir, entryFile), raw)
 }
 
-// durable puts a whole file in the place of another.
-func durable(path string, raw []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // it is gone if all went well
-	_, err = f.Write(raw)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
+// writeFile replaces a file atomically and durably; other users cannot read it.
+func writeFile(path string, raw []byte) error { return atomicfile.Write(path, raw, 0o600) }

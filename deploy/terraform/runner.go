@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -23,49 +22,42 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/internal/diag"
-	"github.com/defx-dev/defx/internal/digest"
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/go-version"
 )
 
-// Runner is where the modules of one environment of one deployment are made.
+// Runner applies the modules of one environment of one deployment.
 type Runner struct {
-	Dir        string   // of the modules: a folder each
-	Cache      string   // of providers
-	Root       string   // folder of the entry file: paths of external providers start there
-	Executable []string // how the child is started; nil = this program with ChildVerb
+	Dir        string   // directory of the modules, each in a subdirectory
+	Cache      string   // directory of downloaded providers and their schemas
+	Root       string   // directory of the entry file, to which paths of external providers are relative
+	Executable []string // command of the worker; nil = this program with WorkerVerb
 
-	begin   sync.Once
-	once    sync.Once
-	program string
-	missing error
-	room    chan struct{}
+	slotsOnce   sync.Once
+	slots       chan struct{} // limits the number of concurrent workers
+	programOnce sync.Once
+	program     string // path of Terraform or OpenTofu
+	programErr  error
 
-	mu     sync.Mutex
-	starts int
-	shown  map[string]bool // modules whose plan Look has made: it is the one that is applied
+	mu      sync.Mutex
+	planned map[string]bool        // addresses whose saved plan is to be applied, because Status made and reported it
+	schemas map[string]*schemaCall // by cache file name
 }
 
-// Starts is how often Terraform was started.
-func (s *Runner) Starts() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.starts
-}
-
-// Program finds Terraform or OpenTofu and looks whether it is new enough.
+// Program returns the path of Terraform or OpenTofu, and an error if there is none
+// or it is too old.
 func Program(ctx context.Context) (string, error) {
-	const hint = "install Terraform %s or newer, or OpenTofu, or say where it is: DEFX_TERRAFORM=/path/to/terraform; services without resources are planned and applied without it"
+	const hint = "install Terraform %s or newer, or OpenTofu, or set DEFX_TERRAFORM=/path/to/terraform; services without resources do not need it"
 	name := os.Getenv("DEFX_TERRAFORM")
 	var path string
 	var err error
 	if name != "" {
 		if path, err = exec.LookPath(name); err != nil {
-			return "", diag.Errorf("", "DEFX_TERRAFORM is %q, and that cannot be run: %v", name, errors.Unwrap(err)).WithHint(hint, ec2.MinVersion)
+			return "", diag.Errorf("", "DEFX_TERRAFORM is %q, which cannot be executed: %v", name, errors.Unwrap(err)).WithHint(hint, ec2.MinVersion)
 		}
 	} else if path, err = exec.LookPath("terraform"); err != nil {
 		if path, err = exec.LookPath("tofu"); err != nil {
-			return "", diag.Errorf("", "resources are made by Terraform, and neither terraform nor tofu is here").WithHint(hint, ec2.MinVersion)
+			return "", diag.Errorf("", "resources are created by Terraform, but neither terraform nor tofu was found").WithHint(hint, ec2.MinVersion)
 		}
 	}
 	if path, err = filepath.Abs(path); err != nil {
@@ -74,8 +66,11 @@ func Program(ctx context.Context) (string, error) {
 	limited, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(limited, path, "version", "-json")
-	cmd.Env = append(os.Environ(), "CHECKPOINT_DISABLE=1")
+	cmd.Env, cmd.WaitDelay = append(os.Environ(), "CHECKPOINT_DISABLE=1"), interruptDelay
 	raw, err := cmd.Output()
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
 	var v struct {
 		Version string `json:"terraform_version"`
 	}
@@ -84,30 +79,32 @@ func Program(ctx context.Context) (string, error) {
 	}
 	has, verr := version.NewVersion(v.Version)
 	if err != nil || verr != nil {
-		return "", diag.Errorf("", "%s does not tell its version", path).WithHint(hint, ec2.MinVersion)
+		return "", diag.Errorf("", "%s version -json does not print a version", path).WithHint(hint, ec2.MinVersion)
 	}
 	if has.LessThan(version.Must(version.NewVersion(ec2.MinVersion))) {
-		return "", diag.Errorf("", "%s is version %s, and %s is the oldest that will do", path, has, ec2.MinVersion).WithHint(hint, ec2.MinVersion)
+		return "", diag.Errorf("", "%s is version %s, but at least %s is required", path, has, ec2.MinVersion).WithHint(hint, ec2.MinVersion)
 	}
 	return path, nil
 }
 
-func (s *Runner) ready(ctx context.Context) error {
-	s.once.Do(func() {
-		s.program, s.missing = Program(ctx)
+// findProgram sets program, once.
+func (r *Runner) findProgram(ctx context.Context) error {
+	r.programOnce.Do(func() {
+		r.program, r.programErr = Program(ctx)
 	})
-	return s.missing
+	return r.programErr
 }
 
-func (s *Runner) folder(address string) string {
+// moduleDir returns the directory of a module.
+func (r *Runner) moduleDir(address string) string {
 	a, _ := graph.ParseAddress(address)
-	return filepath.Join(s.Dir, a.Name)
+	return filepath.Join(r.Dir, a.Name)
 }
 
-// Units lists what stands. A module at which Terraform is still at work,
-// because the defx that started it died, is in doubt.
-func (s *Runner) Units(_ context.Context, scope string) (map[string]*agent.Entry, error) {
-	names, err := os.ReadDir(s.Dir)
+// Units lists the deployed modules. A module whose worker is still running, because
+// the defx that started it was killed, is listed as uncertain: without a digest.
+func (r *Runner) Units(_ context.Context, scope string) (map[string]*agent.Entry, error) {
+	names, err := os.ReadDir(r.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -116,7 +113,7 @@ func (s *Runner) Units(_ context.Context, scope string) (map[string]*agent.Entry
 		if !n.IsDir() {
 			continue
 		}
-		dir := filepath.Join(s.Dir, n.Name())
+		dir := filepath.Join(r.Dir, n.Name())
 		e, err := readEntry(dir)
 		if err != nil {
 			return nil, err
@@ -135,55 +132,40 @@ func (s *Runner) Units(_ context.Context, scope string) (map[string]*agent.Entry
 	return out, nil
 }
 
-// Fence does nothing: whoever does something says its token.
-func (s *Runner) Fence(context.Context, string, int64, []string) error { return nil }
-
-// Missing finds nothing missing: modules have no artifacts.
-func (s *Runner) Missing(context.Context, []digest.Digest) ([]digest.Digest, error) { return nil, nil }
-
-// Put refuses: modules have no artifacts.
-func (s *Runner) Put(context.Context, plan.Artifact, io.Reader) error {
-	return errors.New("a module has no artifacts")
-}
-
-// FlushAll does nothing: entries are whole.
-func (s *Runner) FlushAll(context.Context, string, int) error { return nil }
-
-// Close does nothing: children end by themselves.
-func (s *Runner) Close() error { return nil }
-
-// ModuleRequest is one thing to be done to a module.
+// ModuleRequest is a change of one module.
 type ModuleRequest struct {
 	Scope, Address string
 	Token          int64
-	Unit           json.RawMessage // nil: everything goes
+	Unit           json.RawMessage // nil: delete the module
 	Values         plan.Values
-	OnlyCreate     bool              // stop if anything that stands would change
-	AllowDelete    bool              // of what keeps data or is protected
-	Moved          map[string]string // resources that stand under another name: old → new
-	SelfResource   string            // address of a resource that must not go, whatever was allowed: defx runs on it
+	OnlyCreate     bool              // fail if an existing resource would change
+	AllowDelete    bool              // the user has confirmed the deletion of protected resources and of those with data
+	Moved          map[string]string // renamed resources: old address → new
+	SelfResource   string            // address of the machine that defx runs on, which is never deleted
 }
 
-// ApplyModule makes a module what it should be. The entry is what stands afterwards.
-func (s *Runner) ApplyModule(ctx context.Context, a ModuleRequest) (e *agent.Entry, known bool, err error) {
-	r, err := s.child(ctx, &job{Dir: s.folder(a.Address), Scope: a.Scope, Address: a.Address, Token: a.Token, Unit: a.Unit, Values: a.Values,
-		OnlyCreate: a.OnlyCreate, AllowDelete: a.AllowDelete, Moved: a.Moved, Spare: a.SelfResource, Shown: a.Unit != nil && s.wasShown(a.Address)})
+// ApplyModule creates, updates or deletes a module and returns its entry afterwards,
+// or nil if it does not exist. If known is false the state of the module is unknown,
+// or nothing was started.
+func (r *Runner) ApplyModule(ctx context.Context, mr ModuleRequest) (e *agent.Entry, known bool, err error) {
+	res, err := r.runWorker(ctx, &workerRequest{Dir: r.moduleDir(mr.Address), Scope: mr.Scope, Address: mr.Address, Token: mr.Token, Unit: mr.Unit, Values: mr.Values,
+		OnlyCreate: mr.OnlyCreate, AllowDelete: mr.AllowDelete, Moved: mr.Moved, SelfResource: mr.SelfResource, UsePlan: mr.Unit != nil && r.hasPlan(mr.Address)})
 	if err != nil {
 		return nil, false, err
 	}
-	if r.Fenced != 0 {
-		err = &agent.ErrStaleToken{Address: a.Address, Token: r.Fenced}
-	} else if r.Error != "" {
-		err = errors.New(r.Error)
+	if res.Fenced != 0 {
+		err = &agent.ErrStaleToken{Address: mr.Address, Token: res.Fenced}
+	} else if res.Error != "" {
+		err = errors.New(res.Error)
 	}
-	return r.Entry, r.Known, err
+	return res.Entry, res.Known, err
 }
 
-// Rename calls a module otherwise. Doing it again does nothing.
-func (s *Runner) Rename(ctx context.Context, scope, former, address string) error {
-	from, to := s.folder(former), s.folder(address)
+// Rename changes the address of a module. It does nothing if that was done already.
+func (r *Runner) Rename(ctx context.Context, scope, former, address string) error {
+	from, to := r.moduleDir(former), r.moduleDir(address)
 	e, err := readEntry(from)
-	if err == nil && e == nil { // it was done, or there is nothing
+	if err == nil && e == nil { // renamed already, or there is no such module
 		from = to
 		e, err = readEntry(to)
 	}
@@ -192,7 +174,7 @@ func (s *Runner) Rename(ctx context.Context, scope, former, address string) erro
 	}
 	lock := flock.New(filepath.Join(from, lockFile))
 	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
-		return fmt.Errorf("another Terraform is still at work in %s: %w", from, err)
+		return fmt.Errorf("another Terraform is still running in %s: %w", from, err)
 	}
 	defer lock.Unlock()
 	if from != to {
@@ -204,71 +186,72 @@ func (s *Runner) Rename(ctx context.Context, scope, former, address string) erro
 	return e.write(to)
 }
 
-// Status asks Terraform what it would do to a module. Of what is asked only scope,
-// address, unit, values and names count.
-func (s *Runner) Status(ctx context.Context, a ModuleRequest) (*plan.RefreshResult, error) {
-	address := a.Address
-	r, err := s.child(ctx, &job{Dir: s.folder(address), Scope: a.Scope, Address: address, Unit: a.Unit, Values: a.Values, Moved: a.Moved, Look: true})
-	if err == nil && r.Error != "" {
-		err = errors.New(r.Error)
+// Status returns what Terraform would change in a module. It uses the fields Scope,
+// Address, Unit, Values and Moved of the request.
+func (r *Runner) Status(ctx context.Context, mr ModuleRequest) (*plan.RefreshResult, error) {
+	res, err := r.runWorker(ctx, &workerRequest{Dir: r.moduleDir(mr.Address), Scope: mr.Scope, Address: mr.Address, Unit: mr.Unit, Values: mr.Values, Moved: mr.Moved, Status: true})
+	if err == nil && res.Error != "" {
+		err = errors.New(res.Error)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.shown == nil {
-		s.shown = map[string]bool{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.planned == nil {
+		r.planned = map[string]bool{}
 	}
-	s.shown[address] = len(r.Look.Changes) > 0 && !r.Again
-	return r.Look, nil
+	r.planned[mr.Address] = len(res.Status.Changes) > 0 && !res.Replan
+	return res.Status, nil
 }
 
-func (s *Runner) wasShown(address string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.shown[address]
+// hasPlan reports whether Status has made a plan that is to be applied.
+func (r *Runner) hasPlan(address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.planned[address]
 }
 
-// needsTerraform tells whether a job is done by Terraform, and not by
-// executables of the user's.
-func (j *job) needsTerraform() bool {
-	raw := j.Unit
+// needsTerraform reports whether a request needs Terraform. An external provider is
+// a set of executables and does not.
+func (q *workerRequest) needsTerraform() bool {
+	raw := q.Unit
 	if raw == nil {
-		raw, _ = os.ReadFile(filepath.Join(j.Dir, unitFile)) // without it nothing was ever made
+		raw, _ = os.ReadFile(filepath.Join(q.Dir, unitFile)) // without this file nothing was ever created
 	}
 	var u plan.Unit
 	return json.Unmarshal(raw, &u) != nil || u.Backend != external.Name
 }
 
-// child starts a process for a job and waits for its report. It goes on
-// without us if we die.
-func (s *Runner) child(ctx context.Context, j *job) (*report, error) {
-	s.begin.Do(func() { s.room = make(chan struct{}, max(2, runtime.NumCPU())) }) // a provider takes half a gigabyte
-	if j.needsTerraform() {
-		if err := s.ready(ctx); err != nil {
+// runWorker starts a worker process and waits for its response. If ctx ends, a
+// worker that only reports the status is terminated and runWorker returns; one
+// that changes a module continues, also if this process is killed.
+func (r *Runner) runWorker(ctx context.Context, q *workerRequest) (*workerResponse, error) {
+	r.slotsOnce.Do(func() { r.slots = make(chan struct{}, max(2, runtime.NumCPU())) }) // a provider needs half a gigabyte of memory
+	if q.needsTerraform() {
+		if err := r.findProgram(ctx); err != nil {
 			return nil, err
 		}
 	}
 	select {
-	case s.room <- struct{}{}:
-		defer func() { <-s.room }()
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	j.Root = s.Root
-	j.Program, j.Cache, j.Deps = s.program, s.Cache, filepath.Join(s.Dir, depsFile)
+	q.Root = r.Root
+	q.Program, q.Cache, q.Deps = r.program, r.Cache, filepath.Join(r.Dir, depsFile)
 	if until, ok := ctx.Deadline(); ok {
-		j.Timeout = max(1, int(time.Until(until).Seconds()*0.9))
+		q.Timeout = max(1, int(time.Until(until).Seconds()*0.9))
 	}
-	raw, err := json.Marshal(j)
+	raw, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(s.Dir, 0o700); err != nil {
+	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	argv := s.Executable
+	argv := r.Executable
 	if argv == nil {
 		self, err := os.Executable()
 		if err != nil {
@@ -277,18 +260,30 @@ func (s *Runner) child(ctx context.Context, j *job) (*report, error) {
 		argv = []string{self, WorkerVerb}
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &complaints
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C for us, or our death, is none for it
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("the process for %s ended: %w %s", j.Address, err, strings.TrimSpace(complaints.String()))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C in the terminal does not reach it
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	r := &report{}
-	if err := json.Unmarshal(out.Bytes(), r); err != nil {
-		return nil, fmt.Errorf("the process for %s said nothing: %w", j.Address, err)
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	interrupted := ctx.Done()
+	if !q.Status {
+		interrupted = nil
 	}
-	s.mu.Lock()
-	s.starts += r.Starts
-	s.mu.Unlock()
-	return r, nil
+	select {
+	case err = <-exited:
+	case <-interrupted:
+		cmd.Process.Signal(syscall.SIGTERM) // it interrupts Terraform and exits
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the worker process of %s failed: %w %s", q.Address, err, strings.TrimSpace(stderr.String()))
+	}
+	res := &workerResponse{}
+	if err := json.Unmarshal(stdout.Bytes(), res); err != nil {
+		return nil, fmt.Errorf("the worker process of %s sent no response: %w", q.Address, err)
+	}
+	return res, nil
 }

@@ -1,28 +1,29 @@
 package terraform
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"reflect"
 	"slices"
 	"strconv"
 
 	"github.com/defx-dev/defx/backends/ec2"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/hashicorp/terraform-exec/tfexec"
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// masked stands for what must not be shown.
-const masked = "(sensitive)"
+// sensitiveText is shown in place of sensitive values.
+const sensitiveText = "(sensitive)"
 
-// unknownYet stands for what the cloud will tell.
-const unknownYet = "(known after apply)"
+// unknownText is shown in place of values that are known only after the apply.
+const unknownText = "(known after apply)"
 
-// look plans without changing anything but what Terraform remembers of the plan.
-func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) error {
+// status makes a plan and saves it, but changes no resource.
+func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r *workerResponse) error {
 	moves, err := c.moves(m, old)
 	if err == nil && len(moves) > 0 {
 		m.JSON, err = withMoves(m.JSON, moves)
@@ -30,52 +31,52 @@ func (c *child) look(ctx context.Context, m *ec2.Module, old *kept, r *report) e
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), m.JSON); err != nil {
+	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
-	var said stream
-	c.starts++
-	if _, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile))); err != nil {
-		return told(err, &said, m.Addresses)
+	var output outputParser
+	if _, err := c.tf.PlanJSON(ctx, &output, tfexec.Out(c.path(planFile))); err != nil {
+		return translateError(err, &output, m.Addresses)
 	}
-	raw, err := json.Marshal(said.planned)
+	raw, err := json.Marshal(output.changes)
 	if err == nil {
-		err = durable(c.path(plannedFile), raw)
+		err = writeFile(c.path(plannedFile), raw)
 	}
 	if err != nil {
 		return err
 	}
-	c.starts++
 	p, err := c.tf.ShowPlanFile(ctx, c.path(planFile))
 	if err != nil {
-		return told(err, nil)
+		return translateError(err, nil)
 	}
-	r.Look = &plan.RefreshResult{Changes: resources(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
-	if old != nil { // what is to be retained is forgotten first, and then planned anew
-		r.Look.Changes = slices.DeleteFunc(r.Look.Changes, func(rc plan.ResourceChange) bool {
-			goes := rc.Op == plan.Delete && slices.ContainsFunc(old.Retains, func(id string) bool { return ours(id, m.Addresses) == rc.Address })
-			r.Again = r.Again || goes
-			return goes
+	r.Status = &plan.RefreshResult{Changes: resourceChanges(p.ResourceChanges, m.Addresses), Drift: []plan.ResourceChange{}}
+	if old != nil { // resources to orphan are removed from Terraform's state first; the plan is made again then
+		r.Status.Changes = slices.DeleteFunc(r.Status.Changes, func(rc plan.ResourceChange) bool {
+			orphaned := rc.Op == plan.Delete && slices.ContainsFunc(old.OrphanOnDelete, func(id string) bool { return toAddress(id, m.Addresses) == rc.Address })
+			r.Replan = r.Replan || orphaned
+			return orphaned
 		})
 	}
-	for _, d := range resources(p.ResourceDrift, m.Addresses) { // what nobody would undo is no drift: a count that the cloud owns
-		if slices.ContainsFunc(r.Look.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
-			r.Look.Drift = append(r.Look.Drift, d)
+	for _, d := range resourceChanges(p.ResourceDrift, m.Addresses) { // only drift that the apply would undo: not, for example, a count that the cloud manages
+		if slices.ContainsFunc(r.Status.Changes, func(r plan.ResourceChange) bool { return r.Address == d.Address }) {
+			r.Status.Drift = append(r.Status.Drift, d)
 		}
 	}
 	return nil
 }
 
-func resources(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
+// resourceChanges converts changes of Terraform, without data sources and no-ops,
+// sorted by address.
+func resourceChanges(list []*tfjson.ResourceChange, addresses map[string]string) []plan.ResourceChange {
 	out := []plan.ResourceChange{}
 	for _, rc := range list {
 		if rc.Change == nil || rc.Mode == tfjson.DataResourceMode {
 			continue
 		}
-		r := plan.ResourceChange{Address: ours(rc.Address, addresses), Fields: []plan.Change{}}
+		r := plan.ResourceChange{Address: toAddress(rc.Address, addresses), Fields: []plan.Change{}}
 		switch a := rc.Change.Actions; {
 		case a.Replace():
 			r.Op = plan.Replace
@@ -95,8 +96,8 @@ func resources(list []*tfjson.ResourceChange, addresses map[string]string) []pla
 			}
 		}
 		if r.Op != plan.Delete {
-			differ(rc.Change.Before, rc.Change.After, rc.Change.AfterUnknown, rc.Change.BeforeSensitive, rc.Change.AfterSensitive, nil, func(path []string, before, after any) {
-				if r.Op == plan.Create && (after == nil || after == unknownYet) {
+			diffValues(rc.Change.Before, rc.Change.After, rc.Change.AfterUnknown, rc.Change.BeforeSensitive, rc.Change.AfterSensitive, nil, func(path []string, before, after any) {
+				if r.Op == plan.Create && (after == nil || after == unknownText) {
 					return
 				}
 				r.Fields = append(r.Fields, plan.Change{Path: plan.Pointer(path), Before: before, After: after, Replaces: forced[path[0]]})
@@ -107,30 +108,22 @@ func resources(list []*tfjson.ResourceChange, addresses map[string]string) []pla
 		}
 		out = append(out, r)
 	}
-	slices.SortFunc(out, func(a, b plan.ResourceChange) int { return compare(a.Address, b.Address) })
+	slices.SortFunc(out, func(a, b plan.ResourceChange) int { return cmp.Compare(a.Address, b.Address) })
 	return out
 }
 
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}
-
-// differ walks two values with what is unknown and secret of them beside.
-func differ(before, after, unknown, hidden, hides any, path []string, tell func(path []string, before, after any)) {
-	if yes(hidden) || yes(hides) {
-		if !reflect.DeepEqual(before, after) || yes(unknown) {
-			tell(path, masked, masked)
+// diffValues calls emit for each difference between two values. The marks unknown,
+// wasSensitive and isSensitive have the shape of the values, with true where a value
+// is unknown or sensitive before or after the change.
+func diffValues(before, after, unknown, wasSensitive, isSensitive any, path []string, emit func(path []string, before, after any)) {
+	if isTrue(wasSensitive) || isTrue(isSensitive) {
+		if !reflect.DeepEqual(before, after) || isTrue(unknown) {
+			emit(path, sensitiveText, sensitiveText)
 		}
 		return
 	}
-	if yes(unknown) {
-		tell(path, before, unknownYet)
+	if isTrue(unknown) {
+		emit(path, before, unknownText)
 		return
 	}
 	bm, bo := before.(map[string]any)
@@ -147,8 +140,8 @@ func differ(before, after, unknown, hidden, hides any, path []string, tell func(
 		for k := range um {
 			keys[k] = true
 		}
-		for _, k := range slices.Sorted(maps.Keys(keys)) {
-			differ(bm[k], am[k], part(unknown, k, 0), part(hidden, k, 0), part(hides, k, 0), append(slices.Clone(path), k), tell)
+		for _, k := range sets.Keys(keys) {
+			diffValues(bm[k], am[k], child(unknown, k, 0), child(wasSensitive, k, 0), child(isSensitive, k, 0), append(slices.Clone(path), k), emit)
 		}
 		return
 	}
@@ -156,23 +149,24 @@ func differ(before, after, unknown, hidden, hides any, path []string, tell func(
 	al, ao := after.([]any)
 	if bo && ao && len(bl) == len(al) {
 		for i := range bl {
-			differ(bl[i], al[i], part(unknown, "", i), part(hidden, "", i), part(hides, "", i), append(slices.Clone(path), strconv.Itoa(i)), tell)
+			diffValues(bl[i], al[i], child(unknown, "", i), child(wasSensitive, "", i), child(isSensitive, "", i), append(slices.Clone(path), strconv.Itoa(i)), emit)
 		}
 		return
 	}
-	if nothing(before) && nothing(after) {
+	if isZero(before) && isZero(after) {
 		return
 	}
 	if !reflect.DeepEqual(before, after) && len(path) > 0 {
-		if somewhere(hidden) || somewhere(hides) {
-			before, after = masked, masked
+		if hasTrue(wasSensitive) || hasTrue(isSensitive) {
+			before, after = sensitiveText, sensitiveText
 		}
-		tell(path, before, after)
+		emit(path, before, after)
 	}
 }
 
-// nothing tells whether a value says nothing: null, an empty list and an empty object are the same to the cloud.
-func nothing(v any) bool {
+// isZero reports whether a value is null or an empty list or object, which mean the
+// same to providers.
+func isZero(v any) bool {
 	switch v := v.(type) {
 	case nil:
 		return true
@@ -184,26 +178,28 @@ func nothing(v any) bool {
 	return false
 }
 
-func yes(v any) bool { b, ok := v.(bool); return ok && b }
+// isTrue reports whether v is the boolean true.
+func isTrue(v any) bool { b, ok := v.(bool); return ok && b }
 
-// somewhere tells whether anything inside is marked.
-func somewhere(v any) bool {
+// hasTrue reports whether v is or contains the boolean true.
+func hasTrue(v any) bool {
 	switch v := v.(type) {
 	case bool:
 		return v
 	case map[string]any:
 		for _, x := range v {
-			if somewhere(x) {
+			if hasTrue(x) {
 				return true
 			}
 		}
 	case []any:
-		return slices.ContainsFunc(v, somewhere)
+		return slices.ContainsFunc(v, hasTrue)
 	}
 	return false
 }
 
-func part(v any, key string, i int) any {
+// child returns the member key of an object or the element i of a list.
+func child(v any, key string, i int) any {
 	switch v := v.(type) {
 	case map[string]any:
 		return v[key]

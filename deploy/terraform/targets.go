@@ -10,8 +10,8 @@ import (
 	"github.com/defx-dev/defx/deploy/cloud"
 )
 
-// Targets lists what a module has put behind balancers, as its state tells.
-func (s *Runner) Targets(address string) ([]cloud.Target, error) {
+// Targets returns the load balancer targets in the Terraform state of a module.
+func (r *Runner) Targets(address string) ([]cloud.Target, error) {
 	var st struct {
 		Resources []struct {
 			Type      string
@@ -28,7 +28,7 @@ func (s *Runner) Targets(address string) ([]cloud.Target, error) {
 		Provider struct{ AWS struct{ Region string } }
 	}
 	for name, into := range map[string]any{stateFile: &st, configFile: &config} {
-		raw, err := os.ReadFile(filepath.Join(s.folder(address), name))
+		raw, err := os.ReadFile(filepath.Join(r.moduleDir(address), name))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
@@ -40,11 +40,11 @@ func (s *Runner) Targets(address string) ([]cloud.Target, error) {
 		}
 	}
 	var out []cloud.Target
-	for _, r := range st.Resources {
-		if r.Type != "aws_lb_target_group_attachment" {
+	for _, res := range st.Resources {
+		if res.Type != "aws_lb_target_group_attachment" {
 			continue
 		}
-		for _, i := range r.Instances {
+		for _, i := range res.Instances {
 			out = append(out, cloud.Target{Region: config.Provider.AWS.Region, Group: i.Attributes.Group, ID: i.Attributes.ID, Port: i.Attributes.Port})
 		}
 	}

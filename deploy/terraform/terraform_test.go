@@ -14,8 +14,9 @@ import (
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// TestWhatIsSecretIsMasked wherever it stands, and what nobody knows yet is said to be so.
-func TestWhatIsSecretIsMasked(t *testing.T) {
+// TestResourceChanges_MaskSensitiveValues: sensitive values are masked at any depth,
+// and unknown ones are marked.
+func TestResourceChanges_MaskSensitiveValues(t *testing.T) {
 	raw := `[{"address":"aws_db_instance.main","mode":"managed","type":"aws_db_instance","name":"main","change":{"actions":["delete","create"],
 	  "before":{"password":"old-secret","size":20,"list":[{"token":"s1","n":1}],"endpoint":"a:1","same":1,"empty":null},
 	  "after":{"password":"new-secret","size":30,"list":[{"token":"s2","n":2}],"same":1,"empty":[]},
@@ -25,13 +26,13 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	if err := json.Unmarshal([]byte(raw), &list); err != nil {
 		t.Fatal(err)
 	}
-	got := resources(list, map[string]string{"aws_db_instance.main": "shop/main"})
+	got := resourceChanges(list, map[string]string{"aws_db_instance.main": "shop/main"})
 	if len(got) != 1 || got[0].Address != "shop/main" || got[0].Op != plan.Replace {
 		t.Fatalf("%+v", got)
 	}
 	text := fmt.Sprintf("%v", got[0].Fields)
 	if strings.Contains(text, "secret") || strings.Contains(text, "s1") || strings.Contains(text, "s2") {
-		t.Errorf("a secret is shown: %s", text)
+		t.Errorf("a sensitive value is shown: %s", text)
 	}
 	fields := map[string]plan.Change{}
 	for _, f := range got[0].Fields {
@@ -40,7 +41,7 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	if f := fields["/size"]; f.Before != 20.0 || f.After != 30.0 || !f.Replaces {
 		t.Errorf("%+v", f)
 	}
-	if fields["/password"].After != masked || fields["/list/0/token"].After != masked || fields["/endpoint"].After != unknownYet || fields["/list/0/n"].After != 2.0 {
+	if fields["/password"].After != sensitiveText || fields["/list/0/token"].After != sensitiveText || fields["/endpoint"].After != unknownText || fields["/list/0/n"].After != 2.0 {
 		t.Errorf("%+v", fields)
 	}
 	if _, same := fields["/same"]; same || len(fields) != 5 {
@@ -48,9 +49,8 @@ func TestWhatIsSecretIsMasked(t *testing.T) {
 	}
 }
 
-// TestErrorsSpeakOfOurAddresses and not of Terraform's.
-func TestErrorsSpeakOfOurAddresses(t *testing.T) {
-	var s stream
+func TestTranslateError_UsesDefxAddresses(t *testing.T) {
+	var s outputParser
 	for _, l := range []string{
 		`{"type":"version","terraform":"1.11.4"}`,
 		`{"type":"planned_change","change":{"resource":{"addr":"aws_vpc.vpc"},"action":"create"}}`,
@@ -58,40 +58,40 @@ func TestErrorsSpeakOfOurAddresses(t *testing.T) {
 		`{"type":"diagnostic","diagnostic":{"severity":"warning","summary":"old"}}`,
 		`{"type":"diagnostic","diagnostic":{"severity":"error","summary":"creating EC2 VPC","detail":"no\n more\n room","address":"aws_vpc.vpc"}}`,
 	} {
-		half := len(l) / 2 // it arrives in pieces
+		half := len(l) / 2 // lines may arrive in pieces
 		s.Write([]byte(l[:half]))
 		s.Write([]byte(l[half:] + "\n"))
 	}
-	if !s.began || len(s.planned) != 1 || s.planned[0] != (planned{"aws_vpc.vpc", "create"}) {
+	if !s.started || len(s.changes) != 1 || s.changes[0] != (plannedChange{"aws_vpc.vpc", "create"}) {
 		t.Errorf("%+v", s)
 	}
-	if got := told(errors.New("exit status 1"), &s, map[string]string{"aws_vpc.vpc": "net/vpc"}).Error(); got != "net/vpc: creating EC2 VPC: no more room" {
+	if got := translateError(errors.New("exit status 1"), &s, map[string]string{"aws_vpc.vpc": "net/vpc"}).Error(); got != "net/vpc: creating EC2 VPC: no more room" {
 		t.Errorf("%q", got)
 	}
-	if got := ours("aws_vpc.net_gone", nil); got != "net/gone" {
+	if got := toAddress("aws_vpc.net_gone", nil); got != "net/gone" {
 		t.Errorf("%q", got)
 	}
-	if got := told(errors.New("╷\n│ Error: no way\n│ \n╵"), nil).Error(); got != "Error: no way" {
+	if got := translateError(errors.New("╷\n│ Error: no way\n│ \n╵"), nil).Error(); got != "Error: no way" {
 		t.Errorf("%q", got)
 	}
 }
 
-// TestAConsentedModuleGoesWithItsGuards.
-func TestAConsentedModuleGoesWithItsGuards(t *testing.T) {
-	raw, err := withoutGuard([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
+func TestWithoutPreventDestroy_KeepsOtherSettings(t *testing.T) {
+	raw, err := withoutPreventDestroy([]byte(`{"resource":{"aws_vpc":{"v":{"lifecycle":{"prevent_destroy":true,"ignore_changes":["x"]}}}}}`))
 	if err != nil || strings.Contains(string(raw), "prevent_destroy") || !strings.Contains(string(raw), "ignore_changes") {
 		t.Errorf("%s %v", raw, err)
 	}
 }
 
-// TestAModuleAtWorkIsInDoubt: somebody holds its lock, whatever its entry says.
-func TestAModuleAtWorkIsInDoubt(t *testing.T) {
+// TestUnits_ModuleWithRunningWorkerIsUncertain: a module whose lock is held has no
+// digest, whatever its entry says.
+func TestUnits_ModuleWithRunningWorkerIsUncertain(t *testing.T) {
 	s := &Runner{Dir: t.TempDir()}
 	dir := filepath.Join(s.Dir, "network")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	e := &kept{Scope: "dev/shop", Address: "module/network"}
+	e := &moduleRecord{Scope: "dev/shop", Address: "module/network"}
 	e.Digest = "sha256:1"
 	if err := e.write(dir); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestAModuleAtWorkIsInDoubt(t *testing.T) {
 	if other, err := s.Units(t.Context(), "prod/shop"); err != nil || len(other) != 0 {
 		t.Errorf("%v %v", other, err)
 	}
-	release := hold(t, filepath.Join(dir, lockFile))
+	release := holdLock(t, filepath.Join(dir, lockFile))
 	units, err = s.Units(t.Context(), "dev/shop")
 	if err != nil || units["module/network"].Digest != "" {
 		t.Errorf("%v %v", units["module/network"], err)
@@ -114,7 +114,8 @@ func TestAModuleAtWorkIsInDoubt(t *testing.T) {
 	release()
 }
 
-func hold(t *testing.T, path string) func() {
+// holdLock locks a file and returns a function that unlocks it.
+func holdLock(t *testing.T, path string) func() {
 	t.Helper()
 	l := flock.New(path)
 	if ok, err := l.TryLock(); err != nil || !ok {
@@ -123,23 +124,23 @@ func hold(t *testing.T, path string) func() {
 	return func() { l.Unlock() }
 }
 
-// TestWhatStandsIsReadInEveryForm: Terraform indents its state, OpenTofu does not.
-func TestWhatStandsIsReadInEveryForm(t *testing.T) {
+// TestIsEmpty_EveryFormat: Terraform indents its state, OpenTofu does not.
+func TestIsEmpty_EveryFormat(t *testing.T) {
 	for text, want := range map[string]bool{
 		"": true, // there is no file
 		"{\n  \"resources\": [\n    {\n      \"mode\": \"managed\"\n    }\n  ]\n}\n": false,
 		`{"version":4,"resources":[{"mode":"managed","type":"aws_vpc"}]}`:            false,
 		`{"version":4,"resources":[]}`:                                               true,
 		`{"version":4,"resources":[{"mode":"data","type":"aws_vpc"}]}`:               true,
-		`{"torn`: false, // nobody knows
+		`{"torn`: false, // unknown
 	} {
-		c := &child{job: &job{Dir: t.TempDir()}}
+		c := &worker{workerRequest: &workerRequest{Dir: t.TempDir()}}
 		if text != "" {
 			if err := os.WriteFile(c.path(stateFile), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if got := c.empty(); got != want {
+		if got := c.isEmpty(); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}

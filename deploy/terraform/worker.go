@@ -21,66 +21,71 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/terraform-exec/tfexec"
 )
 
-// WorkerVerb is the word by which the program starts itself for one module.
+// WorkerVerb is the argument with which the program starts itself as a worker.
 const WorkerVerb = "terraform-module"
 
-// job is what a child is asked to do.
-type job struct {
-	Dir         string            `json:"dir"`     // of the module
-	Program     string            `json:"program"` // terraform or tofu
-	Cache       string            `json:"cache"`   // of providers, shared by all modules
-	Deps        string            `json:"deps"`    // chosen versions of providers, shared by all modules of a deployment
-	Root        string            `json:"root"`    // folder of the entry file: paths of providers start there
-	Scope       string            `json:"scope"`
-	Address     string            `json:"address"`
-	Token       int64             `json:"token"`
-	Unit        []byte            `json:"unit,omitempty"` // canonical bytes; absent: everything goes
-	Values      plan.Values       `json:"values,omitempty"`
-	OnlyCreate  bool              `json:"onlyCreate"`      // stop if anything that stands would change
-	AllowDelete bool              `json:"allowDelete"`     // of what keeps data or is protected
-	Moved       map[string]string `json:"moved,omitempty"` // resources that stand under another name: old → new
-	Spare       string            `json:"spare,omitempty"` // address of a resource that must not go
-	Look        bool              `json:"look"`            // only plan, and tell
-	Shown       bool              `json:"shown"`           // apply the plan that Look made
-	Timeout     int               `json:"timeout"`         // seconds
+// workerRequest is the standard input of a worker.
+type workerRequest struct {
+	Dir          string            `json:"dir"`     // directory of the module
+	Program      string            `json:"program"` // path of Terraform or OpenTofu
+	Cache        string            `json:"cache"`   // directory of providers, shared by all modules
+	Deps         string            `json:"deps"`    // Terraform's lock file of provider versions, shared by all modules of a deployment
+	Root         string            `json:"root"`    // directory of the entry file, to which paths of external providers are relative
+	Scope        string            `json:"scope"`
+	Address      string            `json:"address"`
+	Token        int64             `json:"token"`
+	Unit         []byte            `json:"unit,omitempty"` // canonical bytes; absent = delete the module
+	Values       plan.Values       `json:"values,omitempty"`
+	OnlyCreate   bool              `json:"onlyCreate"`             // fail if an existing resource would change
+	AllowDelete  bool              `json:"allowDelete"`            // deletion of protected resources and of those with data is confirmed
+	Moved        map[string]string `json:"moved,omitempty"`        // renamed resources: old address → new
+	SelfResource string            `json:"selfResource,omitempty"` // address of a resource that must not be deleted
+	Status       bool              `json:"status"`                 // only report what would change
+	UsePlan      bool              `json:"usePlan"`                // apply the plan that a Status request has saved
+	Timeout      int               `json:"timeout"`                // seconds
 }
 
-// report is what a child says at its end.
-type report struct {
+// workerResponse is the standard output of a worker.
+type workerResponse struct {
 	Entry  *agent.Entry        `json:"entry,omitempty"`
 	Known  bool                `json:"known"`
-	Fenced int64               `json:"fenced,omitempty"`
+	Fenced int64               `json:"fenced,omitempty"` // greater token that the module has seen
 	Error  string              `json:"error,omitempty"`
-	Look   *plan.RefreshResult `json:"look,omitempty"`
-	Again  bool                `json:"again,omitempty"` // what Look planned is not yet all that will be done: it is planned once more
-	Starts int                 `json:"starts"`          // how often Terraform was started
+	Status *plan.RefreshResult `json:"status,omitempty"`
+	Replan bool                `json:"replan,omitempty"` // the saved plan must not be used: an apply removes resources from the state first
 }
 
-// Worker does one job, told on in, and reports on out. It is the whole of a
-// process, which nobody's death ends but its own.
-func Worker(in io.Reader, out io.Writer) int {
+// Worker reads one request from in, executes it and writes the response to out. It
+// returns the exit code of the process, which continues if its parent is killed. A
+// SIGTERM interrupts a status request only.
+func Worker(ctx context.Context, in io.Reader, out io.Writer) int {
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGINT, syscall.SIGHUP)
 	syscall.Umask(0o077)
-	var j job
-	if err := json.NewDecoder(in).Decode(&j); err != nil {
-		fmt.Fprintln(os.Stderr, "not a job:", err)
+	var q workerRequest
+	if err := json.NewDecoder(in).Decode(&q); err != nil {
+		fmt.Fprintln(os.Stderr, "invalid worker request:", err)
 		return 1
 	}
 	limit := time.Hour
-	if j.Timeout > 0 {
-		limit = time.Duration(j.Timeout) * time.Second
+	if q.Timeout > 0 {
+		limit = time.Duration(q.Timeout) * time.Second
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var r report
-	c := &child{job: &j}
+	if q.Status {
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM)
+		defer stop()
+	}
+	var r workerResponse
+	c := &worker{workerRequest: &q}
 	err := c.run(ctx, &r)
-	r.Starts = c.starts
 	if f, is := errors.AsType[*agent.ErrStaleToken](err); is {
 		r.Fenced = f.Token
 	}
@@ -90,26 +95,28 @@ func Worker(in io.Reader, out io.Writer) int {
 			r.Error = fmt.Sprintf("it took more than %s: %s", limit, r.Error)
 		}
 	}
-	json.NewEncoder(out).Encode(r) // if nobody listens any more, the entry tells
+	json.NewEncoder(out).Encode(r) // if the parent is gone, entry.json has the result
 	return 0
 }
 
-type child struct {
-	*job
-	tf     *tfexec.Terraform
-	starts int
-	guards []string // kind.name that Terraform was told to keep, because nobody consented
+// worker executes one request.
+type worker struct {
+	*workerRequest
+	tf        *tfexec.Terraform
+	prevented []string // kind.name of resources that got prevent_destroy, because their deletion is not confirmed
 }
 
-func (c *child) path(name string) string { return filepath.Join(c.Dir, name) }
+// path returns the path of a file in the module's directory.
+func (c *worker) path(name string) string { return filepath.Join(c.Dir, name) }
 
-func (c *child) run(ctx context.Context, r *report) error {
+// run executes the request.
+func (c *worker) run(ctx context.Context, r *workerResponse) error {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
 	lock := flock.New(c.path(lockFile))
 	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
-		return fmt.Errorf("another Terraform is still at work in %s: %w", c.Dir, err)
+		return fmt.Errorf("another Terraform is still running in %s: %w", c.Dir, err)
 	}
 	defer lock.Unlock()
 	old, err := readEntry(c.Dir)
@@ -118,7 +125,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 	}
 	if old != nil {
 		r.Entry, r.Known = &old.Entry, true
-		if old.Token > c.Token && !c.Look {
+		if old.Token > c.Token && !c.Status {
 			return &agent.ErrStaleToken{Address: c.Address, Token: old.Token}
 		}
 	}
@@ -133,62 +140,62 @@ func (c *child) run(ctx context.Context, r *report) error {
 	if err != nil {
 		return err
 	}
-	if old != nil && old.Digest == d && maps.Equal(old.Values, c.Values) && !c.Look && !c.Shown {
-		return nil // one that was left alone has finished it
+	if old != nil && old.Digest == d && maps.Equal(old.Values, c.Values) && !c.Status && !c.UsePlan {
+		return nil // a worker whose parent was killed has completed it
 	}
 	if u.Backend == external.Name {
-		return c.scripts(ctx, &u, d, old, r)
+		return c.applyExternal(ctx, &u, d, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
 		return err
 	}
-	if c.Look {
-		return c.look(ctx, m, old, r)
+	if c.Status {
+		return c.status(ctx, m, old, r)
 	}
-	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Keeps: m.Protected, Retains: m.OrphanOnDelete, Last: c.Values}
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Protected: m.Protected, OrphanOnDelete: m.OrphanOnDelete, Last: c.Values}
 	next.Backend = u.Backend
-	doubt := *next
-	if old != nil { // what must not go is known until it is certain that it may
-		doubt.Keeps, doubt.Outputs = both(old.Keeps, m.Protected), old.Outputs
+	uncertain := *next
+	if old != nil { // resources stay protected until the change has succeeded
+		uncertain.Protected, uncertain.Outputs = sets.Union(old.Protected, m.Protected), old.Outputs
 	}
-	if doubt.Moves, err = c.moves(m, old); err == nil && len(doubt.Moves) > 0 {
-		if m.JSON, err = withMoves(m.JSON, doubt.Moves); err == nil {
-			err = doubt.write(c.Dir) // before what stood is forgotten
+	if uncertain.Moves, err = c.moves(m, old); err == nil && len(uncertain.Moves) > 0 {
+		if m.JSON, err = withMoves(m.JSON, uncertain.Moves); err == nil {
+			err = uncertain.write(c.Dir) // before the previous unit is overwritten, from which the moves are computed
 		}
 	}
 	if err == nil {
-		err = durable(c.path(unitFile), c.Unit)
+		err = writeFile(c.path(unitFile), c.Unit)
 	}
 	if err != nil {
 		return err
 	}
-	if err := doubt.write(c.Dir); err != nil {
+	if err := uncertain.write(c.Dir); err != nil {
 		return err
 	}
-	r.Entry, r.Known = &doubt.Entry, true
-	sure, err := c.guard(m, old, doubt.Moves)
+	r.Entry, r.Known = &uncertain.Entry, true
+	safe, err := c.preventDestroy(m, old, uncertain.Moves)
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), m.JSON); err != nil {
+	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
 	if err := c.init(ctx, m.Providers); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, m, old, sure); err != nil {
-		if _, refused := errors.AsType[*refusal](err); refused && old != nil { // nothing was done
+	if err := c.apply(ctx, m, old, safe); err != nil {
+		if _, refused := errors.AsType[*refusedError](err); refused && old != nil { // nothing was changed
 			r.Entry = &old.Entry
 			return errors.Join(err, old.write(c.Dir))
 		}
-		if c.empty() {
-			r.Entry = nil // nothing of it stands
+		if c.isEmpty() {
+			r.Entry = nil // no resource was created
 			err = errors.Join(err, os.RemoveAll(c.Dir))
 		}
 		return err
 	}
-	if next.Outputs, err = c.outputs(ctx, m); err != nil {
+	if next.Outputs, err = c.outputs(m); err != nil {
 		return err
 	}
 	next.Digest, next.Object, next.Values = d, digest.Bytes(c.Unit), c.Values
@@ -199,12 +206,12 @@ func (c *child) run(ctx context.Context, r *report) error {
 	return nil
 }
 
-// moves lists what is called otherwise from now on: kind.name → kind.name. What
-// is called so is no part of what a module is, and so of no digest.
-func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
+// moves returns the renames of a module's resources: kind.name → kind.name. Renames
+// are not in the unit, because they must not change its digest.
+func (c *worker) moves(m *ec2.Module, old *moduleRecord) (map[string]string, error) {
 	out := map[string]string{}
 	if old != nil {
-		maps.Copy(out, old.Moves) // of an apply that did not live to its end
+		maps.Copy(out, old.Moves) // of an interrupted apply
 	}
 	raw, err := os.ReadFile(c.path(unitFile))
 	if len(c.Moved) == 0 || errors.Is(err, fs.ErrNotExist) {
@@ -217,15 +224,15 @@ func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	before, err := ec2.Realize(u.Payload, func(token.Token) (string, bool) { return "", true })
+	previous, err := ec2.Realize(u.Payload, func(token.Token) (string, bool) { return "", true })
 	if err != nil {
 		return nil, err
 	}
-	now := map[string]string{} // our address → kind.name
+	now := map[string]string{} // address → kind.name
 	for id, address := range m.Addresses {
 		now[address] = id
 	}
-	for id, address := range before.Addresses {
+	for id, address := range previous.Addresses {
 		kind, _, _ := strings.Cut(id, ".")
 		if to := now[c.Moved[address]]; m.Addresses[id] == "" && strings.HasPrefix(to, kind+".") {
 			out[id] = to
@@ -234,28 +241,22 @@ func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
 	return out, nil
 }
 
-// withMoves tells Terraform of them.
+// withMoves adds moved blocks to a configuration.
 func withMoves(config []byte, moves map[string]string) ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(config, &doc); err != nil {
 		return nil, err
 	}
 	var list []map[string]string
-	for _, from := range slices.Sorted(maps.Keys(moves)) {
+	for _, from := range sets.Keys(moves) {
 		list = append(list, map[string]string{"from": from, "to": moves[from]})
 	}
 	doc["moved"] = list
 	return json.MarshalIndent(doc, "", "  ")
 }
 
-func both(a, b []string) []string {
-	out := slices.Concat(a, b)
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// begin prepares Terraform for the folder.
-func (c *child) begin() error {
+// openTerraform sets tf for the module's directory, once.
+func (c *worker) openTerraform() error {
 	if c.tf != nil {
 		return nil
 	}
@@ -265,85 +266,69 @@ func (c *child) begin() error {
 	}
 	c.tf.SetStdout(io.Discard)
 	c.tf.SetStderr(io.Discard)
+	if c.Status {
+		c.tf.SetWaitDelay(interruptDelay)
+	}
 	return c.tf.SetEnv(environment(c.Cache))
 }
 
-// environment is ours, without what Terraform is told by other means.
-func environment(cache string) map[string]string {
-	env := map[string]string{}
-	for _, kv := range os.Environ() {
-		k, v, _ := strings.Cut(kv, "=")
-		env[k] = v
-	}
-	env = tfexec.CleanEnv(env)
-	if cache != "" {
-		env["TF_PLUGIN_CACHE_DIR"] = cache
-	}
-	env["CHECKPOINT_DISABLE"] = "1"
-	if env["GOGC"] == "" { // both are programs that live for seconds: to collect less costs a fifth more memory, and saves a quarter of their time
-		env["GOGC"] = "400"
-	}
-	return env
-}
-
-// init fetches providers, once for what the module needs. The cache that all
-// modules share bears one at a time.
-func (c *child) init(ctx context.Context, providers string) error {
+// init downloads the providers of the module, unless this was done before. A lock
+// ensures that one Terraform at a time writes to the shared cache.
+func (c *worker) init(ctx context.Context, providers string) error {
 	if raw, err := os.ReadFile(c.path(readyFile)); err == nil && string(raw) == providers {
 		if _, err := os.Stat(c.path(".terraform/providers")); err == nil || providers == "{}" {
-			return c.begin()
+			return c.openTerraform()
 		}
 	}
 	if err := os.MkdirAll(c.Cache, 0o700); err != nil {
 		return err
 	}
-	if err := c.begin(); err != nil {
+	if err := c.openTerraform(); err != nil {
 		return err
 	}
 	lock := flock.New(filepath.Join(c.Cache, lockFile))
 	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
-		return fmt.Errorf("the cache of providers is in use: %w", err)
+		return fmt.Errorf("the provider cache is in use: %w", err)
 	}
 	defer lock.Unlock()
-	if raw, err := os.ReadFile(c.Deps); err == nil { // the versions that the other modules have
-		if err := durable(c.path(depsFile), raw); err != nil {
+	if raw, err := os.ReadFile(c.Deps); err == nil { // the versions of the other modules
+		if err := writeFile(c.path(depsFile), raw); err != nil {
 			return err
 		}
 	}
-	c.starts++
-	if err := c.tf.Init(ctx, tfexec.Upgrade(false)); err != nil {
-		return told(fmt.Errorf("its providers cannot be fetched: %w", err), nil)
+	if err := initModule(ctx, c.Program, c.Dir, c.Cache); err != nil {
+		return translateError(fmt.Errorf("its providers cannot be downloaded: %w", err), nil)
 	}
 	if raw, err := os.ReadFile(c.path(depsFile)); err == nil {
-		if err := durable(c.Deps, raw); err != nil {
+		if err := writeFile(c.Deps, raw); err != nil {
 			return err
 		}
 	}
-	return durable(c.path(readyFile), []byte(providers))
+	return writeFile(c.path(readyFile), []byte(providers))
 }
 
-// refusal is an error before anything was changed.
-type refusal struct{ err error }
+// refusedError is an error that occurred before anything was changed.
+type refusedError struct{ err error }
 
-func (r *refusal) Error() string { return r.err.Error() }
-func (r *refusal) Unwrap() error { return r.err }
+func (e *refusedError) Error() string { return e.err.Error() }
+func (e *refusedError) Unwrap() error { return e.err }
 
-// guard lets Terraform itself keep what must not go unasked, and tells whether
-// nothing else can go that would need consent: what is not in the module any
-// more cannot be guarded in it.
-func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure bool, err error) {
+// preventDestroy sets prevent_destroy on the resources whose deletion needs
+// confirmation. It reports whether this covers all of them: a resource that is no
+// longer in the module cannot be marked.
+func (c *worker) preventDestroy(m *ec2.Module, old *moduleRecord, moves map[string]string) (safe bool, err error) {
 	if c.AllowDelete {
 		return true, nil
 	}
 	ids := slices.Clone(m.Protected)
 	if old != nil {
-		for _, id := range old.Keeps {
+		for _, id := range old.Protected {
 			if to := moves[id]; to != "" {
 				id = to
 			}
 			if _, still := m.Addresses[id]; still {
 				ids = append(ids, id)
-			} else if !slices.Contains(old.Retains, id) { // that is forgotten, and not deleted
+			} else if !slices.Contains(old.OrphanOnDelete, id) { // an orphan is not deleted
 				return false, nil
 			}
 		}
@@ -351,93 +336,91 @@ func (c *child) guard(m *ec2.Module, old *kept, moves map[string]string) (sure b
 	if len(ids) == 0 || old == nil {
 		return true, nil
 	}
-	m.JSON, err = withLife(m.JSON, func(id string, life map[string]any) {
-		if slices.Contains(ids, id) && life["prevent_destroy"] == nil {
-			life["prevent_destroy"], c.guards = true, append(c.guards, id)
+	m.JSON, err = withLifecycle(m.JSON, func(id string, lifecycle map[string]any) {
+		if slices.Contains(ids, id) && lifecycle["prevent_destroy"] == nil {
+			lifecycle["prevent_destroy"], c.prevented = true, append(c.prevented, id)
 		}
 	})
 	return true, err
 }
 
-// apply makes the module true. What needs consent is seen in a plan first, which is
-// then the one that is applied; where nothing does, or Terraform itself is sure to keep
-// it, one start does.
-func (c *child) apply(ctx context.Context, m *ec2.Module, old *kept, sure bool) error {
-	var said stream
-	fresh := c.empty()
-	if old != nil && !fresh {
-		if err := c.forget(ctx, old.Retains, m.Addresses); err != nil {
+// apply applies the module. If a change may need confirmation, it makes a plan,
+// checks it and applies this plan. Otherwise, and if prevent_destroy is safe, it
+// applies directly, which saves a start of Terraform.
+func (c *worker) apply(ctx context.Context, m *ec2.Module, old *moduleRecord, safe bool) error {
+	var output outputParser
+	empty := c.isEmpty()
+	if old != nil && !empty {
+		if err := c.forgetOrphans(ctx, old.OrphanOnDelete, m.Addresses); err != nil {
 			return err
 		}
 	}
-	if (fresh || sure && !c.OnlyCreate && c.Spare == "") && !c.Shown {
-		c.starts++
-		err := c.tf.ApplyJSON(ctx, &said)
-		if err != nil && !fresh && !said.began && len(said.faults) > 0 { // it did not get as far as that
-			return &refusal{c.unasked(&said, m, told(err, &said, m.Addresses))}
+	if (empty || safe && !c.OnlyCreate && c.SelfResource == "") && !c.UsePlan {
+		err := c.tf.ApplyJSON(ctx, &output)
+		if err != nil && !empty && !output.started && len(output.diagnostics) > 0 { // planning failed
+			return &refusedError{c.explainPrevented(&output, m, translateError(err, &output, m.Addresses))}
 		}
 		if err != nil {
-			return c.failed(ctx, m, &said, err)
+			return c.applyFailed(ctx, m, &output, err)
 		}
 		return nil
 	}
-	if c.Shown {
+	if c.UsePlan {
 		raw, err := os.ReadFile(c.path(plannedFile))
 		if err == nil {
-			err = json.Unmarshal(raw, &said.planned)
+			err = json.Unmarshal(raw, &output.changes)
 		}
 		if err == nil {
-			err = c.consent(&said, m, old)
+			err = c.checkConsent(&output, m, old)
 		}
 		if err != nil {
-			return &refusal{err}
+			return &refusedError{err}
 		}
 	} else {
-		c.starts++
-		changes, err := c.tf.PlanJSON(ctx, &said, tfexec.Out(c.path(planFile)))
+		changes, err := c.tf.PlanJSON(ctx, &output, tfexec.Out(c.path(planFile)))
 		if err != nil {
-			return &refusal{told(err, &said, m.Addresses)}
+			return &refusedError{translateError(err, &output, m.Addresses)}
 		}
-		if err := c.consent(&said, m, old); err != nil || !changes {
+		if err := c.checkConsent(&output, m, old); err != nil || !changes {
 			os.Remove(c.path(planFile))
 			if err == nil {
 				return nil
 			}
-			return &refusal{err}
+			return &refusedError{err}
 		}
 	}
-	said = stream{}
+	output = outputParser{}
 	defer os.Remove(c.path(planFile))
 	defer os.Remove(c.path(plannedFile))
-	c.starts++
-	if err := c.tf.ApplyJSON(ctx, &said, tfexec.DirOrPlan(c.path(planFile))); err != nil {
-		return c.failed(ctx, m, &said, err)
+	if err := c.tf.ApplyJSON(ctx, &output, tfexec.DirOrPlan(c.path(planFile))); err != nil {
+		return c.applyFailed(ctx, m, &output, err)
 	}
 	return nil
 }
 
-// unasked words that Terraform kept what it was told to keep.
-func (c *child) unasked(said *stream, m *ec2.Module, err error) error {
-	for _, f := range said.faults {
-		if !strings.Contains(f.Detail, "prevent_destroy") {
+// explainPrevented returns err, or the error that confirmation is needed if Terraform
+// failed because of a prevent_destroy that preventDestroy has set.
+func (c *worker) explainPrevented(output *outputParser, m *ec2.Module, err error) error {
+	for _, d := range output.diagnostics {
+		if !strings.Contains(d.Detail, "prevent_destroy") {
 			continue
 		}
-		for _, id := range c.guards {
-			if slices.Contains(strings.Fields(f.Detail), id) {
-				return c.consents("replace", m.Addresses[id])
+		for _, id := range c.prevented {
+			if slices.Contains(strings.Fields(d.Detail), id) {
+				return c.confirmError("replace", m.Addresses[id])
 			}
 		}
 	}
 	return err
 }
 
-func (c *child) consents(action, name string) error {
-	return fmt.Errorf("it would %s %s, which is protected or keeps data; nothing was done\n    hint: --allow-delete %s consents", action, name, c.Address)
+// confirmError returns the error that an action needs confirmation.
+func (c *worker) confirmError(action, name string) error {
+	return fmt.Errorf("it would %s %s, which is protected or has data; nothing was changed\n    hint: use --allow-delete %s to allow it", action, name, c.Address)
 }
 
-// empty tells whether nothing stands for certain. Terraform and OpenTofu write
-// the same state in other forms, so it is read and not searched.
-func (c *child) empty() bool {
+// isEmpty reports whether the Terraform state certainly has no managed resources.
+func (c *worker) isEmpty() bool {
 	raw, err := os.ReadFile(c.path(stateFile))
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist)
@@ -446,38 +429,39 @@ func (c *child) empty() bool {
 	return json.Unmarshal(raw, &st) == nil && !slices.ContainsFunc(st.Resources, func(r struct{ Mode string }) bool { return r.Mode == "managed" })
 }
 
-// consent looks at what would be done.
-func (c *child) consent(said *stream, m *ec2.Module, old *kept) error {
-	var keeps []string
+// checkConsent returns an error if a planned change is not allowed by the request.
+func (c *worker) checkConsent(output *outputParser, m *ec2.Module, old *moduleRecord) error {
+	var protected []string
 	if old != nil {
-		keeps = old.Keeps
+		protected = old.Protected
 	}
 	var changed []string
-	for _, p := range said.planned {
-		name := ours(p.Addr, m.Addresses)
+	for _, p := range output.changes {
+		name := toAddress(p.Addr, m.Addresses)
 		if p.Action != "create" && p.Action != "read" && p.Action != "noop" && p.Action != "no-op" {
 			changed = append(changed, fmt.Sprintf("%s (%s)", name, p.Action))
 		}
-		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && c.Spare != "" && name == c.Spare {
-			return fmt.Errorf("it would %s %s, the machine on which defx runs itself: nobody would be left to finish; nothing was done\n    hint: run defx on another machine; the state folder must be there too", p.Action, name)
+		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && c.SelfResource != "" && name == c.SelfResource {
+			return fmt.Errorf("it would %s %s, the machine on which defx itself is running; nothing was changed\n    hint: run defx on another machine, which needs the state directory too", p.Action, name)
 		}
-		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(both(keeps, m.Protected), p.Addr) && !c.AllowDelete {
-			return c.consents(p.Action, name)
+		if (p.Action == "delete" || p.Action == "replace" || p.Action == "remove") && slices.Contains(sets.Union(protected, m.Protected), p.Addr) && !c.AllowDelete {
+			return c.confirmError(p.Action, name)
 		}
 	}
 	if c.OnlyCreate && len(changed) > 0 {
-		return fmt.Errorf("what it reads is known only now, and with it what stands would change: %s; nothing was done\n    hint: look at defx plan, and apply again", strings.Join(changed, ", "))
+		return fmt.Errorf("values that were unknown in the plan would change existing resources: %s; nothing was changed\n    hint: review defx plan and apply again", strings.Join(changed, ", "))
 	}
 	return nil
 }
 
-// failed says what went wrong, and what was left.
-func (c *child) failed(ctx context.Context, m *ec2.Module, said *stream, err error) error {
-	err = told(err, said, m.Addresses)
+// applyFailed returns the errors that Terraform has reported, with the resources that
+// exist now.
+func (c *worker) applyFailed(ctx context.Context, m *ec2.Module, output *outputParser, err error) error {
+	err = translateError(err, output, m.Addresses)
 	if ctx.Err() != nil {
 		return err
 	}
-	var stands, lacks []string
+	var existing, missing []string
 	raw, rerr := os.ReadFile(c.path(stateFile))
 	if rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 		return err
@@ -491,46 +475,46 @@ func (c *child) failed(ctx context.Context, m *ec2.Module, said *stream, err err
 		}
 	}
 	json.Unmarshal(raw, &st)
-	there := map[string]bool{}
+	exists := map[string]bool{}
 	for _, r := range st.Resources {
 		if r.Mode == "managed" && len(r.Instances) > 0 {
-			there[r.Type+"."+r.Name] = true
+			exists[r.Type+"."+r.Name] = true
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(m.Addresses)) {
-		if there[id] {
-			stands = append(stands, m.Addresses[id])
+	for _, id := range sets.Keys(m.Addresses) {
+		if exists[id] {
+			existing = append(existing, m.Addresses[id])
 		} else {
-			lacks = append(lacks, m.Addresses[id])
+			missing = append(missing, m.Addresses[id])
 		}
 	}
-	left := "nothing of it stands"
-	if len(stands) > 0 {
-		left = "there stands " + strings.Join(stands, ", ")
+	left := "none"
+	if len(existing) > 0 {
+		left = strings.Join(existing, ", ")
 	}
-	if len(lacks) > 0 && len(stands) > 0 {
-		left += "; not made: " + strings.Join(lacks, ", ")
+	if len(missing) > 0 && len(existing) > 0 {
+		left += "; not created: " + strings.Join(missing, ", ")
 	}
-	return fmt.Errorf("%w\n    left: %s", err, left)
+	return fmt.Errorf("%w\n    existing resources: %s", err, left)
 }
 
-// forget lets go of what is to be kept and is not in the module any more.
-func (c *child) forget(ctx context.Context, retains []string, still map[string]string) error {
-	for _, id := range retains {
-		if _, is := still[id]; is {
+// forgetOrphans removes resources that are to be kept, and are not in the module any
+// more, from the Terraform state.
+func (c *worker) forgetOrphans(ctx context.Context, ids []string, module map[string]string) error {
+	for _, id := range ids {
+		if _, is := module[id]; is {
 			continue
 		}
-		c.starts++
 		if err := c.tf.StateRm(ctx, id); err != nil && !strings.Contains(err.Error(), "No matching objects") {
-			return told(fmt.Errorf("%s cannot be let go: %w", id, err), nil)
+			return translateError(fmt.Errorf("removing %s from the Terraform state: %w", id, err), nil)
 		}
 	}
 	return nil
 }
 
-// outputs reads what others may know.
-func (c *child) outputs(ctx context.Context, m *ec2.Module) (plan.Values, error) {
-	// The state that Terraform has just written holds them: it need not be started again.
+// outputs returns the outputs of the module that are not sensitive.
+func (c *worker) outputs(m *ec2.Module) (plan.Values, error) {
+	// They are in the state that Terraform has just written, so it need not be started again.
 	raw, err := os.ReadFile(c.path(stateFile))
 	if err != nil && len(m.Outputs) > 0 {
 		return nil, err
@@ -566,18 +550,18 @@ func (c *child) outputs(ctx context.Context, m *ec2.Module) (plan.Values, error)
 	return out, nil
 }
 
-// remove destroys all of a module and its folder.
-func (c *child) remove(ctx context.Context, old *kept, r *report) error {
+// remove destroys the resources of a module and removes its directory.
+func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerResponse) error {
 	if old == nil {
 		r.Known = true
 		return os.RemoveAll(c.Dir)
 	}
-	doubt := *old
-	doubt.Digest, doubt.Object, doubt.Values, doubt.Token = "", "", nil, c.Token
-	if err := doubt.write(c.Dir); err != nil {
+	uncertain := *old
+	uncertain.Digest, uncertain.Object, uncertain.Values, uncertain.Token = "", "", nil, c.Token
+	if err := uncertain.write(c.Dir); err != nil {
 		return err
 	}
-	r.Entry = &doubt.Entry
+	r.Entry = &uncertain.Entry
 	raw, err := os.ReadFile(c.path(unitFile))
 	if err != nil {
 		return err
@@ -587,43 +571,44 @@ func (c *child) remove(ctx context.Context, old *kept, r *report) error {
 		return err
 	}
 	if u.Backend == external.Name {
-		return c.unmake(ctx, &u, old, r)
+		return c.destroyExternal(ctx, &u, old, r)
 	}
 	m, err := ec2.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {
 		return err
 	}
-	config, err := withoutGuard(m.JSON)
+	config, err := withoutPreventDestroy(m.JSON)
 	if err != nil {
 		return err
 	}
-	if err := durable(c.path(configFile), config); err != nil {
+	if err := writeFile(c.path(configFile), config); err != nil {
 		return err
 	}
 	if _, err := os.Stat(c.path(stateFile)); err == nil {
 		if err := c.init(ctx, m.Providers); err != nil {
 			return err
 		}
-		if err := c.forget(ctx, old.Retains, nil); err != nil {
+		if err := c.forgetOrphans(ctx, old.OrphanOnDelete, nil); err != nil {
 			return err
 		}
-		var said stream
-		c.starts++
-		if err := c.tf.DestroyJSON(ctx, &said); err != nil {
-			return c.failed(ctx, m, &said, err)
+		var output outputParser
+		if err := c.tf.DestroyJSON(ctx, &output); err != nil {
+			return c.applyFailed(ctx, m, &output, err)
 		}
 	}
 	r.Entry, r.Known = nil, true
 	return os.RemoveAll(c.Dir)
 }
 
-// withoutGuard drops prevent_destroy: whoever deletes a whole module was asked for consent.
-func withoutGuard(raw []byte) ([]byte, error) {
-	return withLife(raw, func(_ string, life map[string]any) { delete(life, "prevent_destroy") })
+// withoutPreventDestroy removes prevent_destroy from a configuration, because the
+// deletion of a whole module has been confirmed.
+func withoutPreventDestroy(raw []byte) ([]byte, error) {
+	return withLifecycle(raw, func(_ string, lifecycle map[string]any) { delete(lifecycle, "prevent_destroy") })
 }
 
-// withLife changes the lifecycle of resources, by kind.name.
-func withLife(raw []byte, change func(id string, life map[string]any)) ([]byte, error) {
+// withLifecycle calls change with the lifecycle block of each resource (kind.name)
+// and returns the changed configuration.
+func withLifecycle(raw []byte, change func(id string, lifecycle map[string]any)) ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, err
@@ -631,12 +616,12 @@ func withLife(raw []byte, change func(id string, life map[string]any)) ([]byte, 
 	kinds, _ := doc["resource"].(map[string]any)
 	for kind, names := range kinds {
 		for name, body := range names.(map[string]any) {
-			life, _ := body.(map[string]any)["lifecycle"].(map[string]any)
-			if life == nil {
-				life = map[string]any{}
+			lifecycle, _ := body.(map[string]any)["lifecycle"].(map[string]any)
+			if lifecycle == nil {
+				lifecycle = map[string]any{}
 			}
-			if change(kind+"."+name, life); len(life) > 0 {
-				body.(map[string]any)["lifecycle"] = life
+			if change(kind+"."+name, lifecycle); len(lifecycle) > 0 {
+				body.(map[string]any)["lifecycle"] = lifecycle
 			}
 		}
 	}

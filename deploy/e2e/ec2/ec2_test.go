@@ -155,7 +155,7 @@ func TestModules_ProviderErrors(t *testing.T) {
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: 'vpc-0123456789abcdef0', cidr: '10.0.1.0/24' },`, "")
 	code, out := c.run("apply", "--yes")
-	if code != 3 || !strings.Contains(out, "a: creating EC2 Subnet") || !strings.Contains(out, "vpc-0123456789abcdef0") || !strings.Contains(out, "left: there stands vpc; not made: a") {
+	if code != 3 || !strings.Contains(out, "a: creating EC2 Subnet") || !strings.Contains(out, "vpc-0123456789abcdef0") || !strings.Contains(out, "existing resources: vpc; not created: a") {
 		t.Errorf("exit code %d", code)
 	}
 	// After the fix it continues with what exists.
@@ -182,8 +182,8 @@ func TestModules_ProviderErrors(t *testing.T) {
 	c.edit("zone: 'eu-central-1a'", "zone: 'eu-central-1b'")
 	before := c.ids("DescribeVolumes", "volumeId")
 	for _, how := range [][]string{{"apply", "--yes"}, {"apply", "--refresh", "--yes"}} {
-		if code, out := c.run(how...); code != 3 || !strings.Contains(out, "it would replace data, which is protected or keeps data; nothing was done") || c.ids("DescribeVolumes", "volumeId") != before {
-			t.Errorf("exit code %d: a volume is replaced without consent", code)
+		if code, out := c.run(how...); code != 3 || !strings.Contains(out, "it would replace data, which is protected or has data; nothing was changed") || c.ids("DescribeVolumes", "volumeId") != before {
+			t.Errorf("exit code %d: a volume is made anew unasked", code)
 		}
 	}
 	c.must("apply", "--refresh", "--yes", "--allow-delete", "module/network")
@@ -193,8 +193,8 @@ func TestModules_ProviderErrors(t *testing.T) {
 	c.entry(`
     vpc: { type: 'aws.vpc', cidr: '10.0.0.0/16' },
     a: { type: 'aws.subnet', vpc: defx.ref('vpc').output('id'), cidr: '10.0.1.0/24' },`, "")
-	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "data, which is protected or keeps data; nothing was done") {
-		t.Errorf("exit code %d: a volume can be deleted without consent", code)
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "data, which is protected or has data; nothing was changed") {
+		t.Errorf("exit code %d: a volume may go unasked", code)
 	}
 	if n := c.count("DescribeVolumes", "volumeId"); n != 1 {
 		t.Errorf("%d volumes", n)
@@ -214,7 +214,7 @@ func TestModules_WithoutTerraform(t *testing.T) {
 	old := filepath.Join(c.home, "old")
 	c.write(old, "#!/bin/sh\necho '{\"terraform_version\":\"1.1.0\"}'\n", 0o755)
 	env := c.env
-	for program, want := range map[string]string{"/nowhere/terraform": "cannot be run", old: "is version 1.1.0, and 1.5.0 is the oldest"} {
+	for program, want := range map[string]string{"/nowhere/terraform": "cannot be executed", old: "is version 1.1.0, but at least 1.5.0 is required"} {
 		c.env = append(env[:len(env):len(env)], "DEFX_TERRAFORM="+program)
 		c.must("plan")
 		if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, want) || !strings.Contains(out, "hint: install Terraform 1.5.0 or newer") {
@@ -305,7 +305,7 @@ func TestModules_UnknownValuesOnlyCreate(t *testing.T) {
 	if out := c.must("plan"); !strings.Contains(out, "? module/where") || !strings.Contains(out, "if jobs.output(url) changes") {
 		t.Error("the plan does not show what is unknown")
 	}
-	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "known only now, and with it what stands would change: where (update); nothing was done") {
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "unknown in the plan would change existing resources: where (update); nothing was changed") {
 		t.Errorf("exit code %d", code)
 	}
 	c.must("apply", "--yes") // now a plan shows it

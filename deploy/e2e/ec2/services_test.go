@@ -199,7 +199,7 @@ function(env='dev') {
 	}
 	entry("good day")
 	c.edit("ami-12345678", "ami-87654321")
-	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "the machine on which defx runs itself") || len(c.instances()) != 2 {
+	if code, out := c.run("apply", "--yes"); code != 3 || !strings.Contains(out, "the machine on which defx itself is running") || len(c.instances()) != 2 {
 		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
 	}
 	c.env = env

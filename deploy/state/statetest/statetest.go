@@ -1,4 +1,4 @@
-// Package statetest is the suite that every store of states passes.
+// Package statetest is the contract suite of state.Store: every store passes it.
 package statetest
 
 import (
@@ -13,17 +13,18 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// Run tests a kind of store. open gives a store on the same place each time it is called in
-// one test, as another process would open it; fresh makes a new place.
-func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
+// Run tests a kind of store. It calls newPlace once per test to create an empty
+// place; each call of open then opens a store on this place, as another process
+// would do.
+func Run(t *testing.T, newPlace func(t *testing.T) (open func() state.Store)) {
 	ctx := context.Background()
 	head := func(n int) state.Head {
 		return state.Head{Generation: n, Object: digest.Bytes(fmt.Append(nil, n))}
 	}
 	me := state.Owner{Who: "me@here", Verb: "apply", Host: "elsewhere", PID: 1}
 
-	t.Run("an empty store has no head and no objects", func(t *testing.T) {
-		s := fresh(t)()
+	t.Run("Head_EmptyStore", func(t *testing.T) {
+		s := newPlace(t)()
 		if h, err := s.Head(ctx); err != nil || h != (state.Head{}) {
 			t.Errorf("%+v, %v", h, err)
 		}
@@ -31,8 +32,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Errorf("%v", err)
 		}
 	})
-	t.Run("objects come back, from another process too", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Get_ObjectsPutByAnotherProcess", func(t *testing.T) {
+		open := newPlace(t)
 		s := open()
 		for n := range 200 {
 			a, b := fmt.Appendf(nil, "a%d", n), fmt.Appendf(nil, "b%d", n)
@@ -50,8 +51,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			}
 		}
 	})
-	t.Run("what is swept is gone, and what is live stays", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("GC_RemovesOnlyUnreferencedObjects", func(t *testing.T) {
+		open := newPlace(t)
 		s, other := open(), open()
 		live := map[digest.Digest]bool{}
 		for n := range 90 {
@@ -67,19 +68,19 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		alive := func(d digest.Digest) bool { return live[d] }
 		count, size, err := s.GC(ctx, head(7), alive, true)
 		if err != nil || count != 60 || size == 0 {
-			t.Fatalf("would sweep %d of %d bytes, %v", count, size, err)
+			t.Fatalf("dry run: %d objects of %d bytes, %v", count, size, err)
 		}
 		if oldest, err := s.Oldest(ctx); err != nil || oldest != (state.Head{}) {
-			t.Errorf("only told, and the oldest is %+v, %v", oldest, err)
+			t.Errorf("a dry run set the oldest generation: %+v, %v", oldest, err)
 		}
 		if again, bytes, err := other.GC(ctx, head(7), alive, false); err != nil || again != count || bytes != size {
-			t.Fatalf("swept %d of %d bytes, %v", again, bytes, err)
+			t.Fatalf("removed %d objects of %d bytes, %v", again, bytes, err)
 		}
 		if oldest, err := open().Oldest(ctx); err != nil || oldest != head(7) {
-			t.Errorf("the oldest is %+v, %v", oldest, err)
+			t.Errorf("the oldest generation is %+v, %v", oldest, err)
 		}
 		if n, _, err := s.GC(ctx, head(7), alive, false); err != nil || n != 0 {
-			t.Errorf("a second time: %d, %v", n, err)
+			t.Errorf("second run: %d objects, %v", n, err)
 		}
 		for _, s := range []state.Store{s, other, open()} {
 			for d, want := range live {
@@ -89,8 +90,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			}
 		}
 	})
-	t.Run("an empty object is an object", func(t *testing.T) {
-		s := fresh(t)()
+	t.Run("Put_EmptyObject", func(t *testing.T) {
+		s := newPlace(t)()
 		if err := s.Put(ctx, []byte{}, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -98,8 +99,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
-	t.Run("the head moves by compare and swap", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Swap_FailsIfHeadMoved", func(t *testing.T) {
+		open := newPlace(t)
 		s := open()
 		if err := s.Swap(ctx, state.Head{}, head(1)); err != nil {
 			t.Fatal(err)
@@ -111,8 +112,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Errorf("%+v, %v", h, err)
 		}
 	})
-	t.Run("of many who swap at once one wins each time", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Swap_OneOfManyConcurrentCallersWins", func(t *testing.T) {
+		open := newPlace(t)
 		for round := range 20 {
 			old := state.Head{}
 			if round > 0 {
@@ -134,12 +135,12 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			n := 0
 			won.Range(func(any, any) bool { n++; return true })
 			if n != 1 {
-				t.Fatalf("round %d: %d won", round, n)
+				t.Fatalf("round %d: %d swaps succeeded", round, n)
 			}
 		}
 	})
-	t.Run("a lease keeps others out until it is released", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Acquire_FailsUntilReleased", func(t *testing.T) {
+		open := newPlace(t)
 		a, err := open().Acquire(ctx, nil, me, time.Minute)
 		if err != nil {
 			t.Fatal(err)
@@ -156,11 +157,11 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Errorf("token %d after %d, %v", b.Token, a.Token, err)
 		}
 		if err := open().Release(ctx, a); err != nil {
-			t.Errorf("releasing what is gone: %v", err)
+			t.Errorf("releasing a lease that is not held: %v", err)
 		}
 	})
-	t.Run("a lease ends by itself, and cannot be renewed then", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Renew_FailsAfterExpiry", func(t *testing.T) {
+		open := newPlace(t)
 		a, err := open().Acquire(ctx, nil, me, -time.Second)
 		if err != nil {
 			t.Fatal(err)
@@ -176,8 +177,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Error(err)
 		}
 	})
-	t.Run("who holds a lease may raise its token, who lost it may not", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("RaiseToken_OnlyForCurrentHolder", func(t *testing.T) {
+		open := newPlace(t)
 		a, err := open().Acquire(ctx, nil, me, -time.Second)
 		if err != nil {
 			t.Fatal(err)
@@ -187,7 +188,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Fatal(err)
 		}
 		if token, err := open().RaiseToken(ctx, a, 40); err == nil {
-			t.Errorf("a lost lease was raised to %d", token)
+			t.Errorf("the holder of a lost lease got token %d", token)
 		}
 		token, err := open().RaiseToken(ctx, b, 40)
 		if err != nil || token <= 40 {
@@ -200,8 +201,8 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 			t.Errorf("token %d after %d, %v", c.Token, token, err)
 		}
 	})
-	t.Run("leases of different units live side by side", func(t *testing.T) {
-		open := fresh(t)
+	t.Run("Acquire_DisjointAddresses", func(t *testing.T) {
+		open := newPlace(t)
 		if _, err := open().Acquire(ctx, []string{"a/x", "a/y"}, me, time.Minute); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +211,7 @@ func Run(t *testing.T, fresh func(t *testing.T) (open func() state.Store)) {
 		}
 		for _, overlapping := range [][]string{{"a/y"}, {"c/z", "b/x"}, nil} {
 			if _, err := open().Acquire(ctx, overlapping, me, time.Minute); err == nil {
-				t.Errorf("%v was given twice", overlapping)
+				t.Errorf("%v was leased twice", overlapping)
 			}
 		}
 	})

@@ -19,12 +19,11 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// answerFile is what a provider said last of a resource: what it wants to know
-// again, and what others may read.
+// answerFile has the last response of a provider to create: its state and outputs.
 const answerFile = "answer.json"
 
-// asked is what an executable of a provider reads.
-type asked struct {
+// providerRequest is the standard input of an executable of a provider.
+type providerRequest struct {
 	APIVersion  string          `json:"apiVersion"`
 	Kind        string          `json:"kind"` // "ProviderRequest"
 	Verb        string          `json:"verb"` // install, create, check or destroy
@@ -32,63 +31,63 @@ type asked struct {
 	Environment string          `json:"environment"`
 	Address     string          `json:"address"`
 	Arguments   json.RawMessage `json:"arguments"`
-	State       json.RawMessage `json:"state,omitempty"` // what create said last
+	State       json.RawMessage `json:"state,omitempty"` // of the last response to create
 }
 
-// answered is what it writes.
-type answered struct {
-	State   json.RawMessage `json:"state,omitempty"`   // of create: kept, and given back
-	Outputs plan.Values     `json:"outputs,omitempty"` // of create: what others may read
+// providerResponse is its standard output.
+type providerResponse struct {
+	State   json.RawMessage `json:"state,omitempty"`   // of create: stored, and part of later requests
+	Outputs plan.Values     `json:"outputs,omitempty"` // of create: values for other units
 	OK      *bool           `json:"ok,omitempty"`      // of check
-	Reason  string          `json:"reason,omitempty"`  // of check: why not
+	Reason  string          `json:"reason,omitempty"`  // of check: why it is not OK
 }
 
-// scripts does a job by the executables of a provider.
-func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old *kept, r *report) error {
+// applyExternal handles a request with the executables of a provider.
+func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Digest, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { v, ok := c.Values[plan.Key(t)]; return v, ok })
 	if err != nil {
 		return err
 	}
-	if c.Look {
-		r.Look = &plan.RefreshResult{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
+	if c.Status {
+		r.Status = &plan.RefreshResult{Changes: []plan.ResourceChange{}, Drift: []plan.ResourceChange{}}
 		if old == nil || old.Digest == "" {
 			return nil
 		}
-		a, err := c.ask(ctx, q, "check")
+		a, err := c.runExternal(ctx, q, "check")
 		if err != nil {
 			return err
 		}
 		if a.OK != nil && !*a.OK {
-			r.Look.Changes = append(r.Look.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
-				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "as it should be"}}})
+			r.Status.Changes = append(r.Status.Changes, plan.ResourceChange{Address: q.Address, Op: plan.Update,
+				Fields: []plan.Change{{Path: "/check", Before: a.Reason, After: "ok"}}})
 		}
 		return nil
 	}
-	next := &kept{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
 	next.Backend = u.Backend
-	doubt := *next
+	uncertain := *next
 	if old != nil {
-		doubt.Outputs = old.Outputs
+		uncertain.Outputs = old.Outputs
 	}
-	if err := durable(c.path(unitFile), c.Unit); err != nil {
+	if err := writeFile(c.path(unitFile), c.Unit); err != nil {
 		return err
 	}
-	if err := doubt.write(c.Dir); err != nil {
+	if err := uncertain.write(c.Dir); err != nil {
 		return err
 	}
-	r.Entry, r.Known = &doubt.Entry, true
+	r.Entry, r.Known = &uncertain.Entry, true
 	if _, err := os.Stat(filepath.Join(c.Root, q.Provider, "install")); err == nil {
-		if _, err := c.ask(ctx, q, "install"); err != nil {
+		if _, err := c.runExternal(ctx, q, "install"); err != nil {
 			return err
 		}
 	}
-	a, err := c.ask(ctx, q, "create")
+	a, err := c.runExternal(ctx, q, "create")
 	if err != nil {
 		return err
 	}
 	raw, err := json.Marshal(a)
 	if err == nil {
-		err = durable(c.path(answerFile), raw)
+		err = writeFile(c.path(answerFile), raw)
 	}
 	if err != nil {
 		return err
@@ -102,55 +101,54 @@ func (c *child) scripts(ctx context.Context, u *plan.Unit, d digest.Digest, old 
 	return next.write(c.Dir)
 }
 
-// unmake lets a provider destroy what it made.
-func (c *child) unmake(ctx context.Context, u *plan.Unit, old *kept, r *report) error {
+// destroyExternal makes a provider destroy its resource, and removes the module's directory.
+func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleRecord, r *workerResponse) error {
 	q, err := external.Realize(u.Payload, func(t token.Token) (string, bool) { return old.Last[plan.Key(t)], true })
 	if err != nil {
 		return err
 	}
-	if _, err := c.ask(ctx, q, "destroy"); err != nil {
+	if _, err := c.runExternal(ctx, q, "destroy"); err != nil {
 		return err
 	}
 	r.Entry, r.Known = nil, true
 	return os.RemoveAll(c.Dir)
 }
 
-// ask runs one executable.
-func (c *child) ask(ctx context.Context, q *external.Request, verb string) (*answered, error) {
+// runExternal runs one executable of a provider.
+func (c *worker) runExternal(ctx context.Context, q *external.Request, verb string) (*providerResponse, error) {
 	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
 	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("provider %s has no executable %q\n    hint: chmod +x it", q.Provider, verb)
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
-	in := asked{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
-	var before answered
+	in := providerRequest{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
+	var previous providerResponse
 	raw, err := os.ReadFile(c.path(answerFile))
 	if err == nil {
-		err = json.Unmarshal(raw, &before)
+		err = json.Unmarshal(raw, &previous)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	in.State = before.State
+	in.State = previous.State
 	if raw, err = json.Marshal(in); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Dir, cmd.WaitDelay = c.Root, 5*time.Second
-	var out, complaints bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &complaints
-	c.starts++
+	var out, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(raw), &out, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(complaints.String()))
+		return nil, fmt.Errorf("%s of provider %s: %w\n%s", verb, q.Provider, err, strings.TrimSpace(stderr.String()))
 	}
-	a := &answered{}
+	a := &providerResponse{}
 	if len(bytes.TrimSpace(out.Bytes())) == 0 && verb != "check" {
 		return a, nil
 	}
 	dec := json.NewDecoder(&out)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(a); err != nil {
-		return nil, fmt.Errorf("%s of provider %s does not answer as a provider does: %w\n    hint: { \"outputs\": { … }, \"state\": … } or nothing; check: { \"ok\": true }", verb, q.Provider, err)
+		return nil, fmt.Errorf("%s of provider %s printed an invalid response: %w\n    hint: print { \"outputs\": { … }, \"state\": … } or nothing; check prints { \"ok\": true }", verb, q.Provider, err)
 	}
 	return a, nil
 }
