@@ -91,7 +91,7 @@ function(env='dev') {
 	// Requests about targets, and what the replica answered at that moment.
 	var mu sync.Mutex
 	var said []string
-	var victim *os.Process // killed at the next request about a target
+	var victim *os.Process        // killed at the next request about a target
 	unhealthy := map[string]int{} // target → number of times it is still reported unhealthy
 	c.between(func(action string, form url.Values) string {
 		mu.Lock()

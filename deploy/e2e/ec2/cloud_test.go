@@ -30,10 +30,10 @@ type cloud struct {
 	bin     string // path of defx
 	url     string
 	env     []string
-	runs    string // file with one line for each start of Terraform
-	in      string // region to query; "": the usual one
+	runs    string   // file with one line for each start of Terraform
+	in      string   // region to query; "": the usual one
 	args    []string // arguments of every command
-	engines bool // the image of instances has a docker engine
+	engines bool     // the image of instances has a docker engine
 }
 
 const region = "eu-central-1"
