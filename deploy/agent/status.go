@@ -27,15 +27,15 @@ import (
 // UnitStatus is the state of one unit on the machine.
 type UnitStatus struct {
 	Entry *Entry           `json:"entry"`
-	State *SupervisorState `json:"state,omitempty"` // nil in a dir: folder, where nothing runs
+	State *SupervisorState `json:"state,omitempty"` // nil in a dir: folder, where nothing runs, and after an interrupted action
 	Drift []string         `json:"drift,omitempty"` // differences from the recorded state, one sentence each
 	Runs  *Runs            `json:"runs,omitempty"`  // of a scheduled job; nil for other units
 }
 
 // Runs describes the last run of a scheduled job, and when the next one is due.
 type Runs struct {
-	Last    time.Time `json:"last,omitzero"`    // start of the last run; zero: this version never ran
-	Ended   time.Time `json:"ended,omitzero"`   // zero: still running
+	Last    time.Time `json:"last,omitzero"`    // start of the last run; zero: it never ran (under systemd: this version never did)
+	Ended   time.Time `json:"ended,omitzero"`   // zero: still running, or never ran
 	Result  string    `json:"result,omitempty"` // a systemd service result: success, exit-code, signal, timeout, …; for a container job also an error message
 	Code    int       `json:"code,omitempty"`   // exit code, or number of the signal
 	Next    time.Time `json:"next,omitzero"`
@@ -46,11 +46,11 @@ type Runs struct {
 func (r *Runs) String() string {
 	switch {
 	case r.Running:
-		return "runs"
+		return "running"
 	case r.Last.IsZero():
 		return "has not run yet"
 	case r.Result == "success":
-		return "ran well"
+		return "succeeded"
 	}
 	return "failed: " + exitReason(SupervisorState{Result: r.Result, Code: r.Code}, errors.New(r.Result))
 }
@@ -72,11 +72,11 @@ type Info struct {
 	Systemd string           `json:"systemd,omitempty"`
 	Docker  string           `json:"docker,omitempty"` // version of the docker engine
 	Booted  time.Time        `json:"booted,omitzero"`
-	Free    uint64           `json:"free"`             // bytes available on the file system of the machine's root
-	Store   uint64           `json:"store"`            // bytes in the store
-	Units   map[string]int   `json:"units"`            // scope → number of deployed units
-	Tokens  map[string]int64 `json:"tokens,omitempty"` // scope → highest fencing token seen
-	Numbers map[string]int   `json:"generations,omitempty"`
+	Free    uint64           `json:"free"`                  // bytes available on the file system of the machine's root
+	Store   uint64           `json:"store"`                 // bytes in the store
+	Units   map[string]int   `json:"units"`                 // scope → number of its entries
+	Tokens  map[string]int64 `json:"tokens,omitempty"`      // scope → highest fencing token seen
+	Numbers map[string]int   `json:"generations,omitempty"` // scope → generation
 }
 
 // openReadOnly opens the root and reads the manifest, without creating anything or taking
@@ -158,7 +158,8 @@ func (h *Host) storedLayout(root *os.Root, e *Entry) (backends.Layout, error) {
 	return h.layout(raw, e)
 }
 
-// drift compares an entry's files and store objects with what was written.
+// drift compares an entry's files with what was written, and checks that its store objects
+// exist. It does not read those.
 func (h *Host) drift(root *os.Root, e *Entry) []string {
 	l, err := h.storedLayout(root, e)
 	if err != nil {
@@ -201,7 +202,8 @@ func (h *Host) Object(d digest.Digest) ([]byte, error) {
 	return raw, err
 }
 
-// Info collects facts about the machine. What cannot be determined is left empty.
+// Info collects facts about the machine. What cannot be determined is left empty, except
+// that damaged files of defx are an error.
 func (h *Host) Info(ctx context.Context) (*Info, error) {
 	i := &Info{Arch: runtime.GOARCH, Units: map[string]int{}, Tokens: map[string]int64{}, Numbers: map[string]int{}}
 	i.Host, _ = os.Hostname()
@@ -467,6 +469,7 @@ func (h *Host) isRunning(program string) bool {
 	return false
 }
 
+// dirSize returns the total size of the regular files at or below p, in bytes.
 func dirSize(p string) uint64 {
 	var n uint64
 	filepath.WalkDir(p, func(_ string, d fs.DirEntry, err error) error {

@@ -83,7 +83,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	eventually("the run in progress ends", complete("one"))
 	eventually("a run by the timer", complete("two"))
 	s.wants(0, "Nothing to do")
-	eventually("status shows the result", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "ran well") })
+	eventually("status shows the result", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "succeeded") })
 
 	eventually("its log shows its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
 

@@ -73,11 +73,11 @@ func TestServices_EveryKind(t *testing.T) {
 	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad:*' && exit 0; sleep 0.1; done; exit 1")
 	out := ""
 	for range 20 { // it may be running now
-		if _, out = s.run("status", "--refresh"); strings.Contains(out, "ran well") {
+		if _, out = s.run("status", "--refresh"); strings.Contains(out, "succeeded") {
 			break
 		}
 	}
-	for _, want := range []string{"ran well", "failed: it ended with exit code 4", "has not run yet, next "} {
+	for _, want := range []string{"succeeded", "failed: it ended with exit code 4", "has not run yet, next "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q", want)
 		}

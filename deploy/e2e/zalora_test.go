@@ -93,7 +93,7 @@ func TestZalora_ThreeMachines(t *testing.T) {
 	ran := false
 	for i := 0; i < 20 && !ran; i++ { // it may be running now
 		_, out := s.run("status", "--refresh")
-		ran = strings.Contains(out, "ran well")
+		ran = strings.Contains(out, "succeeded")
 	}
 	if !ran {
 		t.Error("status does not show that the scheduled service succeeded")

@@ -60,6 +60,8 @@ type CommandError struct {
 	Text      string
 	Code      int  // exit code; 0: it was not started
 	UserFault bool // the user's configuration is wrong, not the engine
+
+	stale bool // see isStaleContainer
 }
 
 func (f *CommandError) Error() string { return f.Text }

@@ -97,7 +97,7 @@ func (e *Engine) start(ctx context.Context, api *client.Client, unit string) err
 // and lost track of its lower-level state.
 func isStaleContainer(err error) bool {
 	f, is := errors.AsType[*CommandError](err)
-	return is && strings.Contains(f.Text, "already exists")
+	return is && f.stale
 }
 
 // recreate deletes the container of a version and creates it again.
@@ -137,7 +137,7 @@ func startContainer(ctx context.Context, api *client.Client, id, unit string) er
 	}
 	text := shortError(err)
 	userFault := strings.Contains(text, "exec: ") || strings.Contains(text, "port is already allocated") || strings.Contains(text, "unable to find user")
-	return &CommandError{Unit: unit, Text: "the engine cannot start it: " + text, UserFault: userFault}
+	return &CommandError{Unit: unit, Text: "the engine cannot start it: " + text, UserFault: userFault, stale: strings.Contains(text, "already exists")}
 }
 
 // shortError returns the engine's message without the prefixes of its internals.
