@@ -15,8 +15,8 @@ func agentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "agent",
 		Hidden:            true,
-		Short:             "Be the machine's side of a conversation on standard input and output",
-		Long:              "Be the machine's side of a conversation on standard input and output. defx starts it by itself.\n\n" + exitCodes,
+		Short:             "Run the agent on stdin/stdout (internal)",
+		Long:              `Run the agent on stdin/stdout. It is started by defx itself.`,
 		Example:           "  defx agent",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -40,9 +40,9 @@ func agentCommand() *cobra.Command {
 			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))
 		},
 	}
-	cmd.Flags().StringVar(&enter, "enter", "", "become a command in a unit's surroundings: a `REQUEST` of defx shell")
-	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: start the job of a `FILE` on time")
+	cmd.Flags().StringVar(&enter, "enter", "", "execute the `REQUEST` of defx shell")
+	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: run the job of a `FILE` on schedule")
 	cmd.Flags().StringVar(&job, "job", "", "run the job of a `FILE` now")
-	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold a network until told to stop")
+	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold the network of a group")
 	return cmd
 }

@@ -32,9 +32,9 @@ type pace struct {
 }
 
 func (p *pace) flags(f *pflag.FlagSet) {
-	f.BoolVarP(&p.yes, "yes", "y", false, "do not ask")
-	f.IntVar(&p.parallel, "parallel", 30, "`NUMBER` of actions at once")
-	f.DurationVar(&p.lockWait, "lock-wait", time.Minute, "how long to wait for somebody else's apply")
+	f.BoolVarP(&p.yes, "yes", "y", false, "do not ask for confirmation")
+	f.IntVar(&p.parallel, "parallel", 30, "maximum `NUMBER` of concurrent actions")
+	f.DurationVar(&p.lockWait, "lock-wait", time.Minute, "`DURATION` to wait for another apply to finish")
 }
 
 func applyCommand(o *options) *cobra.Command {
@@ -42,12 +42,11 @@ func applyCommand(o *options) *cobra.Command {
 	var p pace
 	cmd := &cobra.Command{
 		Use:   "apply [FILE]",
-		Short: "Make what stands what should be",
-		Long: `Show what would change, ask, and change it: only services whose digest changed are
-touched. An apply that was killed is finished by the next one. With FILE, a change
-set that plan -o saved, nothing is asked, and anything else than that is refused.
-
-` + exitCodes,
+		Short: "Apply the deployment",
+		Long: `Show the changes, ask for confirmation, and apply them. Only services whose digest
+changed are touched. If an apply was killed, the next one finishes it. With FILE (made
+by plan -o), exactly that plan is applied without asking; if the situation has changed
+since, apply refuses.`,
 		Example: "  defx apply\n  defx apply --yes -e prod",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,7 +56,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 			if len(args) == 1 {
 				var err error
 				if saved, err = savedChanges(o.path(args[0])); err != nil {
-					return fmt.Errorf("%s: %w\n    hint: defx plan -o %s makes one", args[0], err, shellWord(args[0]))
+					return fmt.Errorf("%s: %w\n    hint: make one with defx plan -o %s", args[0], err, shellWord(args[0]))
 				}
 				approved = saved.ChangeSet
 			}
@@ -66,7 +65,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				return err
 			}
 			if saved != nil && (saved.Deployment != d.Name || saved.Environment != d.Environment) {
-				return fmt.Errorf("%s is for %s (%s), and this is %s (%s)\n    hint: -e says which environment", args[0], saved.Deployment, saved.Environment, d.Name, d.Environment)
+				return fmt.Errorf("%s was made for %s (%s), not for %s (%s)\n    hint: choose the environment with -e", args[0], saved.Deployment, saved.Environment, d.Name, d.Environment)
 			}
 			if err := c.knows(d); err != nil {
 				return err
@@ -80,7 +79,7 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 				return err
 			}
 			if saved != nil && cs.ChangeSet != approved {
-				return fmt.Errorf("%s is not what would be done now: %s\n    hint: make a new one with defx plan -o %s", args[0], moved(saved, cs), shellWord(args[0]))
+				return fmt.Errorf("%s is out of date: %s\n    hint: make a new one with defx plan -o %s", args[0], moved(saved, cs), shellWord(args[0]))
 			}
 			unfinished, err := apply.ReadUnfinished(w.Dir)
 			if err != nil {
@@ -89,8 +88,9 @@ set that plan -o saved, nothing is asked, and anything else than that is refused
 			if !o.json {
 				o.show(d, cs)
 			}
+			printHeld(d)
 			if !cs.Empty() && saved == nil {
-				if err := o.ask(ctx, &p, "Apply these changes? [y/N] ", "y"); err != nil {
+				if err := o.ask(ctx, &p, fmt.Sprintf("Apply these changes to %s (%s)? [y/N] ", d.Name, d.Environment), "y"); err != nil {
 					return err
 				}
 			}
@@ -123,7 +123,7 @@ func savedChanges(file string) (*plan.ChangeSet, error) {
 	}
 	was := cs.ChangeSet
 	if err := cs.Seal(); err != nil || cs.ChangeSet != was {
-		return nil, errors.New("the change set does not have the digest that it names: it was altered")
+		return nil, errors.New("the file was modified: its digest does not match")
 	}
 	return &cs, nil
 }
@@ -145,7 +145,7 @@ func (c *consent) agreed(cs *plan.ChangeSet) {
 func moved(saved, now *plan.ChangeSet) string {
 	switch {
 	case saved.Base != now.Base:
-		return fmt.Sprintf("it was made for generation %d, and the state is at %d", saved.Base, now.Base)
+		return fmt.Sprintf("it was made for generation %d, but the state is at generation %d", saved.Base, now.Base)
 	case saved.Plan != now.Plan:
 		return "the deployment has changed since"
 	}
@@ -157,15 +157,15 @@ func (o *options) ask(ctx context.Context, p *pace, question, word string) error
 	if p.yes {
 		return nil
 	}
-	hint := "--yes agrees beforehand"
+	hint := "--yes confirms in advance"
 	if word != "y" {
-		hint = "--confirm " + word + " agrees beforehand"
+		hint = "--confirm " + word + " confirms in advance"
 	}
 	if o.json {
-		return errors.New("with --json nobody is asked\n    hint: " + hint)
+		return errors.New("confirmation required, but --json never asks\n    hint: " + hint)
 	}
 	if !term.IsTerminal(int(os.Stdin.Fd())) || os.Getenv("CI") != "" {
-		return errors.New("nobody is here to be asked\n    hint: " + hint)
+		return errors.New("confirmation required, but stdin is not a terminal\n    hint: " + hint)
 	}
 	fmt.Fprint(os.Stderr, question)
 	answer := make(chan string, 1)
@@ -182,13 +182,13 @@ func (o *options) ask(ctx context.Context, p *pace, question, word string) error
 			return nil
 		}
 	}
-	return errors.New("nothing was done, because nobody agreed")
+	return errors.New("cancelled: nothing was changed")
 }
 
 // work runs an apply and tells of it.
 func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet, p *pace, held bool) error {
 	if p.parallel < 1 {
-		return fmt.Errorf("--parallel %d is less than one", p.parallel)
+		return atLeast("parallel", p.parallel, 1)
 	}
 	// What is under way is finished and recorded, whether somebody still reads of it or not.
 	signal.Ignore(syscall.SIGPIPE)
@@ -196,7 +196,7 @@ func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet
 	t := newTeller(o, cs)
 	w.OnEvent = t.tell
 	quiet := context.AfterFunc(ctx, func() {
-		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; Ctrl-C once more stops at once")
+		fmt.Fprintln(os.Stderr, "\nstopping: running actions are finished and recorded; press Ctrl-C again to stop at once")
 	})
 	begun := time.Now()
 	res, err := apply.Run(ctx, w)
@@ -209,13 +209,13 @@ func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet
 	case ctx.Err() != nil && (isBusy || errors.Is(err, context.Canceled)):
 		return context.Canceled // nothing was begun
 	case isBusy:
-		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
+		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait (now %s); if that process is gone, its lease expires by itself", busy, shortDuration(p.lockWait))
 	case errors.Is(err, apply.ErrPlanChanged):
-		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
+		return fmt.Errorf("%w\n    hint: run defx plan again to see the new changes", err)
 	case strings.Contains(err.Error(), "\n    hint: "):
 		return err // it says itself what to do
 	}
-	return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
+	return fmt.Errorf("%w\n    hint: run defx apply again to finish", err)
 }
 
 // finish tells what an apply came to and gives the exit code.
@@ -240,21 +240,21 @@ func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took
 		fmt.Fprintln(os.Stderr, "note:", clean(n))
 	}
 	for _, u := range res.Unflushed {
-		fmt.Fprintln(os.Stderr, "not settled:", clean(u))
+		fmt.Fprintln(os.Stderr, "not recorded on machine:", clean(u))
 	}
 	switch {
 	case res.Stopped:
-		return &exit{exitStopped, errors.New("stopped before the end\n    hint: apply again to finish")}
+		return &exit{exitStopped, errors.New("interrupted before the end\n    hint: run defx apply again to finish")}
 	case len(res.Failed) > 0:
 		names := strings.Join(res.Failed[:min(len(res.Failed), 10)], ", ")
 		if more := len(res.Failed) - 10; more > 0 {
 			names += fmt.Sprintf(" and %d more", more)
 		}
-		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: mend the cause told above and apply again", plural(len(res.Failed), "unit"), names)}
+		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: fix the errors above and run defx apply again", plural(len(res.Failed), "unit"), names)}
 	case ctx.Err() != nil:
 		return &exit{code: exitStopped} // all was under way already, and is done
 	case len(res.Unflushed) > 0:
-		return &exit{exitPartly, errors.New("what was done is recorded, but not every machine took note\n    hint: mend the cause told above; the next change there finishes it")}
+		return &exit{exitPartly, errors.New("the changes are recorded, but not on every machine\n    hint: fix the errors above; the next change on that machine completes its record")}
 	case held:
 		return &exit{code: exitPartly}
 	}

@@ -14,13 +14,11 @@ import (
 func attachCommand(o *options) *cobra.Command {
 	return o.attachment(true, &cobra.Command{
 		Use:   "attach BALANCER [REPLICA...]",
-		Short: "Put replicas behind a balancer",
-		Long: `Put replicas that stand behind a balancer of the cloud, all of them or those named: from
-then on users reach them. Nothing else is changed, whatever the entry says by now. A
-replica stays there until detach: before it stops for a change it is taken out, and
-put back when it is ready again.
-
-` + exitCodes,
+		Short: "Register replicas with a load balancer",
+		Long: `Register deployed replicas with a cloud load balancer: all of them, or those named.
+From then on users reach them. Nothing else is changed, even if the entry file differs
+from what is deployed. A replica stays registered until detach; when a change stops it,
+it is deregistered first and registered again when it is ready.`,
 		Example: "  defx attach shop/front\n  defx attach front shop/web#0 --yes",
 	})
 }
@@ -28,11 +26,9 @@ put back when it is ready again.
 func detachCommand(o *options) *cobra.Command {
 	return o.attachment(false, &cobra.Command{
 		Use:   "detach BALANCER [REPLICA...]",
-		Short: "Take replicas out from behind a balancer",
-		Long: `Take replicas out from behind a balancer of the cloud, all of them or those named, and
-wait until what they began may have come to its end. They go on running.
-
-` + exitCodes,
+		Short: "Deregister replicas from a load balancer",
+		Long: `Deregister replicas from a cloud load balancer: all of them, or those named. The
+command waits until their open requests may have ended. The replicas keep running.`,
 		Example: "  defx detach shop/front shop/web#0\n  defx detach front --yes",
 	})
 }
@@ -59,7 +55,7 @@ func (o *options) attachment(on bool, cmd *cobra.Command) *cobra.Command {
 			return err
 		}
 		if !on && b.Attach == "auto" {
-			return diag.Errorf(b.Address.String(), "it attaches by itself: the next apply would put back what is taken out now").WithHint("attach: 'manual' there; or take the replica out of the deployment")
+			return diag.Errorf(b.Address.String(), "it has attach: 'auto', so the next apply would register the replicas again").WithHint("set attach: 'manual', or remove the replica from the deployment")
 		}
 		p.Attach = map[string]bool{}
 		for _, a := range chosen {
@@ -72,9 +68,9 @@ func (o *options) attachment(on bool, cmd *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		title, question := "behind %s", "Attach? [y/N] "
+		title, question := "register with %s", "Attach? [y/N] "
 		if !on {
-			title, question = "out from behind %s", "Detach? [y/N] "
+			title, question = "deregister from %s", "Detach? [y/N] "
 		}
 		return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): "+title, d.Name, d.Environment, b.Address), question, "y")
 	}
@@ -101,9 +97,9 @@ func behind(b *graph.Balancer, names []string) ([]graph.Attachment, error) {
 			}
 		}
 		if !found {
-			e := diag.Errorf(b.Address.String(), "%q is no backend of it", n)
+			e := diag.Errorf(b.Address.String(), "%q is not one of its backends", n)
 			if e.WithHint("%s", diag.Suggest(n, known)); e.Hint == "" {
-				e.WithHint("there is %s", strings.Join(known, ", "))
+				e.WithHint("choose from %s", strings.Join(known, ", "))
 			}
 			return nil, e
 		}
@@ -145,7 +141,7 @@ func printApart(w io.Writer, g *graph.Graph) {
 			}
 		}
 		if len(names) > 0 {
-			fmt.Fprintf(w, "not behind %s: %s\n    hint: defx attach %s, once they stand; attach: 'auto' does it by itself\n", b.Address, strings.Join(names, ", "), b.Address)
+			fmt.Fprintf(w, "not registered with %s: %s\n    hint: run defx attach %s once they are deployed; attach: 'auto' does so automatically\n", b.Address, strings.Join(names, ", "), b.Address)
 		}
 	}
 }

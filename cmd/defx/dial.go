@@ -59,7 +59,7 @@ func (g *ground) unit(address string) (plan.Record, error) {
 		}
 		names = append(names, r.Address)
 	}
-	return plan.Record{}, diag.Errorf("", "nothing stands at %s in %s (%s)", address, g.at.name, g.at.env).WithHint("%s", orHint(diag.Suggest(address, names), "defx status lists what stands"))
+	return plan.Record{}, diag.Errorf("", "nothing is deployed at %s in %s (%s)", address, g.at.name, g.at.env).WithHint("%s", orHint(diag.Suggest(address, names), "defx status lists the deployed units"))
 }
 
 func orHint(hint, otherwise string) string {
@@ -83,10 +83,10 @@ func (o *options) unit(ctx context.Context, address string) (*ground, plan.Recor
 func (g *ground) dial(ctx context.Context, name string) (*agent.Client, error) {
 	m := g.machines[name]
 	if name == "" {
-		return nil, diag.Errorf("", "it is made of resources, and stands on no machine").WithHint("defx plan --refresh asks the cloud how they are")
+		return nil, diag.Errorf("", "it is a module of resources and runs on no machine").WithHint("defx plan --refresh shows its state in the cloud")
 	}
 	if m == nil {
-		return nil, diag.Errorf("", "there is no machine %q", name).WithHint("%s", orHint(diag.Suggest(name, slices.Sorted(maps.Keys(g.machines))), "defx machine list lists them"))
+		return nil, diag.Errorf("", "unknown machine %q", name).WithHint("%s", orHint(diag.Suggest(name, slices.Sorted(maps.Keys(g.machines))), "defx machine list lists the machines"))
 	}
 	return g.p.Dialer().Dial(ctx, m)
 }
@@ -137,5 +137,5 @@ func silent(errs map[string]error) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return &exit{exitPartly, fmt.Errorf("%s did not answer", plural(len(errs), "machine"))}
+	return &exit{exitPartly, fmt.Errorf("%s unreachable", plural(len(errs), "machine"))}
 }

@@ -20,13 +20,11 @@ func evalCommand(o *options) *cobra.Command {
 	var raw, explain, verify bool
 	cmd := &cobra.Command{
 		Use:   "eval [FILE]",
-		Short: "Print what a Jsonnet file evaluates to",
-		Long: `Print what go-jsonnet's own command would print for FILE, byte for byte; JSONNET_PATH is
-honoured here, and only here. Without FILE print the deployment as its libraries give
-it, each functionality with its overrides. What was evaluated is kept in the folder of
---cache, and found again while everything that it was made of is as it was.
-
-` + exitCodes,
+		Short: "Evaluate a Jsonnet file or the deployment",
+		Long: `With FILE, print exactly what go-jsonnet's own command would print (this is the only
+command that reads JSONNET_PATH). Without FILE, print the deployment as its libraries
+define it, with the overrides applied. Results are cached in the folder of --cache and
+reused until something that they depend on changes.`,
 		Example: "  defx eval\n  defx eval --explain-cache\n  defx eval -S -A who=me greeting.jsonnet",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,9 +62,9 @@ it, each functionality with its overrides. What was evaluated is kept in the fol
 	}
 	cmd.Flags().StringArrayVarP(&extStr, "ext-str", "V", nil, "`NAME=VALUE` of an external variable, as a string")
 	cmd.Flags().StringArrayVar(&extCode, "ext-code", nil, "`NAME=CODE` of an external variable, as Jsonnet")
-	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print for each library whether it came out of the cache, or why not")
-	cmd.Flags().BoolVar(&verify, "verify-cache", false, "evaluate besides what the cache knows, and fail if they differ")
-	cmd.Flags().BoolVarP(&raw, "string", "S", false, "the value is a string: print it as it is")
+	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print what was evaluated instead of read from the cache, and why")
+	cmd.Flags().BoolVar(&verify, "verify-cache", false, "also evaluate without the cache, and fail if the results differ")
+	cmd.Flags().BoolVarP(&raw, "string", "S", false, "print a string value without quotes")
 	return cmd
 }
 
@@ -133,7 +131,7 @@ func (o *options) explainCache(dir string, res *lang.Result) error {
 		fmt.Println("The cache is off.")
 		return nil
 	}
-	fmt.Printf("%d of %s came out of %s\n", printUses("evaluated", res.Cache), plural(len(res.Cache), "part"), dir)
+	fmt.Printf("%d of %s read from the cache %s\n", printUses("evaluated", res.Cache), plural(len(res.Cache), "part"), dir)
 	return nil
 }
 
@@ -155,7 +153,7 @@ func (o *options) explainPlan(dir string, d *project.Desired) error {
 	if d == nil {
 		d = &project.Desired{Uses: []lang.CacheUse{}}
 		if !o.json {
-			fmt.Println("All that the last plan was made of is as it was: nothing was evaluated or rendered.")
+			fmt.Println("Nothing changed since the last plan: nothing was evaluated or rendered.")
 			return nil
 		}
 	}
@@ -176,7 +174,7 @@ func (o *options) explainPlan(dir string, d *project.Desired) error {
 	if d.FullPlanReason == "" {
 		fmt.Printf(" and %d of %s", known, plural(len(d.Uses), "functionality"))
 	}
-	fmt.Printf(" came out of %s\n", dir)
+	fmt.Printf(" read from the cache %s\n", dir)
 	return nil
 }
 

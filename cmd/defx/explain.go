@@ -47,11 +47,9 @@ type explanation struct {
 func explainCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain ADDRESS",
-		Short: "Tell why a unit is where and what it is",
-		Long: `Tell where a unit is defined, why it is on its machine, how its digest came to differ
-from the deployed one, and which values it reads.
-
-` + exitCodes,
+		Short: "Explain a unit's digest and placement",
+		Long: `Show where a unit is defined, why it runs on this machine, what changed since the last
+apply, and which values it reads.`,
 		Example: "  defx explain shop/web\n  defx explain hydra/hydra-web#0 --json",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,6 +57,7 @@ from the deployed one, and which values it reads.
 			if err != nil {
 				return err
 			}
+			defer printHeld(d)
 			cs, err := p.Changes(cmd.Context(), d, w)
 			if err != nil {
 				return err
@@ -111,7 +110,7 @@ func explain(ctx context.Context, p *project.Project, d *project.Desired, name s
 	e.Address = svc.Address.String()
 	placed, u := d.Rendered.Plan.Find(e.Address), d.Rendered.Units[e.Address]
 	if placed == nil || u == nil {
-		return nil, diag.Errorf(e.Address, "it is held: what stands is left as it is").WithHint("mend the error told above")
+		return nil, diag.Errorf(e.Address, "it is held: its configuration has an error").WithHint("fix the error above")
 	}
 	e.Machine, e.Backend, e.Because = svc.Machine, svc.Backend, d.Reasons[e.Address]
 	if e.schedule = svc.Spec.Schedule; e.schedule != nil && svc.Backend == "systemd" {
@@ -171,7 +170,7 @@ func explainModule(ctx context.Context, p *project.Project, d *project.Desired, 
 		e.Reads = placed.Values
 	}
 	list := slices.Sorted(maps.Keys(m.Sources))
-	e.Because = "it holds " + strings.Join(list, ", ")
+	e.Because = "it contains " + strings.Join(list, ", ")
 	if found := p.Positions(ctx, [][]string{m.Sources[list[0]]}); len(found) == 1 {
 		e.Defined = found[0]
 	}
@@ -209,7 +208,7 @@ func findService(d *project.Desired, name string) (*graph.Service, error) {
 	if hint == "" {
 		hint = "defx graph lists the addresses"
 	}
-	return nil, diag.Errorf("", "there is no unit %q", name).WithHint("%s", hint)
+	return nil, diag.Errorf("", "unknown unit %q", name).WithHint("%s", hint)
 }
 
 func readers(d *project.Desired, svc *graph.Service) []string {
@@ -251,7 +250,7 @@ func (e *explanation) print() {
 	case e.Digest == "" && e.Deployed != "":
 		line("digest", fmt.Sprintf("%s deployed (generation %d)", e.Deployed.Brief(), e.Generation))
 	case e.Deployed == "" && e.Generation > 0:
-		line("digest", "what stands is not known: an apply was interrupted")
+		line("digest", "unknown: an apply was interrupted")
 	case e.Deployed == "":
 		line("digest", e.Digest.Brief()+" now, not deployed")
 	case e.Deployed == e.Digest:
@@ -284,7 +283,7 @@ func (e *explanation) print() {
 		line("hardening", e.Exposure+" (systemd-analyze security: 0 is best, 10 worst)")
 	}
 	line("reads", reads)
-	by := "nobody"
+	by := "nothing"
 	if len(e.ReadBy) > 0 {
 		by = strings.Join(e.ReadBy, ", ")
 	}

@@ -39,7 +39,7 @@ func (s style) printFields(w io.Writer, list []plan.Change, all bool) {
 		before, after := cutAlike(shownValue(c.Before), shownValue(c.After), room)
 		rows[i].values = clean(quoted(c.Before, before) + " → " + quoted(c.After, after))
 		if c.Replaces {
-			rows[i].values += " (another takes its place)"
+			rows[i].values += " (forces replacement)"
 		}
 		if n := utf8.RuneCountInString(rows[i].values); n <= 60 {
 			values = max(values, n)

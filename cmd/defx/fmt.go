@@ -16,11 +16,10 @@ func fmtCommand(o *options) *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{
 		Use:   "fmt [FILE...]",
-		Short: "Put Jsonnet files into the customary form",
-		Long: `Rewrite Jsonnet files as jsonnetfmt would. Without FILE all .jsonnet and .libsonnet files
-below the folder, except vendor/ and what begins with a dot. Names of changed files are printed.
-
-` + exitCodes,
+		Short: "Format Jsonnet files",
+		Long: `Rewrite Jsonnet files as jsonnetfmt would, and print the names of the files that changed.
+Without FILE, all .jsonnet and .libsonnet files below the folder are formatted, except
+those in vendor/ and in hidden folders.`,
 		Example: "  defx fmt\n  defx fmt --check defx.jsonnet",
 		RunE: func(_ *cobra.Command, args []string) error {
 			var files []string
@@ -70,15 +69,15 @@ below the folder, except vendor/ and what begins with a dot. Names of changed fi
 				}
 			}
 			if bad > 0 {
-				return fmt.Errorf("%s cannot be read as Jsonnet\n    hint: mend what is told above", plural(bad, "file"))
+				return fmt.Errorf("%s with syntax errors\n    hint: fix the errors above", plural(bad, "file"))
 			}
 			if check && len(changed) > 0 {
-				return fmt.Errorf("%s not in the customary form\n    hint: defx fmt writes it", plural(len(changed), "file"))
+				return fmt.Errorf("%s not formatted\n    hint: run defx fmt", plural(len(changed), "file"))
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit 1 if something would change")
+	cmd.Flags().BoolVar(&check, "check", false, "change nothing; exit 1 if a file is not formatted")
 	return cmd
 }
 

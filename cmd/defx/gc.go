@@ -23,24 +23,23 @@ func gcCommand(o *options) *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove from machines and the state what nothing leads to",
-		Long: `Remove from the stores of machines what neither stands, nor belongs to one of the newest
-generations, so that going back to them sends nothing again. Programs of defx
-that nobody runs go too, and what modules kept for their uploads. What stands is never touched, whosever it is.
+		Short: "Delete unreferenced objects",
+		Long: `Delete stored files on the machines that no running service and none of the newest
+generations needs (so a rollback to those sends nothing again), old versions of the
+defx program that no process uses, and packages kept for the uploads of modules. Files
+of deployed services are never deleted, even those of other deployments.
 
-Remove from the state what belongs to no generation. With --history, older generations
-are forgotten: rollback cannot go back to them any more.
-
-` + exitCodes,
+In the state, delete objects that no generation references. With --history, older
+generations are deleted too: rollback to them is no longer possible.`,
 		Example:           "  defx gc --dry-run\n  defx gc --keep 3 --history 100",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if keep < 1 {
-				return fmt.Errorf("--keep %d would not even keep what stands\n    hint: 1 or more", keep)
+				return atLeast("keep", keep, 1)
 			}
 			if history < 0 || cmd.Flags().Changed("history") && history == 0 {
-				return fmt.Errorf("--history %d would forget what stands\n    hint: 1 or more; without it all generations are kept", history)
+				return fmt.Errorf("--history must be at least 1, not %d\n    hint: without --history all generations are kept", history)
 			}
 			if history > 0 {
 				keep = min(keep, history)
@@ -74,7 +73,7 @@ are forgotten: rollback cannot go back to them any more.
 			slices.SortFunc(results, func(a, b collected) int { return strings.Compare(a.Machine, b.Machine) })
 			end := silent(errs)
 			if err != nil {
-				if err = fmt.Errorf("the state was left as it is: %w", err); end != nil {
+				if err = fmt.Errorf("the state was not cleaned up: %w", err); end != nil {
 					tell(os.Stderr, err)
 				} else {
 					end = &exit{exitPartly, err}
@@ -89,9 +88,9 @@ are forgotten: rollback cannot go back to them any more.
 				}
 				return end
 			}
-			verb := "removed"
+			verb := "deleted"
 			if dry {
-				verb = "would go"
+				verb = "would be deleted"
 			}
 			for _, r := range results {
 				if r.Machine == "" {
@@ -114,9 +113,9 @@ are forgotten: rollback cannot go back to them any more.
 			return end
 		},
 	}
-	cmd.Flags().IntVar(&keep, "keep", 5, "`NUMBER` of generations to which going back sends nothing again")
-	cmd.Flags().IntVar(&history, "history", 0, "forget all generations but the newest `NUMBER`")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "only tell what would go")
+	cmd.Flags().IntVar(&keep, "keep", 5, "keep the files of the newest `NUMBER` generations")
+	cmd.Flags().IntVar(&history, "history", 0, "delete all generations but the newest `NUMBER`")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "only print what would be deleted")
 	return cmd
 }
 
@@ -156,7 +155,7 @@ func (g *ground) forget(ctx context.Context, store *state.Dir, keep, history int
 	clear := func(ctx context.Context) error {
 		unfinished, err := apply.ReadUnfinished(store.Path())
 		if err == nil && unfinished != nil {
-			err = errors.New("an apply was interrupted\n    hint: defx apply finishes it")
+			err = errors.New("an apply was interrupted\n    hint: run defx apply to finish it")
 		}
 		if err != nil {
 			return err

@@ -50,12 +50,10 @@ func graphCommand(o *options) *cobra.Command {
 	var links bool
 	cmd := &cobra.Command{
 		Use:   "graph",
-		Short: "Print the normalized deployment",
-		Long: `Print the services, their machines and what leads from one to another: as text, as
-JSON (also by --json), for Graphviz (dot) or as Mermaid. --links tells how those that
-may talk to each other reach each other, and why so.
-
-` + exitCodes,
+		Short: "Print the graph of services",
+		Long: `Print the services, their machines and the connections between them as text, as JSON
+(also with --json), for Graphviz (dot) or as Mermaid. With --links, print instead how
+services that may talk to each other reach each other, and why.`,
 		Example:           "  defx graph\n  defx graph --output mermaid",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -64,6 +62,7 @@ may talk to each other reach each other, and why so.
 			if err != nil {
 				return err
 			}
+			defer printHeld(d)
 			if o.json {
 				output = "json"
 			}
@@ -86,7 +85,7 @@ may talk to each other reach each other, and why so.
 					return err
 				}
 			default:
-				return diag.Errorf("", "--output %q is not known", output).WithHint("text, json, dot or mermaid")
+				return unknownValue("output", output, "text", "json", "dot", "mermaid")
 			}
 			if len(d.Held) > 0 {
 				return &exit{code: exitPartly}
@@ -94,7 +93,7 @@ may talk to each other reach each other, and why so.
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&links, "links", false, "tell how services reach each other")
+	cmd.Flags().BoolVar(&links, "links", false, "print how services reach each other")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "`FORM`: text, json, dot or mermaid")
 	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json", "dot", "mermaid"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -15,19 +15,12 @@ import (
 )
 
 func importCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:               "import",
-		Short:             "Make libraries of what other tools read",
-		Long:              "Make libraries of what other tools read.\n\n" + exitCodes,
-		Example:           "  defx import compose compose.yaml\n  defx import compose --help",
-		Args:              arguments(0, 0),
-		ValidArgsFunction: noFiles,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return errors.New("defx import wants to know of what\n    hint: defx import compose FILE")
-		},
-	}
-	cmd.AddCommand(importCompose(o))
-	return cmd
+	return commandGroup(&cobra.Command{
+		Use:     "import",
+		Short:   "Import configuration of other tools",
+		Long:    "Convert configuration of other tools into libraries.",
+		Example: "  defx import compose compose.yaml\n  defx import compose --help",
+	}, importCompose(o))
 }
 
 func importCompose(o *options) *cobra.Command {
@@ -35,13 +28,11 @@ func importCompose(o *options) *cobra.Command {
 	var profiles []string
 	cmd := &cobra.Command{
 		Use:   "compose FILE",
-		Short: "Make a library of a compose file",
-		Long: `Turn the services of a compose file into functionalities of a library, for the backend
-docker, and list what could not be carried over. The library goes to standard output, or to
-a file that is not there yet. Variables in the file are those of the environment and of .env
-beside it. Images that are named by tag are pinned by ` + "`defx lock --update`" + `.
-
-` + exitCodes,
+		Short: "Import a Compose file as a library",
+		Long: `Convert the services of a Compose file into functionalities of a library for the docker
+backend, and list what could not be converted. The library is printed, or written to a
+new file with -o. Variables in the file come from the environment and from the .env file
+beside it. ` + "`" + `defx lock --update` + "`" + ` pins images that are named by tag.`,
 		Example: "  defx import compose compose.yaml -o libs/shop.libsonnet\n  defx import compose compose.yaml --profile debug --json",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,7 +41,7 @@ beside it. Images that are named by tag are pinned by ` + "`defx lock --update`"
 				output = o.path(output)
 				dir = filepath.Dir(output)
 				if _, err := os.Lstat(output); !errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("%s is there already\n    hint: give another name after -o, or remove it", output)
+					return fmt.Errorf("%s already exists\n    hint: choose another name with -o, or delete the file", output)
 				}
 			}
 			made, err := compose.Read(cmd.Context(), o.path(args[0]), dir, os.Environ(), profiles)
@@ -81,18 +72,18 @@ beside it. Images that are named by tag are pinned by ` + "`defx lock --update`"
 				if l.Service != "" {
 					where = l.Service + "." + l.Field
 				}
-				fmt.Fprintf(os.Stderr, "not carried over: %s: %s\n", clean(where), clean(l.Why))
+				fmt.Fprintf(os.Stderr, "not imported: %s: %s\n", clean(where), clean(l.Why))
 			}
 			if len(made.Secrets) > 0 {
-				fmt.Fprintf(os.Stderr, "secrets that machines must have: %s\n", clean(strings.Join(made.Secrets, ", ")))
+				fmt.Fprintf(os.Stderr, "secrets to provide on the machines: %s\n", clean(strings.Join(made.Secrets, ", ")))
 			}
 			if len(made.Images) > 0 {
-				fmt.Fprintf(os.Stderr, "%s by tag alone: defx lock --update writes down what they are now\n", plural(len(made.Images), "image"))
+				fmt.Fprintf(os.Stderr, "%s named by tag only: defx lock --update pins the digests\n", plural(len(made.Images), "image"))
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write the library to a new `FILE`")
-	cmd.Flags().StringSliceVar(&profiles, "profile", nil, "take services of a `PROFILE` along")
+	cmd.Flags().StringSliceVar(&profiles, "profile", nil, "also import the services of a `PROFILE`")
 	return cmd
 }

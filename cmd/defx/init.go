@@ -20,11 +20,9 @@ var beginnings embed.FS
 func initCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init [DIR]",
-		Short: "Begin a deployment",
-		Long: `Write a small deployment that works: an entry file, one library, and a folder that stands
-for a machine. Nothing is overwritten.
-
-` + exitCodes,
+		Short: "Create a new deployment",
+		Long: `Write a small working deployment: an entry file, one library, and a folder that acts as
+a machine. Existing files are never overwritten.`,
 		Example: "  defx init\n  defx init shop",
 		Args:    arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -39,7 +37,7 @@ for a machine. Nothing is overwritten.
 			files := []struct{ from, to string }{{"init/defx.jsonnet", "defx.jsonnet"}, {"init/hello.libsonnet", "hello/functionalities.libsonnet"}, {"init/gitignore", ".gitignore"}}
 			for _, f := range files {
 				if _, err := os.Lstat(filepath.Join(abs, f.to)); err == nil {
-					return fmt.Errorf("%s exists already\n    hint: name another folder: defx init DIR", filepath.Join(dir, f.to))
+					return fmt.Errorf("%s already exists\n    hint: choose another folder: defx init DIR", filepath.Join(dir, f.to))
 				} else if !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}

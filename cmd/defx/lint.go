@@ -23,22 +23,21 @@ func lintCommand(o *options) *cobra.Command {
 	var strict bool
 	cmd := &cobra.Command{
 		Use:   "lint",
-		Short: "Tell what is legal and wrong",
-		Long: `Look at the deployment's own files and at what they evaluate to. Errors:
+		Short: "Find likely mistakes in a deployment",
+		Long: `Check the deployment's files and values for mistakes that are valid but probably
+unintended. Errors:
   token-compared   a value that is only known later is compared
   token-measured   such a value is measured, hashed, cut or encoded
-  secret-in-clear  a secret stands in env, command or files
-  unknown-machine  place.except names a machine that is not there
+  secret-in-clear  env, command or files contain a secret
+  unknown-machine  place.except names a machine that does not exist
 Warnings:
-  image-by-tag     an image may change without a change here
-  no-readiness     nothing tells when a service serves
-  idle-override    an override gives what the library has already
-  unused-variable, jsonnet   what go-jsonnet's own linter says
+  image-by-tag     the image may change without a change here
+  no-readiness     nothing defines when a service is ready
+  idle-override    an override repeats what the library sets
+  unused-variable, jsonnet   findings of go-jsonnet's own linter
 
-Errors exit 1; warnings do so with --strict. "// defx-lint: ignore RULE" on the line
-above a place silences it; without RULE, all that is found there.
-
-` + exitCodes,
+Errors exit 1; with --strict warnings do too. The comment "// defx-lint: ignore RULE" on
+the line above silences a rule at that place; without RULE, all rules.`,
 		Example:           "  defx lint\n  defx lint --strict --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -99,7 +98,7 @@ func (doc linted) print(d *project.Desired) {
 		fmt.Println(clean(fmt.Sprintf("%s: ", f.Position)) + level + clean(fmt.Sprintf(": %s%s (%s)\n    hint: %s", subject, f.Message, f.Rule, f.Hint)))
 	}
 	if len(doc.Findings) == 0 {
-		fmt.Println("Nothing found.")
+		fmt.Println("No problems found.")
 		return
 	}
 	var sum []string

@@ -6,7 +6,6 @@ import (
 	"os"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/spf13/cobra"
 )
@@ -23,20 +22,18 @@ func lockCommand(o *options) *cobra.Command {
 	var update, copied bool
 	cmd := &cobra.Command{
 		Use:   "lock [--update | --copy FROM TO]",
-		Short: "Keep the digests of artifacts and images",
-		Long: `Hold what the deployment is made of against ` + lock.Name + `, beside the entry file, which has
-a section for each environment; exit 1 if they differ. With --update write the section
-of the environment anew, asking registries what the tags of images stand for. With
---copy give the environment TO what FROM has: so what was tried is promoted.
+		Short: "Lock the digests of artifacts and images",
+		Long: `Compare artifacts and images with defx.lock.json, which lies beside the entry file and has
+a section for each environment; exit 1 if they differ. With --update, write the section
+of the environment, asking registries for the digests of image tags. With --copy, give
+the environment TO exactly the versions that are locked for FROM (promotion).
 
-A plan takes the digest of an artifact that is not here from the lock, and refuses one
-that is here and differs. Without the file nothing is locked.
-
-` + exitCodes,
+A plan takes the digest of an artifact whose file is missing from the lock, and refuses
+a file that differs from the lock. Without the lock file nothing is locked.`,
 		Example: "  defx lock --update -e dev\n  defx lock --copy dev prod\n  defx lock -e prod --json",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if copied && len(args) != 2 {
-				return errors.New("defx lock --copy wants two environments\n    hint: defx lock --copy FROM TO")
+				return errors.New("defx lock --copy needs two environments\n    hint: defx lock --copy FROM TO")
 			}
 			if copied {
 				return nil
@@ -58,7 +55,7 @@ that is here and differs. Without the file nothing is locked.
 			if copied {
 				for _, env := range args {
 					if !graph.ValidName(env) {
-						return fmt.Errorf("%q is not the name of an environment\n    hint: a-z, 0-9 and -", env)
+						return fmt.Errorf("%q is not a valid name of an environment\n    hint: use a-z, 0-9 and -", env)
 					}
 				}
 				if err := p.CopyLock(args[0], args[1]); err != nil {
@@ -67,7 +64,7 @@ that is here and differs. Without the file nothing is locked.
 				if o.json {
 					return printJSON(os.Stdout, lockStatus{APIVersion: "defx/v1", Kind: "Lock", Environment: args[1], Entries: []project.LockEntry{}})
 				}
-				fmt.Printf("%s has what is locked for %s.\n", args[1], args[0])
+				fmt.Printf("Copied the locked versions of %s to %s.\n", args[0], args[1])
 				return nil
 			}
 			status := p.LockStatus
@@ -89,7 +86,7 @@ that is here and differs. Without the file nothing is locked.
 			for _, e := range list {
 				if !update && e.State != project.LockMatches && e.State != project.LockAbsent {
 					if !o.json {
-						fmt.Fprintln(os.Stderr, "    hint: if that is meant: defx lock --update -e "+env)
+						fmt.Fprintln(os.Stderr, "    hint: if this is intended, run defx lock --update -e "+env)
 					}
 					return &exit{code: exitError}
 				}
@@ -97,21 +94,21 @@ that is here and differs. Without the file nothing is locked.
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&update, "update", false, "write what is here, and what tags stand for now")
-	cmd.Flags().BoolVar(&copied, "copy", false, "give the second environment what the first has")
+	cmd.Flags().BoolVar(&update, "update", false, "lock the current files and the digests of image tags")
+	cmd.Flags().BoolVar(&copied, "copy", false, "copy the lock of the first environment to the second")
 	cmd.MarkFlagsMutuallyExclusive("update", "copy")
 	return cmd
 }
 
 func printLock(env string, list []project.LockEntry, updated bool) {
 	if len(list) == 0 {
-		fmt.Printf("Nothing to lock for %s: it has no artifact, and no image by tag.\n", env)
+		fmt.Printf("Nothing to lock in %s: no artifacts, and no images named by tag.\n", env)
 		return
 	}
-	words := map[string]string{project.LockMatches: "locked", project.LockAbsent: "locked, not here", project.LockNew: "not locked",
-		project.LockDiffers: "not what is locked", project.LockUnused: "locked, not used", project.LockMissing: "neither here nor locked"}
+	words := map[string]string{project.LockMatches: "locked", project.LockAbsent: "locked, file missing", project.LockNew: "not locked",
+		project.LockDiffers: "differs from the lock", project.LockUnused: "locked, unused", project.LockMissing: "file missing, not locked"}
 	if updated {
-		words[project.LockNew], words[project.LockDiffers], words[project.LockUnused] = "locked now", "locked anew", "no longer used"
+		words[project.LockNew], words[project.LockDiffers], words[project.LockUnused] = "added", "updated", "removed"
 	}
 	var rows [][]string
 	for _, e := range list {

@@ -16,16 +16,14 @@ func logsCommand(o *options) *cobra.Command {
 	var follow bool
 	cmd := &cobra.Command{
 		Use:   "logs ADDRESS",
-		Short: "Show what a unit wrote",
-		Long: `Show the last lines that a unit, its earlier versions and its scripts wrote into the
-journal of its machine.
-
-` + exitCodes,
+		Short: "Show the logs of a unit",
+		Long: `Show the last log lines of a unit, of its earlier versions and of its scripts, from the
+journal of its machine.`,
 		Example: "  defx logs shop/web\n  defx logs shop/web#0 --follow -n 100",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if n < 0 {
-				return fmt.Errorf("--lines %d is less than nothing", n)
+				return atLeast("lines", n, 0)
 			}
 			ctx := cmd.Context()
 			g, r, err := o.unit(ctx, args[0])
@@ -52,7 +50,7 @@ journal of its machine.
 		},
 	}
 	cmd.Flags().IntVarP(&n, "lines", "n", 20, "`NUMBER` of lines")
-	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what is to come")
+	cmd.Flags().BoolVar(&follow, "follow", false, "keep printing new lines")
 	o.completeUnits(cmd)
 	return cmd
 }

@@ -16,25 +16,21 @@ import (
 )
 
 func machineCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "machine",
-		Short:   "List machines, and ask one how it is",
-		Long:    "List the machines of a deployment, ask one how it is and what stands there, what was done on it, or which host keys machines have.\n\n" + exitCodes,
+	return commandGroup(&cobra.Command{
+		Use:   "machine",
+		Short: "Inspect machines",
+		Long: `List the machines of a deployment, show one with its units, list the changes made on it,
+or show the ssh host keys of machines.`,
 		Example: "  defx machine list\n  defx machine show web1",
-		Args:    arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("defx machine wants a verb\n    hint: list, show NAME, scan or history NAME")
-		},
-	}
-	cmd.AddCommand(machineListCommand(o), machineShowCommand(o), machineScanCommand(o), machineHistoryCommand(o))
-	return cmd
+	}, machineListCommand(o), machineShowCommand(o), machineScanCommand(o), machineHistoryCommand(o))
 }
 
 func machineListCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:               "list",
-		Short:             "List the machines of a deployment",
-		Long:              "List the machines that the entry declares, and those on which something still stands. None is asked.\n\n" + exitCodes,
+		Use:   "list",
+		Short: "List the machines of a deployment",
+		Long: `List the machines that the entry file declares, and those that still have deployed units.
+No machine is contacted.`,
 		Example:           "  defx machine list\n  defx machine list -e prod --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -64,7 +60,7 @@ func machineListCommand(o *options) *cobra.Command {
 			for _, i := range items {
 				units := fmt.Sprint(i.Units)
 				if !i.Declared {
-					units += ", not declared any more"
+					units += ", no longer declared"
 				}
 				rows = append(rows, []string{i.Name, i.Connect, orDash(i.Pool), orDash(strings.Join(i.Roles, ",")), units})
 			}
@@ -83,9 +79,10 @@ func orDash(s string) string {
 
 func machineShowCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Ask a machine how it is and what stands there",
-		Long:    "Reach a machine and tell what it is, what room it has, and how the units of this deployment are there.\n\n" + exitCodes,
+		Use:   "show NAME",
+		Short: "Show a machine and the units on it",
+		Long: `Connect to a machine and show its system, its free disk space, and the state of the units
+of this deployment.`,
 		Example: "  defx machine show web1\n  defx machine show web1 --json",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -119,7 +116,7 @@ func machineShowCommand(o *options) *cobra.Command {
 			if !info.Booted.IsZero() {
 				row("booted", age(info.Booted)+" ago")
 			}
-			row("room", fmt.Sprintf("%s free, %s in the store", size(info.Free), size(info.Store)))
+			row("disk", fmt.Sprintf("%s free, %s used by the store", size(info.Free), size(info.Store)))
 			for _, scope := range slices.Sorted(maps.Keys(info.Units)) {
 				row("units", fmt.Sprintf("%d of %s", info.Units[scope], scope))
 			}

@@ -66,7 +66,7 @@ const most = 384 << 20
 func run() (code int) {
 	defer func() { // a crash must not be taken for pending changes, whose code is 2
 		if r := recover(); r != nil {
-			fmt.Fprintf(os.Stderr, "error: a fault of defx itself: %v\n%s", r, debug.Stack())
+			fmt.Fprintf(os.Stderr, "error: internal error: %v\n%s", r, debug.Stack())
 			code = exitError
 		}
 	}()
@@ -88,13 +88,13 @@ func run() (code int) {
 	if e, ok := errors.AsType[*exit](err); ok {
 		code, err = e.code, e.err
 	} else if errors.Is(err, context.Canceled) {
-		err = errors.New("stopped")
+		err = errors.New("interrupted")
 	}
 	if ctx.Err() != nil {
 		code = exitStopped
 	}
 	if err != nil {
-		tell(os.Stderr, usage(root, err))
+		tell(os.Stderr, usageError(root, err))
 	}
 	return code
 }

@@ -21,9 +21,9 @@ type consent struct {
 }
 
 func (c *consent) flags(f *pflag.FlagSet) {
-	f.BoolVar(&c.strict, "strict", false, "fail if anything is held")
-	f.StringArrayVar(&c.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; may be given again")
-	f.StringArrayVar(&c.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data of its own that may change machines")
+	f.BoolVar(&c.strict, "strict", false, "fail if anything is held (has an error)")
+	f.StringArrayVar(&c.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; repeatable")
+	f.StringArrayVar(&c.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data that may move to another machine; repeatable")
 }
 
 // changes is what an apply would do; with --refresh the cloud is asked as well.
@@ -36,7 +36,7 @@ func (c *consent) changes(ctx context.Context, p *project.Project, d *project.De
 
 // refreshes adds the flag of verbs that may ask the cloud.
 func (c *consent) refreshes(f *pflag.FlagSet) {
-	f.BoolVar(&c.refresh, "refresh", false, "let Terraform ask the cloud what stands there, and show what that tells")
+	f.BoolVar(&c.refresh, "refresh", false, "ask the cloud for the state of resources, and include differences")
 }
 
 func (c *consent) give(w *apply.Request) {
@@ -63,8 +63,8 @@ func (o *options) desired(ctx context.Context, c *consent, evaluate func(*projec
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	printHeld(d)
 	if c.strict && len(d.Held) > 0 {
+		printHeld(d)
 		return nil, nil, nil, fmt.Errorf("%d held, and --strict allows none", len(d.Held))
 	}
 	w := p.ApplyRequest(d)
@@ -88,7 +88,7 @@ func (c *consent) knows(d *project.Desired) error {
 	for flag, list := range map[string][]string{"--allow-delete": c.allowDelete, "--allow-move": c.allowMove} {
 		for _, a := range list {
 			if !known[a] {
-				return diag.Errorf("", "%s %s: there is no such unit", flag, a).WithHint("%s", diag.Suggest(a, names))
+				return diag.Errorf("", "%s %s: unknown unit", flag, a).WithHint("%s", diag.Suggest(a, names))
 			}
 		}
 	}
@@ -101,14 +101,12 @@ func planCommand(o *options) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Show what apply would do",
-		Long: `Evaluate the deployment and show how what should be differs from what stands.
-Nothing is written, and no machine is asked. With --refresh Terraform asks the cloud
-what became of resources, and shows what it would do to them.
+		Short: "Show the changes that apply would make",
+		Long: `Evaluate the deployment and show how it differs from what is deployed. Nothing is
+written and no machine is contacted. With --refresh, Terraform asks the cloud for the
+current state of resources and shows what it would change.
 
-Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays protected.
-
-` + exitCodes,
+Symbols: + create, ~ update, > move, ± replace, - delete, ? uncertain, ! protected.`,
 		Example:           "  defx plan\n  defx plan -e prod --json --exit-code\n  defx plan --explain-cache",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -127,7 +125,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 					if o.json {
 						return printJSON(os.Stdout, cs)
 					}
-					fmt.Println(nothing(cs))
+					fmt.Println(noChanges(cs))
 					return nil
 				}
 			}
@@ -138,6 +136,7 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 			if err != nil {
 				return err
 			}
+			defer printHeld(d)
 			if err := c.knows(d); err != nil {
 				return err
 			}
@@ -179,10 +178,10 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 	}
 	c.flags(cmd.Flags())
 	c.refreshes(cmd.Flags())
-	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if changes are pending")
-	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print instead what was evaluated and rendered anew, and why the cache did not know it")
-	cmd.Flags().BoolVar(&verify, "verify-cache", false, "plan besides without what earlier plans found out, and fail if they differ")
-	cmd.Flags().StringVarP(&out, "out", "o", "", "save the change set to `FILE`, for apply FILE")
+	cmd.Flags().BoolVar(&exitCode, "exit-code", false, "exit 2 if there are changes")
+	cmd.Flags().BoolVar(&explain, "explain-cache", false, "print what was evaluated and rendered instead of read from the cache, and why")
+	cmd.Flags().BoolVar(&verify, "verify-cache", false, "also plan without the cache, and fail if the results differ")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "save the plan to `FILE`, for apply FILE")
 	return cmd
 }
 
@@ -190,14 +189,14 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? perhaps, ! stays pr
 func (o *options) show(d *project.Desired, cs *plan.ChangeSet) {
 	s := styleFor(os.Stdout, colorFlag)
 	if cs.Empty() && len(cs.Protected) == 0 && len(cs.Refresh) == 0 {
-		fmt.Println(nothing(cs))
+		fmt.Println(noChanges(cs))
 		return
 	}
 	fmt.Printf("%s\n\n", header(d, cs))
 	s.printChanges(os.Stdout, cs, "apply", o.verbose, upcoming(d, cs))
 	s.printLooks(os.Stdout, cs)
 	if cs.Empty() {
-		fmt.Println(nothing(cs))
+		fmt.Println(noChanges(cs))
 		return
 	}
 	fmt.Println(s.summary(cs))

@@ -46,7 +46,7 @@ func (s style) symbol(a plan.Action) string {
 func does(a plan.Action) string {
 	switch {
 	case !a.Certain && a.Op == plan.Create:
-		return "create, when what it reads is known"
+		return "create, once the values it reads are known"
 	case !a.Certain && a.Op == plan.Delete:
 		return "delete: " + a.Reason
 	case !a.Certain:
@@ -68,9 +68,9 @@ func does(a plan.Action) string {
 func header(d *project.Desired, cs *plan.ChangeSet) string {
 	at := "nothing applied yet"
 	if cs.Base > 0 {
-		at = fmt.Sprintf("generation %d", cs.Base)
+		at = fmt.Sprintf("generation %d, machines not asked", cs.Base)
 	}
-	return fmt.Sprintf("%s (%s) · %s, %s, %s · state: %s", d.Name, d.Environment, plural(d.Libraries, "library"),
+	return fmt.Sprintf("%s (%s) · %s, %s, %s · %s", d.Name, d.Environment, plural(d.Libraries, "library"),
 		plural(len(d.Graph.Services), "service"), plural(len(d.Graph.Machines), "machine"), at)
 }
 
@@ -94,7 +94,7 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bo
 			fmt.Fprintf(w, "  %s %s  %s  %s  %s\n", s.symbol(a), pad(a.Address, address), pad(a.Machine, machine), pad(a.Backend, backend), clean(does(a)))
 		}
 		if g.more > 0 {
-			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… and %d more alike (-v shows all)", g.more)))
+			fmt.Fprintf(w, "    %s\n", s.faint(fmt.Sprintf("… and %d more like this (-v shows all)", g.more)))
 		}
 		s.printFields(w, g.shown[0].Changes, all)
 		if note := notes[g.shown[0].Address]; note != "" && len(g.shown) == 1 {
@@ -103,7 +103,7 @@ func (s style) printChanges(w io.Writer, cs *plan.ChangeSet, verb string, all bo
 	}
 	for _, p := range cs.Protected {
 		fmt.Fprintf(w, "  %s %s  %s  stays: %s\n", s.yellow("!"), pad(p.Address, address), pad(p.Machine, machine), p.Reason)
-		fmt.Fprintf(w, "      to remove it: defx %s --allow-delete %s\n", verb, p.Address)
+		fmt.Fprintf(w, "      to delete it: defx %s --allow-delete %s\n", verb, p.Address)
 	}
 	if len(cs.Actions)+len(cs.Protected) > 0 {
 		fmt.Fprintln(w)
@@ -117,9 +117,9 @@ func (s style) printLooks(w io.Writer, cs *plan.ChangeSet) {
 		if len(look.Changes)+len(look.Drift) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s, as the cloud tells:\n", module)
+		fmt.Fprintf(w, "%s, according to the cloud:\n", module)
 		for _, r := range look.Drift {
-			fmt.Fprintf(w, "  %s %s  %s\n", s.faint("!"), r.Address, "others changed it")
+			fmt.Fprintf(w, "  %s %s  %s\n", s.faint("!"), r.Address, "changed outside defx")
 			s.printFields(w, r.Fields, false)
 		}
 		for _, r := range look.Changes {
@@ -196,21 +196,32 @@ func (s style) summary(cs *plan.ChangeSet) string {
 	return s.bold(strings.Join(parts, ", ")) + "; " + strings.Join(rest, ", ") + ". Change set " + cs.ChangeSet.Brief() + "."
 }
 
-// nothing is the one line of a plan without a change.
-func nothing(cs *plan.ChangeSet) string {
-	if cs.Summary.Unchanged+cs.Summary.Held+cs.Summary.Protected == 0 {
-		return "Nothing to do: nothing stands, and nothing should."
+// noChanges is the one line for a plan without changes. It states what was compared.
+func noChanges(cs *plan.ChangeSet) string {
+	n := cs.Summary
+	stay := func(n int, what string) string {
+		if n == 1 {
+			return "1 " + what + " stays as it is"
+		}
+		return fmt.Sprintf("%d %ss stay as they are", n, what)
 	}
-	if cs.Summary.Held > 0 && cs.Summary.Unchanged == 0 {
-		return "Nothing to do."
+	switch {
+	case n.Unchanged+n.Held+n.Protected == 0:
+		return "No changes: nothing is deployed and nothing is configured."
+	case n.Held > 0 && n.Unchanged == 0:
+		return fmt.Sprintf("No changes possible: %s held.", plural(n.Held, "unit"))
+	case n.Unchanged == 0:
+		return fmt.Sprintf("No changes: %s.", stay(n.Protected, "protected unit"))
 	}
-	if cs.Summary.Held > 0 {
-		return fmt.Sprintf("Nothing to do for the other %s.", plural(cs.Summary.Unchanged, "service"))
+	match := "match"
+	if n.Unchanged+n.Protected == 1 {
+		match = "matches"
 	}
-	if cs.Summary.Unchanged == 0 {
-		return "Nothing to do: what is protected stays."
+	text := fmt.Sprintf("No changes: %s already %s generation %d (machines not asked)", plural(n.Unchanged+n.Protected, "service"), match, cs.Base)
+	if n.Held > 0 {
+		text += "; " + stay(n.Held, "held unit")
 	}
-	return fmt.Sprintf("Nothing to do: all is as it should be (%d unchanged).", cs.Summary.Unchanged+cs.Summary.Protected)
+	return text + "."
 }
 
 // printHeld tells on stderr what did not evaluate and what stays because of it.
@@ -265,32 +276,34 @@ func followText(names []string) string {
 	if n := len(names) - 6; n > 0 {
 		names, more = names[:6], fmt.Sprintf(" and %d more", n)
 	}
-	return "because of that also " + strings.Join(names, ", ") + more
+	return strings.Join(names, ", ") + more + ", which depend on the above"
 }
 
-// heldText says what is held and what becomes of it.
+// heldText names what is held and says what happens to it.
 func heldText(names []string, units, generation int) string {
-	what, it := names[0], "it"
+	what := names[0]
 	lib, _, _ := strings.Cut(names[0], "/")
+	many := false
 	switch {
 	case lib == names[0]:
 		what = "library " + lib
 	case len(names) > 1 && len(names) <= 3:
-		what, it = strings.Join(names, ", "), "them"
+		what, many = strings.Join(names, ", "), true
 	case len(names) > 3:
 		what = "library " + lib
 		if slices.ContainsFunc(names, func(n string) bool { return !strings.HasPrefix(n, lib+"/") }) {
-			what, it = strings.Join(names[:3], ", ")+fmt.Sprintf(" and %d more", len(names)-3), "them"
+			what, many = strings.Join(names[:3], ", ")+fmt.Sprintf(" and %d more", len(names)-3), true
 		}
 	}
-	verb := "stays"
-	if it == "them" {
-		verb = "stay"
+	switch {
+	case units > 0 && many:
+		return fmt.Sprintf("%s (%s) stay as in generation %d", what, plural(units, "service"), generation)
+	case units > 0:
+		return fmt.Sprintf("%s (%s) stays as in generation %d", what, plural(units, "service"), generation)
+	case many:
+		return what + " skipped: they were never deployed"
 	}
-	if units == 0 {
-		return fmt.Sprintf("%s %s out: nothing of %s was ever deployed", what, verb, it)
-	}
-	return fmt.Sprintf("%s (%s) %s as generation %d left %s", what, plural(units, "service"), verb, generation, it)
+	return what + " skipped: it was never deployed"
 }
 
 func generation(d *project.Desired) int {

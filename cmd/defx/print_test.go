@@ -80,7 +80,7 @@ func TestManyAlikeAreToldOnceAndAllWithVerbose(t *testing.T) {
 	var brief, all bytes.Buffer
 	s.printChanges(&brief, cs, "apply", false, nil)
 	if n := strings.Count(brief.String(), "\n"); n > 15 || strings.Count(brief.String(), "env.LOG") != 1 ||
-		!strings.Contains(brief.String(), "… and 90 more alike (-v shows all)") || !strings.Contains(brief.String(), "+ a/z") {
+		!strings.Contains(brief.String(), "… and 90 more like this (-v shows all)") || !strings.Contains(brief.String(), "+ a/z") {
 		t.Errorf("%d lines:\n%s", n, brief.String())
 	}
 	s.printChanges(&all, cs, "apply", true, nil)
@@ -93,7 +93,7 @@ func TestManyAlikeAreToldOnceAndAllWithVerbose(t *testing.T) {
 	var few bytes.Buffer
 	cs.Actions = cs.Actions[:20]
 	s.printChanges(&few, cs, "apply", false, nil)
-	if strings.Contains(few.String(), "alike") || strings.Count(few.String(), "env.LOG") != 20 {
+	if strings.Contains(few.String(), "like this") || strings.Count(few.String(), "env.LOG") != 20 {
 		t.Errorf("twenty:\n%s", few.String())
 	}
 }

@@ -16,14 +16,11 @@ import (
 func restartCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restart ADDRESS",
-		Short: "Start a unit anew, as it stands",
-		Long: `Restart what runs, without changing what it is, and wait until it is ready. A unit that
-has its times runs now. While an apply is at work on the machine, it waits for that.
-What stands behind a balancer of the cloud is taken out first, and put back when it is
-ready again; if it does not become ready it stays out, until a restart or an apply that
-succeeds. What else is in doubt stays as it is.
-
-` + exitCodes,
+		Short: "Restart a unit",
+		Long: `Restart the deployed version of a unit and wait until it is ready. A scheduled job is run
+now. If an apply is working on the machine, the command waits for it. A unit registered
+with a cloud load balancer is deregistered first and registered again when it is ready;
+if it does not become ready, it stays deregistered until a restart or an apply succeeds.`,
 		Example: "  defx restart shop/web\n  defx restart hydra/hydra-web#0 -e prod",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -79,7 +76,7 @@ func (g *ground) restartApart(ctx context.Context, address string) error {
 	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, g.gen.Revision
 	w.OnEvent = func(e apply.Event) {
 		if e.Outcome == apply.Failed {
-			err = errors.Join(err, fmt.Errorf("%w\n    hint: another restart or defx apply puts it behind its balancer again, once it can", e.Err))
+			err = errors.Join(err, fmt.Errorf("%w\n    hint: restart it again or run defx apply; that registers it with its load balancer again", e.Err))
 		}
 	}
 	res, failed := apply.Run(ctx, w)

@@ -59,9 +59,9 @@ func (o *options) find(ctx context.Context, p *project.Project) (place, error) {
 	}
 	tell(os.Stderr, err)
 	if !slices.Contains(known[name], at.env) {
-		return place{}, fmt.Errorf("the entry file does not evaluate, and the state of %s knows the environments %s\n    hint: -e says which", name, strings.Join(known[name], ", "))
+		return place{}, fmt.Errorf("the entry file has an error, and the state of %s has the environments %s\n    hint: choose one with -e", name, strings.Join(known[name], ", "))
 	}
-	fmt.Fprintf(os.Stderr, "  going by the state of %s (%s) alone\n", name, at.env)
+	fmt.Fprintf(os.Stderr, "  using only the recorded state of %s (%s)\n", name, at.env)
 	return at, nil
 }
 
@@ -71,11 +71,9 @@ func rollbackCommand(o *options) *cobra.Command {
 	var to int
 	cmd := &cobra.Command{
 		Use:   "rollback",
-		Short: "Make what stands what an earlier generation was",
-		Long: `Apply the plan of an earlier generation: by default of the newest whose plan differs
-from what stands. It is an apply like any other, and makes a new generation.
-
-` + exitCodes,
+		Short: "Roll back to an earlier generation",
+		Long: `Apply the plan of an earlier generation: by default the newest one whose plan differs from
+the current one. It is an apply like any other and makes a new generation.`,
 		Example:           "  defx rollback\n  defx rollback --to 12 --yes",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -102,7 +100,7 @@ from what stands. It is an apply like any other, and makes a new generation.
 			}
 			if to != 0 && target.Number != to || to == 0 && target == list[0] {
 				if to == 0 {
-					return errors.New("no earlier generation differs from what stands\n    hint: defx history lists them")
+					return errors.New("no earlier generation differs from the current one\n    hint: defx history lists them")
 				}
 				return fmt.Errorf("there is no generation %d\n    hint: defx history lists them: %d to %d", to, list[len(list)-1].Number, list[0].Number)
 			}
@@ -120,12 +118,12 @@ from what stands. It is an apply like any other, and makes a new generation.
 			if w.LastGood, err = state.LoadLastGood(ctx, store, target); err != nil {
 				return err
 			}
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): back to generation %d", at.name, at.env, target.Number), "Roll back? [y/N] ", "y")
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): roll back to generation %d", at.name, at.env, target.Number), "Roll back? [y/N] ", "y")
 		},
 	}
 	c.flags(cmd.Flags())
 	pc.flags(cmd.Flags())
-	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to go back to")
+	cmd.Flags().IntVar(&to, "to", 0, "`GENERATION` to roll back to")
 	return cmd
 }
 
@@ -142,7 +140,7 @@ func (o *options) without(ctx context.Context, w *apply.Request, p *pace, title,
 	if cs.Empty() && unfinished == nil {
 		if !o.json {
 			styleFor(os.Stdout, colorFlag).printChanges(os.Stdout, cs, w.Verb, o.verbose, nil)
-			fmt.Println(nothing(cs))
+			fmt.Println(noChanges(cs))
 		}
 		return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, false, 0)
 	}
@@ -169,11 +167,9 @@ func destroyCommand(o *options) *cobra.Command {
 	var confirm string
 	cmd := &cobra.Command{
 		Use:   "destroy",
-		Short: "Remove all that was deployed in an environment",
-		Long: `Delete every unit of the environment, in reverse order. What keeps data of its own or
-was deployed with protect stays, and is listed. The history stays.
-
-` + exitCodes,
+		Short: "Delete everything deployed in an environment",
+		Long: `Delete every unit of the environment, in reverse order of dependencies. Units that hold
+data or were deployed with protect are kept and listed. The history is kept.`,
 		Example:           "  defx destroy -e dev\n  defx destroy -e dev --confirm dev",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -184,10 +180,10 @@ was deployed with protect stays, and is listed. The history stays.
 				return err
 			}
 			if confirm != "" && confirm != at.env {
-				return fmt.Errorf("--confirm %s is not the environment, which is %s\n    hint: -e says which", confirm, at.env)
+				return fmt.Errorf("--confirm %s does not name the environment, which is %s\n    hint: choose the environment with -e", confirm, at.env)
 			}
 			if confirm == "" && pc.yes {
-				return errors.New("--yes is not enough to destroy\n    hint: --confirm " + at.env)
+				return errors.New("destroy is not confirmed by --yes\n    hint: use --confirm " + at.env)
 			}
 			pc.yes = confirm == at.env
 			store := p.Store(at.name, at.env) // maybe without a generation: an apply may have been killed in its first one
@@ -195,11 +191,11 @@ was deployed with protect stays, and is listed. The history stays.
 				Plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: at.name, Environment: at.env, Units: []plan.Placed{}},
 				Objects: map[digest.Digest][]byte{}}
 			c.give(w)
-			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): everything goes", at.name, at.env), fmt.Sprintf("Type the environment's name, %s, to destroy it: ", at.env), at.env)
+			return o.without(ctx, w, &pc, fmt.Sprintf("%s (%s): destroy everything", at.name, at.env), fmt.Sprintf("Type the name of the environment, %s, to confirm: ", at.env), at.env)
 		},
 	}
 	c.flags(cmd.Flags())
 	pc.flags(cmd.Flags())
-	cmd.Flags().StringVar(&confirm, "confirm", "", "`ENVIRONMENT` to destroy, instead of being asked")
+	cmd.Flags().StringVar(&confirm, "confirm", "", "name of the `ENVIRONMENT`, to confirm without being asked")
 	return cmd
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -25,18 +26,13 @@ type options struct {
 	tlaStr, tlaCode       []string
 }
 
-const exitCodes = `Exit codes: 0 done or nothing to do; 1 error; 2 changes pending (only with --exit-code);
-3 partly done (something is held or failed); 130 stopped by Ctrl-C.`
-
 func rootCommand() *cobra.Command {
 	o := &options{}
 	root := &cobra.Command{
 		Use:   "defx",
-		Short: "Deploy services from functional descriptions in Jsonnet",
-		Long: `defx evaluates libraries of functionalities in Jsonnet, plans them against what
-stands, and changes only the services whose digest changed.
-
-` + exitCodes,
+		Short: "Deploy services described in Jsonnet",
+		Long: `defx evaluates Jsonnet libraries, compares the result with what is deployed, and
+changes only the services whose digest changed.`,
 		Example:       "  defx init shop && cd shop\n  defx plan\n  defx apply",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -45,21 +41,32 @@ stands, and changes only the services whose digest changed.
 		},
 	}
 	f := root.PersistentFlags()
-	f.StringVarP(&o.dir, "directory", "C", ".", "work as if started in `DIR`")
+	f.StringVarP(&o.dir, "directory", "C", ".", "change to `DIR` first")
 	f.StringVarP(&o.file, "file", "f", "defx.jsonnet", "entry `FILE` of the deployment")
-	f.StringVarP(&o.env, "env", "e", "", "`NAME` of the environment; passed as the parameter env")
-	f.StringVar(&o.state, "state", "", "`DIR` of the state (default .defx beside the entry file)")
-	f.StringArrayVarP(&o.jpath, "jpath", "J", nil, "library `DIR`; may be given again, the right-most wins")
+	f.StringVarP(&o.env, "env", "e", "", "`NAME` of the environment, passed to the entry as parameter env")
+	f.StringVar(&o.state, "state", "", "`DIR` of the state (default .defx next to the entry file)")
+	f.StringArrayVarP(&o.jpath, "jpath", "J", nil, "library search `DIR`; repeatable, the right-most wins")
 	f.StringArrayVarP(&o.tlaStr, "tla-str", "A", nil, "`NAME=VALUE` passed to the entry as a string")
 	f.StringArrayVar(&o.tlaCode, "tla-code", nil, "`NAME=CODE` passed to the entry as Jsonnet")
-	f.StringVar(&o.agents, "agent", "", "`DIR` of defx for machines of other architectures: defx-linux-ARCH")
-	f.StringVar(&o.cache, "cache", "", "`DIR` that keeps what was evaluated, or off (default defx in the user's cache folder)")
+	f.StringVar(&o.agents, "agent", "", "`DIR` with defx programs for other architectures, named defx-linux-ARCH")
+	f.StringVar(&o.cache, "cache", "", "`DIR` of the cache, or off (default defx in the user's cache folder)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringVar(&colorFlag, "color", "auto", "`WHEN` to use colour: auto, always or never")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "tell more")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "print every action and field in full")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w\n    hint: %s --help lists the flags", err, cmd.CommandPath())
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+			err = flagError(err, "--"+invalid.GetFlag().Name)
+		}
+		if e, ok := errors.AsType[*diag.Error](err); ok && e.Hint != "" {
+			return e
+		}
+		return diag.Errorf("", "%v", err).WithHint("%s --help lists the flags", cmd.CommandPath())
 	})
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), helpText(cmd)) })
+	root.SetHelpCommand(helpCommand(root))
+	root.Version = versionText()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.DisableSuggestions = true
 	root.AddCommand(initCommand(o), evalCommand(o), graphCommand(o), planCommand(o), applyCommand(o), statusCommand(o), historyCommand(o),
 		rollbackCommand(o), destroyCommand(o), explainCommand(o), fmtCommand(o), logsCommand(o), restartCommand(o), attachCommand(o), detachCommand(o), shellCommand(o), machineCommand(o), stateCommand(o), gcCommand(o), importCommand(o), schemaCommand(o), lintCommand(o), lockCommand(o), versionCommand(o), agentCommand())
 	root.CompletionOptions.HiddenDefaultCmd = false
@@ -75,14 +82,14 @@ func completion(root *cobra.Command) {
 		if c.Name() != "completion" {
 			continue
 		}
-		c.Use, c.Short = "completion SHELL", "Print what makes a shell complete verbs, flags and addresses"
-		c.Long = "Print a script for bash, zsh, fish or powershell. The help of each tells where it goes.\n\n" + exitCodes
+		c.Use, c.Short = "completion SHELL", "Print a shell completion script"
+		c.Long = "Print a completion script for bash, zsh, fish or powershell. The help of each shell says where to put it."
 		c.Example = "  defx completion bash > /etc/bash_completion.d/defx\n  defx completion zsh > \"${fpath[1]}/_defx\""
 		c.RunE = func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("defx completion wants a shell\n    hint: bash, zsh, fish or powershell")
+				return errors.New("defx completion: missing shell\n    hint: bash, zsh, fish or powershell")
 			}
-			return fmt.Errorf("there is no completion for %q\n    hint: bash, zsh, fish or powershell", args[0])
+			return fmt.Errorf("unknown shell %q\n    hint: bash, zsh, fish or powershell", args[0])
 		}
 		c.Args = cobra.ArbitraryArgs
 	}
@@ -94,17 +101,17 @@ func fromEnvironment(f *pflag.FlagSet) error {
 	f.VisitAll(func(fl *pflag.Flag) {
 		name := "DEFX_" + strings.ToUpper(strings.ReplaceAll(fl.Name, "-", "_"))
 		v := os.Getenv(name)
-		if v == "" || fl.Changed || fl.Name == "help" {
+		if v == "" || fl.Changed || fl.Name == "help" || fl.Name == "version" {
 			return
 		}
 		for _, v := range environmentValues(fl, v) {
 			if err := f.Set(fl.Name, v); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+				errs = append(errs, flagError(err, name))
 			}
 		}
 	})
 	if colorFlag != "auto" && colorFlag != "always" && colorFlag != "never" {
-		errs = append(errs, fmt.Errorf("--color %q is not known\n    hint: auto, always or never", colorFlag))
+		errs = append(errs, unknownValue("color", colorFlag, "auto", "always", "never"))
 	}
 	return errors.Join(errs...)
 }
@@ -123,33 +130,15 @@ func environmentValues(f *pflag.Flag, v string) []string {
 	return strings.Split(strings.TrimSuffix(v, "\n"), "\n")
 }
 
-// usage gives cobra's own complaints the shape and the hint that all errors have.
-func usage(root *cobra.Command, err error) error {
-	text, _, suggested := strings.Cut(err.Error(), "\n\nDid you mean this?\n\t")
-	word, ok := strings.CutPrefix(text, "unknown command ")
-	if !ok {
-		return err
-	}
-	word, path, _ := strings.Cut(word, " for ")
-	hint := "defx --help lists the verbs"
-	if path != `"`+root.Name()+`"` {
-		return fmt.Errorf("%s takes no argument %s\n    hint: %s --help shows what it takes", strings.Trim(path, `"`), word, strings.Trim(path, `"`))
-	}
-	if _, names, found := strings.Cut(err.Error(), "\n\t"); suggested && found {
-		hint = fmt.Sprintf("did you mean %q?", strings.Fields(names)[0])
-	}
-	return fmt.Errorf("there is no verb %s\n    hint: %s", word, hint)
-}
-
 // arguments takes from least to most of them.
 func arguments(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		hint := fmt.Sprintf("\n    hint: %s", cmd.UseLine())
+		hint := fmt.Sprintf("\n    hint: usage: %s", cmd.UseLine())
 		switch {
 		case len(args) < least:
-			return fmt.Errorf("%s wants an argument"+hint, cmd.CommandPath())
+			return fmt.Errorf("%s: missing argument"+hint, cmd.CommandPath())
 		case len(args) > most:
-			return fmt.Errorf("%s takes no argument %q"+hint, cmd.CommandPath(), args[most])
+			return fmt.Errorf("%s: unexpected argument %q"+hint, cmd.CommandPath(), args[most])
 		}
 		return nil
 	}
@@ -162,7 +151,7 @@ func pairs(flag string, list []string) (map[string]string, error) {
 		name, value, ok := strings.Cut(p, "=")
 		if !ok {
 			if value, ok = os.LookupEnv(name); !ok {
-				return nil, fmt.Errorf("--%s %s: no value, and no variable %s in the environment\n    hint: --%s %s=VALUE", flag, p, name, flag, name)
+				return nil, fmt.Errorf("--%s %s: no value, and no environment variable %s\n    hint: --%s %s=VALUE", flag, p, name, flag, name)
 			}
 		}
 		out[name] = value
@@ -221,7 +210,7 @@ func (o *options) open() (*project.Project, error) {
 	_, str := c.TLAStr["env"]
 	_, code := c.TLACode["env"]
 	if str || code {
-		return nil, errors.New("the environment is no ordinary argument\n    hint: -e NAME passes it as the parameter env")
+		return nil, errors.New("the parameter env cannot be set with -A or --tla-code\n    hint: use -e NAME")
 	}
 	state := o.state
 	if state != "" {

@@ -19,13 +19,12 @@ import (
 func machineScanCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scan [NAME…]",
-		Short: "Show the host keys of machines, to be pinned",
-		Long: `Ask machines that are reached over ssh for their host key, and compare it with hostKey.
-Nobody is let in and nothing runs there. What is shown is what answers: compare its
-fingerprint with what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on the machine
-itself before you write it down. Exit code 1 if a machine has another key than the pinned one.
-
-` + exitCodes,
+		Short: "Show the ssh host keys of machines",
+		Long: `Ask machines reached over ssh for their host key and compare it with hostKey. Nothing is
+run there and no login happens. The key shown is that of whichever host answered: before
+you pin it, compare its fingerprint with that printed on the machine itself by
+'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub'. Exit code 1 if a machine has another
+key than the pinned one.`,
 		Example: "  defx machine scan\n  defx machine scan web1 --json",
 		Args:    arguments(0, 1<<20),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,7 +44,7 @@ itself before you write it down. Exit code 1 if a machine has another key than t
 			}
 			for _, name := range args {
 				if g.machines[name] == nil {
-					return diag.Errorf("", "there is no machine %q", name).WithHint("%s", orHint(diag.Suggest(name, g.names()), "defx machine list lists them"))
+					return diag.Errorf("", "unknown machine %q", name).WithHint("%s", orHint(diag.Suggest(name, g.names()), "defx machine list lists the machines"))
 				}
 			}
 			out := make([]scanned, len(args))
@@ -79,7 +78,7 @@ itself before you write it down. Exit code 1 if a machine has another key than t
 			dumb, other := map[string]error{}, []string{}
 			rows := [][]string{{"MACHINE", "FINGERPRINT", "STATE"}}
 			for _, s := range out {
-				st := map[string]string{"pinned": "as pinned", "other": "ANOTHER than pinned", "unpinned": "not pinned", "silent": "does not answer", "none": "not reached over ssh"}[s.State]
+				st := map[string]string{"pinned": "matches hostKey", "other": "DIFFERS from hostKey", "unpinned": "not pinned", "silent": "unreachable", "none": "not reached over ssh"}[s.State]
 				rows = append(rows, []string{s.Machine, orDash(s.Fingerprint), st})
 				if s.err != nil {
 					dumb[s.Machine] = s.err
@@ -104,7 +103,7 @@ itself before you write it down. Exit code 1 if a machine has another key than t
 				}
 			}
 			if len(other) > 0 {
-				return fmt.Errorf("%s: another key than the pinned one\n    hint: somebody may be listening in; if the machine is new, compare the fingerprint there, and change hostKey", strings.Join(other, ", "))
+				return fmt.Errorf("%s: the host key differs from the pinned one\n    hint: the connection may be intercepted; if the machine was reinstalled, verify the fingerprint on it and update hostKey", strings.Join(other, ", "))
 			}
 			return silent(dumb)
 		},
@@ -116,11 +115,9 @@ itself before you write it down. Exit code 1 if a machine has another key than t
 func machineHistoryCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history NAME",
-		Short: "List what was done on a machine",
-		Long: `List the generations that changed something on a machine, the newest first, and what.
-The state is read; the machine is not asked.
-
-` + exitCodes,
+		Short: "List the changes made on a machine",
+		Long: `List the generations that changed something on a machine, and what they changed, newest
+first. Only the state is read; the machine is not contacted.`,
 		Example: "  defx machine history web1\n  defx machine history web1 --json",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -186,17 +183,17 @@ The state is read; the machine is not asked.
 				}
 			}
 			if !known {
-				return diag.Errorf("", "there is no machine %q", args[0]).WithHint("%s", orHint(diag.Suggest(args[0], g.names()), "defx machine list lists them"))
+				return diag.Errorf("", "unknown machine %q", args[0]).WithHint("%s", orHint(diag.Suggest(args[0], g.names()), "defx machine list lists the machines"))
 			}
 			if o.json {
 				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "MachineHistory", "machine": args[0], "generations": events})
 			}
 			if len(events) == 0 && forgotten(list) != nil {
-				fmt.Printf("Nothing changed on %s since generation %d; what was before is forgotten.\n", args[0], forgotten(list).Number)
+				fmt.Printf("Nothing changed on %s since generation %d; older generations were deleted.\n", args[0], forgotten(list).Number)
 				return nil
 			}
 			if len(events) == 0 {
-				fmt.Printf("Nothing of %s (%s) was ever on %s.\n", g.at.name, g.at.env, args[0])
+				fmt.Printf("No unit of %s (%s) was ever deployed on %s.\n", g.at.name, g.at.env, args[0])
 				return nil
 			}
 			rows := [][]string{{"GENERATION", "WHEN", "BY", "VERB", "WHAT"}}

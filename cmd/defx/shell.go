@@ -18,12 +18,10 @@ import (
 func shellCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shell ADDRESS [-- COMMAND [ARGUMENT]...]",
-		Short: "Go to where a unit runs",
-		Long: `Start a shell, or a command, on the machine of a unit that runs: as its user, with its
-variables, in its folder, and seeing the files that it sees. The exit code is the
-command's own.
-
-` + exitCodes,
+		Short: "Run a shell or a command next to a unit",
+		Long: `Start a shell, or a command, on the machine of a running unit: as its user, with its
+environment variables and working directory, and with its view of the file system. The
+exit code is that of the command.`,
 		Example: "  defx shell shop/web\n  defx shell data/db -- psql -c 'select 1'",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -34,7 +32,7 @@ command's own.
 			}
 			m := g.machines[r.Machine]
 			if m != nil && strings.HasPrefix(m.Connect, "dir:") {
-				return errors.New("nothing runs in a folder")
+				return errors.New("dir: machines run no processes")
 			}
 			c, err := g.dial(ctx, r.Machine) // it sees to it that defx is there
 			if err != nil {

@@ -19,29 +19,21 @@ import (
 )
 
 func stateCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{
+	return commandGroup(&cobra.Command{
 		Use:     "state",
-		Short:   "Mend the state",
-		Long:    "Mend the state of an environment.\n\n" + exitCodes,
+		Short:   "Repair the state",
+		Long:    "Repair the state of an environment.",
 		Example: "  defx state rebuild\n  defx state rebuild -e prod",
-		Args:    arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return fmt.Errorf("defx state wants a verb\n    hint: rebuild")
-		},
-	}
-	cmd.AddCommand(rebuildCommand(o))
-	return cmd
+	}, rebuildCommand(o))
 }
 
 func rebuildCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rebuild",
-		Short: "Make a lost state anew from what machines hold",
-		Long: `Ask every machine that the entry declares what stands there, and make of it the first
-generation of a new state. A state that is there is left alone. All machines must
-answer: what is not seen would be taken for gone.
-
-` + exitCodes,
+		Short: "Rebuild a lost state from the machines",
+		Long: `Ask every machine that the entry file declares for its deployed units, and make them the
+first generation of a new state. Works only if there is no state. Every machine must be
+reachable, otherwise its services would count as deleted.`,
 		Example:           "  defx state rebuild\n  defx state rebuild -e prod --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -52,7 +44,7 @@ answer: what is not seen would be taken for gone.
 				return err
 			}
 			if g.gen.Number > 0 {
-				return fmt.Errorf("the state of %s (%s) is there, at generation %d\n    hint: what differs on machines, defx status --refresh tells", g.at.name, g.at.env, g.gen.Number)
+				return fmt.Errorf("the state of %s (%s) exists, at generation %d\n    hint: defx status --refresh shows what differs on the machines", g.at.name, g.at.env, g.gen.Number)
 			}
 			next, err := g.rebuild(ctx)
 			if err != nil {
@@ -61,7 +53,7 @@ answer: what is not seen would be taken for gone.
 			if o.json {
 				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Rebuilt", "generation": next.Number, "units": len(next.Records), "machines": len(next.Machines)})
 			}
-			fmt.Printf("Generation %d: %s on %s, as the machines hold them.\n", next.Number, plural(len(next.Records), "unit"), plural(len(next.Machines), "machine"))
+			fmt.Printf("Generation %d: rebuilt from %s on %s.\n", next.Number, plural(len(next.Records), "unit"), plural(len(next.Machines), "machine"))
 			return nil
 		},
 	}
@@ -107,7 +99,7 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 			}
 			mu.Lock()
 			if other := where[address]; other != "" {
-				err = fmt.Errorf("%s stands on %s too: an apply was interrupted in the middle of a move", address, other)
+				err = fmt.Errorf("%s is also on %s: an apply was interrupted while moving it", address, other)
 			}
 			where[address] = name
 			next.Records = append(next.Records, rec)
@@ -127,7 +119,7 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 		return nil, fmt.Errorf("machine %s: %w", name, errs[name])
 	}
 	if len(next.Records) == 0 {
-		return nil, fmt.Errorf("no machine holds anything of %s (%s)\n    hint: defx apply begins anew", g.at.name, g.at.env)
+		return nil, fmt.Errorf("no machine has units of %s (%s)\n    hint: run defx apply to start a new state", g.at.name, g.at.env)
 	}
 	slices.SortFunc(next.Records, func(a, b plan.Record) int { return strings.Compare(a.Address, b.Address) })
 	slices.SortFunc(p.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })

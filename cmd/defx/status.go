@@ -39,12 +39,10 @@ func statusCommand(o *options) *cobra.Command {
 	refresh := false
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what was deployed where, and since when",
-		Long: `List the units of the newest generation, as the state knows them. No machine is asked,
-unless --refresh wants to know what runs and what is not as it was left: stopped
-services, edited or missing files, foreign drop-ins.
-
-` + exitCodes,
+		Short: "Show what is deployed and since when",
+		Long: `List the units of the newest generation, as recorded in the state. Machines are not
+contacted, except with --refresh, which shows what is running and what differs from the
+record: stopped services, edited or missing files, foreign drop-ins.`,
 		Example:           "  defx status\n  defx status -e prod --refresh --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -116,10 +114,10 @@ services, edited or missing files, foreign drop-ins.
 				defer tellOrphans(orphans)
 			}
 			if unfinished != nil {
-				defer fmt.Fprintln(os.Stderr, "an apply was interrupted: defx apply finishes it")
+				defer fmt.Fprintln(os.Stderr, "warning: an apply was interrupted; run defx apply to finish it")
 			}
 			if g.Number == 0 {
-				fmt.Printf("%s (%s) · nothing was applied yet\n", at.name, at.env)
+				fmt.Printf("%s (%s) · nothing applied yet\n", at.name, at.env)
 				return nil
 			}
 			from := ""
@@ -129,7 +127,7 @@ services, edited or missing files, foreign drop-ins.
 			done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed", "rebuild": "rebuilt"}[g.Verb]
 			fmt.Printf("%s (%s) · generation %d, %s %s ago by %s%s\n", at.name, at.env, g.Number, done, age(g.Applied), g.By, from)
 			if len(units) == 0 {
-				fmt.Println("Nothing stands.")
+				fmt.Println("Nothing is deployed.")
 				return nil
 			}
 			rows := [][]string{{"ADDRESS", "MACHINE", "BACKEND", "VERSION", "STATE", "SINCE"}}
@@ -137,7 +135,7 @@ services, edited or missing files, foreign drop-ins.
 				rows[0] = append(rows[0], "RUNNING")
 			}
 			for _, u := range units {
-				st := map[string]string{"unknown": "unknown (interrupted)", "failed": "failed, as it was before"}[u.State]
+				st := map[string]string{"unknown": "unknown (interrupted)", "failed": "failed, previous version"}[u.State]
 				if st == "" {
 					st = u.State
 				}
@@ -158,7 +156,7 @@ services, edited or missing files, foreign drop-ins.
 			return silent(dumb)
 		},
 	}
-	cmd.Flags().BoolVar(&refresh, "refresh", false, "ask the machines")
+	cmd.Flags().BoolVar(&refresh, "refresh", false, "ask the machines for the current state")
 	return cmd
 }
 
@@ -190,12 +188,12 @@ func (o *options) refresh(ctx context.Context, units []stands) (orphans []string
 			}
 			l := looks[u.Address]
 			if l == nil {
-				u.Drift = []string{"it does not stand there"}
+				u.Drift = []string{"missing on the machine"}
 				continue
 			}
 			u.Running, u.Drift, u.Runs = l.State, l.Drift, l.Runs
 			if l.Entry.Digest != u.Digest && l.Entry.Digest != "" {
-				u.Drift = append(u.Drift, "another version stands: "+l.Entry.Digest.Brief())
+				u.Drift = append(u.Drift, "another version is deployed: "+l.Entry.Digest.Brief())
 			}
 		}
 		return nil
@@ -215,10 +213,10 @@ func tellOrphans(orphans []string) {
 		}
 	}
 	if len(rest) > 0 {
-		fmt.Fprintf(os.Stderr, "nothing leads to %s: defx gc removes it\n", strings.Join(rest, ", "))
+		fmt.Fprintf(os.Stderr, "orphaned: %s; defx gc deletes them\n", strings.Join(rest, ", "))
 	}
 	if len(data) > 0 {
-		fmt.Fprintf(os.Stderr, "no container uses %s: the data stays until docker volume rm\n", strings.Join(data, ", "))
+		fmt.Fprintf(os.Stderr, "unused: %s; the data stays until you run docker volume rm\n", strings.Join(data, ", "))
 	}
 }
 
@@ -226,15 +224,15 @@ func tellOrphans(orphans []string) {
 func (u *stands) runs(err error) string {
 	switch {
 	case err != nil:
-		return "nobody knows: its machine does not answer"
+		return "unknown: machine unreachable"
 	case u.Machine == "":
-		return "defx plan --refresh asks the cloud"
+		return "not asked (see defx plan --refresh)"
 	case len(u.Drift) > 0:
 		return strings.Join(u.Drift, "; ")
 	case u.Runs != nil:
 		return u.Runs.String() + u.when()
 	case u.Running == nil:
-		return "as it was left"
+		return "unchanged"
 	case u.Running.Since.IsZero():
 		return u.Running.Active
 	}
@@ -286,7 +284,7 @@ func historyCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:               "history",
 		Short:             "List the generations of an environment",
-		Long:              "List what each apply, rollback and destroy left behind, the newest first.\n\n" + exitCodes,
+		Long:              `List what each apply, rollback and destroy changed, newest first.`,
 		Example:           "  defx history\n  defx history -n 5 --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -296,7 +294,7 @@ func historyCommand(o *options) *cobra.Command {
 				return err
 			}
 			if n < 0 {
-				return fmt.Errorf("--number %d is less than nothing\n    hint: 0 shows all", n)
+				return atLeast("number", n, 0)
 			}
 			list, err := state.History(cmd.Context(), p.Store(at.name, at.env), n)
 			if err != nil {
@@ -320,7 +318,7 @@ func historyCommand(o *options) *cobra.Command {
 				return printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "History", "deployment": at.name, "environment": at.env, "generations": out})
 			}
 			if len(list) == 0 {
-				fmt.Printf("%s (%s) · nothing was applied yet\n", at.name, at.env)
+				fmt.Printf("%s (%s) · nothing applied yet\n", at.name, at.env)
 				return nil
 			}
 			rows := [][]string{{"GENERATION", "WHEN", "BY", "VERB", "REVISION", "SUMMARY"}}

@@ -47,7 +47,7 @@ func TestTheFirstCtrlCFinishesWhatIsUnderWay(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != exitStopped {
 		t.Errorf("exit code %d, want %d\n%s", code, exitStopped, said.String())
 	}
-	for _, want := range []string{"stopping: what is under way is finished", "error: stopped before the end\n    hint: apply again to finish"} {
+	for _, want := range []string{"stopping: running actions are finished", "error: interrupted before the end\n    hint: run defx apply again to finish"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("%q is not in\n%s", want, said.String())
 		}

@@ -81,7 +81,7 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	}
 	eventually("the run that was under way ends", whole("one"))
 	eventually("a run by the timer", whole("two"))
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 	eventually("it is told how it went", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "ran well") })
 
 	eventually("its log tells of its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
@@ -126,7 +126,7 @@ func TestATimerKeepsTheTimeOfAJob(t *testing.T) {
 	m.StartDocker()
 	eventually("the missed run", func() bool { return strings.Contains(wrote(m, "daily"), "end three") })
 	eventually("the other job", func() bool { return ends() > n })
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 	if got := wrote(m, "daily"); strings.Count(got, "begin") != 1 || wrote(m, "skip") != "" {
 		t.Errorf("%q, and who skips: %q", got, wrote(m, "skip"))
 	}

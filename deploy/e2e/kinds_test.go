@@ -103,7 +103,7 @@ func TestEveryKindOfService(t *testing.T) {
 	// After a reboot all is there without anybody's help.
 	m.Reboot()
 	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,told,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 
 	args := []string{"destroy", "--confirm", "default"}
 	for _, name := range []string{"tick", "sock", "told", "slow", "again"} { // they keep data of their own
