@@ -9,40 +9,47 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// agentCommand is the machine's side. Nobody calls it by hand.
+// agentOptions choose what the program does on a machine.
+type agentOptions struct {
+	enter, cron, job string
+	pause            bool
+}
+
+// agentCommand is run by defx itself on machines.
 func agentCommand() *cobra.Command {
-	enter, cron, job, pause := "", "", "", false
+	o := &agentOptions{}
 	cmd := &cobra.Command{
-		Use:               "agent",
 		Hidden:            true,
+		Use:               "agent",
 		Short:             "Run the agent on stdin/stdout (internal)",
 		Long:              `Run the agent on stdin/stdout. It is started by defx itself.`,
 		Example:           "  defx agent",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
-		RunE: func(*cobra.Command, []string) error {
-			if enter != "" {
-				return agent.Exec(enter)
-			}
-			if cron != "" {
-				return engine.Cron(cron, os.Stdout)
-			}
-			if job != "" {
-				return engine.Job(job, os.Stdout)
-			}
-			if pause {
-				engine.HoldPod()
-				return nil
-			}
-			return agent.Serve(struct {
-				io.Reader
-				io.Writer
-			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))
-		},
+		RunE:              func(*cobra.Command, []string) error { return runAgent(o) },
 	}
-	cmd.Flags().StringVar(&enter, "enter", "", "execute the `REQUEST` of defx shell")
-	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: run the job of a `FILE` on schedule")
-	cmd.Flags().StringVar(&job, "job", "", "run the job of a `FILE` now")
-	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold the network of a group")
+	f := cmd.Flags()
+	f.StringVar(&o.enter, "enter", "", "execute the `REQUEST` of defx shell")
+	f.StringVar(&o.cron, "cron", "", "inside a container: run the job of a `FILE` on schedule")
+	f.StringVar(&o.job, "job", "", "run the job of a `FILE` now")
+	f.BoolVar(&o.pause, "pause", false, "inside a container: hold the network of a group")
 	return cmd
+}
+
+func runAgent(o *agentOptions) error {
+	switch {
+	case o.enter != "":
+		return agent.Exec(o.enter)
+	case o.cron != "":
+		return engine.Cron(o.cron, os.Stdout)
+	case o.job != "":
+		return engine.Job(o.job, os.Stdout)
+	case o.pause:
+		engine.HoldPod()
+		return nil
+	}
+	return agent.Serve(struct {
+		io.Reader
+		io.Writer
+	}{os.Stdin, os.Stdout}, agent.OpenMachine(allBackends))
 }

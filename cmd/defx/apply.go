@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,28 +16,39 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
-// pace is how an apply goes about its work.
-type pace struct {
+// applyFlags are the flags of commands that change machines.
+type applyFlags struct {
 	yes      bool
 	parallel int
 	lockWait time.Duration
 }
 
-func (p *pace) flags(f *pflag.FlagSet) {
-	f.BoolVarP(&p.yes, "yes", "y", false, "do not ask for confirmation")
-	f.IntVar(&p.parallel, "parallel", 30, "maximum `NUMBER` of concurrent actions")
-	f.DurationVar(&p.lockWait, "lock-wait", time.Minute, "`DURATION` to wait for another apply to finish")
+func (f *applyFlags) addFlags(fs *pflag.FlagSet) {
+	fs.BoolVarP(&f.yes, "yes", "y", false, "do not ask for confirmation")
+	fs.IntVar(&f.parallel, "parallel", 30, "maximum `NUMBER` of concurrent actions")
+	fs.DurationVar(&f.lockWait, "lock-wait", time.Minute, "`DURATION` to wait for another apply to finish")
 }
 
-func applyCommand(o *options) *cobra.Command {
-	var c consent
-	var p pace
+type applyOptions struct {
+	*globalOptions
+	planFlags
+	applyFlags
+	planFile string // a plan saved by plan -o; "" = plan now
+}
+
+func (o *applyOptions) addFlags(f *pflag.FlagSet) {
+	o.planFlags.addFlags(f)
+	o.addRefresh(f)
+	o.applyFlags.addFlags(f)
+}
+
+func applyCommand(g *globalOptions) *cobra.Command {
+	o := &applyOptions{globalOptions: g}
 	cmd := &cobra.Command{
 		Use:   "apply [FILE]",
 		Short: "Apply the deployment",
@@ -50,67 +59,97 @@ since, apply refuses.`,
 		Example: "  defx apply\n  defx apply --yes -e prod",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			var saved *plan.ChangeSet
-			var approved digest.Digest
 			if len(args) == 1 {
-				var err error
-				if saved, err = savedChanges(o.path(args[0])); err != nil {
-					return fmt.Errorf("%s: %w\n    hint: make one with defx plan -o %s", args[0], err, shellWord(args[0]))
-				}
-				approved = saved.ChangeSet
+				o.planFile = args[0]
 			}
-			prj, d, w, err := o.desired(ctx, &c, (*project.Project).Plan)
-			if err != nil {
-				return err
-			}
-			if saved != nil && (saved.Deployment != d.Name || saved.Environment != d.Environment) {
-				return fmt.Errorf("%s was made for %s (%s), not for %s (%s)\n    hint: choose the environment with -e", args[0], saved.Deployment, saved.Environment, d.Name, d.Environment)
-			}
-			if err := c.knows(d); err != nil {
-				return err
-			}
-			if saved != nil {
-				c.agreed(saved)
-				c.give(w)
-			}
-			cs, err := c.changes(ctx, prj, d, w)
-			if err != nil {
-				return err
-			}
-			if saved != nil && cs.ChangeSet != approved {
-				return fmt.Errorf("%s is out of date: %s\n    hint: make a new one with defx plan -o %s", args[0], moved(saved, cs), shellWord(args[0]))
-			}
-			unfinished, err := apply.ReadUnfinished(w.Dir)
-			if err != nil {
-				return err
-			}
-			if !o.json {
-				o.show(d, cs)
-			}
-			printHeld(d)
-			if !cs.Empty() && saved == nil {
-				if err := o.ask(ctx, &p, fmt.Sprintf("Apply these changes to %s (%s)? [y/N] ", d.Name, d.Environment), "y"); err != nil {
-					return err
-				}
-			}
-			if cs.Empty() && unfinished == nil {
-				return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
-			}
-			if saved != nil || !p.yes { // --yes agrees to whatever it is by then
-				w.Approved = cs
-			}
-			return o.work(ctx, w, cs, &p, len(d.Held) > 0)
+			return runApply(cmd.Context(), o, g.view())
 		},
 	}
-	c.flags(cmd.Flags())
-	c.refreshes(cmd.Flags())
-	p.flags(cmd.Flags())
+	o.addFlags(cmd.Flags())
 	return cmd
 }
 
-// savedChanges reads a change set that plan -o wrote, and checks that it is whole.
-func savedChanges(file string) (*plan.ChangeSet, error) {
+func runApply(ctx context.Context, o *applyOptions, v view) error {
+	if err := atLeast("parallel", o.parallel, 1); err != nil {
+		return err
+	}
+	if o.planFile != "" {
+		return runSaved(ctx, o, v)
+	}
+	p, d, r, err := o.desired(ctx, &o.planFlags, v, (*project.Project).Plan)
+	if err != nil {
+		return err
+	}
+	defer v.held(d) // errors come last
+	if err := o.validate(d); err != nil {
+		return err
+	}
+	cs, err := o.changes(ctx, p, d, r)
+	if err != nil {
+		return err
+	}
+	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// applyChanges shows the changes, asks for confirmation unless --yes or a saved
+// plan gives it, and makes them.
+func applyChanges(ctx context.Context, o *applyOptions, v view, d *project.Desired, r *apply.Request, cs *plan.ChangeSet) error {
+	unfinished, err := apply.ReadUnfinished(r.Dir)
+	if err != nil {
+		return err
+	}
+	v.propose(newPlanDocument(d, cs))
+	adviseUnattached(v, d, cs)
+	if cs.Empty() && unfinished == nil {
+		return showApplyResult(ctx, v, unchangedResult(cs), len(d.Held) > 0, 0)
+	}
+	if !cs.Empty() && !o.yes && o.planFile == "" {
+		v.held(d) // before the question
+		if err := v.confirm(ctx, fmt.Sprintf("Apply these changes to %s (%s)? [y/N] ", d.Name, d.Environment), "y", yesHint); err != nil {
+			return err
+		}
+	}
+	if !o.yes || o.planFile != "" { // --yes alone agrees to whatever the changes are by then
+		r.Approved = cs
+	}
+	return execute(ctx, r, cs, &o.applyFlags, v, len(d.Held) > 0)
+}
+
+const yesHint = "--yes confirms in advance"
+
+// runSaved applies a saved plan, if it is still what an apply would do.
+func runSaved(ctx context.Context, o *applyOptions, v view) error {
+	saved, err := readSavedPlan(o.path(o.planFile))
+	if err != nil {
+		return withHint(fmt.Errorf("%s: %w", o.planFile, err), "make one with defx plan -o %s", shellWord(o.planFile))
+	}
+	approved := saved.ChangeSet
+	p, d, r, err := o.desired(ctx, &o.planFlags, v, (*project.Project).Plan)
+	if err != nil {
+		return err
+	}
+	defer v.held(d)
+	if saved.Deployment != d.Name || saved.Environment != d.Environment {
+		return diag.Errorf("", "%s was made for %s (%s), not for %s (%s)", o.planFile, saved.Deployment, saved.Environment, d.Name, d.Environment).
+			WithHint("choose the environment with -e")
+	}
+	if err := o.validate(d); err != nil {
+		return err
+	}
+	o.allow(saved)
+	o.applyTo(r)
+	cs, err := o.changes(ctx, p, d, r)
+	if err != nil {
+		return err
+	}
+	if cs.ChangeSet != approved {
+		return diag.Errorf("", "%s is out of date: %s", o.planFile, outdatedReason(saved, cs)).WithHint("make a new one with defx plan -o %s", shellWord(o.planFile))
+	}
+	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// readSavedPlan reads a change set that plan -o wrote, and checks its digest.
+func readSavedPlan(file string) (*plan.ChangeSet, error) {
 	raw, err := os.ReadFile(file)
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, p.Err
@@ -121,28 +160,28 @@ func savedChanges(file string) (*plan.ChangeSet, error) {
 	if json.Unmarshal(raw, &cs) != nil || cs.Kind != "ChangeSet" || cs.APIVersion != plan.APIVersion {
 		return nil, errors.New("not a change set of this version of defx")
 	}
-	was := cs.ChangeSet
-	if err := cs.Seal(); err != nil || cs.ChangeSet != was {
+	named := cs.ChangeSet
+	if err := cs.Seal(); err != nil || cs.ChangeSet != named {
 		return nil, errors.New("the file was modified: its digest does not match")
 	}
 	return &cs, nil
 }
 
-// agreed takes what a saved change set deletes and moves as allowed: its digest
-// covers them, and a person chose the file.
-func (c *consent) agreed(cs *plan.ChangeSet) {
+// allow permits the deletions and moves of a saved plan: its digest covers them,
+// and a person chose the file.
+func (f *planFlags) allow(cs *plan.ChangeSet) {
 	for _, a := range cs.Actions {
 		switch a.Op {
 		case plan.Delete:
-			c.allowDelete = append(c.allowDelete, a.Address)
+			f.allowDelete = append(f.allowDelete, a.Address)
 		case plan.Move:
-			c.allowMove = append(c.allowMove, a.Address)
+			f.allowMove = append(f.allowMove, a.Address)
 		}
 	}
 }
 
-// moved says what makes a saved change set another one than that of now.
-func moved(saved, now *plan.ChangeSet) string {
+// outdatedReason says why a saved plan is not the current one.
+func outdatedReason(saved, now *plan.ChangeSet) string {
 	switch {
 	case saved.Base != now.Base:
 		return fmt.Sprintf("it was made for generation %d, but the state is at generation %d", saved.Base, now.Base)
@@ -152,111 +191,128 @@ func moved(saved, now *plan.ChangeSet) string {
 	return "the state has changed since"
 }
 
-// ask wants consent on a terminal, and --yes elsewhere.
-func (o *options) ask(ctx context.Context, p *pace, question, word string) error {
-	if p.yes {
-		return nil
+// confirmAndExecute shows changes that come from the state, not from the entry
+// file, asks for confirmation, and makes them. word is what a person has to type.
+func confirmAndExecute(ctx context.Context, r *apply.Request, f *applyFlags, v view, title, question, word string) error {
+	if err := atLeast("parallel", f.parallel, 1); err != nil {
+		return err
 	}
-	hint := "--yes confirms in advance"
-	if word != "y" {
-		hint = "--confirm " + word + " confirms in advance"
+	cs, err := apply.Diff(ctx, r)
+	if err != nil {
+		return err
 	}
-	if o.json {
-		return errors.New("confirmation required, but --json never asks\n    hint: " + hint)
+	unfinished, err := apply.ReadUnfinished(r.Dir)
+	if err != nil {
+		return err
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) || os.Getenv("CI") != "" {
-		return errors.New("confirmation required, but stdin is not a terminal\n    hint: " + hint)
+	doc := changesDocument{ChangeSet: cs, verb: r.Verb, title: title, unfinished: unfinished != nil}
+	v.propose(doc)
+	if cs.Empty() && unfinished == nil {
+		return showApplyResult(ctx, v, unchangedResult(cs), false, 0)
 	}
-	fmt.Fprint(os.Stderr, question)
-	answer := make(chan string, 1)
-	go func() { // a read from a terminal cannot be broken off
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(os.Stderr)
-		return ctx.Err()
-	case a := <-answer:
-		if a == word || word == "y" && (strings.EqualFold(a, "y") || strings.EqualFold(a, "yes")) {
-			return nil
+	if !f.yes {
+		hint := yesHint
+		if word != "y" {
+			hint = "--confirm " + word + " confirms in advance"
+		}
+		if err := v.confirm(ctx, question, word, hint); err != nil {
+			return err
 		}
 	}
-	return errors.New("cancelled: nothing was changed")
+	r.Approved = cs
+	return execute(ctx, r, cs, f, v, false)
 }
 
-// work runs an apply and tells of it.
-func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet, p *pace, held bool) error {
-	if p.parallel < 1 {
-		return atLeast("parallel", p.parallel, 1)
-	}
-	// What is under way is finished and recorded, whether somebody still reads of it or not.
+// execute runs an apply and prints its events and its result. held reports
+// whether something is held, which the exit code shows.
+func execute(ctx context.Context, r *apply.Request, cs *plan.ChangeSet, f *applyFlags, v view, held bool) error {
+	// Running actions are finished and recorded even if nothing reads the output any more.
 	signal.Ignore(syscall.SIGPIPE)
-	w.Parallel, w.LeaseWait = p.parallel, p.lockWait
-	t := newTeller(o, cs)
-	w.OnEvent = t.tell
-	quiet := context.AfterFunc(ctx, func() {
+	r.Parallel, r.LeaseWait = f.parallel, f.lockWait
+	event, end := v.events(cs)
+	r.OnEvent = event
+	stopNote := context.AfterFunc(ctx, func() {
 		fmt.Fprintln(os.Stderr, "\nstopping: running actions are finished and recorded; press Ctrl-C again to stop at once")
 	})
-	begun := time.Now()
-	res, err := apply.Run(ctx, w)
-	quiet()
-	t.clear()
+	started := time.Now()
+	res, err := apply.Run(ctx, r)
+	stopNote()
+	end()
 	busy, isBusy := errors.AsType[*state.ErrLeaseHeld](err)
 	switch {
 	case err == nil:
-		return o.finish(ctx, res, held, time.Since(begun))
+		return showApplyResult(ctx, v, res, held, time.Since(started))
 	case ctx.Err() != nil && (isBusy || errors.Is(err, context.Canceled)):
-		return context.Canceled // nothing was begun
+		return context.Canceled // nothing was started
 	case isBusy:
-		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait (now %s); if that process is gone, its lease expires by itself", busy, shortDuration(p.lockWait))
+		return withHint(busy, "wait longer with --lock-wait (now %s); if that process is gone, its lease expires by itself", shortDuration(f.lockWait))
 	case errors.Is(err, apply.ErrPlanChanged):
-		return fmt.Errorf("%w\n    hint: run defx plan again to see the new changes", err)
-	case strings.Contains(err.Error(), "\n    hint: "):
-		return err // it says itself what to do
+		return withHint(err, "run defx plan again to see the new changes")
 	}
-	return fmt.Errorf("%w\n    hint: run defx apply again to finish", err)
+	return withHint(err, "run defx apply again to finish")
 }
 
-// finish tells what an apply came to and gives the exit code.
-func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took time.Duration) error {
-	if o.json {
-		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts,
-			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...),
-			"orphans": append([]string{}, res.Orphans...), "notes": append([]string{}, res.Notes...)}); err != nil {
-			return err
-		}
-	} else if took > 0 {
-		stays := ""
+// unchangedResult is the result of an apply without changes.
+func unchangedResult(cs *plan.ChangeSet) *apply.Result {
+	return &apply.Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged + cs.Summary.Protected, Held: cs.Summary.Held}}
+}
+
+// applyResult is the last document of an apply.
+type applyResult struct {
+	header
+	Generation int          `json:"generation"`
+	Summary    state.Counts `json:"summary"`
+	Failed     []string     `json:"failed"`
+	Skipped    []string     `json:"skipped"`
+	Orphans    []string     `json:"orphans"`
+	Notes      []string     `json:"notes"`
+
+	line string // for people; "" = nothing was done
+}
+
+func (a applyResult) print(p *printer) {
+	if a.line != "" {
+		p.printf("\n%s\n", a.line)
+	}
+}
+
+// showApplyResult prints the result of an apply and returns the error that it ends with.
+func showApplyResult(ctx context.Context, v view, res *apply.Result, held bool, took time.Duration) error {
+	doc := applyResult{header: newHeader("ApplyResult"), Generation: res.Generation, Summary: res.Counts, Failed: append([]string{}, res.Failed...),
+		Skipped: append([]string{}, res.Skipped...), Orphans: append([]string{}, res.Orphans...), Notes: append([]string{}, res.Notes...)}
+	if took > 0 {
+		unchanged := ""
 		if !res.Wrote {
-			stays = " stays"
+			unchanged = " (no new one)"
 		}
-		fmt.Printf("\nGeneration %d%s: %s; %s.\n", res.Generation, stays, res.Summary(), duration(took))
+		doc.line = fmt.Sprintf("Generation %d%s: %s; %s.", res.Generation, unchanged, res.Summary(), elapsed(took))
 	}
-	if !o.json {
-		tellOrphans(slices.DeleteFunc(slices.Clone(res.Orphans), func(s string) bool { return strings.HasPrefix(s, "volume ") })) // data is not told of each time
+	if err := v.show(doc); err != nil {
+		return err
 	}
+	objects, _ := splitOrphans(res.Orphans) // unused volumes are not listed each time
+	adviseOrphans(v, objects, nil)
 	for _, n := range res.Notes {
-		fmt.Fprintln(os.Stderr, "note:", clean(n))
+		v.note("note", n)
 	}
 	for _, u := range res.Unflushed {
-		fmt.Fprintln(os.Stderr, "not recorded on machine:", clean(u))
+		v.note("not recorded on machine", u)
 	}
 	switch {
 	case res.Stopped:
-		return &exit{exitStopped, errors.New("interrupted before the end\n    hint: run defx apply again to finish")}
+		return &exitError{exitInterrupted, diag.Errorf("", "interrupted before the end").WithHint("run defx apply again to finish")}
 	case len(res.Failed) > 0:
 		names := strings.Join(res.Failed[:min(len(res.Failed), 10)], ", ")
 		if more := len(res.Failed) - 10; more > 0 {
 			names += fmt.Sprintf(" and %d more", more)
 		}
-		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: fix the errors above and run defx apply again", plural(len(res.Failed), "unit"), names)}
+		return &exitError{exitPartial, diag.Errorf("", "%s failed: %s", plural(len(res.Failed), "unit"), names).WithHint("fix the errors above and run defx apply again")}
 	case ctx.Err() != nil:
-		return &exit{code: exitStopped} // all was under way already, and is done
+		return &exitError{code: exitInterrupted} // everything had been started, and is done
 	case len(res.Unflushed) > 0:
-		return &exit{exitPartly, errors.New("the changes are recorded, but not on every machine\n    hint: fix the errors above; the next change on that machine completes its record")}
+		return &exitError{exitPartial, diag.Errorf("", "the changes are recorded, but not on every machine").WithHint("fix the errors above; the next change on that machine completes its record")}
 	case held:
-		return &exit{code: exitPartly}
+		return &exitError{code: exitPartial}
 	}
 	return nil
 }

@@ -1,26 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
-	"os"
 	"strings"
 
-	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/lang/lint"
 	"github.com/spf13/cobra"
 )
 
-// linted is what lint prints as JSON.
-type linted struct {
-	APIVersion string         `json:"apiVersion"`
-	Kind       string         `json:"kind"` // "Lint"
-	Findings   []lint.Finding `json:"findings"`
-	Errors     int            `json:"errors"`
-	Warnings   int            `json:"warnings"`
+type lintOptions struct {
+	*globalOptions
+	strict bool
 }
 
-func lintCommand(o *options) *cobra.Command {
-	var strict bool
+func lintCommand(g *globalOptions) *cobra.Command {
+	o := &lintOptions{globalOptions: g}
 	cmd := &cobra.Command{
 		Use:   "lint",
 		Short: "Find likely mistakes in a deployment",
@@ -41,72 +36,73 @@ the line above silences a rule at that place; without RULE, all rules.`,
 		Example:           "  defx lint\n  defx lint --strict --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := o.open()
-			if err != nil {
-				return err
-			}
-			d, err := p.Evaluate(cmd.Context())
-			if err != nil {
-				return err
-			}
-			doc := linted{APIVersion: "defx/v1", Kind: "Lint", Findings: []lint.Finding{}}
-			found, err := p.Lint(cmd.Context(), d)
-			if err != nil {
-				return err
-			}
-			doc.Findings = append(doc.Findings, found...)
-			for _, f := range found {
-				if f.Level == lint.Error {
-					doc.Errors++
-				} else {
-					doc.Warnings++
-				}
-			}
-			if o.json {
-				if err := printJSON(os.Stdout, doc); err != nil {
-					return err
-				}
-			} else {
-				doc.print(d)
-			}
-			printHeld(d)
-			switch {
-			case doc.Errors > 0 || strict && doc.Warnings > 0:
-				return &exit{code: exitError}
-			case len(d.Held) > 0:
-				return &exit{code: exitPartly}
-			}
-			return nil
-		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runLint(cmd.Context(), o, g.view()) },
 	}
-	cmd.Flags().BoolVar(&strict, "strict", false, "exit 1 for warnings too")
+	cmd.Flags().BoolVar(&o.strict, "strict", false, "exit 1 for warnings too")
 	return cmd
 }
 
-func (doc linted) print(d *project.Desired) {
-	s := styleFor(os.Stdout, colorFlag)
-	for _, f := range doc.Findings {
-		level := s.yellow(f.Level)
+func runLint(ctx context.Context, o *lintOptions, v view) error {
+	p, err := o.open()
+	if err != nil {
+		return err
+	}
+	d, err := p.Evaluate(ctx)
+	if err != nil {
+		return err
+	}
+	defer v.held(d)
+	found, err := p.Lint(ctx, d)
+	if err != nil {
+		return err
+	}
+	doc := linted{header: newHeader("Lint"), Findings: append([]lint.Finding{}, found...)}
+	for _, f := range found {
 		if f.Level == lint.Error {
-			level = s.red(f.Level)
+			doc.Errors++
+		} else {
+			doc.Warnings++
+		}
+	}
+	if err := v.show(doc); err != nil {
+		return err
+	}
+	if doc.Errors > 0 || o.strict && doc.Warnings > 0 {
+		return &exitError{code: exitFailure}
+	}
+	return heldError(d)
+}
+
+// linted is printed by lint.
+type linted struct {
+	header
+	Findings []lint.Finding `json:"findings"`
+	Errors   int            `json:"errors"`
+	Warnings int            `json:"warnings"`
+}
+
+func (l linted) print(p *printer) {
+	for _, f := range l.Findings {
+		level := p.yellow(f.Level)
+		if f.Level == lint.Error {
+			level = p.red(f.Level)
 		}
 		subject := ""
 		if f.Subject != "" {
 			subject = f.Subject + ": "
 		}
-		fmt.Println(clean(fmt.Sprintf("%s: ", f.Position)) + level + clean(fmt.Sprintf(": %s%s (%s)\n    hint: %s", subject, f.Message, f.Rule, f.Hint)))
+		p.println(clean(fmt.Sprintf("%s: ", f.Position)) + level + clean(fmt.Sprintf(": %s%s (%s)\n    hint: %s", subject, f.Message, f.Rule, f.Hint)))
 	}
-	if len(doc.Findings) == 0 {
-		fmt.Println("No problems found.")
+	if len(l.Findings) == 0 {
+		p.println("No problems found.")
 		return
 	}
 	var sum []string
-	if doc.Errors > 0 {
-		sum = append(sum, plural(doc.Errors, "error"))
+	if l.Errors > 0 {
+		sum = append(sum, plural(l.Errors, "error"))
 	}
-	if doc.Warnings > 0 {
-		sum = append(sum, plural(doc.Warnings, "warning"))
+	if l.Warnings > 0 {
+		sum = append(sum, plural(l.Warnings, "warning"))
 	}
-	fmt.Printf("\n%s.\n", strings.Join(sum, ", "))
+	p.printf("\n%s.\n", strings.Join(sum, ", "))
 }

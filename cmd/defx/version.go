@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -12,7 +11,7 @@ import (
 // version is set by the linker for releases.
 var version = ""
 
-func versionCommand(o *options) *cobra.Command {
+func versionCommand(g *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:               "version",
 		Short:             "Print the version",
@@ -20,16 +19,23 @@ func versionCommand(o *options) *cobra.Command {
 		Example:           "  defx version\n  defx version --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
-		RunE: func(*cobra.Command, []string) error {
-			if o.json {
-				return printJSON(os.Stdout, map[string]string{"apiVersion": "defx/v1", "kind": "Version", "version": programVersion(), "go": runtime.Version(),
-					"platform": runtime.GOOS + "/" + runtime.GOARCH})
-			}
-			fmt.Println(versionText())
-			return nil
-		},
+		RunE:              func(*cobra.Command, []string) error { return runVersion(g.view()) },
 	}
 }
+
+func runVersion(v view) error {
+	return v.show(versionDocument{newHeader("Version"), programVersion(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH})
+}
+
+// versionDocument is printed by version.
+type versionDocument struct {
+	header
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func (versionDocument) print(p *printer) { p.println(versionText()) }
 
 // programVersion returns the version set by the linker, else that of the module.
 func programVersion() string {

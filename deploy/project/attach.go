@@ -12,7 +12,6 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
-	"github.com/defx-dev/defx/internal/digest"
 )
 
 // Balancer finds a balancer of the deployment by its address, or by its name if
@@ -79,9 +78,8 @@ var errUncertain = errors.New("nothing stands for certain: it was never applied,
 // what it was meant to be, and the rest stays in doubt.
 func (p *Project) DeployedUnits(ctx context.Context, deployment, environment string, gen *state.Generation, machines []*graph.Machine, again string) (*apply.Request, error) {
 	store := p.Store(deployment, environment)
-	w := &apply.Request{Store: store, Dir: store.Path(), Objects: map[digest.Digest][]byte{}, Machines: machines,
-		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(deployment, environment),
-		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: deployment, Environment: environment, Units: []plan.Placed{}}}
+	w := p.NewRequest(deployment, environment, "")
+	w.Machines = machines
 	if unfinished, err := apply.ReadUnfinished(w.Dir); err != nil {
 		return nil, err
 	} else if unfinished != nil {

@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -591,10 +590,10 @@ func (p *Project) good(ctx context.Context, d *Desired, into compile.LastGood) e
 
 // ApplyRequest is the apply of what is desired.
 func (p *Project) ApplyRequest(d *Desired) *apply.Request {
-	store := p.Store(d.Name, d.Environment)
-	return &apply.Request{Store: store, Dir: store.Path(), Plan: d.Rendered.Plan, Objects: d.Rendered.Objects, LastGood: d.LastGood,
-		Held: d.holds(), Moved: d.Moved, Machines: d.Graph.Machines, Verb: "apply", Revision: p.Revision(),
-		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(d.Name, d.Environment)}
+	w := p.NewRequest(d.Name, d.Environment, "apply")
+	w.Plan, w.Objects, w.LastGood = d.Rendered.Plan, d.Rendered.Objects, d.LastGood
+	w.Held, w.Moved, w.Machines, w.Revision = d.holds(), d.Moved, d.Graph.Machines, p.Revision()
+	return w
 }
 
 // TerraformRunner is where the modules of one environment of one deployment are made.
@@ -901,9 +900,4 @@ func (p *Project) Deployments() map[string][]string {
 		slices.Sort(out[d])
 	}
 	return out
-}
-
-// ArtifactStream gives the content of an artifact as it travels to a machine.
-func (p *Project) ArtifactStream(a plan.Artifact) (io.ReadCloser, error) {
-	return p.artifacts.Stream(a)
 }

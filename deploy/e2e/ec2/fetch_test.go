@@ -416,7 +416,7 @@ function(env='dev') {
 	c.must("rollback", "--to", "1", "--yes")
 	refreshed()
 	comes("one " + secret + " and a file")
-	if out := c.must("gc", "--keep", "1"); !strings.Contains(out, "modules: 1 object removed") {
+	if out := c.must("gc", "--keep", "1"); !strings.Contains(out, "modules: 1 object deleted") {
 		t.Error("what nothing leads to is kept")
 	}
 	c.must("destroy", "--confirm", "dev", "--allow-delete", "module/packages")
