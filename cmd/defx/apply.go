@@ -92,7 +92,7 @@ func runApply(ctx context.Context, o *applyOptions, v view) error {
 }
 
 // applyChanges shows the changes, asks for confirmation unless --yes or a saved
-// plan gives it, and makes them.
+// plan confirms them, and makes them.
 func applyChanges(ctx context.Context, o *applyOptions, v view, d *project.Desired, r *apply.Request, cs *plan.ChangeSet) error {
 	unfinished, err := apply.ReadUnfinished(r.Dir)
 	if err != nil {
@@ -109,7 +109,7 @@ func applyChanges(ctx context.Context, o *applyOptions, v view, d *project.Desir
 			return err
 		}
 	}
-	if !o.yes || o.planFile != "" { // --yes alone agrees to whatever the changes are by then
+	if !o.yes || o.planFile != "" { // --yes alone also confirms changes of the state since then
 		r.Approved = cs
 	}
 	return execute(ctx, r, cs, &o.applyFlags, v, len(d.Held) > 0)

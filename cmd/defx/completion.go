@@ -7,7 +7,7 @@ import (
 
 const shells = "bash, zsh, fish or powershell"
 
-// setUpCompletion gives cobra's own command the form of the others.
+// setUpCompletion adapts cobra's own completion command to the form of the others.
 func setUpCompletion(root *cobra.Command) {
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.InitDefaultCompletionCmd("completion") // cobra makes it only if there are arguments

@@ -13,8 +13,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"defx": func() { os.Exit(run()) }})
 }
 
-// TestScripts runs the scripts in testdata/script with the real program.
-func TestScripts(t *testing.T) {
+// TestCommands_Scripts runs the scripts in testdata/script with the real program.
+func TestCommands_Scripts(t *testing.T) {
 	servers := startServers(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),

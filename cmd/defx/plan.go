@@ -114,7 +114,7 @@ func newPlanDocument(d *project.Desired, cs *plan.ChangeSet) changesDocument {
 type planCacheUse struct {
 	cacheUse
 	Units []lang.CacheUse `json:"units"`
-	Whole string          `json:"whole"` // why everything was planned anew; "" = it was not
+	Whole string          `json:"whole"` // why the cache was not used for the plan; "" = it was used
 
 	unchanged bool // nothing was planned, because nothing changed
 }

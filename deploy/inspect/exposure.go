@@ -14,8 +14,8 @@ import (
 
 var exposureRE = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+ [A-Z]+)`)
 
-// exposure returns the rating that systemd-analyze security of this machine gives a
-// unit from its file alone; "" if it cannot rate it.
+// exposure runs systemd-analyze security of this machine on the file of a unit and
+// returns its rating; "" if there is none.
 func exposure(ctx context.Context, l backends.Layout) string {
 	for _, f := range l.Files {
 		if path.Base(f.Path) != l.Unit || f.Link != "" {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
+	"github.com/defx-dev/defx/internal/diag"
 )
 
 // restartTimeout limits a restart, including the wait for an apply on the machine.
@@ -57,7 +58,7 @@ func (s *Session) restartBalanced(ctx context.Context, address string) error {
 	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, s.Generation.Revision
 	w.OnEvent = func(e apply.Event) {
 		if e.Outcome == apply.Failed {
-			failed = errors.Join(failed, fmt.Errorf("%w\n    hint: restart it again or run defx apply; that registers it with its load balancer again", e.Err))
+			failed = errors.Join(failed, diag.Errorf("", "%v", e.Err).WithHint("restart it again or run defx apply; that registers it with its load balancer again"))
 		}
 	}
 	res, err := apply.Run(ctx, w)
