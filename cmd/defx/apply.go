@@ -191,9 +191,16 @@ func outdatedReason(saved, now *plan.ChangeSet) string {
 	return "the state has changed since"
 }
 
+// confirmation is what a person is shown and asked.
+type confirmation struct {
+	title    string // of the changes
+	question string
+	word     string // the answer that confirms
+}
+
 // confirmAndExecute shows changes that come from the state, not from the entry
-// file, asks for confirmation, and makes them. word is what a person has to type.
-func confirmAndExecute(ctx context.Context, r *apply.Request, f *applyFlags, v view, title, question, word string) error {
+// file, asks for confirmation, and makes them.
+func confirmAndExecute(ctx context.Context, r *apply.Request, f *applyFlags, v view, c confirmation) error {
 	if err := atLeast("parallel", f.parallel, 1); err != nil {
 		return err
 	}
@@ -205,17 +212,16 @@ func confirmAndExecute(ctx context.Context, r *apply.Request, f *applyFlags, v v
 	if err != nil {
 		return err
 	}
-	doc := changesDocument{ChangeSet: cs, verb: r.Verb, title: title, unfinished: unfinished != nil}
-	v.propose(doc)
+	v.propose(changesDocument{ChangeSet: cs, verb: r.Verb, title: c.title, unfinished: unfinished != nil})
 	if cs.Empty() && unfinished == nil {
 		return showApplyResult(ctx, v, unchangedResult(cs), false, 0)
 	}
 	if !f.yes {
 		hint := yesHint
-		if word != "y" {
-			hint = "--confirm " + word + " confirms in advance"
+		if c.word != "y" {
+			hint = "--confirm " + c.word + " confirms in advance"
 		}
-		if err := v.confirm(ctx, question, word, hint); err != nil {
+		if err := v.confirm(ctx, c.question, c.word, hint); err != nil {
 			return err
 		}
 	}

@@ -81,7 +81,7 @@ func runAttach(ctx context.Context, o *attachOptions, v view) error {
 	if o.detach {
 		title, question = "deregister from %s", "Detach? [y/N] "
 	}
-	return confirmAndExecute(ctx, r, &o.applyFlags, v, fmt.Sprintf("%s (%s): "+title, d.Name, d.Environment, b.Address), question, "y")
+	return confirmAndExecute(ctx, r, &o.applyFlags, v, confirmation{fmt.Sprintf("%s (%s): "+title, d.Name, d.Environment, b.Address), question, "y"})
 }
 
 // chooseReplicas returns the replicas of a balancer that have the addresses, or

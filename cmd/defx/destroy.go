@@ -54,5 +54,5 @@ func runDestroy(ctx context.Context, o *destroyOptions, v view) error {
 	o.applyTo(r)
 	title := fmt.Sprintf("%s (%s): destroy everything", s.Deployment, s.Environment)
 	question := fmt.Sprintf("Type the name of the environment, %s, to confirm: ", s.Environment)
-	return confirmAndExecute(ctx, r, &o.applyFlags, v, title, question, s.Environment)
+	return confirmAndExecute(ctx, r, &o.applyFlags, v, confirmation{title, question, s.Environment})
 }

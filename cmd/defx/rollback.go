@@ -48,5 +48,5 @@ func runRollback(ctx context.Context, o *rollbackOptions, v view) error {
 	}
 	o.applyTo(r)
 	title := fmt.Sprintf("%s (%s): roll back to generation %d", s.Deployment, s.Environment, target.Number)
-	return confirmAndExecute(ctx, r, &o.applyFlags, v, title, "Roll back? [y/N] ", "y")
+	return confirmAndExecute(ctx, r, &o.applyFlags, v, confirmation{title, "Roll back? [y/N] ", "y"})
 }
