@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"os"
 
@@ -9,40 +10,47 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// agentCommand is the machine's side. Nobody calls it by hand.
+// agentOptions choose what the program does on a machine.
+type agentOptions struct {
+	enter, cron, job string
+	pause            bool
+}
+
+// agentCommand is run by defx itself on machines.
 func agentCommand() *cobra.Command {
-	enter, cron, job, pause := "", "", "", false
+	o := &agentOptions{}
 	cmd := &cobra.Command{
-		Use:               "agent",
 		Hidden:            true,
-		Short:             "Be the machine's side of a conversation on standard input and output",
-		Long:              "Be the machine's side of a conversation on standard input and output. defx starts it by itself.\n\n" + exitCodes,
+		Use:               "agent",
+		Short:             "Run the agent on stdin/stdout (internal)",
+		Long:              `Run the agent on stdin/stdout. It is started by defx itself.`,
 		Example:           "  defx agent",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if enter != "" {
-				return agent.Exec(cmd.Context(), enter)
-			}
-			if cron != "" {
-				return engine.Cron(cmd.Context(), cron, os.Stdout)
-			}
-			if job != "" {
-				return engine.Job(cmd.Context(), job, os.Stdout)
-			}
-			if pause {
-				engine.HoldPod(cmd.Context())
-				return nil
-			}
-			return agent.Serve(cmd.Context(), struct {
-				io.Reader
-				io.Writer
-			}{os.Stdin, os.Stdout}, agent.OpenMachine(all))
-		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runAgent(cmd.Context(), o) },
 	}
-	cmd.Flags().StringVar(&enter, "enter", "", "become a command in a unit's surroundings: a `REQUEST` of defx shell")
-	cmd.Flags().StringVar(&cron, "cron", "", "inside a container: start the job of a `FILE` on time")
-	cmd.Flags().StringVar(&job, "job", "", "run the job of a `FILE` now")
-	cmd.Flags().BoolVar(&pause, "pause", false, "inside a container: hold a network until told to stop")
+	f := cmd.Flags()
+	f.StringVar(&o.enter, "enter", "", "execute the `REQUEST` of defx shell")
+	f.StringVar(&o.cron, "cron", "", "inside a container: run the job of a `FILE` on schedule")
+	f.StringVar(&o.job, "job", "", "run the job of a `FILE` now")
+	f.BoolVar(&o.pause, "pause", false, "inside a container: hold the network of a group")
 	return cmd
+}
+
+func runAgent(ctx context.Context, o *agentOptions) error {
+	switch {
+	case o.enter != "":
+		return agent.Exec(ctx, o.enter)
+	case o.cron != "":
+		return engine.Cron(ctx, o.cron, os.Stdout)
+	case o.job != "":
+		return engine.Job(ctx, o.job, os.Stdout)
+	case o.pause:
+		engine.HoldPod(ctx)
+		return nil
+	}
+	return agent.Serve(ctx, struct {
+		io.Reader
+		io.Writer
+	}{os.Stdin, os.Stdout}, agent.OpenMachine(allBackends))
 }

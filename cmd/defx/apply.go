@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,99 +16,140 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
-	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
-// pace is how an apply goes about its work.
-type pace struct {
+// applyFlags are the flags of commands that change machines.
+type applyFlags struct {
 	yes      bool
 	parallel int
 	lockWait time.Duration
 }
 
-func (p *pace) flags(f *pflag.FlagSet) {
-	f.BoolVarP(&p.yes, "yes", "y", false, "do not ask")
-	f.IntVar(&p.parallel, "parallel", 30, "`NUMBER` of actions at once")
-	f.DurationVar(&p.lockWait, "lock-wait", time.Minute, "how long to wait for somebody else's apply")
+func (f *applyFlags) addFlags(fs *pflag.FlagSet) {
+	fs.BoolVarP(&f.yes, "yes", "y", false, "do not ask for confirmation")
+	fs.IntVar(&f.parallel, "parallel", 30, "maximum `NUMBER` of concurrent actions")
+	fs.DurationVar(&f.lockWait, "lock-wait", time.Minute, "`DURATION` to wait for another apply to finish")
 }
 
-func applyCommand(o *options) *cobra.Command {
-	var c consent
-	var p pace
+type applyOptions struct {
+	*globalOptions
+	planFlags
+	applyFlags
+	planFile string // a plan saved by plan -o; "" = plan now
+}
+
+func (o *applyOptions) addFlags(f *pflag.FlagSet) {
+	o.planFlags.addFlags(f)
+	o.addRefresh(f)
+	o.applyFlags.addFlags(f)
+}
+
+func applyCommand(g *globalOptions) *cobra.Command {
+	o := &applyOptions{globalOptions: g}
 	cmd := &cobra.Command{
 		Use:   "apply [FILE]",
-		Short: "Make what stands what should be",
-		Long: `Show what would change, ask, and change it: only services whose digest changed are
-touched. An apply that was killed is finished by the next one. With FILE, a change
-set that plan -o saved, nothing is asked, and anything else than that is refused.
-
-` + exitCodes,
+		Short: "Apply the deployment",
+		Long: `Show the changes, ask for confirmation, and apply them. Only services whose digest
+changed are touched. If an apply was killed, the next one finishes it. With FILE (made
+by plan -o), exactly that plan is applied without asking; if the situation has changed
+since, apply refuses.`,
 		Example: "  defx apply\n  defx apply --yes -e prod",
 		Args:    arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			var saved *plan.ChangeSet
-			var approved digest.Digest
 			if len(args) == 1 {
-				var err error
-				if saved, err = savedChanges(o.path(args[0])); err != nil {
-					return fmt.Errorf("%s: %w\n    hint: defx plan -o %s makes one", args[0], err, shellWord(args[0]))
-				}
-				approved = saved.ChangeSet
+				o.planFile = args[0]
 			}
-			prj, d, w, err := o.desired(ctx, &c, (*project.Project).Plan)
-			if err != nil {
-				return err
-			}
-			if saved != nil && (saved.Deployment != d.Name || saved.Environment != d.Environment) {
-				return fmt.Errorf("%s is for %s (%s), and this is %s (%s)\n    hint: -e says which environment", args[0], saved.Deployment, saved.Environment, d.Name, d.Environment)
-			}
-			if err := c.knows(d); err != nil {
-				return err
-			}
-			if saved != nil {
-				c.agreed(saved)
-				c.give(w)
-			}
-			cs, err := c.changes(ctx, prj, d, w)
-			if err != nil {
-				return err
-			}
-			if saved != nil && cs.ChangeSet != approved {
-				return fmt.Errorf("%s is not what would be done now: %s\n    hint: make a new one with defx plan -o %s", args[0], moved(saved, cs), shellWord(args[0]))
-			}
-			unfinished, err := apply.ReadUnfinished(w.Dir)
-			if err != nil {
-				return err
-			}
-			if !o.json {
-				o.show(d, cs)
-			}
-			if !cs.Empty() && saved == nil {
-				if err := o.ask(ctx, &p, "Apply these changes? [y/N] ", "y"); err != nil {
-					return err
-				}
-			}
-			if cs.Empty() && unfinished == nil {
-				return o.finish(ctx, &apply.Result{Generation: cs.Base, Changes: cs, Counts: counts(cs)}, len(d.Held) > 0, 0)
-			}
-			if saved != nil || !p.yes { // --yes agrees to whatever it is by then
-				w.Approved = cs
-			}
-			return o.work(ctx, w, cs, &p, len(d.Held) > 0)
+			return runApply(cmd.Context(), o, g.view())
 		},
 	}
-	c.flags(cmd.Flags())
-	c.refreshes(cmd.Flags())
-	p.flags(cmd.Flags())
+	o.addFlags(cmd.Flags())
 	return cmd
 }
 
-// savedChanges reads a change set that plan -o wrote, and checks that it is whole.
-func savedChanges(file string) (*plan.ChangeSet, error) {
+func runApply(ctx context.Context, o *applyOptions, v view) error {
+	if err := atLeast("parallel", o.parallel, 1); err != nil {
+		return err
+	}
+	if o.planFile != "" {
+		return runSaved(ctx, o, v)
+	}
+	p, d, r, err := o.desired(ctx, &o.planFlags, v, (*project.Project).Plan)
+	if err != nil {
+		return err
+	}
+	defer v.held(d) // errors come last
+	if err := o.validate(d); err != nil {
+		return err
+	}
+	cs, err := o.changes(ctx, p, d, r)
+	if err != nil {
+		return err
+	}
+	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// applyChanges shows the changes, asks for confirmation unless --yes or a saved
+// plan confirms them, and makes them.
+func applyChanges(ctx context.Context, o *applyOptions, v view, d *project.Desired, r *apply.Request, cs *plan.ChangeSet) error {
+	unfinished, err := apply.ReadUnfinished(r.Dir)
+	if err != nil {
+		return err
+	}
+	v.propose(newPlanDocument(d, cs))
+	adviseUnattached(v, d, cs)
+	if cs.Empty() && unfinished == nil {
+		return showApplyResult(ctx, v, unchangedResult(cs), len(d.Held) > 0, 0)
+	}
+	if !cs.Empty() && !o.yes && o.planFile == "" {
+		v.held(d) // before the question
+		if err := v.confirm(ctx, fmt.Sprintf("Apply these changes to %s (%s)? [y/N] ", d.Name, d.Environment), "y", yesHint); err != nil {
+			return err
+		}
+	}
+	if !o.yes || o.planFile != "" { // --yes alone also confirms changes of the state since then
+		r.Approved = cs
+	}
+	return execute(ctx, r, cs, &o.applyFlags, v, len(d.Held) > 0)
+}
+
+const yesHint = "--yes confirms in advance"
+
+// runSaved applies a saved plan, if it is still what an apply would do.
+func runSaved(ctx context.Context, o *applyOptions, v view) error {
+	saved, err := readSavedPlan(o.path(o.planFile))
+	if err != nil {
+		return withHint(fmt.Errorf("%s: %w", o.planFile, err), "make one with defx plan -o %s", shellWord(o.planFile))
+	}
+	approved := saved.ChangeSet
+	p, d, r, err := o.desired(ctx, &o.planFlags, v, (*project.Project).Plan)
+	if err != nil {
+		return err
+	}
+	defer v.held(d)
+	if saved.Deployment != d.Name || saved.Environment != d.Environment {
+		return diag.Errorf("", "%s was made for %s (%s), not for %s (%s)", o.planFile, saved.Deployment, saved.Environment, d.Name, d.Environment).
+			WithHint("choose the environment with -e")
+	}
+	if err := o.validate(d); err != nil {
+		return err
+	}
+	o.allow(saved)
+	o.applyTo(r)
+	cs, err := o.changes(ctx, p, d, r)
+	if err != nil {
+		return err
+	}
+	if cs.ChangeSet != approved {
+		return diag.Errorf("", "%s is out of date: %s", o.planFile, outdatedReason(saved, cs)).WithHint("make a new one with defx plan -o %s", shellWord(o.planFile))
+	}
+	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// readSavedPlan reads a change set that plan -o wrote, and checks its digest.
+func readSavedPlan(file string) (*plan.ChangeSet, error) {
 	raw, err := os.ReadFile(file)
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, p.Err
@@ -121,142 +160,165 @@ func savedChanges(file string) (*plan.ChangeSet, error) {
 	if json.Unmarshal(raw, &cs) != nil || cs.Kind != "ChangeSet" || cs.APIVersion != plan.APIVersion {
 		return nil, errors.New("not a change set of this version of defx")
 	}
-	was := cs.ChangeSet
-	if err := cs.Seal(); err != nil || cs.ChangeSet != was {
-		return nil, errors.New("the change set does not have the digest that it names: it was altered")
+	named := cs.ChangeSet
+	if err := cs.Seal(); err != nil || cs.ChangeSet != named {
+		return nil, errors.New("the file was modified: its digest does not match")
 	}
 	return &cs, nil
 }
 
-// agreed takes what a saved change set deletes and moves as allowed: its digest
-// covers them, and a person chose the file.
-func (c *consent) agreed(cs *plan.ChangeSet) {
+// allow permits the deletions and moves of a saved plan: its digest covers them,
+// and a person chose the file.
+func (f *planFlags) allow(cs *plan.ChangeSet) {
 	for _, a := range cs.Actions {
 		switch a.Op {
 		case plan.Delete:
-			c.allowDelete = append(c.allowDelete, a.Address)
+			f.allowDelete = append(f.allowDelete, a.Address)
 		case plan.Move:
-			c.allowMove = append(c.allowMove, a.Address)
+			f.allowMove = append(f.allowMove, a.Address)
 		}
 	}
 }
 
-// moved says what makes a saved change set another one than that of now.
-func moved(saved, now *plan.ChangeSet) string {
+// outdatedReason says why a saved plan is not the current one.
+func outdatedReason(saved, now *plan.ChangeSet) string {
 	switch {
 	case saved.Base != now.Base:
-		return fmt.Sprintf("it was made for generation %d, and the state is at %d", saved.Base, now.Base)
+		return fmt.Sprintf("it was made for generation %d, but the state is at generation %d", saved.Base, now.Base)
 	case saved.Plan != now.Plan:
 		return "the deployment has changed since"
 	}
 	return "the state has changed since"
 }
 
-// ask wants consent on a terminal, and --yes elsewhere.
-func (o *options) ask(ctx context.Context, p *pace, question, word string) error {
-	if p.yes {
-		return nil
-	}
-	hint := "--yes agrees beforehand"
-	if word != "y" {
-		hint = "--confirm " + word + " agrees beforehand"
-	}
-	if o.json {
-		return errors.New("with --json nobody is asked\n    hint: " + hint)
-	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) || os.Getenv("CI") != "" {
-		return errors.New("nobody is here to be asked\n    hint: " + hint)
-	}
-	fmt.Fprint(os.Stderr, question)
-	answer := make(chan string, 1)
-	go func() { // a read from a terminal cannot be broken off
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-		answer <- strings.TrimSpace(line)
-	}()
-	select {
-	case <-ctx.Done():
-		fmt.Fprintln(os.Stderr)
-		return ctx.Err()
-	case a := <-answer:
-		if a == word || word == "y" && (strings.EqualFold(a, "y") || strings.EqualFold(a, "yes")) {
-			return nil
-		}
-	}
-	return errors.New("nothing was done, because nobody agreed")
+// confirmation is what a person is shown and asked.
+type confirmation struct {
+	title    string // of the changes
+	question string
+	word     string // the answer that confirms
 }
 
-// work runs an apply and tells of it.
-func (o *options) work(ctx context.Context, w *apply.Request, cs *plan.ChangeSet, p *pace, held bool) error {
-	if p.parallel < 1 {
-		return fmt.Errorf("--parallel %d is less than one", p.parallel)
+// confirmAndExecute shows changes that come from the state, not from the entry
+// file, asks for confirmation, and makes them.
+func confirmAndExecute(ctx context.Context, r *apply.Request, f *applyFlags, v view, c confirmation) error {
+	if err := atLeast("parallel", f.parallel, 1); err != nil {
+		return err
 	}
-	// What is under way is finished and recorded, whether somebody still reads of it or not.
+	cs, err := apply.Diff(ctx, r)
+	if err != nil {
+		return err
+	}
+	unfinished, err := apply.ReadUnfinished(r.Dir)
+	if err != nil {
+		return err
+	}
+	v.propose(changesDocument{ChangeSet: cs, verb: r.Verb, title: c.title, unfinished: unfinished != nil})
+	if cs.Empty() && unfinished == nil {
+		return showApplyResult(ctx, v, unchangedResult(cs), false, 0)
+	}
+	if !f.yes {
+		hint := yesHint
+		if c.word != "y" {
+			hint = "--confirm " + c.word + " confirms in advance"
+		}
+		if err := v.confirm(ctx, c.question, c.word, hint); err != nil {
+			return err
+		}
+	}
+	r.Approved = cs
+	return execute(ctx, r, cs, f, v, false)
+}
+
+// execute runs an apply and prints its events and its result. held reports
+// whether something is held, which the exit code shows.
+func execute(ctx context.Context, r *apply.Request, cs *plan.ChangeSet, f *applyFlags, v view, held bool) error {
+	// Running actions are finished and recorded even if nothing reads the output any more.
 	signal.Ignore(syscall.SIGPIPE)
-	w.Parallel, w.LeaseWait = p.parallel, p.lockWait
-	t := newTeller(o, cs)
-	w.OnEvent = t.tell
-	quiet := context.AfterFunc(ctx, func() {
-		fmt.Fprintln(os.Stderr, "\nstopping: what is under way is finished and recorded; Ctrl-C once more stops at once")
+	r.Parallel, r.LeaseWait = f.parallel, f.lockWait
+	event, end := v.events(cs)
+	r.OnEvent = event
+	stopNote := context.AfterFunc(ctx, func() {
+		fmt.Fprintln(os.Stderr, "\nstopping: running actions are finished and recorded; press Ctrl-C again to stop at once")
 	})
-	begun := time.Now()
-	res, err := apply.Run(ctx, w)
-	quiet()
-	t.clear()
+	started := time.Now()
+	res, err := apply.Run(ctx, r)
+	stopNote()
+	end()
 	busy, isBusy := errors.AsType[*state.ErrLeaseHeld](err)
 	switch {
 	case err == nil:
-		return o.finish(ctx, res, held, time.Since(begun))
+		return showApplyResult(ctx, v, res, held, time.Since(started))
 	case ctx.Err() != nil && (isBusy || errors.Is(err, context.Canceled)):
-		return context.Canceled // nothing was begun
+		return context.Canceled // nothing was started
 	case isBusy:
-		return fmt.Errorf("%w\n    hint: wait longer with --lock-wait, now %s; a dead holder's right ends by itself", busy, p.lockWait)
+		return withHint(busy, "wait longer with --lock-wait (now %s); if that process is gone, its lease expires by itself", shortDuration(f.lockWait))
 	case errors.Is(err, apply.ErrPlanChanged):
-		return fmt.Errorf("%w\n    hint: look at defx plan again", err)
-	case strings.Contains(err.Error(), "\n    hint: "):
-		return err // it says itself what to do
+		return withHint(err, "run defx plan again to see the new changes")
 	}
-	return fmt.Errorf("%w\n    hint: apply again: what is done stays done, and the rest is finished", err)
+	return withHint(err, "run defx apply again to finish")
 }
 
-// finish tells what an apply came to and gives the exit code.
-func (o *options) finish(ctx context.Context, res *apply.Result, held bool, took time.Duration) error {
-	if o.json {
-		if err := printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "ApplyResult", "generation": res.Generation, "summary": res.Counts,
-			"failed": append([]string{}, res.Failed...), "skipped": append([]string{}, res.Skipped...),
-			"orphans": append([]string{}, res.Orphans...), "notes": append([]string{}, res.Notes...)}); err != nil {
-			return err
-		}
-	} else if took > 0 {
-		stays := ""
+// unchangedResult is the result of an apply without changes.
+func unchangedResult(cs *plan.ChangeSet) *apply.Result {
+	return &apply.Result{Generation: cs.Base, Changes: cs, Counts: state.Counts{Unchanged: cs.Summary.Unchanged + cs.Summary.Protected, Held: cs.Summary.Held}}
+}
+
+// applyResult is the last document of an apply.
+type applyResult struct {
+	header
+	Generation int          `json:"generation"`
+	Summary    state.Counts `json:"summary"`
+	Failed     []string     `json:"failed"`
+	Skipped    []string     `json:"skipped"`
+	Orphans    []string     `json:"orphans"`
+	Notes      []string     `json:"notes"`
+
+	line string // for people; "" = nothing was done
+}
+
+func (a applyResult) print(p *printer) {
+	if a.line != "" {
+		p.printf("\n%s\n", a.line)
+	}
+}
+
+// showApplyResult prints the result of an apply and returns the error that it ends with.
+func showApplyResult(ctx context.Context, v view, res *apply.Result, held bool, took time.Duration) error {
+	doc := applyResult{header: newHeader("ApplyResult"), Generation: res.Generation, Summary: res.Counts, Failed: append([]string{}, res.Failed...),
+		Skipped: append([]string{}, res.Skipped...), Orphans: append([]string{}, res.Orphans...), Notes: append([]string{}, res.Notes...)}
+	if took > 0 {
+		unchanged := ""
 		if !res.Wrote {
-			stays = " stays"
+			unchanged = " (no new one)"
 		}
-		fmt.Printf("\nGeneration %d%s: %s; %s.\n", res.Generation, stays, res.Summary(), duration(took))
+		doc.line = fmt.Sprintf("Generation %d%s: %s; %s.", res.Generation, unchanged, res.Summary(), elapsed(took))
 	}
-	if !o.json {
-		tellOrphans(slices.DeleteFunc(slices.Clone(res.Orphans), func(s string) bool { return strings.HasPrefix(s, "volume ") })) // data is not told of each time
+	if err := v.show(doc); err != nil {
+		return err
 	}
+	objects, _ := splitOrphans(res.Orphans) // unused volumes are not listed each time
+	adviseOrphans(v, objects, nil)
 	for _, n := range res.Notes {
-		fmt.Fprintln(os.Stderr, "note:", clean(n))
+		v.note("note", n)
 	}
 	for _, u := range res.Unflushed {
-		fmt.Fprintln(os.Stderr, "not settled:", clean(u))
+		v.note("not recorded on machine", u)
 	}
 	switch {
 	case res.Stopped:
-		return &exit{exitStopped, errors.New("stopped before the end\n    hint: apply again to finish")}
+		return &exitError{exitInterrupted, diag.Errorf("", "interrupted before the end").WithHint("run defx apply again to finish")}
 	case len(res.Failed) > 0:
 		names := strings.Join(res.Failed[:min(len(res.Failed), 10)], ", ")
 		if more := len(res.Failed) - 10; more > 0 {
 			names += fmt.Sprintf(" and %d more", more)
 		}
-		return &exit{exitPartly, fmt.Errorf("%s failed: %s\n    hint: mend the cause told above and apply again", plural(len(res.Failed), "unit"), names)}
+		return &exitError{exitPartial, diag.Errorf("", "%s failed: %s", plural(len(res.Failed), "unit"), names).WithHint("fix the errors above and run defx apply again")}
 	case ctx.Err() != nil:
-		return &exit{code: exitStopped} // all was under way already, and is done
+		return &exitError{code: exitInterrupted} // everything had been started, and is done
 	case len(res.Unflushed) > 0:
-		return &exit{exitPartly, errors.New("what was done is recorded, but not every machine took note\n    hint: mend the cause told above; the next change there finishes it")}
+		return &exitError{exitPartial, diag.Errorf("", "the changes are recorded, but not on every machine").WithHint("fix the errors above; the next change on that machine completes its record")}
 	case held:
-		return &exit{code: exitPartly}
+		return &exitError{code: exitPartial}
 	}
 	return nil
 }

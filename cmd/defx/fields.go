@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,31 +14,32 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 )
 
-// manyLines is how many lines of a difference are shown without -v.
-const manyLines = 12
+// maxLines is how many lines of a difference are shown without -v.
+const maxLines = 12
 
-// printFields writes the fields that differ: name, old and new value, position.
-func (s style) printFields(w io.Writer, list []plan.Change, all bool) {
+// fields prints changed fields: name, old and new value, position. If all is
+// true, values and differences are printed in full.
+func (p *printer) fields(list []plan.Change, all bool) {
 	type row struct{ name, values, position string }
 	rows := make([]row, len(list))
 	name, values := 0, 0
 	for i, c := range list {
-		rows[i] = row{name: clean(field(c.Path)), position: clean(c.Position.String())}
+		rows[i] = row{name: clean(fieldName(c.Path)), position: clean(c.Position.String())}
 		name = max(name, utf8.RuneCountInString(rows[i].name))
 	}
 	name = min(name, 32)
 	for i, c := range list {
-		if manyLined(c) {
+		if isMultiline(c) {
 			continue
 		}
-		room := max(16, (s.width-name-len(rows[i].position)-18)/2)
+		width := max(16, (p.width-name-len(rows[i].position)-18)/2)
 		if all {
-			room = 1 << 20
+			width = 1 << 20
 		}
-		before, after := cutAlike(shownValue(c.Before), shownValue(c.After), room)
+		before, after := shortenPair(displayValue(c.Before), displayValue(c.After), width)
 		rows[i].values = clean(quoted(c.Before, before) + " → " + quoted(c.After, after))
 		if c.Replaces {
-			rows[i].values += " (another takes its place)"
+			rows[i].values += " (forces replacement)"
 		}
 		if n := utf8.RuneCountInString(rows[i].values); n <= 60 {
 			values = max(values, n)
@@ -47,36 +47,37 @@ func (s style) printFields(w io.Writer, list []plan.Change, all bool) {
 	}
 	for i, r := range rows {
 		line := "      " + pad(r.name, name) + "  " + pad(r.values, values)
-		if manyLined(list[i]) {
-			line = "      " + pad(r.name, name) + "  " + pad(linesChanged(list[i]), values)
+		if isMultiline(list[i]) {
+			line = "      " + pad(r.name, name) + "  " + pad(countLines(list[i]), values)
 		}
 		if r.position != "" {
-			line += "  " + s.faint(r.position)
+			line += "  " + p.faint(r.position)
 		}
-		fmt.Fprintln(w, strings.TrimRight(line, " "))
-		if manyLined(list[i]) {
-			s.printLines(w, list[i], all)
+		p.println(strings.TrimRight(line, " "))
+		if isMultiline(list[i]) {
+			p.lines(list[i], all)
 		}
 	}
 }
 
-func manyLined(c plan.Change) bool {
-	return strings.Contains(strings.TrimSuffix(lined(c.Before), "\n")+strings.TrimSuffix(lined(c.After), "\n"), "\n")
+// isMultiline reports whether a value of a change has several lines.
+func isMultiline(c plan.Change) bool {
+	return strings.Contains(strings.TrimSuffix(linesOf(c.Before), "\n")+strings.TrimSuffix(linesOf(c.After), "\n"), "\n")
 }
 
-// lined is a value as lines: what is absent has none.
-func lined(v any) string {
+// linesOf returns a value as text; an absent one has no lines.
+func linesOf(v any) string {
 	if v == nil {
 		return ""
 	}
-	return shownValue(v)
+	return displayValue(v)
 }
 
-// difference is the lines of a unified diff, without its heads.
-func difference(c plan.Change) []string {
-	before, after := lined(c.Before), lined(c.After)
-	if b, a := whole(before), whole(after); b != a {
-		before, after = b, a // a last line that has no end is not worth a word, unless it is all
+// diffLines returns the lines of a unified diff, without its headers.
+func diffLines(c plan.Change) []string {
+	before, after := linesOf(c.Before), linesOf(c.After)
+	if b, a := endLine(before), endLine(after); b != a {
+		before, after = b, a // a missing final newline is not shown, unless nothing else differs
 	}
 	var out []string
 	for i, l := range strings.Split(strings.TrimSuffix(string(diff.Diff("before", []byte(before), "after", []byte(after))), "\n"), "\n") {
@@ -90,53 +91,56 @@ func difference(c plan.Change) []string {
 	return out
 }
 
-func whole(t string) string {
+// endLine adds the final newline of a text.
+func endLine(t string) string {
 	if t == "" || strings.HasSuffix(t, "\n") {
 		return t
 	}
 	return t + "\n"
 }
 
-func linesChanged(c plan.Change) string {
-	gone, come := 0, 0
-	for _, l := range difference(c) {
+// countLines says how many lines a change removes and adds.
+func countLines(c plan.Change) string {
+	removed, added := 0, 0
+	for _, l := range diffLines(c) {
 		switch l[:min(1, len(l))] {
 		case "-":
-			gone++
+			removed++
 		case "+":
-			come++
+			added++
 		}
 	}
-	return fmt.Sprintf("%s removed, %d added", plural(gone, "line"), come)
+	return fmt.Sprintf("%s removed, %d added", plural(removed, "line"), added)
 }
 
-func (s style) printLines(w io.Writer, c plan.Change, all bool) {
-	lines := difference(c)
+// lines prints the difference of a change line by line.
+func (p *printer) lines(c plan.Change, all bool) {
+	lines := diffLines(c)
 	rest := 0
-	if len(lines) > manyLines && !all {
-		rest = len(lines) - manyLines
-		lines = lines[:manyLines]
+	if len(lines) > maxLines && !all {
+		rest = len(lines) - maxLines
+		lines = lines[:maxLines]
 	}
 	for _, l := range lines {
 		l = clean(l)
 		switch l[:min(1, len(l))] {
 		case "-":
-			l = s.red(l)
+			l = p.red(l)
 		case "+":
-			l = s.green(l)
+			l = p.green(l)
 		}
-		fmt.Fprintln(w, strings.TrimRight("        "+l, " "))
+		p.println(strings.TrimRight("        "+l, " "))
 	}
 	if rest > 0 {
-		fmt.Fprintf(w, "        %s\n", s.faint(fmt.Sprintf("… and %s more (-v shows all)", plural(rest, "line"))))
+		p.printf("        %s\n", p.faint(fmt.Sprintf("… and %s more (-v shows all)", plural(rest, "line"))))
 	}
 }
 
 var plainField = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
 
-// field writes a JSON pointer as people write fields: env.LOG, command[2],
-// files["/etc/hydra.conf"].text.
-func field(pointer string) string {
+// fieldName writes a JSON pointer as a field is written in Jsonnet: env.LOG,
+// command[2], files["/etc/hydra.conf"].text.
+func fieldName(pointer string) string {
 	parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
 	for i, p := range parts {
 		parts[i] = strings.NewReplacer("~1", "/", "~0", "~").Replace(p)
@@ -161,8 +165,8 @@ func field(pointer string) string {
 	return b.String()
 }
 
-// shownValue writes a value of a change: texts with their tokens named.
-func shownValue(v any) string {
+// displayValue writes a value of a change. Tokens in strings appear as ${…}.
+func displayValue(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return "(none)"
@@ -195,7 +199,7 @@ func shownValue(v any) string {
 	return string(raw)
 }
 
-// quoted puts texts into quotes, so that they cannot be taken for numbers, names or nothing.
+// quoted puts the text of a string value into quotes, which tells it from numbers, tokens and (none).
 func quoted(v any, text string) string {
 	switch v := v.(type) {
 	case string:

@@ -7,18 +7,19 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestEveryVerbHelps: what it is for, two examples at least, the exit codes.
-func TestEveryVerbHelps(t *testing.T) {
+// TestHelp_EveryCommandIsComplete wants of each command an imperative summary,
+// usage, at least two examples and the exit codes.
+func TestHelp_EveryCommandIsComplete(t *testing.T) {
 	root := rootCommand()
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd("x") // an argument, for it is made only where there are some
-	var look func(*cobra.Command)
-	look = func(c *cobra.Command) {
+	root.InitDefaultCompletionCmd("x") // with no argument it would not be made
+	var check func(*cobra.Command)
+	check = func(c *cobra.Command) {
 		for _, sub := range c.Commands() {
-			look(sub)
+			check(sub)
 		}
-		if c.Hidden || c.Name() == "help" || c.HasParent() && c.Parent().Name() == "completion" {
-			return // the shells' own instructions stand in their place
+		if c.Hidden || c.HasParent() && c.Parent().Name() == "completion" {
+			return
 		}
 		var b strings.Builder
 		c.SetOut(&b)
@@ -26,27 +27,42 @@ func TestEveryVerbHelps(t *testing.T) {
 			t.Fatal(err)
 		}
 		help := b.String()
-		if !strings.Contains(help, "\nExamples:\n") || !strings.Contains(help, "\nUsage:\n") {
-			t.Errorf("%s --help has no examples or no usage:\n%s", c.CommandPath(), help)
+		for _, want := range []string{"\nExamples:\n", "\nUsage:\n", exitCodes} {
+			if !strings.Contains(help, want) {
+				t.Errorf("%s --help lacks %q:\n%s", c.CommandPath(), want, help)
+			}
 		}
-		if !strings.Contains(help, exitCodes) {
-			t.Errorf("%s --help does not tell the exit codes", c.CommandPath())
+		for _, line := range strings.Split(help, "\n") {
+			if len([]rune(line)) > 110 {
+				t.Errorf("%s --help has a line of %d columns: %s", c.CommandPath(), len([]rune(line)), line)
+			}
 		}
 		examples := strings.Split(strings.Trim(c.Example, "\n"), "\n")
 		if len(examples) < 2 {
 			t.Errorf("%s has %d examples", c.CommandPath(), len(examples))
 		}
 		for _, e := range examples {
-			if !strings.HasPrefix(e, "  "+root.Name()+" ") {
-				t.Errorf("%s: the example %q is not a line of defx", c.CommandPath(), e)
-			}
-			if c.HasParent() && !strings.HasPrefix(e, "  "+c.CommandPath()) {
-				t.Errorf("%s: the example %q is of another verb", c.CommandPath(), e)
+			if !strings.HasPrefix(e, "  "+c.CommandPath()) {
+				t.Errorf("%s: the example %q is not one of this command", c.CommandPath(), e)
 			}
 		}
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
-			t.Errorf("%s: %q is not a line for a list", c.CommandPath(), c.Short)
+			t.Errorf("%s: %q is not a one-line summary", c.CommandPath(), c.Short)
 		}
 	}
-	look(root)
+	check(root)
+}
+
+func TestUnknownCommand_Suggestions(t *testing.T) {
+	root := rootCommand()
+	for word, want := range map[string]string{"plam": "plan", "ls": "status", "ps": "status", "up": "apply", "down": "destroy", "stauts": "status", "foo": "", "fm": "fmt", "x": ""} {
+		text := unknownCommand(root, word).Error()
+		hint := "defx --help lists the commands"
+		if want != "" {
+			hint = `did you mean "` + want + `"?`
+		}
+		if !strings.HasPrefix(text, `unknown command "`+word+`"`) || !strings.HasSuffix(text, "\n    hint: "+hint) {
+			t.Errorf("%s: %s, want the hint %s", word, text, hint)
+		}
+	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"embed"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,73 +10,100 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 )
 
 //go:embed init
-var beginnings embed.FS
+var templates embed.FS
 
-func initCommand(o *options) *cobra.Command {
+// initFiles are the files of a new deployment.
+var initFiles = []struct{ template, name string }{
+	{"init/defx.jsonnet", "defx.jsonnet"},
+	{"init/hello.libsonnet", "hello/functionalities.libsonnet"},
+	{"init/gitignore", ".gitignore"},
+}
+
+type initOptions struct {
+	*globalOptions
+	into string // folder; "" = the current one
+}
+
+func initCommand(g *globalOptions) *cobra.Command {
+	o := &initOptions{globalOptions: g}
 	return &cobra.Command{
 		Use:   "init [DIR]",
-		Short: "Begin a deployment",
-		Long: `Write a small deployment that works: an entry file, one library, and a folder that stands
-for a machine. Nothing is overwritten.
-
-` + exitCodes,
+		Short: "Create a new deployment",
+		Long: `Write a small working deployment: an entry file, one library, and a folder that acts as
+a machine. Existing files are never overwritten.`,
 		Example: "  defx init\n  defx init shop",
 		Args:    arguments(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			dir := o.dir
 			if len(args) == 1 {
-				dir = filepath.Join(o.base(args[0]), args[0])
+				o.into = args[0]
 			}
-			abs, err := filepath.Abs(dir)
-			if err != nil {
-				return err
-			}
-			files := []struct{ from, to string }{{"init/defx.jsonnet", "defx.jsonnet"}, {"init/hello.libsonnet", "hello/functionalities.libsonnet"}, {"init/gitignore", ".gitignore"}}
-			for _, f := range files {
-				if _, err := os.Lstat(filepath.Join(abs, f.to)); err == nil {
-					return fmt.Errorf("%s exists already\n    hint: name another folder: defx init DIR", filepath.Join(dir, f.to))
-				} else if !errors.Is(err, fs.ErrNotExist) {
-					return err
-				}
-			}
-			written := []string{}
-			for _, f := range files {
-				raw, err := beginnings.ReadFile(f.from)
-				if err != nil {
-					return err
-				}
-				to := filepath.Join(abs, f.to)
-				if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-					return err
-				}
-				if err := os.WriteFile(to, []byte(strings.ReplaceAll(string(raw), "NAME", nameOf(abs))), 0o644); err != nil {
-					return err
-				}
-				written = append(written, filepath.Join(dir, f.to))
-			}
-			if o.json {
-				return printJSON(os.Stdout, map[string]any{"apiVersion": "defx/v1", "kind": "Initialized", "files": written})
-			}
-			for _, f := range written {
-				fmt.Println(f)
-			}
-			at := ""
-			if len(args) == 1 {
-				at = "cd " + shellWord(dir) + " && "
-			}
-			fmt.Fprintf(os.Stderr, "Next: %sdefx plan, then defx apply.\n", at)
-			return nil
+			return runInit(o, g.view())
 		},
+	}
+}
+
+func runInit(o *initOptions, v view) error {
+	dir := o.dir
+	if o.into != "" {
+		dir = o.path(o.into)
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range initFiles {
+		if _, err := os.Lstat(filepath.Join(abs, f.name)); err == nil {
+			return diag.Errorf("", "%s already exists", filepath.Join(dir, f.name)).WithHint("choose another folder: defx init DIR")
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	doc := initialized{newHeader("Initialized"), []string{}}
+	for _, f := range initFiles {
+		raw, err := templates.ReadFile(f.template)
+		if err != nil {
+			return err
+		}
+		file := filepath.Join(abs, f.name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(string(raw), "NAME", deploymentName(abs))), 0o644); err != nil {
+			return err
+		}
+		doc.Files = append(doc.Files, filepath.Join(dir, f.name))
+	}
+	if err := v.show(doc); err != nil {
+		return err
+	}
+	cd := ""
+	if o.into != "" {
+		cd = "cd " + shellWord(dir) + " && "
+	}
+	v.advise("Next: %sdefx plan, then defx apply.", cd)
+	return nil
+}
+
+// initialized is printed by init.
+type initialized struct {
+	header
+	Files []string `json:"files"`
+}
+
+func (i initialized) print(p *printer) {
+	for _, f := range i.Files {
+		p.println(f)
 	}
 }
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
 
-// shellWord quotes a word that a person may paste into a shell.
+// shellWord quotes a word for a shell command that a person may copy.
 func shellWord(w string) string {
 	if plainWord.MatchString(w) {
 		return w
@@ -85,11 +111,11 @@ func shellWord(w string) string {
 	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
 
-var unnameable = regexp.MustCompile(`[^a-z0-9]+`)
+var notInName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// nameOf makes a deployment's name of a folder's.
-func nameOf(dir string) string {
-	name := strings.Trim(unnameable.ReplaceAllString(strings.ToLower(filepath.Base(dir)), "-"), "-")
+// deploymentName derives the name of a deployment from that of its folder.
+func deploymentName(dir string) string {
+	name := strings.Trim(notInName.ReplaceAllString(strings.ToLower(filepath.Base(dir)), "-"), "-")
 	name = strings.Trim(name[:min(len(name), 42)], "-")
 	if !graph.ValidName(name) {
 		return "hello"

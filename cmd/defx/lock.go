@@ -1,125 +1,137 @@
 package main
 
 import (
-	"errors"
-	"fmt"
-	"os"
+	"context"
 
 	"github.com/defx-dev/defx/compile/graph"
-	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 )
 
-// lockStatus is what lock prints as JSON.
-type lockStatus struct {
-	APIVersion  string              `json:"apiVersion"`
-	Kind        string              `json:"kind"` // "Lock"
-	Environment string              `json:"environment"`
-	Entries     []project.LockEntry `json:"entries"`
+type lockOptions struct {
+	*globalOptions
+	update, copy bool
+	from, to     string // environments, with copy
 }
 
-func lockCommand(o *options) *cobra.Command {
-	var update, copied bool
+func lockCommand(g *globalOptions) *cobra.Command {
+	o := &lockOptions{globalOptions: g}
 	cmd := &cobra.Command{
 		Use:   "lock [--update | --copy FROM TO]",
-		Short: "Keep the digests of artifacts and images",
-		Long: `Hold what the deployment is made of against ` + lock.Name + `, beside the entry file, which has
-a section for each environment; exit 1 if they differ. With --update write the section
-of the environment anew, asking registries what the tags of images stand for. With
---copy give the environment TO what FROM has: so what was tried is promoted.
+		Short: "Lock the digests of artifacts and images",
+		Long: `Compare artifacts and images with defx.lock.json, which lies beside the entry file and has
+a section for each environment; exit 1 if they differ. With --update, write the section
+of the environment, asking registries for the digests of image tags. With --copy, give
+the environment TO exactly the versions that are locked for FROM (promotion).
 
-A plan takes the digest of an artifact that is not here from the lock, and refuses one
-that is here and differs. Without the file nothing is locked.
-
-` + exitCodes,
+A plan takes the digest of an artifact whose file is missing from the lock, and refuses
+a file that differs from the lock. Without the lock file nothing is locked.`,
 		Example: "  defx lock --update -e dev\n  defx lock --copy dev prod\n  defx lock -e prod --json",
 		Args: func(cmd *cobra.Command, args []string) error {
-			if copied && len(args) != 2 {
-				return errors.New("defx lock --copy wants two environments\n    hint: defx lock --copy FROM TO")
+			if !o.copy {
+				return arguments(0, 0)(cmd, args)
 			}
-			if copied {
-				return nil
+			if len(args) != 2 {
+				return diag.Errorf("", "defx lock --copy needs two environments").WithHint("defx lock --copy FROM TO")
 			}
-			return arguments(0, 0)(cmd, args)
+			return nil
 		},
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			p, err := o.open()
-			if err != nil || !copied || len(args) > 1 {
+			p, err := g.open()
+			if err != nil || !o.copy || len(args) > 1 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
 			return p.LockedEnvironments(), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := o.open()
-			if err != nil {
-				return err
+			if o.copy {
+				o.from, o.to = args[0], args[1]
+				return runLockCopy(o, g.view())
 			}
-			if copied {
-				for _, env := range args {
-					if !graph.ValidName(env) {
-						return fmt.Errorf("%q is not the name of an environment\n    hint: a-z, 0-9 and -", env)
-					}
-				}
-				if err := p.CopyLock(args[0], args[1]); err != nil {
-					return err
-				}
-				if o.json {
-					return printJSON(os.Stdout, lockStatus{APIVersion: "defx/v1", Kind: "Lock", Environment: args[1], Entries: []project.LockEntry{}})
-				}
-				fmt.Printf("%s has what is locked for %s.\n", args[1], args[0])
-				return nil
-			}
-			status := p.LockStatus
-			if update {
-				status = p.UpdateLock
-			}
-			env, list, err := status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if o.json {
-				doc := lockStatus{APIVersion: "defx/v1", Kind: "Lock", Environment: env, Entries: append([]project.LockEntry{}, list...)}
-				if err := printJSON(os.Stdout, doc); err != nil {
-					return err
-				}
-			} else {
-				printLock(env, list, update)
-			}
-			for _, e := range list {
-				if !update && e.State != project.LockMatches && e.State != project.LockAbsent {
-					if !o.json {
-						fmt.Fprintln(os.Stderr, "    hint: if that is meant: defx lock --update -e "+env)
-					}
-					return &exit{code: exitError}
-				}
-			}
-			return nil
+			return runLock(cmd.Context(), o, g.view())
 		},
 	}
-	cmd.Flags().BoolVar(&update, "update", false, "write what is here, and what tags stand for now")
-	cmd.Flags().BoolVar(&copied, "copy", false, "give the second environment what the first has")
+	cmd.Flags().BoolVar(&o.update, "update", false, "lock the current files and the digests of image tags")
+	cmd.Flags().BoolVar(&o.copy, "copy", false, "copy the lock of the first environment to the second")
 	cmd.MarkFlagsMutuallyExclusive("update", "copy")
 	return cmd
 }
 
-func printLock(env string, list []project.LockEntry, updated bool) {
-	if len(list) == 0 {
-		fmt.Printf("Nothing to lock for %s: it has no artifact, and no image by tag.\n", env)
+// runLockCopy copies the locked versions of one environment to another.
+func runLockCopy(o *lockOptions, v view) error {
+	p, err := o.open()
+	if err != nil {
+		return err
+	}
+	for _, env := range []string{o.from, o.to} {
+		if !graph.ValidName(env) {
+			return diag.Errorf("", "%q is not a valid name of an environment", env).WithHint("use a-z, 0-9 and -")
+		}
+	}
+	if err := p.CopyLock(o.from, o.to); err != nil {
+		return err
+	}
+	return v.show(locked{header: newHeader("Lock"), Environment: o.to, Entries: []project.LockEntry{}, copiedFrom: o.from})
+}
+
+func runLock(ctx context.Context, o *lockOptions, v view) error {
+	p, err := o.open()
+	if err != nil {
+		return err
+	}
+	entries := p.LockStatus
+	if o.update {
+		entries = p.UpdateLock
+	}
+	env, list, err := entries(ctx)
+	if err != nil {
+		return err
+	}
+	doc := locked{header: newHeader("Lock"), Environment: env, Entries: append([]project.LockEntry{}, list...), updated: o.update}
+	if err := v.show(doc); err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !o.update && e.State != project.LockMatches && e.State != project.LockAbsent {
+			v.advise("    hint: if this is intended, run defx lock --update -e %s", env)
+			return &exitError{code: exitFailure}
+		}
+	}
+	return nil
+}
+
+// locked is printed by lock.
+type locked struct {
+	header
+	Environment string              `json:"environment"`
+	Entries     []project.LockEntry `json:"entries"`
+
+	updated    bool
+	copiedFrom string // environment
+}
+
+func (l locked) print(p *printer) {
+	switch {
+	case l.copiedFrom != "":
+		p.printf("Copied the locked versions of %s to %s.\n", l.copiedFrom, l.Environment)
+		return
+	case len(l.Entries) == 0:
+		p.printf("Nothing to lock in %s: no artifacts, and no images named by tag.\n", l.Environment)
 		return
 	}
-	words := map[string]string{project.LockMatches: "locked", project.LockAbsent: "locked, not here", project.LockNew: "not locked",
-		project.LockDiffers: "not what is locked", project.LockUnused: "locked, not used", project.LockMissing: "neither here nor locked"}
-	if updated {
-		words[project.LockNew], words[project.LockDiffers], words[project.LockUnused] = "locked now", "locked anew", "no longer used"
+	texts := map[string]string{project.LockMatches: "locked", project.LockAbsent: "locked, file missing", project.LockNew: "not locked",
+		project.LockDiffers: "differs from the lock", project.LockUnused: "locked, unused", project.LockMissing: "file missing, not locked"}
+	if l.updated {
+		texts[project.LockNew], texts[project.LockDiffers], texts[project.LockUnused] = "added", "updated", "removed"
 	}
 	var rows [][]string
-	for _, e := range list {
-		brief := e.Digest
-		if brief == "" {
-			brief = e.Locked
+	for _, e := range l.Entries {
+		digest := e.Digest
+		if digest == "" {
+			digest = e.Locked
 		}
-		rows = append(rows, []string{e.Kind, e.Name, brief.Brief(), words[e.State]})
+		rows = append(rows, []string{e.Kind, e.Name, digest.Brief(), texts[e.State]})
 	}
-	table(os.Stdout, rows)
+	p.table(rows)
 }

@@ -3,71 +3,75 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
+	"time"
 
-	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/spf13/cobra"
 )
 
-func logsCommand(o *options) *cobra.Command {
-	var n int
-	var follow bool
+type logsOptions struct {
+	*globalOptions
+	address string
+	lines   int
+	follow  bool
+}
+
+func logsCommand(g *globalOptions) *cobra.Command {
+	o := &logsOptions{globalOptions: g}
 	cmd := &cobra.Command{
 		Use:   "logs ADDRESS",
-		Short: "Show what a unit wrote",
-		Long: `Show the last lines that a unit, its earlier versions and its scripts wrote into the
-journal of its machine.
-
-` + exitCodes,
+		Short: "Show the logs of a unit",
+		Long: `Show the last log lines of a unit, of its earlier versions and of its scripts, from the
+journal of its machine.`,
 		Example: "  defx logs shop/web\n  defx logs shop/web#0 --follow -n 100",
 		Args:    arguments(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if n < 0 {
-				return fmt.Errorf("--lines %d is less than nothing", n)
-			}
-			ctx := cmd.Context()
-			g, r, err := o.unit(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			c, err := g.dial(ctx, r.Machine)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			err = c.Logs(ctx, g.scope(), r.Address, n, follow, func(l agent.Line) {
-				if o.json {
-					printJSON(os.Stdout, map[string]any{"apiVersion": plan.APIVersion, "kind": "Line", "address": r.Address, "machine": r.Machine,
-						"time": l.Time, "pid": l.PID, "text": l.Text})
-					return
-				}
-				fmt.Println(l.Time.Local().Format("2006-01-02 15:04:05.000"), clean(l.Text))
-			})
-			if follow && errors.Is(err, context.Canceled) {
-				return &exit{code: exitStopped}
-			}
-			return err
+			o.address = args[0]
+			return runLogs(cmd.Context(), o, g.view())
 		},
+		ValidArgsFunction: g.completeFrom(deployedAddresses),
 	}
-	cmd.Flags().IntVarP(&n, "lines", "n", 20, "`NUMBER` of lines")
-	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what is to come")
-	o.completeUnits(cmd)
+	cmd.Flags().IntVarP(&o.lines, "lines", "n", 20, "`NUMBER` of lines")
+	cmd.Flags().BoolVar(&o.follow, "follow", false, "keep printing new lines")
 	return cmd
 }
 
-// completeUnits completes the address of what stands.
-func (o *options) completeUnits(cmd *cobra.Command) {
-	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		g, err := o.ground(cmd.Context())
-		if err != nil || len(args) > 0 {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var out []string
-		for _, r := range g.records {
-			out = append(out, r.Address)
-		}
-		return out, cobra.ShellCompDirectiveNoFileComp
+func runLogs(ctx context.Context, o *logsOptions, v view) error {
+	if err := atLeast("lines", o.lines, 0); err != nil {
+		return err
 	}
+	s, err := o.session(ctx, v.warn)
+	if err != nil {
+		return err
+	}
+	r, err := s.Unit(o.address)
+	if err != nil {
+		return err
+	}
+	c, err := s.Dial(ctx, r.Machine)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	err = c.Logs(ctx, s.Scope(), r.Address, o.lines, o.follow, func(l agent.Line) {
+		v.show(logLine{newHeader("Line"), r.Address, r.Machine, l.Time, l.PID, l.Text})
+	})
+	if o.follow && errors.Is(err, context.Canceled) {
+		return &exitError{code: exitInterrupted}
+	}
+	return err
+}
+
+// logLine is printed by logs, once for each line.
+type logLine struct {
+	header
+	Address string    `json:"address"`
+	Machine string    `json:"machine"`
+	Time    time.Time `json:"time"`
+	PID     int       `json:"pid"`
+	Text    string    `json:"text"`
+}
+
+func (l logLine) print(p *printer) {
+	p.println(l.Time.Local().Format("2006-01-02 15:04:05.000"), clean(l.Text))
 }

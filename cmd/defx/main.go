@@ -1,10 +1,12 @@
-// Command defx turns Jsonnet into running services: it evaluates a deployment,
-// plans it against its state, and applies the difference.
+// Command defx deploys services described in Jsonnet: it evaluates a deployment,
+// plans it against its recorded state, and applies the difference.
 //
-// This package is flags, wiring and printing, one file a verb. It knows people
-// and terminals; what a plan or an apply is, the packages to its left know.
-// Invariant: results go to stdout, everything else to stderr; os.Exit is called
-// in main alone.
+// This package has one file for each command: flags become an options struct,
+// a run function does the work with the deploy packages, and a view prints the
+// result for people or as JSON. It knows people and terminals; what a plan or an
+// apply is, the other packages know. It is large because each of 30 commands has
+// its own flags, documents and texts. Invariant: results go to stdout, everything
+// else to stderr; os.Exit is called in main only.
 package main
 
 import (
@@ -22,52 +24,28 @@ import (
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/terraform"
-	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/heap"
 )
 
-// all is the list of backends that this program has.
-var all = backends.NewSet(systemd.New(), docker.New(), ec2.New(), external.New())
+// allBackends is the list of backends that this program has.
+var allBackends = backends.NewSet(systemd.New(), docker.New(), ec2.New(), external.New())
 
-// Exit codes.
+// The garbage collector starts once gcFloor bytes are used: most runs end before
+// that. Later it keeps at most gcHeadroom bytes beyond the live heap.
 const (
-	exitDone    = 0
-	exitError   = 1
-	exitChanges = 2   // changes pending, with --exit-code
-	exitPartly  = 3   // held or failed units
-	exitStopped = 130 // Ctrl-C
+	gcFloor    = 256 << 20
+	gcHeadroom = 384 << 20
 )
-
-// exit ends a verb with a code other than 1. Its error, if any, is still to be told.
-type exit struct {
-	code int
-	err  error
-}
-
-func (e *exit) Error() string {
-	if e.err == nil {
-		return ""
-	}
-	return e.err.Error()
-}
-
-func (e *exit) Unwrap() error { return e.err }
 
 func main() { os.Exit(run()) }
 
-// floor is how much memory, in bytes, is used before any of it is collected:
-// most runs end before they have used it up.
-const floor = 256 << 20
-
-// most is what is used at most beside what is needed, in bytes.
-const most = 384 << 20
-
+// run executes the command line and returns the exit code.
 func run() (code int) {
-	defer func() { // a crash must not be taken for pending changes, whose code is 2
+	defer func() { // the exit code of a Go panic is 2, which means pending changes here
 		if r := recover(); r != nil {
-			fmt.Fprintf(os.Stderr, "error: a fault of defx itself: %v\n%s", r, debug.Stack())
-			code = exitError
+			fmt.Fprintf(os.Stderr, "error: internal error: %v\n%s", r, debug.Stack())
+			code = exitFailure
 		}
 	}()
 	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
@@ -76,31 +54,32 @@ func run() (code int) {
 	if len(os.Args) > 1 && os.Args[1] == terraform.WorkerVerb {
 		return terraform.Worker(context.Background(), os.Stdin, os.Stdout)
 	}
-	heap.CollectLate(floor, 100, most)
-	ctx, stop := stoppable()
-	defer stop()
+	heap.CollectLate(gcFloor, 100, gcHeadroom)
+	ctx, cancel := interruptible()
+	defer cancel()
 	root := rootCommand()
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return exitDone
+		return exitSuccess
 	}
-	code = exitError
-	if e, ok := errors.AsType[*exit](err); ok {
+	code = exitFailure
+	if e, ok := errors.AsType[*exitError](err); ok {
 		code, err = e.code, e.err
 	} else if errors.Is(err, context.Canceled) {
-		err = errors.New("stopped")
+		err = errors.New("interrupted")
 	}
 	if ctx.Err() != nil {
-		code = exitStopped
+		code = exitInterrupted
 	}
 	if err != nil {
-		tell(os.Stderr, usage(root, err))
+		printError(os.Stderr, usageError(root, err))
 	}
 	return code
 }
 
-// stoppable ends its context at the first Ctrl-C or SIGTERM, and the process at the second.
-func stoppable() (context.Context, context.CancelFunc) {
+// interruptible returns a context that ends at the first Ctrl-C or SIGTERM. The
+// second one ends the process.
+func interruptible() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -109,23 +88,7 @@ func stoppable() (context.Context, context.CancelFunc) {
 		cancel()
 		<-signals
 		signal.Reset()
-		syscall.Kill(os.Getpid(), syscall.SIGINT) // shells show it as 130
+		syscall.Kill(os.Getpid(), syscall.SIGINT) // shells report it as 130
 	}()
 	return ctx, cancel
-}
-
-// tell writes an error in the one shape that all have. What wraps errors with
-// positions says more than they do, and is written as it is.
-func tell(w *os.File, err error) {
-	s := styleFor(w, colorFlag)
-	switch e := err.(type) {
-	case diag.List:
-		for _, one := range e {
-			fmt.Fprintln(w, s.problem(one))
-		}
-	case *diag.Error:
-		fmt.Fprintln(w, s.problem(e))
-	default:
-		fmt.Fprintln(w, s.red("error:"), clean(err.Error()))
-	}
 }

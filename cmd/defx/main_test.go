@@ -13,27 +13,27 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"defx": func() { os.Exit(run()) }})
 }
 
-// TestScripts runs the stories below testdata/script with the real program.
-func TestScripts(t *testing.T) {
-	elsewhere := outside(t)
+// TestCommands_Scripts runs the scripts in testdata/script with the real program.
+func TestCommands_Scripts(t *testing.T) {
+	servers := startServers(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TERM", "xterm")
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each process of a race test ends a second late
-			for k, v := range elsewhere {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each process waits a second at its end under the race detector
+			for k, v := range servers {
 				e.Setenv(k, v)
 			}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "edit": edit},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": code, "edit": edit, "documents": documentsCommand},
 	})
 }
 
-// code runs "code N COMMAND ARG..." and wants exactly that exit code: a
-// script's own "! exec" cannot tell 1 from 3.
+// code is the script command "code N COMMAND ARG...": it wants exactly that exit
+// code, which "! exec" does not check.
 func code(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N COMMAND [ARG...]")
@@ -52,14 +52,14 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// edit runs "edit FILE OLD NEW" and wants OLD to be there.
+// edit is the script command "edit FILE OLD NEW". OLD has to be in the file.
 func edit(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: edit FILE OLD NEW")
 	}
-	was := ts.ReadFile(args[0])
-	if !strings.Contains(was, args[1]) {
-		ts.Fatalf("%s does not hold %q", args[0], args[1])
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(was, args[1], args[2])), 0o644))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,98 +11,108 @@ import (
 	"github.com/defx-dev/defx/deploy/apply"
 )
 
-// teller writes events as they come: a line for each action that ended, and on
-// a terminal one more, rewritten in place, of what is under way.
-type teller struct {
-	o                *options
-	s                style
-	bar              style // of stderr
-	all, done        int   // actions
-	address, machine int   // widths
-	under            []string
-	drawn            int // columns of the line to be rewritten; 0 = none
+// progressPrinter prints the events of an apply: a line for each action that
+// ended, and on a terminal a status line of the running actions, which is
+// rewritten in place.
+type progressPrinter struct {
+	out         *printer
+	status      io.Writer // of the status line
+	statusStyle style
+	total, done int // actions
+	address     int // width of the column
+	machine     int // width of the column
+	running     []string
+	drawn       int // width of the status line; 0 = there is none
 }
 
-func newTeller(o *options, cs *plan.ChangeSet) *teller {
-	t := &teller{o: o, s: styleFor(os.Stdout, colorFlag), bar: styleFor(os.Stderr, colorFlag), all: len(cs.Actions)}
+func newProgressPrinter(out *printer, status io.Writer, statusStyle style, cs *plan.ChangeSet) *progressPrinter {
+	p := &progressPrinter{out: out, status: status, statusStyle: statusStyle, total: len(cs.Actions)}
 	for _, a := range cs.Actions {
-		t.address = max(t.address, utf8.RuneCountInString(a.Address))
-		t.machine = max(t.machine, utf8.RuneCountInString(a.Machine))
+		p.address = max(p.address, utf8.RuneCountInString(a.Address))
+		p.machine = max(p.machine, utf8.RuneCountInString(a.Machine))
 	}
-	t.address, t.machine = min(t.address, 44), min(t.machine, 20)
-	return t
+	p.address, p.machine = min(p.address, 44), min(p.machine, 20)
+	return p
 }
 
-func (t *teller) tell(e apply.Event) {
-	if t.o.json {
-		t.tellJSON(e)
-		return
-	}
-	t.clear()
+// event prints an event.
+func (p *progressPrinter) event(e apply.Event) {
+	p.clear()
 	line := func(symbol, text string) {
-		fmt.Printf("  %s %s  %s  %s\n", symbol, pad(e.Action.Address, t.address), pad(e.Action.Machine, t.machine), text)
+		p.out.printf("  %s %s  %s  %s\n", symbol, pad(e.Action.Address, p.address), pad(e.Action.Machine, p.machine), text)
 	}
 	switch e.Outcome {
 	case apply.Waiting:
-		fmt.Fprintf(os.Stderr, "waiting: %v\n", e.Err)
+		fmt.Fprintf(p.status, "waiting: %v\n", e.Err)
 	case apply.Started:
-		t.under = append(t.under, e.Action.Address)
+		p.running = append(p.running, e.Action.Address)
 	case apply.Done:
-		t.over(e.Action.Address)
-		line(t.s.green("✓"), fmt.Sprintf("%s in %s", past[e.Action.Op], duration(e.Took)))
+		p.end(e.Action.Address)
+		line(p.out.green("✓"), fmt.Sprintf("%s in %s", pastTense[e.Action.Op], elapsed(e.Took)))
 	case apply.Failed:
-		t.over(e.Action.Address)
-		line(t.s.red("✗"), fmt.Sprintf("failed after %s: %s", duration(e.Took), strings.ReplaceAll(clean(e.Err.Error()), "\n", "\n      ")))
+		p.end(e.Action.Address)
+		line(p.out.red("✗"), fmt.Sprintf("failed after %s: %s", elapsed(e.Took), strings.ReplaceAll(clean(e.Err.Error()), "\n", "\n      ")))
 	case apply.Skipped:
-		line(t.s.yellow("·"), fmt.Sprintf("skipped: %v", e.Err))
+		line(p.out.yellow("·"), fmt.Sprintf("skipped: %v", e.Err))
 	}
-	t.draw()
+	p.draw()
 }
 
-func (t *teller) over(address string) {
-	t.done++
-	for i, u := range t.under {
+// end counts an action that is no longer running.
+func (p *progressPrinter) end(address string) {
+	p.done++
+	for i, u := range p.running {
 		if u == address {
-			t.under = append(t.under[:i], t.under[i+1:]...)
+			p.running = append(p.running[:i], p.running[i+1:]...)
 			return
 		}
 	}
 }
 
-// draw shows how far it is, on a terminal.
-func (t *teller) draw() {
-	if !t.bar.terminal || len(t.under) == 0 {
+// draw writes the status line.
+func (p *progressPrinter) draw() {
+	if !p.statusStyle.terminal || len(p.running) == 0 {
 		return
 	}
-	line := cut(fmt.Sprintf("  %d/%d  %s", t.done, t.all, strings.Join(t.under, ", ")), t.bar.width-1)
-	t.drawn = utf8.RuneCountInString(line)
-	fmt.Fprint(os.Stderr, line+"\r")
+	line := shorten(fmt.Sprintf("  %d/%d  %s", p.done, p.total, strings.Join(p.running, ", ")), p.statusStyle.width-1)
+	p.drawn = utf8.RuneCountInString(line)
+	fmt.Fprint(p.status, line+"\r")
 }
 
-func (t *teller) clear() {
-	if t.drawn > 0 {
-		fmt.Fprint(os.Stderr, strings.Repeat(" ", t.drawn)+"\r")
-		t.drawn = 0
+// clear removes the status line.
+func (p *progressPrinter) clear() {
+	if p.drawn > 0 {
+		fmt.Fprint(p.status, strings.Repeat(" ", p.drawn)+"\r")
+		p.drawn = 0
 	}
 }
 
-func (t *teller) tellJSON(e apply.Event) {
-	m := map[string]any{"apiVersion": plan.APIVersion, "kind": "Action", "outcome": e.Outcome}
+// actionDocument is an event of an apply.
+type actionDocument struct {
+	header
+	Outcome apply.Outcome `json:"outcome"`
+	Op      plan.Op       `json:"op,omitempty"`      // this and the next two are absent if the apply waits for another one
+	Address string        `json:"address,omitempty"` //
+	Machine *string       `json:"machine,omitempty"` // "" = a module
+	Error   string        `json:"error,omitempty"`
+	Seconds float64       `json:"seconds,omitempty"`
+}
+
+func newActionDocument(e apply.Event) actionDocument {
+	doc := actionDocument{header: newHeader("Action"), Outcome: e.Outcome, Seconds: max(0, e.Took.Seconds())}
 	if e.Outcome != apply.Waiting {
-		m["op"], m["address"], m["machine"] = e.Action.Op, e.Action.Address, e.Action.Machine
+		doc.Op, doc.Address, doc.Machine = e.Action.Op, e.Action.Address, &e.Action.Machine
 	}
 	if e.Err != nil {
-		m["error"] = e.Err.Error()
+		doc.Error = e.Err.Error()
 	}
-	if e.Took > 0 {
-		m["seconds"] = e.Took.Seconds()
-	}
-	printJSON(os.Stdout, m)
+	return doc
 }
 
-var past = map[plan.Op]string{plan.Create: "created", plan.Update: "updated", plan.Replace: "replaced", plan.Move: "moved", plan.Delete: "deleted"}
+var pastTense = map[plan.Op]string{plan.Create: "created", plan.Update: "updated", plan.Replace: "replaced", plan.Move: "moved", plan.Delete: "deleted"}
 
-func duration(d time.Duration) string {
+// elapsed writes how long something took.
+func elapsed(d time.Duration) string {
 	if d < time.Second {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}

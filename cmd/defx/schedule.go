@@ -7,19 +7,18 @@ import (
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/inspect"
 	"github.com/defx-dev/defx/deploy/project"
 )
 
-// soonest is how many of the times to come are shown.
-const soonest = 3
-
-// upcoming tells of the scheduled services that a change set touches when they
-// run next. It is no part of the change set, which knows no clock.
-func upcoming(d *project.Desired, cs *plan.ChangeSet) map[string]string {
+// upcomingRuns returns a remark with the next runs for each scheduled service
+// that a change set touches, by address. It is no part of the change set, which
+// does not depend on the time.
+func upcomingRuns(d *project.Desired, cs *plan.ChangeSet) map[string]string {
 	out := map[string]string{}
 	for _, svc := range d.Graph.Services {
 		if svc.Spec.Schedule != nil && svc.Backend == "systemd" {
-			out[svc.Address.String()] = "next runs: " + nextRuns(svc.Spec.Schedule, systemd.Next(svc.Spec.Schedule, time.Now(), soonest))
+			out[svc.Address.String()] = "next runs: " + nextRuns(svc.Spec.Schedule, systemd.Next(svc.Spec.Schedule, time.Now(), inspect.UpcomingRuns))
 		}
 	}
 	for _, a := range cs.Actions {
@@ -30,7 +29,7 @@ func upcoming(d *project.Desired, cs *plan.ChangeSet) map[string]string {
 	return out
 }
 
-// nextRuns writes times in the schedule's own zone.
+// nextRuns writes times in the time zone of the schedule.
 func nextRuns(s *graph.Schedule, times []time.Time) string {
 	if len(times) == 0 {
 		return "every " + s.Every + " from when its timer starts"

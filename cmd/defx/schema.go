@@ -7,25 +7,25 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func schemaCommand(*options) *cobra.Command {
+func schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
-		Short: "Print the contract as JSON Schema",
-		Long: `Print what an entry file and its functionalities may say, as JSON Schema (draft 2020-12)
-of what defx eval prints. It is made of the types that defx decodes into, so it knows
-every field; whether names resolve and fields go together, defx plan alone tells.
-
-` + exitCodes,
-		Example: "  defx schema > defx.schema.json\n  defx schema | jq '.[\"$defs\"].service.properties | keys'",
-		Args:    arguments(0, 0),
-		RunE: func(*cobra.Command, []string) error {
-			raw, err := reference.Schema()
-			if err != nil {
-				return err
-			}
-			_, err = os.Stdout.Write(raw)
-			return err
-		},
+		Short: "Print the JSON Schema of deployments",
+		Long: `Print the JSON Schema (draft 2020-12) of the output of defx eval: all fields of an entry
+file and of functionalities. It is generated from the types that defx decodes into.
+Whether names resolve and fields fit together is checked by defx plan only.`,
+		Example:           "  defx schema > defx.schema.json\n  defx schema | jq '.[\"$defs\"].service.properties | keys'",
+		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
+		RunE:              func(*cobra.Command, []string) error { return runSchema() },
 	}
+}
+
+func runSchema() error {
+	raw, err := reference.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(raw)
+	return err
 }

@@ -17,9 +17,9 @@ import (
 
 const tool = "#!/bin/sh\necho tool\n"
 
-// outside is what lies elsewhere for the stories: a registry with the image
-// acme/web:1, and the file /files/tool.sh. It gives the variables that tell where.
-func outside(t *testing.T) map[string]string {
+// startServers starts a registry with the image acme/web:1, and a server with the
+// file /files/tool.sh. It returns the variables that name them in scripts.
+func startServers(t *testing.T) map[string]string {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle("/v2/", registry.New(registry.Logger(log.New(io.Discard, "", 0))))

@@ -15,60 +15,72 @@ import (
 	"golang.org/x/term"
 )
 
-func shellCommand(o *options) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "shell ADDRESS [-- COMMAND [ARGUMENT]...]",
-		Short: "Go to where a unit runs",
-		Long: `Start a shell, or a command, on the machine of a unit that runs: as its user, with its
-variables, in its folder, and seeing the files that it sees. The exit code is the
-command's own.
+type shellOptions struct {
+	*globalOptions
+	address string
+	command []string // none = a shell
+}
 
-` + exitCodes,
+func shellCommand(g *globalOptions) *cobra.Command {
+	o := &shellOptions{globalOptions: g}
+	return &cobra.Command{
+		Use:   "shell ADDRESS [-- COMMAND [ARGUMENT]...]",
+		Short: "Run a shell or a command next to a unit",
+		Long: `Start a shell, or a command, on the machine of a running unit: as its user, with its
+environment variables and working directory, and with its view of the file system. The
+exit code is that of the command.`,
 		Example: "  defx shell shop/web\n  defx shell data/db -- psql -c 'select 1'",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    arguments(1, 1<<20),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			g, r, err := o.unit(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			m := g.machines[r.Machine]
-			if m != nil && strings.HasPrefix(m.Connect, "dir:") {
-				return errors.New("nothing runs in a folder")
-			}
-			c, err := g.dial(ctx, r.Machine) // it sees to it that defx is there
-			if err != nil {
-				return err
-			}
-			limited, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			info, err := c.Info(limited)
-			c.Close()
-			if err != nil {
-				return err
-			}
-			terminal := term.IsTerminal(int(os.Stdin.Fd()))
-			e := agent.ExecRequest{Scope: g.scope(), Address: r.Address, Command: args[1:]}
-			if m != nil {
-				e.Engine = m.Docker
-			}
-			if terminal {
-				e.Term = os.Getenv("TERM")
-			}
-			run, over, err := g.p.Dialer().Exec(m, info.Program, e, terminal)
-			if err != nil {
-				return err
-			}
-			defer over()
-			signal.Ignore(os.Interrupt, syscall.SIGQUIT) // they are for what runs there
-			run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, os.Stderr
-			err = run.Run()
-			if failed, is := errors.AsType[*exec.ExitError](err); is {
-				return &exit{code: failed.ExitCode()}
-			}
-			return err
+			o.address, o.command = args[0], args[1:]
+			return runShell(cmd.Context(), o, g.view())
 		},
+		ValidArgsFunction: g.completeFrom(deployedAddresses),
 	}
-	o.completeUnits(cmd)
-	return cmd
+}
+
+func runShell(ctx context.Context, o *shellOptions, v view) error {
+	s, err := o.session(ctx, v.warn)
+	if err != nil {
+		return err
+	}
+	r, err := s.Unit(o.address)
+	if err != nil {
+		return err
+	}
+	m := s.Machines[r.Machine]
+	if m != nil && strings.HasPrefix(m.Connect, "dir:") {
+		return errors.New("dir: machines run no processes")
+	}
+	c, err := s.Dial(ctx, r.Machine) // installs the program there if it is missing
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	info, err := c.Info(limited)
+	c.Close()
+	if err != nil {
+		return err
+	}
+	terminal := term.IsTerminal(int(os.Stdin.Fd()))
+	e := agent.ExecRequest{Scope: s.Scope(), Address: r.Address, Command: o.command}
+	if m != nil {
+		e.Engine = m.Docker
+	}
+	if terminal {
+		e.Term = os.Getenv("TERM")
+	}
+	run, end, err := s.Project.Dialer().Exec(m, info.Program, e, terminal)
+	if err != nil {
+		return err
+	}
+	defer end()
+	signal.Ignore(os.Interrupt, syscall.SIGQUIT) // the command on the machine gets them
+	run.Stdin, run.Stdout, run.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err = run.Run()
+	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
+		return &exitError{code: failed.ExitCode()}
+	}
+	return err
 }

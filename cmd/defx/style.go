@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -10,19 +11,19 @@ import (
 	"golang.org/x/term"
 )
 
-// Rules of what people see:
+// Rules of the output for people:
 //
 //   - results on stdout, everything else on stderr;
 //   - one idea a line, in a stable order, within 80 columns where it can;
-//   - a symbol or word says what colour says too;
-//   - when nothing happened, one line says so and nothing else;
-//   - every failure ends with what to do next;
+//   - colour never carries meaning alone: a symbol or word says the same;
+//   - one line is printed when nothing changed, and it says what was compared;
+//   - errors come last, and end with what to do next;
 //   - progress is rewritten in place on a terminal and absent elsewhere;
-//   - --color always and never are obeyed; else NO_COLOR turns colour off, then
-//     CLICOLOR_FORCE turns it on, then a terminal that is not dumb has it;
-//   - control characters of other people's texts never reach a terminal.
+//   - colour: --color always or never wins, then NO_COLOR (off), then CLICOLOR_FORCE
+//     (on), then it is on for a terminal that is not dumb;
+//   - control characters in values never reach a terminal.
 
-// style writes for one stream.
+// style is what one output stream can do.
 type style struct {
 	colour   bool
 	terminal bool // lines can be rewritten in place
@@ -60,10 +61,10 @@ func (s style) yellow(t string) string { return s.paint("33", t) }
 func (s style) faint(t string) string  { return s.paint("2", t) }
 func (s style) bold(t string) string   { return s.paint("1", t) }
 
-// problem is an error with its first line coloured. One that names neither a
-// place nor a subject is called an error, so that it cannot be taken for a result.
+// problem writes an error, with its first line coloured. An error without
+// position and subject begins with "error:", to tell it from a result.
 func (s style) problem(e *diag.Error) string {
-	head, rest, more := strings.Cut(clean(e.Error()), "\n")
+	head, rest, more := strings.Cut(clean(e.Render(sourceLine)), "\n")
 	if e.Pos.String() == "" && e.Subject == "" {
 		head = "error: " + head
 	}
@@ -74,7 +75,23 @@ func (s style) problem(e *diag.Error) string {
 	return head
 }
 
-// clean keeps control characters of other people's texts off the terminal.
+// sourceLine returns a line of a source file below sourceRoot, to be quoted below an error.
+func sourceLine(file string, line int) (string, bool) {
+	if sourceRoot == "" || !filepath.IsLocal(filepath.FromSlash(file)) {
+		return "", false
+	}
+	raw, err := os.ReadFile(filepath.Join(sourceRoot, filepath.FromSlash(file)))
+	if err != nil {
+		return "", false
+	}
+	lines := strings.SplitN(string(raw), "\n", line+1)
+	if line < 1 || line > len(lines) {
+		return "", false
+	}
+	return lines[line-1], true
+}
+
+// clean replaces control characters, which could change the state of a terminal.
 func clean(t string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == 0x200e || r == 0x200f || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
@@ -84,8 +101,8 @@ func clean(t string) string {
 	}, t)
 }
 
-// cut shortens a text in its middle.
-func cut(t string, width int) string {
+// shorten shortens a text to a width by removing its middle.
+func shorten(t string, width int) string {
 	r := []rune(t)
 	if len(r) <= width || width < 8 {
 		return t
@@ -94,26 +111,26 @@ func cut(t string, width int) string {
 	return string(r[:head]) + "…" + string(r[len(r)-(width-1-head):])
 }
 
-// cutAlike shortens two texts to a width so that what differs stays in sight:
-// the ends that they share go first.
-func cutAlike(a, b string, width int) (string, string) {
+// shortenPair shortens two texts to a width so that their difference stays
+// visible: the ends that they share are removed first.
+func shortenPair(a, b string, width int) (string, string) {
 	x, y := []rune(a), []rune(b)
 	if len(x) <= width && len(y) <= width {
 		return a, b
 	}
-	head, shorter := 0, min(len(x), len(y))
-	for head < shorter && x[head] == y[head] {
+	head, shortest := 0, min(len(x), len(y))
+	for head < shortest && x[head] == y[head] {
 		head++
 	}
 	tail := 0
-	for tail < shorter-head && x[len(x)-1-tail] == y[len(y)-1-tail] {
+	for tail < shortest-head && x[len(x)-1-tail] == y[len(y)-1-tail] {
 		tail++
 	}
-	spare := max(0, width-2-(max(len(x), len(y))-head-tail)) // for what surrounds the difference
-	right := min(tail, spare/2)
-	left := min(head, spare-right)
-	right = min(tail, spare-left)
-	shorten := func(r []rune) string {
+	context := max(0, width-2-(max(len(x), len(y))-head-tail)) // characters around the difference
+	right := min(tail, context/2)
+	left := min(head, context-right)
+	right = min(tail, context-left)
+	excerpt := func(r []rune) string {
 		from, to := head-left, len(r)-tail+right
 		t := string(r[from:to])
 		if from > 0 {
@@ -122,12 +139,12 @@ func cutAlike(a, b string, width int) (string, string) {
 		if to < len(r) {
 			t += "…"
 		}
-		return cut(t, width)
+		return shorten(t, width)
 	}
-	return shorten(x), shorten(y)
+	return excerpt(x), excerpt(y)
 }
 
-// pad fills a text to a width.
+// pad adds spaces to a text up to a width.
 func pad(t string, width int) string {
 	if n := utf8.RuneCountInString(t); n < width {
 		return t + strings.Repeat(" ", width-n)
@@ -135,8 +152,8 @@ func pad(t string, width int) string {
 	return t
 }
 
-// table writes rows in columns as wide as their widest cell, two spaces apart.
-func table(w *os.File, rows [][]string) {
+// table prints rows in columns as wide as their widest cell, two spaces apart.
+func (p *printer) table(rows [][]string) {
 	var widths []int
 	for _, row := range rows {
 		for i, c := range row {
@@ -155,10 +172,11 @@ func table(w *os.File, rows [][]string) {
 				b.WriteString(pad(c, widths[i]+2))
 			}
 		}
-		fmt.Fprintln(w, strings.TrimRight(clean(b.String()), " "))
+		p.println(strings.TrimRight(clean(b.String()), " "))
 	}
 }
 
+// plural writes a number with its noun.
 func plural(n int, what string) string {
 	if n == 1 {
 		return fmt.Sprintf("1 %s", what)

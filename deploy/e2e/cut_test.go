@@ -49,7 +49,7 @@ func TestApply_ConnectionCutAfterAnyByte(t *testing.T) {
 	if broken < cuts/4 {
 		t.Errorf("only %d of %d were cut in the middle, so this test is not significant", broken, cuts)
 	}
-	s.says("Nothing to do", "apply", "--yes")
+	s.says("No changes", "apply", "--yes")
 	for _, m := range s.lab.Machines {
 		if got := m.Exec("for p in /proc/[0-9]*; do readlink $p/exe; done 2>/dev/null | grep -c /var/lib/defx/bin/ || true"); got != "0\n" {
 			t.Errorf("agents without a client on %s: %s", m.Name, got)

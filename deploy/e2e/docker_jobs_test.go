@@ -82,7 +82,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	}
 	eventually("the run in progress ends", complete("one"))
 	eventually("a run by the timer", complete("two"))
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 	eventually("status shows the result", func() bool { _, out := s.run("status", "--refresh"); return strings.Contains(out, "succeeded") })
 
 	eventually("its log shows its runs", func() bool { _, out := s.run("logs", "d/long"); return strings.Contains(out, "exit code 0") })
@@ -129,7 +129,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	m.StartDocker()
 	eventually("the missed run", func() bool { return strings.Contains(wrote(m, "daily"), "end three") })
 	eventually("the other job", func() bool { return ends() > n })
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 	if got := wrote(m, "daily"); strings.Count(got, "begin") != 1 || wrote(m, "skip") != "" {
 		t.Errorf("catch-up %q, no catch-up %q", got, wrote(m, "skip"))
 	}

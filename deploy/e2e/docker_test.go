@@ -122,7 +122,7 @@ func TestDocker_Webstack(t *testing.T) {
 		t.Fatalf("%v", first)
 	}
 
-	apply(0, "Nothing to do")
+	apply(0, "No changes")
 	if got := differ(first, containers(m)); got != "" {
 		t.Errorf("a second apply touched %s", got)
 	}

@@ -85,11 +85,11 @@ func TestDocker_KilledAnywhere(t *testing.T) {
 		if err := s.serves(word); err != nil {
 			t.Fatalf("%d: %v", i, err)
 		}
-		if code, out := s.run("apply", "--yes"); code != 0 || !strings.Contains(out, "Nothing to do") {
+		if code, out := s.run("apply", "--yes"); code != 0 || !strings.Contains(out, "No changes") {
 			t.Fatalf("%d: not done yet", i)
 		}
 	}
-	if _, out := s.run("status", "--refresh"); strings.Contains(out, "nothing leads to") {
+	if _, out := s.run("status", "--refresh"); strings.Contains(out, "orphaned: ") {
 		t.Errorf("orphans: %s", out)
 	}
 	log := m.Exec("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state.db)/log")
@@ -201,7 +201,7 @@ func TestDocker_ImageIsPinned(t *testing.T) {
 	says("one")
 
 	publish("two", "get", "http://127.0.0.1/")
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 	says("one")
 	s.run("lock", "--update")
 	s.wants(0, "1 updated")
@@ -304,7 +304,7 @@ func TestDocker_ForeignObjects(t *testing.T) {
 	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten", "--entrypoint", "/app/multi-tool", image, "sleep", "1h")
 	m.Docker("network", "create", "--label", "dev.defx.scope=default/dock", "--label", "dev.defx.unit=lost.network", "lost")
 	say("three")
-	s.wants(0, "1 updated", "nothing leads to container forgotten on m1, network lost on m1: defx gc removes it")
+	s.wants(0, "1 updated", "orphaned: container forgotten on m1, network lost on m1; defx gc deletes them")
 	if code, _ := s.run("gc"); code != 0 {
 		t.Error("gc failed")
 	}

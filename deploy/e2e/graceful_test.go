@@ -108,5 +108,5 @@ func TestGraceful_NoLostRequests(t *testing.T) {
 	}
 	m.Reboot()
 	m.Exec("for i in $(seq 100); do curl -sf http://127.0.0.1:7201/ | grep -q blue && curl -sf http://127.0.0.1:7202/ | grep -q blue && exit 0; sleep 0.2; done; exit 1")
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 }

@@ -103,7 +103,7 @@ func TestServices_EveryKind(t *testing.T) {
 	// After a reboot everything runs again by itself.
 	m.Reboot()
 	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,notified,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 
 	args := []string{"destroy", "--confirm", "default"}
 	for _, name := range []string{"tick", "sock", "notified", "slow", "again"} { // they keep data of their own

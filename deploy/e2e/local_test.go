@@ -48,7 +48,7 @@ func TestLocal_RootAndSudo(t *testing.T) {
 	write("one")
 	wants("root", "apply --yes", "3 created")
 	m.Exec("chown -R deploy: /home/deploy/site") // the state files belong to root
-	wants("deploy", "apply --yes", "Nothing to do")
+	wants("deploy", "apply --yes", "No changes")
 	write("two")
 	wants("deploy", "apply --yes", "3 updated")
 	if got := m.Exec("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID defx-default-here-apart-left.service)/environ"); !strings.Contains(got, "GREETING=two") {

@@ -46,7 +46,7 @@ func TestManyUnits_Times(t *testing.T) {
 	}
 	write("one")
 	timed("created", fmt.Sprintf("%d created", units))
-	timed("nothing to do", "Nothing to do")
+	timed("nothing to do", "No changes")
 	if os.Getenv("DEFX_TEST_LOOK") != "" {
 		t.Log(s.lab.Machines[0].Exec("time systemctl daemon-reload; time systemctl daemon-reload"))
 	}

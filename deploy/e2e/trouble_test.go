@@ -179,7 +179,7 @@ func TestApply_KilledAnywhere(t *testing.T) {
 		if got := s.ask(); !strings.Contains(got, s.greeting+",") {
 			t.Fatalf("%d: %q", i, got)
 		}
-		if code, out := s.run("apply", "--yes"); code != 0 || !strings.Contains(out, "Nothing to do") {
+		if code, out := s.run("apply", "--yes"); code != 0 || !strings.Contains(out, "No changes") {
 			t.Fatalf("%d: not done yet", i)
 		}
 	}

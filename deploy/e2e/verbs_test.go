@@ -30,12 +30,12 @@ func TestCommands_OnMachines(t *testing.T) {
 	s.says("m2: { hostKey: '"+m2.HostKey+"' }", "machine", "scan")
 	s.pin = m2.HostKey
 	s.writeApart("one")
-	if code, out := s.run("machine", "scan", "m1"); code != 1 || !strings.Contains(out, "ANOTHER than pinned") {
+	if code, out := s.run("machine", "scan", "m1"); code != 1 || !strings.Contains(out, "DIFFERS from hostKey") {
 		t.Errorf("with a key other than the pinned one: exit code %d", code)
 	}
 	s.pin = m1.HostKey
 	s.writeApart("one")
-	s.says("as pinned", "machine", "scan", "m1")
+	s.says("matches hostKey", "machine", "scan", "m1")
 	s.pin = ""
 	s.writeApart("one")
 	s.says("serving on 0.0.0.0:7001", "logs", "apart/left")
@@ -78,7 +78,7 @@ func TestCommands_OnMachines(t *testing.T) {
 	}
 	m1.Exec("rm -r /etc/systemd/system/*.d; systemctl daemon-reload")
 	m2.Freeze()
-	if code, out := s.run("status", "--refresh"); code != 3 || !strings.Contains(out, "nobody knows") || !strings.Contains(out, "m2") {
+	if code, out := s.run("status", "--refresh"); code != 3 || !strings.Contains(out, "machine unreachable") || !strings.Contains(out, "m2") {
 		t.Errorf("with a frozen machine: %d", code)
 	}
 	m2.Thaw()
@@ -87,19 +87,19 @@ func TestCommands_OnMachines(t *testing.T) {
 	s.writeApart("two")
 	s.wants(0)
 	m1.Exec("cp /bin/true /var/lib/defx/bin/defx-000000000000; head -c 100k /dev/zero > /var/lib/defx/store/left.defx-new")
-	s.says("m1: 2 objects would go", "gc", "--dry-run")
+	s.says("m1: 2 objects would be deleted", "gc", "--dry-run")
 	s.says("m1: ", "gc", "--keep", "1")
 	if got := m1.Exec("ls /var/lib/defx/bin | wc -l; ls /var/lib/defx/store"); !strings.HasPrefix(got, "1\n") || strings.Contains(got, "left") {
 		t.Errorf("%s", got)
 	}
-	s.says("Nothing to do", "apply", "--yes")
+	s.says("No changes", "apply", "--yes")
 
 	if err := os.Rename(filepath.Join(s.dir, ".defx"), filepath.Join(s.dir, "lost")); err != nil {
 		t.Fatal(err)
 	}
 	s.wants(1, "which the state does not know", "defx state rebuild")
 	s.says("3 units on 2 machines", "state", "rebuild")
-	s.says("Nothing to do", "apply", "--yes")
+	s.says("No changes", "apply", "--yes")
 	s.writeApart("three")
 	s.wants(0, "3 updated")
 }

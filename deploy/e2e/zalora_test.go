@@ -101,5 +101,5 @@ func TestZalora_ThreeMachines(t *testing.T) {
 	if sql("select count(*) > 3 from builds") != "t" {
 		t.Error("little was built")
 	}
-	s.wants(0, "Nothing to do")
+	s.wants(0, "No changes")
 }

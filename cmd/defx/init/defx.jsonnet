@@ -1,18 +1,18 @@
-// The central file: it composes libraries and says on which machines they run.
+// The entry file: it lists the libraries and the machines that they run on.
 function(env='dev') {
   name: 'NAME',
 
-  // Each library is evaluated by itself: one that is broken stops no other.
+  // Each library is evaluated separately: an error in one does not stop the others.
   libs: {
     hello: import 'hello/functionalities.libsonnet',
   },
 
-  // What this environment wants otherwise than the library says.
+  // Changes to what the libraries define.
   overrides: {
     'hello/greeter': { service+: { env+: { GREETING: 'hello from ' + env } } },
   },
 
-  // box is a folder that holds what a machine's root would.
+  // box is a folder that acts as the root directory of a machine.
   machines: {
     box: { connect: 'dir:./box' },
   },

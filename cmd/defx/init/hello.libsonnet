@@ -1,4 +1,4 @@
-// A library: functionalities by name. In a team it has a repository of its own.
+// A library: functionalities by name. A team usually keeps it in its own repository.
 local defx = import 'defx/v1.libsonnet';
 {
   greeter: {

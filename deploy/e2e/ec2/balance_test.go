@@ -133,7 +133,7 @@ function(env='dev') {
 
 	// First without automatic registration: both replicas run, and get no requests.
 	entry("one", "ami-12345678", "manual")
-	if out := c.must("apply", "--yes"); !strings.Contains(out, "not behind shop/front: shop/web#0, shop/web#1") {
+	if out := c.must("apply", "--yes"); !strings.Contains(out, "not registered with shop/front: shop/web#0, shop/web#1") {
 		t.Error("the output does not say that something is left to do")
 	}
 	if got := c.targets(); len(got) != 0 {

@@ -417,7 +417,7 @@ function(env='dev') {
 	c.must("rollback", "--to", "1", "--yes")
 	refreshed()
 	comes("one " + secret + " and a file")
-	if out := c.must("gc", "--keep", "1"); !strings.Contains(out, "modules: 1 object removed") {
+	if out := c.must("gc", "--keep", "1"); !strings.Contains(out, "modules: 1 object deleted") {
 		t.Error("an unneeded object is kept")
 	}
 	c.must("destroy", "--confirm", "dev", "--allow-delete", "module/packages")

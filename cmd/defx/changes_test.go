@@ -10,7 +10,11 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 )
 
-func TestWhatDiffersStaysInSight(t *testing.T) {
+func printerTo(w *bytes.Buffer, verbose bool) *printer {
+	return &printer{style{width: 80}, w, verbose}
+}
+
+func TestShortenPair_KeepsTheDifference(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	for _, c := range []struct{ before, after, wantBefore, wantAfter string }{
 		{"info", "debug", "info", "debug"},
@@ -21,9 +25,9 @@ func TestWhatDiffersStaysInSight(t *testing.T) {
 		{"", long, "", "xxxxxxxxx…xxxxxxxxxx"},
 		{"é" + long, "è" + long, "éxxxxxxxxxxxxxxxxx…", "èxxxxxxxxxxxxxxxxx…"},
 	} {
-		before, after := cutAlike(c.before, c.after, 20)
+		before, after := shortenPair(c.before, c.after, 20)
 		if before != c.wantBefore || after != c.wantAfter {
-			t.Errorf("%.20q, %.20q are cut to\n%q, %q, want\n%q, %q", c.before, c.after, before, after, c.wantBefore, c.wantAfter)
+			t.Errorf("%.20q, %.20q are shortened to\n%q, %q, want\n%q, %q", c.before, c.after, before, after, c.wantBefore, c.wantAfter)
 		}
 		if n := max(utf8.RuneCountInString(before), utf8.RuneCountInString(after)); n > 20 {
 			t.Errorf("%q, %q are %d wide", before, after, n)
@@ -31,7 +35,7 @@ func TestWhatDiffersStaysInSight(t *testing.T) {
 	}
 }
 
-func TestFieldsHaveTheNamesThatPeopleWrite(t *testing.T) {
+func TestFieldName_AsInJsonnet(t *testing.T) {
 	for pointer, want := range map[string]string{
 		"/env/LOG":                     "env.LOG",
 		"/command/2":                   "command[2]",
@@ -40,13 +44,13 @@ func TestFieldsHaveTheNamesThatPeopleWrite(t *testing.T) {
 		"/reads/data~1db.port(sql)":    "data/db.port(sql)",
 		"/systemd/service/ProtectHome": "systemd.service.ProtectHome",
 	} {
-		if got := field(pointer); got != want {
+		if got := fieldName(pointer); got != want {
 			t.Errorf("%s is %s, want %s", pointer, got, want)
 		}
 	}
 }
 
-func TestTokensAreTextForPeople(t *testing.T) {
+func TestDisplayValue_NamesTokens(t *testing.T) {
 	text := func(parts ...any) any { return map[string]any{"$text": parts} }
 	port := map[string]any{"kind": "ref", "of": "set", "name": "data/db", "field": "port", "arg": "sql"}
 	for _, c := range []struct {
@@ -63,42 +67,41 @@ func TestTokensAreTextForPeople(t *testing.T) {
 		{text(map[string]any{"kind": "artifact", "name": "a.tar", "digest": "sha256:" + strings.Repeat("ab", 32)}), "${artifact(a.tar)} abababab"},
 		{text(map[string]any{"kind": "secret", "name": "pw", "version": "3"}), "${secret(pw)} v3"},
 	} {
-		if got := quoted(c.v, shownValue(c.v)); got != c.want {
+		if got := quoted(c.v, displayValue(c.v)); got != c.want {
 			t.Errorf("%v is shown as %s, want %s", c.v, got, c.want)
 		}
 	}
 }
 
-func TestManyAlikeAreToldOnceAndAllWithVerbose(t *testing.T) {
+func TestChanges_ManyAlikeArePrintedOnce(t *testing.T) {
 	cs := &plan.ChangeSet{}
 	for i := range 100 {
 		cs.Actions = append(cs.Actions, plan.Action{Op: plan.Update, Verb: plan.Restart, Certain: true, Address: fmt.Sprintf("a/s%02d", i), Machine: "box", Backend: "systemd",
 			Changes: []plan.Change{{Path: "/env/LOG", Before: "info", After: "debug"}}})
 	}
 	cs.Actions = append(cs.Actions, plan.Action{Op: plan.Create, Certain: true, Address: "a/z", Machine: "box", Backend: "systemd"})
-	s := style{width: 80}
 	var brief, all bytes.Buffer
-	s.printChanges(&brief, cs, "apply", false, nil)
+	printerTo(&brief, false).changes(cs, "apply", nil)
 	if n := strings.Count(brief.String(), "\n"); n > 15 || strings.Count(brief.String(), "env.LOG") != 1 ||
-		!strings.Contains(brief.String(), "… and 90 more alike (-v shows all)") || !strings.Contains(brief.String(), "+ a/z") {
+		!strings.Contains(brief.String(), "… and 90 more like this (-v shows all)") || !strings.Contains(brief.String(), "+ a/z") {
 		t.Errorf("%d lines:\n%s", n, brief.String())
 	}
-	s.printChanges(&all, cs, "apply", true, nil)
+	printerTo(&all, true).changes(cs, "apply", nil)
 	for _, a := range cs.Actions {
 		if !strings.Contains(all.String(), a.Address+" ") {
 			t.Errorf("-v does not show %s", a.Address)
 		}
 	}
-	// Twenty stand for themselves, and so do those that differ.
+	// Twenty are printed one by one, and so are those that differ.
 	var few bytes.Buffer
 	cs.Actions = cs.Actions[:20]
-	s.printChanges(&few, cs, "apply", false, nil)
-	if strings.Contains(few.String(), "alike") || strings.Count(few.String(), "env.LOG") != 20 {
+	printerTo(&few, false).changes(cs, "apply", nil)
+	if strings.Contains(few.String(), "like this") || strings.Count(few.String(), "env.LOG") != 20 {
 		t.Errorf("twenty:\n%s", few.String())
 	}
 }
 
-func TestSymbolsSayWhatColourSays(t *testing.T) {
+func TestSymbol_UniqueForEachOperation(t *testing.T) {
 	seen := map[string]plan.Op{}
 	for _, op := range []plan.Op{plan.Create, plan.Update, plan.Replace, plan.Move, plan.Delete} {
 		sym := symbol(plan.Action{Op: op, Certain: true})
@@ -108,14 +111,29 @@ func TestSymbolsSayWhatColourSays(t *testing.T) {
 		seen[sym] = op
 	}
 	if symbol(plan.Action{Op: plan.Update}) != "?" {
-		t.Error("what is uncertain has no question mark")
+		t.Error("an uncertain action has no question mark")
 	}
 }
 
-func TestControlCharactersStayOffTheTerminal(t *testing.T) {
+func TestFields_ReplaceControlCharacters(t *testing.T) {
 	var b bytes.Buffer
-	style{width: 80}.printFields(&b, []plan.Change{{Path: "/env/A", Before: "a\x1b[31mb", After: nil}, {Path: "/env/\x1bX", Before: nil, After: "x\ny\x1b[0m\n"}}, true)
+	printerTo(&b, true).fields([]plan.Change{{Path: "/env/A", Before: "a\x1b[31mb", After: nil}, {Path: "/env/\x1bX", Before: nil, After: "x\ny\x1b[0m\n"}}, true)
 	if strings.ContainsRune(b.String(), 0x1b) {
 		t.Errorf("%q", b.String())
+	}
+}
+
+func TestNoChanges_StatesWhatWasCompared(t *testing.T) {
+	for want, n := range map[string]plan.Summary{
+		"No changes: nothing is deployed and nothing is configured.":                                          {},
+		"No changes: 1 service already matches generation 7 (machines not asked).":                            {Unchanged: 1},
+		"No changes: 5 services already match generation 7 (machines not asked).":                             {Unchanged: 4, Protected: 1},
+		"No changes: 2 protected units stay as they are.":                                                     {Protected: 2},
+		"No changes possible: 3 units held.":                                                                  {Held: 3},
+		"No changes: 2 services already match generation 7 (machines not asked); 1 held unit stays as it is.": {Unchanged: 2, Held: 1},
+	} {
+		if got := noChanges(&plan.ChangeSet{Base: 7, Summary: n}); got != want {
+			t.Errorf("%+v: %q, want %q", n, got, want)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package inspect
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 
 var exposureRE = regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+ [A-Z]+)`)
 
-// exposure is what this machine's own systemd says of how fenced in a unit is,
-// looking at its file alone; "" if it cannot say.
+// exposure runs systemd-analyze security of this machine on the file of a unit and
+// returns its rating; "" if there is none.
 func exposure(ctx context.Context, l backends.Layout) string {
 	for _, f := range l.Files {
 		if path.Base(f.Path) != l.Unit || f.Link != "" {
@@ -35,7 +35,7 @@ func exposure(ctx context.Context, l backends.Layout) string {
 		cmd := exec.CommandContext(ctx, "systemd-analyze", "security", "--offline=true", "--no-pager", file)
 		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "SYSTEMD_COLORS=0", "SYSTEMD_EMOJI=0")
 		cmd.WaitDelay = time.Second
-		out, _ := cmd.Output() // it ends with an error if it finds the exposure high
+		out, _ := cmd.Output() // its exit code is not 0 if the exposure is high
 		if m := exposureRE.FindSubmatch(out); m != nil {
 			return string(m[1])
 		}

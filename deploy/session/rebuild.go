@@ -1,0 +1,133 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
+)
+
+// rebuilder collects what the machines have.
+type rebuilder struct {
+	mu      sync.Mutex
+	gen     *state.Generation
+	plan    *plan.Plan
+	objects [][]byte
+	token   int64             // highest fencing token that a machine remembers
+	machine map[string]string // address → machine
+}
+
+// Rebuild writes a generation from what the machines have deployed. It fails if
+// there is a state, or if a machine is unreachable: its units would count as deleted.
+func (s *Session) Rebuild(ctx context.Context) (*state.Generation, error) {
+	if s.Generation.Number > 0 {
+		return nil, diag.Errorf("", "the state of %s (%s) exists, at generation %d", s.Deployment, s.Environment, s.Generation.Number).
+			WithHint("defx status --refresh shows what differs on the machines")
+	}
+	b := &rebuilder{
+		gen: &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Deployment: s.Deployment, Environment: s.Environment, Records: []plan.Record{},
+			Machines: []*graph.Machine{}, Verb: "rebuild", Applied: time.Now().UTC().Truncate(time.Second), By: state.CurrentOwner("rebuild").Who},
+		plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: s.Deployment, Environment: s.Environment, Units: []plan.Placed{}},
+		machine: map[string]string{},
+	}
+	errs := s.Visit(ctx, s.MachineNames(), func(name string, c *agent.Client) error { return b.visit(ctx, s, name, c) })
+	for _, name := range sets.Keys(errs) {
+		return nil, fmt.Errorf("machine %s: %w", name, errs[name])
+	}
+	if len(b.gen.Records) == 0 {
+		return nil, diag.Errorf("", "no machine has units of %s (%s)", s.Deployment, s.Environment).WithHint("run defx apply to start a new state")
+	}
+	return b.commit(ctx, s.Store())
+}
+
+// visit adds the units of one machine.
+func (b *rebuilder) visit(ctx context.Context, s *Session, name string, c *agent.Client) error {
+	info, err := c.Info(ctx)
+	if err != nil {
+		return err
+	}
+	units, err := c.Units(ctx, s.Scope())
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	b.token, b.gen.Number = max(b.token, info.Tokens[s.Scope()]), max(b.gen.Number, info.Numbers[s.Scope()])
+	if len(units) > 0 {
+		b.gen.Machines = append(b.gen.Machines, s.Machines[name])
+	}
+	b.mu.Unlock()
+	for _, address := range sets.Keys(units) {
+		e := units[address]
+		rec := plan.Record{Address: address, Machine: name, Backend: e.Backend, Digest: e.Digest, Object: e.Object, Values: e.Values}
+		var raw []byte
+		if e.Digest != "" {
+			if raw, err = c.Object(ctx, e.Object); err != nil {
+				return fmt.Errorf("%s: %w", address, err)
+			}
+			var u plan.Unit
+			if err := json.Unmarshal(raw, &u); err != nil {
+				return fmt.Errorf("%s: %w", address, err)
+			}
+			rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+		}
+		if err := b.add(rec, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add adds a unit; object is nil if its version is unknown.
+func (b *rebuilder) add(rec plan.Record, object []byte) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if other := b.machine[rec.Address]; other != "" {
+		return fmt.Errorf("%s is also on %s: an apply was interrupted while moving it", rec.Address, other)
+	}
+	b.machine[rec.Address] = rec.Machine
+	b.gen.Records = append(b.gen.Records, rec)
+	if object != nil {
+		b.objects = append(b.objects, object)
+		b.plan.Units = append(b.plan.Units, plan.Placed{Address: rec.Address, Machine: rec.Machine, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object, Values: rec.Values,
+			Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful})
+	}
+	return nil
+}
+
+// commit writes the generation, with a number and a fencing token above all that
+// the machines remember.
+func (b *rebuilder) commit(ctx context.Context, store *state.Dir) (*state.Generation, error) {
+	slices.SortFunc(b.gen.Records, func(x, y plan.Record) int { return strings.Compare(x.Address, y.Address) })
+	slices.SortFunc(b.plan.Units, func(x, y plan.Placed) int { return strings.Compare(x.Address, y.Address) })
+	slices.SortFunc(b.gen.Machines, func(x, y *graph.Machine) int { return strings.Compare(x.Name, y.Name) })
+	b.gen.Number++
+	var err error
+	if b.gen.Plan, err = b.plan.Digest(); err != nil {
+		return nil, err
+	}
+	lease, err := store.Acquire(ctx, nil, state.CurrentOwner("rebuild"), time.Minute)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Release(ctx, lease)
+	if _, err := store.RaiseToken(ctx, lease, b.token); err != nil {
+		return nil, err
+	}
+	if err := store.Put(ctx, b.objects...); err != nil {
+		return nil, err
+	}
+	if b.gen.PlanObject, err = state.PutPlan(ctx, store, b.plan); err != nil {
+		return nil, err
+	}
+	return b.gen, state.Commit(ctx, store, state.Head{}, b.gen)
+}
