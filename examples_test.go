@@ -5,9 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/defx-dev/defx/internal/transcript"
 )
 
 // build makes the program once for all tests of this package.
@@ -21,61 +22,12 @@ func build(t *testing.T) string {
 	return bin
 }
 
-var console = regexp.MustCompile("(?s)```console\n(.*?)```")
-
-// block is the console blocks of a page, one after the other.
-func blocks(t *testing.T, page string) []string {
-	t.Helper()
-	raw, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, m := range console.FindAllStringSubmatch(string(raw), -1) {
-		out = append(out, m[1])
-	}
-	if len(out) == 0 {
-		t.Fatalf("%s shows nothing to run", page)
-	}
-	return out
-}
-
-// replay runs the lines of a block that begin with $ in a folder and looks for
-// the others in what they print, spaces aside.
-func replay(t *testing.T, bin, dir, block string) string {
-	t.Helper()
-	var all strings.Builder
-	var said string
-	for _, line := range strings.Split(strings.TrimSpace(block), "\n") {
-		command, run := strings.CutPrefix(line, "$ ")
-		if !run {
-			if want := strings.Join(strings.Fields(line), " "); want != "" && !strings.Contains(said, want) {
-				t.Errorf("%q is not in what was printed:\n%s", want, said)
-			}
-			continue
-		}
-		if to, ok := strings.CutPrefix(command, "cd "); ok {
-			dir = filepath.Join(dir, to)
-			continue
-		}
-		cmd := exec.Command("sh", "-ec", command)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(bin)+":"+os.Getenv("PATH"))
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("$ %s: %v\n%s", command, err, out)
-		}
-		all.Write(out)
-		said = strings.Join(strings.Fields(string(out)), " ")
-	}
-	return all.String()
-}
-
 func TestTheTranscriptOfTheReadmeIsTrue(t *testing.T) {
 	bin := build(t)
-	for _, b := range blocks(t, "README.md") {
+	for _, b := range transcript.Blocks(t, "README.md") {
 		if strings.Contains(b, "defx init") {
-			replay(t, bin, t.TempDir(), b)
+			shell := transcript.Shell{Dir: t.TempDir(), Path: []string{filepath.Dir(bin)}}
+			shell.Run(t, b)
 			return
 		}
 	}
@@ -109,8 +61,9 @@ func TestTheStepsOfEveryExampleWork(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for _, b := range blocks(t, page) {
-				replay(t, bin, dir, b)
+			shell := transcript.Shell{Dir: dir, Path: []string{filepath.Dir(bin)}}
+			for _, b := range transcript.Blocks(t, page) {
+				shell.Run(t, b)
 			}
 			boxes, _ := filepath.Glob(filepath.Join(dir, "machines", "*"))
 			verified := false
