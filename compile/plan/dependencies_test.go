@@ -7,9 +7,9 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// TestWhatStaysKeepsTheGroundItStandsOn: a destroy that leaves a database must
-// not take away its instance, nor the network of that.
-func TestWhatStaysKeepsTheGroundItStandsOn(t *testing.T) {
+// TestDiff_KeptUnitsKeepTheirModules checks that a destroy that keeps a database also keeps its
+// instance and the network of the instance.
+func TestDiff_KeptUnitsKeepTheirModules(t *testing.T) {
 	records := []plan.Record{
 		{Address: "app/db", Machine: "ec2-0", Backend: "systemd", Digest: "sha256:1", Stateful: true, Requires: []string{"module/pool"}},
 		{Address: "app/web", Machine: "ec2-1", Backend: "systemd", Digest: "sha256:2", Requires: []string{"app/db", "module/other"}},

@@ -11,14 +11,14 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// The digest of a plan is that of its canonical JSON, whatever names and values hold.
-func TestThePlansDigestIsThatOfItsCanonicalJSON(t *testing.T) {
+// TestPlanDigest_IsThatOfCanonicalJSON uses random names and values.
+func TestPlanDigest_IsThatOfCanonicalJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	signs := []string{"a", "b", "/", "#", "\"", "\\", "\n", "\x01", "\x7f", "ü", "\u2028", "\U0001f600", "<", "&", "\ue000", "\xff"}
+	chars := []string{"a", "b", "/", "#", "\"", "\\", "\n", "\x01", "\x7f", "ü", "\u2028", "\U0001f600", "<", "&", "\ue000", "\xff"}
 	text := func() string {
 		s := ""
 		for range r.IntN(5) {
-			s += signs[r.IntN(len(signs))]
+			s += chars[r.IntN(len(chars))]
 		}
 		return s
 	}
@@ -45,8 +45,9 @@ func TestThePlansDigestIsThatOfItsCanonicalJSON(t *testing.T) {
 	}
 }
 
-// What is written by hand is what the library writes, of every field.
-func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
+// TestUnitCanonical_MatchesEncodingJSON compares the hand-written encoder with
+// digest.Canonical, with random values of every field.
+func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	text := func() string { return []string{"", "a", "<\u2028\"", "ü", "z/z#1"}[r.IntN(5)] }
 	raw := func() json.RawMessage {
@@ -79,7 +80,7 @@ func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
 			case *Payload:
 				*p = Payload{Run: raw(), Reload: raw(), Meta: raw()}
 			default:
-				t.Fatalf("this test knows nothing of %T", p)
+				t.Fatalf("no random value for type %T", p)
 			}
 			set[v.Type().Field(i).Name] = set[v.Type().Field(i).Name] || !f.IsZero()
 		}

@@ -182,7 +182,7 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		"a list in a text":  {"watch.libsonnet", "json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics'))", "json: { targets: std.join(',', defx.dep('all').each(function(r) r.host))", "is a list, and stands where one text is needed"},
 		"none here":         {"watch.libsonnet", "place: { every: 'machine' }, service: { command: ['/bin/agent']", "place: { machine: 'm1' }, service: { command: ['/bin/agent']", "on machine m2 there are 0 replicas of watch/agent"},
 		"a dropped key":     {"etcd.libsonnet", "env+: { ROLE", "env: { OTHER", `etcd.libsonnet:4:57: etcd/etcd: the patch of replica "c" drops "service.env.ROLE"`},
-		"a wrong patch":     {"etcd.libsonnet", "env+: { ROLE: 'last' }", "env+: { ROLE: 3 }", "etcd.libsonnet:4:65: etcd/etcd#c: a string is needed here, not the number 3"},
+		"a wrong patch":     {"etcd.libsonnet", "env+: { ROLE: 'last' }", "env+: { ROLE: 3 }", "etcd.libsonnet:4:65: etcd/etcd#c: a string is required, not the number 3"},
 		"r outside":         {"etcd.libsonnet", "defx.me.host", "(import 'defx/v1.libsonnet').peers.host", ".host of etcd/etcd, which has 3 replicas"},
 		"with nothing":      {"watch.libsonnet", "with: 'etcd'", "with: 'etc'", "runs with \"etc\", which no library defines\n    hint: did you mean \"etcd\"?"},
 		"every and count":   {"watch.libsonnet", "every: 'machine' }, service: { command: ['/bin/agent']", "every: 'machine', replicas: 2 }, service: { command: ['/bin/agent']", "leaves machine, replicas and spread nothing to say"},
@@ -192,7 +192,7 @@ func TestMistakesOfTheContractNameTheWayOut(t *testing.T) {
 		"unequal facts":     {"watch.libsonnet", "agent: {", "one: { host: { sysctl: { 'vm.x': 1 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, two: { host: { sysctl: { 'vm.x': 2 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, agent: {", `asks for sysctl vm.x = "1" on machine m1, and watch/two asks for "2"`},
 		"two owners":        {"watch.libsonnet", "agent: {", "one: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, two: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, agent: {", `writes /etc/x on machine m1, and so does watch/two`},
 		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `no backend of this version makes a resource of type "aws.s3"`},
-		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
+		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" has no meaning here, because this does not run on a machine`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := refused(t, c.file, c.old, c.new); !strings.Contains(got, c.want) {

@@ -189,11 +189,11 @@ func TestMistakesOfBalancers(t *testing.T) {
 	}
 	for name, m := range map[string]struct{ old, new, want string }{
 		"no such backend":           {"['web', 'many']", "['wbe']", `did you mean "web"?`},
-		"a backend that runs not":   {"['web', 'many']", "['vpc']", "vpc runs nothing"},
+		"a backend that runs not":   {"['web', 'many']", "['vpc']", "vpc has no service"},
 		"no such port":              {"target: 'http'", "target: 'htp'", `has no port "htp"`},
 		"a port of udp":             {"ports: { http: 8080 } }, fqdn", "ports: { http: { port: 8080, protocol: 'udp' } } }, fqdn", "is udp"},
 		"two ports":                 {"ports: { http: 8080 } }, fqdn", "ports: { http: 8081 } }, fqdn", "and another backend at"},
-		"nobody behind it":          {"['web', 'many']", "[]", "nothing stands behind it"},
+		"nobody behind it":          {"['web', 'many']", "[]", "it has no backends"},
 		"on a machine of one's own": {"['web', 'many']", "['here']", "runs on no instance of EC2"},
 		"one zone":                  {"[id('a'), id('b')]", "[id('a')]", "needs subnets in two zones"},
 		"a network elsewhere":       {"[id('a'), id('b')]", "['subnet-0123456789abcdef0']", "is not among the resources"},
