@@ -11,7 +11,7 @@ import (
 const module = "github.com/defx-dev/defx/"
 
 // layers are ordered from left to right: a package imports its own layer or one to its left.
-// The leaves below internal may be imported by all and import only each other.
+// All layers may import the packages below internal, which may only import each other.
 var layers = []string{"internal", "lib", "lang", "compile", "backends", "deploy", "cmd"}
 
 // owners lists the packages that may import each third-party module. Other modules may not be imported.
@@ -56,7 +56,7 @@ func TestImports_FollowLayersAndOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	moduleOf := map[string]string{}
-	var ours []listed
+	var own []listed
 	dec := json.NewDecoder(strings.NewReader(string(out)))
 	for dec.More() {
 		var p listed
@@ -65,10 +65,10 @@ func TestImports_FollowLayersAndOwners(t *testing.T) {
 		}
 		moduleOf[p.ImportPath] = p.Module.Path
 		if strings.HasPrefix(p.ImportPath, module) {
-			ours = append(ours, p)
+			own = append(own, p)
 		}
 	}
-	for _, p := range ours {
+	for _, p := range own {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		layer, _, _ := strings.Cut(name, "/")
 		at := slices.Index(layers, layer)

@@ -513,7 +513,7 @@ func (c *compiler) decodeConfig(d *decoder, f *function, value json.RawMessage) 
 		fn.Backend = c.e.Defaults.Backend
 	}
 	if pl := fn.Place; pl.Every != "" && (pl.Machine != "" || pl.Replicas != nil || pl.Spread != "") {
-		d.errorf(append(f.path(), "place", "every"), "cannot be combined with machine, replicas or spread").WithHint("remove them: every already places one replica on each machine")
+		d.errorf(append(f.path(), "place", "every"), "place.every cannot be combined with machine, replicas or spread").WithHint("remove them: every already places one replica on each machine")
 	}
 	c.checkHost(d, f, fn)
 	var parts []*memberConfig
