@@ -1,11 +1,10 @@
-// Package compile turns evaluated values and a baseline into a graph: it
-// decodes strictly, fills defaults, resolves names, and collects all errors.
+// Package compile turns evaluated values and a baseline into a graph: it decodes strictly, fills
+// in defaults, resolves names, and collects all errors.
 //
-// It knows the contract that libraries write. It refuses to know files,
-// machines and time: what it needs of them comes in as data. Invariants: same
-// input, same graph; an error of one functionality holds that functionality
-// and what cannot do without it, and nothing else; absence by error is never
-// deletion.
+// It knows the contract that libraries are written against. It refuses to know files, machines and
+// time: what it needs of them is part of its input. Invariants: the same input gives the same
+// graph; an error of one functionality holds that functionality and those that cannot be compiled
+// without it, and nothing else; absence because of an error is never deletion.
 package compile
 
 import (
