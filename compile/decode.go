@@ -2,11 +2,11 @@ package compile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -120,6 +121,10 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 			out.Set(reflect.Append(out, e))
 		}
 	case reflect.String:
+		if n, isNumber := v.(float64); isNumber && tag.Get("format") == "memory" && n >= 1 && n <= maxInteger {
+			d.errorf(path, "a string is required, not %s", describe(v)).WithHint("write it with its unit: '%s'", size.WithUnit(strconv.FormatInt(int64(n), 10)))
+			return
+		}
 		s, ok := d.decodeString(v, path)
 		if ok {
 			d.checkString(s, path, tag)
@@ -391,11 +396,6 @@ func (d *decoder) checkInt(n int64, path []string, tag reflect.StructTag) {
 	}
 }
 
-var (
-	sizeRE = regexp.MustCompile(`^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
-	cpuRE  = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,3})?$`)
-)
-
 func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
 	if enum := tag.Get("enum"); enum != "" {
 		words := strings.Split(enum, ",")
@@ -412,13 +412,22 @@ func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
 		if t, err := time.ParseDuration(s); err != nil || t <= 0 {
 			d.errorf(path, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 		}
-	case "size":
-		if !sizeRE.MatchString(s) {
-			d.errorf(path, "%q is not a size", s).WithHint("a number of bytes with Ki, Mi, Gi, Ti, k, M, G or T: 512Mi")
-		}
+	case "memory":
+		_, err := size.ParseMemory(s)
+		d.checkSize(path, err)
 	case "cpu":
-		if !cpuRE.MatchString(s) {
-			d.errorf(path, "%q is not a number of cores", s).WithHint("for example '0.5' or '2'")
-		}
+		_, err := size.ParseCores(s)
+		d.checkSize(path, err)
+	}
+}
+
+// checkSize reports the error of a size, if any, with its hint.
+func (d *decoder) checkSize(path []string, err error) {
+	if err == nil {
+		return
+	}
+	e := d.errorf(path, "%v", err)
+	if s, ok := errors.AsType[*size.Error](err); ok {
+		e.WithHint("%s", s.Hint())
 	}
 }

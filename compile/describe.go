@@ -5,6 +5,7 @@ import (
 	"reflect"
 
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -97,10 +98,10 @@ func Patterns(format string) []string {
 	switch format {
 	case "duration": // what time.ParseDuration accepts; at least one digit is not 0
 		return []string{`^\+?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`, `[1-9]`}
-	case "size":
-		return []string{sizeRE.String()}
+	case "memory":
+		return size.MemoryPatterns()
 	case "cpu":
-		return []string{cpuRE.String()}
+		return size.CoresPatterns()
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ type Machine struct {
 	Pool     string            `json:"pool"`                    // none: the pool that it belongs to, for `place.pool`
 	Roles    []string          `json:"roles"`                   // none: its roles, for `place.roles`
 	Labels   map[string]string `json:"labels"`                  // none: its labels, for `place.labels`
-	Capacity map[string]string `json:"capacity"`                // none: `cpu` and `memory` for services; the sum of their `limits` stays below it
+	Capacity graph.Capacity    `json:"capacity"`                // none: cpu and memory for services; the sum of their `limits` does not exceed it
 	Location string            `json:"location"`                // none: a region or rack, any text, for `place.location`
 }
 

@@ -124,6 +124,9 @@ func TestSchema_RefusesWhatDecoderRefuses(t *testing.T) {
 		`{"service":{"protect":"yes"}}`,
 		`{"service":{"limits":{"memory":"512MB"}}}`,
 		`{"service":{"limits":{"memory":512}}}`,
+		`{"service":{"limits":{"memory":"64"}}}`,
+		`{"service":{"limits":{"memory":"64k"}}}`,
+		`{"service":{"limits":{"cpu":"0"}}}`,
 		`{"service":{"limits":{"cpu":"half"}}}`,
 		`{"service":{"limits":{"tasks":0}}}`,
 		`{"service":{"limits":{"tasks":9007199254740992}}}`,
@@ -263,8 +266,8 @@ func value(r *rapid.T, t reflect.Type, tag reflect.StructTag) any {
 		switch tag.Get("format") {
 		case "duration":
 			return rapid.SampledFrom([]string{"1s", "1h2m3.5s", "5ms", "0s", "s", "1", ".5s", "1 s"}).Draw(r, "duration")
-		case "size":
-			return rapid.SampledFrom([]string{"1", "5Mi", "5k", "Mi", "5MB"}).Draw(r, "size")
+		case "memory":
+			return rapid.SampledFrom([]string{"1", "5Mi", "5k", "Mi", "5MB", "2M", "1K", "0Mi", "1Gi"}).Draw(r, "memory")
 		case "cpu":
 			return rapid.SampledFrom([]string{"1", "0.5", "0.0001", "1."}).Draw(r, "cpu")
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -212,9 +213,12 @@ func (p *packer) packs() []*pack {
 		}
 		k.list = append(k.list, s)
 		if l := s.Spec.Limits; l != nil {
-			cpu, _ := strconv.ParseFloat(l.CPU, 64)
+			cpu, memory, err := amounts(l.CPU, l.Memory)
+			if err != nil {
+				p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "%v", err)
+			}
 			k.cpu += cpu
-			k.memory += size(l.Memory)
+			k.memory += memory
 		}
 		for _, port := range s.Spec.Ports {
 			k.ports[fmt.Sprintf("%s/%d", port.Protocol, port.Port)] = true
@@ -226,15 +230,17 @@ func (p *packer) packs() []*pack {
 // stem begins the names of what is made for a functionality.
 func stem(a graph.Address) string { return a.Lib + "-" + a.Name }
 
-func size(s string) int64 {
-	for i, unit := range []string{"Ki", "Mi", "Gi", "Ti"} {
-		if n, ok := strings.CutSuffix(s, unit); ok {
-			f, _ := strconv.ParseFloat(n, 64)
-			return int64(f * float64(int64(1)<<(10*(i+1))))
-		}
+// amounts returns the cores and the bytes of memory of a limit or a capacity; 0 means none is given.
+func amounts(cpu, memory string) (cores float64, bytes int64, err error) {
+	if cpu != "" {
+		var milli int64
+		milli, err = size.ParseCores(cpu)
+		cores = float64(milli) / 1000
 	}
-	n, _ := strconv.ParseInt(s, 10, 64)
-	return n
+	if memory != "" && err == nil {
+		bytes, err = size.ParseMemory(memory)
+	}
+	return cores, bytes, err
 }
 
 func (p *packer) fail(s *graph.Service, path []string, format string, args ...any) *diag.Error {
@@ -268,13 +274,15 @@ func (p *packer) kind(k *pack) kindOf {
 // room is what an instance of a kind has, without what the system itself takes.
 func (p *packer) room(kind kindOf) room {
 	r := rooms[kind.instanceType]
-	if c := p.g.EC2.Capacity; len(c) > 0 {
-		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
-			r.cpu = f
-		}
-		if n := size(c["memory"]); n > 0 {
-			r.memory = n
-		}
+	cpu, memory, err := amounts(p.g.EC2.Capacity.CPU, p.g.EC2.Capacity.Memory)
+	if err != nil {
+		panic(err) // it was decoded
+	}
+	if cpu > 0 {
+		r.cpu = cpu
+	}
+	if memory > 0 {
+		r.memory = memory
 	}
 	return r
 }

@@ -2,9 +2,7 @@ package spec
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
-	"math/bits"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,12 +12,11 @@ import (
 
 	"github.com/defx-dev/defx/backends/document"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
 var (
-	sizeRE = regexp.MustCompile(`^([0-9]{1,19})(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
-	cpuRE  = regexp.MustCompile(`^([0-9]{1,6})(?:\.([0-9]{1,3}))?$`)
 	octRE  = regexp.MustCompile(`^[0-7]{3,4}$`)
 	zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 )
@@ -151,43 +148,27 @@ func (b *Binder) Signal(where []string, s string) string {
 	return name
 }
 
-var sizeUnits = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
-	"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-
-// Size reads a number of bytes. It refuses what does not fit.
-func Size(s string) (uint64, error) {
-	m := sizeRE.FindStringSubmatch(s)
-	if m == nil {
-		return 0, fmt.Errorf("%q is not a size", s)
-	}
-	n, err := strconv.ParseUint(m[1], 10, 64)
-	hi, lo := bits.Mul64(n, sizeUnits[m[2]])
-	if err != nil || hi != 0 || lo == 0 || lo > 1<<62 {
-		return 0, fmt.Errorf("%q is not a possible size", s)
-	}
-	return lo, nil
-}
-
-// Bytes reads a size of a field.
+// Bytes parses an amount of memory.
 func (b *Binder) Bytes(where []string, s string) uint64 {
-	n, err := Size(s)
-	if err != nil {
-		b.Fail(where, "%v", err).WithHint("a number of bytes with Ki, Mi, Gi, Ti, k, M, G or T: 512Mi")
-	}
-	return n
+	n, err := size.ParseMemory(s)
+	b.checkSize(where, err)
+	return uint64(n)
 }
 
-// Milli reads a number of cores, in thousandths.
+// Milli parses a number of cores, in thousandths.
 func (b *Binder) Milli(where []string, s string) int {
-	m := cpuRE.FindStringSubmatch(s)
-	milli := 0
-	if m != nil {
-		cores, _ := strconv.Atoi(m[1])
-		part, _ := strconv.Atoi((m[2] + "000")[:3])
-		milli = cores*1000 + part
+	milli, err := size.ParseCores(s)
+	b.checkSize(where, err)
+	return int(milli)
+}
+
+// checkSize reports the error of a size, if any, with its hint.
+func (b *Binder) checkSize(where []string, err error) {
+	if err == nil {
+		return
 	}
-	if milli == 0 {
-		b.Fail(where, "%q is not a number of cores above zero", s).WithHint("for example '0.5' or '2'")
+	e := b.Fail(where, "%v", err)
+	if s, ok := errors.AsType[*size.Error](err); ok {
+		e.WithHint("%s", s.Hint())
 	}
-	return milli
 }

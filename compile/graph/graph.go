@@ -48,7 +48,7 @@ type Instances struct {
 	SSHFrom             []string            `json:"sshFrom,omitempty"`                                                  // networks from which ssh is allowed; that of the VPC if absent
 	AuthorizedKeys      []string            `json:"authorizedKeys,omitempty"`                                           // additional public keys that are allowed to log in
 	Pool                string              `json:"pool,omitempty"`                                                     // the pool that the instances belong to
-	Capacity            map[string]string   `json:"capacity,omitempty"`                                                 // cpu and memory of an instance, for types that defx does not know
+	Capacity            Capacity            `json:"capacity,omitzero"`                                                  // cpu and memory of an instance, for types that defx does not know
 	Bucket              token.Text          `json:"bucket,omitempty"`                                                   // bucket for the packages of services of the class `autoscale`: its name, or `defx.ref('store').output('id')` of an aws.s3 resource that sets its name
 	SecretStore         string              `json:"secretStore,omitempty"`                                              // where instances of the class `autoscale` get secrets from, by name: `ssm:/PREFIX/` (parameters) or `secretsmanager:PREFIX/`
 	Class               string              `json:"class,omitempty" enum:"shared,exclusive,autoscale" default:"shared"` // `shared`: services share instances; `exclusive`: one instance for each service; `autoscale`: an autoscaling group, which chooses the count
@@ -161,13 +161,19 @@ type Machine struct {
 	Roles    []string          `json:"roles,omitempty"`    // sorted
 	Labels   map[string]string `json:"labels,omitempty"`   // free text
 	Location string            `json:"location,omitempty"` // free text: a region, a rack
-	Capacity map[string]string `json:"capacity,omitempty"` // resource (cpu, memory) → amount; placement stays within it
+	Capacity Capacity          `json:"capacity,omitzero"`  // what its services may use together
 	Module   string            `json:"module,omitempty"`   // resource module that creates it; empty: it is not created by defx
 	Output   string            `json:"output,omitempty"`   // output of the module that gives its address
 	Identity string            `json:"identity,omitempty"` // output of the module that identifies this instance of the machine
 	Instance string            `json:"instance,omitempty"` // value of Identity at the last connection
 	Made     *token.Token      `json:"-"`                  // the resource output that gives its address; Module and Output name the same once they are known
 	Kind     string            `json:"kind,omitempty"`     // instance type and image, if a module creates it
+}
+
+// Capacity is the cpu and memory of a machine for services.
+type Capacity struct {
+	CPU    string `json:"cpu,omitempty" format:"cpu"`       // cores, '0.5'; absent: not limited
+	Memory string `json:"memory,omitempty" format:"memory"` // bytes with a unit, '64Gi'; absent: not limited
 }
 
 // Place is where a functionality may run, and how many replicas it has.
@@ -435,10 +441,10 @@ type Socket struct {
 
 // Limits are upper limits of what a service may use.
 type Limits struct {
-	CPU       string `json:"cpu,omitempty" format:"cpu"`     // cores, '0.5'
-	Memory    string `json:"memory,omitempty" format:"size"` // bytes, '512Mi'
-	Tasks     int    `json:"tasks,omitempty" min:"1"`        // number of processes and threads
-	OpenFiles int    `json:"openFiles,omitempty" min:"1"`    // number of open file descriptors
+	CPU       string `json:"cpu,omitempty" format:"cpu"`       // cores, '0.5'
+	Memory    string `json:"memory,omitempty" format:"memory"` // bytes with a unit, '512Mi'; at least 1Mi
+	Tasks     int    `json:"tasks,omitempty" min:"1"`          // number of processes and threads
+	OpenFiles int    `json:"openFiles,omitempty" min:"1"`      // number of open file descriptors
 }
 
 // Reload is how a service loads changed files without a restart.

@@ -57,6 +57,9 @@ var examples = map[string]example{
 	"machine.capacity": {value: `{ memory: '64Gi' }`},
 	"machine.location": {value: `'eu-west'`},
 
+	"capacity.cpu":    {value: `'4'`},
+	"capacity.memory": {value: `'64Gi'`},
+
 	"functionality.service":      {value: `{ command: ['/usr/bin/web'] }`},
 	"functionality.group":        {value: `{ web: { service: { command: ['/usr/bin/web'] } } }`, with: `service: null`, key: "web"},
 	"functionality.external":     {value: `{ host: 'db.example.com', ports: { sql: 5432 } }`, with: `service: null, requires: null`},

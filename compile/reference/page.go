@@ -145,7 +145,7 @@ func (f Field) typeWords() string {
 	switch f.Tag.Get("format") {
 	case "duration":
 		return "duration: `500ms`, `30s`, `2h`"
-	case "size":
+	case "memory":
 		return "bytes: `512Mi`, `2G`"
 	case "cpu":
 		return "cores: `0.5`"

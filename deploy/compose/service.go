@@ -15,6 +15,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/internal/size"
 )
 
 // fields is a service as the file has it. What is taken is taken out: what is
@@ -518,7 +519,7 @@ func (m *importer) limits(s types.ServiceConfig, f fields, service, host object)
 		limits["cpu"] = strconv.FormatFloat(cpus, 'f', -1, 64)
 	}
 	if memory > 0 {
-		limits["memory"] = strconv.FormatInt(memory, 10)
+		limits["memory"] = size.Format(memory)
 	}
 	if pids > 0 {
 		limits["tasks"] = pids
