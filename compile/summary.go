@@ -33,6 +33,7 @@ type Summary struct {
 	With                      string      // the set with which it shares its machine (place.with)
 	Interface                 Interface
 	Schedule                  *graph.Schedule
+	Limits                    *graph.Limits
 	Requires, Connects, After []graph.Edge // without To
 	Dependencies              []Dependency // sorted
 }
@@ -167,7 +168,7 @@ func (s *Summary) function(lib, name string, value json.RawMessage) *function {
 	f := &function{lib: lib, name: name, value: value, summary: s, fn: &Functionality{Place: s.Place, Backend: s.Backend, FQDN: s.FQDN}}
 	f.members = []*memberConfig{{iface: s.Interface, options: s.Options, with: s.With, path: f.path(),
 		requires: s.Requires, connects: s.Connects, after: s.After,
-		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, Schedule: s.Schedule}}}
+		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, Schedule: s.Schedule, Limits: s.Limits}}}
 	return f
 }
 
@@ -211,7 +212,7 @@ func (c *compiler) summaries() map[string]*Summary {
 			continue
 		}
 		s := &Summary{Value: c.in.Values[full], Backend: f.fn.Backend, Options: p.options, FQDN: f.fn.FQDN, Place: f.fn.Place, With: p.with, Interface: p.iface,
-			Schedule: p.spec.Schedule, Requires: p.requires, Connects: p.connects, After: p.after}
+			Schedule: p.spec.Schedule, Limits: p.spec.Limits, Requires: p.requires, Connects: p.connects, After: p.after}
 		for _, q := range slices.Sorted(maps.Keys(f.deps)) {
 			s.Dependencies = append(s.Dependencies, Dependency{q, c.currentAnswer(q)})
 		}

@@ -139,7 +139,7 @@ type Service struct {
 	Patch    []string // path of this replica's patch in the entry's value; nil if it has none
 	Host     *Host    // what its machine must have
 	Fact     *Fact    // not nil: a fact of its machine instead of a process; Spec is empty
-	Summary  bool     // taken from a memoized summary: Spec has only ports, labels, dirs and schedule
+	Summary  bool     // taken from a memoized summary: Spec has only ports, labels, dirs, schedule and limits
 }
 
 // Edge is a dependency of a service on a set of replicas.

@@ -23,6 +23,9 @@ func TestLeastLoaded_MatchesExhaustiveSearch(t *testing.T) {
 			if rapid.Bool().Draw(t, "label") {
 				m.Labels = map[string]string{"k": "v"}
 			}
+			if rapid.Bool().Draw(t, "limited") {
+				m.Capacity = graph.Capacity{CPU: fmt.Sprint(rapid.IntRange(1, 4).Draw(t, "cores")), Memory: fmt.Sprint(rapid.IntRange(1, 4).Draw(t, "capacity"), "Gi")}
+			}
 			g.Machines = append(g.Machines, m)
 		}
 		for i := range rapid.IntRange(0, 12).Draw(t, "services") {
@@ -35,6 +38,9 @@ func TestLeastLoaded_MatchesExhaustiveSearch(t *testing.T) {
 			s.Address.Member = strings.Join(optional("member", "x", "y"), "")
 			for _, p := range rapid.SliceOfN(rapid.IntRange(1, 4), 0, 2).Draw(t, "ports") {
 				s.Spec.Ports[fmt.Sprint("p", p)] = graph.Port{Port: p, Protocol: "tcp"}
+			}
+			if rapid.Bool().Draw(t, "limits") {
+				s.Spec.Limits = &graph.Limits{CPU: "0.5", Memory: fmt.Sprint(rapid.IntRange(1, 3000).Draw(t, "memory"), "Mi")}
 			}
 			g.Services = append(g.Services, s)
 		}
@@ -76,7 +82,7 @@ func TestLeastLoaded_MatchesExhaustiveSearch(t *testing.T) {
 					t.Fatalf("chose %s, want %s", best.Name, want.Name)
 				}
 			}
-			if p.choose(b); (b[0].Machine == "") != (best == nil) {
+			if p.choose(b, nil); (b[0].Machine == "") != (best == nil) {
 				t.Fatalf("%s is on %q", b[0].Address, b[0].Machine)
 			}
 		}

@@ -2,9 +2,9 @@
 //
 // It is a pure function of services, machines and the previous assignment. It knows constraints
 // and counts; it refuses to know what a service does. Invariants: a service stays on its
-// machine as long as the constraints allow it; no two replicas with spread share a machine, and
-// no two services share a port; the same input gives the same assignment, and each assignment
-// has a reason.
+// machine as long as the constraints allow it; no two replicas with spread share a machine, no two
+// services share a port, and the limits of the services on a machine stay within its capacity; the
+// same input gives the same assignment, and each assignment has a reason.
 package place
 
 import (
@@ -100,7 +100,7 @@ func (p *placer) placeAll(groups []placementGroup) {
 		}
 		return kept
 	})
-	p.filter(groups, func(pg placementGroup) bool { p.choose(pg); return true })
+	p.placeFree(groups)
 }
 
 // inSet reports whether a service belongs to a set.
@@ -142,8 +142,13 @@ type placer struct {
 	ports   map[string]map[string]graph.Address // machine → "tcp/80" → owner
 	sets    map[replicaSetOnMachine]int         // number of replicas, of functionalities that can have several
 	wants   map[*graph.Service][]wantedPort     // of a group, by its first service
+	needs   map[*graph.Service]amount           // of a group, by its first service
 	dropped map[graph.Address]bool              // replicas of "every" on machines that do not run the functionality in place.with
 	errs    diag.List
+
+	limited  bool     // some machine has a capacity
+	capacity []amount // machine → its capacity
+	used     []amount // machine → sum of the limits of its services
 
 	// The state of leastLoaded. Machines are identified by their index.
 	index          map[string]int   // machine → its index
@@ -155,11 +160,12 @@ type placer struct {
 }
 
 func newPlacer(g *graph.Graph, prev Previous) *placer {
-	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[replicaSetOnMachine]int{}, wants: make(map[*graph.Service][]wantedPort, len(g.Services)), dropped: map[graph.Address]bool{},
+	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[replicaSetOnMachine]int{}, wants: make(map[*graph.Service][]wantedPort, len(g.Services)), needs: map[*graph.Service]amount{}, dropped: map[graph.Address]bool{},
 		index: map[string]int{}, load: make([]int, len(g.Machines)), portOwners: map[string][]int{}, conflictMark: make([]int, len(g.Machines)), candidateCache: map[string][]int{}}
 	for i, m := range g.Machines {
 		p.index[m.Name] = i
 	}
+	p.readCapacities()
 	return p
 }
 
@@ -267,7 +273,7 @@ func (p *placer) leastLoaded(pg placementGroup) (fit int, best *graph.Machine) {
 		}
 		m := p.g.Machines[i]
 		n := p.replicasOn(pg, m)
-		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runsOn(pl.With, m.Name) {
+		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runsOn(pl.With, m.Name) || p.need(pg).lacking(p.used[i], p.capacity[i]) != "" {
 			continue
 		}
 		if fit++; best == nil || cmp.Or(cmp.Compare(n, least), cmp.Compare(p.load[i], lightest)) < 0 {
@@ -277,8 +283,9 @@ func (p *placer) leastLoaded(pg placementGroup) (fit int, best *graph.Machine) {
 	return fit, best
 }
 
-// choose assigns a group to the least loaded machine that accepts it.
-func (p *placer) choose(pg placementGroup) {
+// choose assigns a group to a machine that was found for it, or to the least loaded machine that
+// accepts it if that is nil.
+func (p *placer) choose(pg placementGroup, found *graph.Machine) {
 	s := pg[0]
 	fit, best := p.leastLoaded(pg)
 	if fit == 0 {
@@ -296,7 +303,10 @@ func (p *placer) choose(pg placementGroup) {
 		return
 	}
 	why := p.requested(pg)
-	if fit > 1 {
+	if found != nil && found != best {
+		best = found
+		why += fmt.Sprintf("; of %d machines %s leaves enough capacity for the other services", fit, best.Name)
+	} else if fit > 1 {
 		why += fmt.Sprintf("; of %d machines %s has the fewest services", fit, best.Name)
 	} else {
 		why += "; only " + best.Name + " fits"
@@ -307,6 +317,9 @@ func (p *placer) choose(pg placementGroup) {
 			gone = "was on " + old + ", which " + p.refuse(pg, m)
 		}
 		why += "; " + gone
+	}
+	if full := p.withoutCapacity(pg, p.prev[s.Address.String()]); full != "" {
+		why += "; " + full
 	}
 	p.assign(pg, best.Name, why)
 }
@@ -328,6 +341,8 @@ func (p *placer) errorPath(pg placementGroup, machines []*graph.Machine) []strin
 		var at []string
 		if s, name, _ := p.unavailablePort(pg, m); s != nil {
 			at = append(slices.Clone(s.SpecPath), "ports", name)
+		} else if resource, _ := p.exceeded(pg, p.index[m.Name]); resource != "" {
+			at = limitPath(pg, resource)
 		}
 		if open++; open > 1 && !slices.Equal(at, port) {
 			at = nil
@@ -353,6 +368,14 @@ func (p *placer) names() []string {
 
 // refuse returns why a machine does not accept a group, or "".
 func (p *placer) refuse(pg placementGroup, m *graph.Machine) string {
+	if why := p.refuseIgnoringCapacity(pg, m); why != "" {
+		return why
+	}
+	_, why := p.exceeded(pg, p.index[m.Name])
+	return why
+}
+
+func (p *placer) refuseIgnoringCapacity(pg placementGroup, m *graph.Machine) string {
 	pl := pg[0].Place
 	switch {
 	case pl.With != "" && !p.runsOn(pl.With, m.Name):
@@ -456,6 +479,9 @@ func (p *placer) assign(pg placementGroup, machine, why string) {
 		if known {
 			p.load[at]++
 		}
+	}
+	if known {
+		p.used[at] = p.used[at].add(p.need(pg))
 	}
 	for _, w := range p.wantedPorts(pg) {
 		if _, taken := p.ports[machine][w.key]; known && !taken {

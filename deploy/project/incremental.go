@@ -64,7 +64,7 @@ func (p *Project) recall(g *ground, libraries []string) *memory {
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/1", map[string]any{"entry": g.entry.Deployment, "environment": g.entry.Environment, "images": g.images, "backends": encodings})
+	entry, err := digest.Of("memory/2", map[string]any{"entry": g.entry.Deployment, "environment": g.entry.Environment, "images": g.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
@@ -333,6 +333,11 @@ func codeSketch(c *cache.Codec, s *compile.Summary) {
 	texts(c, &d.State, &d.Cache, &d.Logs, &d.Runtime)
 	cache.Optional(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
 		texts(c, &s.Cron, &s.Every, &s.Timezone, &s.Jitter, &s.Missed)
+	})
+	cache.Optional(c, &s.Limits, func(c *cache.Codec, l *graph.Limits) {
+		texts(c, &l.CPU, &l.Memory)
+		c.Number(&l.Tasks)
+		c.Number(&l.OpenFiles)
 	})
 	for _, edges := range []*[]graph.Edge{&s.Requires, &s.Connects, &s.After} {
 		cache.List(c, edges, func(c *cache.Codec, e *graph.Edge) { texts(c, &e.Alias, &e.Set) })

@@ -111,15 +111,16 @@ func CoresPatterns() []string {
 	return []string{`^[0-9]{1,6}(\.[0-9]{1,3})?$`, `[1-9]`}
 }
 
-// Format returns n bytes in the largest unit that divides it. What no unit divides is rounded up to
-// a multiple of 1 KiB, since memory is managed in larger pages anyway.
+// Format returns n bytes in the unit that gives the smallest whole number. What no unit divides is
+// rounded up to a multiple of 1 KiB, since memory is managed in larger pages anyway.
 func Format(n int64) string {
+	best, suffix := (n+1023)/1024, "Ki"
 	for _, u := range units {
-		if n > 0 && n%u.bytes == 0 {
-			return strconv.FormatInt(n/u.bytes, 10) + u.suffix
+		if n%u.bytes == 0 && n/u.bytes < best {
+			best, suffix = n/u.bytes, u.suffix
 		}
 	}
-	return strconv.FormatInt((n+1023)/1024, 10) + "Ki"
+	return strconv.FormatInt(best, 10) + suffix
 }
 
 // WithUnit returns what was probably meant by a number without a unit: a large number is one of
