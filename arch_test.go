@@ -2,10 +2,16 @@ package defx_test
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/defx-dev/defx/compile/plan"
 )
 
 const module = "github.com/defx-dev/defx/"
@@ -106,4 +112,47 @@ func backend(name string) string {
 		return ""
 	}
 	return b
+}
+
+// TestTraits_AreCopiedAsAWhole forbids to copy the fields of plan.Traits one by one, because a copy
+// that is written before a field is added forgets it.
+func TestTraits_AreCopiedAsAWhole(t *testing.T) {
+	traits := map[string]bool{}
+	typ := reflect.TypeFor[plan.Traits]()
+	for i := range typ.NumField() {
+		traits[typ.Field(i).Name] = true
+	}
+	out, err := exec.Command("git", "ls-files", "*.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := func(e ast.Expr) string {
+		if s, ok := e.(*ast.SelectorExpr); ok && traits[s.Sel.Name] {
+			return s.Sel.Name
+		}
+		return ""
+	}
+	for _, name := range strings.Fields(string(out)) {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			a, ok := n.(*ast.AssignStmt)
+			if !ok || len(a.Lhs) != len(a.Rhs) {
+				return true
+			}
+			copied := 0
+			for i := range a.Lhs {
+				if f := field(a.Lhs[i]); f != "" && f == field(a.Rhs[i]) {
+					copied++
+				}
+			}
+			if copied > 1 {
+				t.Errorf("%s copies %d fields of plan.Traits: copy Traits", fset.Position(a.Pos()), copied)
+			}
+			return true
+		})
+	}
 }

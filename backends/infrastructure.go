@@ -211,8 +211,8 @@ func (s Set) boot(maker Infrastructure, in *infra, svc *graph.Service) diag.List
 // module makes a unit of a module.
 func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.List {
 	address := m.Address.String()
-	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Sensitive: m.Sensitive, Spec: m.Spec}
+	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(),
+		Traits: plan.Traits{Requires: slices.Clone(m.Requires), Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain}, Sensitive: m.Sensitive, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
 	for _, t := range m.Uploads {
 		if a, ok := in.artifact(t); ok {
@@ -246,7 +246,7 @@ func (s Set) module(b Infrastructure, m Module, in *infra, out *Rendered) diag.L
 		var raw []byte
 		if raw, err = u.Canonical(); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
-			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
+			p.Traits = u.Traits
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, stands := in.deployed(address)

@@ -50,11 +50,10 @@ type Rendered struct {
 // RenderedSummary is what a service comes to, and in which surroundings: all that its
 // rendering saw besides the service as its functionality says it.
 type RenderedSummary struct {
-	Context           string
-	Digest, Object    digest.Digest
-	Requires, After   []string
-	Reads             []token.Token
-	Protect, Stateful bool
+	Context        string
+	Digest, Object digest.Digest
+	plan.Traits
+	Reads []token.Token
 }
 
 // RenderCache knows what services of sketches come to. The zero Memory knows nothing.
@@ -164,7 +163,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		return out
 	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
-	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
+	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Traits: plan.Traits{Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}}
 	if svc.Spec.Update != nil {
 		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
 	}
@@ -210,7 +209,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 		if out.unknown = out.known == nil || out.known.Context != around; out.unknown {
 			return out
 		}
-		u.Reads, u.Requires, u.After = out.known.Reads, out.known.Requires, out.known.After
+		u.Reads, u.Traits = out.known.Reads, out.known.Traits
 	} else {
 		if u.Payload, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
@@ -247,7 +246,7 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.known.Digest, Object: out.known.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.known.Protect, Stateful: out.known.Stateful}
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
@@ -264,13 +263,13 @@ func (s Set) one(g *graph.Graph, svc *graph.Service, artifact func(token.Token) 
 	}
 	object := digest.Bytes(raw)
 	if memory.Store {
-		out.known = &RenderedSummary{Context: around, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
+		out.known = &RenderedSummary{Context: around, Digest: d, Object: object, Traits: u.Traits, Reads: u.Reads}
 	}
 	if out.dropped = memory.Discardable != nil && memory.Discardable(address); !out.dropped { // there may be very many
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
 	return out
 }
 

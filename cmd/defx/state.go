@@ -103,7 +103,7 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 				if err := json.Unmarshal(raw, &u); err != nil {
 					return fmt.Errorf("%s: %w", address, err)
 				}
-				rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+				rec.Traits = u.Traits
 			}
 			mu.Lock()
 			if other := where[address]; other != "" {
@@ -113,8 +113,7 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 			next.Records = append(next.Records, rec)
 			if raw != nil {
 				objects = append(objects, raw)
-				p.Units = append(p.Units, plan.Placed{Address: rec.Address, Machine: name, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object, Values: rec.Values,
-					Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful})
+				p.Units = append(p.Units, plan.Placed{Address: rec.Address, Machine: name, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object, Values: rec.Values, Traits: rec.Traits})
 			}
 			mu.Unlock()
 			if err != nil {

@@ -273,11 +273,6 @@ func protection(r Record) string {
 	return ""
 }
 
-// sameTraits reports whether the record has the same order and protection as the unit.
-func (r *Record) sameTraits(u *Placed) bool {
-	return r.Protect == u.Protect && r.Stateful == u.Stateful && r.Drain == u.Drain && slices.Equal(r.Follows, u.Follows) && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
-}
-
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
 	a := Action{Op: Create, Address: u.Address, PreviousMachine: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
@@ -316,7 +311,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		cs.Summary.Update++
 		cs.Actions = append(cs.Actions, a)
 		return nil
-	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.sameTraits(u):
+	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.Traits.Equal(u.Traits):
 		cs.Summary.Unchanged++
 		return nil
 	case r.Digest == u.Digest && values && len(u.Unknown) == 0:

@@ -40,7 +40,7 @@ func TestDiff_RegistersBackendAgain(t *testing.T) {
 	units := map[digest.Digest]*plan.Unit{
 		"old": {Address: "app/web", Payload: run(`"old"`), Spec: spec}, "new": {Address: "app/web", Payload: run(`"new"`), Spec: spec},
 		"graceful-old": {Address: "app/web", Payload: run(`"old"`), Spec: spec, Graceful: true}, "graceful-new": {Address: "app/web", Payload: run(`"new"`), Spec: spec, Graceful: true},
-		"door": {Address: "module/door", Spec: spec, Drain: 1, Follows: []string{"app/web"}},
+		"door": {Address: "module/door", Spec: spec, Traits: plan.Traits{Drain: 1, Follows: []string{"app/web"}}},
 	}
 	for name, c := range map[string]struct {
 		before, after digest.Digest
@@ -52,8 +52,8 @@ func TestDiff_RegistersBackendAgain(t *testing.T) {
 		"no change":         {"old", "old", ""},
 		"not deployed yet":  {"", "new", "create app/web"},
 	} {
-		door := plan.Placed{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}
-		records := []plan.Record{{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}
+		door := plan.Placed{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Traits: plan.Traits{Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}
+		records := []plan.Record{{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Traits: plan.Traits{Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}}
 		if c.before != "" {
 			records = append(records, plan.Record{Address: "app/web", Machine: "m", Backend: "systemd", Digest: c.before, Object: c.before})
 		}
@@ -109,9 +109,9 @@ func TestDiff_DropsUnaffectedReaders(t *testing.T) {
 		units := map[digest.Digest]*plan.Unit{"was": {Spec: json.RawMessage(`{` + one + `}`)}, "now": {Spec: json.RawMessage(c.after)}, "web": {Spec: json.RawMessage(`{}`)}}
 		values := plan.Values{"one.output(id)": "i-1"}
 		cs, err := plan.Diff(plan.DiffInput{
-			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"},
+			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Traits: plan.Traits{Requires: []string{"module/pool"}},
 				Unknown: []string{"one.output(id)"}, Binds: plan.Values{"one.output(id)": "one.output(id)"}}, {Address: "module/pool", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
-			Records: []plan.Record{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"}},
+			Records: []plan.Record{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Traits: plan.Traits{Requires: []string{"module/pool"}}},
 				{Address: "module/pool", Backend: "ec2", Digest: "sha256:1", Object: "was"}},
 			Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
 		})

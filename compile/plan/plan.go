@@ -25,22 +25,17 @@ type Plan struct {
 
 // Placed is a unit with its machine and the values of its refs.
 type Placed struct {
-	Address  string        `json:"address"`
-	Machine  string        `json:"machine"`
-	Backend  string        `json:"backend"`
-	Digest   digest.Digest `json:"digest"`            // of the unit
-	Object   digest.Digest `json:"object"`            // of the unit's canonical bytes; not in the plan's digest
-	Values   Values        `json:"values,omitempty"`  // known values of its refs
-	Unknown  []string      `json:"unknown,omitempty"` // keys of refs whose value is only known during apply, sorted
-	Requires []string      `json:"requires,omitempty"`
-	After    []string      `json:"after,omitempty"`
-	Protect  bool          `json:"protect,omitempty"`
-	Stateful bool          `json:"stateful,omitempty"`
-	Follows  []string      `json:"follows,omitempty"`
-	Drain    int           `json:"drain,omitempty"`
-	Held     bool          `json:"held,omitempty"`  // held: it stays as it was deployed
-	Binds    Values        `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
-	Outputs  Values        `json:"-"`               // of a held unit: those of its record
+	Address string        `json:"address"`
+	Machine string        `json:"machine"`
+	Backend string        `json:"backend"`
+	Digest  digest.Digest `json:"digest"`            // of the unit
+	Object  digest.Digest `json:"object"`            // of the unit's canonical bytes; not in the plan's digest
+	Values  Values        `json:"values,omitempty"`  // known values of its refs
+	Unknown []string      `json:"unknown,omitempty"` // keys of refs whose value is only known during apply, sorted
+	Traits
+	Held    bool   `json:"held,omitempty"`  // held: it stays as it was deployed
+	Binds   Values `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
+	Outputs Values `json:"-"`               // of a held unit: those of its record
 }
 
 // Bind returns u with its unknown values, which it gets from outputs of modules.
@@ -100,25 +95,19 @@ func (p *Plan) Find(address string) *Placed {
 
 // Record is a deployed unit, as the last apply left it.
 type Record struct {
-	Address  string        `json:"address"`
-	Machine  string        `json:"machine"`
-	Backend  string        `json:"backend"`
-	Digest   digest.Digest `json:"digest"` // of the unit; empty: the state of the unit is unknown
-	Object   digest.Digest `json:"object"`
-	Values   Values        `json:"values,omitempty"` // values of its refs
-	Requires []string      `json:"requires,omitempty"`
-	After    []string      `json:"after,omitempty"`
-	Protect  bool          `json:"protect,omitempty"`
-	Stateful bool          `json:"stateful,omitempty"`
-	Follows  []string      `json:"follows,omitempty"` // as of the unit
-	Drain    int           `json:"drain,omitempty"`   // as of the unit
-	Outputs  Values        `json:"outputs,omitempty"` // of a module: outputs that others can read
+	Address string        `json:"address"`
+	Machine string        `json:"machine"`
+	Backend string        `json:"backend"`
+	Digest  digest.Digest `json:"digest"` // of the unit; empty: the state of the unit is unknown
+	Object  digest.Digest `json:"object"`
+	Values  Values        `json:"values,omitempty"` // values of its refs
+	Traits
+	Outputs Values `json:"outputs,omitempty"` // of a module: outputs that others can read
 }
 
 // Placed returns the unit of a record, to keep it unchanged.
 func (r Record) Placed() Placed {
-	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After,
-		Protect: r.Protect, Stateful: r.Stateful, Follows: r.Follows, Drain: r.Drain, Outputs: r.Outputs}
+	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Traits: r.Traits, Outputs: r.Outputs}
 }
 
 // Op is what an action does.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/defx-dev/defx/internal/digest"
@@ -57,11 +58,11 @@ func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 	for range 5000 {
 		u := &Unit{}
 		v := reflect.ValueOf(u).Elem()
-		for i := range v.NumField() {
-			if r.IntN(2) == 0 {
+		for _, field := range reflect.VisibleFields(v.Type()) {
+			if field.Anonymous || r.IntN(2) == 0 {
 				continue
 			}
-			f := v.Field(i)
+			f := v.FieldByIndex(field.Index)
 			switch p := f.Addr().Interface().(type) {
 			case *string:
 				*p = text()
@@ -82,7 +83,7 @@ func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 			default:
 				t.Fatalf("no random value for type %T", p)
 			}
-			set[v.Type().Field(i).Name] = set[v.Type().Field(i).Name] || !f.IsZero()
+			set[field.Name] = set[field.Name] || !f.IsZero()
 		}
 		got, err := u.Canonical()
 		want, other := digest.Canonical(u)
@@ -90,7 +91,41 @@ func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 			t.Fatalf("%+v:\n%s %v, not\n%s %v", u, got, err, want, other)
 		}
 	}
-	if len(set) != reflect.TypeFor[Unit]().NumField() {
+	if len(set) != len(reflect.VisibleFields(reflect.TypeFor[Unit]()))-1 { // Traits itself
 		t.Errorf("only %v were set", set)
+	}
+}
+
+// TestTraits_RecordKeepsAll checks that what a unit has is in its record, in the record's place in a
+// plan and in their JSON, and that a difference in any trait is a difference.
+func TestTraits_RecordKeepsAll(t *testing.T) {
+	all := Traits{Requires: []string{"a"}, After: []string{"b"}, Protect: true, Stateful: true, Follows: []string{"c"}, Drain: 7}
+	v := reflect.ValueOf(all)
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Fatalf("%s has no value in this test", v.Type().Field(i).Name)
+		}
+		other := all
+		reflect.ValueOf(&other).Elem().Field(i).SetZero()
+		if all.Equal(other) || !other.Equal(other) {
+			t.Errorf("Equal ignores %s", v.Type().Field(i).Name)
+		}
+	}
+	if got := (Record{Traits: all}).Placed(); !got.Traits.Equal(all) {
+		t.Errorf("a record's place in a plan has %+v", got.Traits)
+	}
+	unit := &Unit{Address: "x/y", Traits: all, Payload: Payload{Run: json.RawMessage(`{}`)}, Spec: json.RawMessage(`{}`)}
+	raw, err := unit.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := DecodeUnit(raw); err != nil || !back.Traits.Equal(all) {
+		t.Errorf("decoded: %+v, %v", back, err)
+	}
+	for _, v := range []any{Record{Traits: all}, Placed{Traits: all}} {
+		raw, err := json.Marshal(v)
+		if want := `"requires":["a"],"after":["b"],"protect":true,"stateful":true,"follows":["c"],"drain":7`; err != nil || !strings.Contains(string(raw), want) {
+			t.Errorf("%T is written %s, %v", v, raw, err)
+		}
 	}
 }

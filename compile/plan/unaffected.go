@@ -36,7 +36,7 @@ func (cs *ChangeSet) dropUnaffected(in DiffInput, records map[string]*Record) er
 	}
 	cs.Actions = slices.DeleteFunc(cs.Actions, func(a Action) bool {
 		u, r := in.Plan.Find(a.Address), records[a.Address]
-		if u == nil || r == nil || a.Op != Update || a.Certain || in.uncertain(a.Address) || r.Digest != u.Digest || !maps.Equal(r.Values, u.Values) || !r.sameTraits(u) {
+		if u == nil || r == nil || a.Op != Update || a.Certain || in.uncertain(a.Address) || r.Digest != u.Digest || !maps.Equal(r.Values, u.Values) || !r.Traits.Equal(u.Traits) {
 			return false
 		}
 		for _, key := range u.Unknown {

@@ -33,24 +33,45 @@ type Artifact struct {
 	Kind   string        `json:"kind"` // "file": one file, which keeps its name; "tree": a directory; "tar": unpacked on the machine
 }
 
+// Traits are the order, protection and balancing of a unit. They are not in its digest: a unit, its
+// place in a plan and its record have the same ones, and they are only ever copied as a whole.
+type Traits struct {
+	Requires []string `json:"requires,omitempty"` // addresses that must be ready first; sorted
+	After    []string `json:"after,omitempty"`    // addresses that are changed first; sorted
+	Protect  bool     `json:"protect,omitempty"`  // deletion needs consent
+	Stateful bool     `json:"stateful,omitempty"` // it has its own data: a move and deletion need consent
+	Follows  []string `json:"follows,omitempty"`  // of a module: services whose addresses it publishes; its inputs change with them
+	Drain    int      `json:"drain,omitempty"`    // of a module: seconds that the services it follows may finish requests before they are stopped, because it forwards traffic to them; 0 = none
+}
+
+// Equal reports whether two units have the same traits.
+func (t Traits) Equal(o Traits) bool {
+	return slices.Equal(t.Requires, o.Requires) && slices.Equal(t.After, o.After) && t.Protect == o.Protect && t.Stateful == o.Stateful &&
+		slices.Equal(t.Follows, o.Follows) && t.Drain == o.Drain
+}
+
+// DecodeUnit decodes a unit from its canonical form.
+func DecodeUnit(raw []byte) (*Unit, error) {
+	u := &Unit{}
+	if err := json.Unmarshal(raw, u); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
 // Unit is one service on one machine as rendered by its backend: the smallest thing that defx
 // changes.
 type Unit struct {
-	Address   string          `json:"address"`
-	Backend   string          `json:"backend"`            // in the digest
-	Encoding  int             `json:"encoding"`           // in the digest: version of the backend's payload
-	Payload   Payload         `json:"payload"`            // in the digest
-	Reads     []token.Token   `json:"reads,omitempty"`    // the refs in the payload, sorted, each once
-	Requires  []string        `json:"requires,omitempty"` // addresses that must be ready first; sorted
-	After     []string        `json:"after,omitempty"`    // addresses that are changed first; sorted
+	Address  string        `json:"address"`
+	Backend  string        `json:"backend"`         // in the digest
+	Encoding int           `json:"encoding"`        // in the digest: version of the backend's payload
+	Payload  Payload       `json:"payload"`         // in the digest
+	Reads    []token.Token `json:"reads,omitempty"` // the refs in the payload, sorted, each once
+	Traits
 	Artifacts []Artifact      `json:"artifacts,omitempty"`
-	Protect   bool            `json:"protect,omitempty"`
 	AtOnce    int             `json:"atOnce,omitempty"`   // number of replicas that are updated at the same time; 0 = 1
 	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
 	MinReady  int             `json:"suffice,omitempty"`  // number of ready replicas of its set that is enough for dependents; 0 = all
-	Stateful  bool            `json:"stateful,omitempty"` // it has its own data: a move needs consent
-	Follows   []string        `json:"follows,omitempty"`  // of a module: services whose addresses it publishes; its inputs change with them
-	Drain     int             `json:"drain,omitempty"`    // of a module: seconds that the services it follows may finish requests before they are stopped, because it forwards traffic to them; 0 = none
 	Sensitive []string        `json:"hides,omitempty"`    // of a module: fields with sensitive values, as JSON pointers into spec
 	Spec      json.RawMessage `json:"spec"`               // the normalized service, from which differences are shown; not in the digest
 }

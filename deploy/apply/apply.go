@@ -712,7 +712,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	if err := json.Unmarshal(raw, &u); err != nil {
 		return rec, err
 	}
-	rec.Requires, rec.After, rec.Protect, rec.Stateful, rec.Follows, rec.Drain = u.Requires, u.After, u.Protect, u.Stateful, u.Follows, u.Drain
+	rec.Traits = u.Traits
 	return rec, nil
 }
 

@@ -552,14 +552,13 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	if err == nil || stands != nil || old == nil || old.Digest == "" {
 		return stands, err
 	}
-	back := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
-		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
+	back := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values, Traits: old.Traits}
 	was, again := r.change(ctx, a.PreviousMachine, from, back, nil)
 	if again != nil {
 		err = fmt.Errorf("%w; the old one did not come back: %w", err, again)
 	}
 	if was != nil {
-		was.Requires, was.After, was.Protect, was.Stateful = old.Requires, old.After, old.Protect, old.Stateful
+		was.Traits = old.Traits
 	}
 	return was, err
 }

@@ -12,7 +12,7 @@ import (
 // TestWhatMayBeBehindABalancerIsTakenOutBeforeARestart, though nobody knows for certain.
 func TestWhatMayBeBehindABalancerIsTakenOutBeforeARestart(t *testing.T) {
 	r := &run{w: &Request{Restart: "app/web#0", Modules: &terraform.Runner{Dir: t.TempDir()}}}
-	r.note([]plan.Record{{Address: "module/front-0", Follows: []string{"app/web#0"}, Drain: 1}, {Address: "module/front-1", Digest: "sha256:1", Follows: []string{"app/web#1"}, Drain: 1}})
+	r.note([]plan.Record{{Address: "module/front-0", Traits: plan.Traits{Follows: []string{"app/web#0"}, Drain: 1}}, {Address: "module/front-1", Digest: "sha256:1", Traits: plan.Traits{Follows: []string{"app/web#1"}, Drain: 1}}})
 	if len(r.behind("app/web#0")) != 0 || len(r.behind("app/web#1")) != 1 {
 		t.Error("what stands nowhere is out")
 	}
@@ -40,7 +40,7 @@ func TestATurnIsOverWhenTheReplicaIsBehindItsBalancerAgain(t *testing.T) {
 	p := &plan.Plan{}
 	cs := &plan.ChangeSet{}
 	for _, n := range []string{"0", "1"} {
-		p.Units = append(p.Units, plan.Placed{Address: "module/front-" + n, Drain: 1, Follows: []string{"app/web#" + n}})
+		p.Units = append(p.Units, plan.Placed{Address: "module/front-" + n, Traits: plan.Traits{Drain: 1, Follows: []string{"app/web#" + n}}})
 		cs.Actions = append(cs.Actions, plan.Action{Op: plan.Update, Address: "app/web#" + n, Machine: "m" + n}, plan.Action{Op: plan.Update, Verb: plan.Attach, Address: "module/front-" + n})
 	}
 	begin := func(r map[string]*roll, address string) bool { return r[address].begin(address) }

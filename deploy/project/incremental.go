@@ -370,6 +370,8 @@ func codeService(c *cache.Codec, s *service) {
 	cache.List(c, &k.After, cache.Text)
 	c.Flag(&k.Protect)
 	c.Flag(&k.Stateful)
+	cache.List(c, &k.Follows, cache.Text)
+	c.Number(&k.Drain)
 	cache.List(c, &k.Reads, func(c *cache.Codec, t *token.Token) {
 		cache.Text(c, &t.Kind)
 		texts(c, &t.Of, &t.Name, &t.Field, &t.Arg, &t.Body, &t.Digest, &t.Version)
