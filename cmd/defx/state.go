@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -100,7 +99,7 @@ func (g *ground) rebuild(ctx context.Context) (*state.Generation, error) {
 					return fmt.Errorf("%s: %w", address, err)
 				}
 				var u plan.Unit
-				if err := json.Unmarshal(raw, &u); err != nil {
+				if err := u.Decode(raw); err != nil {
 					return fmt.Errorf("%s: %w", address, err)
 				}
 				rec.Traits = u.Traits

@@ -119,8 +119,9 @@ func TestTraits_RecordKeepsAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if back, err := DecodeUnit(raw); err != nil || !back.Traits.Equal(all) {
-		t.Errorf("decoded: %+v, %v", back, err)
+	var decoded Unit
+	if err := decoded.Decode(raw); err != nil || !decoded.Traits.Equal(all) {
+		t.Errorf("decoded: %+v, %v", decoded, err)
 	}
 	for _, v := range []any{Record{Traits: all}, Placed{Traits: all}} {
 		raw, err := json.Marshal(v)

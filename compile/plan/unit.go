@@ -50,15 +50,6 @@ func (t Traits) Equal(o Traits) bool {
 		slices.Equal(t.Follows, o.Follows) && t.Drain == o.Drain
 }
 
-// DecodeUnit decodes a unit from its canonical form.
-func DecodeUnit(raw []byte) (*Unit, error) {
-	u := &Unit{}
-	if err := json.Unmarshal(raw, u); err != nil {
-		return nil, err
-	}
-	return u, nil
-}
-
 // Unit is one service on one machine as rendered by its backend: the smallest thing that defx
 // changes.
 type Unit struct {
@@ -75,6 +66,9 @@ type Unit struct {
 	Sensitive []string        `json:"hides,omitempty"`    // of a module: fields with sensitive values, as JSON pointers into spec
 	Spec      json.RawMessage `json:"spec"`               // the normalized service, from which differences are shown; not in the digest
 }
+
+// Decode decodes the form that Canonical returns. This is the only place that decodes units.
+func (u *Unit) Decode(raw []byte) error { return json.Unmarshal(raw, u) }
 
 // Digest returns the digest of everything that changes what runs.
 func (u *Unit) Digest() (digest.Digest, error) {

@@ -311,7 +311,7 @@ func (h *Host) timers(ctx context.Context) string {
 // job if systemd is to keep the time.
 func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (*Entry, backends.Layout, error) {
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return nil, backends.Layout{}, fmt.Errorf("not a unit: %w", err)
 	}
 	b := h.backends[u.Backend]
@@ -387,7 +387,7 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 // layout is what an entry's unit is on the machine.
 func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return backends.Layout{}, fmt.Errorf("not a unit: %w", err)
 	}
 	b := h.backends[u.Backend]

@@ -179,7 +179,7 @@ func (w *Request) diff(ctx context.Context, records []plan.Record, uncertain map
 				return nil, err
 			}
 			u := &plan.Unit{}
-			return u, json.Unmarshal(raw, u)
+			return u, u.Decode(raw)
 		}})
 	if err != nil {
 		return nil, err
@@ -709,7 +709,7 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 		return rec, fmt.Errorf("%s: what stands there: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return rec, err
 	}
 	rec.Traits = u.Traits

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -207,7 +206,7 @@ func (r *run) walk(ctx, lasting context.Context, cs *plan.ChangeSet, records []p
 		var u plan.Unit
 		if p := r.w.Plan.Find(address); p != nil {
 			if raw, err := r.w.object(lasting, p.Object); err == nil {
-				json.Unmarshal(raw, &u)
+				u.Decode(raw)
 			}
 		}
 		return u

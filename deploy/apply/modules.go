@@ -82,7 +82,7 @@ func (r *run) module(ctx context.Context, address string, u *plan.Placed, old *p
 		}
 		ask.Unit, ask.Values = raw, u.Values
 		var unit plan.Unit
-		if err := json.Unmarshal(raw, &unit); err != nil {
+		if err := unit.Decode(raw); err != nil {
 			return old, err
 		}
 		if err := r.w.Modules.Stage(unit.Artifacts, r.w.Artifact); err != nil {
@@ -150,7 +150,7 @@ func (w *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]str
 	}
 	var u plan.Unit
 	var by map[string]json.RawMessage
-	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &by) != nil {
+	if u.Decode(raw) != nil || json.Unmarshal(u.Spec, &by) != nil {
 		return nil, nil
 	}
 	out := map[string]string{}

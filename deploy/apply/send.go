@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 
@@ -14,7 +13,7 @@ import (
 // artifacts sends what a unit needs and the machine lacks.
 func (r *run) artifacts(ctx context.Context, m *machine, unit []byte) error {
 	var u plan.Unit
-	if err := json.Unmarshal(unit, &u); err != nil || len(u.Artifacts) == 0 {
+	if err := u.Decode(unit); err != nil || len(u.Artifacts) == 0 {
 		return err
 	}
 	m.mu.Lock()

@@ -238,7 +238,7 @@ func (j *job) needsTerraform() bool {
 		raw, _ = os.ReadFile(filepath.Join(j.Dir, unitFile)) // without it nothing was ever made
 	}
 	var u plan.Unit
-	return json.Unmarshal(raw, &u) != nil || u.Backend != external.Name
+	return u.Decode(raw) != nil || u.Backend != external.Name
 }
 
 // child starts a process for a job and waits for its report. It goes on

@@ -126,7 +126,7 @@ func (c *child) run(ctx context.Context, r *report) error {
 		return c.remove(ctx, old, r)
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(c.Unit, &u); err != nil {
+	if err := u.Decode(c.Unit); err != nil {
 		return err
 	}
 	d, err := u.Digest()
@@ -212,7 +212,7 @@ func (c *child) moves(m *ec2.Module, old *kept) (map[string]string, error) {
 	}
 	var u plan.Unit
 	if err == nil {
-		err = json.Unmarshal(raw, &u)
+		err = u.Decode(raw)
 	}
 	if err != nil {
 		return nil, err
@@ -583,7 +583,7 @@ func (c *child) remove(ctx context.Context, old *kept, r *report) error {
 		return err
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return err
 	}
 	if u.Backend == external.Name {
