@@ -2,13 +2,13 @@ package compile
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -257,10 +257,10 @@ func (u *setExpander) addFacts() {
 		for i, m := range s.Host.Modules {
 			addClaim("modules", m, strconv.Itoa(i), true)
 		}
-		for _, k := range sortedKeys(s.Host.Sysctl) {
+		for _, k := range sets.Keys(s.Host.Sysctl) {
 			addClaim("sysctl", k, k, s.Host.Sysctl[k])
 		}
-		for _, k := range sortedKeys(s.Host.Users) {
+		for _, k := range sets.Keys(s.Host.Users) {
 			addClaim("users", k, k, s.Host.Users[k])
 		}
 	}
@@ -272,7 +272,7 @@ func (u *setExpander) checkHostFiles() {
 	type at struct{ machine, path string }
 	owners := map[at]*graph.Service{}
 	for _, s := range u.g.Services {
-		for _, p := range sortedKeys(s.Spec.HostFiles) {
+		for _, p := range sets.Keys(s.Spec.HostFiles) {
 			key := at{s.Machine, p}
 			first := owners[key]
 			if first == nil || s.Machine == "" {
@@ -292,5 +292,3 @@ func (u *setExpander) checkHostFiles() {
 // functionalityPath returns the path of a service's functionality; s.Path may be that of a
 // group's member.
 func functionalityPath(s *graph.Service) []string { return slices.Clone(s.Path[:min(len(s.Path), 3)]) }
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

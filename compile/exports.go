@@ -64,13 +64,13 @@ func (c *compiler) resolveExport(f *function, name string) *export {
 }
 
 // readExport returns the text that replaces a reference to an export.
-func (r *resolver) readExport(path []string, f *function, set string, t token.Token) token.Text {
+func (r *resolver) readExport(path []string, f *function, set setRef, t token.Token) token.Text {
 	if f.fn.Resource != nil {
-		return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg})
+		return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: set.String(), Field: t.Field, Arg: t.Arg})
 	}
 	e := r.c.resolveExport(f, t.Arg)
 	if e == nil {
-		r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set+" has")
+		r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set.String()+" has")
 		return tokenText(t)
 	}
 	if e.err != nil {

@@ -111,7 +111,7 @@ func (c *compiler) resolveBalancer(f *function, d *decoder) *graph.Balancer {
 			d.errorf(p, "backend %v", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			continue
 		}
-		a, _ := graph.ParseAddress(set)
+		a := set.address
 		g := c.dependOn(a.Functionality())
 		if len(g.members) == 0 {
 			d.errorf(p, "%s has no service", set).WithHint("a backend must be a functionality with a service or a group")
@@ -119,10 +119,10 @@ func (c *compiler) resolveBalancer(f *function, d *decoder) *graph.Balancer {
 		}
 		for _, shape := range g.configs() {
 			if len(g.patchedReplicas) == 0 || shape.fn != g.fn { // every replica has its own configuration
-				r.checkTargetPort(append(slices.Clone(at), "target"), shape, a, set, token.Token{Arg: out.Target})
+				r.checkTargetPort(append(slices.Clone(at), "target"), shape, a, token.Token{Arg: out.Target})
 			}
 		}
-		out.Sets = append(out.Sets, portSet(g, a, out.Target))
+		out.Sets = append(out.Sets, portSet(g, a, out.Target).Set())
 	}
 	slices.Sort(out.Sets)
 	out.Sets = slices.Compact(out.Sets)
@@ -145,7 +145,7 @@ func dedupe(l diag.List) diag.List {
 // resolver returns the resolver for the names and tokens of one member.
 func (c *compiler) resolver(f *function, fn *Functionality, p *memberConfig, d *decoder) *resolver {
 	r := &resolver{c: c, f: f, member: p, d: d, reportedAliases: map[string]bool{},
-		requires: map[string]string{}, connects: map[string]string{}, after: map[string]string{}}
+		requires: map[string]setRef{}, connects: map[string]setRef{}, after: map[string]setRef{}}
 	m := fn.Group[p.name]
 	r.resolveAliases(fn.Requires, "requires", f.path(), r.requires)
 	r.resolveAliases(m.Requires, "requires", p.path, r.requires)
@@ -178,17 +178,17 @@ func (r *resolver) checkPlace(pl graph.Place) {
 	switch {
 	case err != nil:
 		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
-	case set == r.f.fullName():
+	case set.String() == r.f.fullName():
 		r.d.errorf(at, "runs with itself").WithHint("name another functionality")
 	default:
-		r.member.with = set
+		r.member.with = set.String()
 	}
 }
 
-func edges(m map[string]string) []graph.Edge {
+func edges(m map[string]setRef) []graph.Edge {
 	var out []graph.Edge
 	for _, alias := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, graph.Edge{Alias: alias, Set: m[alias]})
+		out = append(out, graph.Edge{Alias: alias, Set: m[alias].String()})
 	}
 	return out
 }
@@ -199,14 +199,14 @@ type resolver struct {
 	member                    *memberConfig
 	d                         *decoder
 	reportedAliases           map[string]bool   // aliases whose errors are already reported
-	requires, connects, after map[string]string // alias → set
+	requires, connects, after map[string]setRef // alias → set
 }
 
-func (r *resolver) resolveAliases(a Aliases, field string, at []string, into map[string]string) {
+func (r *resolver) resolveAliases(a Aliases, field string, at []string, into map[string]setRef) {
 	for _, alias := range slices.Sorted(maps.Keys(a)) {
 		p := append(slices.Clone(at), field, alias)
 		if sel := a[alias].All; sel != nil {
-			into[alias] = allPrefix + sel.Name()
+			into[alias] = setRef{selection: sel.Name()}
 			continue
 		}
 		set, err := r.c.lookup(r.f, r.member, a[alias].Name)
@@ -240,31 +240,44 @@ func (r *resolver) resolveAfter(after []string, at []string) {
 	}
 }
 
-func (r *resolver) set() string {
-	return graph.Address{Lib: r.f.lib, Name: r.f.name, Member: r.member.name}.Set()
+// setRef is a set of replicas: those of a functionality or of a group's member, or the services that
+// a selection selects.
+type setRef struct {
+	address   graph.Address // without replica; zero for a selection
+	selection string        // name of the selection; "" for an address
+}
+
+// String returns the name of the set in edges.
+func (s setRef) String() string {
+	if s.selection != "" {
+		return allPrefix + s.selection
+	}
+	return s.address.Set()
+}
+
+// set returns the set of the reader.
+func (r *resolver) set() setRef {
+	return setRef{address: graph.Address{Lib: r.f.lib, Name: r.f.name, Member: r.member.name}}
 }
 
 // lookup returns the set that a name means for a reader. It looks for a member of the reader's
 // group, then in its own library, then for a full name, then in the whole deployment.
-func (c *compiler) lookup(f *function, p *memberConfig, name string) (string, *diag.Error) {
-	fail := func(format string, args ...any) (string, *diag.Error) {
-		return "", diag.Errorf("", "%q, "+format, append([]any{name}, args...)...)
+func (c *compiler) lookup(f *function, p *memberConfig, name string) (setRef, *diag.Error) {
+	fail := func(format string, args ...any) (setRef, *diag.Error) {
+		return setRef{}, diag.Errorf("", "%q, "+format, append([]any{name}, args...)...)
 	}
-	found := func(full, member string) (string, *diag.Error) {
+	found := func(full, member string) (setRef, *diag.Error) {
 		g := c.dependOn(full)
 		if g.fn == nil {
 			_, e := fail("which has an error and no last good version")
 			e.Because = full
-			return "", e.WithHint("fix %s first", full)
+			return setRef{}, e.WithHint("fix %s first", full)
 		}
-		if member == "" {
-			return full, nil
-		}
-		if !g.has(member) {
+		if member != "" && !g.has(member) {
 			_, e := fail("but %s has no member %q", full, member)
-			return "", e.WithHint("%s", suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
+			return setRef{}, e.WithHint("%s", suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
 		}
-		return full + "/" + member, nil
+		return setRef{address: graph.Address{Lib: g.lib, Name: g.name, Member: member}}, nil
 	}
 	parts := strings.Split(name, "/")
 	switch len(parts) {
@@ -284,7 +297,7 @@ func (c *compiler) lookup(f *function, p *memberConfig, name string) (string, *d
 		}
 		if len(candidates) > 1 {
 			_, e := fail("which is defined in several libraries")
-			return "", e.WithHint("use the full name: %s", joinNames(candidates))
+			return setRef{}, e.WithHint("use the full name: %s", joinNames(candidates))
 		}
 	case 2:
 		if c.dependOn(name) != nil {
@@ -301,7 +314,7 @@ func (c *compiler) lookup(f *function, p *memberConfig, name string) (string, *d
 	if len(parts) > 1 && c.libHeld[parts[0]] {
 		_, e := fail("but library %s has an error and no last good version", parts[0])
 		e.Because = parts[0]
-		return "", e.WithHint("fix library %s first", parts[0])
+		return setRef{}, e.WithHint("fix library %s first", parts[0])
 	}
 	var known []string
 	for full, g := range c.funcs {
@@ -311,7 +324,7 @@ func (c *compiler) lookup(f *function, p *memberConfig, name string) (string, *d
 		}
 	}
 	_, e := fail("which no library defines")
-	return "", e.WithHint("%s", suggest(name, known))
+	return setRef{}, e.WithHint("%s", suggest(name, known))
 }
 
 func (f *function) has(member string) bool {
@@ -344,7 +357,7 @@ func (r *resolver) mapText(path []string, t token.Text, inList bool) []any {
 
 // resolveText resolves the tokens of a text. Inside a set expression, scope maps the id of each
 // enclosing set to the sets that its replica belongs to.
-func (r *resolver) resolveText(path []string, t token.Text, inList bool, scope map[string][]string) token.Text {
+func (r *resolver) resolveText(path []string, t token.Text, inList bool, scope map[string][]setRef) token.Text {
 	for i := range t {
 		tok := t[i].Token
 		if tok == nil {
@@ -388,7 +401,7 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, scope m
 func tokenText(t token.Token) token.Text { return token.Text{{Token: &t}} }
 
 // ref resolves one reference. For scope see resolveText.
-func (r *resolver) ref(path []string, t token.Token, scope map[string][]string) token.Text {
+func (r *resolver) ref(path []string, t token.Token, scope map[string][]setRef) token.Text {
 	switch t.Of {
 	case "me":
 		r.checkSelfReference(path, t)
@@ -411,11 +424,11 @@ func (r *resolver) ref(path []string, t token.Token, scope map[string][]string) 
 	if t.Set() {
 		return r.resolveSetBody(path, t, set, scope)
 	}
-	if strings.HasPrefix(set, allPrefix) {
+	if set.selection != "" {
 		r.d.errorf(path, ".%s of a selection, which can be any number of services", t.Field).WithHint("each(function(r) …) or join(separator, function(r) …) reads all of them")
 		return tokenText(t)
 	}
-	a, _ := graph.ParseAddress(set)
+	a := set.address
 	f := r.c.dependOn(a.Functionality())
 	if t.Field == "output" {
 		return r.readExport(path, f, set, t)
@@ -427,9 +440,9 @@ func (r *resolver) ref(path []string, t token.Token, scope map[string][]string) 
 	}
 	r.checkReadable(path, set, t)
 	if t.Field == "port" {
-		set = portSet(f, a, t.Arg)
+		a = portSet(f, a, t.Arg)
 	}
-	return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here})
+	return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: a.Set(), Field: t.Field, Arg: t.Arg, Here: t.Here})
 }
 
 // checkSelfReference checks what a service reads of itself.
@@ -454,7 +467,7 @@ func (r *resolver) checkDir(path []string, d graph.Dirs, kind string, who ...str
 
 // targetSet returns the set that a reference names. A functionality that is read by its name
 // becomes a requirement.
-func (r *resolver) targetSet(path []string, t token.Token) (string, bool) {
+func (r *resolver) targetSet(path []string, t token.Token) (setRef, bool) {
 	switch t.Of {
 	case "peers":
 		return r.set(), true
@@ -462,12 +475,12 @@ func (r *resolver) targetSet(path []string, t token.Token) (string, bool) {
 		var sel graph.Selection
 		if json.Unmarshal([]byte(t.Name), &sel) != nil || !sel.Valid() {
 			r.d.errorf(path, "exactly one of port and label is required, as a string").WithHint("defx.all({ port: 'metrics' })")
-			return "", false
+			return setRef{}, false
 		}
-		return allPrefix + sel.Name(), true
+		return setRef{selection: sel.Name()}, true
 	case "dep":
 		if r.reportedAliases[t.Name] {
-			return "", false
+			return setRef{}, false
 		}
 		set, ok := r.requires[t.Name]
 		if !ok {
@@ -486,11 +499,11 @@ func (r *resolver) targetSet(path []string, t token.Token) (string, bool) {
 		if err != nil {
 			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			r.d.errs[len(r.d.errs)-1].Word = t.Name
-			return "", false
+			return setRef{}, false
 		}
 		if set == r.set() {
 			r.d.errorf(path, "reads itself by its name").WithHint("use defx.me for its own values, or defx.peers for those of all its replicas")
-			return "", false
+			return setRef{}, false
 		}
 		if !slices.Contains(slices.Collect(maps.Values(r.requires)), set) && !slices.Contains(slices.Collect(maps.Values(r.connects)), set) {
 			r.requires[t.Name] = set
@@ -498,11 +511,11 @@ func (r *resolver) targetSet(path []string, t token.Token) (string, bool) {
 		return set, true
 	}
 	r.d.errorf(path, "unknown kind of reference %q", t.Of)
-	return "", false
+	return setRef{}, false
 }
 
 // resolveSetBody resolves the function of each or join.
-func (r *resolver) resolveSetBody(path []string, t token.Token, set string, scope map[string][]string) token.Text {
+func (r *resolver) resolveSetBody(path []string, t token.Token, set setRef, scope map[string][]setRef) token.Text {
 	doc, err := t.BodyDoc()
 	if err != nil {
 		r.d.errorf(path, "invalid token: %v", err)
@@ -516,9 +529,9 @@ func (r *resolver) resolveSetBody(path []string, t token.Token, set string, scop
 	}
 	inner := maps.Clone(scope)
 	if inner == nil {
-		inner = map[string][]string{}
+		inner = map[string][]setRef{}
 	}
-	inner[id] = []string{set}
+	inner[id] = []setRef{set}
 	before := len(r.d.errs)
 	doc = doc.Map(path, func(_ []string, text token.Text, inList bool) []any {
 		return []any{r.resolveText(path, text, inList, inner)} // only the first error is kept: all have the same position
@@ -526,9 +539,9 @@ func (r *resolver) resolveSetBody(path []string, t token.Token, set string, scop
 	if len(r.d.errs) > before {
 		r.d.errs = r.d.errs[:before+1]
 	}
-	out := token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here}
-	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
-		out.Of, out.Name = "all", sel
+	out := token.Token{Kind: token.Ref, Of: "set", Name: set.String(), Field: t.Field, Arg: t.Arg, Here: t.Here}
+	if set.selection != "" {
+		out.Of, out.Name = "all", set.selection
 	}
 	// Inside the function, the replica is identified by the resolved set.
 	setID := token.SetID(out.Of, out.Name)
@@ -558,23 +571,22 @@ func substituteReplica(text token.Text, id string, f func(token.Token) token.Tex
 }
 
 // checkReadable checks that a field can be read of every replica of a set.
-func (r *resolver) checkReadable(path []string, set string, t token.Token) {
-	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
+func (r *resolver) checkReadable(path []string, set setRef, t token.Token) {
+	if set.selection != "" { // the selected services are only known when all are compiled
 		if t.Field == "output" {
 			r.d.errorf(path, "a selection has no common outputs").WithHint("read .host, .port(name), .name or .label(name)")
 		}
-		_ = sel // the selected services are only known when all are compiled
 		return
 	}
-	a, _ := graph.ParseAddress(set)
+	a := set.address
 	f := r.c.dependOn(a.Functionality())
 	if e := f.fn.External; e != nil {
 		switch t.Field {
 		case "port":
-			r.requireKnown(path, "port", e.Ports[t.Arg].Port != 0, t.Arg, slices.Sorted(maps.Keys(e.Ports)), set+" has")
+			r.requireKnown(path, "port", e.Ports[t.Arg].Port != 0, t.Arg, slices.Sorted(maps.Keys(e.Ports)), set.String()+" has")
 		case "label":
 			_, ok := e.Labels[t.Arg]
-			r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(e.Labels)), set+" has")
+			r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(e.Labels)), set.String()+" has")
 		case "machine", "dir":
 			r.d.errorf(path, "%s is an external endpoint: it has no %s", set, t.Field)
 		}
@@ -592,7 +604,7 @@ func (r *resolver) checkReadable(path []string, set string, t token.Token) {
 		}
 		switch t.Field {
 		case "port":
-			r.checkTargetPort(path, shape, a, set, t)
+			r.checkTargetPort(path, shape, a, t)
 		case "label", "dir":
 			if len(shape.members) != 1 && a.Member == "" {
 				r.d.errorf(path, "%s is a group: whose %s?", set, t.Field).WithHint("name the member: %s/MEMBER", set)
@@ -603,16 +615,16 @@ func (r *resolver) checkReadable(path []string, set string, t token.Token) {
 					continue
 				}
 				if t.Field == "dir" {
-					r.checkDir(path, p.iface.Dirs, t.Arg, set+" has")
+					r.checkDir(path, p.iface.Dirs, t.Arg, set.String()+" has")
 				} else {
 					_, ok := p.iface.Labels[t.Arg]
-					r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.iface.Labels)), set+" has")
+					r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.iface.Labels)), set.String()+" has")
 				}
 			}
 		case "output":
 			e := r.c.resolveExport(f, t.Arg)
 			if e == nil {
-				r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set+" has")
+				r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set.String()+" has")
 			}
 			return
 		case "host", "machine", "name", "index":
@@ -623,7 +635,7 @@ func (r *resolver) checkReadable(path []string, set string, t token.Token) {
 }
 
 // checkTargetPort checks that exactly one member of the target has the port.
-func (r *resolver) checkTargetPort(path []string, f replicaConfig, a graph.Address, set string, t token.Token) {
+func (r *resolver) checkTargetPort(path []string, f replicaConfig, a graph.Address, t token.Token) {
 	var having, ports []string
 	for _, p := range f.members {
 		if a.Member != "" && p.name != a.Member {
@@ -637,20 +649,20 @@ func (r *resolver) checkTargetPort(path []string, f replicaConfig, a graph.Addre
 	switch len(having) {
 	case 1:
 	case 0:
-		r.requireKnown(path, "port", false, t.Arg, ports, set+" has")
+		r.requireKnown(path, "port", false, t.Arg, ports, a.Set()+" has")
 	default:
-		r.d.errorf(path, "%d members of %s have a port %q", len(having), set, t.Arg).WithHint("require the member: %s", joinNames(having))
+		r.d.errorf(path, "%d members of %s have a port %q", len(having), a.Set(), t.Arg).WithHint("require the member: %s", joinNames(having))
 	}
 }
 
-// portSet returns the set of the member that has a port.
-func portSet(f *function, a graph.Address, port string) string {
+// portSet returns the address of the member that has a port.
+func portSet(f *function, a graph.Address, port string) graph.Address {
 	for _, p := range f.members {
 		if _, ok := p.iface.Ports[port]; ok && (a.Member == "" || p.name == a.Member) {
-			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.name}.Set()
+			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.name}
 		}
 	}
-	return a.Set()
+	return a
 }
 
 func (r *resolver) checkPort(path []string, who string, ports map[string]graph.Port, name string) {

@@ -184,7 +184,7 @@ func (p *placer) groups() []placementGroup {
 	return out
 }
 
-// filter returns the groups for which place returns false.
+// filter returns the groups for which f returns false.
 func (p *placer) filter(groups []placementGroup, f func(placementGroup) bool) []placementGroup {
 	var left []placementGroup
 	for _, pg := range groups {
@@ -266,6 +266,7 @@ func (p *placer) leastLoaded(pg placementGroup) (fit int, best *graph.Machine) {
 			p.conflictMark[i] = p.searches
 		}
 	}
+	need := p.need(pg)
 	least, lightest := 0, 0
 	for _, i := range p.candidates(pl) {
 		if p.conflictMark[i] == p.searches {
@@ -273,7 +274,7 @@ func (p *placer) leastLoaded(pg placementGroup) (fit int, best *graph.Machine) {
 		}
 		m := p.g.Machines[i]
 		n := p.replicasOn(pg, m)
-		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runsOn(pl.With, m.Name) || p.need(pg).lacking(p.used[i], p.capacity[i]) != "" {
+		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runsOn(pl.With, m.Name) || need.lacking(p.used[i], p.capacity[i]) != "" {
 			continue
 		}
 		if fit++; best == nil || cmp.Or(cmp.Compare(n, least), cmp.Compare(p.load[i], lightest)) < 0 {
