@@ -12,6 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -424,14 +425,7 @@ func compareValues(b, a any, path []string, out *[]Change) {
 	bm, bo := b.(map[string]any)
 	am, ao := a.(map[string]any)
 	if bo && ao && bm["$text"] == nil && am["$text"] == nil {
-		keys := map[string]bool{}
-		for k := range bm {
-			keys[k] = true
-		}
-		for k := range am {
-			keys[k] = true
-		}
-		for _, k := range slices.Sorted(maps.Keys(keys)) {
+		for _, k := range sets.Union(sets.Keys(bm), sets.Keys(am)) {
 			compareValues(bm[k], am[k], append(slices.Clone(path), k), out)
 		}
 		return
