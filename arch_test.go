@@ -2,16 +2,22 @@ package defx_test
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/defx-dev/defx/compile/plan"
 )
 
 const module = "github.com/defx-dev/defx/"
 
 // layers are ordered from left to right: a package imports its own layer or one to its left.
-// The leaves below internal may be imported by all and import only each other.
+// All layers may import the packages below internal, which may only import each other.
 var layers = []string{"internal", "lib", "lang", "compile", "backends", "deploy", "cmd"}
 
 // owners lists the packages that may import each third-party module. Other modules may not be imported.
@@ -56,7 +62,7 @@ func TestImports_FollowLayersAndOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	moduleOf := map[string]string{}
-	var ours []listed
+	var own []listed
 	dec := json.NewDecoder(strings.NewReader(string(out)))
 	for dec.More() {
 		var p listed
@@ -65,10 +71,10 @@ func TestImports_FollowLayersAndOwners(t *testing.T) {
 		}
 		moduleOf[p.ImportPath] = p.Module.Path
 		if strings.HasPrefix(p.ImportPath, module) {
-			ours = append(ours, p)
+			own = append(own, p)
 		}
 	}
-	for _, p := range ours {
+	for _, p := range own {
 		name := strings.TrimPrefix(p.ImportPath, module)
 		layer, _, _ := strings.Cut(name, "/")
 		at := slices.Index(layers, layer)
@@ -106,4 +112,47 @@ func backend(name string) string {
 		return ""
 	}
 	return b
+}
+
+// TestTraits_AreCopiedAsAWhole forbids to copy the fields of plan.Traits one by one, because a copy
+// that is written before a field is added forgets it.
+func TestTraits_AreCopiedAsAWhole(t *testing.T) {
+	traits := map[string]bool{}
+	typ := reflect.TypeFor[plan.Traits]()
+	for i := range typ.NumField() {
+		traits[typ.Field(i).Name] = true
+	}
+	out, err := exec.Command("git", "ls-files", "*.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	field := func(e ast.Expr) string {
+		if s, ok := e.(*ast.SelectorExpr); ok && traits[s.Sel.Name] {
+			return s.Sel.Name
+		}
+		return ""
+	}
+	for _, name := range strings.Fields(string(out)) {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			a, ok := n.(*ast.AssignStmt)
+			if !ok || len(a.Lhs) != len(a.Rhs) {
+				return true
+			}
+			copied := 0
+			for i := range a.Lhs {
+				if f := field(a.Lhs[i]); f != "" && f == field(a.Rhs[i]) {
+					copied++
+				}
+			}
+			if copied > 1 {
+				t.Errorf("%s copies %d fields of plan.Traits: copy Traits", fset.Position(a.Pos()), copied)
+			}
+			return true
+		})
+	}
 }

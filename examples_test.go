@@ -11,7 +11,7 @@ import (
 	"github.com/defx-dev/defx/internal/transcript"
 )
 
-// build makes the program once for all tests of this package.
+// build builds the program into a temporary directory.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "defx")
@@ -31,12 +31,12 @@ func TestTheTranscriptOfTheReadmeIsTrue(t *testing.T) {
 			return
 		}
 	}
-	t.Error("the README shows no transcript")
+	t.Error("the README has no transcript of defx init")
 }
 
-// TestTheStepsOfEveryExampleWork runs each README's steps as written, in a copy
-// whose path has a space, and lets systemd read the units that came of it.
-func TestTheStepsOfEveryExampleWork(t *testing.T) {
+// TestExamples_ReadmeStepsWork runs the steps of each README in a copy of the example whose
+// path contains a space, and verifies the units with systemd-analyze.
+func TestExamples_ReadmeStepsWork(t *testing.T) {
 	bin := build(t)
 	pages, err := filepath.Glob("examples/*/README.md")
 	if err != nil || len(pages) < 3 {
@@ -52,7 +52,7 @@ func TestTheStepsOfEveryExampleWork(t *testing.T) {
 			if out, err := exec.Command("cp", "-R", filepath.Dir(page), dir).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			for _, f := range []string{"go.mod", "go.sum"} { // the example's own program is built there
+			for _, f := range []string{"go.mod", "go.sum"} { // the steps build the example's own provider there
 				raw, err := os.ReadFile(f)
 				if err != nil {
 					t.Fatal(err)
@@ -68,7 +68,7 @@ func TestTheStepsOfEveryExampleWork(t *testing.T) {
 			boxes, _ := filepath.Glob(filepath.Join(dir, "machines", "*"))
 			verified := false
 			for _, box := range append(boxes, filepath.Join(dir, "box")) {
-				if _, err := os.Stat(filepath.Join(box, units)); err == nil { // a machine may have been emptied
+				if _, err := os.Stat(filepath.Join(box, units)); err == nil { // a machine can have been emptied
 					verify(t, box)
 					verified = true
 				}
@@ -77,30 +77,31 @@ func TestTheStepsOfEveryExampleWork(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !verified && bytes.Contains(entry, []byte("machines:")) { // one of resources alone has none
-				t.Error("no machine holds units")
+			if !verified && bytes.Contains(entry, []byte("machines:")) { // an example with only resources has no machines
+				t.Error("no machine has units")
 			}
 		})
 	}
 }
 
-// units is where systemd looks for units below the root of a machine.
+// units is the systemd unit directory below the root of a machine.
 const units = "etc/systemd/system"
 
-// verify lets systemd-analyze read every unit of a folder-as-machine. Programs
-// that this machine lacks are all that it may complain of.
+// verify runs systemd-analyze verify on every unit of a folder machine. The only accepted
+// complaints are about programs that are not installed here.
 func verify(t *testing.T, box string) {
 	t.Helper()
 	tool, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		if os.Getenv("DEFX_REQUIRE_SYSTEMD") == "1" {
-			t.Fatal("systemd-analyze is required, but it is not here")
+			t.Fatal("systemd-analyze is required, but not installed")
 		}
-		t.Log("systemd-analyze is not here: the units are not read by it")
+		t.Log("systemd-analyze is not installed: units are not verified")
 		return
 	}
 	units := filepath.Join(box, units)
-	// What is not an alias has a colon in its name, which the tool would read otherwise: the aliases lead to it.
+	// The real unit names contain a colon, which the tool would interpret differently, so it
+	// gets the aliases that link to them.
 	entries, err := os.ReadDir(units)
 	if err != nil {
 		t.Fatal(err)

@@ -9,11 +9,11 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// TestWhatEvalPrintsIsValid holds what defx eval prints of each example, tokens
-// and all, against what defx schema prints.
-func TestWhatEvalPrintsIsValid(t *testing.T) {
+// TestSchema_AcceptsOutputOfEval validates the output of defx eval for each example, including
+// tokens, against the output of defx schema.
+func TestSchema_AcceptsOutputOfEval(t *testing.T) {
 	bin := build(t)
-	say := func(dir string, args ...string) any {
+	document := func(dir string, args ...string) any {
 		t.Helper()
 		cmd := exec.Command(bin, args...)
 		cmd.Dir = dir
@@ -28,7 +28,7 @@ func TestWhatEvalPrintsIsValid(t *testing.T) {
 		return v
 	}
 	c := jsonschema.NewCompiler()
-	if err := c.AddResource("defx.json", say(".", "schema")); err != nil {
+	if err := c.AddResource("defx.json", document(".", "schema")); err != nil {
 		t.Fatal(err)
 	}
 	s, err := c.Compile("defx.json")
@@ -40,7 +40,7 @@ func TestWhatEvalPrintsIsValid(t *testing.T) {
 		t.Fatal(entries, err)
 	}
 	for _, e := range entries {
-		if err := s.Validate(say(filepath.Dir(e), "eval")); err != nil {
+		if err := s.Validate(document(filepath.Dir(e), "eval")); err != nil {
 			t.Errorf("%s: %v", e, err)
 		}
 	}

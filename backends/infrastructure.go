@@ -214,8 +214,8 @@ func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Servic
 // renderModule renders one module to a unit and appends it to out.
 func (s Set) renderModule(b Infrastructure, m Module, r *resolver, out *Rendered) diag.List {
 	address := m.Address.String()
-	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(), Requires: slices.Clone(m.Requires),
-		Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain, Sensitive: m.Sensitive, Spec: m.Spec}
+	u := &plan.Unit{Address: address, Backend: b.Name(), Encoding: b.Encoding(), Payload: m.Payload, Reads: m.Payload.Reads(),
+		Traits: plan.Traits{Requires: slices.Clone(m.Requires), Protect: m.Protect, Stateful: m.Stateful, Follows: m.Follows, Drain: m.Drain}, Sensitive: m.Sensitive, Spec: m.Spec}
 	u.Requires = append(u.Requires, m.Follows...)
 	for _, t := range m.Uploads {
 		if a, ok := r.artifact(t); ok {
@@ -248,7 +248,7 @@ func (s Set) renderModule(b Infrastructure, m Module, r *resolver, out *Rendered
 		var raw []byte
 		if raw, err = u.Canonical(); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
-			p.Requires, p.Protect, p.Stateful, p.Follows, p.Drain = u.Requires, u.Protect, u.Stateful, u.Follows, u.Drain
+			p.Traits = u.Traits
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, deployed := r.deployed(address)

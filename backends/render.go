@@ -51,11 +51,10 @@ type Rendered struct {
 // RenderedSummary is the rendering of a service without its content. It is valid as long as the
 // functionality and Context are the same: Context is everything else that rendering read.
 type RenderedSummary struct {
-	Context           string
-	Digest, Object    digest.Digest
-	Requires, After   []string
-	Reads             []token.Token
-	Protect, Stateful bool
+	Context        string
+	Digest, Object digest.Digest
+	plan.Traits
+	Reads []token.Token
 }
 
 // RenderCache gives access to the summaries of earlier runs. The zero RenderCache is empty.
@@ -168,7 +167,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		return out
 	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
-	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}
+	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Traits: plan.Traits{Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}}
 	if svc.Spec.Update != nil {
 		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
 	}
@@ -212,7 +211,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		if out.unknown = out.summary == nil || out.summary.Context != context; out.unknown {
 			return out
 		}
-		u.Reads, u.Requires, u.After = out.summary.Reads, out.summary.Requires, out.summary.After
+		u.Reads, u.Traits = out.summary.Reads, out.summary.Traits
 	} else {
 		if u.Payload, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
@@ -248,7 +247,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: out.summary.Protect, Stateful: out.summary.Stateful}
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
@@ -265,13 +264,13 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	object := digest.Bytes(raw)
 	if cache.Store {
-		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Requires: u.Requires, After: u.After, Reads: u.Reads, Protect: u.Protect, Stateful: u.Stateful}
+		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Reads: u.Reads}
 	}
 	if out.discarded = cache.Discardable != nil && cache.Discardable(address); !out.discarded { // large plans would hold too much content
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
 	return out
 }
 

@@ -1,11 +1,10 @@
-// Package compile turns evaluated values and a baseline into a graph: it
-// decodes strictly, fills defaults, resolves names, and collects all errors.
+// Package compile turns evaluated values and a baseline into a graph: it decodes strictly, fills
+// in defaults, resolves names, and collects all errors.
 //
-// It knows the contract that libraries write. It refuses to know files,
-// machines and time: what it needs of them comes in as data. Invariants: same
-// input, same graph; an error of one functionality holds that functionality
-// and what cannot do without it, and nothing else; absence by error is never
-// deletion.
+// It knows the contract that libraries are written against. It refuses to know files, machines and
+// time: what it needs of them is part of its input. Invariants: the same input gives the same
+// graph; an error of one functionality holds that functionality and those that cannot be compiled
+// without it, and nothing else; absence because of an error is never deletion.
 package compile
 
 import (
@@ -35,60 +34,60 @@ import (
 // LastGood holds the last good value of each functionality: library → name → value.
 type LastGood map[string]map[string]json.RawMessage
 
-// Baseline is what earlier state may tell the pure stages.
+// Baseline is the part of earlier state that the pure stages read.
 type Baseline struct {
 	Generation       int
 	Machines         map[string]string // address → machine it was placed on
 	LastGood         LastGood
-	PreviousMachines []*graph.Machine // machines on which something stands
+	PreviousMachines []*graph.Machine // machines on which earlier generations run
 }
 
-// Input is what a graph is made of.
+// Input is the input of Compile.
 type Input struct {
 	Result      *lang.Result
 	Baseline    Baseline
-	Backends    []string                                 // names of the backends there are
-	Artifact    func(token.Token) (plan.Artifact, error) // content of an artifact; an error may have a Hint() string
-	Images      map[string]digest.Digest                 // what tags of images stand for, as far as that is locked
+	Backends    []string                                 // names of the known backends
+	Artifact    func(token.Token) (plan.Artifact, error) // returns the content of an artifact; an error may have a Hint() string
+	Images      map[string]digest.Digest                 // digests of image tags, as far as they are locked
 	Secrets     map[string]string                        // name → version
-	Raw         LastGood                                 // values before transforms, of what evaluated; nil without transforms
-	RawLastGood LastGood                                 // last good values before transforms; those of Baseline are behind them
+	Raw         LastGood                                 // values before transforms, of functionalities without errors; nil without transforms
+	RawLastGood LastGood                                 // last good values before transforms; Baseline has those after them
 	Failed      map[string]*diag.Error                   // functionalities that a later stage refused, by full name
-	Summaries   map[string]*Summary                      // what an earlier run knew of functionalities, by full name; may be nil
-	Values      map[string]digest.Digest                 // what each functionality is made of, by full name; nil: nobody wants sketches
+	Summaries   map[string]*Summary                      // memoized summaries of functionalities of an earlier run, by full name; may be nil
+	Values      map[string]digest.Digest                 // digest of the inputs of each functionality, by full name; nil: make no summaries
 }
 
-// Held is something that did not evaluate and is left as it is.
+// Held is something with an error that is left as it is.
 type Held struct {
 	Name string // library or lib/name
 	Err  *diag.Error
 }
 
-// Output is a graph without machines chosen, and what was left out of it.
+// Output is a graph before placement, and what was held.
 type Output struct {
 	Graph    *graph.Graph
 	Held     []Held   // sorted by name
-	LastGood LastGood // what the next baseline should hold
+	LastGood LastGood // for the next baseline
 
-	Summaries   map[string]*Summary // of this run, as far as Input.Values names them
-	Invalidated map[string]string   // why a sketch of Input.Sketches could not stand in, by full name
+	Summaries   map[string]*Summary // of this run, for functionalities in Input.Values
+	Invalidated map[string]string   // why a summary of Input.Summaries was not used, by full name
 
-	exports map[string]map[string]token.Text
-	folded  map[string]bool // functionalities that say something of sets, by full name
+	exports  map[string]map[string]token.Text
+	usesSets map[string]bool // full names of functionalities with set expressions
 }
 
-// Compile makes the graph. The error is a diag.List: faults that stop the run.
+// Compile returns the graph. The error is a diag.List of the errors that stop the run.
 func Compile(in Input) (*Output, error) {
 	count := 0
 	for _, l := range in.Result.Libraries {
 		count += len(l.Functionalities)
 	}
-	c := &compiler{in: in, funcs: make(map[string]*function, count), fell: map[string]string{}}
-	c.entry()
+	c := &compiler{in: in, funcs: make(map[string]*function, count), invalidated: map[string]string{}}
+	c.decodeEntry()
 	if len(c.errs) > 0 {
 		return nil, c.errs.Err()
 	}
-	c.libraries()
+	c.decodeLibraries()
 	c.resolveAll()
 	g := c.expand()
 	if len(c.errs) == 0 {
@@ -99,11 +98,11 @@ func Compile(in Input) (*Output, error) {
 	if len(c.errs) > 0 {
 		return nil, append(c.errs, c.heldErrors()...).Err()
 	}
-	out := &Output{Graph: g, LastGood: LastGood{}, exports: c.outputs(), folded: map[string]bool{}, Invalidated: c.fell}
+	out := &Output{Graph: g, LastGood: LastGood{}, exports: c.resolvedExports(), usesSets: map[string]bool{}, Invalidated: c.invalidated}
 	for _, name := range c.names() {
 		f := c.funcs[name]
-		if f.folded {
-			out.folded[name] = true
+		if f.usesSets {
+			out.usesSets[name] = true
 		}
 		if f.err != nil {
 			out.Held = append(out.Held, Held{Name: name, Err: f.err})
@@ -121,100 +120,101 @@ func Compile(in Input) (*Output, error) {
 			out.LastGood[f.lib][f.name] = value
 		}
 	}
-	c.keepDropped(out.LastGood)
-	out.Summaries = c.sketches()
+	c.retainDropped(out.LastGood)
+	out.Summaries = c.summaries()
 	out.Held = append(c.heldLibs, out.Held...)
 	slices.SortStableFunc(out.Held, func(a, b Held) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// keepDropped adds to what is good what a transform dropped: it must be there
-// when the transform runs again with a library held.
-func (c *compiler) keepDropped(good LastGood) {
-	keep := func(lib, name string, value json.RawMessage) {
-		if value == nil || good[lib][name] != nil || c.funcs[lib+"/"+name] != nil {
+// retainDropped adds to lastGood the values that a transform removed: they must exist when the
+// transform runs again while a library is held.
+func (c *compiler) retainDropped(lastGood LastGood) {
+	retain := func(lib, name string, value json.RawMessage) {
+		if value == nil || lastGood[lib][name] != nil || c.funcs[lib+"/"+name] != nil {
 			return
 		}
-		if good[lib] == nil {
-			good[lib] = map[string]json.RawMessage{}
+		if lastGood[lib] == nil {
+			lastGood[lib] = map[string]json.RawMessage{}
 		}
-		good[lib][name] = value
+		lastGood[lib][name] = value
 	}
 	for lib, funcs := range c.in.Raw {
 		for name, value := range funcs {
-			keep(lib, name, value)
+			retain(lib, name, value)
 		}
 	}
 	for _, l := range c.in.Result.Libraries {
 		for name, value := range c.in.RawLastGood[l.Name] {
 			if l.Err != nil || slices.ContainsFunc(l.Functionalities, func(f lang.Functionality) bool { return f.Name == name && f.Err != nil }) {
-				keep(l.Name, name, value)
+				retain(l.Name, name, value)
 			}
 		}
 	}
 }
 
-// function is one functionality on its way through the compiler.
+// function is one functionality during compilation.
 type function struct {
-	lib, name string
-	value     json.RawMessage     // what it was decoded from: the new value or the last good one
-	fn        *Functionality      // nil: gone (held without a last good value)
-	err       *diag.Error         // why it is held
-	parts     []*part             // its service, or the members of its group
-	variants  map[string]*variant // replicas that have a patch, by name
-	exports   map[string]*export  // resolved when they are read
-	fields    map[string]any      // of a resource, tokens resolved
-	sketch    *Summary            // not nil: what an earlier run knew of it stands in for the rest
-	looked    map[string]bool     // what was looked at while it was resolved
-	folded    bool                // it says something of sets, which placement unfolds
-	balancer  *graph.Balancer     // names and tokens resolved
+	lib, name       string
+	value           json.RawMessage           // the value that it was decoded from: the current or the last good one
+	fn              *Functionality            // nil: held without a last good value
+	err             *diag.Error               // why it is held
+	members         []*memberConfig           // its service, or the services of its group
+	patchedReplicas map[string]*replicaConfig // replicas with a patch, by name
+	exports         map[string]*export        // resolved on first use
+	fields          map[string]any            // of a resource, with tokens resolved
+	summary         *Summary                  // not nil: the memoized summary replaces decoding and resolving
+	deps            map[string]bool           // dependencies recorded while it was resolved
+	usesSets        bool                      // it has set expressions, which are expanded after placement
+	balancer        *graph.Balancer           // with names and tokens resolved
 }
 
-// variant is a replica with a patch.
-type variant struct {
-	fn     *Functionality
-	parts  []*part
-	differ [][]string // fields that the patch sets, below the functionality
+// replicaConfig is the configuration of a replica with a patch.
+type replicaConfig struct {
+	fn            *Functionality
+	members       []*memberConfig
+	patchedFields [][]string // fields that the patch sets, as paths below the functionality
 }
 
-// shapes gives the functionality and each of its variants.
-func (f *function) shapes() []variant {
-	out := []variant{{fn: f.fn, parts: f.parts}}
-	for _, name := range slices.Sorted(maps.Keys(f.variants)) {
-		out = append(out, *f.variants[name])
+// configs returns the configuration of the functionality, then those of its patched replicas.
+func (f *function) configs() []replicaConfig {
+	out := []replicaConfig{{fn: f.fn, members: f.members}}
+	for _, name := range slices.Sorted(maps.Keys(f.patchedReplicas)) {
+		out = append(out, *f.patchedReplicas[name])
 	}
 	return out
 }
 
-// of gives the shape of one replica.
-func (f *function) of(replica string) variant {
-	if v := f.variants[replica]; v != nil {
+// forReplica returns the configuration of one replica.
+func (f *function) forReplica(replica string) replicaConfig {
+	if v := f.patchedReplicas[replica]; v != nil {
 		return *v
 	}
-	return variant{fn: f.fn, parts: f.parts}
+	return replicaConfig{fn: f.fn, members: f.members}
 }
 
-// Interface is what others see of a service when they read of it.
+// Interface is the part of a service that other services can read.
 type Interface struct {
 	Ports  map[string]graph.Port
 	Labels map[string]string
 	Dirs   graph.Dirs
 }
 
-// part is a service of a functionality before replicas are made of it.
-type part struct {
-	member                    string
-	face                      Interface  // what others see of it
-	decoded                   graph.Spec // as the library wrote it; for resolve alone
-	spec                      graph.Spec // tokens resolved
+// memberConfig is the service of a functionality, or one service of its group, before it is
+// expanded into replicas.
+type memberConfig struct {
+	name                      string
+	iface                     Interface  // the part that others can read
+	decoded                   graph.Spec // as the library wrote it; only for resolve
+	spec                      graph.Spec // with tokens resolved
 	options, ec2              json.RawMessage
-	with                      string       // the set that it must share its machine with
-	requires, connects, after []graph.Edge // To is filled by expand
+	with                      string       // the set with which it shares its machine (place.with)
+	requires, connects, after []graph.Edge // expand fills To
 	path                      []string     // of the functionality or member
 }
 
-// full is lib/name; what the entry itself defines has no library.
-func (f *function) full() string {
+// fullName returns lib/name. Resources of the entry file have no library.
+func (f *function) fullName() string {
 	if f.lib == "" {
 		return f.name
 	}
@@ -233,25 +233,26 @@ type compiler struct {
 	e        Entry
 	funcs    map[string]*function // by full name
 	heldLibs []Held
-	libHeld  map[string]bool // libraries that did not evaluate at all
+	libHeld  map[string]bool // libraries with an error
 	errs     diag.List
 
-	looked map[string]bool     // what is looked at just now; nil: nobody wants to know
-	fell   map[string]string   // see Output
-	sorted []string            // see names
-	bare   map[string][]string // name → functionalities of that name in all libraries, sorted; made when it is asked for
+	deps        map[string]bool     // dependencies being recorded; nil: not recording
+	invalidated map[string]string   // see Output
+	sortedNames []string            // see names
+	byName      map[string][]string // name → full names in all libraries, sorted; built on first use
 }
 
-// names lists all functionalities, sorted. They are only ever added.
+// names returns the full names of all functionalities, sorted. The list is cached, because
+// functionalities are only ever added.
 func (c *compiler) names() []string {
-	if len(c.sorted) != len(c.funcs) {
-		c.sorted = slices.Sorted(maps.Keys(c.funcs))
+	if len(c.sortedNames) != len(c.funcs) {
+		c.sortedNames = slices.Sorted(maps.Keys(c.funcs))
 	}
-	return c.sorted
+	return c.sortedNames
 }
 
-// entry decodes the central file; its errors stop the run.
-func (c *compiler) entry() {
+// decodeEntry decodes the entry file. Its errors stop the run.
+func (c *compiler) decodeEntry() {
 	d := &decoder{}
 	d.decodeJSON(c.in.Result.Deployment, &c.e, nil)
 	if c.e.Name != "" && !graph.ValidName(c.e.Name) {
@@ -268,15 +269,15 @@ func (c *compiler) entry() {
 		}
 		m := c.e.Machines[name]
 		if k, _, _ := strings.Cut(m.Connect, ":"); m.Connect != "" && m.Connect != "local" && k != "ssh" && k != "dir" {
-			d.errorf(append(p, "connect"), "%q leads nowhere", m.Connect).
-				WithHint("local, dir:FOLDER or ssh://user@host:port")
+			d.errorf(append(p, "connect"), "%q is not a way to connect to a machine", m.Connect).
+				WithHint("use local, dir:FOLDER or ssh://user@host:port")
 		}
 		if dir, ok := strings.CutPrefix(m.Connect, "dir:"); ok {
 			if dir == "" || strings.HasPrefix(dir, "//") || strings.HasPrefix(dir, "~") {
-				d.errorf(append(p, "connect"), "%q names no folder", m.Connect).WithHint("dir:./box is relative to the entry file, dir:/srv/box is absolute")
+				d.errorf(append(p, "connect"), "%q has no valid folder", m.Connect).WithHint("dir:./box is relative to the entry file, dir:/srv/box is absolute")
 			}
 			if other := seen[path.Clean(dir)]; other != "" {
-				d.errorf(append(p, "connect"), "machine %q is the same folder", other).WithHint("two names for one machine would undo each other's work")
+				d.errorf(append(p, "connect"), "machine %q is the same folder", other).WithHint("each machine needs its own folder, otherwise its services would overwrite each other")
 			}
 			seen[path.Clean(dir)] = name
 		}
@@ -288,7 +289,7 @@ func (c *compiler) entry() {
 		}
 		r := c.e.Resources[name]
 		f := &function{name: name, fn: &Functionality{Resource: &r}, exports: map[string]*export{}}
-		c.funcs[f.full()] = f
+		c.funcs[f.fullName()] = f
 	}
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
 	c.errs = append(c.errs, d.errs...)
@@ -307,32 +308,32 @@ func (c *compiler) checkBackend(d *decoder, name string, p []string) {
 	d.errorf(p, "there is no backend %q", name).WithHint("%s", hint)
 }
 
-// libraries decodes what each library exports, putting the last good value in
-// the place of what failed.
-func (c *compiler) libraries() {
+// decodeLibraries decodes the functionalities of each library and uses the last good value for
+// those with an error.
+func (c *compiler) decodeLibraries() {
 	c.libHeld = map[string]bool{}
 	decoded := c.decodeAll()
 	for i, lib := range c.in.Result.Libraries {
-		good := c.in.Baseline.LastGood[lib.Name]
+		lastGood := c.in.Baseline.LastGood[lib.Name]
 		if !graph.ValidName(lib.Name) {
 			c.errs = append(c.errs, diag.Errorf("", "%q is not a name", lib.Name).At("libs", lib.Name).WithHint(nameHint))
 			continue
 		}
 		if lib.Name == graph.HostLib || lib.Name == graph.ModuleLib {
-			hint := "facts of machines have addresses that begin so"
+			hint := "this prefix is reserved for the addresses of host facts"
 			if lib.Name == graph.ModuleLib {
-				hint = "modules of resources have addresses that begin so"
+				hint = "this prefix is reserved for the addresses of resource modules"
 			}
-			c.errs = append(c.errs, diag.Errorf("", "a library cannot be called %q", lib.Name).At("libs", lib.Name).WithHint("%s", hint))
+			c.errs = append(c.errs, diag.Errorf("", "a library cannot be named %q", lib.Name).At("libs", lib.Name).WithHint("%s", hint))
 			continue
 		}
 		if lib.Err != nil {
 			c.libHeld[lib.Name] = true
-			if len(good) == 0 {
+			if len(lastGood) == 0 {
 				c.heldLibs = append(c.heldLibs, Held{Name: lib.Name, Err: lib.Err})
 			}
-			for name, value := range good {
-				c.fallBack(lib.Name, name, value, lib.Err)
+			for name, value := range lastGood {
+				c.useLastGood(lib.Name, name, value, lib.Err)
 			}
 			continue
 		}
@@ -347,12 +348,12 @@ func (c *compiler) libraries() {
 			if err == nil {
 				var fn *function
 				if fn, err = decoded[i][j].fn, decoded[i][j].err; err == nil {
-					c.checkLost(fn, f)
-					c.funcs[fn.full()] = fn
+					c.checkDroppedKeys(fn, f)
+					c.funcs[fn.fullName()] = fn
 					continue
 				}
 			}
-			c.fallBack(lib.Name, f.Name, good[f.Name], err)
+			c.useLastGood(lib.Name, f.Name, lastGood[f.Name], err)
 		}
 	}
 	c.checkMoved()
@@ -366,18 +367,18 @@ func (c *compiler) libraries() {
 	}
 }
 
-// decodeAll decodes what evaluated, on all cores: no value knows another. What a
-// sketch stands in for is not decoded.
-func (c *compiler) decodeAll() [][]decoded {
+// decodeAll decodes all values without errors in parallel, because they are independent.
+// Functionalities with a usable summary are not decoded.
+func (c *compiler) decodeAll() [][]decodeResult {
 	libs := c.in.Result.Libraries
-	out := make([][]decoded, len(libs))
+	out := make([][]decodeResult, len(libs))
 	var next atomic.Int64
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(libs)) {
-		all.Go(func() {
+		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(libs); i = int(next.Add(1)) - 1 {
 				lib := libs[i]
-				out[i] = make([]decoded, len(lib.Functionalities))
+				out[i] = make([]decodeResult, len(lib.Functionalities))
 				for j, f := range lib.Functionalities {
 					full := lib.Name + "/" + f.Name
 					if s := c.in.Summaries[full]; s != nil && s.Value == c.in.Values[full] {
@@ -389,12 +390,12 @@ func (c *compiler) decodeAll() [][]decoded {
 			}
 		})
 	}
-	all.Wait()
+	wg.Wait()
 	return out
 }
 
-// decoded is what came of decoding a value.
-type decoded struct {
+// decodeResult is the result of decoding one value.
+type decodeResult struct {
 	fn  *function
 	err *diag.Error
 }
@@ -410,19 +411,20 @@ func (c *compiler) isNull(full string) bool {
 	return false
 }
 
-// fallBack holds a functionality: its last good value stands in, or it is gone.
-func (c *compiler) fallBack(lib, name string, good json.RawMessage, err *diag.Error) {
+// useLastGood holds a functionality: its last good value is used, or it is left out.
+func (c *compiler) useLastGood(lib, name string, lastGood json.RawMessage, err *diag.Error) {
 	f := &function{lib: lib, name: name, err: err, exports: map[string]*export{}}
-	if good != nil {
-		if old, bad := c.decode(lib, name, good); bad == nil {
-			f.fn, f.parts, f.variants, f.value = old.fn, old.parts, old.variants, good
+	if lastGood != nil {
+		if previous, decodeErr := c.decode(lib, name, lastGood); decodeErr == nil {
+			f.fn, f.members, f.patchedReplicas, f.value = previous.fn, previous.members, previous.patchedReplicas, lastGood
 		}
 	}
-	c.funcs[f.full()] = f
+	c.funcs[f.fullName()] = f
 }
 
-// unpack parts a value from those of its patched replicas: {"$value", "$replicas"}.
-func unpack(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage) {
+// splitReplicas splits a value into the functionality and its patched replicas: {"$value",
+// "$replicas"}.
+func splitReplicas(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage) {
 	var packed struct {
 		Value    json.RawMessage            `json:"$value"`
 		Replicas map[string]json.RawMessage `json:"$replicas"`
@@ -433,43 +435,44 @@ func unpack(raw json.RawMessage) (json.RawMessage, map[string]json.RawMessage) {
 	return packed.Value, packed.Replicas
 }
 
-// decode makes a function of a value. Several mistakes come as one error whose
-// cause lists them all.
+// decode decodes the value of a functionality. Several errors are returned as one, with the
+// others as its cause.
 func (c *compiler) decode(lib, name string, value json.RawMessage) (*function, *diag.Error) {
 	f := &function{lib: lib, name: name, value: value, exports: map[string]*export{}}
-	d := &decoder{subject: f.full()}
+	d := &decoder{subject: f.fullName()}
 	if !graph.ValidName(name) {
 		d.errorf(f.path(), "%q is not a name", name).WithHint(nameHint)
 	}
-	base, replicas := unpack(value)
-	f.fn, f.parts = c.shape(d, f, base)
+	base, replicas := splitReplicas(value)
+	f.fn, f.members = c.decodeConfig(d, f, base)
 	for _, r := range slices.Sorted(maps.Keys(replicas)) {
-		vd := &decoder{subject: f.full() + "#" + r}
-		v := &variant{}
-		v.fn, v.parts = c.shape(vd, f, replicas[r])
+		vd := &decoder{subject: f.fullName() + "#" + r}
+		v := &replicaConfig{}
+		v.fn, v.members = c.decodeConfig(vd, f, replicas[r])
 		at := append(f.path(), "place", "replicas", r)
-		v.differ = differences(base, replicas[r])
+		v.patchedFields = changedPaths(base, replicas[r])
 		for _, e := range vd.errs {
 			rest := e.Path[min(len(e.Path), len(f.path())):]
-			if slices.ContainsFunc(v.differ, func(p []string) bool { return overlap(p, rest) }) { // else it was told already
+			if slices.ContainsFunc(v.patchedFields, func(p []string) bool { return overlap(p, rest) }) { // the others are already reported for the functionality
 				e.Path = append(slices.Clone(at), rest...)
 				d.errs = append(d.errs, e)
 			}
 		}
-		lost(base, replicas[r], func(where []string, key string) {
+		droppedKeys(base, replicas[r], func(where []string, key string) {
 			d.errorf(append(slices.Clone(at), where...), "the patch of replica %q drops %q, which the functionality sets", r, strings.Join(append(slices.Clone(where), key), ".")).
 				WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], key)
 		})
-		if f.variants == nil {
-			f.variants = map[string]*variant{}
+		if f.patchedReplicas == nil {
+			f.patchedReplicas = map[string]*replicaConfig{}
 		}
-		f.variants[r] = v
+		f.patchedReplicas[r] = v
 	}
-	return f, together(d.errs)
+	return f, joinErrors(d.errs)
 }
 
-// shape decodes one value of a functionality: its own, or that of a replica.
-func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Functionality, []*part) {
+// decodeConfig decodes one configuration: that of the functionality or that of a patched
+// replica.
+func (c *compiler) decodeConfig(d *decoder, f *function, value json.RawMessage) (*Functionality, []*memberConfig) {
 	fn := &Functionality{}
 	d.decodeJSON(value, fn, f.path())
 	kinds := 0
@@ -482,25 +485,25 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 		at, hint := f.path(), "service: { command: ['/usr/bin/program'] }"
 		switch {
 		case fn.External != nil && kinds > 1:
-			at, hint = append(at, "external"), "what stands elsewhere is no service of this deployment: leave one out"
+			at, hint = append(at, "external"), "an external endpoint is not a service of this deployment: remove one of them"
 		case fn.Resource != nil && kinds > 1:
-			at, hint = append(at, "resource"), "give the resource a name of its own"
+			at, hint = append(at, "resource"), "define the resource under its own name"
 		case fn.LoadBalancer != nil && kinds > 1:
-			at, hint = append(at, "loadBalancer"), "give the balancer a name of its own, and name this in its backends"
+			at, hint = append(at, "loadBalancer"), "define the load balancer under its own name, and add this name to its backends"
 		case kinds > 1:
 			at, hint = append(at, "group"), "make the service a member of the group"
 		}
-		d.errorf(at, "exactly one of \"service\", \"group\", \"external\", \"resource\" and \"loadBalancer\" is needed").WithHint("%s", hint)
+		d.errorf(at, "exactly one of \"service\", \"group\", \"external\", \"resource\" and \"loadBalancer\" is required").WithHint("%s", hint)
 	}
 	if len(fn.Group) == 0 && fn.Service == nil && kinds == 1 {
 		for field, set := range map[string]bool{"place": !reflect.ValueOf(fn.Place).IsZero(), "requires": len(fn.Requires) > 0, "connects": len(fn.Connects) > 0,
 			"after": len(fn.After) > 0, "host": fn.Host != nil, "backend": fn.Backend != ""} {
 			if set && (field != "backend" || fn.External != nil) {
-				d.errorf(append(f.path(), field), "%q says nothing of what runs on no machine", field).WithHint("leave it out")
+				d.errorf(append(f.path(), field), "%q has no meaning here, because this does not run on a machine", field).WithHint("remove it")
 			}
 		}
 	}
-	if fn.LoadBalancer != nil { // its readers read it as what it becomes
+	if fn.LoadBalancer != nil { // readers treat it as the resource that it becomes
 		fn.Resource = &Resource{Type: "aws.loadBalancer"}
 	}
 	c.checkBackend(d, fn.Backend, append(f.path(), "backend"))
@@ -509,12 +512,12 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 		fn.Backend = c.e.Defaults.Backend
 	}
 	if pl := fn.Place; pl.Every != "" && (pl.Machine != "" || pl.Replicas != nil || pl.Spread != "") {
-		d.errorf(append(f.path(), "place", "every"), "one for every machine leaves machine, replicas and spread nothing to say").WithHint("leave them out")
+		d.errorf(append(f.path(), "place", "every"), "place.every cannot be combined with machine, replicas or spread").WithHint("remove them: every already places one replica on each machine")
 	}
 	c.checkHost(d, f, fn)
-	var parts []*part
+	var parts []*memberConfig
 	if fn.Service != nil {
-		parts = append(parts, c.part(d, f, fn, "", fn.Service, f.path()))
+		parts = append(parts, c.decodeService(d, f, fn, "", fn.Service, f.path()))
 	}
 	for _, member := range slices.Sorted(maps.Keys(fn.Group)) {
 		p := append(f.path(), "group", member)
@@ -522,58 +525,58 @@ func (c *compiler) shape(d *decoder, f *function, value json.RawMessage) (*Funct
 			d.errorf(p, "%q is not a name", member).WithHint(nameHint)
 		}
 		if s := fn.Group[member].Service; s != nil {
-			parts = append(parts, c.part(d, f, fn, member, s, p))
+			parts = append(parts, c.decodeService(d, f, fn, member, s, p))
 		}
 	}
 	return fn, parts
 }
 
-// checkHost checks the names of facts.
+// checkHost checks the names of host settings.
 func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
 	if fn.Host == nil {
 		return
 	}
-	bad := func(kind, key, at string) {
+	checkKey := func(kind, key, at string) {
 		if !graph.ValidKey(key) {
-			d.errorf(append(f.path(), "host", kind, at), "%q is no name of this kind", key).WithHint("letters, digits and _ . + : ~ - /, no blank")
+			d.errorf(append(f.path(), "host", kind, at), "%q is not a valid name", key).WithHint("letters, digits and _ . + : ~ - /, no spaces")
 		}
 	}
 	for i, k := range fn.Host.Packages {
 		name, _, _ := strings.Cut(k, "=")
-		bad("packages", name, strconv.Itoa(i))
+		checkKey("packages", name, strconv.Itoa(i))
 	}
 	for i, k := range fn.Host.Modules {
-		bad("modules", k, strconv.Itoa(i))
+		checkKey("modules", k, strconv.Itoa(i))
 	}
 	for _, k := range slices.Sorted(maps.Keys(fn.Host.Sysctl)) {
-		bad("sysctl", k, k)
+		checkKey("sysctl", k, k)
 	}
 	for _, k := range slices.Sorted(maps.Keys(fn.Host.Users)) {
-		bad("users", k, k)
+		checkKey("users", k, k)
 		u := fn.Host.Users[k]
 		for field, dir := range map[string]string{"home": u.Home, "shell": u.Shell} {
 			if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || strings.ContainsAny(dir, " \t\n:\"")) {
-				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir).WithHint("it begins with / and has no // and no . or .. in it")
+				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir).WithHint("it must begin with / and contain no //, . or ..")
 			}
 		}
 	}
 }
 
-// heldErrors lists what is wrong with the libraries, for a run that the entry's
-// own mistakes end: all of a run is told at once. What only follows from
-// another mistake is left out, and so is what the entry has in hand.
+// heldErrors returns the errors of libraries, so that a run which stops at an error of the
+// entry file still reports all errors. Errors that only follow from another one, and errors
+// that the entry file's own errors already cover, are left out.
 func (c *compiler) heldErrors() diag.List {
 	var out diag.List
 	for _, h := range c.heldLibs {
 		out = append(out, h.Err)
 	}
-	entrys := map[string]bool{}
+	entrySubjects := map[string]bool{}
 	for _, e := range c.errs {
-		entrys[e.Subject] = true
+		entrySubjects[e.Subject] = true
 	}
 	for _, name := range c.names() {
 		f := c.funcs[name]
-		if f.err == nil || entrys[name] {
+		if f.err == nil || entrySubjects[name] {
 			continue
 		}
 		for _, e := range ErrorList(f.err) {
@@ -587,8 +590,8 @@ func (c *compiler) heldErrors() diag.List {
 	return out
 }
 
-// together makes one error of several: the first in order, the others behind it.
-func together(l diag.List) *diag.Error {
+// joinErrors returns the first error, with the others as its cause.
+func joinErrors(l diag.List) *diag.Error {
 	if len(l) == 0 {
 		return nil
 	}
@@ -599,7 +602,7 @@ func together(l diag.List) *diag.Error {
 	return first
 }
 
-// ErrorList lists an error and those that together put behind it.
+// ErrorList returns an error and those that joinErrors put into its cause.
 func ErrorList(e *diag.Error) diag.List {
 	out := diag.List{e}
 	if rest, ok := e.Cause.(diag.List); ok {
@@ -610,7 +613,7 @@ func ErrorList(e *diag.Error) diag.List {
 
 func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 	d := c.e.Defaults.Place
-	if p.Machine != "" || p.With != "" && p.Pool == "" { // it has its place, or takes that of another
+	if p.Machine != "" || p.With != "" && p.Pool == "" { // it names its machine, or uses that of another one
 		return p
 	}
 	if p.Every == "" && p.With == "" && p.Pool == "" && len(p.Roles) == 0 && len(p.Labels) == 0 && p.Location == "" {
@@ -643,37 +646,37 @@ func (c *compiler) defaultPlace(p graph.Place) graph.Place {
 	return p
 }
 
-// part checks one service by itself and fills what needs no other service.
-func (c *compiler) part(d *decoder, f *function, fn *Functionality, member string, s *graph.Spec, p []string) *part {
-	out := &part{member: member, decoded: *s, path: p}
+// decodeService checks one service by itself and fills what depends on no other service.
+func (c *compiler) decodeService(d *decoder, f *function, fn *Functionality, memberName string, s *graph.Spec, p []string) *memberConfig {
+	out := &memberConfig{name: memberName, decoded: *s, path: p}
 	if d, locked := c.in.Images[s.Image]; locked {
 		out.decoded.Image += "@" + string(d)
 	}
 	sp := append(slices.Clone(p), "service")
 	at := func(more ...string) []string { return append(slices.Clone(sp), more...) }
 	opts := map[string]map[string]any{"systemd": fn.Systemd, "docker": fn.Docker, "ec2": fn.EC2}
-	if m, ok := fn.Group[member]; ok && member != "" {
+	if m, ok := fn.Group[memberName]; ok && memberName != "" {
 		for k, v := range map[string]map[string]any{"systemd": m.Systemd, "docker": m.Docker, "ec2": m.EC2} {
 			if v != nil {
 				opts[k] = v
 			}
 		}
 	}
-	runs := fn.Backend
-	if runs == "ec2" { // its instances run it by another backend
+	runBackend := fn.Backend
+	if runBackend == "ec2" { // its instances run it with another backend
 		out.ec2, _ = json.Marshal(opts["ec2"])
-		if runs, _ = opts["ec2"]["run"].(string); runs == "" {
-			runs = "systemd"
+		if runBackend, _ = opts["ec2"]["run"].(string); runBackend == "" {
+			runBackend = "systemd"
 		}
 	}
-	if o := opts[runs]; len(o) > 0 {
-		if base, _ := o["base"].(string); runs == "docker" && c.in.Images[base] != "" { // the image below a package is pinned as any other
+	if o := opts[runBackend]; len(o) > 0 {
+		if base, _ := o["base"].(string); runBackend == "docker" && c.in.Images[base] != "" { // the base image of a package is pinned like any image
 			o = maps.Clone(o)
 			o["base"] = base + "@" + string(c.in.Images[base])
 		}
 		out.options, _ = json.Marshal(o)
 	}
-	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped one was told already
+	if len(s.Command) == 0 && s.Image == "" && len(d.errs) == 0 { // a misspelt or mistyped command is already reported
 		at, what := sp, "is missing"
 		if s.Command != nil {
 			at, what = append(slices.Clone(sp), "command"), "is empty"
@@ -682,24 +685,24 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 	}
 	if len(s.Package) > 0 {
 		if t := s.Package.Tokens(); len(s.Package) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {
-			d.errorf(at("package"), "a package is an artifact and nothing else").WithHint("package: defx.artifact('./path')")
+			d.errorf(at("package"), "a package must be exactly one artifact").WithHint("package: defx.artifact('./path')")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
 		if !validEnv(name) {
-			d.errorf(at("env", name), "%q cannot name an environment variable", name).WithHint("letters, digits and _, no digit first")
+			d.errorf(at("env", name), "%q is not a valid name of an environment variable", name).WithHint("letters, digits and _, not starting with a digit")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Secrets)) {
 		t := s.Secrets[name].Tokens()
 		switch {
 		case !validEnv(name):
-			d.errorf(at("secrets", name), "%q cannot name an environment variable", name).WithHint("letters, digits and _, no digit first")
+			d.errorf(at("secrets", name), "%q is not a valid name of an environment variable", name).WithHint("letters, digits and _, not starting with a digit")
 		case len(s.Secrets[name]) != 1 || len(t) != 1 || t[0].Kind != token.Secret:
-			d.errorf(at("secrets", name), "a secret is named, never written").WithHint("%s: defx.secret('name')", name)
+			d.errorf(at("secrets", name), "the value of a secret cannot be written here, only its name").WithHint("%s: defx.secret('name')", name)
 		}
 		if _, clash := s.Env[name+"_FILE"]; clash {
-			d.errorf(at("env", name+"_FILE"), "%q is taken by the secret %q", name+"_FILE", name).WithHint("leave it out: the secret's path is put there")
+			d.errorf(at("env", name+"_FILE"), "%q is already set by the secret %q", name+"_FILE", name).WithHint("remove it: the path of the secret is set automatically")
 		}
 	}
 	for field, files := range map[string]map[string]graph.File{"files": s.Files, "hostFiles": s.HostFiles} {
@@ -709,7 +712,7 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.HostFiles)) {
 		if _, both := s.Files[name]; both {
-			d.errorf(at("hostFiles", name), "%q is in files too", name).WithHint("files are seen by the service alone, hostFiles by all: choose one")
+			d.errorf(at("hostFiles", name), "%q is in files too", name).WithHint("files are visible to the service only, hostFiles to all processes: choose one")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Ports)) {
@@ -717,14 +720,14 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 			d.errorf(at("ports", name), "%q is not a name", name).WithHint(nameHint)
 		}
 	}
-	wantPort := func(port string, p ...string) {
+	requirePort := func(port string, p ...string) {
 		if _, ok := s.Ports[port]; port != "" && !ok {
 			names := slices.Sorted(maps.Keys(s.Ports))
 			hint := diag.Suggest(port, names)
 			if hint == "" {
 				hint = "its ports: " + strings.Join(names, ", ")
 			}
-			d.errorf(at(p...), "it has no port %q", port).WithHint("%s", hint)
+			d.errorf(at(p...), "there is no port %q", port).WithHint("%s", hint)
 		}
 	}
 	if r := s.Ready; r != nil {
@@ -734,8 +737,8 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 				n++
 			}
 		}
-		if n != 1 && d.clean(at("ready")) {
-			d.errorf(at("ready"), "exactly one of http, tcp, exec and notify is needed").WithHint("%s", objects["ready"])
+		if n != 1 && d.noErrorAt(at("ready")) {
+			d.errorf(at("ready"), "exactly one of http, tcp, exec and notify is required").WithHint("%s", objectForms["ready"])
 		}
 		if (r.HTTP != "" || r.TCP) && r.Port == "" {
 			if len(s.Ports) == 1 {
@@ -743,39 +746,39 @@ func (c *compiler) part(d *decoder, f *function, fn *Functionality, member strin
 				cp.Port = slices.Collect(maps.Keys(s.Ports))[0]
 				out.decoded.Ready = &cp
 			} else {
-				d.errorf(at("ready"), "\"port\" is missing: which of its %d ports?", len(s.Ports)).WithHint("add port: 'name', and the name to ports")
+				d.errorf(at("ready"), "\"port\" is missing: which of its %d ports?", len(s.Ports)).WithHint("add port: 'NAME', with a name from ports")
 			}
 		}
 		if r.HTTP != "" && !strings.HasPrefix(r.HTTP, "/") {
-			d.errorf(at("ready", "http"), "%q is not a path", r.HTTP).WithHint("it begins with /")
+			d.errorf(at("ready", "http"), "%q is not a path", r.HTTP).WithHint("it must begin with /")
 		}
-		wantPort(r.Port, "ready", "port")
+		requirePort(r.Port, "ready", "port")
 	}
 	if sc := s.Schedule; sc != nil && sc.Timezone != "" {
 		if _, err := time.LoadLocation(sc.Timezone); err != nil || sc.Timezone == "Local" {
-			d.errorf(at("schedule", "timezone"), "there is no time zone %q", sc.Timezone).WithHint("an IANA name: Europe/Berlin, Asia/Singapore, UTC")
+			d.errorf(at("schedule", "timezone"), "%q is not a time zone", sc.Timezone).WithHint("use an IANA name: Europe/Berlin, Asia/Singapore, UTC")
 		}
 	}
 	if sc := s.Schedule; sc != nil && (sc.Cron == "") == (sc.Every == "") {
-		if d.clean(at("schedule")) {
-			d.errorf(at("schedule"), "exactly one of cron and every is needed").WithHint("%s", objects["schedule"])
+		if d.noErrorAt(at("schedule")) {
+			d.errorf(at("schedule"), "exactly one of cron and every is required").WithHint("%s", objectForms["schedule"])
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Sockets)) {
-		so := s.Sockets[name]
-		if (so.Port == "") == (so.Path == "") {
-			if d.clean(at("sockets", name)) {
-				d.errorf(at("sockets", name), "exactly one of port and path is needed").WithHint("%s: { port: 'name of a port' }, or { path: '/run/x.sock' }", name)
+		socket := s.Sockets[name]
+		if (socket.Port == "") == (socket.Path == "") {
+			if d.noErrorAt(at("sockets", name)) {
+				d.errorf(at("sockets", name), "exactly one of port and path is required").WithHint("%s: { port: 'name of a port' }, or { path: '/run/x.sock' }", name)
 			}
 		}
-		wantPort(so.Port, "sockets", name, "port")
+		requirePort(socket.Port, "sockets", name, "port")
 	}
 	if r := s.Reload; r != nil && (r.Signal == "") == (r.Command == nil) {
-		if d.clean(at("reload")) {
-			d.errorf(at("reload"), "exactly one of signal and command is needed").WithHint("%s", objects["reload"])
+		if d.noErrorAt(at("reload")) {
+			d.errorf(at("reload"), "exactly one of signal and command is required").WithHint("%s", objectForms["reload"])
 		}
 	}
-	out.spec, out.face = out.decoded, Interface{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
+	out.spec, out.iface = out.decoded, Interface{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
 	return out
 }
 
@@ -790,17 +793,17 @@ func validEnv(s string) bool {
 
 func checkFile(d *decoder, f graph.File, name string, at []string) {
 	if !strings.HasPrefix(name, "/") || path.Clean(name) != name || name == "/" {
-		d.errorf(at, "%q is not a clean absolute path", name).WithHint("it begins with / and has no // and no . or .. in it")
+		d.errorf(at, "%q is not a clean absolute path", name).WithHint("it must begin with / and contain no //, . or ..")
 	}
-	if kinds := f.Kinds(); len(kinds) != 1 && d.clean(at) {
-		e := d.errorf(at, "exactly one of text, json, yaml, toml, ini, env and from is needed").WithHint("'text', or { json: { … } }")
+	if kinds := f.Kinds(); len(kinds) != 1 && d.noErrorAt(at) {
+		e := d.errorf(at, "exactly one of text, json, yaml, toml, ini, env and from is required").WithHint("'text', or { json: { … } }")
 		if len(kinds) > 1 {
-			e.WithHint("there are %s", strings.Join(kinds, " and "))
+			e.WithHint("%s are set: remove all but one", strings.Join(kinds, " and "))
 		}
 	}
 	if len(f.From) > 0 {
 		if t := f.From.Tokens(); len(f.From) != 1 || len(t) != 1 || t[0].Kind != token.Artifact {
-			d.errorf(append(slices.Clone(at), "from"), "a file comes from one artifact").WithHint("from: defx.artifact('./file')")
+			d.errorf(append(slices.Clone(at), "from"), "a file must come from exactly one artifact").WithHint("from: defx.artifact('./file')")
 		}
 	}
 	for kind, doc := range map[string]*token.Doc{"toml": f.TOML, "ini": f.INI} {
@@ -808,49 +811,50 @@ func checkFile(d *decoder, f graph.File, name string, at []string) {
 			continue
 		}
 		if _, ok := doc.V.(map[string]any); !ok {
-			d.errorf(append(slices.Clone(at), kind), "an object is needed here").WithHint("%s: { key: 'value' }", kind)
+			d.errorf(append(slices.Clone(at), kind), "an object is required").WithHint("%s: { key: 'value' }", kind)
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(f.Env)) {
 		if !validEnv(k) {
-			d.errorf(append(slices.Clone(at), "env", k), "%q cannot name an environment variable", k).WithHint("letters, digits and _, no digit first")
+			d.errorf(append(slices.Clone(at), "env", k), "%q is not a valid name of an environment variable", k).WithHint("letters, digits and _, not starting with a digit")
 		}
 	}
 }
 
-// checkLost refuses an override that drops keys without saying so: what a map
-// of the library held and the overridden one lacks (null says so).
-func (c *compiler) checkLost(f *function, lf lang.Functionality) {
+// checkDroppedKeys reports overrides that drop keys of a library's maps. An explicit null is
+// not a drop.
+func (c *compiler) checkDroppedKeys(f *function, lf lang.Functionality) {
 	if lf.Base == nil {
 		return
 	}
-	base, _ := unpack(lf.Base)
-	now, _ := unpack(lf.Value)
+	base, _ := splitReplicas(lf.Base)
+	now, _ := splitReplicas(lf.Value)
 	if raw := c.in.Raw[f.lib][f.name]; raw != nil {
-		now, _ = unpack(raw)
+		now, _ = splitReplicas(raw)
 	}
-	lost(base, now, func(where []string, key string) {
-		c.errs = append(c.errs, diag.Errorf(f.full(), "the override drops %q, which the library sets", strings.Join(append(slices.Clone(where), key), ".")).
-			At(append([]string{"overrides", f.full()}, where...)...).
-			WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], key))
+	droppedKeys(base, now, func(where []string, key string) {
+		c.errs = append(c.errs, diag.Errorf(f.fullName(), "the override drops %q, which the library sets", strings.Join(append(slices.Clone(where), key), ".")).
+			At(append([]string{"overrides", f.fullName()}, where...)...).
+			WithHint("write %s+: to add keys, or %s: null to remove this one", where[len(where)-1], key))
 	})
 }
 
-// lost tells which keys of the maps in which users write names are in one value and not in the other.
-func lost(before, after json.RawMessage, tell func(where []string, key string)) {
+// droppedKeys reports the keys of maps with user-defined keys that are in before and missing in
+// after.
+func droppedKeys(before, after json.RawMessage, report func(where []string, key string)) {
 	var base, now map[string]any
 	if json.Unmarshal(before, &base) != nil || json.Unmarshal(after, &now) != nil {
 		return
 	}
 	check := func(where ...string) {
-		b, _ := dig(base, where).(map[string]any)
-		n, ok := dig(now, where).(map[string]any)
+		b, _ := valueAt(base, where).(map[string]any)
+		n, ok := valueAt(now, where).(map[string]any)
 		if b == nil || !ok {
 			return
 		}
 		for _, k := range slices.Sorted(maps.Keys(b)) {
 			if _, kept := n[k]; !kept && b[k] != nil {
-				tell(where, k)
+				report(where, k)
 			}
 		}
 	}
@@ -871,8 +875,8 @@ func lost(before, after json.RawMessage, tell func(where []string, key string)) 
 	check("exports")
 }
 
-// differences lists the fields in which two values differ.
-func differences(a, b json.RawMessage) [][]string {
+// changedPaths returns the paths of the fields in which two values differ.
+func changedPaths(a, b json.RawMessage) [][]string {
 	var before, after any
 	json.Unmarshal(a, &before)
 	json.Unmarshal(b, &after)
@@ -895,13 +899,13 @@ func differences(a, b json.RawMessage) [][]string {
 	return out
 }
 
-// overlap tells whether one path leads through the other.
+// overlap reports whether one path is a prefix of the other.
 func overlap(a, b []string) bool {
 	n := min(len(a), len(b))
 	return slices.Equal(a[:n], b[:n])
 }
 
-func dig(v any, where []string) any {
+func valueAt(v any, where []string) any {
 	for _, k := range where {
 		m, ok := v.(map[string]any)
 		if !ok {
@@ -912,7 +916,7 @@ func dig(v any, where []string) any {
 	return v
 }
 
-func list(names []string) string {
+func joinNames(names []string) string {
 	if len(names) > 8 {
 		return strings.Join(names[:8], ", ") + fmt.Sprintf(" and %d more", len(names)-8)
 	}

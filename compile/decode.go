@@ -2,11 +2,11 @@ package compile
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,24 +14,24 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// decoder fills Go values from evaluated JSON, strictly: an unknown field, a
-// wrong type or a broken token is an error at its path, and all errors are
-// collected. null is absence everywhere, and fields whose names start with #
-// are documentation.
+// decoder decodes evaluated JSON into Go values, strictly: an unknown field, a wrong type or an
+// invalid token is an error at its path, and all errors are collected. null is the same as an
+// absent field, and fields whose names start with # are documentation.
 //
-// The Go types are the schema: json names a field, default fills it, required,
-// enum, min, max and format check it. What walks the types (the reference, the
-// random-edit oracle) therefore cannot forget a field.
+// The Go types are the schema: json names a field, default sets its value if absent, and
+// required, enum, min, max and format check it. Code that walks the types (the reference, the
+// random-edit test) therefore cannot forget a field.
 type decoder struct {
 	subject string
 	errs    diag.List
 }
 
-// selfDecoder is a type with a shape of its own, such as a number or an object.
-type selfDecoder interface {
+// valueDecoder is implemented by types with their own decoding.
+type valueDecoder interface {
 	decodeValue(d *decoder, v any, path []string)
 }
 
@@ -43,8 +43,8 @@ func (d *decoder) errorf(path []string, format string, args ...any) *diag.Error 
 	return e
 }
 
-// decodeJSON decodes raw into out, which must be a pointer. On the way down a path
-// is good until its user returns: fields beside each other share its memory.
+// decodeJSON decodes raw into out, which must be a pointer. While decoding, sibling fields
+// share the memory of their paths, so a path must not be kept.
 func (d *decoder) decodeJSON(raw json.RawMessage, out any, path []string) {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
@@ -55,23 +55,23 @@ func (d *decoder) decodeJSON(raw json.RawMessage, out any, path []string) {
 }
 
 func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.StructTag) {
-	if s, ok := out.Addr().Interface().(selfDecoder); ok {
+	if s, ok := out.Addr().Interface().(valueDecoder); ok {
 		s.decodeValue(d, v, path)
 		return
 	}
-	if f := foreign[out.Type()]; f != nil {
+	if f := customDecoders[out.Type()]; f != nil {
 		out.Set(reflect.ValueOf(f(d, v, path)))
 		return
 	}
 	if out.Type() == textType {
-		out.Set(reflect.ValueOf(d.text(v, path)))
+		out.Set(reflect.ValueOf(d.decodeText(v, path)))
 		return
 	}
 	if sh, ok := shorthands[out.Type()]; ok {
 		if _, isObject := v.(map[string]any); sh.ok(v) {
 			v = map[string]any{sh.field: v}
 		} else if !isObject {
-			d.wrong(path, sh.want, v)
+			d.wrongType(path, sh.want, v)
 			return
 		}
 	}
@@ -81,11 +81,11 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 		d.decode(v, p.Elem(), path, tag)
 		out.Set(p)
 	case reflect.Struct:
-		d.object(v, out, path)
+		d.decodeObject(v, out, path)
 	case reflect.Map:
 		m, ok := v.(map[string]any)
 		if !ok {
-			d.wrong(path, "an object", v)
+			d.wrongType(path, "an object", v)
 			return
 		}
 		res := reflect.MakeMapWithSize(out.Type(), len(m))
@@ -107,21 +107,25 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 	case reflect.Slice:
 		l, ok := v.([]any)
 		if !ok {
-			d.wrong(path, "a list", v)
+			d.wrongType(path, "a list", v)
 			return
 		}
 		for i, x := range l {
 			p := append(path, strconv.Itoa(i))
 			e := reflect.New(out.Type().Elem()).Elem()
 			if x == nil {
-				d.errorf(p, "null inside a list").WithHint("leave it out: [x for x in list if x != null]")
+				d.errorf(p, "null inside a list").WithHint("remove it: [x for x in list if x != null]")
 				continue
 			}
 			d.decode(x, e, p, "")
 			out.Set(reflect.Append(out, e))
 		}
 	case reflect.String:
-		s, ok := d.str(v, path)
+		if n, isNumber := v.(float64); isNumber && tag.Get("format") == "memory" && n >= 1 && n <= maxInteger {
+			d.errorf(path, "a string is required, not %s", describe(v)).WithHint("write it with its unit: '%s'", size.WithUnit(strconv.FormatInt(int64(n), 10)))
+			return
+		}
+		s, ok := d.decodeString(v, path)
 		if ok {
 			d.checkString(s, path, tag)
 			out.SetString(s)
@@ -129,7 +133,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 	case reflect.Bool:
 		b, ok := v.(bool)
 		if !ok {
-			d.wrong(path, "true or false", v)
+			d.wrongType(path, "true or false", v)
 			return
 		}
 		out.SetBool(b)
@@ -139,18 +143,18 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 			out.SetInt(n)
 		}
 	case reflect.Interface:
-		d.plain(v, path)
-		d.numbers(v, path)
+		d.refuseTokens(v, path)
+		d.checkNumbers(v, path)
 		out.Set(reflect.ValueOf(v))
 	default:
 		panic("decode: no rule for " + out.Type().String())
 	}
 }
 
-func (d *decoder) object(v any, out reflect.Value, path []string) {
+func (d *decoder) decodeObject(v any, out reflect.Value, path []string) {
 	m, ok := v.(map[string]any)
 	if !ok {
-		d.wrong(path, "an object", v)
+		d.wrongType(path, "an object", v)
 		return
 	}
 	known := fieldsOf(out.Type())
@@ -165,7 +169,7 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 			if hint == "" {
 				hint = "known here: " + strings.Join(names, ", ")
 			}
-			d.errorf(append(slices.Clone(path), k), "unknown field %q", shown(k)).WithHint("%s", hint)
+			d.errorf(append(slices.Clone(path), k), "unknown field %q", display(k)).WithHint("%s", hint)
 			continue
 		}
 		if m[k] == nil {
@@ -185,11 +189,11 @@ func (d *decoder) object(v any, out reflect.Value, path []string) {
 	}
 }
 
-var fields sync.Map // type → map[string]int
+var fieldCache sync.Map // type → map[string]int
 
-// fieldsOf gives the fields of a struct by their names in JSON.
+// fieldsOf returns the indexes of a struct's fields by JSON name.
 func fieldsOf(t reflect.Type) map[string]int {
-	if known, ok := fields.Load(t); ok {
+	if known, ok := fieldCache.Load(t); ok {
 		return known.(map[string]int)
 	}
 	known := map[string]int{}
@@ -199,18 +203,18 @@ func fieldsOf(t reflect.Type) map[string]int {
 			known[name] = i
 		}
 	}
-	fields.Store(t, known)
+	fieldCache.Store(t, known)
 	return known
 }
 
-// clean tells whether nothing was said yet of a field or of what it holds.
-func (d *decoder) clean(path []string) bool {
+// noErrorAt reports whether there is no error yet at path or below it.
+func (d *decoder) noErrorAt(path []string) bool {
 	return !slices.ContainsFunc(d.errs, func(e *diag.Error) bool {
 		return len(e.Path) >= len(path) && slices.Equal(e.Path[:len(path)], path)
 	})
 }
 
-// fillDefault gives an absent field its default; in an absent object, each of its fields.
+// fillDefault sets the default of an absent field, or of each field of an absent object.
 func fillDefault(v reflect.Value, tag reflect.StructTag) {
 	switch v.Kind() {
 	case reflect.String:
@@ -222,19 +226,19 @@ func fillDefault(v reflect.Value, tag reflect.StructTag) {
 	}
 }
 
-func shown(s string) string {
+func display(s string) string {
 	if t, err := token.Split(s); err == nil {
 		return t.Shown()
 	}
 	return s
 }
 
-func (d *decoder) wrong(path []string, want string, got any) {
-	d.errorf(path, "%s is needed here, not %s", want, describe(got)).WithHint("%s", form(path, want, got))
+func (d *decoder) wrongType(path []string, want string, got any) {
+	d.errorf(path, "%s is required, not %s", want, describe(got)).WithHint("%s", typeHint(path, want, got))
 }
 
-// objects are the customary forms of fields that hold an object.
-var objects = map[string]string{
+// objectForms are examples for fields that hold an object.
+var objectForms = map[string]string{
 	"service": "service: { command: ['/usr/bin/program'] }", "group": "group: { name: { service: { command: ['/usr/bin/program'] } } }",
 	"external": "external: { host: 'db.example.com', ports: { sql: 5432 } }", "resource": "resource: { type: 'aws.s3' }",
 	"loadBalancer": "loadBalancer: { listen: 80, target: 'http', backends: ['web'] }",
@@ -249,8 +253,8 @@ var objects = map[string]string{
 	"defaults": "defaults: { place: { pool: 'prod' } }", "moved": "moved: { 'lib/old': 'lib/new' }",
 }
 
-// form tells how a value of the wanted kind is written, or made of the one that is there.
-func form(path []string, want string, got any) string {
+// typeHint returns an example of the wanted type, or how to convert the value.
+func typeHint(path []string, want string, got any) string {
 	name := ""
 	if len(path) > 0 {
 		name = path[len(path)-1]
@@ -260,27 +264,27 @@ func form(path []string, want string, got any) string {
 	case strings.HasPrefix(want, "a string"):
 		switch got.(type) {
 		case float64, bool:
-			return fmt.Sprintf("write it as text: '%v'", got)
+			return fmt.Sprintf("write it as a string: '%v'", got)
 		case map[string]any:
-			return "std.manifestJson(…) makes text of an object"
+			return "std.manifestJson(…) converts an object to a string"
 		}
-		return "std.join(' ', …) makes text of a list"
+		return "std.join(' ', …) converts a list to a string"
 	case strings.HasPrefix(want, "a list of names"):
 		return "['lib/name'], or { alias: 'lib/name' }"
 	case strings.HasPrefix(want, "a list"):
 		if isText && !token.Reserved(text) && len(text) < 60 {
-			return fmt.Sprintf("put it into brackets: ['%s']", text)
+			return fmt.Sprintf("put it in brackets: ['%s']", text)
 		}
 		return "write it in brackets: […]"
 	case strings.Contains(want, "number"):
 		if _, err := strconv.ParseFloat(text, 64); isText && err == nil {
 			return "write " + text + " without quotes"
 		}
-		return "for example 10, without quotes and fraction"
+		return "for example 10, without quotes or a fraction"
 	case strings.HasPrefix(want, "true"):
 		return "write true or false, without quotes"
 	}
-	if f := objects[name]; f != "" {
+	if f := objectForms[name]; f != "" {
 		return f
 	}
 	return "write it in braces: { name: value }"
@@ -295,7 +299,7 @@ func describe(v any) string {
 	case float64:
 		return "the number " + strconv.FormatFloat(v, 'g', -1, 64)
 	case string:
-		s := shown(v)
+		s := display(v)
 		if r := []rune(s); len(r) > 40 {
 			s = string(r[:40]) + "…"
 		}
@@ -307,51 +311,51 @@ func describe(v any) string {
 	}
 }
 
-// text is a string that may carry tokens.
-func (d *decoder) text(v any, path []string) token.Text {
+// decodeText decodes a string that may contain tokens.
+func (d *decoder) decodeText(v any, path []string) token.Text {
 	s, ok := v.(string)
 	if !ok {
-		d.wrong(path, "a string", v)
+		d.wrongType(path, "a string", v)
 		return token.Text{}
 	}
 	t, err := token.Split(s)
 	if err != nil {
-		d.errorf(path, "%v", err).WithHint("a token may be joined with + and %%, but not cut, measured or changed")
+		d.errorf(path, "%v", err).WithHint("tokens can only be concatenated or formatted (+ and %%); std.length, substrings and == do not work on them")
 		return token.Text{}
 	}
 	return t
 }
 
-// str is a string without tokens.
-func (d *decoder) str(v any, path []string) (string, bool) {
+// decodeString decodes a string without tokens.
+func (d *decoder) decodeString(v any, path []string) (string, bool) {
 	s, ok := v.(string)
 	if !ok {
-		d.wrong(path, "a string", v)
+		d.wrongType(path, "a string", v)
 		return "", false
 	}
 	if token.Reserved(s) {
-		d.errorf(path, "a value that is only known later (%s) cannot stand here", shown(s)).
-			WithHint("this must be known when the plan is made: write it out")
+		d.errorf(path, "a value that is only known later (%s) cannot be used here", display(s)).
+			WithHint("this must be known at plan time: write the value itself")
 		return "", false
 	}
 	return s, true
 }
 
-// plain refuses tokens anywhere in a value that a backend reads.
-func (d *decoder) plain(v any, path []string) {
+// refuseTokens reports tokens anywhere in the options of a backend.
+func (d *decoder) refuseTokens(v any, path []string) {
 	switch v := v.(type) {
 	case string:
-		d.str(v, path)
+		d.decodeString(v, path)
 	case []any:
 		for i, x := range v {
-			d.plain(x, append(slices.Clone(path), strconv.Itoa(i)))
+			d.refuseTokens(x, append(slices.Clone(path), strconv.Itoa(i)))
 		}
 	case map[string]any:
 		for k, x := range v {
 			if token.Reserved(k) {
 				d.errorf(path, "a token cannot be the name of a field").WithHint("use the token in a value")
 			}
-			d.plain(x, append(slices.Clone(path), k))
+			d.refuseTokens(x, append(slices.Clone(path), k))
 		}
 	}
 }
@@ -362,18 +366,18 @@ func (d *decoder) integer(v any, path []string) (int64, bool) {
 	f, ok := v.(float64)
 	if !ok {
 		if s, isText := v.(string); isText && token.Reserved(s) {
-			d.str(v, path)
+			d.decodeString(v, path)
 			return 0, false
 		}
-		d.wrong(path, "a whole number", v)
+		d.wrongType(path, "a whole number", v)
 		return 0, false
 	}
 	if f != math.Trunc(f) {
-		d.wrong(path, "a whole number", v)
+		d.wrongType(path, "a whole number", v)
 		return 0, false
 	}
 	if math.Abs(f) > maxInteger {
-		d.errorf(path, "%.0f is beyond ±(2^53−1) and lost digits already", f).WithHint("write large numbers as text")
+		d.errorf(path, "%.0f is beyond ±(2^53−1) and has lost digits", f).WithHint("write large numbers as strings")
 		return 0, false
 	}
 	return int64(f), true
@@ -392,11 +396,6 @@ func (d *decoder) checkInt(n int64, path []string, tag reflect.StructTag) {
 	}
 }
 
-var (
-	sizeRE = regexp.MustCompile(`^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
-	cpuRE  = regexp.MustCompile(`^[0-9]+(\.[0-9]{1,3})?$`)
-)
-
 func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
 	if enum := tag.Get("enum"); enum != "" {
 		words := strings.Split(enum, ",")
@@ -405,7 +404,7 @@ func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
 			if hint == "" {
 				hint = "one of " + strings.Join(words, ", ")
 			}
-			d.errorf(path, "%q is not known here", s).WithHint("%s", hint)
+			d.errorf(path, "%q is not allowed here", s).WithHint("%s", hint)
 		}
 	}
 	switch tag.Get("format") {
@@ -413,13 +412,22 @@ func (d *decoder) checkString(s string, path []string, tag reflect.StructTag) {
 		if t, err := time.ParseDuration(s); err != nil || t <= 0 {
 			d.errorf(path, "%q is not a duration", s).WithHint("a number with a unit: 500ms, 30s, 5m, 2h")
 		}
-	case "size":
-		if !sizeRE.MatchString(s) {
-			d.errorf(path, "%q is not a size", s).WithHint("a number of bytes with Ki, Mi, Gi, Ti, k, M, G or T: 512Mi")
-		}
+	case "memory":
+		_, err := size.ParseMemory(s)
+		d.checkSize(path, err)
 	case "cpu":
-		if !cpuRE.MatchString(s) {
-			d.errorf(path, "%q is not a number of cores", s).WithHint("for example '0.5' or '2'")
-		}
+		_, err := size.ParseCores(s)
+		d.checkSize(path, err)
+	}
+}
+
+// checkSize reports the error of a size, if any, with its hint.
+func (d *decoder) checkSize(path []string, err error) {
+	if err == nil {
+		return
+	}
+	e := d.errorf(path, "%v", err)
+	if s, ok := errors.AsType[*size.Error](err); ok {
+		e.WithHint("%s", s.Hint())
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// expand makes a service of every replica of every part, and fills the edges.
+// expand returns the graph: one service for each replica of each member, with edges filled in.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{EC2: c.instances(), Name: c.e.Name, Environment: c.in.Result.Environment, PreviousMachines: c.in.Baseline.PreviousMachines, Externals: map[string]*graph.External{}}
+	g := &graph.Graph{EC2: c.resolveInstances(), Name: c.e.Name, Environment: c.in.Result.Environment, PreviousMachines: c.in.Baseline.PreviousMachines, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
-		m := machine(name, c.e.Machines[name])
-		c.made(m, c.e.Machines[name])
+		m := newMachine(name, c.e.Machines[name])
+		c.resolveMade(m, c.e.Machines[name])
 		g.Machines = append(g.Machines, m)
 	}
 	for _, name := range c.names() {
@@ -35,7 +35,7 @@ func (c *compiler) expand() *graph.Graph {
 			g.Resources = append(g.Resources, &graph.Resource{Address: graph.Address{Lib: f.lib, Name: f.name},
 				Type: f.fn.Resource.Type, Fields: f.fields, Path: path, Held: f.err != nil})
 		default:
-			c.replicas(g, f)
+			c.expandReplicas(g, f)
 		}
 	}
 	g.Sort()
@@ -43,8 +43,8 @@ func (c *compiler) expand() *graph.Graph {
 	return g
 }
 
-// replicas makes the services of one functionality.
-func (c *compiler) replicas(g *graph.Graph, f *function) {
+// expandReplicas adds the services of one functionality to g.
+func (c *compiler) expandReplicas(g *graph.Graph, f *function) {
 	names := f.fn.Place.Replicas.List()
 	if f.fn.Place.Every != "" {
 		names = nil
@@ -55,28 +55,28 @@ func (c *compiler) replicas(g *graph.Graph, f *function) {
 		}
 	}
 	for i, name := range names {
-		shape := f.of(name)
+		shape := f.forReplica(name)
 		pl := shape.fn.Place
 		if pl.Every != "" {
 			pl.Machine = name
 		}
 		var patch []string
-		if f.variants[name] != nil {
+		if f.patchedReplicas[name] != nil {
 			patch = append(f.path(), "place", "replicas", name)
 		}
-		for _, p := range shape.parts {
+		for _, p := range shape.members {
 			pl.With = p.with
 			g.Services = append(g.Services, &graph.Service{
-				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.member, Replica: name},
+				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.name, Replica: name},
 				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
-				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Summary: f.sketch != nil,
+				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Summary: f.summary != nil,
 			})
 		}
 	}
 }
 
-// fillEdges finds the services at which each edge ends.
+// fillEdges sets the services at which each edge ends.
 func fillEdges(g *graph.Graph) {
 	sets := make(map[string][]graph.Address, len(g.Services))
 	for _, s := range g.Services {
@@ -106,7 +106,7 @@ func fillEdges(g *graph.Graph) {
 	}
 }
 
-func machine(name string, m Machine) *graph.Machine {
+func newMachine(name string, m Machine) *graph.Machine {
 	out := &graph.Machine{Name: name, Connect: m.Connect, Address: m.Address, HostKey: m.HostKey, Via: m.Via, Docker: m.Docker, Pool: m.Pool,
 		Roles: slices.Sorted(slices.Values(m.Roles)), Labels: m.Labels, Capacity: m.Capacity, Location: m.Location}
 	if u, err := url.Parse(m.Connect); out.Address == "" && err == nil && u.Scheme == "ssh" {
@@ -115,11 +115,11 @@ func machine(name string, m Machine) *graph.Machine {
 	return out
 }
 
-// instances resolves what the defaults of ec2 read of resources.
-func (c *compiler) instances() graph.Instances {
+// resolveInstances resolves the tokens in defaults.ec2.
+func (c *compiler) resolveInstances() graph.Instances {
 	out := c.e.Defaults.EC2
 	d := &decoder{}
-	r := c.resolver(&function{}, &Functionality{}, &part{}, d)
+	r := c.resolver(&function{}, &Functionality{}, &memberConfig{}, d)
 	at := []string{"defaults", "ec2"}
 	out.Subnet = r.resolveText(append(at, "subnet"), out.Subnet, false, nil)
 	out.KeyName = r.resolveText(append(at, "keyName"), out.KeyName, false, nil)
@@ -132,14 +132,14 @@ func (c *compiler) instances() graph.Instances {
 	return out
 }
 
-// made resolves the output that tells where a machine is.
-func (c *compiler) made(m *graph.Machine, said Machine) {
-	if len(said.Made) == 0 {
+// resolveMade resolves the resource output that gives the address of a machine.
+func (c *compiler) resolveMade(m *graph.Machine, decl Machine) {
+	if len(decl.Made) == 0 {
 		return
 	}
 	at := []string{"machines", m.Name, "made"}
 	d := &decoder{}
-	text := c.resolver(&function{}, &Functionality{}, &part{}, d).resolveText(at, said.Made, false, nil)
+	text := c.resolver(&function{}, &Functionality{}, &memberConfig{}, d).resolveText(at, decl.Made, false, nil)
 	tokens := text.Tokens()
 	f := (*function)(nil)
 	if len(tokens) == 1 {
@@ -148,9 +148,9 @@ func (c *compiler) made(m *graph.Machine, said Machine) {
 	switch {
 	case len(d.errs) > 0:
 	case len(text) != 1 || f == nil || f.fn == nil || f.fn.Resource == nil || tokens[0].Field != "output":
-		d.errorf(at, "an output of a resource is needed, and nothing else").WithHint("made: defx.ref('vm').output('address')")
-	case !strings.HasPrefix(said.Connect, "ssh://") || !strings.HasSuffix(said.Connect, "@"):
-		d.errorf([]string{"machines", m.Name, "connect"}, "what a resource makes is reached at the address that it tells").WithHint("connect: 'ssh://root@'")
+		d.errorf(at, "exactly one output of a resource is required").WithHint("made: defx.ref('vm').output('address')")
+	case !strings.HasPrefix(decl.Connect, "ssh://") || !strings.HasSuffix(decl.Connect, "@"):
+		d.errorf([]string{"machines", m.Name, "connect"}, "a machine made by a resource is reached at the address that the resource returns").WithHint("connect: 'ssh://root@'")
 	default:
 		m.Address, m.Made = "", &tokens[0]
 	}

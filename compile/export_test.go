@@ -5,14 +5,14 @@ import (
 	"reflect"
 )
 
-// Decode decodes as the compiler does and nothing else.
+// Decode decodes raw as the compiler does, without resolving anything.
 func Decode(raw json.RawMessage, out any) error {
 	d := &decoder{}
 	d.decodeJSON(raw, out, nil)
 	return d.errs.Err()
 }
 
-// DecodesItself tells whether a type is decoded in its own way.
+// DecodesItself reports whether a type has its own decoding.
 func DecodesItself(t reflect.Type) bool {
-	return foreign[t] != nil || reflect.PointerTo(t).Implements(reflect.TypeFor[selfDecoder]())
+	return customDecoders[t] != nil || reflect.PointerTo(t).Implements(reflect.TypeFor[valueDecoder]())
 }

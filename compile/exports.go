@@ -8,93 +8,95 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// export is a text that others read, resolved where it is written.
+// export is a text that others can read, resolved where it is defined.
 type export struct {
-	text token.Text
-	err  *diag.Error
-	busy bool // it is being resolved: meeting it again is a circle
+	text      token.Text
+	err       *diag.Error
+	resolving bool // being resolved: reading it now is a cycle
 
-	looked map[string]bool // what was looked at for it
+	deps map[string]bool // dependencies recorded while it was resolved
 }
 
-// export resolves an export of a functionality once. It is nil if there is none of the name.
-func (c *compiler) export(f *function, name string) *export {
+// resolveExport resolves an export of a functionality, once. It returns nil if there is no such
+// export.
+func (c *compiler) resolveExport(f *function, name string) *export {
 	t, ok := f.fn.Exports[name]
 	if !ok {
 		return nil
 	}
 	at := append(f.path(), "exports", name)
 	if e := f.exports[name]; e != nil {
-		if e.busy {
-			return &export{err: diag.Errorf(f.full(), "export %q is made of itself", name).At(at...)}
+		if e.resolving {
+			return &export{err: diag.Errorf(f.fullName(), "export %q reads itself", name).At(at...)}
 		}
-		c.merge(e.looked)
+		c.mergeDeps(e.deps)
 		return e
 	}
-	e := &export{busy: true}
+	e := &export{resolving: true}
 	f.exports[name] = e
-	outer := c.looked
-	c.looked = map[string]bool{}
+	outer := c.deps
+	c.deps = map[string]bool{}
 	defer func() {
-		e.looked, c.looked = c.looked, outer
-		c.merge(e.looked)
+		e.deps, c.deps = c.deps, outer
+		c.mergeDeps(e.deps)
 	}()
-	// Its me is the functionality; of a group, that is no one service.
-	p := &part{path: f.path()}
-	if len(f.parts) == 1 {
-		p = f.parts[0]
+	// defx.me in an export is the service of the functionality. A group has no single one.
+	p := &memberConfig{path: f.path()}
+	if len(f.members) == 1 {
+		p = f.members[0]
 	}
 	if x := f.fn.External; x != nil {
-		p.face.Ports, p.face.Labels = x.Ports, x.Labels
+		p.iface.Ports, p.iface.Labels = x.Ports, x.Labels
 	}
-	d := &decoder{subject: f.full()}
+	d := &decoder{subject: f.fullName()}
 	r := c.resolver(f, f.fn, p, &decoder{})
 	r.d = d
 	e.text = r.resolveText(at, t, false, nil)
-	if f.fn.External != nil || f.fn.Resource != nil || len(f.parts) > 1 {
+	if f.fn.External != nil || f.fn.Resource != nil || len(f.members) > 1 {
 		for _, tok := range e.text.Tokens() {
 			if tok.Of == "me" && f.fn.External == nil {
-				d.errorf(at, "an export of what is no single service cannot read defx.me")
+				d.errorf(at, "only the exports of a single service can read defx.me")
 			}
 		}
 	}
-	e.err, e.busy = together(d.errs), false
+	e.err, e.resolving = joinErrors(d.errs), false
 	return e
 }
 
-// output puts the export of another functionality in the place of a ref to it.
-func (r *resolver) output(path []string, f *function, set string, t token.Token) token.Text {
+// readExport returns the text that replaces a reference to an export.
+func (r *resolver) readExport(path []string, f *function, set setRef, t token.Token) token.Text {
 	if f.fn.Resource != nil {
-		return just(token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg})
+		return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: set.String(), Field: t.Field, Arg: t.Arg})
 	}
-	e := r.c.export(f, t.Arg)
+	e := r.c.resolveExport(f, t.Arg)
 	if e == nil {
-		r.choose(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set+" has")
-		return just(t)
+		r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set.String()+" has")
+		return tokenText(t)
 	}
 	if e.err != nil {
-		r.d.errorf(path, "export %q of %s is broken: %s", t.Arg, set, e.err.Msg).WithHint("mend it there")
-		return just(t)
+		r.d.errorf(path, "export %q of %s has an error: %s", t.Arg, set, e.err.Msg).WithHint("fix the export")
+		return tokenText(t)
 	}
-	one, many := f.single()
+	one, many := f.singleReplica()
 	out, _ := e.text.Map(func(tok token.Token) (token.Text, error) {
 		if tok.Of == "me" {
 			if !one {
-				r.d.errorf(path, "export %q of %s says something of each of its replicas, and there is %s", t.Arg, set, many).
+				r.d.errorf(path, "export %q of %s has a different value for each replica, and it has %s", t.Arg, set, many).
 					WithHint("each(function(r) r.output('%s')) reads all of them", t.Arg)
 			}
-			tok.Of, tok.Name = "set", f.full()
+			tok.Of, tok.Name = "set", f.fullName()
 			if tok.Field == "host" {
-				tok.Field = "address" // as it would say of itself
+				tok.Field = "address" // as the service itself would read it
 			}
 		}
-		return just(tok), nil
+		return tokenText(tok), nil
 	})
 	return out
 }
 
-// outputs puts exports in the place of what bodies read of each replica; it runs when the replicas are known.
-func (c *compiler) outputs() map[string]map[string]token.Text {
+// resolvedExports returns all resolved exports by functionality, for set expressions that read
+// exports of each replica.
+func (c *compiler) resolvedExports() map[string]map[string]token.Text {
 	out := map[string]map[string]token.Text{}
 	for _, name := range c.names() {
 		f := c.funcs[name]
@@ -103,7 +105,7 @@ func (c *compiler) outputs() map[string]map[string]token.Text {
 		}
 		out[name] = map[string]token.Text{}
 		for _, e := range slices.Sorted(maps.Keys(f.fn.Exports)) {
-			if x := c.export(f, e); x.err == nil {
+			if x := c.resolveExport(f, e); x.err == nil {
 				out[name][e] = x.text
 			}
 		}

@@ -20,8 +20,8 @@ var seeds = []string{
 	`{"service":{"command":["` + token.Encode(token.Token{Kind: token.Ref, Of: "me", Field: "host"}) + `"],"env":{"A":9007199254740993,"#doc":1,"B":null}}}`,
 }
 
-// FuzzDecode throws JSON at the decoder: it never panics, and what it accepts
-// says the same when it is written out and read again.
+// FuzzDecode checks that the decoder never panics, and that what it accepts is the same after
+// encoding and decoding.
 func FuzzDecode(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s)
@@ -56,7 +56,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// FuzzCompile throws a functionality at the whole compiler.
+// FuzzCompile runs the whole compiler on a functionality.
 func FuzzCompile(f *testing.F) {
 	for _, s := range seeds {
 		f.Add(s)
@@ -67,14 +67,14 @@ func FuzzCompile(f *testing.F) {
 		fn, err := c.decode("a", "b", json.RawMessage(s))
 		if err != nil {
 			if err.Msg == "" || len(err.Path) == 0 {
-				t.Fatalf("%q: %v says too little", s, err)
+				t.Fatalf("%q: message or path is missing: %v", s, err)
 			}
 			return
 		}
 		c.funcs["a/b"] = fn
 		c.resolveAll()
 		g := c.expand()
-		out := &Output{Graph: g, exports: c.outputs()}
+		out := &Output{Graph: g, exports: c.resolvedExports()}
 		out.ExpandSets()
 	})
 }

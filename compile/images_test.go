@@ -9,8 +9,8 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-// TestATagTakesItsDigestFromTheLock: what is named with its digest stays as it is.
-func TestATagTakesItsDigestFromTheLock(t *testing.T) {
+// TestCompile_TagGetsLockedDigest also checks that an image with a digest is left unchanged.
+func TestCompile_TagGetsLockedDigest(t *testing.T) {
 	d := digest.Bytes([]byte("x"))
 	image := func(s string) json.RawMessage { return json.RawMessage(`{"service":{"image":"` + s + `"}}`) }
 	res := &lang.Result{Environment: "dev", Deployment: json.RawMessage(`{"name":"n"}`), Libraries: []lang.Library{{Name: "l", Functionalities: []lang.Functionality{
@@ -30,7 +30,7 @@ func TestATagTakesItsDigestFromTheLock(t *testing.T) {
 		t.Error(out.Held)
 	}
 
-	// So does what a package is put above.
+	// The base image of a package is pinned too.
 	res.Libraries[0].Functionalities = []lang.Functionality{{Name: "above", Value: json.RawMessage(`{"backend":"docker","service":{"command":["/x"]},"docker":{"base":"web:1"}}`)}}
 	out, err = compile.Compile(compile.Input{Result: res, Backends: []string{"docker", "systemd"}, Images: map[string]digest.Digest{"web:1": d}})
 	if err != nil || len(out.Graph.Services) != 1 {

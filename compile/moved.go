@@ -9,28 +9,28 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// RenameFunc gives the address that an address has after the renames of an entry:
-// old → new names of libraries, functionalities, replicas or resources. The
-// longest name that fits counts; a chain of renames is followed to its end. A
-// module that is called as its resource is called as that is now.
+// RenameFunc returns a function that maps an address to its current one, according to the
+// entry's renames: old → new names of libraries, functionalities, replicas or resources. The
+// longest matching name is renamed, and chains of renames are followed. A module with the name
+// of its resource is renamed with it.
 func RenameFunc(moved map[string]string) func(address string) string {
 	modules := map[string]string{}
 	module := func(name string) string {
 		return graph.Address{Lib: graph.ModuleLib, Name: strings.ReplaceAll(name, "/", "-")}.String()
 	}
-	for old, now := range moved {
+	for old, renamed := range moved {
 		if !strings.Contains(old, "#") {
-			modules[module(old)] = module(now)
+			modules[module(old)] = module(renamed)
 		}
 	}
 	once := func(address string) string {
 		rest := ""
 		for name := address; name != ""; {
-			if now, ok := moved[name]; ok {
-				return now + rest
+			if renamed, ok := moved[name]; ok {
+				return renamed + rest
 			}
-			if now, ok := modules[name]; ok && rest == "" {
-				return now
+			if renamed, ok := modules[name]; ok && rest == "" {
+				return renamed
 			}
 			i := strings.LastIndexAny(name, "/#")
 			if i < 0 {
@@ -42,17 +42,17 @@ func RenameFunc(moved map[string]string) func(address string) string {
 	}
 	return func(address string) string {
 		for range len(moved) {
-			now := once(address)
-			if now == address {
+			renamed := once(address)
+			if renamed == address {
 				break
 			}
-			address = now
+			address = renamed
 		}
 		return address
 	}
 }
 
-// checkMoved refuses renames that lead nowhere, or from what is still there.
+// checkMoved reports renames to names that do not exist, and from names that still exist.
 func (c *compiler) checkMoved() {
 	libs, names := map[string]bool{}, c.names()
 	for _, l := range c.in.Result.Libraries {
@@ -68,18 +68,18 @@ func (c *compiler) checkMoved() {
 		parts := strings.Count(old, "/")
 		switch _, err := graph.ParseAddress(now); {
 		case parts != strings.Count(now, "/") || strings.Contains(old, "#") != strings.Contains(now, "#"):
-			fail("moved: %q and %q are not of the same kind", old, now).WithHint("'old-lib': 'new-lib', 'lib/old': 'lib/new' or 'lib/name#0': 'lib/name#a'")
+			fail("moved: %q and %q are names of different kinds", old, now).WithHint("'old-lib': 'new-lib', 'lib/old': 'lib/new' or 'lib/name#0': 'lib/name#a'")
 		case err != nil:
-			fail("moved: %q is no name", now).WithHint(nameHint)
+			fail("moved: %q is not a name", now).WithHint(nameHint)
 		case c.e.Moved[now] != "":
-		case parts == 0 && c.funcs[now] != nil: // a resource of the entry
+		case parts == 0 && c.funcs[now] != nil: // a resource of the entry file
 			if c.funcs[old] != nil {
-				fail("moved: resource %q is still there", old).WithHint("only what is gone was renamed")
+				fail("moved: resource %q still exists", old).WithHint("remove the old name, or remove this line")
 			}
 		case parts == 0 && !libs[now]:
 			fail("moved: there is no library or resource %q", now).WithHint("%s", diag.Suggest(now, slices.Sorted(maps.Keys(libs))))
 		case parts == 0 && libs[old]:
-			fail("moved: library %q is still there", old).WithHint("only what is gone was renamed")
+			fail("moved: library %q still exists", old).WithHint("remove the old name, or remove this line")
 		case parts > 0:
 			full, _, replica := strings.Cut(now, "#")
 			from, _, _ := strings.Cut(old, "#")
@@ -87,7 +87,7 @@ func (c *compiler) checkMoved() {
 			if a, err := graph.ParseAddress(full); err == nil && c.funcs[a.Functionality()] == nil && !c.libHeld[lib] {
 				fail("moved: no library defines %q", full).WithHint("%s", diag.Suggest(full, names))
 			} else if !replica && c.funcs[from] != nil && c.funcs[from].err == nil {
-				fail("moved: %q is still there", old).WithHint("only what is gone was renamed")
+				fail("moved: %q still exists", old).WithHint("remove the old name, or remove this line")
 			}
 		}
 	}

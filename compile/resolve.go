@@ -14,125 +14,125 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// resolveAll gives every alias and token its target. A functionality that does
-// not resolve is held; since its last good version may have other ports, all
-// are resolved again until nothing falls any more.
+// resolveAll resolves every alias and token. A functionality with an error is held. Its last
+// good version may have other ports, so everything is resolved again until no more
+// functionality becomes held.
 func (c *compiler) resolveAll() {
 	names := c.names()
-	for again := true; again; {
-		again, c.bare = false, nil
+	for changed := true; changed; {
+		changed, c.byName = false, nil
 		for _, name := range names {
-			c.funcs[name].exports = map[string]*export{} // what they read may have fallen
+			c.funcs[name].exports = map[string]*export{} // exports that they read may have changed
 		}
 		for _, name := range names {
 			f := c.funcs[name]
 			if f.err != nil {
 				continue
 			}
-			if f.sketch != nil {
-				if c.stands(f) {
+			if f.summary != nil {
+				if c.isValid(f) {
 					continue
 				}
-				whole, err := c.decode(f.lib, f.name, f.value)
-				if err != nil { // it was decoded once, and is the same
-					c.fallBack(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
-					again = true
+				full, err := c.decode(f.lib, f.name, f.value)
+				if err != nil { // cannot normally happen: the same value was decoded without errors before
+					c.useLastGood(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
+					changed = true
 					continue
 				}
-				f, c.funcs[name] = whole, whole
+				f, c.funcs[name] = full, full
 			}
 			if err := c.resolve(f); err != nil {
-				if f.lib == "" { // the entry's own: its mistakes stop the run
+				if f.lib == "" { // a resource of the entry file: its errors stop the run
 					f.err, c.errs = err, append(c.errs, ErrorList(err)...)
 					continue
 				}
-				c.fallBack(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
-				again = true
+				c.useLastGood(f.lib, f.name, c.in.Baseline.LastGood[f.lib][f.name], err)
+				changed = true
 			}
 		}
 	}
 	for _, name := range names {
 		if f := c.funcs[name]; f.err != nil && f.fn != nil {
-			c.resolve(f) // as far as it goes: what stands is not rendered again
+			c.resolve(f) // errors do not matter: held services are not rendered again
 		}
 	}
 }
 
 // resolve fills the edges and tokens of a functionality from its decoded form.
 func (c *compiler) resolve(f *function) *diag.Error {
-	d := &decoder{subject: f.full()}
-	if c.looked, f.folded = nil, false; c.in.Values != nil {
-		c.looked = map[string]bool{}
-		defer func() { f.looked, c.looked = c.looked, nil }()
+	d := &decoder{subject: f.fullName()}
+	if c.deps, f.usesSets = nil, false; c.in.Values != nil {
+		c.deps = map[string]bool{}
+		defer func() { f.deps, c.deps = c.deps, nil }()
 	}
-	for _, shape := range f.shapes() {
-		for _, p := range shape.parts {
+	for _, shape := range f.configs() {
+		for _, p := range shape.members {
 			r := c.resolver(f, shape.fn, p, d)
-			r.place(shape.fn.Place)
-			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.text)
+			r.checkPlace(shape.fn.Place)
+			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.mapText)
 			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
 		}
 	}
 	if f.fn.LoadBalancer != nil {
-		f.balancer = c.balancer(f, d)
+		f.balancer = c.resolveBalancer(f, d)
 	} else if res := f.fn.Resource; res != nil {
-		r := c.resolver(f, f.fn, &part{path: f.path()}, d)
+		r := c.resolver(f, f.fn, &memberConfig{path: f.path()}, d)
 		at := f.path()
 		if f.lib != "" {
 			at = append(at, "resource")
 		}
-		doc := token.Doc{V: res.Fields}.Map(at, r.text)
+		doc := token.Doc{V: res.Fields}.Map(at, r.mapText)
 		f.fields, _ = doc.V.(map[string]any)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.fn.Exports)) {
-		if e := c.export(f, name); e.err != nil {
+		if e := c.resolveExport(f, name); e.err != nil {
 			d.errs = append(d.errs, e.err)
 		}
 	}
-	return together(dedupe(d.errs))
+	return joinErrors(dedupe(d.errs))
 }
 
-// balancer resolves the names and tokens of a balancer.
-func (c *compiler) balancer(f *function, d *decoder) *graph.Balancer {
+// resolveBalancer resolves the names and tokens of a load balancer.
+func (c *compiler) resolveBalancer(f *function, d *decoder) *graph.Balancer {
 	at := append(f.path(), "loadBalancer")
-	r := c.resolver(f, f.fn, &part{path: f.path()}, d)
+	r := c.resolver(f, f.fn, &memberConfig{path: f.path()}, d)
 	out := &graph.Balancer{Balance: *f.fn.LoadBalancer, Address: graph.Address{Lib: f.lib, Name: f.name}, FQDN: f.fn.FQDN, Path: f.path(), Held: f.err != nil}
 	out.Subnets = nil
 	for i, s := range f.fn.LoadBalancer.Subnets {
 		out.Subnets = append(out.Subnets, r.resolveText(append(slices.Clone(at), "subnets", strconv.Itoa(i)), s, false, nil))
 	}
 	if len(out.Backends) == 0 {
-		d.errorf(append(slices.Clone(at), "backends"), "nothing stands behind it").WithHint("backends: ['web']")
+		d.errorf(append(slices.Clone(at), "backends"), "it has no backends").WithHint("backends: ['web']")
 	}
 	for i, name := range out.Backends {
 		p := append(slices.Clone(at), "backends", strconv.Itoa(i))
-		set, err := c.lookup(f, r.p, name)
+		set, err := c.lookup(f, r.member, name)
 		if err != nil {
 			d.errorf(p, "backend %v", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			continue
 		}
-		a, _ := graph.ParseAddress(set)
-		g := c.look(a.Functionality())
-		if len(g.parts) == 0 {
-			d.errorf(p, "%s runs nothing", set).WithHint("name services")
+		a := set.address
+		g := c.dependOn(a.Functionality())
+		if len(g.members) == 0 {
+			d.errorf(p, "%s has no service", set).WithHint("a backend must be a functionality with a service or a group")
 			continue
 		}
-		for _, shape := range g.shapes() {
-			if len(g.variants) == 0 || shape.fn != g.fn { // every replica has a shape of its own
-				r.targetPort(append(slices.Clone(at), "target"), shape, a, set, token.Token{Arg: out.Target})
+		for _, shape := range g.configs() {
+			if len(g.patchedReplicas) == 0 || shape.fn != g.fn { // every replica has its own configuration
+				r.checkTargetPort(append(slices.Clone(at), "target"), shape, a, token.Token{Arg: out.Target})
 			}
 		}
-		out.Sets = append(out.Sets, portSet(g, a, out.Target))
+		out.Sets = append(out.Sets, portSet(g, a, out.Target).Set())
 	}
 	slices.Sort(out.Sets)
 	out.Sets = slices.Compact(out.Sets)
 	if t, err := time.ParseDuration(out.Drain); err == nil && (t%time.Second != 0 || t < time.Second || t > 30*time.Minute) {
-		d.errorf(append(slices.Clone(at), "drain"), "%s is no time for it", out.Drain).WithHint("whole seconds, from 1s to 30m")
+		d.errorf(append(slices.Clone(at), "drain"), "%s is out of range", out.Drain).WithHint("whole seconds, from 1s to 30m")
 	}
 	return out
 }
 
-// dedupe drops what the variants of one functionality say alike.
+// dedupe removes errors that several replica configurations have in common.
 func dedupe(l diag.List) diag.List {
 	seen := map[string]bool{}
 	return slices.DeleteFunc(l, func(e *diag.Error) bool {
@@ -142,23 +142,23 @@ func dedupe(l diag.List) diag.List {
 	})
 }
 
-// resolver is what reads the names and tokens of one part.
-func (c *compiler) resolver(f *function, fn *Functionality, p *part, d *decoder) *resolver {
-	r := &resolver{c: c, f: f, p: p, d: d, broken: map[string]bool{},
-		requires: map[string]string{}, connects: map[string]string{}, after: map[string]string{}}
-	m := fn.Group[p.member]
-	r.aliases(fn.Requires, "requires", f.path(), r.requires)
-	r.aliases(m.Requires, "requires", p.path, r.requires)
-	r.aliases(fn.Connects, "connects", f.path(), r.connects)
-	r.aliases(m.Connects, "connects", p.path, r.connects)
-	r.names(fn.After, f.path())
-	r.names(m.After, p.path)
+// resolver returns the resolver for the names and tokens of one member.
+func (c *compiler) resolver(f *function, fn *Functionality, p *memberConfig, d *decoder) *resolver {
+	r := &resolver{c: c, f: f, member: p, d: d, reportedAliases: map[string]bool{},
+		requires: map[string]setRef{}, connects: map[string]setRef{}, after: map[string]setRef{}}
+	m := fn.Group[p.name]
+	r.resolveAliases(fn.Requires, "requires", f.path(), r.requires)
+	r.resolveAliases(m.Requires, "requires", p.path, r.requires)
+	r.resolveAliases(fn.Connects, "connects", f.path(), r.connects)
+	r.resolveAliases(m.Connects, "connects", p.path, r.connects)
+	r.resolveAfter(fn.After, f.path())
+	r.resolveAfter(m.After, p.path)
 	return r
 }
 
-// place checks the names that place.machine and place.with say.
-func (r *resolver) place(pl graph.Place) {
-	r.p.with = ""
+// checkPlace checks the names in place.machine, place.pool and place.with.
+func (r *resolver) checkPlace(pl graph.Place) {
+	r.member.with = ""
 	if _, ok := r.c.e.Machines[pl.Machine]; !ok && pl.Machine != "" && pl.Machine != r.c.e.Defaults.Place.Machine {
 		r.d.errorf(append(r.f.path(), "place", "machine"), "there is no machine %q", pl.Machine).
 			WithHint("%s", suggest(pl.Machine, slices.Sorted(maps.Keys(r.c.e.Machines))))
@@ -174,21 +174,21 @@ func (r *resolver) place(pl graph.Place) {
 		return
 	}
 	at := append(r.f.path(), "place", "with")
-	set, err := r.c.lookup(r.f, r.p, pl.With)
+	set, err := r.c.lookup(r.f, r.member, pl.With)
 	switch {
 	case err != nil:
 		r.d.errorf(at, "runs with %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
-	case set == r.f.full():
+	case set.String() == r.f.fullName():
 		r.d.errorf(at, "runs with itself").WithHint("name another functionality")
 	default:
-		r.p.with = set
+		r.member.with = set.String()
 	}
 }
 
-func edges(m map[string]string) []graph.Edge {
+func edges(m map[string]setRef) []graph.Edge {
 	var out []graph.Edge
 	for _, alias := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, graph.Edge{Alias: alias, Set: m[alias]})
+		out = append(out, graph.Edge{Alias: alias, Set: m[alias].String()})
 	}
 	return out
 }
@@ -196,112 +196,125 @@ func edges(m map[string]string) []graph.Edge {
 type resolver struct {
 	c                         *compiler
 	f                         *function
-	p                         *part
+	member                    *memberConfig
 	d                         *decoder
-	broken                    map[string]bool   // aliases that were told to be wrong already
-	requires, connects, after map[string]string // alias → set
+	reportedAliases           map[string]bool   // aliases whose errors are already reported
+	requires, connects, after map[string]setRef // alias → set
 }
 
-func (r *resolver) aliases(a Aliases, field string, at []string, into map[string]string) {
+func (r *resolver) resolveAliases(a Aliases, field string, at []string, into map[string]setRef) {
 	for _, alias := range slices.Sorted(maps.Keys(a)) {
 		p := append(slices.Clone(at), field, alias)
 		if sel := a[alias].All; sel != nil {
-			into[alias] = allPrefix + sel.Name()
+			into[alias] = setRef{selection: sel.Name()}
 			continue
 		}
-		set, err := r.c.lookup(r.f, r.p, a[alias].Name)
+		set, err := r.c.lookup(r.f, r.member, a[alias].Name)
 		if err != nil {
 			r.d.errorf(p, "%s %v", field, err.Msg).WithHint("%s", err.Hint).Because = err.Because
-			r.broken[alias] = true
+			r.reportedAliases[alias] = true
 			continue
 		}
 		if set == r.set() && field == "requires" {
 			r.d.errorf(p, "requires itself").WithHint("defx.me reads its own ports")
-			r.broken[alias] = true
+			r.reportedAliases[alias] = true
 			continue
 		}
 		into[alias] = set
 	}
 }
 
-// allPrefix begins the name of a set that is a selection.
+// allPrefix marks the name of a set that is a selection.
 const allPrefix = "all "
 
-func (r *resolver) names(after []string, at []string) {
+func (r *resolver) resolveAfter(after []string, at []string) {
 	for i, name := range after {
-		set, err := r.c.lookup(r.f, r.p, name)
+		set, err := r.c.lookup(r.f, r.member, name)
 		if err != nil {
 			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 		} else if set == r.set() {
-			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself").WithHint("leave it out")
+			r.d.errorf(append(slices.Clone(at), "after", strconv.Itoa(i)), "after itself").WithHint("remove it")
 		} else {
 			r.after[name] = set
 		}
 	}
 }
 
-func (r *resolver) set() string {
-	return graph.Address{Lib: r.f.lib, Name: r.f.name, Member: r.p.member}.Set()
+// setRef is a set of replicas: those of a functionality or of a group's member, or the services that
+// a selection selects.
+type setRef struct {
+	address   graph.Address // without replica; zero for a selection
+	selection string        // name of the selection; "" for an address
 }
 
-// lookup finds the set that a name means for a reader: a member of its own
-// group, then its own library, then a full name, then the whole deployment.
-func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Error) {
-	fail := func(format string, args ...any) (string, *diag.Error) {
-		return "", diag.Errorf("", "%q, "+format, append([]any{name}, args...)...)
+// String returns the name of the set in edges.
+func (s setRef) String() string {
+	if s.selection != "" {
+		return allPrefix + s.selection
 	}
-	found := func(full, member string) (string, *diag.Error) {
-		g := c.look(full)
+	return s.address.Set()
+}
+
+// set returns the set of the reader.
+func (r *resolver) set() setRef {
+	return setRef{address: graph.Address{Lib: r.f.lib, Name: r.f.name, Member: r.member.name}}
+}
+
+// lookup returns the set that a name means for a reader. It looks for a member of the reader's
+// group, then in its own library, then for a full name, then in the whole deployment.
+func (c *compiler) lookup(f *function, p *memberConfig, name string) (setRef, *diag.Error) {
+	fail := func(format string, args ...any) (setRef, *diag.Error) {
+		return setRef{}, diag.Errorf("", "%q, "+format, append([]any{name}, args...)...)
+	}
+	found := func(full, member string) (setRef, *diag.Error) {
+		g := c.dependOn(full)
 		if g.fn == nil {
-			_, e := fail("which is held and has no last good version")
+			_, e := fail("which has an error and no last good version")
 			e.Because = full
-			return "", e.WithHint("mend %s first", full)
+			return setRef{}, e.WithHint("fix %s first", full)
 		}
-		if member == "" {
-			return full, nil
-		}
-		if !g.has(member) {
+		if member != "" && !g.has(member) {
 			_, e := fail("but %s has no member %q", full, member)
-			return "", e.WithHint("%s", suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
+			return setRef{}, e.WithHint("%s", suggest(member, slices.Sorted(maps.Keys(g.fn.Group))))
 		}
-		return full + "/" + member, nil
+		return setRef{address: graph.Address{Lib: g.lib, Name: g.name, Member: member}}, nil
 	}
 	parts := strings.Split(name, "/")
 	switch len(parts) {
 	case 1:
-		if p.member != "" && f.has(name) {
-			return found(f.full(), name)
+		if p.name != "" && f.has(name) {
+			return found(f.fullName(), name)
 		}
-		if c.look(f.lib+"/"+name) != nil {
+		if c.dependOn(f.lib+"/"+name) != nil {
 			return found(f.lib+"/"+name, "")
 		}
-		if f.lib == "" && c.look(name) != nil { // resources of the entry know each other first
+		if f.lib == "" && c.dependOn(name) != nil { // resources of the entry file find each other first
 			return found(name, "")
 		}
-		candidates := c.everywhere(name)
+		candidates := c.lookupByName(name)
 		if len(candidates) == 1 {
 			return found(candidates[0], "")
 		}
 		if len(candidates) > 1 {
-			_, e := fail("which several libraries define")
-			return "", e.WithHint("say which: %s", list(candidates))
+			_, e := fail("which is defined in several libraries")
+			return setRef{}, e.WithHint("use the full name: %s", joinNames(candidates))
 		}
 	case 2:
-		if c.look(name) != nil {
+		if c.dependOn(name) != nil {
 			return found(name, "")
 		}
-		if full := f.lib + "/" + parts[0]; c.look(full) != nil && c.look(full).has(parts[1]) {
+		if full := f.lib + "/" + parts[0]; c.dependOn(full) != nil && c.dependOn(full).has(parts[1]) {
 			return found(full, parts[1])
 		}
 	case 3:
-		if full := parts[0] + "/" + parts[1]; c.look(full) != nil {
+		if full := parts[0] + "/" + parts[1]; c.dependOn(full) != nil {
 			return found(full, parts[2])
 		}
 	}
 	if len(parts) > 1 && c.libHeld[parts[0]] {
-		_, e := fail("and library %s did not evaluate and has no last good version", parts[0])
+		_, e := fail("but library %s has an error and no last good version", parts[0])
 		e.Because = parts[0]
-		return "", e.WithHint("mend library %s first", parts[0])
+		return setRef{}, e.WithHint("fix library %s first", parts[0])
 	}
 	var known []string
 	for full, g := range c.funcs {
@@ -311,7 +324,7 @@ func (c *compiler) lookup(f *function, p *part, name string) (string, *diag.Erro
 		}
 	}
 	_, e := fail("which no library defines")
-	return "", e.WithHint("%s", suggest(name, known))
+	return setRef{}, e.WithHint("%s", suggest(name, known))
 }
 
 func (f *function) has(member string) bool {
@@ -322,8 +335,9 @@ func (f *function) has(member string) bool {
 	return ok
 }
 
-// single tells whether a functionality has exactly one replica, and how many it has in words.
-func (f *function) single() (bool, string) {
+// singleReplica reports whether a functionality has exactly one replica, and describes how many
+// it has.
+func (f *function) singleReplica() (bool, string) {
 	pl := f.fn.Place
 	if pl.Every != "" {
 		return false, "one replica for every machine"
@@ -332,45 +346,46 @@ func (f *function) single() (bool, string) {
 	return n == 1, fmt.Sprintf("%d replicas", n)
 }
 
-// text resolves the tokens of one text and adds the edges that they mean.
-func (r *resolver) text(path []string, t token.Text, inList bool) []any {
+// mapText resolves the tokens of one text and adds the edges that they imply.
+func (r *resolver) mapText(path []string, t token.Text, inList bool) []any {
 	out := r.resolveText(path, t, inList, nil)
 	for _, s := range out {
-		r.f.folded = r.f.folded || s.Token != nil && (s.Token.Set() || s.Token.Here)
+		r.f.usesSets = r.f.usesSets || s.Token != nil && (s.Token.Set() || s.Token.Here)
 	}
 	return []any{out}
 }
 
-// resolveText resolves the tokens of a text; inside says of which set its replica is, if it is a body.
-func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside map[string][]string) token.Text {
+// resolveText resolves the tokens of a text. Inside a set expression, scope maps the id of each
+// enclosing set to the sets that its replica belongs to.
+func (r *resolver) resolveText(path []string, t token.Text, inList bool, scope map[string][]setRef) token.Text {
 	for i := range t {
 		tok := t[i].Token
 		if tok == nil {
 			if before := max(i, 1) - 1; i > 0 && t[before].Token != nil && t[before].Token.Field == "port" && t[i].Lit != "" && t[i].Lit[0] >= '0' && t[i].Lit[0] <= '9' {
-				r.d.errorf(path, "a digit follows %s, and would make another port of it", t[before].Token).WithHint("put something between them")
+				r.d.errorf(path, "%s is followed by a digit, which would become part of the port number", t[before].Token).WithHint("put something between them")
 			}
 			continue
 		}
 		if tok.Field == "each" && (!inList || len(t) > 1) {
-			r.d.errorf(path, "%s is a list, and stands where one text is needed", tok).
-				WithHint("put it into a list alone, or use join(separator, function(r) …)")
+			r.d.errorf(path, "%s is a list, but a single string is required", tok).
+				WithHint("use it as the only content of a list element, or use join(separator, function(r) …)")
 			return t
 		}
 	}
 	out, _ := t.Map(func(t token.Token) (token.Text, error) {
 		switch t.Kind {
 		case token.Ref:
-			return r.ref(path, t, inside), nil
+			return r.ref(path, t, scope), nil
 		case token.Secret:
 			t.Version = r.c.secret(t.Name)
-			if at := len(r.p.path) + 1; at < len(path) && path[at-1] == "service" && !slices.Contains([]string{"secrets", "files", "hostFiles"}, path[at]) {
-				r.d.errorf(path, "a secret cannot stand in text that others can read").
-					WithHint("secrets: { NAME: defx.secret('%s') } gives a file whose path is in $NAME_FILE", t.Name)
+			if at := len(r.member.path) + 1; at < len(path) && path[at-1] == "service" && !slices.Contains([]string{"secrets", "files", "hostFiles"}, path[at]) {
+				r.d.errorf(path, "a secret cannot be part of text that others can read").
+					WithHint("secrets: { NAME: defx.secret('%s') } creates a file, and $NAME_FILE has its path", t.Name)
 			}
 		case token.Artifact:
 			a, err := r.c.artifact(t)
 			if err != nil {
-				hint := "build it first; the path is relative to the file that names it"
+				hint := "build it first; the path is relative to the Jsonnet file that names it"
 				if h, ok := err.(interface{ Hint() string }); ok {
 					hint = h.Hint()
 				}
@@ -383,88 +398,89 @@ func (r *resolver) resolveText(path []string, t token.Text, inList bool, inside 
 	return out
 }
 
-func just(t token.Token) token.Text { return token.Text{{Token: &t}} }
+func tokenText(t token.Token) token.Text { return token.Text{{Token: &t}} }
 
-// ref resolves one ref. inside leads from the id of each set around it to the addresses that it means.
-func (r *resolver) ref(path []string, t token.Token, inside map[string][]string) token.Text {
+// ref resolves one reference. For scope see resolveText.
+func (r *resolver) ref(path []string, t token.Token, scope map[string][]setRef) token.Text {
 	switch t.Of {
 	case "me":
-		r.own(path, t)
-		return just(t)
+		r.checkSelfReference(path, t)
+		return tokenText(t)
 	case "each":
-		sets, ok := inside[t.Name]
+		sets, ok := scope[t.Name]
 		if !ok {
-			r.d.errorf(path, "a replica is read outside of the function that it was given to").WithHint("use r inside each(function(r) …) or join(sep, function(r) …) only")
-			return just(t)
+			r.d.errorf(path, "a replica is used outside of its function").WithHint("use r only inside each(function(r) …) or join(separator, function(r) …)")
+			return tokenText(t)
 		}
 		for _, set := range sets {
-			r.readable(path, set, t)
+			r.checkReadable(path, set, t)
 		}
-		return just(t)
+		return tokenText(t)
 	}
-	set, ok := r.target(path, t)
+	set, ok := r.targetSet(path, t)
 	if !ok {
-		return just(t)
+		return tokenText(t)
 	}
 	if t.Set() {
-		return r.body(path, t, set, inside)
+		return r.resolveSetBody(path, t, set, scope)
 	}
-	if strings.HasPrefix(set, allPrefix) {
-		r.d.errorf(path, ".%s of a selection, which may be any number of services", t.Field).WithHint("each(function(r) …) or join(separator, function(r) …) reads all of them")
-		return just(t)
+	if set.selection != "" {
+		r.d.errorf(path, ".%s of a selection, which can be any number of services", t.Field).WithHint("each(function(r) …) or join(separator, function(r) …) reads all of them")
+		return tokenText(t)
 	}
-	a, _ := graph.ParseAddress(set)
-	f := r.c.look(a.Functionality())
+	a := set.address
+	f := r.c.dependOn(a.Functionality())
 	if t.Field == "output" {
-		return r.output(path, f, set, t)
+		return r.readExport(path, f, set, t)
 	}
-	if one, many := f.single(); !one && !t.Here {
+	if one, many := f.singleReplica(); !one && !t.Here {
 		r.d.errorf(path, ".%s of %s, which has %s", t.Field, set, many).
-			WithHint("each(function(r) …) or join(sep, function(r) …) reads all of them, here.%s the one on the same machine; or give it an fqdn that leads to all, and write that", t.Field)
-		return just(t)
+			WithHint("use each(function(r) …) or join(separator, function(r) …) for all of them, here.%s for the one on the same machine, or a DNS name (fqdn) that resolves to all of them", t.Field)
+		return tokenText(t)
 	}
-	r.readable(path, set, t)
+	r.checkReadable(path, set, t)
 	if t.Field == "port" {
-		set = portSet(f, a, t.Arg)
+		a = portSet(f, a, t.Arg)
 	}
-	return just(token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here})
+	return tokenText(token.Token{Kind: token.Ref, Of: "set", Name: a.Set(), Field: t.Field, Arg: t.Arg, Here: t.Here})
 }
 
-// own checks what a service reads of itself.
-func (r *resolver) own(path []string, t token.Token) {
+// checkSelfReference checks what a service reads of itself.
+func (r *resolver) checkSelfReference(path []string, t token.Token) {
 	switch t.Field {
 	case "port":
-		r.port(path, "me", r.p.face.Ports, t.Arg)
+		r.checkPort(path, "me", r.member.iface.Ports, t.Arg)
 	case "label":
-		_, ok := r.p.face.Labels[t.Arg]
-		r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(r.p.face.Labels)))
+		_, ok := r.member.iface.Labels[t.Arg]
+		r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(r.member.iface.Labels)))
 	case "dir":
-		r.dir(path, r.p.face.Dirs, t.Arg)
+		r.checkDir(path, r.member.iface.Dirs, t.Arg)
 	case "output":
-		r.d.errorf(path, "reads an export of its own").WithHint("use what it is made of")
+		r.d.errorf(path, "reads its own export").WithHint("use the values of the export directly")
 	}
 }
 
-func (r *resolver) dir(path []string, d graph.Dirs, kind string, who ...string) {
+func (r *resolver) checkDir(path []string, d graph.Dirs, kind string, who ...string) {
 	has := map[string]bool{"state": d.State != "", "cache": d.Cache != "", "logs": d.Logs != "", "runtime": d.Runtime != ""}
-	r.choose(path, "directory", has[kind], kind, []string{"state", "cache", "logs", "runtime"}, who...)
+	r.requireKnown(path, "directory", has[kind], kind, []string{"state", "cache", "logs", "runtime"}, who...)
 }
 
-// target finds the set that a ref names, and requires what is read by its name.
-func (r *resolver) target(path []string, t token.Token) (string, bool) {
+// targetSet returns the set that a reference names. A functionality that is read by its name
+// becomes a requirement.
+func (r *resolver) targetSet(path []string, t token.Token) (setRef, bool) {
 	switch t.Of {
 	case "peers":
 		return r.set(), true
 	case "all":
 		var sel graph.Selection
 		if json.Unmarshal([]byte(t.Name), &sel) != nil || !sel.Valid() {
-			r.d.errorf(path, "exactly one of port and label selects, and each is a text").WithHint("defx.all({ port: 'metrics' })")
-			return "", false
+			r.d.errorf(path, "exactly one of port and label is required, as a string").WithHint("defx.all({ port: 'metrics' })")
+			return setRef{}, false
 		}
-		return allPrefix + sel.Name(), true
+		return setRef{selection: sel.Name()}, true
 	case "dep":
-		if r.broken[t.Name] {
-			return "", false
+		if r.reportedAliases[t.Name] {
+			return setRef{}, false
 		}
 		set, ok := r.requires[t.Name]
 		if !ok {
@@ -479,100 +495,100 @@ func (r *resolver) target(path []string, t token.Token) (string, bool) {
 		}
 		return set, ok
 	case "name":
-		set, err := r.c.lookup(r.f, r.p, t.Name)
+		set, err := r.c.lookup(r.f, r.member, t.Name)
 		if err != nil {
 			r.d.errorf(path, "reads %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
 			r.d.errs[len(r.d.errs)-1].Word = t.Name
-			return "", false
+			return setRef{}, false
 		}
 		if set == r.set() {
-			r.d.errorf(path, "reads itself by name").WithHint("defx.me reads its own values, defx.peers those of all its replicas")
-			return "", false
+			r.d.errorf(path, "reads itself by its name").WithHint("use defx.me for its own values, or defx.peers for those of all its replicas")
+			return setRef{}, false
 		}
 		if !slices.Contains(slices.Collect(maps.Values(r.requires)), set) && !slices.Contains(slices.Collect(maps.Values(r.connects)), set) {
 			r.requires[t.Name] = set
 		}
 		return set, true
 	}
-	r.d.errorf(path, "a reference of an unknown form %q", t.Of)
-	return "", false
+	r.d.errorf(path, "unknown kind of reference %q", t.Of)
+	return setRef{}, false
 }
 
-// body resolves what each and join say of a replica.
-func (r *resolver) body(path []string, t token.Token, set string, inside map[string][]string) token.Text {
+// resolveSetBody resolves the function of each or join.
+func (r *resolver) resolveSetBody(path []string, t token.Token, set setRef, scope map[string][]setRef) token.Text {
 	doc, err := t.BodyDoc()
 	if err != nil {
-		r.d.errorf(path, "a broken token: %v", err)
-		return just(t)
+		r.d.errorf(path, "invalid token: %v", err)
+		return tokenText(t)
 	}
 	id := token.SetID(t.Of, t.Name)
-	if _, again := inside[id]; again {
-		r.d.errorf(path, "reads a set inside a function of one of its own replicas").
-			WithHint("read another set inside, or give the set a second alias in connects")
-		return just(t)
+	if _, nested := scope[id]; nested {
+		r.d.errorf(path, "reads a set inside a function of its own replicas").
+			WithHint("read another set there, or give the set a second alias in connects")
+		return tokenText(t)
 	}
-	deeper := maps.Clone(inside)
-	if deeper == nil {
-		deeper = map[string][]string{}
+	inner := maps.Clone(scope)
+	if inner == nil {
+		inner = map[string][]setRef{}
 	}
-	deeper[id] = []string{set}
+	inner[id] = []setRef{set}
 	before := len(r.d.errs)
 	doc = doc.Map(path, func(_ []string, text token.Text, inList bool) []any {
-		return []any{r.resolveText(path, text, inList, deeper)} // one place is written, whatever is inside
+		return []any{r.resolveText(path, text, inList, inner)} // only the first error is kept: all have the same position
 	})
 	if len(r.d.errs) > before {
 		r.d.errs = r.d.errs[:before+1]
 	}
-	out := token.Token{Kind: token.Ref, Of: "set", Name: set, Field: t.Field, Arg: t.Arg, Here: t.Here}
-	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
-		out.Of, out.Name = "all", sel
+	out := token.Token{Kind: token.Ref, Of: "set", Name: set.String(), Field: t.Field, Arg: t.Arg, Here: t.Here}
+	if set.selection != "" {
+		out.Of, out.Name = "all", set.selection
 	}
-	// Inside, the replica is known by the name of the resolved set.
-	now := token.SetID(out.Of, out.Name)
-	return just(out.WithBody(doc.Map(nil, func(_ []string, text token.Text, _ bool) []any {
-		return []any{ofReplica(text, id, func(tok token.Token) token.Text {
-			tok.Name = now
-			return just(tok)
+	// Inside the function, the replica is identified by the resolved set.
+	setID := token.SetID(out.Of, out.Name)
+	return tokenText(out.WithBody(doc.Map(nil, func(_ []string, text token.Text, _ bool) []any {
+		return []any{substituteReplica(text, id, func(tok token.Token) token.Text {
+			tok.Name = setID
+			return tokenText(tok)
 		})}
 	})))
 }
 
-// ofReplica replaces what a text says of a replica of a set, also inside what it says of other sets.
-func ofReplica(text token.Text, id string, f func(token.Token) token.Text) token.Text {
+// substituteReplica replaces the references to a replica of a set in a text, also inside nested
+// set expressions.
+func substituteReplica(text token.Text, id string, f func(token.Token) token.Text) token.Text {
 	out, _ := text.Map(func(tok token.Token) (token.Text, error) {
 		switch {
 		case tok.Of == "each" && tok.Name == id:
 			return f(tok), nil
 		case tok.Set():
 			if doc, err := tok.BodyDoc(); err == nil {
-				tok = tok.WithBody(doc.Map(nil, func(_ []string, t token.Text, _ bool) []any { return []any{ofReplica(t, id, f)} }))
+				tok = tok.WithBody(doc.Map(nil, func(_ []string, t token.Text, _ bool) []any { return []any{substituteReplica(t, id, f)} }))
 			}
 		}
-		return just(tok), nil
+		return tokenText(tok), nil
 	})
 	return out
 }
 
-// readable checks that a field can be read of every replica of a set.
-func (r *resolver) readable(path []string, set string, t token.Token) {
-	if sel, ok := strings.CutPrefix(set, allPrefix); ok {
+// checkReadable checks that a field can be read of every replica of a set.
+func (r *resolver) checkReadable(path []string, set setRef, t token.Token) {
+	if set.selection != "" { // the selected services are only known when all are compiled
 		if t.Field == "output" {
-			r.d.errorf(path, "a selection has no outputs in common").WithHint("read .host, .port(name), .name, .label(name)")
+			r.d.errorf(path, "a selection has no common outputs").WithHint("read .host, .port(name), .name or .label(name)")
 		}
-		_ = sel // which services it selects, and what they have, shows when all are known
 		return
 	}
-	a, _ := graph.ParseAddress(set)
-	f := r.c.look(a.Functionality())
+	a := set.address
+	f := r.c.dependOn(a.Functionality())
 	if e := f.fn.External; e != nil {
 		switch t.Field {
 		case "port":
-			r.choose(path, "port", e.Ports[t.Arg].Port != 0, t.Arg, slices.Sorted(maps.Keys(e.Ports)), set+" has")
+			r.requireKnown(path, "port", e.Ports[t.Arg].Port != 0, t.Arg, slices.Sorted(maps.Keys(e.Ports)), set.String()+" has")
 		case "label":
 			_, ok := e.Labels[t.Arg]
-			r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(e.Labels)), set+" has")
+			r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(e.Labels)), set.String()+" has")
 		case "machine", "dir":
-			r.d.errorf(path, "%s stands without defx: it has no %s", set, t.Field)
+			r.d.errorf(path, "%s is an external endpoint: it has no %s", set, t.Field)
 		}
 		return
 	}
@@ -582,79 +598,79 @@ func (r *resolver) readable(path []string, set string, t token.Token) {
 		}
 		return
 	}
-	for _, shape := range f.shapes() {
-		if len(f.variants) > 0 && shape.fn == f.fn {
-			continue // every replica has a shape of its own
+	for _, shape := range f.configs() {
+		if len(f.patchedReplicas) > 0 && shape.fn == f.fn {
+			continue // every replica has its own configuration
 		}
 		switch t.Field {
 		case "port":
-			r.targetPort(path, shape, a, set, t)
+			r.checkTargetPort(path, shape, a, t)
 		case "label", "dir":
-			if len(shape.parts) != 1 && a.Member == "" {
+			if len(shape.members) != 1 && a.Member == "" {
 				r.d.errorf(path, "%s is a group: whose %s?", set, t.Field).WithHint("name the member: %s/MEMBER", set)
 				return
 			}
-			for _, p := range shape.parts {
-				if a.Member != "" && p.member != a.Member {
+			for _, p := range shape.members {
+				if a.Member != "" && p.name != a.Member {
 					continue
 				}
 				if t.Field == "dir" {
-					r.dir(path, p.face.Dirs, t.Arg, set+" has")
+					r.checkDir(path, p.iface.Dirs, t.Arg, set.String()+" has")
 				} else {
-					_, ok := p.face.Labels[t.Arg]
-					r.choose(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.face.Labels)), set+" has")
+					_, ok := p.iface.Labels[t.Arg]
+					r.requireKnown(path, "label", ok, t.Arg, slices.Sorted(maps.Keys(p.iface.Labels)), set.String()+" has")
 				}
 			}
 		case "output":
-			e := r.c.export(f, t.Arg)
+			e := r.c.resolveExport(f, t.Arg)
 			if e == nil {
-				r.choose(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set+" has")
+				r.requireKnown(path, "export", false, t.Arg, slices.Sorted(maps.Keys(f.fn.Exports)), set.String()+" has")
 			}
 			return
 		case "host", "machine", "name", "index":
 		default:
-			r.d.errorf(path, "nothing to read by .%s of another functionality", t.Field)
+			r.d.errorf(path, "there is no field .%s to read of another functionality", t.Field)
 		}
 	}
 }
 
-// targetPort checks that exactly one part of the target has the port.
-func (r *resolver) targetPort(path []string, f variant, a graph.Address, set string, t token.Token) {
+// checkTargetPort checks that exactly one member of the target has the port.
+func (r *resolver) checkTargetPort(path []string, f replicaConfig, a graph.Address, t token.Token) {
 	var having, ports []string
-	for _, p := range f.parts {
-		if a.Member != "" && p.member != a.Member {
+	for _, p := range f.members {
+		if a.Member != "" && p.name != a.Member {
 			continue
 		}
-		ports = append(ports, slices.Sorted(maps.Keys(p.face.Ports))...)
-		if _, ok := p.face.Ports[t.Arg]; ok {
-			having = append(having, graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set())
+		ports = append(ports, slices.Sorted(maps.Keys(p.iface.Ports))...)
+		if _, ok := p.iface.Ports[t.Arg]; ok {
+			having = append(having, graph.Address{Lib: a.Lib, Name: a.Name, Member: p.name}.Set())
 		}
 	}
 	switch len(having) {
 	case 1:
 	case 0:
-		r.choose(path, "port", false, t.Arg, ports, set+" has")
+		r.requireKnown(path, "port", false, t.Arg, ports, a.Set()+" has")
 	default:
-		r.d.errorf(path, "%d members of %s have a port %q", len(having), set, t.Arg).WithHint("require the member itself: %s", list(having))
+		r.d.errorf(path, "%d members of %s have a port %q", len(having), a.Set(), t.Arg).WithHint("require the member: %s", joinNames(having))
 	}
 }
 
-// portSet is the set of the part that has a port.
-func portSet(f *function, a graph.Address, port string) string {
-	for _, p := range f.parts {
-		if _, ok := p.face.Ports[port]; ok && (a.Member == "" || p.member == a.Member) {
-			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.member}.Set()
+// portSet returns the address of the member that has a port.
+func portSet(f *function, a graph.Address, port string) graph.Address {
+	for _, p := range f.members {
+		if _, ok := p.iface.Ports[port]; ok && (a.Member == "" || p.name == a.Member) {
+			return graph.Address{Lib: a.Lib, Name: a.Name, Member: p.name}
 		}
 	}
-	return a.Set()
+	return a
 }
 
-func (r *resolver) port(path []string, who string, ports map[string]graph.Port, name string) {
+func (r *resolver) checkPort(path []string, who string, ports map[string]graph.Port, name string) {
 	_, ok := ports[name]
-	r.choose(path, "port", ok, name, slices.Sorted(maps.Keys(ports)))
+	r.requireKnown(path, "port", ok, name, slices.Sorted(maps.Keys(ports)))
 }
 
-func (r *resolver) choose(path []string, what string, ok bool, name string, known []string, who ...string) {
+func (r *resolver) requireKnown(path []string, what string, ok bool, name string, known []string, who ...string) {
 	if ok {
 		return
 	}
@@ -664,17 +680,17 @@ func (r *resolver) choose(path []string, what string, ok bool, name string, know
 	}
 	hint := suggest(name, known)
 	if hint == "" {
-		hint = "it has none: declare it there"
+		hint = "it has none: define it there"
 	}
 	r.d.errorf(path, "%s no %s %q", subject, what, name).WithHint("%s", hint).Word = name
 }
 
-// suggest names what was probably meant, or else what there is.
+// suggest returns a hint with the nearest known name, or else with the known names.
 func suggest(name string, known []string) string {
 	if hint := diag.Suggest(name, known); hint != "" || len(known) == 0 {
 		return hint
 	}
 	known = slices.Clone(known)
 	slices.Sort(known)
-	return "there is " + list(slices.Compact(known))
+	return "there is " + joinNames(slices.Compact(known))
 }

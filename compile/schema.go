@@ -12,58 +12,59 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Entry is what the central file says, libraries, overrides and transforms apart.
+// Entry is the entry file without libraries, overrides and transforms.
 type Entry struct {
-	Name      string              `json:"name" required:"true"` // none: the deployment's name; it is in the names of units on machines and of the state
-	Machines  map[string]Machine  `json:"machines"`             // none: name → machine that units may be placed on
-	Resources map[string]Resource `json:"resources"`            // none: name → infrastructure that is of no library
-	Defaults  Defaults            `json:"defaults"`             // none: what functionalities get that leave it open
-	Moved     map[string]string   `json:"moved"`                // none: old name → new one, of functionalities, libraries, replicas and resources: renamed, not deleted and created
+	Name      string              `json:"name" required:"true"` // none: name of the deployment; part of the unit names on machines and of the state
+	Machines  map[string]Machine  `json:"machines"`             // none: name → machine on which services can be placed
+	Resources map[string]Resource `json:"resources"`            // none: name → infrastructure that belongs to no library
+	Defaults  Defaults            `json:"defaults"`             // none: defaults for functionalities
+	Moved     map[string]string   `json:"moved"`                // none: old name → new name, for functionalities, libraries, replicas and resources that were renamed, so that they are not deleted and created
 }
 
-// Defaults fill what a functionality leaves open.
+// Defaults are the values for functionalities that do not set the field.
 type Defaults struct {
-	Backend string          `json:"backend" default:"systemd"` // none: backend of functionalities that name none
-	EC2     graph.Instances `json:"ec2"`                       // none: how services of the backend ec2 come to machines
-	Place   graph.Place     `json:"place"`                     // none: each field of it counts for functionalities that leave that field open; `machine` only for those that say nothing of where
+	Backend string          `json:"backend" default:"systemd"` // none: default of `backend`
+	EC2     graph.Instances `json:"ec2"`                       // none: settings of the instances for the backend ec2
+	Place   graph.Place     `json:"place"`                     // none: default of each field of `place`; `machine` applies only to functionalities that do not restrict their machines
 }
 
-// Machine is a machine as the central file declares it.
+// Machine is a machine of the deployment.
 type Machine struct {
-	Connect  string            `json:"connect" required:"true"` // none: how it is reached: `local`, `dir:FOLDER` (a folder that stands for a machine) or `ssh://user@host:port`
-	Address  string            `json:"address"`                 // none: what `.host` gives to readers on other machines; needed once there is one
-	Made     token.Text        `json:"made"`                    // none: the output of a resource that gives its address: `defx.ref('vm').output('address')`; `connect` then says the user alone, `ssh://root@`
-	HostKey  string            `json:"hostKey"`                 // none: pinned public key of its ssh server, in the form of authorized_keys
-	Via      string            `json:"via"`                     // none: ssh address of a machine through which it is reached
-	Docker   string            `json:"docker"`                  // none: where its docker engine listens, `unix:///PATH`; as the user's own docker if absent
-	Pool     string            `json:"pool"`                    // none: the set of machines it belongs to; `place.pool` asks for it
-	Roles    []string          `json:"roles"`                   // none: what it is for; `place.roles` asks for them
-	Labels   map[string]string `json:"labels"`                  // none: free words about it; `place.labels` asks for them
-	Capacity map[string]string `json:"capacity"`                // none: resource → amount that it has
-	Location string            `json:"location"`                // none: a region, a rack: free text; `place.location` asks for it
+	Connect  string            `json:"connect" required:"true"` // none: how defx connects to it: `local`, `dir:FOLDER` (a folder in place of a machine) or `ssh://user@host:port`
+	Address  string            `json:"address"`                 // none: what `.host` returns to services on other machines; required if one reads it
+	Made     token.Text        `json:"made"`                    // none: resource output with its address: `defx.ref('vm').output('address')`; `connect` then has only the user, `ssh://root@`
+	HostKey  string            `json:"hostKey"`                 // none: pinned public host key of its ssh server, in authorized_keys format
+	Via      string            `json:"via"`                     // none: ssh address of a jump host
+	Docker   string            `json:"docker"`                  // none: socket of its docker engine, `unix:///PATH`; that of the docker command if absent
+	Pool     string            `json:"pool"`                    // none: the pool that it belongs to, for `place.pool`
+	Roles    []string          `json:"roles"`                   // none: its roles, for `place.roles`
+	Labels   map[string]string `json:"labels"`                  // none: its labels, for `place.labels`
+	Capacity graph.Capacity    `json:"capacity"`                // none: cpu and memory for services; the sum of their `limits` does not exceed it
+	Location string            `json:"location"`                // none: a region or rack, any text, for `place.location`
 }
 
-// Functionality is one field of a library. It holds exactly one of `service`, `group`, `external`, `resource` and `loadBalancer`.
+// Functionality is one field of a library. It has exactly one of `service`, `group`,
+// `external`, `resource` and `loadBalancer`.
 type Functionality struct {
-	Service      *graph.Spec           `json:"service"`      // run: the one service that it is; one of `service`, `group`, `external`, `resource` and `loadBalancer`
-	Group        map[string]Member     `json:"group"`        // run: name → member: services that are placed together and change alone
-	External     *graph.External       `json:"external"`     // none by themselves: a name for what stands already, without defx; what reads it through a token changes with it
+	Service      *graph.Spec           `json:"service"`      // run: a single service
+	Group        map[string]Member     `json:"group"`        // run: name → member: services that run on the same machine and change separately
+	External     *graph.External       `json:"external"`     // none by itself: an endpoint that defx does not manage; services that read it through a token change with it
 	Resource     *Resource             `json:"resource"`     // run: infrastructure that is not a process
-	LoadBalancer *graph.Balance        `json:"loadBalancer"` // run: a balancer of the cloud, in front of services that EC2 runs
-	Requires     Aliases               `json:"requires"`     // meta, if it stands on the same machine: what must be ready before it starts and whose values it may read; only a change of a value that it reads restarts it
-	Connects     Aliases               `json:"connects"`     // none: what it may talk to and whose values it may read; adds no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
-	After        []string              `json:"after"`        // meta, if it stands on the same machine: what starts before it if both start; order only
-	Exports      map[string]token.Text `json:"exports"`      // none by themselves: name → text that others read by `.output(name)` and change with; its tokens mean what they mean here
-	Host         *graph.Host           `json:"host"`         // meta: what its machines must have before it starts there; equal claims of several are one, unequal ones are refused
-	Place        graph.Place           `json:"place"`        // none: where it may run, and how many of it
+	LoadBalancer *graph.Balance        `json:"loadBalancer"` // run: a cloud load balancer in front of services on EC2
+	Requires     Aliases               `json:"requires"`     // meta, if on the same machine: what must be ready before it starts, and whose values it may read; it restarts only if a value that it reads changes
+	Connects     Aliases               `json:"connects"`     // none: what it talks to, and whose values it may read; implies no order, so cycles are allowed; `{ all: { port | label } }` selects services of the whole deployment
+	After        []string              `json:"after"`        // meta, if on the same machine: what starts before it if both start; implies nothing else
+	Exports      map[string]token.Text `json:"exports"`      // none by itself: name → text that others read with `.output(name)`, and change with; values in it are resolved here, not where it is used
+	Host         *graph.Host           `json:"host"`         // meta: settings that its machines must have before it starts; equal settings of several services are one, different values are an error
+	Place        graph.Place           `json:"place"`        // none: where it runs, and how many replicas
 	Backend      string                `json:"backend"`      // run: what runs it; `defaults.backend` if absent
-	FQDN         string                `json:"fqdn"`         // none: its name in DNS; where a zone for it is among the resources, a record leads to its balancer, or to all instances that it runs on
-	Systemd      map[string]any        `json:"systemd"`      // run: what only the backend systemd reads: `hardening`, and directives by `unit` and `service`
-	Docker       map[string]any        `json:"docker"`       // run: what only the backend docker reads: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `push`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
-	EC2          map[string]any        `json:"ec2"`          // run: what only the backend ec2 reads
+	FQDN         string                `json:"fqdn"`         // none: its DNS name; if a zone for it is among the resources, a record points to its load balancer, or to all its instances
+	Systemd      map[string]any        `json:"systemd"`      // run: options of the backend systemd: `hardening`, and directives in `unit` and `service`
+	Docker       map[string]any        `json:"docker"`       // run: options of the backend docker: `base`, `at`, `network`, `aliases`, `ports`, `publish`, `push`, `capabilities`, `readOnly`, `init`, `volumes`, `config` and `host`
+	EC2          map[string]any        `json:"ec2"`          // run: options of the backend ec2
 }
 
-// Resource is infrastructure that is not a process: its type, and the fields of that type.
+// Resource is infrastructure that is not a process: a type, and the fields of that type.
 type Resource struct {
 	Type   string         // "aws.s3"
 	Fields map[string]any // without the type
@@ -72,7 +73,7 @@ type Resource struct {
 func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 	m, ok := v.(map[string]any)
 	if !ok {
-		d.wrong(path, "an object", v)
+		d.wrongType(path, "an object", v)
 		return
 	}
 	r.Fields = map[string]any{}
@@ -80,9 +81,9 @@ func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 		switch p := append(slices.Clone(path), k); {
 		case m[k] == nil || strings.HasPrefix(k, "#"):
 		case k == "type":
-			r.Type, _ = d.str(m[k], p)
+			r.Type, _ = d.decodeString(m[k], p)
 		default:
-			d.numbers(m[k], p)
+			d.checkNumbers(m[k], p)
 			r.Fields[k] = token.NewDoc(m[k], p, func(at []string, err error) { d.errorf(at, "%v", err) }).V
 		}
 	}
@@ -91,22 +92,22 @@ func (r *Resource) decodeValue(d *decoder, v any, path []string) {
 	}
 }
 
-// Member is one service of a group: placed with the others, changed alone.
+// Member is one service of a group. Members run on the same machine and change separately.
 type Member struct {
-	Service  *graph.Spec    `json:"service" required:"true"` // run: the service that it is
-	Requires Aliases        `json:"requires"`                // meta, if it stands on the same machine: as of a functionality; members of the same group are found by their name alone
-	Connects Aliases        `json:"connects"`                // none: as of a functionality
-	After    []string       `json:"after"`                   // meta, if it stands on the same machine: as of a functionality
-	Systemd  map[string]any `json:"systemd"`                 // run: instead of the group's
-	Docker   map[string]any `json:"docker"`                  // run: instead of the group's
-	EC2      map[string]any `json:"ec2"`                     // run: instead of the group's
+	Service  *graph.Spec    `json:"service" required:"true"` // run: the service
+	Requires Aliases        `json:"requires"`                // meta, if on the same machine: as for a functionality; members of the same group have short names
+	Connects Aliases        `json:"connects"`                // none: as for a functionality
+	After    []string       `json:"after"`                   // meta, if on the same machine: as for a functionality
+	Systemd  map[string]any `json:"systemd"`                 // run: replaces that of the group
+	Docker   map[string]any `json:"docker"`                  // run: replaces that of the group
+	EC2      map[string]any `json:"ec2"`                     // run: replaces that of the group
 }
 
-// Aliases names other functionalities: a list of names, or alias → name. In a
-// list the last part of a name is its alias. A selection has no name.
+// Aliases are references to other functionalities: a list of names, or alias → name. In a
+// list, the alias is the last part of the name. A selection has no name.
 type Aliases map[string]Target
 
-// Target is what an alias stands for: a name, or, in connects, a selection.
+// Target is the target of an alias: a name or, in connects, a selection.
 type Target struct {
 	Name string
 	All  *graph.Selection
@@ -118,14 +119,14 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 	case []any:
 		for i, x := range v {
 			p := append(slices.Clone(path), strconv.Itoa(i))
-			s, ok := d.str(x, p)
+			s, ok := d.decodeString(x, p)
 			if !ok {
 				continue
 			}
 			alias := s[strings.LastIndexByte(s, '/')+1:]
 			if before, twice := out[alias]; twice && before.Name != s {
 				d.errorf(p, "%q and %q have the same alias %q", before.Name, s, alias).
-					WithHint("write alias: name in an object")
+					WithHint("use an object instead: { alias: name }")
 				continue
 			}
 			out[alias] = Target{Name: s}
@@ -142,7 +143,7 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 			}
 			if m, isObject := x.(map[string]any); isObject {
 				if path[len(path)-1] != "connects" {
-					d.errorf(p, "a selection orders nothing").WithHint("name it in connects, or require a name")
+					d.errorf(p, "a selection implies no order").WithHint("use it in connects, or require a functionality by name")
 					continue
 				}
 				var sel struct {
@@ -151,37 +152,37 @@ func (a *Aliases) decodeValue(d *decoder, v any, path []string) {
 				before := len(d.errs)
 				d.decode(m, reflect.ValueOf(&sel).Elem(), p, "")
 				if len(d.errs) == before && !sel.All.Valid() {
-					d.errorf(p, "exactly one of port and label selects").WithHint("defx.all({ port: 'metrics' })")
+					d.errorf(p, "exactly one of port and label is required").WithHint("defx.all({ port: 'metrics' })")
 				}
 				out[alias] = Target{All: sel.All}
 				continue
 			}
-			if s, ok := d.str(x, p); ok {
+			if s, ok := d.decodeString(x, p); ok {
 				out[alias] = Target{Name: s}
 			}
 		}
 	default:
-		d.wrong(path, "a list of names or an object alias: name", v)
+		d.wrongType(path, "a list of names or an object alias: name", v)
 	}
 	*a = out
 }
 
-// foreign decodes types of other packages that have a shape of their own.
-var foreign = map[reflect.Type]func(d *decoder, v any, path []string) any{
+// customDecoders decode types of other packages that have their own decoding.
+var customDecoders = map[reflect.Type]func(d *decoder, v any, path []string) any{
 	reflect.TypeFor[token.Doc]():      decodeDoc,
 	reflect.TypeFor[graph.Replicas](): decodeReplicas,
 	reflect.TypeFor[graph.Setting]():  decodeSetting,
 }
 
 func decodeDoc(d *decoder, v any, path []string) any {
-	d.numbers(v, path)
+	d.checkNumbers(v, path)
 	return token.NewDoc(v, path, func(at []string, err error) {
-		d.errorf(at, "%v", err).WithHint("a token may be joined with + and %%, but not cut, measured or changed")
+		d.errorf(at, "%v", err).WithHint("tokens can only be concatenated or formatted (+ and %%); std.length, substrings and == do not work on them")
 	})
 }
 
-// numbers refuses integers that lost digits.
-func (d *decoder) numbers(v any, path []string) {
+// checkNumbers reports integers that have lost digits.
+func (d *decoder) checkNumbers(v any, path []string) {
 	switch v := v.(type) {
 	case float64:
 		if v == math.Trunc(v) {
@@ -189,16 +190,16 @@ func (d *decoder) numbers(v any, path []string) {
 		}
 	case []any:
 		for i, x := range v {
-			d.numbers(x, append(slices.Clone(path), strconv.Itoa(i)))
+			d.checkNumbers(x, append(slices.Clone(path), strconv.Itoa(i)))
 		}
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			d.numbers(v[k], append(slices.Clone(path), k))
+			d.checkNumbers(v[k], append(slices.Clone(path), k))
 		}
 	}
 }
 
-// maxReplicas bounds a slip of the finger.
+// maxReplicas protects against typing errors.
 const maxReplicas = 10000
 
 func decodeReplicas(d *decoder, v any, path []string) any {
@@ -218,7 +219,7 @@ func decodeReplicas(d *decoder, v any, path []string) any {
 			continue
 		}
 		if !graph.ValidName(k) {
-			d.errorf(append(slices.Clone(path), k), "%q is not a name", shown(k)).WithHint(nameHint)
+			d.errorf(append(slices.Clone(path), k), "%q is not a name", display(k)).WithHint(nameHint)
 			continue
 		}
 		out.Names = append(out.Names, k)
@@ -226,23 +227,23 @@ func decodeReplicas(d *decoder, v any, path []string) any {
 	return out
 }
 
-// decodeSetting reads the value of a kernel setting, which many write as a number.
+// decodeSetting decodes the value of a kernel setting, which may be written as a number.
 func decodeSetting(d *decoder, v any, path []string) any {
 	if _, isNumber := v.(float64); isNumber {
 		n, _ := d.integer(v, path)
 		return graph.Setting(strconv.FormatInt(n, 10))
 	}
-	s, ok := d.str(v, path)
+	s, ok := d.decodeString(v, path)
 	if ok && (s == "" || strings.ContainsAny(s, "\n\r\x00")) {
-		d.errorf(path, "%q is not the value of a kernel setting", s).WithHint("one line")
+		d.errorf(path, "%q is not the value of a kernel setting", s).WithHint("it must be one line")
 	}
 	return graph.Setting(s)
 }
 
-// shorthand lets a scalar stand for an object with one field of it.
+// shorthand is a scalar that may be written instead of an object with one field.
 type shorthand struct {
 	field string
-	want  string // in words, with the object
+	want  string // accepted types, for messages
 	ok    func(any) bool
 }
 
@@ -254,7 +255,7 @@ var shorthands = map[reflect.Type]shorthand{
 func isString(v any) bool { _, ok := v.(string); return ok }
 func isNumber(v any) bool { _, ok := v.(float64); return ok }
 
-// pools lists the pools that machines are in.
+// pools returns the pools of all machines.
 func (e *Entry) pools() []string {
 	var out []string
 	for _, m := range e.Machines {

@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// schemaOf compiles the schema of one kind of object.
+// schemaOf compiles the JSON Schema of one type.
 func schemaOf(t testing.TB, def string) *jsonschema.Schema {
 	t.Helper()
 	raw, err := reference.Schema()
@@ -46,37 +46,36 @@ func validate(s *jsonschema.Schema, raw string) error {
 	return s.Validate(v)
 }
 
-func TestEachTypeThatDecodesItselfSaysItsForm(t *testing.T) {
+func TestShape_MatchesCustomDecoding(t *testing.T) {
 	seen := map[reflect.Type]bool{}
-	var look func(reflect.Type)
-	look = func(ty reflect.Type) {
+	var visit func(reflect.Type)
+	visit = func(ty reflect.Type) {
 		if seen[ty] {
 			return
 		}
 		seen[ty] = true
-		says := compile.Shape(ty, "") != nil
-		if compile.DecodesItself(ty) != says {
-			t.Errorf("%s: what is decoded in its own way has a shape of its own, and nothing else has", ty)
+		hasForm := compile.Shape(ty, "") != nil
+		if compile.DecodesItself(ty) != hasForm {
+			t.Errorf("%s: a type has a schema form if and only if it has its own decoding", ty)
 		}
-		if says {
+		if hasForm {
 			return
 		}
 		switch ty.Kind() {
 		case reflect.Pointer, reflect.Slice, reflect.Map:
-			look(ty.Elem())
+			visit(ty.Elem())
 		case reflect.Struct:
 			for i := range ty.NumField() {
-				look(ty.Field(i).Type)
+				visit(ty.Field(i).Type)
 			}
 		}
 	}
-	look(reflect.TypeFor[compile.Entry]())
-	look(reflect.TypeFor[compile.Functionality]())
+	visit(reflect.TypeFor[compile.Entry]())
+	visit(reflect.TypeFor[compile.Functionality]())
 }
 
-// TestMistakesFailInTheDecoderAndInTheSchema: both read the same types, so
-// what one refuses the other refuses too.
-func TestMistakesFailInTheDecoderAndInTheSchema(t *testing.T) {
+// TestSchema_RefusesWhatDecoderRefuses checks both with the same mistakes.
+func TestSchema_RefusesWhatDecoderRefuses(t *testing.T) {
 	s := schemaOf(t, "functionality")
 	for _, good := range []string{
 		`{}`,
@@ -125,6 +124,9 @@ func TestMistakesFailInTheDecoderAndInTheSchema(t *testing.T) {
 		`{"service":{"protect":"yes"}}`,
 		`{"service":{"limits":{"memory":"512MB"}}}`,
 		`{"service":{"limits":{"memory":512}}}`,
+		`{"service":{"limits":{"memory":"64"}}}`,
+		`{"service":{"limits":{"memory":"64k"}}}`,
+		`{"service":{"limits":{"cpu":"0"}}}`,
 		`{"service":{"limits":{"cpu":"half"}}}`,
 		`{"service":{"limits":{"tasks":0}}}`,
 		`{"service":{"limits":{"tasks":9007199254740992}}}`,
@@ -178,17 +180,16 @@ func TestMistakesFailInTheDecoderAndInTheSchema(t *testing.T) {
 		`{"fqdn":[]}`,
 	} {
 		if compile.Decode(json.RawMessage(bad), &compile.Functionality{}) == nil {
-			t.Errorf("%s: the decoder takes it", bad)
+			t.Errorf("%s: the decoder accepts it", bad)
 		}
 		if validate(s, bad) == nil {
-			t.Errorf("%s: the schema takes it", bad)
+			t.Errorf("%s: the schema accepts it", bad)
 		}
 	}
 }
 
-// TestTheSchemaTakesWhatTheDecoderTakes over values that look like the
-// contract and are wrong here and there.
-func TestTheSchemaTakesWhatTheDecoderTakes(t *testing.T) {
+// TestSchema_AgreesWithDecoder checks both with random values, some of which are wrong.
+func TestSchema_AgreesWithDecoder(t *testing.T) {
 	schemas := map[string]*jsonschema.Schema{"functionality": schemaOf(t, "functionality"), "machine": schemaOf(t, "machine"), "defaults": schemaOf(t, "defaults")}
 	types := map[string]reflect.Type{"functionality": reflect.TypeFor[compile.Functionality](), "machine": reflect.TypeFor[compile.Machine](), "defaults": reflect.TypeFor[compile.Defaults]()}
 	rapid.Check(t, func(r *rapid.T) {
@@ -205,7 +206,7 @@ func TestTheSchemaTakesWhatTheDecoderTakes(t *testing.T) {
 	})
 }
 
-// value is a value for a Go type of the contract; now and then one of another form.
+// value returns a random value for a Go type of the contract, sometimes of a wrong type.
 func value(r *rapid.T, t reflect.Type, tag reflect.StructTag) any {
 	if rapid.IntRange(0, 39).Draw(r, "odd") == 0 {
 		return rapid.SampledFrom([]any{nil, "", "x", 1, 1.5, -1, true, []any{}, []any{nil}, map[string]any{}, map[string]any{"x": 1}}).Draw(r, "other")
@@ -265,8 +266,8 @@ func value(r *rapid.T, t reflect.Type, tag reflect.StructTag) any {
 		switch tag.Get("format") {
 		case "duration":
 			return rapid.SampledFrom([]string{"1s", "1h2m3.5s", "5ms", "0s", "s", "1", ".5s", "1 s"}).Draw(r, "duration")
-		case "size":
-			return rapid.SampledFrom([]string{"1", "5Mi", "5k", "Mi", "5MB"}).Draw(r, "size")
+		case "memory":
+			return rapid.SampledFrom([]string{"1", "5Mi", "5k", "Mi", "5MB", "2M", "1K", "0Mi", "1Gi"}).Draw(r, "memory")
 		case "cpu":
 			return rapid.SampledFrom([]string{"1", "0.5", "0.0001", "1."}).Draw(r, "cpu")
 		}

@@ -13,98 +13,99 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// A functionality is decoded and resolved anew only if something changed that
-// this was made of: its own value, or an answer that it got when it looked at
-// others. Every look at something else than its own value goes through the few
-// functions below, which note it; so a sketch that stands has, question by
-// question, the answers of the run that made it.
+// A functionality is decoded and resolved again only if one of its inputs changed: its own
+// value, or an answer to a question about others. Every question goes through the functions
+// below, which record it as a dependency. So a summary is valid if every recorded question
+// still has the same answer.
 //
-// What the entry says besides its libraries is no question: a sketch holds for
-// one entry, one lock of images and one program, and whoever keeps it sees to that.
+// The rest of the entry file is not a recorded dependency: a summary is only valid for one
+// entry file, one lock of images and one version of the program. The owner of the memo ensures
+// this.
 
-// Summary is what is left of an ordinary functionality, one service that speaks
-// of no sets, when what only itself and its backend read is left out.
+// Summary is the memoized part of a simple functionality (one service without set expressions):
+// what others read of it, without what only itself and its backend read.
 type Summary struct {
-	Value                     digest.Digest // of what it was decoded from
+	Value                     digest.Digest // of the value that it was decoded from
 	Backend                   string
 	Options                   json.RawMessage
 	FQDN                      string
-	Place                     graph.Place // with the defaults of the entry
-	With                      string      // the set that it must share its machine with
+	Place                     graph.Place // including the entry's defaults
+	With                      string      // the set with which it shares its machine (place.with)
 	Interface                 Interface
 	Schedule                  *graph.Schedule
-	Requires, Connects, After []graph.Edge // without their ends
+	Limits                    *graph.Limits
+	Requires, Connects, After []graph.Edge // without To
 	Dependencies              []Dependency // sorted
 }
 
-// Dependency is a question that was asked while names and tokens were resolved.
+// Dependency is a question about another functionality, and its answer.
 type Dependency struct{ Question, Answer string }
 
-// Kinds of questions, each followed by a blank and what is asked for.
+// Kinds of questions. A question is the kind, a space and its argument.
 const (
-	aboutFace     = "face"     // lib/name: what others see of it
-	aboutName     = "name"     // a name without library: who has it
-	aboutSecret   = "secret"   // a secret's name: its version
-	aboutArtifact = "artifact" // the sum and the path or address of an artifact: what is there
+	aboutInterface = "interface" // lib/name: its interface
+	aboutName      = "name"      // a name without library: the functionalities with this name
+	aboutSecret    = "secret"    // name of a secret: its version
+	aboutArtifact  = "artifact"  // sum and path or URL of an artifact: its content
 )
 
-func (c *compiler) note(kind, what string) {
-	if c.looked != nil {
-		c.looked[kind+" "+what] = true
+func (c *compiler) recordDep(kind, what string) {
+	if c.deps != nil {
+		c.deps[kind+" "+what] = true
 	}
 }
 
-// merge notes what was looked at for something that is asked a second time.
-func (c *compiler) merge(looked map[string]bool) {
-	if c.looked != nil {
-		maps.Copy(c.looked, looked)
+// mergeDeps records dependencies that were recorded before.
+func (c *compiler) mergeDeps(deps map[string]bool) {
+	if c.deps != nil {
+		maps.Copy(c.deps, deps)
 	}
 }
 
-// look gives a functionality to one that reads of it; nil if there is none.
-func (c *compiler) look(full string) *function {
-	c.note(aboutFace, full)
+// dependOn returns a functionality, or nil, and records the dependency on its interface.
+func (c *compiler) dependOn(full string) *function {
+	c.recordDep(aboutInterface, full)
 	return c.funcs[full]
 }
 
-// everywhere lists the functionalities of a name in all libraries, sorted.
-func (c *compiler) everywhere(name string) []string {
-	c.note(aboutName, name)
-	if c.bare == nil {
-		c.bare = map[string][]string{}
+// lookupByName returns the full names of all functionalities with a name, sorted.
+func (c *compiler) lookupByName(name string) []string {
+	c.recordDep(aboutName, name)
+	if c.byName == nil {
+		c.byName = map[string][]string{}
 		for _, full := range c.names() {
 			last := full[strings.LastIndexByte(full, '/')+1:]
-			c.bare[last] = append(c.bare[last], full)
+			c.byName[last] = append(c.byName[last], full)
 		}
 	}
-	return c.bare[name]
+	return c.byName[name]
 }
 
 func (c *compiler) secret(name string) string {
-	c.note(aboutSecret, name)
+	c.recordDep(aboutSecret, name)
 	return c.in.Secrets[name]
 }
 
 func (c *compiler) artifact(t token.Token) (plan.Artifact, error) {
-	c.note(aboutArtifact, t.Arg+" "+t.Name)
+	c.recordDep(aboutArtifact, t.Arg+" "+t.Name)
 	return c.in.Artifact(t)
 }
 
-// unknown answers a question that a sketch cannot live with. No answer equals it.
+// unknown is an answer that invalidates a summary: it equals no recorded answer.
 const unknown = ""
 
-// answer tells what a question comes to now.
-func (c *compiler) answer(question string) string {
+// currentAnswer returns the answer to a question in this run.
+func (c *compiler) currentAnswer(question string) string {
 	kind, what, _ := strings.Cut(question, " ")
 	switch kind {
-	case aboutFace:
+	case aboutInterface:
 		f := c.funcs[what]
 		if f == nil {
 			return "none"
 		}
-		return c.faceOf(f)
+		return c.interfaceOf(f)
 	case aboutName:
-		return "by " + strings.Join(c.everywhere(what), " ")
+		return "by " + strings.Join(c.lookupByName(what), " ")
 	case aboutSecret:
 		return "version " + c.in.Secrets[what]
 	case aboutArtifact:
@@ -113,22 +114,22 @@ func (c *compiler) answer(question string) string {
 		if err != nil {
 			return unknown
 		}
-		return text(a)
+		return mustJSON(a)
 	}
 	return unknown
 }
 
-// faceOf is all that others can read of a functionality. Of what is more than
-// one ordinary service that may be anything.
-func (c *compiler) faceOf(f *function) string {
-	switch full := f.full(); {
+// interfaceOf encodes what others can read of a functionality. If it is not simple, that can be
+// anything, so its whole value counts.
+func (c *compiler) interfaceOf(f *function) string {
+	switch full := f.fullName(); {
 	case f.err != nil || f.fn == nil:
 		return unknown
-	case f.ordinary():
-		return text(struct {
-			Place graph.Place
-			Face  Interface
-		}{f.fn.Place, f.parts[0].face})
+	case f.isSimple():
+		return mustJSON(struct {
+			Place     graph.Place
+			Interface Interface
+		}{f.fn.Place, f.members[0].iface})
 	case c.in.Values[full] == "":
 		return unknown
 	default:
@@ -136,7 +137,7 @@ func (c *compiler) faceOf(f *function) string {
 	}
 }
 
-func text(v any) string {
+func mustJSON(v any) string {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		panic(err) // plain data always encodes
@@ -144,76 +145,76 @@ func text(v any) string {
 	return string(raw)
 }
 
-// plain are the fields of a functionality that a sketch knows how to stand for.
-var plain = map[string]bool{"Service": true, "Requires": true, "Connects": true, "After": true, "Place": true, "Backend": true, "FQDN": true, "Systemd": true, "Docker": true, "EC2": true}
+// summarizedFields are the fields of a functionality that a summary can represent.
+var summarizedFields = map[string]bool{"Service": true, "Requires": true, "Connects": true, "After": true, "Place": true, "Backend": true, "FQDN": true, "Systemd": true, "Docker": true, "EC2": true}
 
-// ordinary tells whether it is one service, of one shape, and says nothing
-// besides that a sketch does not know.
-func (f *function) ordinary() bool {
-	if f.sketch != nil {
+// isSimple reports whether f is one service with one configuration and only fields that a
+// summary can represent.
+func (f *function) isSimple() bool {
+	if f.summary != nil {
 		return true
 	}
 	v := reflect.ValueOf(f.fn).Elem()
 	for i := range v.NumField() {
-		if !plain[v.Type().Field(i).Name] && !v.Field(i).IsZero() {
+		if !summarizedFields[v.Type().Field(i).Name] && !v.Field(i).IsZero() {
 			return false
 		}
 	}
-	return len(f.parts) == 1 && len(f.variants) == 0
+	return len(f.members) == 1 && len(f.patchedReplicas) == 0
 }
 
-// function is what stands in for the functionality that s was made of.
+// function returns the function that replaces decoding and resolving.
 func (s *Summary) function(lib, name string, value json.RawMessage) *function {
-	f := &function{lib: lib, name: name, value: value, sketch: s, fn: &Functionality{Place: s.Place, Backend: s.Backend, FQDN: s.FQDN}}
-	f.parts = []*part{{face: s.Interface, options: s.Options, with: s.With, path: f.path(),
+	f := &function{lib: lib, name: name, value: value, summary: s, fn: &Functionality{Place: s.Place, Backend: s.Backend, FQDN: s.FQDN}}
+	f.members = []*memberConfig{{iface: s.Interface, options: s.Options, with: s.With, path: f.path(),
 		requires: s.Requires, connects: s.Connects, after: s.After,
-		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, Schedule: s.Schedule}}}
+		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, Schedule: s.Schedule, Limits: s.Limits}}}
 	return f
 }
 
-// stands tells whether all that was looked at answers as it did.
-func (c *compiler) stands(f *function) bool {
-	i := slices.IndexFunc(f.sketch.Dependencies, func(l Dependency) bool { return c.answer(l.Question) != l.Answer })
+// isValid reports whether all recorded questions have the same answers in this run.
+func (c *compiler) isValid(f *function) bool {
+	i := slices.IndexFunc(f.summary.Dependencies, func(l Dependency) bool { return c.currentAnswer(l.Question) != l.Answer })
 	if i < 0 {
 		return true
 	}
-	kind, what, _ := strings.Cut(f.sketch.Dependencies[i].Question, " ")
+	kind, what, _ := strings.Cut(f.summary.Dependencies[i].Question, " ")
 	switch kind {
-	case aboutFace:
-		what = "what others see of " + what
+	case aboutInterface:
+		what = "the interface of " + what
 	case aboutName:
-		what = "who is called " + what
+		what = "the functionalities named " + what
 	case aboutSecret:
 		what = "the version of secret " + what
 	case aboutArtifact:
 		_, what, _ = strings.Cut(what, " ")
 	}
-	c.fell[f.full()] = what + " changed"
+	c.invalidated[f.fullName()] = what + " changed"
 	return false
 }
 
-// sketches makes those of what can have one.
-func (c *compiler) sketches() map[string]*Summary {
+// summaries returns the summaries of the functionalities that can have one.
+func (c *compiler) summaries() map[string]*Summary {
 	if c.in.Values == nil {
 		return nil
 	}
 	out := make(map[string]*Summary, len(c.funcs))
 	for full, f := range c.funcs {
-		if f.sketch != nil {
-			out[full] = f.sketch
+		if f.summary != nil {
+			out[full] = f.summary
 			continue
 		}
-		if f.err != nil || f.fn == nil || f.lib == "" || !f.ordinary() || f.folded || f.fn.Backend == "ec2" || c.in.Values[full] == "" {
+		if f.err != nil || f.fn == nil || f.lib == "" || !f.isSimple() || f.usesSets || f.fn.Backend == "ec2" || c.in.Values[full] == "" {
 			continue
 		}
-		p := f.parts[0]
+		p := f.members[0]
 		if len(p.spec.HostFiles) > 0 {
 			continue
 		}
-		s := &Summary{Value: c.in.Values[full], Backend: f.fn.Backend, Options: p.options, FQDN: f.fn.FQDN, Place: f.fn.Place, With: p.with, Interface: p.face,
-			Schedule: p.spec.Schedule, Requires: p.requires, Connects: p.connects, After: p.after}
-		for _, q := range slices.Sorted(maps.Keys(f.looked)) {
-			s.Dependencies = append(s.Dependencies, Dependency{q, c.answer(q)})
+		s := &Summary{Value: c.in.Values[full], Backend: f.fn.Backend, Options: p.options, FQDN: f.fn.FQDN, Place: f.fn.Place, With: p.with, Interface: p.iface,
+			Schedule: p.spec.Schedule, Limits: p.spec.Limits, Requires: p.requires, Connects: p.connects, After: p.after}
+		for _, q := range slices.Sorted(maps.Keys(f.deps)) {
+			s.Dependencies = append(s.Dependencies, Dependency{q, c.currentAnswer(q)})
 		}
 		if !slices.ContainsFunc(s.Dependencies, func(l Dependency) bool { return l.Answer == unknown }) {
 			out[full] = s

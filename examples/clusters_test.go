@@ -26,7 +26,7 @@ import (
 	"github.com/defx-dev/defx/lang"
 )
 
-var update = flag.Bool("update", false, "write what is into the golden files")
+var update = flag.Bool("update", false, "write the current results to the golden files")
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
@@ -35,11 +35,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// folder is a copy of the example.
+// folder is a copy of the clusters example.
 type folder struct {
 	t   *testing.T
 	dir string
-	env string // none: prod
+	env string // environment; empty: prod
 }
 
 func clusters(t *testing.T) *folder {
@@ -55,7 +55,7 @@ func clusters(t *testing.T) *folder {
 	return f
 }
 
-// sources lists what of the example's folder is not made by running it.
+// sources returns the files of the example, without those that running it creates.
 func sources(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -84,7 +84,7 @@ func (f *folder) write(name string, raw []byte) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		f.t.Fatal(err)
 	}
-	if err := os.WriteFile(name, raw, 0o755); err != nil { // the portal is a program
+	if err := os.WriteFile(name, raw, 0o755); err != nil { // some are programs
 		f.t.Fatal(err)
 	}
 }
@@ -98,12 +98,12 @@ func (f *folder) read(name string) string {
 	return string(raw)
 }
 
-// edit puts new in the one place of old.
+// edit replaces old, which must occur once, with new.
 func (f *folder) edit(name, old, new string) {
 	f.t.Helper()
 	text := f.read(name)
 	if n := strings.Count(text, old); n != 1 {
-		f.t.Fatalf("%s holds %q %d times", name, old, n)
+		f.t.Fatalf("%s contains %q %d times", name, old, n)
 	}
 	f.write(name, []byte(strings.Replace(text, old, new, 1)))
 }
@@ -156,8 +156,8 @@ func (f *folder) apply() *apply.Result {
 	return res
 }
 
-// deeds is what a change set does, a line each, sorted.
-func deeds(cs *plan.ChangeSet) string {
+// summarize returns the actions of a change set, one per line, sorted.
+func summarize(cs *plan.ChangeSet) string {
 	var out []string
 	for _, a := range cs.Actions {
 		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", a.Op, a.Address, a.Machine, a.Verb))+"\n")
@@ -176,13 +176,14 @@ func same(t *testing.T, what, got, want string) {
 	}
 }
 
-// twins are made by a comprehension: of them only the first is in the golden files.
-var twins = map[string]string{"customers": "alder", "databases": "audit"}
+// repeated are libraries with many identical functionalities: the golden files contain only the
+// first.
+var repeated = map[string]string{"customers": "alder", "databases": "audit"}
 
-func spoken(a graph.Address) bool { return twins[a.Lib] == "" || twins[a.Lib] == a.Name }
+func inGolden(a graph.Address) bool { return repeated[a.Lib] == "" || repeated[a.Lib] == a.Name }
 
-// unitFiles are what an applied folder's machines hold of one service: its
-// units, and the files that it reads.
+// unitFiles returns the units of a service and the files that they mount, from the folder
+// machine.
 func (f *folder) unitFiles(s *graph.Service) []txtar.File {
 	f.t.Helper()
 	root := filepath.Join("machines", s.Machine)
@@ -222,9 +223,9 @@ func (f *folder) unitFiles(s *graph.Service) []txtar.File {
 	return out
 }
 
-// TestClustersAreRenderedAsBefore compares the graph and the units of each
-// library with what they were.
-func TestClustersAreRenderedAsBefore(t *testing.T) {
+// TestClusters_RenderingMatchesGolden compares the graph and the units of each library with the
+// golden files.
+func TestClusters_RenderingMatchesGolden(t *testing.T) {
 	f := clusters(t)
 	f.apply()
 	_, d := f.evaluate()
@@ -232,7 +233,7 @@ func TestClustersAreRenderedAsBefore(t *testing.T) {
 	nodes := map[string]string{}
 	for _, s := range d.Graph.Services {
 		lib := s.Address.Lib
-		if !spoken(s.Address) {
+		if !inGolden(s.Address) {
 			continue
 		}
 		if made[lib] == nil {
@@ -241,7 +242,7 @@ func TestClustersAreRenderedAsBefore(t *testing.T) {
 		nodes[lib] += node(t, s)
 		made[lib].Files = append(made[lib].Files, f.unitFiles(s)...)
 	}
-	if len(made) != 12 { // eleven libraries, and what the machines must have
+	if len(made) != 12 { // eleven libraries, and host facts
 		t.Errorf("%d libraries", len(made))
 	}
 	for lib, a := range made {
@@ -265,7 +266,7 @@ func TestClustersAreRenderedAsBefore(t *testing.T) {
 	}
 }
 
-// node writes out a service of the graph, a line for each of its fields.
+// node formats a service of the graph, one line per field.
 func node(t *testing.T, s *graph.Service) string {
 	t.Helper()
 	var b strings.Builder
@@ -302,8 +303,8 @@ func node(t *testing.T, s *graph.Service) string {
 	return b.String()
 }
 
-// etcd is the cluster that a member of etcd is told on a machine.
-func (f *folder) etcd(machine, member string) string {
+// etcdPeers returns the ETCD_INITIAL_CLUSTER of an etcd member on a machine.
+func (f *folder) etcdPeers(machine, member string) string {
 	f.t.Helper()
 	names, err := filepath.Glob(filepath.Join(f.dir, "machines", machine, "etc/systemd/system/defx-prod-clusters-etcd-etcd."+member+":????????????.service"))
 	if err != nil || len(names) != 1 {
@@ -318,7 +319,7 @@ func (f *folder) etcd(machine, member string) string {
 			return strings.TrimSuffix(v, "\"\n")
 		}
 	}
-	f.t.Fatalf("etcd#%s is told no cluster", member)
+	f.t.Fatalf("etcd#%s has no ETCD_INITIAL_CLUSTER", member)
 	return ""
 }
 
@@ -332,7 +333,7 @@ func (f *folder) agent(machine string) string {
 	return f.read(fmt.Sprintf("machines/%s/var/lib/defx/units/defx-prod-clusters-consul-agent.%[1]s/files/etc/consul.d/defx.json", machine))
 }
 
-// What follows was written by hand.
+// The following expected values are written by hand.
 const (
 	etcdOfThree = "etcd-a=http://10.0.0.1:2380,etcd-b=http://10.0.0.2:2380,etcd-c=http://10.0.0.3:2380"
 	etcdOfFour  = etcdOfThree + ",etcd-d=http://10.0.0.4:2380"
@@ -436,15 +437,15 @@ const (
 	members = "members(['a', 'b', 'c'])"
 )
 
-// TestClustersAreToldOfAMachineThatComesAndGoes reads what peers, scrape list
-// and agents are on the machines themselves.
-func TestClustersAreToldOfAMachineThatComesAndGoes(t *testing.T) {
+// TestClusters_PeersFollowMachines checks peers, scrape targets and agents in the files on the
+// machines while machines and members are added and removed.
+func TestClusters_PeersFollowMachines(t *testing.T) {
 	f := clusters(t)
 	f.apply()
 	check := func(when string, machines int, etcd, scrape string) {
 		t.Helper()
 		for i, m := range []string{"a", "b", "c", "d"}[:strings.Count(etcd, "http:")] {
-			same(t, when+": etcd#"+m, f.etcd(fmt.Sprintf("m%d", i+1), m), etcd)
+			same(t, when+": etcd#"+m, f.etcdPeers(fmt.Sprintf("m%d", i+1), m), etcd)
 		}
 		same(t, when+": Prometheus", f.prometheus(), scrape)
 		for i := range machines {
@@ -457,7 +458,8 @@ func TestClustersAreToldOfAMachineThatComesAndGoes(t *testing.T) {
 	f.apply()
 	check("a fourth", 4, etcdOfThree, strings.Replace(scrapeOfFour, "          - 10.0.0.4:2381\n", "", 1))
 
-	// The new member of etcd says that the cluster is there already; the machine gets the role that members ask for.
+	// The new etcd member joins an existing cluster, and its machine gets the role that members
+	// require.
 	f.edit("defx.jsonnet", "i <= size.quorum", "i <= size.machines")
 	f.edit("defx.jsonnet", members, members+" + { d: { service+: { env+: { ETCD_INITIAL_CLUSTER_STATE: 'existing' } } } }")
 	f.apply()
@@ -465,7 +467,7 @@ func TestClustersAreToldOfAMachineThatComesAndGoes(t *testing.T) {
 
 	f.edit("defx.jsonnet", members+" + { d: { service+: { env+: { ETCD_INITIAL_CLUSTER_STATE: 'existing' } } } }", members)
 	cs := f.plan()
-	if len(cs.Protected) != 3 || cs.Protected[0].Address != "etcd/etcd#d" { // and what its machine must have for it
+	if len(cs.Protected) != 3 || cs.Protected[0].Address != "etcd/etcd#d" { // and two host facts that it requires
 		t.Errorf("protected: %v", cs.Protected)
 	}
 	f.allow("etcd/etcd#d")
@@ -473,11 +475,11 @@ func TestClustersAreToldOfAMachineThatComesAndGoes(t *testing.T) {
 	f.apply()
 	check("three again", 3, etcdOfThree, scrapeOfThree)
 	if left, _ := filepath.Glob(filepath.Join(f.dir, "machines/m4/etc/systemd/system/defx-*")); len(left) > 0 {
-		t.Errorf("left on the machine that went: %v", left)
+		t.Errorf("units left on the removed machine: %v", left)
 	}
 }
 
-// allow applies what needs consent.
+// allow applies with consent to delete an address.
 func (f *folder) allow(delete string) {
 	f.t.Helper()
 	p, d := f.evaluate()
@@ -488,9 +490,9 @@ func (f *folder) allow(delete string) {
 	}
 }
 
-// TestClustersChangeWhatTheOracleNames edits the applied example and compares
-// the plan with a list that was written by hand.
-func TestClustersChangeWhatTheOracleNames(t *testing.T) {
+// TestClusters_PlanMatchesExpectedActions edits the applied example and compares the plan with
+// a list that is written by hand.
+func TestClusters_PlanMatchesExpectedActions(t *testing.T) {
 	f := clusters(t)
 	f.apply()
 	for _, c := range []struct{ name, file, old, new, want string }{
@@ -502,7 +504,7 @@ create host/packages/prometheus-node-exporter@m4 m4
 create prometheus/node#m4 m4
 update prometheus/prometheus m1 reload
 `},
-		{"the highest of a counted set that keeps nothing", "defx.jsonnet", "replicas: size.apps", "replicas: 1", `
+		{"the last replica of a counted set without data", "defx.jsonnet", "replicas: size.apps", "replicas: 1", `
 delete host/packages/ruby-bundler@m3 m3
 delete host/users/shop@m3 m3
 delete rails/app/cron#1 m3
@@ -510,7 +512,7 @@ delete rails/app/web#1 m3
 delete rails/app/worker#1 m3
 update nginx/nginx m1 reload
 `},
-		{"the highest of a counted set that keeps data", "defx.jsonnet", "replicas: size.quorum", "replicas: 2", `
+		{"the last replica of a counted set with data", "defx.jsonnet", "replicas: size.quorum", "replicas: 2", `
 protected host/packages/default-jre-headless@m3
 protected host/sysctl/vm.max_map_count@m3
 protected kafka/kafka#2
@@ -523,7 +525,7 @@ update rails/app/web#1 m3 restart
 update rails/app/worker#0 m2 restart
 update rails/app/worker#1 m3 restart
 `},
-		{"a standby less", "defx.jsonnet", "replicas: size.standbys", "replicas: 1", `
+		{"one standby less", "defx.jsonnet", "replicas: size.standbys", "replicas: 1", `
 protected host/packages/postgresql-16@m3
 protected host/sysctl/vm.overcommit_memory@m3
 protected postgres/standby#1
@@ -558,7 +560,7 @@ update prometheus/node#m2 m2 restart
 update prometheus/node#m3 m3 restart
 update prometheus/prometheus m1 reload
 `},
-		{"a customer less", "defx.jsonnet", "customers: 20", "customers: 19", `
+		{"one customer less", "defx.jsonnet", "customers: 20", "customers: 19", `
 protected customers/yew
 update nginx/nginx m1 reload
 `},
@@ -568,15 +570,15 @@ update nginx/nginx m1 reload
 			before := g.read(c.file)
 			defer g.write(c.file, []byte(before))
 			g.edit(c.file, c.old, c.new)
-			got := deeds(g.plan())
+			got := summarize(g.plan())
 			same(t, "plan", got, strings.TrimPrefix(c.want, "\n"))
 		})
 	}
 }
 
-// TestClustersMayBeRenamed gives libraries, functionalities and replicas other
-// names: what moved names stays, on its machine and with its data.
-func TestClustersMayBeRenamed(t *testing.T) {
+// TestClusters_RenameKeepsUnits renames libraries, functionalities and replicas with moved:
+// units keep their machines and data.
+func TestClusters_RenameKeepsUnits(t *testing.T) {
 	f := clusters(t)
 	f.apply()
 	before := map[string]string{}
@@ -613,12 +615,13 @@ func TestClustersMayBeRenamed(t *testing.T) {
 		}
 	}
 	if cs := f.plan(); !cs.Empty() {
-		t.Errorf("after the apply: %s", deeds(cs))
+		t.Errorf("after the apply: %s", summarize(cs))
 	}
 }
 
-// TestClustersOfEverySizeApply applies each environment, and applies it again to no effect.
-func TestClustersOfEverySizeApply(t *testing.T) {
+// TestClusters_EveryEnvironmentApplies applies each environment twice; the second apply must
+// change nothing.
+func TestClusters_EveryEnvironmentApplies(t *testing.T) {
 	f := clusters(t)
 	for env, machines := range map[string]int{"dev": 1, "staging": 2, "prod": 3} {
 		f.env = env
@@ -636,7 +639,7 @@ func TestClustersOfEverySizeApply(t *testing.T) {
 	}
 }
 
-func TestEveryLibraryOfClustersIsShort(t *testing.T) {
+func TestClusters_LibrariesAreShort(t *testing.T) {
 	for _, name := range sources(t) {
 		raw, err := os.ReadFile(filepath.Join("clusters", name))
 		if err != nil {

@@ -20,15 +20,15 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// mistake is one slip of the finger in the example.
+// mistake is a typing error in the example.
 type mistake struct {
 	kind string
 	file string
 	at   int    // offset in the file
-	old  string // what stands there
+	old  string // text at that offset
 	new  string
-	col  int    // where the error must point; 0: anywhere in its line
-	word string // what is misspelt
+	col  int    // expected column; 0: any
+	word string // misspelt word
 }
 
 func (m mistake) name() string {
@@ -44,21 +44,21 @@ func (m mistake) name() string {
 
 func (m mistake) apply(text string) string { return text[:m.at] + m.new + text[m.at+len(m.old):] }
 
-// line is where the mistake begins.
+// line returns the line at which the mistake starts.
 func (m mistake) line(text string) int { return 1 + strings.Count(text[:m.at], "\n") }
 
 func column(text string, at int) int { return at - strings.LastIndexByte(text[:at], '\n') }
 
-// field is a field of an object as the source has it.
+// field is a field of an object in the source.
 type field struct {
-	path       []string // the fields around it
+	path       []string // enclosing fields
 	key        string
-	at         int // of the key
+	at         int // offset of the key
 	value, end int
 }
 
-// fields finds the fields of all objects that are not arguments of a call, for
-// only those are surely read as the contract.
+// fields returns the fields of all objects that are not arguments of a call: only these are
+// certainly part of the contract.
 func fields(text string) []field {
 	var out []field
 	type open struct {
@@ -68,7 +68,7 @@ func fields(text string) []field {
 	}
 	stack := []open{{}}
 	path := []string{}
-	last := byte(0)           // last character that counts
+	last := byte(0)           // last significant character
 	word, wordAt := "", 0     // last word
 	depths := map[int][]int{} // depth → fields that end there
 	closeAll := func(depth, at int) {
@@ -153,7 +153,7 @@ func fields(text string) []field {
 
 func isLetter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' }
 
-// misspelt swaps two letters in the middle of a word, or drops its last.
+// misspelt swaps two letters in the middle of a word, or repeats its last letter.
 func misspelt(w string) string {
 	for i := 1; i+1 < len(w); i++ {
 		if w[i] != w[i+1] {
@@ -163,7 +163,7 @@ func misspelt(w string) string {
 	return w + w[len(w)-1:]
 }
 
-// wrong gives what a field cannot hold, by name.
+// wrong maps field names to invalid values.
 var wrong = map[string][]string{
 	"service": {"[]", "'x'"}, "place": {"'m1'", "[]"}, "requires": {"'primary'", "3"}, "connects": {"5", "true"}, "exports": {"[]", "'x'"},
 	"host": {"'x'", "[1]"}, "fqdn": {"1", "['x']"}, "external": {"'db.example.com'"},
@@ -181,17 +181,18 @@ var wrong = map[string][]string{
 	"machines": {"[]", "'m1'"}, "defaults": {"'prod'"}, "overrides": {"[]", "'x'"}, "libs": {"[]"},
 }
 
-// free holds what no contract reads: content of files, and maps whose keys the user chooses.
-var free = []string{"json", "ini", "yaml", "toml", "env", "files", "exports", "secrets", "labels", "ports", "sysctl"}
+// unchecked are fields whose content is not part of the contract: content of files, and maps
+// with user-defined keys.
+var unchecked = []string{"json", "ini", "yaml", "toml", "env", "files", "exports", "secrets", "labels", "ports", "sysctl"}
 
-// generate walks the sources and makes mistakes of every kind.
+// generate returns all mistakes of every kind that can be made in the sources.
 func generate(files map[string]string) []mistake {
 	var out []mistake
 	for _, file := range slices.Sorted(maps.Keys(files)) {
 		text := files[file]
 		add := func(kind string, at int, old, new string, col int, word string) {
 			if text[at:at+len(old)] != old {
-				panic(fmt.Sprintf("%s does not hold %q at %d", file, old, at))
+				panic(fmt.Sprintf("%s does not contain %q at %d", file, old, at))
 			}
 			out = append(out, mistake{kind, file, at, old, new, col, word})
 		}
@@ -208,22 +209,22 @@ func generate(files map[string]string) []mistake {
 					}
 				}
 			}
-			if slices.ContainsFunc(f.path, func(p string) bool { return slices.Contains(free, p) }) {
+			if slices.ContainsFunc(f.path, func(p string) bool { return slices.Contains(unchecked, p) }) {
 				continue
 			}
 			bads, known := wrong[f.key]
 			if !known || file == "defx.jsonnet" && len(f.path) > 0 && f.path[0] == "dev" || parent == "staging" || parent == "prod" {
-				continue // the sizes are no contract
+				continue // sizes of environments are not part of the contract
 			}
 			if text[f.at] != '\'' && text[f.at+len(f.key)] != '+' {
 				bad := misspelt(f.key)
 				add("misspelt field", f.at, f.key, bad, column(text, f.at), bad)
 			}
 			if (f.key == "replicas" || f.key == "place") && strings.Contains(value, "replicas") || f.key == "replicas" && file != "defx.jsonnet" {
-				continue // the entry overrides it
+				continue // overridden by the entry file
 			}
 			if parent == "external" {
-				continue // any text may be the host of what stands elsewhere
+				continue // any string can be the host of an external endpoint
 			}
 			for _, bad := range bads {
 				add("wrong value of "+f.key, f.value, value, bad, 0, "")
@@ -269,7 +270,7 @@ func generate(files map[string]string) []mistake {
 	return out
 }
 
-// outcome is all that is said of a folder.
+// outcome returns all errors of the folder's deployment.
 func (f *folder) outcome() (diag.List, error) {
 	d, err := f.open().Evaluate(context.Background())
 	if err != nil {
@@ -300,7 +301,7 @@ var quoted = regexp.MustCompile(`^'[^']*'$`)
 
 var meant = regexp.MustCompile(`did you mean "([^"]+)"`)
 
-// judge makes one mistake and gives what is amiss with what is said of it, or "".
+// judge makes one mistake and returns what is wrong with its report, or "".
 func judge(f *folder, m mistake, text string) string {
 	f.write(m.file, []byte(m.apply(text)))
 	defer f.write(m.file, []byte(text))
@@ -309,7 +310,7 @@ func judge(f *folder, m mistake, text string) string {
 		return "no diagnosis: " + err.Error()
 	}
 	if len(list) == 0 {
-		return "not noticed"
+		return "no error"
 	}
 	line := m.line(text)
 	var here *diag.Error
@@ -321,7 +322,7 @@ func judge(f *folder, m mistake, text string) string {
 	switch {
 	case here == nil:
 		slices.SortStableFunc(list, func(a, b *diag.Error) int { return consequence(a) - consequence(b) })
-		return fmt.Sprintf("not told at %s:%d, but: %s", m.file, line, list[0].Error())
+		return fmt.Sprintf("not reported at %s:%d, but: %s", m.file, line, list[0].Error())
 	case here.Msg == "":
 		return "no message"
 	case m.col != 0 && here.Pos.Col != m.col:
@@ -330,12 +331,12 @@ func judge(f *folder, m mistake, text string) string {
 		return "no hint: " + here.Error()
 	}
 	if s := meant.FindStringSubmatch(here.Hint); s != nil && (m.word != "" || quoted.MatchString(m.new)) {
-		mended := m
-		mended.new = s[1]
+		fixed := m
+		fixed.new = s[1]
 		if m.word == "" {
-			mended.new = "'" + s[1] + "'"
+			fixed.new = "'" + s[1] + "'"
 		}
-		f.write(m.file, []byte(mended.apply(text)))
+		f.write(m.file, []byte(fixed.apply(text)))
 		if list, err := f.outcome(); err != nil || len(list) > 0 {
 			return fmt.Sprintf("the hint does not help (%v, %v): %s", err, list, here.Error())
 		}
@@ -343,13 +344,15 @@ func judge(f *folder, m mistake, text string) string {
 	return ""
 }
 
+// consequence returns 1 for an error that only follows from another one, otherwise 0.
 func consequence(e *diag.Error) int {
-	if strings.Contains(e.Msg, "has no last good version") {
+	if e.Because != "" {
 		return 1
 	}
 	return 0
 }
 
+// texts returns the Jsonnet files of the example.
 func texts(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -365,39 +368,40 @@ func texts(t *testing.T) map[string]string {
 	return out
 }
 
-// knownShort lists what is not told in full yet, and why that is so. kind and
-// amiss are patterns of a mistake's kind and of what is amiss.
-var knownShort = []struct{ kind, amiss, reason string }{
-	{"^misspelt", `^not told at`, "a token has no position of its own: it is told at the field that holds it, which may begin some lines before"},
-	{"^role", `^not told at`, "what no machine can run is told at place.replicas, which the entry overrides"},
-	{"^wrong value", `unexpected type object, expected`, "Jsonnet meets a value of a wrong type only where it is extended"},
+// knownReports are gaps in the reports, and the reasons. kind and problem are regular expressions
+// of a mistake's kind and of the result of judge.
+var knownReports = []struct{ kind, problem, reason string }{
+	{"^misspelt", `^not reported at`, "a token has no position: it is reported at its field, which may start some lines before"},
+	{"^role", `^not reported at`, "it is reported at place.replicas, which the entry file overrides"},
+	{"^wrong value", `unexpected type object, expected`, "Jsonnet reports a wrong type only where the value is extended"},
 }
 
-func shortcoming(kind, amiss string) string {
-	for _, k := range knownShort {
-		if regexp.MustCompile(k.kind).MatchString(kind) && regexp.MustCompile("(?s)"+k.amiss).MatchString(amiss) {
+// knownReason returns why a problem is accepted, or "".
+func knownReason(kind, problem string) string {
+	for _, k := range knownReports {
+		if regexp.MustCompile(k.kind).MatchString(kind) && regexp.MustCompile("(?s)"+k.problem).MatchString(problem) {
 			return k.reason
 		}
 	}
 	return ""
 }
 
-// TestMistakesAreToldWhereTheyAre makes mistakes, one at a time.
-func TestMistakesAreToldWhereTheyAre(t *testing.T) {
+// TestMistakes_ReportedAtTheirPosition makes mistakes, one at a time.
+func TestMistakes_ReportedAtTheirPosition(t *testing.T) {
 	files := texts(t)
 	files["defx.jsonnet"] = strings.Replace(files["defx.jsonnet"], "customers: 20", "customers: 2", 1) // they are all alike
 	made := generate(files)
-	n := 240 // with those of meaning_test.go there are 300
+	n := 240 // together with those of semantic_mistakes_test.go: 300
 	if s := os.Getenv("DEFX_TEST_MISTAKES"); s != "" {
 		n, _ = strconv.Atoi(s)
 	}
-	all := some(made, n)
+	all := sample(made, n)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	next := 0
 	short := map[string]int{}
 	for range runtime.GOMAXPROCS(0) {
-		f := fewer(t, files)
+		f := folderOf(t, files)
 		wg.Go(func() {
 			for {
 				mu.Lock()
@@ -407,15 +411,15 @@ func TestMistakesAreToldWhereTheyAre(t *testing.T) {
 				if i >= len(all) {
 					return
 				}
-				amiss := judge(f, all[i], files[all[i].file])
-				if amiss == "" {
+				problem := judge(f, all[i], files[all[i].file])
+				if problem == "" {
 					continue
 				}
 				mu.Lock()
-				if k := shortcoming(all[i].kind, amiss); k != "" {
+				if k := knownReason(all[i].kind, problem); k != "" {
 					short[k]++
 				} else {
-					t.Errorf("%s\n  %s", all[i].name(), amiss)
+					t.Errorf("%s\n  %s", all[i].name(), problem)
 				}
 				mu.Unlock()
 			}
@@ -424,14 +428,14 @@ func TestMistakesAreToldWhereTheyAre(t *testing.T) {
 	wg.Wait()
 	total := 0
 	for _, k := range slices.Sorted(maps.Keys(short)) {
-		t.Logf("known to be short, %d times: %s", short[k], k)
+		t.Logf("known gap, %d times: %s", short[k], k)
 		total += short[k]
 	}
-	t.Logf("%d of %d mistakes are told in full; %d could be made", len(all)-total, len(all), len(made))
+	t.Logf("%d of %d mistakes are reported completely; %d are possible", len(all)-total, len(all), len(made))
 }
 
-// some chooses n mistakes, of each kind in turn, always the same.
-func some(all []mistake, n int) []mistake {
+// sample returns n mistakes, of each kind in turn. The result is always the same.
+func sample(all []mistake, n int) []mistake {
 	rng := rand.New(rand.NewPCG(1, 2))
 	kinds := map[string][]mistake{}
 	for _, m := range all {
@@ -452,8 +456,8 @@ func some(all []mistake, n int) []mistake {
 	return out
 }
 
-// fewer is the example as it stands in files.
-func fewer(t *testing.T, files map[string]string) *folder {
+// folderOf returns a folder with the example, changed to files.
+func folderOf(t *testing.T, files map[string]string) *folder {
 	t.Helper()
 	f := clusters(t)
 	for name, text := range files {

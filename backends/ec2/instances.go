@@ -9,11 +9,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -218,9 +218,12 @@ func (p *packer) placementGroups() []*placementGroup {
 		}
 		k.services = append(k.services, s)
 		if l := s.Spec.Limits; l != nil {
-			cpu, _ := strconv.ParseFloat(l.CPU, 64)
+			cpu, memory, err := amounts(l.CPU, l.Memory)
+			if err != nil {
+				p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "%v", err)
+			}
 			k.cpu += cpu
-			k.memory += memory(l.Memory)
+			k.memory += memory
 		}
 		for _, port := range s.Spec.Ports {
 			k.ports[fmt.Sprintf("%s/%d", port.Protocol, port.Port)] = true
@@ -232,13 +235,17 @@ func (p *packer) placementGroups() []*placementGroup {
 // namePrefix returns the prefix of the names of everything that is made for a functionality.
 func namePrefix(a graph.Address) string { return a.Lib + "-" + a.Name }
 
-// memory parses an amount of memory. It returns 0 for anything else.
-func memory(s string) int64 {
-	n, err := spec.Size(s)
-	if err != nil {
-		return 0
+// amounts returns the cores and the bytes of memory of a limit or a capacity; 0 means none is given.
+func amounts(cpu, memory string) (cores float64, bytes int64, err error) {
+	if cpu != "" {
+		var milli int64
+		milli, err = size.ParseCores(cpu)
+		cores = float64(milli) / 1000
 	}
-	return int64(n)
+	if memory != "" && err == nil {
+		bytes, err = size.ParseMemory(memory)
+	}
+	return cores, bytes, err
 }
 
 // fail adds an error about a service.
@@ -272,23 +279,25 @@ func (p *packer) class(k *placementGroup) instanceClass {
 	return instanceClass{pool, pl.Location, k.options.InstanceType, k.options.Image, strings.Join(labels, " ")}
 }
 
-// size returns the capacity of an instance of a class. The system's own share is not subtracted.
-func (p *packer) size(class instanceClass) instanceSize {
+// capacity returns the capacity of an instance of a class. The system's own share is not subtracted.
+func (p *packer) capacity(class instanceClass) instanceSize {
 	r := instanceSizes[class.instanceType]
-	if c := p.graph.EC2.Capacity; len(c) > 0 {
-		if f, err := strconv.ParseFloat(c["cpu"], 64); err == nil {
-			r.cpu = f
-		}
-		if n := memory(c["memory"]); n > 0 {
-			r.memory = n
-		}
+	cpu, memory, err := amounts(p.graph.EC2.Capacity.CPU, p.graph.EC2.Capacity.Memory)
+	if err != nil {
+		panic(err) // the decoder has checked it
+	}
+	if cpu > 0 {
+		r.cpu = cpu
+	}
+	if memory > 0 {
+		r.memory = memory
 	}
 	return r
 }
 
 // fits returns the reason why a group cannot be on an instance, or "".
 func (p *packer) fits(k *placementGroup, b *instance, class instanceClass) string {
-	r := p.size(class)
+	r := p.capacity(class)
 	switch {
 	case p.graph.EC2.ServicesPerInstance > 0 && b.count+len(k.services) > p.graph.EC2.ServicesPerInstance:
 		return "already has the maximum number of services"

@@ -3,9 +3,7 @@ package spec
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
-	"math/bits"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,12 +15,11 @@ import (
 	"github.com/defx-dev/defx/backends/document"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/size"
 	"github.com/defx-dev/defx/internal/token"
 )
 
 var (
-	sizeRE = regexp.MustCompile(`^([0-9]{1,19})(Ki|Mi|Gi|Ti|k|M|G|T)?$`)
-	cpuRE  = regexp.MustCompile(`^([0-9]{1,6})(?:\.([0-9]{1,3}))?$`)
 	octRE  = regexp.MustCompile(`^[0-7]{3,4}$`)
 	zoneRE = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
 )
@@ -169,43 +166,27 @@ func (b *Binder) Signal(where []string, s string) string {
 	return name
 }
 
-var sizeUnits = map[string]uint64{"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40,
-	"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-
-// Size parses a number of bytes. Zero and sizes above 4 EiB are errors.
-func Size(s string) (uint64, error) {
-	m := sizeRE.FindStringSubmatch(s)
-	if m == nil {
-		return 0, fmt.Errorf("%q is not a size", s)
-	}
-	n, err := strconv.ParseUint(m[1], 10, 64)
-	hi, lo := bits.Mul64(n, sizeUnits[m[2]])
-	if err != nil || hi != 0 || lo == 0 || lo > 1<<62 {
-		return 0, fmt.Errorf("size %q is zero or too large", s)
-	}
-	return lo, nil
-}
-
 // Bytes parses the size in a field.
 func (b *Binder) Bytes(where []string, s string) uint64 {
-	n, err := Size(s)
-	if err != nil {
-		b.Fail(where, "%v", err).WithHint("a number of bytes with Ki, Mi, Gi, Ti, k, M, G or T: 512Mi")
-	}
-	return n
+	n, err := size.ParseMemory(s)
+	b.checkSize(where, err)
+	return uint64(n)
 }
 
-// MilliCores parses a number of cores and returns it in thousandths.
+// MilliCores parses a number of cores, in thousandths.
 func (b *Binder) MilliCores(where []string, s string) int {
-	m := cpuRE.FindStringSubmatch(s)
-	milli := 0
-	if m != nil {
-		cores, _ := strconv.Atoi(m[1])
-		part, _ := strconv.Atoi((m[2] + "000")[:3])
-		milli = cores*1000 + part
+	milli, err := size.ParseCores(s)
+	b.checkSize(where, err)
+	return int(milli)
+}
+
+// checkSize reports the error of a size, if any, with its hint.
+func (b *Binder) checkSize(where []string, err error) {
+	if err == nil {
+		return
 	}
-	if milli == 0 {
-		b.Fail(where, "%q is not a positive number of cores", s).WithHint("for example '0.5' or '2'")
+	e := b.Fail(where, "%v", err)
+	if s, ok := errors.AsType[*size.Error](err); ok {
+		e.WithHint("%s", s.Hint())
 	}
-	return milli
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/size"
 )
 
 func TestNamesOf_Addresses(t *testing.T) {
@@ -59,8 +60,8 @@ func TestNamesOf_Unique(t *testing.T) {
 }
 
 func TestValues_SizesAndDurations(t *testing.T) {
-	for in, want := range map[string]uint64{"1": 1, "1k": 1000, "512Mi": 512 << 20, "2Ti": 2 << 40, "0": 0, "x": 0, "1m": 0, "99999999T": 0, "-1": 0} {
-		if got, err := spec.Size(in); got != want || (err == nil) != (want > 0) {
+	for in, want := range map[string]int64{"1": 0, "1k": 1000, "512Mi": 512 << 20, "2Ti": 2 << 40, "0": 0, "x": 0, "1m": 0, "99999999T": 0, "-1": 0} {
+		if got, err := size.Parse(in); got != want || (err == nil) != (want > 0) {
 			t.Errorf("size %q is %d, %v", in, got, err)
 		}
 	}

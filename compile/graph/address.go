@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// Address names a unit: [lib/]name[/member][#replica]. The machine is not part
-// of it, so that history, stickiness and protection survive a move. A fact of a
-// machine has an address of its own form, host/kind/key@machine: Lib is
-// HostLib, Name its kind, Member its key.
+// Address names a unit: [lib/]name[/member][#replica]. The machine is not part of it, so
+// history, placement and protection survive a move. A host fact has its own form,
+// host/kind/key@machine: Lib is HostLib, Name the kind, Member the key.
 type Address struct {
-	Lib     string // empty for what the central file itself defines
+	Lib     string // empty for what the entry file defines
 	Name    string
-	Member  string // of a group; else empty
-	Replica string // "0", "1", … or a name; empty if the functionality does not declare replicas
-	Machine string // of a fact alone
+	Member  string // of a group; empty otherwise
+	Replica string // "0", "1", … or a name; empty if the functionality declares no replicas
+	Machine string // set for host facts only
 }
 
-// HostLib stands in the place of a library in addresses of facts. No library has this name.
+// HostLib is the library part of the addresses of host facts. No library can have this name.
 const HostLib = "host"
 
-// ModuleLib stands in the place of a library in addresses of modules of resources: module/network.
+// ModuleLib is the library part of the addresses of resource modules: module/network. No
+// library can have this name.
 const ModuleLib = "module"
 
-// String gives the written form.
+// String returns the textual form.
 func (a Address) String() string {
 	s := a.Set()
 	if a.Replica != "" {
@@ -37,7 +37,7 @@ func (a Address) String() string {
 	return s
 }
 
-// Set is the address without the replica: the name of the set of all replicas.
+// Set returns the address without the replica, which names the set of all replicas.
 func (a Address) Set() string {
 	s := a.Name
 	if a.Lib != "" {
@@ -49,43 +49,43 @@ func (a Address) Set() string {
 	return s
 }
 
-// Functionality is lib/name: what libraries define and overrides name.
+// Functionality returns lib/name, the name that libraries define and overrides use.
 func (a Address) Functionality() string { return Address{Lib: a.Lib, Name: a.Name}.Set() }
 
-// MarshalText writes the form of String.
+// MarshalText returns the form of String.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText reads the form of String.
+// UnmarshalText parses the form of String.
 func (a *Address) UnmarshalText(b []byte) (err error) {
 	*a, err = ParseAddress(string(b))
 	return err
 }
 
-// Compare orders by library, name, member, then replica (numbers by size).
+// Compare orders addresses by library, name, member, then replica (numbers numerically).
 func (a Address) Compare(b Address) int {
 	return cmp.Or(strings.Compare(a.Lib, b.Lib), strings.Compare(a.Name, b.Name), strings.Compare(a.Member, b.Member),
-		cmp.Compare(digits(a.Replica), digits(b.Replica)), strings.Compare(a.Replica, b.Replica), strings.Compare(a.Machine, b.Machine))
+		cmp.Compare(numberLen(a.Replica), numberLen(b.Replica)), strings.Compare(a.Replica, b.Replica), strings.Compare(a.Machine, b.Machine))
 }
 
-// digits is how long a replica's number is, which puts 9 before 10. A name has
-// none: alpha comes before beta, however long.
-func digits(replica string) int {
+// numberLen returns the number of digits of a numeric replica, so that 9 sorts before 10. It
+// returns 0 for a name: alpha sorts before beta, whatever their lengths.
+func numberLen(replica string) int {
 	if strings.Trim(replica, "0123456789") != "" {
 		return 0
 	}
 	return len(replica)
 }
 
-// keyRE is what packages, settings, modules and users may be called.
+// keyRE matches valid names of packages, kernel settings, modules and users.
 var keyRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+:~*/-]{0,127}$`)
 
-// ValidKey tells whether s may name a fact of a machine.
+// ValidKey reports whether s can name a host fact.
 func ValidKey(s string) bool {
 	return keyRE.MatchString(s) && !strings.Contains(s, "//") && !strings.Contains(s, "..")
 }
 
-// ValidName tells whether s may name a library, functionality, member, replica,
-// machine or environment: [a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?
+// ValidName reports whether s can name a library, functionality, member, replica, machine or
+// environment: [a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?
 func ValidName(s string) bool {
 	if s == "" || len(s) > 42 || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
@@ -98,8 +98,8 @@ func ValidName(s string) bool {
 	return true
 }
 
-// ParseAddress reads the form of String. One or two parts before # are name and
-// lib/name; three are lib/name/member.
+// ParseAddress parses the form of String. Before #, one part is name, two are lib/name and
+// three are lib/name/member.
 func ParseAddress(s string) (Address, error) {
 	if rest, ok := strings.CutPrefix(s, HostLib+"/"); ok {
 		kind, rest, _ := strings.Cut(rest, "/")

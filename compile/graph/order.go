@@ -10,7 +10,7 @@ import (
 	"gonum.org/v1/gonum/graph/topo"
 )
 
-// Sort puts services and machines in their order.
+// Sort sorts services, balancers and resources by address and machines by name.
 func (g *Graph) Sort() {
 	slices.SortFunc(g.Services, func(a, b *Service) int { return a.Address.Compare(b.Address) })
 	slices.SortFunc(g.Balancers, func(a, b *Balancer) int { return a.Address.Compare(b.Address) })
@@ -18,7 +18,7 @@ func (g *Graph) Sort() {
 	slices.SortFunc(g.Machines, func(a, b *Machine) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// Find gives the service at an address, or nil.
+// Find returns the service at an address, or nil.
 func (g *Graph) Find(a Address) *Service {
 	i, ok := slices.BinarySearchFunc(g.Services, a, func(s *Service, a Address) int { return s.Address.Compare(a) })
 	if !ok {
@@ -27,7 +27,7 @@ func (g *Graph) Find(a Address) *Service {
 	return g.Services[i]
 }
 
-// Resource gives the resource at an address, or nil.
+// Resource returns the resource at an address, or nil.
 func (g *Graph) Resource(address string) *Resource {
 	for _, r := range g.Resources {
 		if r.Address.String() == address {
@@ -37,7 +37,7 @@ func (g *Graph) Resource(address string) *Resource {
 	return nil
 }
 
-// Machine gives the machine of a name, or nil.
+// Machine returns the machine with a name, or nil.
 func (g *Graph) Machine(name string) *Machine {
 	i, ok := slices.BinarySearchFunc(g.Machines, name, func(m *Machine, n string) int { return strings.Compare(m.Name, n) })
 	if !ok {
@@ -46,13 +46,13 @@ func (g *Graph) Machine(name string) *Machine {
 	return g.Machines[i]
 }
 
-// CheckOrder refuses a cycle over requires and after with a *diag.Error that
-// names one shortest way around, and where it begins.
+// CheckOrder returns an error if requires and after form a cycle. The *diag.Error names one
+// shortest cycle and the functionality at which it starts.
 func (g *Graph) CheckOrder() error {
 	ids, names := map[string]int64{}, []string{}
 	path := map[string][]string{}
-	next := map[string][]string{}  // set → sets it waits for
-	for _, s := range g.Services { // sorted, so ids are stable
+	next := map[string][]string{}  // set → sets that it waits for
+	for _, s := range g.Services { // in sorted order, so that ids are stable
 		set := s.Address.Set()
 		if _, ok := ids[set]; !ok {
 			ids[set] = int64(len(names))
@@ -72,7 +72,7 @@ func (g *Graph) CheckOrder() error {
 			}
 		}
 	}
-	if ordered(next) {
+	if isAcyclic(next) {
 		return nil
 	}
 	dg := simple.NewDirectedGraph()
@@ -97,42 +97,42 @@ func (g *Graph) CheckOrder() error {
 			}
 		}
 	}
-	way := around(first, next)
+	cycle := shortestCycle(first, next)
 	field := "requires"
-	return diag.Errorf(first, "a cycle of requires and after: %s", strings.Join(way, " → ")).
+	return diag.Errorf(first, "a cycle of requires and after: %s", strings.Join(cycle, " → ")).
 		At(append(slices.Clone(path[first]), field)...).
-		WithHint("use connects where only reachability is meant: it has no order")
+		WithHint("use connects where only reachability is needed: it implies no order")
 }
 
-// ordered tells whether there is no way from anywhere back to itself: what
-// waits for nothing is taken away, until nothing is left.
-func ordered(next map[string][]string) bool {
-	waits, free := map[string]int{}, []string{}
+// isAcyclic reports whether the graph has no cycle (Kahn's algorithm): sets that wait for
+// nothing are removed until none is left.
+func isAcyclic(next map[string][]string) bool {
+	waits, ready := map[string]int{}, []string{}
 	users := map[string][]string{}
 	for from, list := range next {
 		waits[from] = len(list)
 		for _, to := range list {
 			users[to] = append(users[to], from)
 			if len(next[to]) == 0 && len(users[to]) == 1 {
-				free = append(free, to)
+				ready = append(ready, to)
 			}
 		}
 	}
-	for len(free) > 0 {
-		last := free[len(free)-1]
-		free = free[:len(free)-1]
+	for len(ready) > 0 {
+		last := ready[len(ready)-1]
+		ready = ready[:len(ready)-1]
 		for _, u := range users[last] {
 			if waits[u]--; waits[u] == 0 {
 				delete(waits, u)
-				free = append(free, u)
+				ready = append(ready, u)
 			}
 		}
 	}
 	return len(waits) == 0
 }
 
-// around finds a shortest way from start back to itself.
-func around(start string, next map[string][]string) []string {
+// shortestCycle returns a shortest cycle through start, found by breadth-first search.
+func shortestCycle(start string, next map[string][]string) []string {
 	from := map[string]string{}
 	queue := []string{start}
 	for len(queue) > 0 {
@@ -140,13 +140,13 @@ func around(start string, next map[string][]string) []string {
 		queue = queue[1:]
 		for _, to := range next[at] {
 			if to == start {
-				way := []string{start}
+				cycle := []string{start}
 				for x := at; x != start; x = from[x] {
-					way = append(way, x)
+					cycle = append(cycle, x)
 				}
-				way = append(way, start)
-				slices.Reverse(way)
-				return way
+				cycle = append(cycle, start)
+				slices.Reverse(cycle)
+				return cycle
 			}
 			if _, seen := from[to]; !seen {
 				from[to] = at

@@ -2,7 +2,7 @@ package graph
 
 import _ "embed"
 
-// Source is the text of graph.go: the comments of its fields are what users read of them.
+// Source is the text of graph.go: the generated reference quotes the comments of its fields.
 //
 //go:embed graph.go
 var Source string

@@ -10,7 +10,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Texts calls f for every text of a spec, found by type so that no field can be forgotten.
+// Texts calls f for every text of a spec. Texts are found by type, so no field can be
+// forgotten.
 func (s Spec) Texts(f func(token.Text)) { eachText(reflect.ValueOf(&s).Elem(), f) }
 
 var (
@@ -18,20 +19,20 @@ var (
 	docType  = reflect.TypeFor[token.Doc]()
 )
 
-// MapTexts copies v with every token.Text, also those inside a token.Doc, replaced by what f makes of
-// it. As an element of a list f may give any number of elements, elsewhere exactly one; outside
-// a token.Doc each of them must be a token.Text. The walk is in the order of fields and keys. What can
-// hold no text is shared with v, and the path is f's only until it returns.
+// MapTexts returns a copy of v in which every token.Text, also inside a token.Doc, is replaced
+// by the result of f. For a list element f may return any number of elements, elsewhere exactly
+// one; outside a token.Doc each must be a token.Text. Fields and keys are visited in order.
+// Parts that cannot hold texts are shared with v. f must not keep path.
 func MapTexts[T any](v T, path []string, f func(path []string, t token.Text, inList bool) []any) T {
 	return mapValue(reflect.ValueOf(v), slices.Clip(path), f).Interface().(T)
 }
 
-var known sync.Map // type → *shape
+var typeCache sync.Map // type → *typeInfo
 
-// shape is what the walk has to know of a type.
-type shape struct {
-	texts  bool    // a value may hold texts
-	fields []field // of a struct, those that may
+// typeInfo says which parts of a type can hold texts.
+type typeInfo struct {
+	texts  bool    // a value can hold texts
+	fields []field // of a struct, those that can hold texts
 }
 
 type field struct {
@@ -39,25 +40,25 @@ type field struct {
 	name  string
 }
 
-func shapeOf(t reflect.Type) *shape {
-	if s, ok := known.Load(t); ok {
-		return s.(*shape)
+func typeInfoOf(t reflect.Type) *typeInfo {
+	if s, ok := typeCache.Load(t); ok {
+		return s.(*typeInfo)
 	}
-	s := &shape{texts: t == textType || t == docType}
+	s := &typeInfo{texts: t == textType || t == docType}
 	if !s.texts {
 		switch t.Kind() {
 		case reflect.Pointer, reflect.Map, reflect.Slice:
-			s.texts = shapeOf(t.Elem()).texts
+			s.texts = typeInfoOf(t.Elem()).texts
 		case reflect.Struct:
 			for i := range t.NumField() {
-				if shapeOf(t.Field(i).Type).texts {
+				if typeInfoOf(t.Field(i).Type).texts {
 					name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 					s.fields, s.texts = append(s.fields, field{i, name}), true
 				}
 			}
 		}
 	}
-	known.Store(t, s)
+	typeCache.Store(t, s)
 	return s
 }
 
@@ -71,7 +72,7 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 	case v.Type() == docType:
 		return reflect.ValueOf(v.Interface().(token.Doc).Map(slices.Clone(path), f))
 	}
-	s := shapeOf(v.Type())
+	s := typeInfoOf(v.Type())
 	if !s.texts {
 		return v
 	}
@@ -97,7 +98,7 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 			return v
 		}
 		out := reflect.MakeMapWithSize(v.Type(), v.Len())
-		for _, k := range sorted(v) {
+		for _, k := range sortedKeys(v) {
 			out.SetMapIndex(k, mapValue(v.MapIndex(k), append(path, k.String()), f))
 		}
 		return out
@@ -121,7 +122,7 @@ func mapValue(v reflect.Value, path []string, f func([]string, token.Text, bool)
 	return v
 }
 
-func sorted(m reflect.Value) []reflect.Value {
+func sortedKeys(m reflect.Value) []reflect.Value {
 	keys := m.MapKeys()
 	slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 	return keys
@@ -139,7 +140,7 @@ func eachText(v reflect.Value, f func(token.Text)) {
 		v.Interface().(token.Doc).Map(nil, func(_ []string, t token.Text, _ bool) []any { f(t); return []any{t} })
 		return
 	}
-	s := shapeOf(v.Type())
+	s := typeInfoOf(v.Type())
 	if !s.texts {
 		return
 	}
@@ -155,7 +156,7 @@ func eachText(v reflect.Value, f func(token.Text)) {
 			}
 		}
 	case reflect.Map:
-		for _, k := range sorted(v) {
+		for _, k := range sortedKeys(v) {
 			eachText(v.MapIndex(k), f)
 		}
 	case reflect.Slice:

@@ -9,8 +9,8 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Value is what a resolved ref stands for as reader must see it: on the same
-// machine the loopback address, across machines the other machine's address.
+// Value returns the value of a resolved ref as reader sees it: on the same machine the loopback
+// address, otherwise the other machine's address.
 func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 	target := reader
 	if t.Of != "me" {
@@ -21,14 +21,15 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 		if err != nil {
 			return "", diag.Errorf(reader.Address.String(), "%v", err)
 		}
-		if target = g.one(a); target == nil {
-			return "", diag.Errorf(reader.Address.String(), "reads %s, of which there is none", t.Name).At(reader.SpecPath...)
+		if target = g.single(a); target == nil {
+			return "", diag.Errorf(reader.Address.String(), "reads %s, which does not exist", t.Name).At(reader.SpecPath...)
 		}
 	}
 	switch t.Field {
 	case "host", "address":
-		// One service reads another on its own machine by the loopback. What is said of a set, or of
-		// itself, must be the same for all who read it: there it is the machine's address, if it has one.
+		// A service reaches another one on its own machine over loopback. Expressions over a
+		// set, and references to itself, must be the same for all readers: they use the
+		// machine's address, if it has one.
 		shared := t.Field == "address" || t.Of == "me"
 		m := g.Machine(target.Machine)
 		if target.Machine == reader.Machine && (!shared || m == nil || m.Address == "") {
@@ -38,7 +39,7 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 			m = g.PreviousMachines[i]
 		}
 		if m == nil || m.Address == "" {
-			return "", diag.Errorf("machine "+target.Machine, "%s on %s reads its address, and it has none",
+			return "", diag.Errorf("machine "+target.Machine, "%s on %s reads its address, but it has none",
 				reader.Address, reader.Machine).At("machines", target.Machine).WithHint("add address: '…' to the machine")
 		}
 		return m.Address, nil
@@ -60,10 +61,11 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 		return map[string]string{"state": "/var/lib/" + d.State, "cache": "/var/cache/" + d.Cache,
 			"logs": "/var/log/" + d.Logs, "runtime": "/run/" + d.Runtime}[t.Arg], nil
 	}
-	return "", diag.Errorf(reader.Address.String(), "nothing to read by .%s", t.Field).At(reader.SpecPath...)
+	return "", diag.Errorf(reader.Address.String(), "there is no field .%s to read", t.Field).At(reader.SpecPath...)
 }
 
-// Target is the service that a resolved ref is about; nil if it is about none of this graph.
+// Target returns the service that a resolved ref reads; nil if it is not a service of this
+// graph.
 func (g *Graph) Target(reader *Service, t token.Token) *Service {
 	if t.Of == "me" {
 		return reader
@@ -75,10 +77,10 @@ func (g *Graph) Target(reader *Service, t token.Token) *Service {
 	if err != nil {
 		return nil
 	}
-	return g.one(a)
+	return g.single(a)
 }
 
-// Reads is the machine whose address a ref gives, as reader sees it; nil if it gives none.
+// Reads returns the machine whose address a ref reads, as seen by reader; nil if it reads none.
 func (g *Graph) Reads(reader *Service, t token.Token) *Machine {
 	target := reader
 	if t.Of != "me" {
@@ -86,7 +88,7 @@ func (g *Graph) Reads(reader *Service, t token.Token) *Machine {
 		if err != nil || g.Externals[t.Name] != nil {
 			return nil
 		}
-		if target = g.one(a); target == nil {
+		if target = g.single(a); target == nil {
 			return nil
 		}
 	}
@@ -97,7 +99,7 @@ func (g *Graph) Reads(reader *Service, t token.Token) *Machine {
 	return g.Machine(target.Machine)
 }
 
-// value is what a ref to what stands already gives.
+// value returns the value of a ref to an external endpoint.
 func (e *External) value(t token.Token) (string, *diag.Error) {
 	switch t.Field {
 	case "host", "address":
@@ -111,12 +113,12 @@ func (e *External) value(t token.Token) (string, *diag.Error) {
 	case "name":
 		return t.Name[strings.LastIndexByte(t.Name, '/')+1:], nil
 	}
-	return "", diag.Errorf(t.Name, "nothing to read by .%s of what stands without defx", t.Field)
+	return "", diag.Errorf(t.Name, "there is no field .%s to read of an external endpoint", t.Field)
 }
 
-// one finds the single service of a set; of a group it gives a member, since
-// all members of one replica stand on one machine.
-func (g *Graph) one(set Address) *Service {
+// single returns the only service of a set. For a group it returns any member, because all
+// members of a replica run on the same machine.
+func (g *Graph) single(set Address) *Service {
 	if set.Replica != "" {
 		if s := g.Find(set); s != nil || set.Member != "" {
 			return s

@@ -1,10 +1,10 @@
-// Package place chooses a machine for every service.
+// Package place assigns a machine to every service.
 //
-// It is a pure function of services, machines and the previous assignment. It
-// knows constraints and counts; it refuses to know what a service does.
-// Invariants: a service stays where it was as long as it may; no two replicas
-// that ask for spread share a machine, and no two services share a port; the
-// same input gives the same choice, each with its reason.
+// It is a pure function of services, machines and the previous assignment. It knows constraints
+// and counts; it refuses to know what a service does. Invariants: a service stays on its
+// machine as long as the constraints allow it; no two replicas with spread share a machine, no two
+// services share a port, and the limits of the services on a machine stay within its capacity; the
+// same input gives the same assignment, and each assignment has a reason.
 package place
 
 import (
@@ -20,55 +20,55 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 )
 
-// Previous is where each address was before.
+// Previous is the previous machine of each address.
 type Previous map[string]string
 
-// Reasons tell for each address why it is where it is.
+// Reasons explain the machine of each address.
 type Reasons map[string]string
 
-// Place sets Machine of every service of g. Members of a group replica stay
-// together. Services that fit nowhere are errors that name every machine and
-// the rule that excludes it; held services stay where they were.
+// Place sets Machine of every service of g. Members of a group replica stay together. A service
+// that fits nowhere is an error that names every machine and the rule that excludes it. Held
+// services stay on their machines.
 func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
 	p := newPlacer(g, prev)
-	blocks := p.blocks()
-	// What is bound to its machine goes first, so that what is free fills in around it.
-	blocks = p.each(blocks, func(b block) bool {
-		if b[0].Held {
-			p.put(b, p.prev[b[0].Address.String()], "held: stays as it is")
+	groups := p.groups()
+	// Services with a fixed machine are placed first, so that the others fill in around them.
+	groups = p.filter(groups, func(pg placementGroup) bool {
+		if pg[0].Held {
+			p.assign(pg, p.prev[pg[0].Address.String()], "held: left unchanged")
 		}
-		return b[0].Held
+		return pg[0].Held
 	})
-	// What must share a machine with something waits until that has one.
-	var waiting []block
-	free := p.each(blocks, func(b block) bool {
-		if b[0].Place.With != "" {
-			waiting = append(waiting, b)
+	// Services with place.with wait until the other functionality is placed.
+	var waiting []placementGroup
+	ready := p.filter(groups, func(pg placementGroup) bool {
+		if pg[0].Place.With != "" {
+			waiting = append(waiting, pg)
 		}
-		return b[0].Place.With != ""
+		return pg[0].Place.With != ""
 	})
 	for {
-		p.all(free)
+		p.placeAll(ready)
 		if len(waiting) == 0 {
 			break
 		}
-		var still []block
-		free = nil
-		for _, b := range waiting {
-			if p.settled(b[0].Place.With) {
-				free = append(free, b)
+		var blocked []placementGroup
+		ready = nil
+		for _, pg := range waiting {
+			if p.placed(pg[0].Place.With) {
+				ready = append(ready, pg)
 			} else {
-				still = append(still, b)
+				blocked = append(blocked, pg)
 			}
 		}
-		if len(free) == 0 {
-			for _, b := range still {
-				p.errs = append(p.errs, diag.Errorf(b[0].Address.String(), "runs with %s, which has no machine", b[0].Place.With).
-					At(append(slices.Clone(b[0].Path), "place", "with")...).WithHint("two that run with each other, or with what fits nowhere, have no place to begin"))
+		if len(ready) == 0 {
+			for _, pg := range blocked {
+				p.errs = append(p.errs, diag.Errorf(pg[0].Address.String(), "runs with %s, which has no machine", pg[0].Place.With).
+					At(append(slices.Clone(pg[0].Path), "place", "with")...).WithHint("remove the cycle of place.with, or fix the placement of the other functionality"))
 			}
 			break
 		}
-		waiting = still
+		waiting = blocked
 	}
 	if len(p.dropped) > 0 {
 		g.Services = slices.DeleteFunc(g.Services, func(s *graph.Service) bool { return p.dropped[s.Address] })
@@ -76,93 +76,101 @@ func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
 	return p.reasons, p.errs
 }
 
-// all places blocks: first those with a name, then those that stay, then the rest.
-func (p *placer) all(blocks []block) {
-	blocks = p.each(blocks, func(b block) bool {
-		if b[0].Place.Machine == "" {
+// placeAll places groups: first those that name a machine, then those that can stay, then the
+// others.
+func (p *placer) placeAll(groups []placementGroup) {
+	groups = p.filter(groups, func(pg placementGroup) bool {
+		if pg[0].Place.Machine == "" {
 			return false
 		}
-		if pl := b[0].Place; pl.Every != "" && pl.With != "" && !p.runs(pl.With, pl.Machine) {
-			for _, s := range b { // one for every machine, but only where the other runs
+		if pl := pg[0].Place; pl.Every != "" && pl.With != "" && !p.runsOn(pl.With, pl.Machine) {
+			for _, s := range pg { // one for every machine, but only where the other one runs
 				p.dropped[s.Address] = true
 			}
 			return true
 		}
-		p.named(b)
+		p.placeOnNamed(pg)
 		return true
 	})
-	blocks = p.each(blocks, func(b block) bool {
-		machine := p.stays(b)
-		kept := machine != "" && p.refuse(b, p.g.Machine(machine)) == ""
+	groups = p.filter(groups, func(pg placementGroup) bool {
+		machine := p.previousMachine(pg)
+		kept := machine != "" && p.refuse(pg, p.g.Machine(machine)) == ""
 		if kept {
-			p.put(b, machine, p.why(b)+"; "+machine+" kept")
+			p.assign(pg, machine, p.requested(pg)+"; "+machine+" kept")
 		}
 		return kept
 	})
-	p.each(blocks, func(b block) bool { p.choose(b); return true })
+	p.placeFree(groups)
 }
 
-// of tells whether a service belongs to a set.
-func of(s *graph.Service, set string) bool {
+// inSet reports whether a service belongs to a set.
+func inSet(s *graph.Service, set string) bool {
 	return s.Address.Set() == set || s.Address.Functionality() == set
 }
 
-// settled tells whether all of a set that will have a machine have one.
-func (p *placer) settled(set string) bool {
+// placed reports whether all services of a set that can be placed have a machine.
+func (p *placer) placed(set string) bool {
 	return !slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool {
-		return of(s, set) && s.Machine == "" && !s.Held && !p.dropped[s.Address]
+		return inSet(s, set) && s.Machine == "" && !s.Held && !p.dropped[s.Address]
 	})
 }
 
-// runs tells whether some of a set runs on a machine.
-func (p *placer) runs(set, machine string) bool {
-	return slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool { return of(s, set) && s.Machine == machine })
+// runsOn reports whether a service of the set runs on the machine.
+func (p *placer) runsOn(set, machine string) bool {
+	return slices.ContainsFunc(p.g.Services, func(s *graph.Service) bool { return inSet(s, set) && s.Machine == machine })
 }
 
-// kin are the replicas of a functionality on a machine.
-type kin struct{ functionality, machine string }
+// replicaSetOnMachine is a functionality and a machine on which it has replicas.
+type replicaSetOnMachine struct{ functionality, machine string }
 
-// there counts the replicas of a block's functionality on a machine.
-func (p *placer) there(b block, m *graph.Machine) int {
-	if b[0].Address.Replica == "" { // it is the only one
+// replicasOn returns the number of replicas of the group's functionality on a machine.
+func (p *placer) replicasOn(pg placementGroup, m *graph.Machine) int {
+	if pg[0].Address.Replica == "" { // it has no other replicas
 		return 0
 	}
-	return p.sets[kin{b[0].Address.Functionality(), m.Name}]
+	return p.sets[replicaSetOnMachine{pg[0].Address.Functionality(), m.Name}]
 }
 
-// block is what must stand on one machine: a service, or the members of one group replica.
-type block []*graph.Service
+// placementGroup is a set of services that must run on the same machine: one service, or the
+// members of one group replica.
+type placementGroup []*graph.Service
 
 type placer struct {
 	g       *graph.Graph
 	prev    Previous
 	reasons Reasons
-	ports   map[string]map[string]graph.Address // machine → "tcp/80" → who has it
-	sets    map[kin]int                         // replicas of functionalities that may have several
-	wants   map[*graph.Service][]want           // of a block, by its first service
-	dropped map[graph.Address]bool              // candidates of "every" whose machine does not run what they run with
+	ports   map[string]map[string]graph.Address // machine → "tcp/80" → owner
+	sets    map[replicaSetOnMachine]int         // number of replicas, of functionalities that can have several
+	wants   map[*graph.Service][]wantedPort     // of a group, by its first service
+	needs   map[*graph.Service]amount           // of a group, by its first service
+	dropped map[graph.Address]bool              // replicas of "every" on machines that do not run the functionality in place.with
 	errs    diag.List
 
-	// What choose looks at for each block and machine; machines by their numbers.
-	at      map[string]int   // machine → its number
-	load    []int            // services there
-	takers  map[string][]int // "tcp/80" → machines where somebody has it
-	mark    []int            // the last choice of which the machine has a port taken
-	choices int
-	allowed map[string][]int // rules of a place → machines that they do not exclude
+	limited  bool     // some machine has a capacity
+	capacity []amount // machine → its capacity
+	used     []amount // machine → sum of the limits of its services
+
+	// The state of leastLoaded. Machines are identified by their index.
+	index          map[string]int   // machine → its index
+	load           []int            // machine → number of services
+	portOwners     map[string][]int // "tcp/80" → machines on which the port is used
+	conflictMark   []int            // machine → the last search in which it had a port conflict
+	searches       int
+	candidateCache map[string][]int // rules of a place → machines that they allow
 }
 
 func newPlacer(g *graph.Graph, prev Previous) *placer {
-	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[kin]int{}, wants: make(map[*graph.Service][]want, len(g.Services)), dropped: map[graph.Address]bool{},
-		at: map[string]int{}, load: make([]int, len(g.Machines)), takers: map[string][]int{}, mark: make([]int, len(g.Machines)), allowed: map[string][]int{}}
+	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[replicaSetOnMachine]int{}, wants: make(map[*graph.Service][]wantedPort, len(g.Services)), needs: map[*graph.Service]amount{}, dropped: map[graph.Address]bool{},
+		index: map[string]int{}, load: make([]int, len(g.Machines)), portOwners: map[string][]int{}, conflictMark: make([]int, len(g.Machines)), candidateCache: map[string][]int{}}
 	for i, m := range g.Machines {
-		p.at[m.Name] = i
+		p.index[m.Name] = i
 	}
+	p.readCapacities()
 	return p
 }
 
-func (p *placer) blocks() []block {
-	var out []block
+func (p *placer) groups() []placementGroup {
+	var out []placementGroup
 	at := make(map[graph.Address]int, len(p.g.Services))
 	for _, s := range p.g.Services {
 		key := graph.Address{Lib: s.Address.Lib, Name: s.Address.Name, Replica: s.Address.Replica}
@@ -171,25 +179,25 @@ func (p *placer) blocks() []block {
 			continue
 		}
 		at[key] = len(out)
-		out = append(out, block{s})
+		out = append(out, placementGroup{s})
 	}
 	return out
 }
 
-// each gives the blocks that f did not settle.
-func (p *placer) each(blocks []block, f func(block) bool) []block {
-	var left []block
-	for _, b := range blocks {
-		if !f(b) {
-			left = append(left, b)
+// filter returns the groups for which f returns false.
+func (p *placer) filter(groups []placementGroup, f func(placementGroup) bool) []placementGroup {
+	var left []placementGroup
+	for _, pg := range groups {
+		if !f(pg) {
+			left = append(left, pg)
 		}
 	}
 	return left
 }
 
-// stays is the machine where the block was, if it still exists.
-func (p *placer) stays(b block) string {
-	for _, s := range b {
+// previousMachine returns the previous machine of a group, or "" if it does not exist any more.
+func (p *placer) previousMachine(pg placementGroup) string {
+	for _, s := range pg {
 		if m := p.prev[s.Address.String()]; m != "" && p.g.Machine(m) != nil {
 			return m
 		}
@@ -197,8 +205,8 @@ func (p *placer) stays(b block) string {
 	return ""
 }
 
-func (p *placer) named(b block) {
-	s := b[0]
+func (p *placer) placeOnNamed(pg placementGroup) {
+	s := pg[0]
 	m := p.g.Machine(s.Place.Machine)
 	if m == nil {
 		names := p.names()
@@ -210,19 +218,19 @@ func (p *placer) named(b block) {
 			At(append(slices.Clone(s.Path), "place", "machine")...).WithHint("%s", hint))
 		return
 	}
-	if why := p.refuse(b, m); why != "" {
+	if why := p.refuse(pg, m); why != "" {
 		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "cannot run on machine %q: %s", m.Name, why).
-			At(p.field(b, []*graph.Machine{m})...))
+			At(p.errorPath(pg, []*graph.Machine{m})...))
 		return
 	}
-	why := "place.machine names it"
+	why := "required by place.machine"
 	if s.Place.Every != "" {
-		why = "one for every machine: " + p.why(b)
+		why = "one for every machine: " + p.requested(pg)
 	}
-	p.put(b, m.Name, why)
+	p.assign(pg, m.Name, why)
 }
 
-// candidates gives the machines that the rules of a place do not exclude.
+// candidates returns the machines that the rules of a place allow.
 func (p *placer) candidates(pl graph.Place) []int {
 	var key []byte
 	if pl.Pool+pl.Location != "" || len(pl.Except)+len(pl.Roles)+len(pl.Labels) > 0 {
@@ -231,40 +239,42 @@ func (p *placer) candidates(pl graph.Place) []int {
 			panic(err) // plain data always encodes
 		}
 	}
-	list, known := p.allowed[string(key)]
+	list, known := p.candidateCache[string(key)]
 	if !known {
 		for i, m := range p.g.Machines {
 			if pl.Excludes(m) == "" {
 				list = append(list, i)
 			}
 		}
-		p.allowed[string(key)] = list
+		p.candidateCache[string(key)] = list
 	}
 	return list
 }
 
-// fewest counts the machines that refuse would not keep a block from, and finds
-// the one with the fewest of its kind, then the fewest of all, then the first by name.
-func (p *placer) fewest(b block) (fit int, best *graph.Machine) {
-	pl := b[0].Place
-	p.choices++
-	wants := p.wanted(b)
-	if clash(wants) >= 0 {
+// leastLoaded returns the number of machines that accept a group, and the best one: the one
+// with the fewest replicas of the same functionality, then the fewest services, then the first
+// by name. It is equivalent to asking refuse for each machine.
+func (p *placer) leastLoaded(pg placementGroup) (fit int, best *graph.Machine) {
+	pl := pg[0].Place
+	p.searches++
+	wants := p.wantedPorts(pg)
+	if portConflict(wants) >= 0 {
 		return 0, nil
 	}
 	for _, w := range wants {
-		for _, i := range p.takers[w.key] {
-			p.mark[i] = p.choices
+		for _, i := range p.portOwners[w.key] {
+			p.conflictMark[i] = p.searches
 		}
 	}
+	need := p.need(pg)
 	least, lightest := 0, 0
 	for _, i := range p.candidates(pl) {
-		if p.mark[i] == p.choices {
+		if p.conflictMark[i] == p.searches {
 			continue
 		}
 		m := p.g.Machines[i]
-		n := p.there(b, m)
-		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runs(pl.With, m.Name) {
+		n := p.replicasOn(pg, m)
+		if n > 0 && pl.Spread == "machine" || pl.With != "" && !p.runsOn(pl.With, m.Name) || need.lacking(p.used[i], p.capacity[i]) != "" {
 			continue
 		}
 		if fit++; best == nil || cmp.Or(cmp.Compare(n, least), cmp.Compare(p.load[i], lightest)) < 0 {
@@ -274,15 +284,16 @@ func (p *placer) fewest(b block) (fit int, best *graph.Machine) {
 	return fit, best
 }
 
-// choose takes a machine for a block that may have several.
-func (p *placer) choose(b block) {
-	s := b[0]
-	fit, best := p.fewest(b)
+// choose assigns a group to a machine that was found for it, or to the least loaded machine that
+// accepts it if that is nil.
+func (p *placer) choose(pg placementGroup, found *graph.Machine) {
+	s := pg[0]
+	fit, best := p.leastLoaded(pg)
 	if fit == 0 {
-		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.field(b, p.g.Machines)...)
+		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.errorPath(pg, p.g.Machines)...)
 		var refused []string
 		for _, m := range p.g.Machines {
-			refused = append(refused, m.Name+": "+p.refuse(b, m))
+			refused = append(refused, m.Name+": "+p.refuse(pg, m))
 		}
 		if len(refused) == 0 {
 			e.WithHint("declare a machine: machines: { box: { connect: 'dir:./box' } }")
@@ -292,39 +303,47 @@ func (p *placer) choose(b block) {
 		p.errs = append(p.errs, e)
 		return
 	}
-	why := p.why(b)
-	if fit > 1 {
-		why += fmt.Sprintf("; of %d machines %s runs the fewest", fit, best.Name)
+	why := p.requested(pg)
+	if found != nil && found != best {
+		best = found
+		why += fmt.Sprintf("; of %d machines %s leaves enough capacity for the other services", fit, best.Name)
+	} else if fit > 1 {
+		why += fmt.Sprintf("; of %d machines %s has the fewest services", fit, best.Name)
 	} else {
 		why += "; only " + best.Name + " fits"
 	}
 	if old := p.prev[s.Address.String()]; old != "" && old != best.Name {
-		gone := "machine " + old + " is gone"
+		gone := "machine " + old + " no longer exists"
 		if m := p.g.Machine(old); m != nil {
-			gone = "was on " + old + ", which " + p.refuse(b, m)
+			gone = "was on " + old + ", which " + p.refuse(pg, m)
 		}
 		why += "; " + gone
 	}
-	p.put(b, best.Name, why)
+	if full := p.withoutCapacity(pg, p.prev[s.Address.String()]); full != "" {
+		why += "; " + full
+	}
+	p.assign(pg, best.Name, why)
 }
 
-// field is the one field that keeps a block from machines: a rule of its place
-// that excludes them all, or a port that is taken wherever its place allows.
-// If there is no such field it is the place as a whole.
-func (p *placer) field(b block, machines []*graph.Machine) []string {
-	place := append(slices.Clone(b[0].Path), "place")
+// errorPath returns the path of the single field that excludes a group from the machines: a
+// rule of its place that excludes all, or a port that is used on all that its place allows. If
+// there is no single field it returns the path of place.
+func (p *placer) errorPath(pg placementGroup, machines []*graph.Machine) []string {
+	place := append(slices.Clone(pg[0].Path), "place")
 	var field, port []string
 	open, same := 0, true
 	for i, m := range machines {
-		by := b[0].Place.ExcludedBy(m)
+		by := pg[0].Place.ExcludedBy(m)
 		same = same && by != nil && (i == 0 || slices.Equal(by, field))
 		field = by
 		if by != nil {
 			continue
 		}
 		var at []string
-		if s, name, _ := p.taken(b, m); s != nil {
+		if s, name, _ := p.unavailablePort(pg, m); s != nil {
 			at = append(slices.Clone(s.SpecPath), "ports", name)
+		} else if resource, _ := p.exceeded(pg, p.index[m.Name]); resource != "" {
+			at = limitPath(pg, resource)
 		}
 		if open++; open > 1 && !slices.Equal(at, port) {
 			at = nil
@@ -348,74 +367,83 @@ func (p *placer) names() []string {
 	return out
 }
 
-// refuse gives the rule that keeps a block from a machine, or "".
-func (p *placer) refuse(b block, m *graph.Machine) string {
-	pl := b[0].Place
+// refuse returns why a machine does not accept a group, or "".
+func (p *placer) refuse(pg placementGroup, m *graph.Machine) string {
+	if why := p.refuseIgnoringCapacity(pg, m); why != "" {
+		return why
+	}
+	_, why := p.exceeded(pg, p.index[m.Name])
+	return why
+}
+
+func (p *placer) refuseIgnoringCapacity(pg placementGroup, m *graph.Machine) string {
+	pl := pg[0].Place
 	switch {
-	case pl.With != "" && !p.runs(pl.With, m.Name):
+	case pl.With != "" && !p.runsOn(pl.With, m.Name):
 		return "does not run " + pl.With
-	case pl.Spread == "machine" && p.there(b, m) > 0:
-		return "has another replica already (spread: machine)"
+	case pl.Spread == "machine" && p.replicasOn(pg, m) > 0:
+		return "already has another replica (spread: machine)"
 	}
 	if why := pl.Excludes(m); why != "" {
 		return why
 	}
-	_, _, why := p.taken(b, m)
+	_, _, why := p.unavailablePort(pg, m)
 	return why
 }
 
-// wanted lists the ports that a block must have.
-func (p *placer) wanted(b block) []want {
-	wants, known := p.wants[b[0]]
+// wantedPorts returns the ports that a group listens on.
+func (p *placer) wantedPorts(pg placementGroup) []wantedPort {
+	wants, known := p.wants[pg[0]]
 	if !known {
-		for _, s := range b {
+		for _, s := range pg {
 			for _, name := range slices.Sorted(maps.Keys(s.Spec.Ports)) {
-				wants = append(wants, want{s, name, portKey(s.Spec.Ports[name])})
+				wants = append(wants, wantedPort{s, name, portKey(s.Spec.Ports[name])})
 			}
 		}
-		p.wants[b[0]] = wants
+		p.wants[pg[0]] = wants
 	}
 	return wants
 }
 
-// clash finds a port that two services of a block want; -1 if there is none.
-func clash(wants []want) int {
+// portConflict returns the index of a port that two services of a group want; -1 if there is
+// none.
+func portConflict(wants []wantedPort) int {
 	for i, w := range wants {
-		if slices.ContainsFunc(wants[:i], func(o want) bool { return o.key == w.key && o.service != w.service }) {
+		if slices.ContainsFunc(wants[:i], func(o wantedPort) bool { return o.key == w.key && o.service != w.service }) {
 			return i
 		}
 	}
 	return -1
 }
 
-// taken tells of the first port of a block that it cannot have on a machine:
-// whose it is, its name, and why.
-func (p *placer) taken(b block, m *graph.Machine) (*graph.Service, string, string) {
-	wants := p.wanted(b)
-	there, twice := p.ports[m.Name], clash(wants)
+// unavailablePort returns the first port of a group that is not available on a machine: the
+// service that wants it, its name, and the reason. The service is nil if all are available.
+func (p *placer) unavailablePort(pg placementGroup, m *graph.Machine) (*graph.Service, string, string) {
+	wants := p.wantedPorts(pg)
+	there, twice := p.ports[m.Name], portConflict(wants)
 	for i, w := range wants {
 		if other, taken := there[w.key]; taken {
-			return w.service, w.name, fmt.Sprintf("has port %s taken by %s", w.key, other)
+			return w.service, w.name, fmt.Sprintf("has port %s in use by %s", w.key, other)
 		}
 		if i == twice {
-			o := wants[slices.IndexFunc(wants, func(o want) bool { return o.key == w.key && o.service != w.service })]
-			return w.service, w.name, fmt.Sprintf("would have port %s twice, by %s and %s", w.key, o.service.Address, w.service.Address)
+			o := wants[slices.IndexFunc(wants, func(o wantedPort) bool { return o.key == w.key && o.service != w.service })]
+			return w.service, w.name, fmt.Sprintf("would have port %s twice, for %s and %s", w.key, o.service.Address, w.service.Address)
 		}
 	}
 	return nil, "", ""
 }
 
-// want is a port that a block must have on its machine.
-type want struct {
+// wantedPort is a port that a group listens on.
+type wantedPort struct {
 	service   *graph.Service
 	name, key string
 }
 
 func portKey(p graph.Port) string { return p.Protocol + "/" + strconv.Itoa(p.Port) }
 
-// why says what was asked for.
-func (p *placer) why(b block) string {
-	pl := b[0].Place
+// requested describes the constraints of a group.
+func (p *placer) requested(pg placementGroup) string {
+	pl := pg[0].Place
 	var parts []string
 	if pl.Pool != "" {
 		parts = append(parts, "pool "+pl.Pool)
@@ -436,14 +464,14 @@ func (p *placer) why(b block) string {
 		parts = append(parts, "spread over machines")
 	}
 	if len(parts) == 0 {
-		return "any machine will do"
+		return "any machine"
 	}
 	return strings.Join(parts, ", ")
 }
 
-func (p *placer) put(b block, machine, why string) {
-	at, known := p.at[machine]
-	for _, s := range b {
+func (p *placer) assign(pg placementGroup, machine, why string) {
+	at, known := p.index[machine]
+	for _, s := range pg {
 		s.Machine = machine
 		p.reasons[s.Address.String()] = why
 		if p.ports[machine] == nil {
@@ -453,13 +481,16 @@ func (p *placer) put(b block, machine, why string) {
 			p.load[at]++
 		}
 	}
-	for _, w := range p.wanted(b) {
+	if known {
+		p.used[at] = p.used[at].add(p.need(pg))
+	}
+	for _, w := range p.wantedPorts(pg) {
 		if _, taken := p.ports[machine][w.key]; known && !taken {
-			p.takers[w.key] = append(p.takers[w.key], at)
+			p.portOwners[w.key] = append(p.portOwners[w.key], at)
 		}
 		p.ports[machine][w.key] = w.service.Address
 	}
-	if b[0].Address.Replica != "" {
-		p.sets[kin{b[0].Address.Functionality(), machine}]++
+	if pg[0].Address.Replica != "" {
+		p.sets[replicaSetOnMachine{pg[0].Address.Functionality(), machine}]++
 	}
 }

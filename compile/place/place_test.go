@@ -37,7 +37,7 @@ func where(g *graph.Graph) string {
 	return strings.Join(out, " ")
 }
 
-func TestPlacement(t *testing.T) {
+func TestPlace(t *testing.T) {
 	spread := graph.Place{Spread: "machine"}
 	cases := []struct {
 		name     string
@@ -46,22 +46,22 @@ func TestPlacement(t *testing.T) {
 		prev     place.Previous
 		want     string // assignment, or a part of the error
 	}{
-		{"the fewest first", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m1", "m2"}, nil, "l/a=m1 l/b=m2"},
-		{"what was there stays", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m1", "m2"}, place.Previous{"l/a": "m2", "l/b": "m2"}, "l/a=m2 l/b=m2"},
-		{"a new machine draws nobody", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m0", "m1"}, place.Previous{"l/a": "m1", "l/b": "m1"}, "l/a=m1 l/b=m1"},
+		{"fewest services first", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m1", "m2"}, nil, "l/a=m1 l/b=m2"},
+		{"previous machine is kept", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m1", "m2"}, place.Previous{"l/a": "m2", "l/b": "m2"}, "l/a=m2 l/b=m2"},
+		{"a new machine changes nothing", []*graph.Service{service("a", "", graph.Place{}), service("b", "", graph.Place{})}, []string{"m0", "m1"}, place.Previous{"l/a": "m1", "l/b": "m1"}, "l/a=m1 l/b=m1"},
 		{"spread", []*graph.Service{service("a", "0", spread), service("a", "1", spread)}, []string{"m1", "m2"}, nil, "l/a#0=m1 l/a#1=m2"},
-		{"spread is hard", []*graph.Service{service("a", "0", spread), service("a", "1", spread)}, []string{"m1"}, nil, "m1: has another replica already"},
-		{"ports do not meet", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{}, 80)}, []string{"m1", "m2"}, nil, "l/a=m1 l/b=m2"},
-		{"no room for a port", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{}, 80)}, []string{"m1"}, nil, "has port tcp/80 taken by l/a"},
+		{"spread is a hard constraint", []*graph.Service{service("a", "0", spread), service("a", "1", spread)}, []string{"m1"}, nil, "m1: already has another replica"},
+		{"port conflict", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{}, 80)}, []string{"m1", "m2"}, nil, "l/a=m1 l/b=m2"},
+		{"no machine with a free port", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{}, 80)}, []string{"m1"}, nil, "has port tcp/80 in use by l/a"},
 		{"by role", []*graph.Service{service("a", "", graph.Place{Roles: []string{"r-m2"}})}, []string{"m1", "m2"}, nil, "l/a=m2"},
 		{"by label", []*graph.Service{service("a", "", graph.Place{Labels: map[string]string{"n": "m2"}})}, []string{"m1", "m2"}, nil, "l/a=m2"},
 		{"by location", []*graph.Service{service("a", "", graph.Place{Location: "at-m2"})}, []string{"m1", "m2"}, nil, "l/a=m2"},
 		{"except", []*graph.Service{service("a", "", graph.Place{Except: []string{"m1"}})}, []string{"m1", "m2"}, nil, "l/a=m2"},
 		{"named", []*graph.Service{service("a", "", graph.Place{Machine: "m2"})}, []string{"m1", "m2"}, place.Previous{"l/a": "m1"}, "l/a=m2"},
-		{"named wrongly", []*graph.Service{service("a", "", graph.Place{Machine: "m22"})}, []string{"m1", "m2"}, nil, `did you mean "m2"?`},
-		{"a machine that is gone", []*graph.Service{service("a", "", graph.Place{})}, []string{"m1"}, place.Previous{"l/a": "m9"}, "l/a=m1"},
+		{"unknown machine", []*graph.Service{service("a", "", graph.Place{Machine: "m22"})}, []string{"m1", "m2"}, nil, `did you mean "m2"?`},
+		{"previous machine no longer exists", []*graph.Service{service("a", "", graph.Place{})}, []string{"m1"}, place.Previous{"l/a": "m9"}, "l/a=m1"},
 		{"nowhere", []*graph.Service{service("a", "", graph.Place{Pool: "q"})}, []string{"m1"}, nil, `m1: is not in pool "q"`},
-		{"named before free", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{Machine: "m1"}, 80)}, []string{"m1", "m2"}, nil, "l/a=m2 l/b=m1"},
+		{"named before others", []*graph.Service{service("a", "", graph.Place{}, 80), service("b", "", graph.Place{Machine: "m1"}, 80)}, []string{"m1", "m2"}, nil, "l/a=m2 l/b=m1"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestPlacement(t *testing.T) {
 	}
 }
 
-func TestMembersOfAGroupStayTogether(t *testing.T) {
+func TestPlace_GroupMembersStayTogether(t *testing.T) {
 	a, b := service("g", "", graph.Place{}), service("g", "", graph.Place{})
 	a.Address.Member, b.Address.Member = "x", "y"
 	g := &graph.Graph{Services: []*graph.Service{a, b, service("z", "", graph.Place{})}, Machines: machines("m1", "m2")}
@@ -95,8 +95,9 @@ func TestMembersOfAGroupStayTogether(t *testing.T) {
 	}
 }
 
-// TestPlacementKeepsItsPromises: constraints hold, what was valid stays, and placing again changes nothing.
-func TestPlacementKeepsItsPromises(t *testing.T) {
+// TestPlace_ConstraintsHoldAndAssignmentIsStable checks that constraints hold, that services
+// stay where they can, and that placing again changes nothing.
+func TestPlace_ConstraintsHoldAndAssignmentIsStable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := []string{"m1", "m2", "m3", "m4"}[:rapid.IntRange(1, 4).Draw(t, "machines")]
 		build := func() *graph.Graph { return &graph.Graph{Machines: machines(names...)} }

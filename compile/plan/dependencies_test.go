@@ -7,15 +7,15 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// TestWhatStaysKeepsTheGroundItStandsOn: a destroy that leaves a database must
-// not take away its instance, nor the network of that.
-func TestWhatStaysKeepsTheGroundItStandsOn(t *testing.T) {
+// TestDiff_KeptUnitsKeepTheirModules checks that a destroy that keeps a database also keeps its
+// instance and the network of the instance.
+func TestDiff_KeptUnitsKeepTheirModules(t *testing.T) {
 	records := []plan.Record{
-		{Address: "app/db", Machine: "ec2-0", Backend: "systemd", Digest: "sha256:1", Stateful: true, Requires: []string{"module/pool"}},
-		{Address: "app/web", Machine: "ec2-1", Backend: "systemd", Digest: "sha256:2", Requires: []string{"app/db", "module/other"}},
+		{Address: "app/db", Machine: "ec2-0", Backend: "systemd", Digest: "sha256:1", Traits: plan.Traits{Stateful: true, Requires: []string{"module/pool"}}},
+		{Address: "app/web", Machine: "ec2-1", Backend: "systemd", Digest: "sha256:2", Traits: plan.Traits{Requires: []string{"app/db", "module/other"}}},
 		{Address: "module/network", Backend: "ec2", Digest: "sha256:3"},
-		{Address: "module/other", Backend: "ec2", Digest: "sha256:4", Requires: []string{"module/network"}},
-		{Address: "module/pool", Backend: "ec2", Digest: "sha256:5", Requires: []string{"module/network"}},
+		{Address: "module/other", Backend: "ec2", Digest: "sha256:4", Traits: plan.Traits{Requires: []string{"module/network"}}},
+		{Address: "module/pool", Backend: "ec2", Digest: "sha256:5", Traits: plan.Traits{Requires: []string{"module/network"}}},
 	}
 	diff := func(allow map[string]bool) (deleted, kept string) {
 		cs, err := plan.Diff(plan.DiffInput{Plan: &plan.Plan{}, Records: records, AllowDelete: allow,

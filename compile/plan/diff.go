@@ -12,26 +12,27 @@ import (
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// DiffInput is what Diff subtracts from what.
+// DiffInput is the input of Diff.
 type DiffInput struct {
 	Plan        *Plan
-	Records     []Record                           // what stands
+	Records     []Record                           // the deployed units
 	Base        int                                // generation of the records
-	Unit        func(digest.Digest) (*Unit, error) // a unit by its object's digest
-	AllowDelete map[string]bool                    // protected addresses that may go
+	Unit        func(digest.Digest) (*Unit, error) // returns a unit by the digest of its canonical bytes
+	AllowDelete map[string]bool                    // protected addresses that may be deleted
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
-	Held        func(address string) bool          // did not evaluate: left as it is, whatever it is; nil = nothing
-	Moved       func(address string) string        // the address that one has after renames; nil = none
-	Drifted     map[string]bool                    // modules that others changed
-	Restart     string                             // address of one that is to start anew, as it stands
-	Uncertainty map[string]Uncertainty             // address → why nobody knows whether it stands
+	Held        func(address string) bool          // reports whether an address is held and must be left unchanged; nil = none
+	Moved       func(address string) string        // returns the current address of a renamed unit; nil = no renames
+	Drifted     map[string]bool                    // modules that were changed outside of defx
+	Restart     string                             // address of the unit to restart; "" = none
+	Uncertainty map[string]Uncertainty             // addresses whose deployed state is not known
 }
 
-// Diff is set subtraction on address, place, digest and values. The result is
-// not sealed: what is held is the caller's to add.
+// Diff subtracts the records from the plan by address, machine, digest and values. The caller
+// adds what is held and seals the result.
 func Diff(in DiffInput) (*ChangeSet, error) {
 	cs := &ChangeSet{APIVersion: APIVersion, Kind: "ChangeSet", Deployment: in.Plan.Deployment, Environment: in.Plan.Environment,
 		Base: in.Base, Actions: []Action{}, Held: []HeldItem{}, Protected: []Protected{}}
@@ -42,12 +43,12 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	if in.Held == nil {
 		in.Held = func(string) bool { return false }
 	}
-	former := in.rename()
+	former := in.renameRecords()
 	records := make(map[string]*Record, len(in.Records))
 	for i := range in.Records {
 		records[in.Records[i].Address] = &in.Records[i]
 	}
-	needed := map[string]string{} // what stays keeps what it requires, and what its machine must have for it
+	needed := map[string]string{} // addresses that must be kept because a kept unit needs them → the reason
 	for _, r := range in.Records {
 		held := in.Held(r.Address)
 		stays := held || in.Plan.Find(r.Address) == nil && protection(r) != "" && !in.AllowDelete[r.Address]
@@ -62,7 +63,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			}
 		}
 		if stays {
-			in.ground(r, needed, records)
+			in.keepModules(r, needed, records)
 		}
 	}
 	for i := range in.Plan.Units {
@@ -75,10 +76,10 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
-	if err := cs.settle(in, records); err != nil {
+	if err := cs.dropUnaffected(in, records); err != nil {
 		return nil, err
 	}
-	cs.attach(in, records)
+	cs.addAttachments(in, records)
 	for _, r := range in.Records {
 		if in.Plan.Find(r.Address) != nil || in.Held(r.Address) {
 			continue
@@ -94,17 +95,17 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: !in.doubted(r.Address), Reason: in.Uncertainty[r.Address].gone(), Changes: []Change{}})
+			Before: r.Digest, Certain: !in.uncertain(r.Address), Reason: in.Uncertainty[r.Address].deleteReason(), Changes: []Change{}})
 	}
 	sortActions(cs.Actions)
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
-	cs.order(in.Plan, records)
+	cs.fillWaits(in.Plan, records)
 	return cs, nil
 }
 
-// attach adds what must be put behind its balancer again: it is taken out
-// before what it leads to stops.
-func (cs *ChangeSet) attach(in DiffInput, records map[string]*Record) {
+// addAttachments adds actions that register balancer backends again: they are deregistered
+// before the service they forward to stops.
+func (cs *ChangeSet) addAttachments(in DiffInput, records map[string]*Record) {
 	acting := map[string]*Action{}
 	for i := range cs.Actions {
 		acting[cs.Actions[i].Address] = &cs.Actions[i]
@@ -127,14 +128,14 @@ func (cs *ChangeSet) attach(in DiffInput, records map[string]*Record) {
 				cs.Summary.Uncertain++
 			}
 			more = append(more, Action{Op: Update, Verb: Attach, Address: u.Address, Backend: u.Backend, Digest: u.Digest, Before: u.Digest, Certain: a.Certain,
-				Reason: "taken out while " + on + " changes", Changes: []Change{}})
+				Reason: "deregistered while " + on + " changes", Changes: []Change{}})
 			break
 		}
 	}
 	cs.Actions = append(cs.Actions, more...)
 }
 
-// Stops tells whether what stood ends, or may end, before the new one is ready.
+// Stops reports whether the deployed version stops, or may stop, before the new one is ready.
 func (a *Action) Stops() bool {
 	switch a.Op {
 	case Update:
@@ -145,9 +146,9 @@ func (a *Action) Stops() bool {
 	return false
 }
 
-// rename gives records the addresses that they have now, where nothing else has
-// them, and tells which they had.
-func (in *DiffInput) rename() map[string]string {
+// renameRecords gives renamed records their current addresses, unless these are taken, and
+// returns the previous address of each.
+func (in *DiffInput) renameRecords() map[string]string {
 	former := map[string]string{}
 	if in.Moved == nil {
 		return former
@@ -168,8 +169,8 @@ func (in *DiffInput) rename() map[string]string {
 	return former
 }
 
-// hide masks what is not to be shown.
-func (c *Change) hide(fields []string) {
+// mask replaces sensitive values.
+func (c *Change) mask(fields []string) {
 	for _, f := range fields {
 		if c.Path != f && !strings.HasPrefix(c.Path, f+"/") {
 			continue
@@ -182,80 +183,81 @@ func (c *Change) hide(fields []string) {
 	}
 }
 
-// renamed gives the resources of a module the names that they have now, and says which.
-func (in *DiffInput) renamed(spec json.RawMessage) (json.RawMessage, string) {
+// renameResources applies renames to the resource names in a module's spec and describes them.
+func (in *DiffInput) renameResources(spec json.RawMessage) (json.RawMessage, string) {
 	var by map[string]json.RawMessage
 	if in.Moved == nil || json.Unmarshal(spec, &by) != nil {
 		return spec, ""
 	}
-	var said []string
+	var renames []string
 	for _, old := range slices.Sorted(maps.Keys(by)) {
 		if now := in.Moved(old); now != old && by[now] == nil {
 			by[now] = by[old]
 			delete(by, old)
-			said = append(said, old+" → "+now)
+			renames = append(renames, old+" → "+now)
 		}
 	}
-	if len(said) == 0 {
+	if len(renames) == 0 {
 		return spec, ""
 	}
-	var whole any
-	if json.Unmarshal(mustJSON(by), &whole) != nil {
+	var value any
+	if json.Unmarshal(mustJSON(by), &value) != nil {
 		return spec, ""
 	}
-	in.readers(whole)
-	return mustJSON(whole), "renamed: " + strings.Join(said, ", ")
+	in.renameRefs(value)
+	return mustJSON(value), "renamed: " + strings.Join(renames, ", ")
 }
 
-// readers lets those that read something read it under the name that it has now.
-func (in *DiffInput) readers(v any) {
+// renameRefs applies renames to references.
+func (in *DiffInput) renameRefs(v any) {
 	switch v := v.(type) {
 	case []any:
 		for _, x := range v {
-			in.readers(x)
+			in.renameRefs(x)
 		}
 	case map[string]any:
 		if name, ok := v["name"].(string); ok && v["kind"] == "ref" {
 			v["name"] = in.Moved(name)
 		}
 		for _, x := range v {
-			in.readers(x)
+			in.renameRefs(x)
 		}
 	}
 }
 
-// ground notes the modules that what stays stands on: its instance, and the
-// network of that.
-func (in *DiffInput) ground(r Record, needed map[string]string, records map[string]*Record) {
+// keepModules adds the modules on which a kept unit depends to needed: its instance, and the
+// network of the instance.
+func (in *DiffInput) keepModules(r Record, needed map[string]string, records map[string]*Record) {
 	for _, on := range r.Requires {
 		if m := records[on]; strings.HasPrefix(on, modulePrefix) && m != nil && needed[on] == "" {
 			needed[on] = r.Address
-			in.ground(*m, needed, records)
+			in.keepModules(*m, needed, records)
 		}
 	}
 }
 
-// modulePrefix begins the addresses of modules of resources.
+// modulePrefix is the prefix of the addresses of resource modules.
 const modulePrefix = "module/"
 
-// factPrefix begins the addresses of what machines must have.
+// factPrefix is the prefix of the addresses of host facts.
 const factPrefix = "host/"
 
-// A Doubt is why nobody knows whether a unit stands as its record says.
+// Uncertainty is why the deployed state of a unit is not known.
 type Uncertainty struct {
-	Unless string // what may turn out, so that nothing is to be done
+	Unless string // the case in which nothing has to be done
 	Since  string // what happened
 }
 
-// Interrupted is the doubt that an interrupted apply leaves.
+// Interrupted is the uncertainty after an interrupted apply.
 var Interrupted = Uncertainty{"the interrupted apply finished it", interrupted}
 
-// interrupted is also true of a record without a digest, which nothing but such an apply leaves.
+// interrupted also applies to a record without a digest, which only an interrupted apply
+// leaves.
 const interrupted = "an interrupted apply left it in an unknown state"
 
-func (in *DiffInput) doubted(address string) bool { return in.Uncertainty[address] != Uncertainty{} }
+func (in *DiffInput) uncertain(address string) bool { return in.Uncertainty[address] != Uncertainty{} }
 
-func (d Uncertainty) gone() string {
+func (d Uncertainty) deleteReason() string {
 	if d.Since != "" {
 		return "no longer defined; " + d.Since
 	}
@@ -272,17 +274,12 @@ func protection(r Record) string {
 	return ""
 }
 
-// same tells whether the record keeps what the unit says about order and protection.
-func (r *Record) same(u *Placed) bool {
-	return r.Protect == u.Protect && r.Stateful == u.Stateful && r.Drain == u.Drain && slices.Equal(r.Follows, u.Follows) && slices.Equal(r.Requires, u.Requires) && slices.Equal(r.After, u.After)
-}
-
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
 	a := Action{Op: Create, Address: u.Address, PreviousMachine: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++
-		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // a module whose inputs nobody knows yet
+		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // false for a module with inputs that are not known yet
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	}
@@ -295,31 +292,31 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	case r.Machine != u.Machine:
 		if r.Stateful && !in.AllowMove[u.Address] {
 			return diag.Errorf(u.Address, "it keeps data of its own on %s and would move to %s without it", r.Machine, u.Machine).
-				WithHint("pin it by place: { machine: '%s' }, or allow it by --allow-move %s", r.Machine, u.Address)
+				WithHint("keep it there with place: { machine: '%s' }, or allow the move with --allow-move %s", r.Machine, u.Address)
 		}
 		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
 		cs.Summary.Move++
 	case former != "":
 		a.Op = Update
 		cs.Summary.Update++
-	case in.doubted(u.Address):
+	case in.uncertain(u.Address):
 		a.Op, a.Certain, a.Reason = Update, false, "unless "+in.Uncertainty[u.Address].Unless
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
-		a.Op, a.Verb, a.Reason = Update, Converge, "others changed what stands"
+		a.Op, a.Verb, a.Reason = Update, Converge, "changed outside of defx"
 		cs.Summary.Update++
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	case in.Restart == u.Address && r.Digest == u.Digest && values && len(u.Unknown) == 0:
-		a.Op, a.Verb, a.Reason = Update, Restart, "asked for"
+		a.Op, a.Verb, a.Reason = Update, Restart, "requested"
 		cs.Summary.Update++
 		cs.Actions = append(cs.Actions, a)
 		return nil
-	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.same(u):
+	case r.Digest == u.Digest && values && len(u.Unknown) == 0 && r.Traits.Equal(u.Traits):
 		cs.Summary.Unchanged++
 		return nil
 	case r.Digest == u.Digest && values && len(u.Unknown) == 0:
-		a.Op = Update // only what the record keeps beside the digest
+		a.Op = Update // only what the record stores in addition to the digest
 		cs.Summary.Update++
 	case r.Digest == u.Digest && values:
 		a.Op, a.Certain, a.Reason = Update, false, "if "+strings.Join(u.Unknown, ", ")+" changes"
@@ -333,7 +330,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	var before *Unit
-	if r.Digest == "" || in.doubted(u.Address) || in.doubted(former) {
+	if r.Digest == "" || in.uncertain(u.Address) || in.uncertain(former) {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
 			return nil
@@ -349,23 +346,23 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	if before != nil {
 		was, names := before.Spec, ""
 		if u.Machine == "" {
-			was, names = in.renamed(before.Spec)
+			was, names = in.renameResources(before.Spec)
 		}
 		a.Changes = append(changes(was, after.Spec), valueChanges(r.Values, u.Values, after.Spec)...)
 		for i := range a.Changes {
-			a.Changes[i].hide(slices.Concat(before.Sensitive, after.Sensitive))
+			a.Changes[i].mask(slices.Concat(before.Sensitive, after.Sensitive))
 		}
 		if a.Op == Update && a.Certain {
-			a.Verb = verb(before, after, r.Values, u.Values)
+			a.Verb = updateVerb(before, after, r.Values, u.Values)
 			a.Graceful = a.Verb == Restart && before.Graceful && after.Graceful
 			a.Reason = reason(a.Changes, before, after)
 			if u.Machine == "" {
 				a.Verb = Converge
-			} else if l := changes(before.Payload.Run, after.Payload.Run); a.Reason == differently && len(l) > 0 { // what it shares: the ports of its group
+			} else if l := changes(before.Payload.Run, after.Payload.Run); a.Reason == renderedDifferently && len(l) > 0 { // for example the ports of its group
 				a.Reason += ": " + paths(l)
 			}
 			if names != "" {
-				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; "+differently)
+				a.Reason = strings.TrimSuffix(names+"; "+reason(a.Changes, before, after), "; "+renderedDifferently)
 			}
 		}
 	}
@@ -388,10 +385,10 @@ func reason(l []Change, before, after *Unit) string {
 	if before.Encoding != after.Encoding {
 		return fmt.Sprintf("encoding %d → %d of backend %s", before.Encoding, after.Encoding, after.Backend)
 	}
-	return differently
+	return renderedDifferently
 }
 
-const differently = "rendered differently"
+const renderedDifferently = "rendered differently"
 
 func paths(l []Change) string {
 	names := make([]string, len(l))
@@ -401,19 +398,19 @@ func paths(l []Change) string {
 	return strings.Join(names, ", ")
 }
 
-// verb tells how far an update must reach.
-func verb(before, after *Unit, had, has Values) Verb {
-	if !bytes.Equal(bound(before.Payload.Run, had), bound(after.Payload.Run, has)) {
+// updateVerb returns how far an update must reach.
+func updateVerb(before, after *Unit, had, has Values) Verb {
+	if !bytes.Equal(bindValues(before.Payload.Run, had), bindValues(after.Payload.Run, has)) {
 		return Restart
 	}
-	if !bytes.Equal(bound(before.Payload.Reload, had), bound(after.Payload.Reload, has)) {
+	if !bytes.Equal(bindValues(before.Payload.Reload, had), bindValues(after.Payload.Reload, has)) {
 		return Reload
 	}
 	return Swap
 }
 
-// changes lists the fields that differ between two normalized services, keyed
-// by name in objects and by index in lists, in the order of their paths.
+// changes returns the fields that differ between two normalized services, by name in objects
+// and by index in lists, in the order of their paths.
 func changes(before, after json.RawMessage) []Change {
 	var b, a any
 	if json.Unmarshal(before, &b) != nil || json.Unmarshal(after, &a) != nil {
@@ -428,19 +425,13 @@ func compareValues(b, a any, path []string, out *[]Change) {
 	bm, bo := b.(map[string]any)
 	am, ao := a.(map[string]any)
 	if bo && ao && bm["$text"] == nil && am["$text"] == nil {
-		keys := map[string]bool{}
-		for k := range bm {
-			keys[k] = true
-		}
-		for k := range am {
-			keys[k] = true
-		}
-		for _, k := range slices.Sorted(maps.Keys(keys)) {
+		for _, k := range sets.Union(sets.Keys(bm), sets.Keys(am)) {
 			compareValues(bm[k], am[k], append(slices.Clone(path), k), out)
 		}
 		return
 	}
-	// A whole object that comes or goes is told field by field, so that each has its line.
+	// An object that is added or removed is listed field by field, so that each has its source
+	// line.
 	if bo && bm["$text"] == nil && a == nil && len(bm) > 0 {
 		compareValues(b, map[string]any{}, path, out)
 		return
@@ -470,7 +461,7 @@ func mustJSON(v any) []byte {
 	return raw
 }
 
-// Pointer writes a path as a JSON pointer (RFC 6901).
+// Pointer returns path as a JSON pointer (RFC 6901).
 func Pointer(path []string) string {
 	var b strings.Builder
 	for _, p := range path {
@@ -479,7 +470,8 @@ func Pointer(path []string) string {
 	return b.String()
 }
 
-// valueChanges tells which values differ, at the first field that reads each.
+// valueChanges returns the values that differ, each with the path of the first field that reads
+// it.
 func valueChanges(had, has Values, spec json.RawMessage) []Change {
 	var out []Change
 	var v any
@@ -502,9 +494,9 @@ func valueChanges(had, has Values, spec json.RawMessage) []Change {
 	return out
 }
 
-// order fills Waits: along requires and after of what should be, and against
-// them, as the records keep them, for what goes.
-func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
+// fillWaits fills WaitsFor: creations and updates wait along requires and after of the plan,
+// deletions in the opposite direction along those of the records.
+func (cs *ChangeSet) fillWaits(p *Plan, records map[string]*Record) {
 	acting := map[string]*Action{}
 	for i := range cs.Actions {
 		acting[cs.Actions[i].Address] = &cs.Actions[i]
@@ -525,7 +517,7 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 		}
 	}
 	for address, r := range records {
-		if a := acting[address]; a != nil && a.Op == Delete && a.Machine != "" { // its machine may be another one soon
+		if a := acting[address]; a != nil && a.Op == Delete && a.Machine != "" { // the module may replace its machine
 			for _, on := range r.Requires {
 				if m := acting[on]; strings.HasPrefix(on, modulePrefix) && m != nil && m.Op != Delete {
 					wait(a, on)
@@ -533,7 +525,7 @@ func (cs *ChangeSet) order(p *Plan, records map[string]*Record) {
 			}
 		}
 	}
-	for address, r := range records { // whoever used a thing that goes is changed or gone first
+	for address, r := range records { // the users of a deleted unit are updated or deleted first
 		for _, on := range slices.Concat(r.Requires, r.After) {
 			if a := acting[on]; a != nil && a.Op == Delete {
 				wait(a, address)

@@ -9,8 +9,8 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// TestWhatIsSecretInAModuleIsNotShown, neither as it was nor as it will be.
-func TestWhatIsSecretInAModuleIsNotShown(t *testing.T) {
+// TestDiff_MasksSensitiveFields checks the values before and after.
+func TestDiff_MasksSensitiveFields(t *testing.T) {
 	units := map[digest.Digest]*plan.Unit{
 		"was": {Address: "module/pass", Sensitive: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/x","value":"hunter1"}}`)},
 		"now": {Address: "module/pass", Sensitive: []string{"/pass/value"}, Spec: json.RawMessage(`{"pass":{"type":"aws.parameter","name":"/y","value":"hunter2"}}`)},
@@ -32,59 +32,59 @@ func TestWhatIsSecretInAModuleIsNotShown(t *testing.T) {
 	}
 }
 
-// TestWhoIsTakenOutIsPutBack: what leads users to a service that stops acts
-// after it, and what leads to one that goes on does not act.
-func TestWhoIsTakenOutIsPutBack(t *testing.T) {
+// TestDiff_RegistersBackendAgain checks that a module that forwards traffic to a service which
+// stops acts after it, and that one whose service keeps running does not act.
+func TestDiff_RegistersBackendAgain(t *testing.T) {
 	spec := json.RawMessage(`{}`)
 	run := func(s string) plan.Payload { return plan.Payload{Run: json.RawMessage(s)} }
 	units := map[digest.Digest]*plan.Unit{
 		"old": {Address: "app/web", Payload: run(`"old"`), Spec: spec}, "new": {Address: "app/web", Payload: run(`"new"`), Spec: spec},
-		"soft-old": {Address: "app/web", Payload: run(`"old"`), Spec: spec, Graceful: true}, "soft-new": {Address: "app/web", Payload: run(`"new"`), Spec: spec, Graceful: true},
-		"door": {Address: "module/door", Spec: spec, Drain: 1, Follows: []string{"app/web"}},
+		"graceful-old": {Address: "app/web", Payload: run(`"old"`), Spec: spec, Graceful: true}, "graceful-new": {Address: "app/web", Payload: run(`"new"`), Spec: spec, Graceful: true},
+		"door": {Address: "module/door", Spec: spec, Traits: plan.Traits{Drain: 1, Follows: []string{"app/web"}}},
 	}
 	for name, c := range map[string]struct {
 		before, after digest.Digest
 		want          string
 	}{
-		"asked to start anew":    {"old", "old", "update app/web; update attach module/door after app/web"},
-		"a change":               {"old", "new", "update app/web; update attach module/door after app/web"},
-		"one without a gap":      {"soft-old", "soft-new", "update app/web"},
-		"nothing happens to it":  {"old", "old", ""},
-		"it stands nowhere else": {"", "new", "create app/web"},
+		"restart requested": {"old", "old", "update app/web; update attach module/door after app/web"},
+		"an update":         {"old", "new", "update app/web; update attach module/door after app/web"},
+		"a graceful update": {"graceful-old", "graceful-new", "update app/web"},
+		"no change":         {"old", "old", ""},
+		"not deployed yet":  {"", "new", "create app/web"},
 	} {
-		door := plan.Placed{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}
-		records := []plan.Record{{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}
+		door := plan.Placed{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Traits: plan.Traits{Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}
+		records := []plan.Record{{Address: "module/door", Backend: "ec2", Digest: "sha256:d", Object: "door", Traits: plan.Traits{Requires: []string{"app/web"}, Follows: []string{"app/web"}, Drain: 1}}}
 		if c.before != "" {
 			records = append(records, plan.Record{Address: "app/web", Machine: "m", Backend: "systemd", Digest: c.before, Object: c.before})
 		}
-		again := map[string]string{"asked to start anew": "app/web"}[name]
-		cs, err := plan.Diff(plan.DiffInput{Records: records, Restart: again, Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
+		restart := map[string]string{"restart requested": "app/web"}[name]
+		cs, err := plan.Diff(plan.DiffInput{Records: records, Restart: restart, Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
 			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "m", Backend: "systemd", Digest: c.after, Object: c.after}, door}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var said []string
+		var actions []string
 		for _, a := range cs.Actions {
 			s := string(a.Op) + " " + a.Address
 			if a.Verb == plan.Attach {
 				s = string(a.Op) + " attach " + a.Address + " after " + strings.Join(a.WaitsFor, " ")
 			}
-			said = append(said, s)
+			actions = append(actions, s)
 		}
-		if got := strings.Join(said, "; "); got != c.want {
+		if got := strings.Join(actions, "; "); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }
 
-// TestOfWhatNobodyKnowsNothingIsRead: an interrupted apply left a record without an object.
-func TestOfWhatNobodyKnowsNothingIsRead(t *testing.T) {
+// TestDiff_RecordWithoutObjectIsNotRead uses a record as an interrupted apply leaves it.
+func TestDiff_RecordWithoutObjectIsNotRead(t *testing.T) {
 	cs, err := plan.Diff(plan.DiffInput{
 		Plan:    &plan.Plan{Units: []plan.Placed{{Address: "module/pool", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
 		Records: []plan.Record{{Address: "module/pool", Backend: "ec2"}},
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
 			if d == "" {
-				t.Error("nothing is asked for")
+				t.Error("an object without a digest is read")
 			}
 			return &plan.Unit{Spec: json.RawMessage(`{}`)}, nil
 		},
@@ -94,24 +94,24 @@ func TestOfWhatNobodyKnowsNothingIsRead(t *testing.T) {
 	}
 }
 
-// TestAMachineMoreIsNoNewsForThoseThatStand: of a module that changes, only
-// what reads a resource that changes, or what that reads, may change with it.
-func TestAMachineMoreIsNoNewsForThoseThatStand(t *testing.T) {
+// TestDiff_DropsUnaffectedReaders checks that of a module that changes, only readers of a
+// resource that changes, or that reads one that changes, can change with it.
+func TestDiff_DropsUnaffectedReaders(t *testing.T) {
 	const one = `"one":{"type":"aws.instance","subnet":{"$text":[{"kind":"ref","name":"a","field":"output","arg":"id"}]}},"a":{"type":"aws.subnet","cidr":"10.0.1.0/24"}`
 	for name, c := range map[string]struct {
 		after string
 		want  int
 	}{
-		"another machine":       {`{` + one + `,"two":{"type":"aws.instance"}}`, 1},
-		"another image of it":   {`{` + strings.Replace(one, `"aws.instance"`, `"aws.instance","image":"ami-2"`, 1) + `}`, 2},
-		"another network of it": {`{` + strings.Replace(one, "10.0.1.0", "10.0.2.0", 1) + `}`, 2},
+		"another machine":     {`{` + one + `,"two":{"type":"aws.instance"}}`, 1},
+		"its image changes":   {`{` + strings.Replace(one, `"aws.instance"`, `"aws.instance","image":"ami-2"`, 1) + `}`, 2},
+		"its network changes": {`{` + strings.Replace(one, "10.0.1.0", "10.0.2.0", 1) + `}`, 2},
 	} {
 		units := map[digest.Digest]*plan.Unit{"was": {Spec: json.RawMessage(`{` + one + `}`)}, "now": {Spec: json.RawMessage(c.after)}, "web": {Spec: json.RawMessage(`{}`)}}
 		values := plan.Values{"one.output(id)": "i-1"}
 		cs, err := plan.Diff(plan.DiffInput{
-			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"},
+			Plan: &plan.Plan{Units: []plan.Placed{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Traits: plan.Traits{Requires: []string{"module/pool"}},
 				Unknown: []string{"one.output(id)"}, Binds: plan.Values{"one.output(id)": "one.output(id)"}}, {Address: "module/pool", Backend: "ec2", Digest: "sha256:2", Object: "now"}}},
-			Records: []plan.Record{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Requires: []string{"module/pool"}},
+			Records: []plan.Record{{Address: "app/web", Machine: "one", Backend: "systemd", Digest: "sha256:w", Object: "web", Values: values, Traits: plan.Traits{Requires: []string{"module/pool"}}},
 				{Address: "module/pool", Backend: "ec2", Digest: "sha256:1", Object: "was"}},
 			Unit: func(d digest.Digest) (*plan.Unit, error) { return units[d], nil },
 		})

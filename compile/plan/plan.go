@@ -11,10 +11,10 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// APIVersion is on every document that defx prints or keeps.
+// APIVersion is in every document that defx prints or stores.
 const APIVersion = "defx/v1"
 
-// Plan is the set of units that should be.
+// Plan is the set of desired units.
 type Plan struct {
 	APIVersion  string   `json:"apiVersion"`
 	Kind        string   `json:"kind"` // "Plan"
@@ -23,27 +23,22 @@ type Plan struct {
 	Units       []Placed `json:"units"` // sorted by address
 }
 
-// Placed is a unit with its place and what its refs stand for.
+// Placed is a unit with its machine and the values of its refs.
 type Placed struct {
-	Address  string        `json:"address"`
-	Machine  string        `json:"machine"`
-	Backend  string        `json:"backend"`
-	Digest   digest.Digest `json:"digest"`            // of the unit
-	Object   digest.Digest `json:"object"`            // of the unit's canonical bytes; not in the plan's digest
-	Values   Values        `json:"values,omitempty"`  // what is known of its refs
-	Unknown  []string      `json:"unknown,omitempty"` // keys of refs that only apply will know, sorted
-	Requires []string      `json:"requires,omitempty"`
-	After    []string      `json:"after,omitempty"`
-	Protect  bool          `json:"protect,omitempty"`
-	Stateful bool          `json:"stateful,omitempty"`
-	Follows  []string      `json:"follows,omitempty"`
-	Drain    int           `json:"drain,omitempty"`
-	Held     bool          `json:"held,omitempty"`  // stands as it was deployed, because it did not evaluate
-	Binds    Values        `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
-	Outputs  Values        `json:"-"`               // of what stands: what its record keeps
+	Address string        `json:"address"`
+	Machine string        `json:"machine"`
+	Backend string        `json:"backend"`
+	Digest  digest.Digest `json:"digest"`            // of the unit
+	Object  digest.Digest `json:"object"`            // of the unit's canonical bytes; not in the plan's digest
+	Values  Values        `json:"values,omitempty"`  // known values of its refs
+	Unknown []string      `json:"unknown,omitempty"` // keys of refs whose value is only known during apply, sorted
+	Traits
+	Held    bool   `json:"held,omitempty"`  // held: it stays as it was deployed
+	Binds   Values `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
+	Outputs Values `json:"-"`               // of a held unit: those of its record
 }
 
-// Bind fills what is not known with outputs of modules.
+// Bind returns u with its unknown values, which it gets from outputs of modules.
 func (u Placed) Bind(output func(key string) (string, bool)) (Placed, error) {
 	values := Values{}
 	maps.Copy(values, u.Values)
@@ -66,9 +61,9 @@ func (u Placed) Bind(output func(key string) (string, bool)) (Placed, error) {
 	return u, nil
 }
 
-// Digest names the plan: addresses, places, unit digests and known values.
+// Digest returns the digest of the plan: addresses, machines, unit digests and known values.
 func (p *Plan) Digest() (digest.Digest, error) {
-	// Canonical JSON, written at once: there may be very many units.
+	// The canonical JSON is written directly, because there can be very many units.
 	out := make([]byte, 0, 300*len(p.Units)+100)
 	text := func(before, s string) { out = digest.AppendText(append(out, before...), s) }
 	text(`{"deployment":`, p.Deployment)
@@ -89,7 +84,7 @@ func (p *Plan) Digest() (digest.Digest, error) {
 	return digest.Named("plan/1", append(out, "]}"...)), nil
 }
 
-// Find gives the unit at an address, or nil.
+// Find returns the unit at an address, or nil.
 func (p *Plan) Find(address string) *Placed {
 	i, ok := slices.BinarySearchFunc(p.Units, address, func(u Placed, a string) int { return strings.Compare(u.Address, a) })
 	if !ok {
@@ -98,27 +93,21 @@ func (p *Plan) Find(address string) *Placed {
 	return &p.Units[i]
 }
 
-// Record is what an apply left standing of one unit.
+// Record is a deployed unit, as the last apply left it.
 type Record struct {
-	Address  string        `json:"address"`
-	Machine  string        `json:"machine"`
-	Backend  string        `json:"backend"`
-	Digest   digest.Digest `json:"digest"` // of the unit; empty: something stands there and nobody knows what
-	Object   digest.Digest `json:"object"`
-	Values   Values        `json:"values,omitempty"` // what its refs really were
-	Requires []string      `json:"requires,omitempty"`
-	After    []string      `json:"after,omitempty"`
-	Protect  bool          `json:"protect,omitempty"`
-	Stateful bool          `json:"stateful,omitempty"`
-	Follows  []string      `json:"follows,omitempty"` // as of the unit
-	Drain    int           `json:"drain,omitempty"`   // as of the unit
-	Outputs  Values        `json:"outputs,omitempty"` // of a module: what others may read of it
+	Address string        `json:"address"`
+	Machine string        `json:"machine"`
+	Backend string        `json:"backend"`
+	Digest  digest.Digest `json:"digest"` // of the unit; empty: the state of the unit is unknown
+	Object  digest.Digest `json:"object"`
+	Values  Values        `json:"values,omitempty"` // values of its refs
+	Traits
+	Outputs Values `json:"outputs,omitempty"` // of a module: outputs that others can read
 }
 
-// Placed is the unit of a record, to stay as it is.
+// Placed returns the unit of a record, to keep it unchanged.
 func (r Record) Placed() Placed {
-	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Requires: r.Requires, After: r.After,
-		Protect: r.Protect, Stateful: r.Stateful, Follows: r.Follows, Drain: r.Drain, Outputs: r.Outputs}
+	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Traits: r.Traits, Outputs: r.Outputs}
 }
 
 // Op is what an action does.
@@ -132,25 +121,25 @@ const (
 	Delete  Op = "delete"
 )
 
-// Verb is how an update reaches what runs.
+// Verb is how an update affects the process.
 type Verb string
 
 const (
-	Restart  Verb = "restart"  // the process starts anew
-	Reload   Verb = "reload"   // files are exchanged and the process is told
-	Swap     Verb = "exchange" // what defx knows changes, the process does not notice
-	Converge Verb = "converge" // resources are made to be what the module says
-	Attach   Verb = "attach"   // a balancer leads there again, after it was taken out for a change
+	Restart  Verb = "restart"  // the process is restarted
+	Reload   Verb = "reload"   // files are replaced and the process is signaled
+	Swap     Verb = "exchange" // only defx's own record changes
+	Converge Verb = "converge" // resources are changed to match the module
+	Attach   Verb = "attach"   // a backend is registered with its balancer again
 )
 
 // Change is one field that differs.
 type Change struct {
 	Path     string        `json:"path"`   // JSON pointer into the normalized service
-	Before   any           `json:"before"` // null: absent
+	Before   any           `json:"before"` // null: not set
 	After    any           `json:"after"`
 	Position diag.Position `json:"position"`
-	Replaces bool          `json:"replaces,omitempty"` // of a resource: it cannot be changed in place, another one takes its place
-	Source   []string      `json:"-"`                  // the way to the field in the entry's value
+	Replaces bool          `json:"replaces,omitempty"` // of a resource: the change needs a new resource
+	Source   []string      `json:"-"`                  // path of the field in the entry's value
 }
 
 // Action is one change of one unit.
@@ -158,47 +147,47 @@ type Action struct {
 	Op              Op            `json:"op"`
 	Address         string        `json:"address"`
 	Machine         string        `json:"machine"`
-	From            string        `json:"from,omitempty"`   // the machine it leaves, of a move or replace
-	PreviousMachine string        `json:"former,omitempty"` // the address that it had before it was renamed
+	From            string        `json:"from,omitempty"`   // the previous machine, of a move or replace
+	PreviousMachine string        `json:"former,omitempty"` // the address before it was renamed
 	Backend         string        `json:"backend"`
 	Verb            Verb          `json:"verb,omitempty"`     // of an update
 	Graceful        bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops
-	Digest          digest.Digest `json:"digest,omitempty"`   // of the unit that should be
-	Before          digest.Digest `json:"before,omitempty"`   // of the unit that stands
-	Certain         bool          `json:"certain"`            // false: dropped at apply if its values turn out equal
+	Digest          digest.Digest `json:"digest,omitempty"`   // of the desired unit
+	Before          digest.Digest `json:"before,omitempty"`   // of the deployed unit
+	Certain         bool          `json:"certain"`            // false: apply skips it if its values turn out to be unchanged
 	Reason          string        `json:"reason"`
 	Changes         []Change      `json:"changes"`
 	WaitsFor        []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted
 }
 
-// Protected is a unit that nobody asks for any more and that stays nevertheless.
+// Protected is a unit that is no longer in the configuration but is not deleted.
 type Protected struct {
 	Address string `json:"address"`
 	Machine string `json:"machine"`
 	Reason  string `json:"reason"`
 }
 
-// RefreshResult is what a module's tool would do, and what others did there: what only the cloud tells.
+// RefreshResult is what a module's provider reports: its planned changes, and drift.
 type RefreshResult struct {
 	Changes []ResourceChange `json:"changes"` // sorted by address
 	Drift   []ResourceChange `json:"drift"`   // sorted by address
 }
 
-// ResourceChange is one resource that differs. What is secret in it is masked.
+// ResourceChange is one resource that differs. Sensitive values are masked.
 type ResourceChange struct {
 	Address string   `json:"address"`
 	Op      Op       `json:"op"` // create, update, replace or delete
 	Fields  []Change `json:"fields"`
 }
 
-// HeldItem is something that did not evaluate.
+// HeldItem is something with an error that is left unchanged.
 type HeldItem struct {
 	Address  string        `json:"address"` // library, functionality or unit
 	Error    string        `json:"error"`
 	Position diag.Position `json:"position"`
 }
 
-// Summary counts units.
+// Summary is the number of units for each operation.
 type Summary struct {
 	Create    int `json:"create"`
 	Update    int `json:"update"`
@@ -211,7 +200,7 @@ type Summary struct {
 	Protected int `json:"protected"`
 }
 
-// ChangeSet is what lies between a plan and the state.
+// ChangeSet is the actions that lead from the state to a plan.
 type ChangeSet struct {
 	APIVersion  string                    `json:"apiVersion"`
 	Kind        string                    `json:"kind"` // "ChangeSet"
@@ -220,18 +209,18 @@ type ChangeSet struct {
 	Plan        digest.Digest             `json:"plan"`
 	ChangeSet   digest.Digest             `json:"changeSet"` // of this document without positions
 	Baseline    digest.Digest             `json:"baseline"`
-	Base        int                       `json:"base"` // generation that the state stands at; 0 = none yet
+	Base        int                       `json:"base"` // generation of the state; 0 = none yet
 	Summary     Summary                   `json:"summary"`
 	Actions     []Action                  `json:"actions"` // deletes last, each part sorted by address
 	Held        []HeldItem                `json:"held"`
-	Refresh     map[string]*RefreshResult `json:"refresh,omitempty"` // module → what only the cloud tells, if it was asked
+	Refresh     map[string]*RefreshResult `json:"refresh,omitempty"` // module → what its provider reports, if it was asked
 	Protected   []Protected               `json:"protected"`
 }
 
-// Empty tells whether there is nothing to do.
+// Empty reports whether there are no actions.
 func (c *ChangeSet) Empty() bool { return len(c.Actions) == 0 }
 
-// Seal names the change set: what is done, to what, from which base.
+// Seal sets the digest of the change set: actions, plan and base generation.
 func (c *ChangeSet) Seal() error {
 	type act struct {
 		Op      Op            `json:"op"`

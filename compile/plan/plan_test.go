@@ -5,20 +5,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// The digest of a plan is that of its canonical JSON, whatever names and values hold.
-func TestThePlansDigestIsThatOfItsCanonicalJSON(t *testing.T) {
+// TestPlanDigest_IsThatOfCanonicalJSON uses random names and values.
+func TestPlanDigest_IsThatOfCanonicalJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	signs := []string{"a", "b", "/", "#", "\"", "\\", "\n", "\x01", "\x7f", "ü", "\u2028", "\U0001f600", "<", "&", "\ue000", "\xff"}
+	chars := []string{"a", "b", "/", "#", "\"", "\\", "\n", "\x01", "\x7f", "ü", "\u2028", "\U0001f600", "<", "&", "\ue000", "\xff"}
 	text := func() string {
 		s := ""
 		for range r.IntN(5) {
-			s += signs[r.IntN(len(signs))]
+			s += chars[r.IntN(len(chars))]
 		}
 		return s
 	}
@@ -45,8 +46,9 @@ func TestThePlansDigestIsThatOfItsCanonicalJSON(t *testing.T) {
 	}
 }
 
-// What is written by hand is what the library writes, of every field.
-func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
+// TestUnitCanonical_MatchesEncodingJSON compares the hand-written encoder with
+// digest.Canonical, with random values of every field.
+func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	text := func() string { return []string{"", "a", "<\u2028\"", "ü", "z/z#1"}[r.IntN(5)] }
 	raw := func() json.RawMessage {
@@ -56,11 +58,11 @@ func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
 	for range 5000 {
 		u := &Unit{}
 		v := reflect.ValueOf(u).Elem()
-		for i := range v.NumField() {
-			if r.IntN(2) == 0 {
+		for _, field := range reflect.VisibleFields(v.Type()) {
+			if field.Anonymous || r.IntN(2) == 0 {
 				continue
 			}
-			f := v.Field(i)
+			f := v.FieldByIndex(field.Index)
 			switch p := f.Addr().Interface().(type) {
 			case *string:
 				*p = text()
@@ -79,9 +81,9 @@ func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
 			case *Payload:
 				*p = Payload{Run: raw(), Reload: raw(), Meta: raw()}
 			default:
-				t.Fatalf("this test knows nothing of %T", p)
+				t.Fatalf("no random value for type %T", p)
 			}
-			set[v.Type().Field(i).Name] = set[v.Type().Field(i).Name] || !f.IsZero()
+			set[field.Name] = set[field.Name] || !f.IsZero()
 		}
 		got, err := u.Canonical()
 		want, other := digest.Canonical(u)
@@ -89,7 +91,42 @@ func TestAUnitsCanonicalFormIsThatOfItsJSON(t *testing.T) {
 			t.Fatalf("%+v:\n%s %v, not\n%s %v", u, got, err, want, other)
 		}
 	}
-	if len(set) != reflect.TypeFor[Unit]().NumField() {
+	if len(set) != len(reflect.VisibleFields(reflect.TypeFor[Unit]()))-1 { // Traits itself
 		t.Errorf("only %v were set", set)
+	}
+}
+
+// TestTraits_RecordKeepsAll checks that what a unit has is in its record, in the record's place in a
+// plan and in their JSON, and that a difference in any trait is a difference.
+func TestTraits_RecordKeepsAll(t *testing.T) {
+	all := Traits{Requires: []string{"a"}, After: []string{"b"}, Protect: true, Stateful: true, Follows: []string{"c"}, Drain: 7}
+	v := reflect.ValueOf(all)
+	for i := range v.NumField() {
+		if v.Field(i).IsZero() {
+			t.Fatalf("%s has no value in this test", v.Type().Field(i).Name)
+		}
+		other := all
+		reflect.ValueOf(&other).Elem().Field(i).SetZero()
+		if all.Equal(other) || !other.Equal(other) {
+			t.Errorf("Equal ignores %s", v.Type().Field(i).Name)
+		}
+	}
+	if got := (Record{Traits: all}).Placed(); !got.Traits.Equal(all) {
+		t.Errorf("a record's place in a plan has %+v", got.Traits)
+	}
+	unit := &Unit{Address: "x/y", Traits: all, Payload: Payload{Run: json.RawMessage(`{}`)}, Spec: json.RawMessage(`{}`)}
+	raw, err := unit.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decoded Unit
+	if err := decoded.Decode(raw); err != nil || !decoded.Traits.Equal(all) {
+		t.Errorf("decoded: %+v, %v", decoded, err)
+	}
+	for _, v := range []any{Record{Traits: all}, Placed{Traits: all}} {
+		raw, err := json.Marshal(v)
+		if want := `"requires":["a"],"after":["b"],"protect":true,"stateful":true,"follows":["c"],"drain":7`; err != nil || !strings.Contains(string(raw), want) {
+			t.Errorf("%T is written %s, %v", v, raw, err)
+		}
 	}
 }

@@ -10,38 +10,38 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// lasting are outputs that a resource keeps as long as it is the same one.
-var lasting = []string{".output(id)", ".output(arn)", ".output(private_ip)"}
+// stableOutputs are outputs that do not change as long as the resource is not replaced.
+var stableOutputs = []string{".output(id)", ".output(arn)", ".output(private_ip)"}
 
-// settle drops what would act only if a resource became another one, where its
-// module changes others alone: a machine more is no news for those that stand.
-func (cs *ChangeSet) settle(in DiffInput, records map[string]*Record) error {
-	same := map[string]bool{} // resources that stay what they are
+// dropUnaffected removes conditional updates whose inputs cannot change: another machine in a
+// module does not affect the readers of the existing ones.
+func (cs *ChangeSet) dropUnaffected(in DiffInput, records map[string]*Record) error {
+	same := map[string]bool{} // resources that do not change
 	for _, a := range cs.Actions {
 		u, r := in.Plan.Find(a.Address), records[a.Address]
-		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || r.Digest == "" || in.doubted(a.Address) || in.Drifted[a.Address] || a.PreviousMachine != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
+		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || r.Digest == "" || in.uncertain(a.Address) || in.Drifted[a.Address] || a.PreviousMachine != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
 			continue
 		}
-		before, err := specs(in, r.Object)
+		before, err := moduleResources(in, r.Object)
 		if err != nil {
 			return err
 		}
-		after, err := specs(in, u.Object)
+		after, err := moduleResources(in, u.Object)
 		if err != nil {
 			return err
 		}
 		for name := range after {
-			same[name] = stays(name, before, after, map[string]bool{})
+			same[name] = unchanged(name, before, after, map[string]bool{})
 		}
 	}
 	cs.Actions = slices.DeleteFunc(cs.Actions, func(a Action) bool {
 		u, r := in.Plan.Find(a.Address), records[a.Address]
-		if u == nil || r == nil || a.Op != Update || a.Certain || in.doubted(a.Address) || r.Digest != u.Digest || !maps.Equal(r.Values, u.Values) || !r.same(u) {
+		if u == nil || r == nil || a.Op != Update || a.Certain || in.uncertain(a.Address) || r.Digest != u.Digest || !maps.Equal(r.Values, u.Values) || !r.Traits.Equal(u.Traits) {
 			return false
 		}
 		for _, key := range u.Unknown {
-			i := slices.IndexFunc(lasting, func(s string) bool { return strings.HasSuffix(u.Binds[key], s) })
-			if i < 0 || !same[strings.TrimSuffix(u.Binds[key], lasting[i])] {
+			i := slices.IndexFunc(stableOutputs, func(s string) bool { return strings.HasSuffix(u.Binds[key], s) })
+			if i < 0 || !same[strings.TrimSuffix(u.Binds[key], stableOutputs[i])] {
 				return false
 			}
 		}
@@ -52,8 +52,8 @@ func (cs *ChangeSet) settle(in DiffInput, records map[string]*Record) error {
 	return nil
 }
 
-// specs are the resources of a module, by address.
-func specs(in DiffInput, d digest.Digest) (map[string]json.RawMessage, error) {
+// moduleResources returns the resources of a module, by address.
+func moduleResources(in DiffInput, d digest.Digest) (map[string]json.RawMessage, error) {
 	u, err := in.Unit(d)
 	if err != nil {
 		return nil, err
@@ -65,8 +65,9 @@ func specs(in DiffInput, d digest.Digest) (map[string]json.RawMessage, error) {
 	return by, nil
 }
 
-// stays tells whether a resource, and all that it reads in its module, is what it was.
-func stays(name string, before, after map[string]json.RawMessage, seen map[string]bool) bool {
+// unchanged reports whether a resource, and every resource of its module that it reads, has not
+// changed.
+func unchanged(name string, before, after map[string]json.RawMessage, seen map[string]bool) bool {
 	if seen[name] {
 		return true
 	}
@@ -76,12 +77,12 @@ func stays(name string, before, after map[string]json.RawMessage, seen map[strin
 	}
 	var v any
 	json.Unmarshal(after[name], &v)
-	fine := true
-	refs(v, func(to string) { fine = fine && (after[to] == nil || stays(to, before, after, seen)) })
-	return fine
+	same := true
+	refs(v, func(to string) { same = same && (after[to] == nil || unchanged(to, before, after, seen)) })
+	return same
 }
 
-// refs finds what a value reads.
+// refs calls f for every reference in a value.
 func refs(v any, f func(name string)) {
 	switch v := v.(type) {
 	case []any:

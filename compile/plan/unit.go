@@ -1,9 +1,9 @@
-// Package plan holds what should be (Plan), what stands (Record) and what lies
-// between (ChangeSet).
+// Package plan holds the desired units (Plan), the deployed units (Record) and the difference
+// (ChangeSet).
 //
-// It knows digests and set subtraction. It refuses to know what a backend
-// puts into a payload. Invariants: everything here has one canonical encoding;
-// no secret value can be in it, because none ever reaches this side.
+// It knows digests and set subtraction. It refuses to know what a backend puts into a payload.
+// Invariants: everything has one canonical encoding; no secret value can be in it, because the
+// planning side never gets one.
 package plan
 
 import (
@@ -18,45 +18,61 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// Payload is what a backend makes of one service, with tokens in place. Each
-// part is canonical JSON of the backend's own shape.
+// Payload is what a backend renders for one service, with tokens in place. Each part is
+// canonical JSON in the backend's own format.
 type Payload struct {
 	Run    json.RawMessage `json:"run"`              // a change restarts
-	Reload json.RawMessage `json:"reload,omitempty"` // a change alone reloads; nil unless the service can reload
-	Meta   json.RawMessage `json:"meta,omitempty"`   // a change alone is taken over without touching the process
+	Reload json.RawMessage `json:"reload,omitempty"` // a change of only this part reloads; nil unless the service can reload
+	Meta   json.RawMessage `json:"meta,omitempty"`   // a change of only this part is recorded without touching the process
 }
 
-// Artifact is content that must lie in a machine's store before a unit starts.
+// Artifact is content that must be in a machine's store before a unit starts.
 type Artifact struct {
 	Digest digest.Digest `json:"digest"`
-	Path   string        `json:"path"` // where it is now, relative to the root; not in any digest
-	Kind   string        `json:"kind"` // "file": one file, which keeps its name; "tree": a folder; "tar": unpacked there
+	Path   string        `json:"path"` // current path, relative to the root; not in any digest
+	Kind   string        `json:"kind"` // "file": one file, which keeps its name; "tree": a directory; "tar": unpacked on the machine
 }
 
-// Unit is what one backend makes of one service on one machine: the grain of change.
+// Traits are the order, protection and balancing of a unit. They are not in its digest: a unit, its
+// place in a plan and its record have the same ones, and they are only ever copied as a whole.
+type Traits struct {
+	Requires []string `json:"requires,omitempty"` // addresses that must be ready first; sorted
+	After    []string `json:"after,omitempty"`    // addresses that are changed first; sorted
+	Protect  bool     `json:"protect,omitempty"`  // deletion needs consent
+	Stateful bool     `json:"stateful,omitempty"` // it has its own data: a move and deletion need consent
+	Follows  []string `json:"follows,omitempty"`  // of a module: services whose addresses it publishes; its inputs change with them
+	Drain    int      `json:"drain,omitempty"`    // of a module: seconds that the services it follows may finish requests before they are stopped, because it forwards traffic to them; 0 = none
+}
+
+// Equal reports whether two units have the same traits.
+func (t Traits) Equal(o Traits) bool {
+	return slices.Equal(t.Requires, o.Requires) && slices.Equal(t.After, o.After) && t.Protect == o.Protect && t.Stateful == o.Stateful &&
+		slices.Equal(t.Follows, o.Follows) && t.Drain == o.Drain
+}
+
+// Unit is one service on one machine as rendered by its backend: the smallest thing that defx
+// changes.
 type Unit struct {
-	Address   string          `json:"address"`
-	Backend   string          `json:"backend"`            // in the digest
-	Encoding  int             `json:"encoding"`           // in the digest: version of the backend's payload
-	Payload   Payload         `json:"payload"`            // in the digest
-	Reads     []token.Token   `json:"reads,omitempty"`    // the refs in the payload, sorted, each once
-	Requires  []string        `json:"requires,omitempty"` // addresses that must be ready first; sorted
-	After     []string        `json:"after,omitempty"`    // addresses that go first if they change too; sorted
+	Address  string        `json:"address"`
+	Backend  string        `json:"backend"`         // in the digest
+	Encoding int           `json:"encoding"`        // in the digest: version of the backend's payload
+	Payload  Payload       `json:"payload"`         // in the digest
+	Reads    []token.Token `json:"reads,omitempty"` // the refs in the payload, sorted, each once
+	Traits
 	Artifacts []Artifact      `json:"artifacts,omitempty"`
-	Protect   bool            `json:"protect,omitempty"`
-	AtOnce    int             `json:"atOnce,omitempty"`   // replicas that change at the same time; 0 = 1
+	AtOnce    int             `json:"atOnce,omitempty"`   // number of replicas that are updated at the same time; 0 = 1
 	Graceful  bool            `json:"graceful,omitempty"` // a new version starts before the old one stops
-	MinReady  int             `json:"suffice,omitempty"`  // replicas of its set that suffice for what requires it; 0 = all
-	Stateful  bool            `json:"stateful,omitempty"` // has data of its own: a move needs consent
-	Follows   []string        `json:"follows,omitempty"`  // of a module: services whose places it tells others; its inputs change with them
-	Drain     int             `json:"drain,omitempty"`    // of a module: it leads users to what it follows, which may go on for so many seconds before it is stopped
-	Sensitive []string        `json:"hides,omitempty"`    // of a module: fields, as pointers into spec, whose values are not shown
-	Spec      json.RawMessage `json:"spec"`               // the normalized service: what differences are shown of; not in the digest
+	MinReady  int             `json:"suffice,omitempty"`  // number of ready replicas of its set that is enough for dependents; 0 = all
+	Sensitive []string        `json:"hides,omitempty"`    // of a module: fields with sensitive values, as JSON pointers into spec
+	Spec      json.RawMessage `json:"spec"`               // the normalized service, from which differences are shown; not in the digest
 }
 
-// Digest covers everything that would change what runs.
+// Decode decodes the form that Canonical returns. This is the only place that decodes units.
+func (u *Unit) Decode(raw []byte) error { return json.Unmarshal(raw, u) }
+
+// Digest returns the digest of everything that changes what runs.
 func (u *Unit) Digest() (digest.Digest, error) {
-	raw, err := digest.CanonicalJSON(u.Payload.json(make([]byte, 0, len(u.Payload.Run)+len(u.Payload.Reload)+len(u.Payload.Meta)+40)))
+	raw, err := digest.CanonicalJSON(u.Payload.appendJSON(make([]byte, 0, len(u.Payload.Run)+len(u.Payload.Reload)+len(u.Payload.Meta)+40)))
 	if err != nil {
 		return "", err
 	}
@@ -66,19 +82,19 @@ func (u *Unit) Digest() (digest.Digest, error) {
 	return digest.Named("unit/1", out), nil
 }
 
-// Instance is the short name of what a restart is needed for, with the values
-// it runs with; it is in the unit's name on the machine, where the same name
-// always stands for the same bytes. Neither the names of what is read count,
-// so that a rename restarts no reader, nor values that only reloadable files read.
+// Instance returns the short digest of everything that needs a restart, including values. It is
+// part of the unit's name on the machine, so that a name always stands for the same content.
+// The names of refs are not part of it, so that a rename restarts no reader, nor are values
+// that only reloadable files read.
 func (u *Unit) Instance(v Values) (string, error) {
-	d, err := digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": bound(u.Payload.Run, v)})
+	d, err := digest.Of("version/1", map[string]any{"backend": u.Backend, "encoding": u.Encoding, "run": bindValues(u.Payload.Run, v)})
 	return d.Short(), err
 }
 
-// bound is canonical JSON with each ref whose value is known replaced by its
-// field and the value. It is for comparison alone, and no text: a backend may
-// write the value of a port otherwise than the same letters.
-func bound(raw json.RawMessage, v Values) json.RawMessage {
+// bindValues returns canonical JSON in which refs with known values are replaced by their field
+// and value. The result is only for comparison, because a backend may format the value
+// differently.
+func bindValues(raw json.RawMessage, v Values) json.RawMessage {
 	if len(v) == 0 || !bytes.Contains(raw, []byte(`"$text"`)) {
 		return raw
 	}
@@ -121,8 +137,8 @@ func bind(value any, v Values) any {
 	return value
 }
 
-// part appends JSON that is there already.
-func part(out []byte, name string, raw json.RawMessage) []byte {
+// appendPart appends encoded JSON.
+func appendPart(out []byte, name string, raw json.RawMessage) []byte {
 	out = append(append(out, name...), raw...)
 	if raw == nil {
 		out = append(out, "null"...)
@@ -130,21 +146,21 @@ func part(out []byte, name string, raw json.RawMessage) []byte {
 	return out
 }
 
-// json appends what encoding/json would write, but for the order of fields, which
-// is the canonical one, and what the parts may have of white space.
-func (p Payload) json(out []byte) []byte {
+// appendJSON appends what encoding/json would write, except that fields are in canonical order
+// and the parts keep their white space.
+func (p Payload) appendJSON(out []byte) []byte {
 	out = append(out, '{')
 	if len(p.Meta) > 0 {
-		out = append(part(out, `"meta":`, p.Meta), ',')
+		out = append(appendPart(out, `"meta":`, p.Meta), ',')
 	}
 	if len(p.Reload) > 0 {
-		out = append(part(out, `"reload":`, p.Reload), ',')
+		out = append(appendPart(out, `"reload":`, p.Reload), ',')
 	}
-	return append(part(out, `"run":`, p.Run), '}')
+	return append(appendPart(out, `"run":`, p.Run), '}')
 }
 
-// Canonical is the RFC 8785 form of a unit: what digest.Canonical gives, without
-// reading its great parts more often than once.
+// Canonical returns the RFC 8785 form of a unit. The result is that of digest.Canonical, but
+// the large parts are read only once.
 func (u *Unit) Canonical() ([]byte, error) {
 	out := digest.AppendText(append(make([]byte, 0, len(u.Payload.Run)+len(u.Payload.Reload)+len(u.Payload.Meta)+len(u.Spec)+1024), `{"address":`...), u.Address)
 	number := func(name string, n int) {
@@ -177,7 +193,7 @@ func (u *Unit) Canonical() ([]byte, error) {
 		}
 		var raw []byte
 		raw, err = json.Marshal(v)
-		out = part(out, name, raw)
+		out = appendPart(out, name, raw)
 	}
 	texts(`,"after":`, u.After)
 	rare(`,"artifacts":`, u.Artifacts, len(u.Artifacts))
@@ -188,11 +204,11 @@ func (u *Unit) Canonical() ([]byte, error) {
 	texts(`,"follows":`, u.Follows)
 	flag(`,"graceful":`, u.Graceful)
 	texts(`,"hides":`, u.Sensitive)
-	out = u.Payload.json(append(out, `,"payload":`...))
+	out = u.Payload.appendJSON(append(out, `,"payload":`...))
 	flag(`,"protect":`, u.Protect)
 	rare(`,"reads":`, u.Reads, len(u.Reads))
 	texts(`,"requires":`, u.Requires)
-	out = part(out, `,"spec":`, u.Spec)
+	out = appendPart(out, `,"spec":`, u.Spec)
 	flag(`,"stateful":`, u.Stateful)
 	number(`,"suffice":`, u.MinReady)
 	if err != nil {
@@ -201,7 +217,7 @@ func (u *Unit) Canonical() ([]byte, error) {
 	return digest.CanonicalJSON(append(out, '}'))
 }
 
-// Reads lists the refs in a payload, sorted, each once.
+// Reads returns the refs in a payload, sorted, without duplicates.
 func (p Payload) Reads() []token.Token {
 	all := map[string]token.Token{}
 	for _, part := range []json.RawMessage{p.Run, p.Reload, p.Meta} {
@@ -214,20 +230,20 @@ func (p Payload) Reads() []token.Token {
 	return out
 }
 
-// tokensIn finds the refs in canonical JSON, by key.
+// tokensIn returns the refs in canonical JSON, by key.
 func tokensIn(raw json.RawMessage) map[string]token.Token {
 	out := map[string]token.Token{}
 	for {
-		// No text can hold these signs: its quotes would be written otherwise.
+		// This cannot be part of a string, because its quotes would be escaped there.
 		i := bytes.Index(raw, []byte(`{"$text":`))
 		if i < 0 {
 			return out
 		}
 		raw = raw[i:]
-		end := list(raw, len(`{"$text":`))
+		end := listEnd(raw, len(`{"$text":`))
 		var t token.Text
 		if end >= len(raw) || raw[end] != '}' || t.UnmarshalJSON(raw[:end+1]) != nil {
-			raw = raw[1:] // some object that has a field of this name
+			raw = raw[1:] // another object with a field of this name
 			continue
 		}
 		for _, tok := range t.Tokens() {
@@ -239,8 +255,9 @@ func tokensIn(raw json.RawMessage) map[string]token.Token {
 	}
 }
 
-// list gives the end of the list that begins at an offset of canonical JSON; that of raw if none does.
-func list(raw []byte, at int) int {
+// listEnd returns the offset after the list that starts at an offset of canonical JSON;
+// len(raw) if it does not end.
+func listEnd(raw []byte, at int) int {
 	depth, quoted := 0, false
 	for ; at < len(raw); at++ {
 		switch c := raw[at]; {
@@ -285,18 +302,18 @@ func walkTexts(v any, path []string, f func(path []string, t token.Text)) {
 	}
 }
 
-// Values are what the refs of a unit stand for, keyed by Key.
+// Values are the values of a unit's refs, by Key.
 type Values map[string]string
 
-// canonical appends the canonical form of values.
+// canonical appends the canonical form of the values.
 func (v Values) canonical(out []byte) []byte {
 	names := slices.Sorted(maps.Keys(v))
 	for _, name := range names {
 		for i := range len(name) {
-			if name[i] >= 0x80 { // they sort in another order then
+			if name[i] >= 0x80 { // RFC 8785 sorts these differently
 				raw, err := digest.Canonical(v)
 				if err != nil {
-					panic(err) // texts always encode
+					panic(err) // strings always encode
 				}
 				return append(out, raw...)
 			}
@@ -313,15 +330,15 @@ func (v Values) canonical(out []byte) []byte {
 	return append(out, '}')
 }
 
-// Key is the one name of a resolved ref: "hydra/hydra-db.port(sql)".
+// Key returns the unique name of a resolved ref: "hydra/hydra-db.port(sql)".
 func Key(t token.Token) string {
 	if t.Kind != token.Ref {
-		panic(fmt.Sprintf("a %s has no value at this side", t.Kind))
+		panic(fmt.Sprintf("a token of kind %s has no value at plan time", t.Kind))
 	}
 	return t.String()
 }
 
-// Digest covers the values that refs really had. It is empty for no values.
+// Digest returns the digest of the actual values of refs; "" if there are none.
 func (v Values) Digest() (digest.Digest, error) {
 	if len(v) == 0 {
 		return "", nil

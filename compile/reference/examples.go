@@ -1,14 +1,14 @@
 package reference
 
-// example is what a field may hold, in Jsonnet: as the page shows it and a test
-// evaluates it. defx is the library.
+// example is a value of a field, in Jsonnet, as the page shows it and a test evaluates it. defx is
+// the library.
 type example struct {
 	value string
-	with  string // fields that must stand beside it, in Jsonnet
-	key   string // where the example of what its values hold stands, if the field is a map
+	with  string // fields that must be set with it, in Jsonnet
+	key   string // of a map: the key whose value the examples of its element type replace
 }
 
-// examples holds one for each field, by object and field. A field without one fails a test.
+// examples has an example for each field, by object and field. A test fails if one is missing.
 var examples = map[string]example{
 	"deployment.name":       {value: `'shop'`},
 	"deployment.machines":   {value: `{ web1: { connect: 'ssh://deploy@web1.example.com' } }`, key: "web1"},
@@ -56,6 +56,9 @@ var examples = map[string]example{
 	"machine.labels":   {value: `{ disk: 'nvme' }`},
 	"machine.capacity": {value: `{ memory: '64Gi' }`},
 	"machine.location": {value: `'eu-west'`},
+
+	"capacity.cpu":    {value: `'4'`},
+	"capacity.memory": {value: `'64Gi'`},
 
 	"functionality.service":      {value: `{ command: ['/usr/bin/web'] }`},
 	"functionality.group":        {value: `{ web: { service: { command: ['/usr/bin/web'] } } }`, with: `service: null`, key: "web"},

@@ -8,16 +8,16 @@ import (
 	"github.com/defx-dev/defx/compile"
 )
 
-// step leads from an object to one that a field of it holds.
+// step is a field that leads from one object to another.
 type step struct {
 	in    string // object
 	field string
 	to    string // the object it leads to
-	maps  int    // how many maps lie between: each is a name in the path
+	maps  int    // number of maps in between: each is a name in the path
 	list  bool
 }
 
-// String is the step as a path has it.
+// String returns the step as part of a path.
 func (s step) String() string {
 	out := s.field
 	for range s.maps {
@@ -29,14 +29,14 @@ func (s step) String() string {
 	return out
 }
 
-// steps lists how the fields of the contract lead from object to object.
+// steps returns all fields that lead from one object to another.
 func steps(types []Type) []step {
 	var out []step
 	for _, t := range types {
 		for _, f := range t.Fields {
 			s := step{in: t.Name, field: f.Name}
 			g := f.Go
-			for !shaped(g) && g != textType && (g.Kind() == reflect.Pointer || g.Kind() == reflect.Slice || g.Kind() == reflect.Map) {
+			for !hasForm(g) && g != textType && (g.Kind() == reflect.Pointer || g.Kind() == reflect.Slice || g.Kind() == reflect.Map) {
 				switch g.Kind() {
 				case reflect.Map:
 					s.maps++
@@ -45,7 +45,7 @@ func steps(types []Type) []step {
 				}
 				g = g.Elem()
 			}
-			if g.Kind() == reflect.Struct && !shaped(g) && g != textType {
+			if g.Kind() == reflect.Struct && !hasForm(g) && g != textType {
 				s.to = nameOf(g)
 				out = append(out, s)
 			}
@@ -54,7 +54,7 @@ func steps(types []Type) []step {
 	return out
 }
 
-// paths are the ways from the deployment to an object, the first ones shortest.
+// paths returns all paths from the deployment to an object.
 func paths(name string, all []step) [][]step {
 	if name == "deployment" {
 		return [][]step{nil}
@@ -79,21 +79,23 @@ func pathString(p []step) string {
 	return strings.Join(parts, ".")
 }
 
-// Page is the reference of all fields in Markdown.
+// Page returns the reference of all fields in Markdown.
 func Page() []byte {
 	types := Types()
 	all := steps(types)
 	var b strings.Builder
 	b.WriteString(`# The fields
 
-What a deployment may say, field by field. ` + "`defx schema`" + ` says the same to programs. The page is made of the types that
-defx decodes into, and each example is evaluated by a test (` + "`defx` is `import 'defx/v1.libsonnet'`" + `).
+All fields of a deployment. ` + "`defx schema`" + ` prints the same as JSON Schema. This page is generated from
+the types that defx decodes into, and a test evaluates each example (` + "`defx` is\n`import 'defx/v1.libsonnet'`" + `).
 
-` + "`null`" + ` is absence everywhere, fields whose names begin with ` + "`#`" + ` are documentation, and an unknown field is an error. In *text* a value may
-stand that is known only later (` + "`defx.dep('db').host`" + `); a *string* must be known.
+` + "`null`" + ` is the same as an absent field, fields whose names start with ` + "`#`" + ` are documentation, and an
+unknown field is an error. A *text* may contain values that are only known later
+(` + "`defx.dep('db').host`" + `); a *string* may not.
 
-*Digest* tells what a change of the field does: **run** restarts the service, **reload** lets it read its files again, **meta** is taken over in
-silence, **none** concerns no running service.
+*Digest* is what a change of the field does: **run** restarts the service, **reload** makes it read its
+files again, **meta** is recorded without touching the process, **none** has no effect on running
+services.
 `)
 	for _, t := range types {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", t.Name, doc(t))
@@ -105,7 +107,7 @@ silence, **none** concerns no running service.
 			fmt.Fprintf(&b, "At %s.\n\n", strings.Join(at, ", "))
 		}
 		if t.Shorthand != "" {
-			fmt.Fprintf(&b, "A lone value stands for `{ %s: value }`.\n\n", t.Shorthand)
+			fmt.Fprintf(&b, "A single value is short for `{ %s: value }`.\n\n", t.Shorthand)
 		}
 		b.WriteString("| field | type | default | digest | meaning | example |\n|---|---|---|---|---|---|\n")
 		for _, f := range t.Fields {
@@ -115,7 +117,7 @@ silence, **none** concerns no running service.
 			} else if def != "" {
 				def = "`" + def + "`"
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | `%s` |\n", f.Name, cell(f.words()), def, cell(f.Digest), cell(f.Doc), cell(examples[t.Name+"."+f.Name].value))
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | `%s` |\n", f.Name, cell(f.typeWords()), def, cell(f.Digest), cell(f.Doc), cell(examples[t.Name+"."+f.Name].value))
 		}
 	}
 	return []byte(b.String())
@@ -123,10 +125,10 @@ silence, **none** concerns no running service.
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
-// doc is a type's comment without the Go name that it begins with.
+// doc returns a type's comment without the Go name at its start.
 func doc(t Type) string {
 	s := strings.TrimPrefix(t.Doc, t.Go.Name()+" ")
-	for _, verb := range []string{"is ", "says ", "are "} {
+	for _, verb := range []string{"is ", "are "} {
 		if rest, ok := strings.CutPrefix(s, verb); ok {
 			s = rest
 			break
@@ -135,22 +137,22 @@ func doc(t Type) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// words is a field's type as people say it, with unit, range and words allowed.
-func (f Field) words() string {
+// typeWords returns a field's type for people, with unit, range and allowed values.
+func (f Field) typeWords() string {
 	if words := f.enum(); words != nil {
 		return "`'" + strings.Join(words, "'` or `'") + "'`"
 	}
 	switch f.Tag.Get("format") {
 	case "duration":
 		return "duration: `500ms`, `30s`, `2h`"
-	case "size":
+	case "memory":
 		return "bytes: `512Mi`, `2G`"
 	case "cpu":
 		return "cores: `0.5`"
 	case "cron":
 		return "cron: five fields"
 	}
-	w := words(f.Go, f.Name)
+	w := typeWords(f.Go, f.Name)
 	lo, hi := f.Tag.Get("min"), f.Tag.Get("max")
 	switch {
 	case lo != "" && hi != "":
@@ -161,7 +163,7 @@ func (f Field) words() string {
 	return w
 }
 
-func words(t reflect.Type, field string) string {
+func typeWords(t reflect.Type, field string) string {
 	if s := compile.Shape(t, field); s != nil {
 		w, _ := s["title"].(string)
 		return w
@@ -171,16 +173,16 @@ func words(t reflect.Type, field string) string {
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
-		return words(t.Elem(), field)
+		return typeWords(t.Elem(), field)
 	case reflect.Struct:
 		return "[" + nameOf(t) + "](#" + strings.ToLower(nameOf(t)) + ")"
 	case reflect.Map:
 		if t.Elem().Kind() == reflect.Interface {
 			return "object"
 		}
-		return "name → " + words(t.Elem(), field)
+		return "name → " + typeWords(t.Elem(), field)
 	case reflect.Slice:
-		return "list of " + words(t.Elem(), field)
+		return "list of " + typeWords(t.Elem(), field)
 	case reflect.String:
 		return "string"
 	case reflect.Bool:

@@ -1,11 +1,10 @@
-// Package reference describes the contract of libraries and of the entry file:
-// as JSON Schema for programs and as a page for people.
+// Package reference describes the contract of libraries and the entry file, as JSON Schema for
+// programs and as a page for people.
 //
-// Both come from one walk over the Go types that the decoder of compile fills,
-// with their tags and the comments of their fields, which are embedded as
-// source. So what is decoded, what the schema says and what the page says is
-// written once. It knows types and words. It refuses to know values: whether
-// names resolve and whether fields go together, compile alone decides.
+// Both are generated from the Go types that package compile decodes into, with their tags and
+// field comments, which are embedded as source. So the decoder, the schema and the page cannot
+// disagree. It knows types and their descriptions. It refuses to know values: only package
+// compile decides whether names resolve and whether fields go together.
 package reference
 
 import (
@@ -24,13 +23,13 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 )
 
-// Deployment is the whole value of an entry file. It may be a function of env and
-// other arguments. A library may be a function without arguments.
+// Deployment is the value of an entry file. An entry file may be a function of env and other
+// arguments. A library may be a function without arguments.
 type Deployment struct {
 	compile.Entry
-	Libs       map[string]map[string]compile.Functionality `json:"libs"`       // name → library, which maps names to functionalities; each is evaluated by itself
-	Overrides  map[string]any                              `json:"overrides"`  // lib/name → patch, added to the functionality with + inside evaluation
-	Transforms []map[string]any                            `json:"transforms"` // each { each: function(f) } or { all: function(map) }, applied in order to what evaluated
+	Libs       map[string]map[string]compile.Functionality `json:"libs"`       // name → library, which maps names to functionalities; each library is evaluated separately
+	Overrides  map[string]any                              `json:"overrides"`  // lib/name → patch, added to the functionality with + during evaluation
+	Transforms []map[string]any                            `json:"transforms"` // list of { each: function(f) } or { all: function(map) }, applied in order to the functionalities without errors
 }
 
 //go:embed reference.go
@@ -38,10 +37,10 @@ var source string
 
 // Type is an object of the contract.
 type Type struct {
-	Name      string // as the schema and the page call it
+	Name      string // name in the schema and on the page
 	Doc       string
 	Go        reflect.Type
-	Shorthand string // field that a scalar may stand for; empty if none
+	Shorthand string // field that a scalar may replace; empty if none
 	Fields    []Field
 }
 
@@ -49,15 +48,15 @@ type Type struct {
 type Field struct {
 	Name   string
 	Doc    string
-	Digest string // run, reload, meta or none, with its exceptions; that of the field that holds the object if it says none
+	Digest string // run, reload, meta or none, with exceptions; inherited from the field that holds the object
 	Go     reflect.Type
 	Tag    reflect.StructTag
 }
 
-// Required tells whether an object without this field is a mistake.
+// Required reports whether an object without this field is an error.
 func (f Field) Required() bool { return f.Tag.Get("required") == "true" }
 
-// Types lists the objects of the contract, each before those that its fields hold.
+// Types returns the objects of the contract, each before those in its fields.
 func Types() []Type {
 	docs := comments()
 	var out []Type
@@ -65,7 +64,7 @@ func Types() []Type {
 	var visit func(reflect.Type)
 	visit = func(t reflect.Type) {
 		t = inner(t)
-		if t.Kind() != reflect.Struct || shaped(t) || t == textType || seen[t] {
+		if t.Kind() != reflect.Struct || hasForm(t) || t == textType || seen[t] {
 			return
 		}
 		seen[t] = true
@@ -80,33 +79,33 @@ func Types() []Type {
 	return out
 }
 
-// inherit gives fields that say nothing of the digest what is said of the
-// field that holds their object. A holder stands before what it holds.
+// inherit sets Digest of fields that do not set it to that of the field that holds their
+// object. Types must be sorted so that holders come first.
 func inherit(types []Type) {
-	held := map[string]string{}
+	holderDigest := map[string]string{}
 	for _, t := range types {
 		for i := range t.Fields {
 			f := &t.Fields[i]
 			if f.Digest == "" {
-				f.Digest = held[t.Name]
+				f.Digest = holderDigest[t.Name]
 			}
-			if in := inner(f.Go); in.Kind() == reflect.Struct && in != textType && !shaped(in) && held[nameOf(in)] == "" {
-				held[nameOf(in)], _, _ = strings.Cut(f.Digest, ", but")
+			if in := inner(f.Go); in.Kind() == reflect.Struct && in != textType && !hasForm(in) && holderDigest[nameOf(in)] == "" {
+				holderDigest[nameOf(in)], _, _ = strings.Cut(f.Digest, ", but")
 			}
 		}
 	}
 }
 
-// inner is the type of the values that pointers, lists and maps lead to.
+// inner returns the element type behind pointers, lists and maps.
 func inner(t reflect.Type) reflect.Type {
-	for !shaped(t) && t != textType && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
+	for !hasForm(t) && t != textType && (t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map) {
 		t = t.Elem()
 	}
 	return t
 }
 
-// shaped tells whether a type is decoded in its own way.
-func shaped(t reflect.Type) bool { return compile.Shape(t, "") != nil }
+// hasForm reports whether a type has its own decoding.
+func hasForm(t reflect.Type) bool { return compile.Shape(t, "") != nil }
 
 func fields(t reflect.Type, docs map[string]string) []Field {
 	var out []Field
@@ -120,7 +119,7 @@ func fields(t reflect.Type, docs map[string]string) []Field {
 		if name == "" || name == "-" {
 			continue
 		}
-		digest, doc := word(docs[key(t)+"."+f.Name])
+		digest, doc := splitDigest(docs[key(t)+"."+f.Name])
 		out = append(out, Field{Name: name, Doc: doc, Digest: digest, Go: f.Type, Tag: f.Tag})
 	}
 	return out
@@ -128,8 +127,9 @@ func fields(t reflect.Type, docs map[string]string) []Field {
 
 var digestWord = regexp.MustCompile(`^((?:run|reload|meta|none)\b[^:]*): `)
 
-// word takes from a comment what stands before the colon, if that says how the digest knows the field.
-func word(comment string) (digest, doc string) {
+// splitDigest splits a comment at the colon into what a change does to the digest, and the
+// description.
+func splitDigest(comment string) (digest, doc string) {
 	m := digestWord.FindStringSubmatch(comment)
 	if m == nil {
 		return "", comment
@@ -137,7 +137,7 @@ func word(comment string) (digest, doc string) {
 	return m[1], comment[len(m[0]):]
 }
 
-// nameOf is what the contract calls a Go type.
+// nameOf returns the contract's name of a Go type.
 func nameOf(t reflect.Type) string {
 	if t == reflect.TypeFor[graph.Spec]() {
 		return "service"
@@ -145,16 +145,16 @@ func nameOf(t reflect.Type) string {
 	return strings.ToLower(t.Name()[:1]) + t.Name()[1:]
 }
 
-// key names a Go type as the sources of both packages do.
+// key returns the name of a Go type, as comments returns it.
 func key(t reflect.Type) string { return path.Base(t.PkgPath()) + "." + t.Name() }
 
-// comments reads what the sources say of types ("graph.Place") and of fields ("graph.Place.Pool").
+// comments returns the comments of types ("graph.Place") and fields ("graph.Place.Pool").
 func comments() map[string]string {
 	out := map[string]string{}
 	for i, src := range append(compile.Sources(), source) {
 		file, err := parser.ParseFile(token.NewFileSet(), fmt.Sprintf("source%d.go", i), src, parser.ParseComments)
 		if err != nil {
-			panic(err) // it was compiled
+			panic(err) // the source was compiled
 		}
 		for _, decl := range file.Decls {
 			g, ok := decl.(*ast.GenDecl)
@@ -171,7 +171,7 @@ func comments() map[string]string {
 					continue
 				}
 				name := file.Name.Name + "." + t.Name.Name
-				about, _, _ := strings.Cut(g.Doc.Text(), "\n\n") // what follows is for those who read the source
+				about, _, _ := strings.Cut(g.Doc.Text(), "\n\n") // later paragraphs are for readers of the source
 				out[name] = flat(about)
 				for _, f := range s.Fields.List {
 					for _, n := range f.Names {
@@ -186,7 +186,7 @@ func comments() map[string]string {
 
 func flat(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// enum is the list of words that a field may hold; nil if any.
+// enum returns the allowed values of a field; nil if any value is allowed.
 func (f Field) enum() []string {
 	if e := f.Tag.Get("enum"); e != "" {
 		return slices.Clone(strings.Split(e, ","))

@@ -49,15 +49,15 @@ func schema(t testing.TB) *jsonschema.Schema {
 	return s
 }
 
-// TestTheSchemaIsASchema: the draft's own schema takes it.
-func TestTheSchemaIsASchema(t *testing.T) {
+// TestSchema_IsValid checks the schema against the schema of its draft.
+func TestSchema_IsValid(t *testing.T) {
 	raw, err := reference.Schema()
 	if err != nil {
 		t.Fatal(err)
 	}
 	again, _ := reference.Schema()
 	if !bytes.Equal(raw, again) {
-		t.Error("written twice it differs")
+		t.Error("the schema differs when it is written twice")
 	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
@@ -93,8 +93,8 @@ func compiled(t testing.TB, dir string) (*lang.Result, error) {
 	return res, errors.Join(errs...)
 }
 
-// whole puts together what evaluation took apart.
-func whole(t testing.TB, res *lang.Result) any {
+// wholeValue returns the value of the entry file, put together from the parts of an evaluation.
+func wholeValue(t testing.TB, res *lang.Result) any {
 	t.Helper()
 	doc := map[string]any{}
 	if err := json.Unmarshal(res.Deployment, &doc); err != nil {
@@ -104,7 +104,7 @@ func whole(t testing.TB, res *lang.Result) any {
 	for _, l := range res.Libraries {
 		fs := map[string]any{}
 		for _, f := range l.Functionalities {
-			var packed struct { // of replicas with patches, each has a value
+			var packed struct { // functionalities with patched replicas
 				Value json.RawMessage `json:"$value"`
 			}
 			fs[f.Name] = f.Value
@@ -126,7 +126,7 @@ func whole(t testing.TB, res *lang.Result) any {
 	return v
 }
 
-func TestTheExamplesAreValid(t *testing.T) {
+func TestSchema_AcceptsExamples(t *testing.T) {
 	s := schema(t)
 	entries, err := filepath.Glob("../../examples/*/defx.jsonnet")
 	if err != nil || len(entries) < 3 {
@@ -142,23 +142,23 @@ func TestTheExamplesAreValid(t *testing.T) {
 			t.Errorf("%s: %v", e, err)
 			continue
 		}
-		if err := s.Validate(whole(t, res)); err != nil {
+		if err := s.Validate(wholeValue(t, res)); err != nil {
 			t.Errorf("%s: %v", e, err)
 		}
 	}
 }
 
-// TestWhatTheStoriesDeployIsValid takes the deployments that the stories of the
-// verbs begin with. Those that compile must be valid.
-func TestWhatTheStoriesDeployIsValid(t *testing.T) {
+// TestSchema_AcceptsScripts checks the deployments in the CLI test scripts. Those that compile
+// must be valid.
+func TestSchema_AcceptsScripts(t *testing.T) {
 	s := schema(t)
-	stories, err := filepath.Glob("../../cmd/defx/testdata/script/*.txtar")
+	scripts, err := filepath.Glob("../../cmd/defx/testdata/script/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
 	valid := 0
-	for _, story := range stories {
-		a, err := txtar.ParseFile(story)
+	for _, script := range scripts {
+		a, err := txtar.ParseFile(script)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,17 +184,17 @@ func TestWhatTheStoriesDeployIsValid(t *testing.T) {
 				continue
 			}
 			valid++
-			if err := s.Validate(whole(t, res)); err != nil {
-				t.Errorf("%s: %s: %v", story, f.Name, err)
+			if err := s.Validate(wholeValue(t, res)); err != nil {
+				t.Errorf("%s: %s: %v", script, f.Name, err)
 			}
 		}
 	}
 	if valid < 10 {
-		t.Errorf("only %d deployments of the stories compile", valid)
+		t.Errorf("only %d deployments of the scripts compile", valid)
 	}
 }
 
-func TestEveryFieldSaysWhatItIs(t *testing.T) {
+func TestTypes_EveryFieldHasDoc(t *testing.T) {
 	for _, ty := range reference.Types() {
 		if ty.Doc == "" {
 			t.Errorf("%s: no comment", ty.Name)
@@ -207,8 +207,8 @@ func TestEveryFieldSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// TestEveryFieldHasAnExampleThatWorks evaluates and compiles a deployment for each.
-func TestEveryFieldHasAnExampleThatWorks(t *testing.T) {
+// TestExamples_CompileAndAreValid evaluates and compiles the example of each field.
+func TestExamples_CompileAndAreValid(t *testing.T) {
 	s := schema(t)
 	all, err := reference.Differences()
 	if err != nil {
@@ -232,15 +232,15 @@ func TestEveryFieldHasAnExampleThatWorks(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, entry)
 			}
-			if err := s.Validate(whole(t, res)); err != nil {
+			if err := s.Validate(wholeValue(t, res)); err != nil {
 				t.Errorf("%v\n%s", err, entry)
 			}
 		})
 	}
 }
 
-// TestThePageIsWhatTheTypesSay keeps docs/reference.md equal to the walk over the types.
-func TestThePageIsWhatTheTypesSay(t *testing.T) {
+// TestPage_IsUpToDate compares docs/reference.md with the generated page.
+func TestPage_IsUpToDate(t *testing.T) {
 	const name = "../../docs/reference.md"
 	if *updateDocs {
 		if err := os.WriteFile(name, reference.Page(), 0o644); err != nil {
@@ -252,6 +252,6 @@ func TestThePageIsWhatTheTypesSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(raw, reference.Page()) {
-		t.Error("docs/reference.md is not what the types say; go test ./compile/reference -run Page -update-docs writes it")
+		t.Error("docs/reference.md is not up to date; go test ./compile/reference -run Page -update-docs writes it")
 	}
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-// ID names the schema. Its number rises when a value that was valid no longer is.
+// ID identifies the schema. Its version changes when a valid value becomes invalid.
 const ID = "https://defx.dev/schema/v1.json"
 
 var textType = reflect.TypeFor[token.Text]()
 
 type object = map[string]any
 
-// Schema is the contract as JSON Schema, draft 2020-12. Its root is the entry
-// file's value as `defx eval` prints it; each kind of object stands in $defs.
+// Schema returns the contract as JSON Schema, draft 2020-12. Its root is the entry file's value
+// as `defx eval` prints it; each type of object is in $defs.
 func Schema() ([]byte, error) {
 	defs := object{"text": text(), "value": value()}
 	for _, t := range Types() {
@@ -62,7 +62,7 @@ func Schema() ([]byte, error) {
 		"$schema":     "https://json-schema.org/draft/2020-12/schema",
 		"$id":         ID,
 		"title":       "A deployment of defx",
-		"description": "The value of an entry file, as defx eval prints it. null is absence, and fields whose names begin with # are documentation.",
+		"description": "The value of an entry file, as defx eval prints it. null is the same as an absent field, and fields whose names start with # are documentation.",
 		"$ref":        "#/$defs/deployment",
 		"$defs":       defs,
 	})
@@ -75,7 +75,7 @@ func fieldType(t Type, name string) reflect.Type {
 			return f.Go
 		}
 	}
-	panic("reference: the shorthand of " + t.Name + " is no field")
+	panic("reference: the shorthand of " + t.Name + " is not a field")
 }
 
 func fieldTag(t Type, name string) reflect.StructTag {
@@ -87,10 +87,10 @@ func fieldTag(t Type, name string) reflect.StructTag {
 	return ""
 }
 
-// text is a string, or the form that a string with tokens has in documents.
+// text is the schema of a string, or of the JSON form of a string with tokens.
 func text() object {
 	return object{
-		"description": "Text. What is known only later stands in it as a token: in a string of Jsonnet unseen, in documents as an object of the list $text.",
+		"description": "Text. Values that are only known later are tokens: invisible in a Jsonnet string, and in JSON an object with the list $text.",
 		"anyOf": []any{
 			object{"type": "string"},
 			object{
@@ -106,10 +106,10 @@ func text() object {
 	}
 }
 
-// value is what structured files hold. A null in an object is absence.
+// value is the schema of structured content. null in an object is the same as an absent field.
 func value() object {
 	return object{
-		"description":          "A value of JSON, without null in lists and without whole numbers beyond ±(2^53−1), which lost digits already.",
+		"description":          "A JSON value, without null in lists and without whole numbers beyond ±(2^53−1), which would have lost digits.",
 		"type":                 []any{"string", "number", "boolean", "array", "object"},
 		"minimum":              -compile.MaxInteger,
 		"maximum":              compile.MaxInteger,
@@ -118,7 +118,7 @@ func value() object {
 	}
 }
 
-// of is the schema of a Go type as the decoder fills it.
+// of returns the schema of a Go type, as the decoder fills it.
 func of(t reflect.Type, tag reflect.StructTag, field string) object {
 	if s := compile.Shape(t, field); s != nil {
 		return s
@@ -174,7 +174,7 @@ func of(t reflect.Type, tag reflect.StructTag, field string) object {
 
 func ref(name string) object { return object{"$ref": "#/$defs/" + name} }
 
-// orNull lets null stand for absence.
+// orNull returns a schema that also allows null, which is the same as an absent field.
 func orNull(s object) object {
 	if t, ok := s["type"].(string); ok {
 		s["type"] = []any{t, "null"}

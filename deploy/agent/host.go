@@ -312,7 +312,7 @@ func (h *Host) timerEngine(ctx context.Context) string {
 // systemd starts it.
 func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (*Entry, backends.Layout, error) {
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return nil, backends.Layout{}, fmt.Errorf("invalid unit: %w", err)
 	}
 	b := h.backends[u.Backend]
@@ -389,7 +389,7 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 // layout returns the layout of an entry's unit.
 func (h *Host) layout(raw []byte, e *Entry) (backends.Layout, error) {
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return backends.Layout{}, fmt.Errorf("invalid unit: %w", err)
 	}
 	b := h.backends[u.Backend]

@@ -203,7 +203,7 @@ func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain m
 				return nil, err
 			}
 			u := &plan.Unit{}
-			return u, json.Unmarshal(raw, u)
+			return u, u.Decode(raw)
 		}})
 	if err != nil {
 		return nil, err
@@ -744,10 +744,10 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 		return rec, fmt.Errorf("%s: reading the deployed unit: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return rec, err
 	}
-	rec.Requires, rec.After, rec.Protect, rec.Stateful, rec.Follows, rec.Drain = u.Requires, u.After, u.Protect, u.Stateful, u.Follows, u.Drain
+	rec.Traits = u.Traits
 	return rec, nil
 }
 

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -210,7 +209,7 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 		var u plan.Unit
 		if p := r.req.Plan.Find(address); p != nil {
 			if raw, err := r.req.object(detached, p.Object); err == nil {
-				json.Unmarshal(raw, &u)
+				u.Decode(raw)
 			}
 		}
 		return u
@@ -558,13 +557,13 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 		return now, err
 	}
 	previous := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
-		Requires: old.Requires, After: old.After, Protect: old.Protect, Stateful: old.Stateful}
+		Traits: old.Traits}
 	restored, rerr := r.applyUnit(ctx, a.PreviousMachine, from, previous, nil)
 	if rerr != nil {
 		err = fmt.Errorf("%w; the old version could not be restored: %w", err, rerr)
 	}
 	if restored != nil {
-		restored.Requires, restored.After, restored.Protect, restored.Stateful = old.Requires, old.After, old.Protect, old.Stateful
+		restored.Traits = old.Traits
 	}
 	return restored, err
 }

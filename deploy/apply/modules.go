@@ -87,7 +87,7 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 		}
 		mr.Unit, mr.Values = raw, u.Values
 		var unit plan.Unit
-		if err := json.Unmarshal(raw, &unit); err != nil {
+		if err := unit.Decode(raw); err != nil {
 			return old, err
 		}
 		if err := r.req.Modules.Stage(ctx, unit.Artifacts, r.req.Artifact); err != nil {
@@ -155,7 +155,7 @@ func (req *Request) MovedIn(ctx context.Context, old *plan.Record) (map[string]s
 	}
 	var u plan.Unit
 	var resources map[string]json.RawMessage
-	if json.Unmarshal(raw, &u) != nil || json.Unmarshal(u.Spec, &resources) != nil {
+	if u.Decode(raw) != nil || json.Unmarshal(u.Spec, &resources) != nil {
 		return nil, nil
 	}
 	out := map[string]string{}

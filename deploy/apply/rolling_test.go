@@ -13,7 +13,7 @@ import (
 // from a load balancer also if the record of the membership is uncertain.
 func TestBalancersOf_UncertainMembershipBeforeRestart(t *testing.T) {
 	r := &run{req: &Request{Restart: "app/web#0", Modules: &terraform.Runner{Dir: t.TempDir()}}}
-	r.loadBalancers([]plan.Record{{Address: "module/front-0", Follows: []string{"app/web#0"}, Drain: 1}, {Address: "module/front-1", Digest: "sha256:1", Follows: []string{"app/web#1"}, Drain: 1}})
+	r.loadBalancers([]plan.Record{{Address: "module/front-0", Traits: plan.Traits{Follows: []string{"app/web#0"}, Drain: 1}}, {Address: "module/front-1", Digest: "sha256:1", Traits: plan.Traits{Follows: []string{"app/web#1"}, Drain: 1}}})
 	if len(r.balancersOf("app/web#0")) != 0 || len(r.balancersOf("app/web#1")) != 1 {
 		t.Error("a membership without targets was returned")
 	}
@@ -42,7 +42,7 @@ func TestRollingUpdate_WaitsForRegistration(t *testing.T) {
 	p := &plan.Plan{}
 	cs := &plan.ChangeSet{}
 	for _, n := range []string{"0", "1"} {
-		p.Units = append(p.Units, plan.Placed{Address: "module/front-" + n, Drain: 1, Follows: []string{"app/web#" + n}})
+		p.Units = append(p.Units, plan.Placed{Address: "module/front-" + n, Traits: plan.Traits{Drain: 1, Follows: []string{"app/web#" + n}}})
 		cs.Actions = append(cs.Actions, plan.Action{Op: plan.Update, Address: "app/web#" + n, Machine: "m" + n}, plan.Action{Op: plan.Update, Verb: plan.Attach, Address: "module/front-" + n})
 	}
 	begin := func(r map[string]*rollingUpdate, address string) bool { return r[address].begin(address) }

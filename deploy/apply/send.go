@@ -2,7 +2,6 @@ package apply
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 
@@ -14,7 +13,7 @@ import (
 // sendArtifacts sends the artifacts of a unit that the machine does not have.
 func (r *run) sendArtifacts(ctx context.Context, m *machine, unit []byte) error {
 	var u plan.Unit
-	if err := json.Unmarshal(unit, &u); err != nil || len(u.Artifacts) == 0 {
+	if err := u.Decode(unit); err != nil || len(u.Artifacts) == 0 {
 		return err
 	}
 	m.mu.Lock()

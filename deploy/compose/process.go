@@ -2,6 +2,7 @@ package compose
 
 import (
 	"encoding/json"
+	"github.com/defx-dev/defx/internal/size"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,7 +101,7 @@ func (m *importer) resources(s types.ServiceConfig, f fields, service, host obje
 		limits["cpu"] = strconv.FormatFloat(cpus, 'f', -1, 64)
 	}
 	if memory > 0 {
-		limits["memory"] = strconv.FormatInt(memory, 10)
+		limits["memory"] = size.Format(memory)
 	}
 	if pids > 0 {
 		limits["tasks"] = pids

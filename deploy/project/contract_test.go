@@ -177,22 +177,22 @@ func clusterErrors(t *testing.T, file, old, new string) string {
 func TestEvaluate_ContractMistakesHaveHints(t *testing.T) {
 	for name, c := range map[string]struct{ file, old, new, want string }{
 		"host of three": {"watch.libsonnet", "defx.dep('etcd').output('endpoints')", "defx.dep('etcd').host",
-			"watch.libsonnet:7:33: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: each(function(r) …) or join"},
+			"watch.libsonnet:7:33: watch/scraper: .host of etcd/etcd, which has 3 replicas\n    hint: use each(function(r) …) or join"},
 		"an unknown output": {"watch.libsonnet", "output('endpoints')", "output('endpoint')", "has no export \"endpoint\"\n    hint: did you mean \"endpoints\"?"},
-		"a list in a text":  {"watch.libsonnet", "json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics'))", "json: { targets: std.join(',', defx.dep('all').each(function(r) r.host))", "is a list, and stands where one text is needed"},
-		"none here":         {"watch.libsonnet", "place: { every: 'machine' }, service: { command: ['/bin/agent']", "place: { machine: 'm1' }, service: { command: ['/bin/agent']", "on machine m2 there are 0 replicas of watch/agent"},
+		"a list in a text":  {"watch.libsonnet", "json: { targets: defx.dep('all').each(function(r) r.host + ':' + r.port('metrics'))", "json: { targets: std.join(',', defx.dep('all').each(function(r) r.host))", "is a list, but a single string is required"},
+		"none here":         {"watch.libsonnet", "place: { every: 'machine' }, service: { command: ['/bin/agent']", "place: { machine: 'm1' }, service: { command: ['/bin/agent']", "machine m2 has 0 replicas of watch/agent"},
 		"a dropped key":     {"etcd.libsonnet", "env+: { ROLE", "env: { OTHER", `etcd.libsonnet:4:57: etcd/etcd: the patch of replica "c" drops "service.env.ROLE"`},
-		"a wrong patch":     {"etcd.libsonnet", "env+: { ROLE: 'last' }", "env+: { ROLE: 3 }", "etcd.libsonnet:4:65: etcd/etcd#c: a string is needed here, not the number 3"},
+		"a wrong patch":     {"etcd.libsonnet", "env+: { ROLE: 'last' }", "env+: { ROLE: 3 }", "etcd.libsonnet:4:65: etcd/etcd#c: a string is required, not the number 3"},
 		"r outside":         {"etcd.libsonnet", "defx.me.host", "(import 'defx/v1.libsonnet').peers.host", ".host of etcd/etcd, which has 3 replicas"},
 		"with nothing":      {"watch.libsonnet", "with: 'etcd'", "with: 'etc'", "runs with \"etc\", which no library defines\n    hint: did you mean \"etcd\"?"},
-		"every and count":   {"watch.libsonnet", "every: 'machine' }, service: { command: ['/bin/agent']", "every: 'machine', replicas: 2 }, service: { command: ['/bin/agent']", "leaves machine, replicas and spread nothing to say"},
+		"every and count":   {"watch.libsonnet", "every: 'machine' }, service: { command: ['/bin/agent']", "every: 'machine', replicas: 2 }, service: { command: ['/bin/agent']", "cannot be combined with machine, replicas or spread"},
 		"moved to nowhere":  {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'etcd/x': 'etcd/etc' },", `moved: no library defines "etcd/etc"`},
-		"moved and there":   {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'watch/agent': 'etcd/etcd' },", `"watch/agent" is still there`},
+		"moved and there":   {"defx.jsonnet", "name: 'c',", "name: 'c', moved: { 'watch/agent': 'etcd/etcd' },", `"watch/agent" still exists`},
 		"two contents":      {"watch.libsonnet", "json: {", "text: 'x', json: {", "exactly one of text, json, yaml"},
 		"unequal facts":     {"watch.libsonnet", "agent: {", "one: { host: { sysctl: { 'vm.x': 1 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, two: { host: { sysctl: { 'vm.x': 2 } }, place: { machine: 'm1' }, service: { command: ['/x'] } }, agent: {", `asks for sysctl vm.x = "1" on machine m1, and watch/two asks for "2"`},
 		"two owners":        {"watch.libsonnet", "agent: {", "one: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, two: { place: { machine: 'm1' }, service: { command: ['/x'], hostFiles: { '/etc/x': 'a' } } }, agent: {", `writes /etc/x on machine m1, and so does watch/two`},
 		"a resource":        {"watch.libsonnet", "agent: {", "bucket: { resource: { type: 'aws.s3' } }, agent: {", `unknown resource type "aws.s3"`},
-		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" says nothing of what runs on no machine`},
+		"a placed external": {"watch.libsonnet", "agent: {", "ext: { external: { host: 'x' }, place: { pool: 'p' } }, agent: {", `"place" has no meaning here, because this does not run on a machine`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := clusterErrors(t, c.file, c.old, c.new); !strings.Contains(got, c.want) {

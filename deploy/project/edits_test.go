@@ -45,8 +45,7 @@ func oracleStart() map[string]string {
 func recordsOf(p *plan.Plan) []plan.Record {
 	var out []plan.Record
 	for _, u := range p.Units {
-		out = append(out, plan.Record{Address: u.Address, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Object: u.Object, Values: u.Values,
-			Requires: u.Requires, After: u.After, Protect: u.Protect, Stateful: u.Stateful})
+		out = append(out, plan.Record{Address: u.Address, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Object: u.Object, Values: u.Values, Traits: u.Traits})
 	}
 	return out
 }

@@ -38,7 +38,7 @@ func TestReference_DigestColumn(t *testing.T) {
 			continue
 		}
 		want, _, _ := strings.Cut(strings.ReplaceAll(d.Field.Digest, ",", ""), " ")
-		if strings.Contains(d.Field.Digest, "having one is run") {
+		if strings.Contains(d.Field.Digest, "adding or removing it is run") {
 			want = "run"
 		}
 		seen++

@@ -60,7 +60,7 @@ var editedFields = map[string][]string{
 	"files":     {"", "{ '/etc/x': '#' }", "{ '/etc/x': 'k=%s' % defx.secret('key') }", "{ '/etc/x': { json: { port: defx.me.port('http') } } }"},
 	"hostFiles": {"", "", "", "{ '/etc/host~': '#' }"},
 	"schedule":  {"", "", "", "{ every: '~h' }", "{ cron: '~ * * * *' }"},
-	"limits":    {"", "{ memory: '6#Mi' }", "{ memory: '#' }"},
+	"limits":    {"", "{ memory: '6#Mi' }", "{ memory: '#Gi' }"},
 	"update":    {"", "", "{ atOnce: 2 }"},
 	"protect":   {"", "", "true"},
 	"ready":     {"", "", "{ tcp: true, port: 'http' }", "{ tcp: true, count: 1, port: 'http' }"},

@@ -50,7 +50,7 @@ func (p *Project) loadMemo(in *planInputs, libraries []string) *memo {
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/1", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
+	entry, err := digest.Of("memory/2", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
@@ -228,6 +228,11 @@ func codeSummary(c *cache.Codec, s *compile.Summary) {
 	cache.Optional(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
 		texts(c, &s.Cron, &s.Every, &s.Timezone, &s.Jitter, &s.Missed)
 	})
+	cache.Optional(c, &s.Limits, func(c *cache.Codec, l *graph.Limits) {
+		texts(c, &l.CPU, &l.Memory)
+		c.Number(&l.Tasks)
+		c.Number(&l.OpenFiles)
+	})
 	for _, edges := range []*[]graph.Edge{&s.Requires, &s.Connects, &s.After} {
 		cache.List(c, edges, func(c *cache.Codec, e *graph.Edge) { texts(c, &e.Alias, &e.Set) })
 	}
@@ -259,6 +264,8 @@ func codeService(c *cache.Codec, s *memoService) {
 	cache.List(c, &r.After, cache.Text)
 	c.Flag(&r.Protect)
 	c.Flag(&r.Stateful)
+	cache.List(c, &r.Follows, cache.Text)
+	c.Number(&r.Drain)
 	cache.List(c, &r.Reads, func(c *cache.Codec, t *token.Token) {
 		cache.Text(c, &t.Kind)
 		texts(c, &t.Of, &t.Name, &t.Field, &t.Arg, &t.Body, &t.Digest, &t.Version)

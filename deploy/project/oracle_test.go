@@ -133,7 +133,7 @@ var oracleRows = []oracleRow{
 	one("Machine.docker", "m1.docker", v("unix:///run/a.sock", "unix:///run/b.sock")),
 	one("Machine.roles", "m1.role", v("r2", "r3")),
 	one("Machine.labels", "m1.label", v("x", "y")),
-	one("Machine.capacity", "m1.capacity", v("1Gi", "2Gi")),
+	one("Machine.capacity", "m1.capacity", v("16Gi", "32Gi")),
 	one("Defaults.place", "defaults.pool", v("p", "q")),
 	one("Functionality.requires", "full.requires", v("['base']", "['base', 'base2']"), "a/full"),
 	one("Functionality.connects", "full.connects", v("[]", "['near']")),

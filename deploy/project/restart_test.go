@@ -20,7 +20,7 @@ func TestDeployedUnits_RestartWithUnknownUnits(t *testing.T) {
 	w.apply()
 	ctx, p := t.Context(), w.open()
 	store := p.Store("shop", "dev")
-	front := plan.Unit{Address: "module/front", Backend: "ec2", Payload: plan.Payload{Run: json.RawMessage(`{"resource":{}}`)}, Requires: []string{"web/web"}, Follows: []string{"web/web"}, Drain: 1, Spec: json.RawMessage(`{}`)}
+	front := plan.Unit{Address: "module/front", Backend: "ec2", Payload: plan.Payload{Run: json.RawMessage(`{"resource":{}}`)}, Traits: plan.Traits{Requires: []string{"web/web"}, Follows: []string{"web/web"}, Drain: 1}, Spec: json.RawMessage(`{}`)}
 	raw, object, err := state.Object(front)
 	if err != nil {
 		t.Fatal(err)
@@ -50,14 +50,14 @@ func TestDeployedUnits_RestartWithUnknownUnits(t *testing.T) {
 			r.Digest = ""
 		}
 	})
-	gen.Records = append(gen.Records, plan.Record{Address: "module/front", Backend: "ec2", Digest: digest, Object: object, Requires: front.Requires, Follows: front.Follows, Drain: 1})
+	gen.Records = append(gen.Records, plan.Record{Address: "module/front", Backend: "ec2", Digest: digest, Object: object, Traits: front.Traits})
 	slices.SortFunc(gen.Records, func(a, b plan.Record) int { return strings.Compare(a.Address, b.Address) })
 	without := gen.PlanObject
 	last, err := state.LoadPlan(ctx, store, gen)
 	if err != nil {
 		t.Fatal(err)
 	}
-	last.Units = append(last.Units, plan.Placed{Address: "module/front", Backend: "ec2", Digest: digest, Object: object, Requires: front.Requires, Follows: front.Follows, Drain: 1})
+	last.Units = append(last.Units, plan.Placed{Address: "module/front", Backend: "ec2", Digest: digest, Object: object, Traits: front.Traits})
 	slices.SortFunc(last.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	intended, err := last.Digest()
 	if err != nil {

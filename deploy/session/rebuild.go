@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,10 +74,10 @@ func (b *rebuilder) visit(ctx context.Context, s *Session, name string, c *agent
 				return fmt.Errorf("%s: %w", address, err)
 			}
 			var u plan.Unit
-			if err := json.Unmarshal(raw, &u); err != nil {
+			if err := u.Decode(raw); err != nil {
 				return fmt.Errorf("%s: %w", address, err)
 			}
-			rec.Requires, rec.After, rec.Protect, rec.Stateful = u.Requires, u.After, u.Protect, u.Stateful
+			rec.Traits = u.Traits
 		}
 		if err := b.add(rec, raw); err != nil {
 			return err
@@ -99,7 +98,7 @@ func (b *rebuilder) add(rec plan.Record, object []byte) error {
 	if object != nil {
 		b.objects = append(b.objects, object)
 		b.plan.Units = append(b.plan.Units, plan.Placed{Address: rec.Address, Machine: rec.Machine, Backend: rec.Backend, Digest: rec.Digest, Object: rec.Object, Values: rec.Values,
-			Requires: rec.Requires, After: rec.After, Protect: rec.Protect, Stateful: rec.Stateful})
+			Traits: rec.Traits})
 	}
 	return nil
 }

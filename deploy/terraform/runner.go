@@ -220,7 +220,7 @@ func (q *workerRequest) needsTerraform() bool {
 		raw, _ = os.ReadFile(filepath.Join(q.Dir, unitFile)) // without this file nothing was ever created
 	}
 	var u plan.Unit
-	return json.Unmarshal(raw, &u) != nil || u.Backend != external.Name
+	return u.Decode(raw) != nil || u.Backend != external.Name
 }
 
 // runWorker starts a worker process and waits for its response. If ctx ends, a

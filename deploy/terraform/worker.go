@@ -133,7 +133,7 @@ func (c *worker) run(ctx context.Context, r *workerResponse) error {
 		return c.remove(ctx, old, r)
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(c.Unit, &u); err != nil {
+	if err := u.Decode(c.Unit); err != nil {
 		return err
 	}
 	d, err := u.Digest()
@@ -219,7 +219,7 @@ func (c *worker) moves(m *ec2.Module, old *moduleRecord) (map[string]string, err
 	}
 	var u plan.Unit
 	if err == nil {
-		err = json.Unmarshal(raw, &u)
+		err = u.Decode(raw)
 	}
 	if err != nil {
 		return nil, err
@@ -567,7 +567,7 @@ func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerRespons
 		return err
 	}
 	var u plan.Unit
-	if err := json.Unmarshal(raw, &u); err != nil {
+	if err := u.Decode(raw); err != nil {
 		return err
 	}
 	if u.Backend == external.Name {

@@ -15,7 +15,7 @@ local defx = import 'defx/v1.libsonnet';
       image: 'IMAGE',
       limits: {
         cpu: '0.25',
-        memory: '50331648',
+        memory: '48Mi',
         tasks: 40,
       },
       restart: 'always',

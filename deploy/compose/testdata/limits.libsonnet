@@ -32,7 +32,7 @@ local defx = import 'defx/v1.libsonnet';
       image: 'IMAGE',
       limits: {
         cpu: '0.5',
-        memory: '67108864',
+        memory: '64Mi',
         tasks: 50,
       },
       restart: 'no',

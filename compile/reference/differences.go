@@ -10,13 +10,13 @@ import (
 // Difference is a pair of entry files that differ in one field.
 type Difference struct {
 	Field   Field
-	In      string // the object that holds it
-	Without string // the entry file without the field
-	With    string // and with its example
+	In      string // the object with the field
+	Without string // entry file without the field
+	With    string // entry file with the example of the field
 }
 
-// Differences gives entry files that show each field by its example, for tests
-// of what a field does. The error names fields without an example, and examples of no field.
+// Differences returns a pair of entry files for the example of each field, for tests of what a
+// field does. The error names fields without an example, and examples without a field.
 func Differences() ([]Difference, error) {
 	types := Types()
 	all := steps(types)
@@ -33,7 +33,7 @@ func Differences() ([]Difference, error) {
 				continue
 			}
 			way := paths(t.Name, all)[0]
-			out = append(out, Difference{Field: f, In: t.Name, Without: entry(way, "{ "+eg.with+" }"), With: entry(way, holder(eg, f.Name, false, eg.value))})
+			out = append(out, Difference{Field: f, In: t.Name, Without: entryFile(way, "{ "+eg.with+" }"), With: entryFile(way, holder(eg, f.Name, false, eg.value))})
 		}
 	}
 	for name := range examples {
@@ -44,14 +44,14 @@ func Differences() ([]Difference, error) {
 	return out, errors.Join(lacking...)
 }
 
-// entry is an entry file with an object at the end of a way.
-func entry(way []step, body string) string {
+// entryFile returns an entry file in which body is at the end of path.
+func entryFile(way []step, body string) string {
 	for _, s := range slices.Backward(way) {
 		on := examples[s.in+"."+s.field]
 		for n := range s.maps {
 			key := on.key
 			if s.maps == 2 && n == 0 {
-				key = "web" // of libs: library, then functionality
+				key = "web" // of libs: the functionality in the library
 			}
 			body = fmt.Sprintf("{ '%s'+: %s }", key, body)
 		}
@@ -60,7 +60,7 @@ func entry(way []step, body string) string {
 		}
 		body = holder(on, s.field, !s.list, body)
 	}
-	if strings.Contains(body, "defx.ref('vm')") { // an example that reads a resource needs one
+	if strings.Contains(body, "defx.ref('vm')") { // the example reads a resource
 		body += " + { resources: { vm: { type: 'external.resource', provider: './providers/vm' } } }"
 	}
 	return strings.Replace(base, "PATCH", body, 1)
@@ -77,7 +77,7 @@ func holder(eg example, field string, add bool, value string) string {
 	return fmt.Sprintf("{ %s%s%s: %s }", with, field, plus, value)
 }
 
-// base is a deployment to which the examples are added.
+// base is the deployment to which the examples are added.
 const base = `local defx = import 'defx/v1.libsonnet';
 {
   name: 'base',
