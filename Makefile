@@ -1,12 +1,12 @@
-# Two commands do all: `make demo` shows defx at work, `make test` passes the tests.
+# `make demo` shows defx at work, and `make test` runs the tests. Both need Go and make alone.
 
 BIN := bin/defx
 export CGO_ENABLED ?= 0
 
-.PHONY: demo test build check e2e e2e-ec2 torture bench fmt clean
+.PHONY: demo test build lint check e2e e2e-ec2 torture bench fmt clean
 
 build:
-	@go build -trimpath -o $(BIN) ./cmd/defx
+	go build -trimpath -o $(BIN) ./cmd/defx
 
 # Deploys examples/quickstart into a folder-as-machine, edits one field, and applies again.
 demo: build
@@ -16,20 +16,27 @@ test:
 	go vet ./...
 	go test -timeout 30m ./...
 
-# Stories on booted machines. Needs root and a Debian tree: see .ci/run. ONLY names some, as -run does.
+# End-to-end tests on booted machines. They need root and a Debian tree: see .ci/run. ONLY=REGEXP
+# selects tests, as -run does.
 e2e:
 	DEFX_E2E=1 go test -count=1 -timeout 30m -parallel 3 -run '$(ONLY)' ./deploy/e2e
 
-# Stories of resources: Terraform and the real provider against moto. See .ci/run for what they need.
+# End-to-end tests of resources: Terraform and the real provider against moto. .ci/run shows what
+# they need.
 e2e-ec2:
 	go test -count=1 -timeout 40m -parallel 4 -run '$(ONLY)' ./deploy/e2e/ec2
 
-# What CI runs besides: the race detector and staticcheck.
-check: test
-	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -timeout 30m ./...
+# Static checks: staticcheck, unreachable functions, repeated code.
+lint:
 	go tool -modfile=tools/go.mod staticcheck ./...
+	tools/deadcode.sh
+	tools/duplicates.sh
 
-# Full sizes: more kills, more edits, more calls compared, hours of fuzzing in all.
+# The tests, the static checks, and the tests with the race detector.
+check: test lint
+	GORACE=atexit_sleep_ms=0 CGO_ENABLED=1 go test -race -timeout 30m ./...
+
+# The property tests at full size: kills, edits, compared calls, and hours of fuzzing.
 torture:
 	DEFX_E2E=1 DEFX_TEST_KILLS_MACHINES=300 DEFX_TEST_KILLS_DOCKER=300 DEFX_TEST_CUTS=100 DEFX_TEST_STRINGS=1000000 go test -count=1 -timeout 60m -parallel 1 -v -run 'Killed|CutAfter|RandomStrings' ./deploy/e2e
 	DEFX_E2E=1 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
@@ -42,7 +49,8 @@ torture:
 	DEFX_TEST_KILLS_EC2=100 go test -count=1 -timeout 120m -v -run 'Killed' ./deploy/e2e/ec2
 	./tools/fuzz.sh 5m
 
-# Workloads of its own beside other evaluators (go-jsonnet's command is built; jsonnet and nix are used if installed), then whole deployments.
+# Measures generated workloads beside other evaluators (go-jsonnet's command is built; jsonnet and
+# nix-instantiate are used if installed), then whole deployments.
 bench: build
 	go -C tools run ./bench -defx ../$(BIN)
 

@@ -65,7 +65,7 @@ type response struct {
 	Findings diag.List                  `json:",omitempty"`
 }
 
-// programMemory is the memory, in bytes, that the program needs besides its data
+// programMemory is the memory, in bytes, that the program needs beyond its data
 // limit: its code, and what one large allocation may exceed the limit by.
 // Subtracting it keeps the whole child process within its memory limit.
 const programMemory = 96 << 20
