@@ -84,7 +84,7 @@ var semanticMistakes = []semanticMistake{
 	{name: "ready at one of two ports", file: "libs/kafka.libsonnet", old: "tcp: true, port: 'broker'", new: "tcp: true", want: "port"},
 	{name: "an unknown variable", file: "defx.jsonnet", old: "members(['a', 'b', 'c'])", new: "membres(['a', 'b', 'c'])", want: "membres"},
 	{name: "an unknown field of a variable", file: "defx.jsonnet", old: "replicas: size.apps", new: "replicas: size.app", want: "app"},
-	{name: "a token that was cut", file: "libs/etcd.libsonnet", old: "ETCD_NAME: defx.me.name", new: "ETCD_NAME: defx.me.name[0:9]", want: "cut"},
+	{name: "a token that was cut", file: "libs/etcd.libsonnet", old: "ETCD_NAME: defx.me.name", new: "ETCD_NAME: defx.me.name[0:9]", want: "broken token"},
 	{name: "a port followed by a digit", file: "libs/databases.libsonnet", old: "schedule: { every: '15m'", new: "env: { P: '%s0' % defx.dep('pg').port('sql') }, schedule: { every: '15m'", want: "digit"},
 	{name: "a deployment's name", file: "defx.jsonnet", old: "name: 'clusters'", new: "name: 'The Clusters'", want: "names are"},
 	{name: "a library's name", file: "defx.jsonnet", old: "    kafka: import", new: "    Kafka: import", want: "names are"},

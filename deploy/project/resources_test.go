@@ -201,7 +201,7 @@ func TestBalancers_MistakesHoldOnlyTheirSubject(t *testing.T) {
 		"a network elsewhere":       {"[id('a'), id('b')]", "['subnet-0123456789abcdef0']", "is not among the resources"},
 		"no way to attach":          {"'auto'", "'always'", "one of auto, manual"},
 		"by hand what scales":       {"'auto'", "'manual'", "AWS attaches the instances of shop/many"},
-		"no time":                   {"attach: 'auto'", "attach: 'auto', drain: '1500ms'", "is no time for it"},
+		"no time":                   {"attach: 'auto'", "attach: 'auto', drain: '1500ms'", "1500ms is out of range"},
 		"two kinds":                 {"front: {", "front: { service: { command: ['/x'] },", `"resource" and "loadBalancer" is required`},
 		"a name for two":            {"'direct.example.com'", "'shop.example.com'", `already has the DNS name "shop.example.com"`},
 		"no name":                   {"'shop.example.com'", "'shop !.example.com'", "is not a valid DNS name"},
