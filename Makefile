@@ -54,7 +54,7 @@ torture:
 bench: build
 	go -C tools run ./bench -defx ../$(BIN)
 
-fmt:
+fmt: build
 	gofmt -l -w .
 	$(BIN) fmt -C examples
 

@@ -38,7 +38,7 @@ var owners = map[string][]string{
 	"github.com/moby/moby/client":            {"deploy/engine"},
 	"github.com/containerd/errdefs":          {"deploy/engine"},
 	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
-	"github.com/google/renameio/v2":          {"internal/atomicfile", "deploy/lock", "deploy/state", "cmd/defx"},
+	"github.com/google/renameio/v2":          {"internal/atomicfile"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang", "deploy/project", "deploy/state"},
 	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},

@@ -22,7 +22,7 @@ func build(t *testing.T) string {
 	return bin
 }
 
-func TestTheTranscriptOfTheReadmeIsTrue(t *testing.T) {
+func TestReadme_TranscriptMatches(t *testing.T) {
 	bin := build(t)
 	for _, b := range transcript.Blocks(t, "README.md") {
 		if strings.Contains(b, "defx init") {

@@ -127,7 +127,7 @@ func checkFile(name string) ([]finding, error) {
 		out = append(out, finding{name, 1, "file name"})
 	}
 	isGo := filepath.Ext(name) == ".go"
-	if !isGo && !slices.Contains([]string{".md", ".jsonnet", ".libsonnet", ".sh"}, filepath.Ext(name)) && filepath.Base(name) != "Makefile" && !strings.HasPrefix(name, ".ci/") {
+	if !isGo && !slices.Contains([]string{".md", ".jsonnet", ".libsonnet", ".sh", ".txtar"}, filepath.Ext(name)) && filepath.Base(name) != "Makefile" && !strings.HasPrefix(name, ".ci/") {
 		return out, nil
 	}
 	src, err := os.ReadFile(name)

@@ -10,10 +10,10 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 )
 
-// rollingUpdate changes the replicas of one functionality, a few byAddress a time, and
+// rollingUpdate changes the replicas of one functionality, a few at a time, and
 // stops after the first failure. The first creation is not rolling, because the
 // members of a cluster become ready only when a quorum of them is running; except
-// if the unit runs migrations, which two replicas must not run byAddress the same time.
+// if the unit runs migrations, which two replicas must not run at the same time.
 type rollingUpdate struct {
 	atOnce    int               // maximum number of replicas in progress
 	pending   map[string]int    // replica → number of its actions that have not ended

@@ -1,6 +1,6 @@
 // Package poll waits for conditions that can only be asked repeatedly.
 //
-// It knows intervals, deadlines and cancellation. It refuses to know what is
+// It knows intervals and cancellation; the caller sets a deadline on ctx. It refuses to know what is
 // waited for.
 package poll
 

@@ -1,5 +1,4 @@
 // A library: functionalities by name. A team usually keeps it in its own repository.
-local defx = import 'defx/v1.libsonnet';
 {
   greeter: {
     service: {

@@ -71,7 +71,7 @@ func newCloud(t *testing.T) *cloud {
 			if os.Getenv("DEFX_REQUIRE_EC2") == "1" {
 				t.Fatalf("%s names nothing: %v", name, err)
 			}
-			t.Skipf("%s names no part of the cloud for tests (terraform, a mirror with hashicorp/aws, moto_server): make e2e-ec2 says how", name)
+			t.Skipf("%s names no part of the cloud for tests (terraform, a mirror with hashicorp/aws, moto_server): see .ci/run", name)
 		}
 	}
 	bins, err := built()
