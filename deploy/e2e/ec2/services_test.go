@@ -194,7 +194,7 @@ function(env='dev') {
 	defer metadata.Close()
 	env := c.env
 	c.env = append(slices.DeleteFunc(slices.Clone(env), func(kv string) bool { return strings.HasPrefix(kv, "AWS_EC2_METADATA_DISABLED") }), "AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata.URL)
-	if code, out := c.run("destroy", "--confirm", "dev"); code != 1 || !strings.Contains(out, "on which defx runs itself (both are instance "+before[0].ID+")") || len(c.instances()) != 2 {
+	if code, out := c.run("destroy", "--confirm", "dev"); code != 1 || !strings.Contains(out, "on which defx itself is running (both are instance "+before[0].ID+")") || len(c.instances()) != 2 {
 		t.Errorf("exit code %d, %d instances", code, len(c.instances()))
 	}
 	entry("good day")
@@ -210,7 +210,7 @@ function(env='dev') {
 		}
 		cmd := m.JoinNetwork(c.bin, "destroy", "--confirm", "dev")
 		cmd.Dir, cmd.Env = c.dir, c.env
-		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "on which defx runs itself (both have the address "+front+")") || len(c.instances()) != 2 {
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "on which defx itself is running (both have the address "+front+")") || len(c.instances()) != 2 {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
