@@ -16,7 +16,7 @@ var rooms = []string{"lib", "lang", "compile", "backends", "deploy", "cmd"}
 
 // owners of third-party modules: who may import each. A module that is not here may be imported by nobody.
 var owners = map[string][]string{
-	"github.com/google/go-jsonnet":           {"lang", "lang/lint", "lang/native"},
+	"github.com/google/go-jsonnet":           {"lang", "lang/eval", "lang/lint", "lang/native"},
 	"gonum.org/v1/gonum":                     {"compile/graph"},
 	"github.com/hashicorp/terraform-exec":    {"deploy/terraform"},
 	"github.com/hashicorp/terraform-json":    {"deploy/terraform"},
