@@ -22,7 +22,7 @@ var layers = []string{"internal", "lib", "lang", "compile", "backends", "deploy"
 
 // owners lists the packages that may import each third-party module. Other modules may not be imported.
 var owners = map[string][]string{
-	"github.com/google/go-jsonnet":           {"lang", "lang/lint", "lang/native"},
+	"github.com/google/go-jsonnet":           {"lang", "lang/eval", "lang/lint", "lang/native"},
 	"gonum.org/v1/gonum":                     {"compile/graph"},
 	"github.com/hashicorp/terraform-exec":    {"deploy/terraform"},
 	"github.com/hashicorp/terraform-json":    {"deploy/terraform"},
