@@ -33,7 +33,6 @@ type tracer struct {
 	m      *machine
 	seen   map[unsafe.Pointer]struct{}
 	todo   []value
-	tables map[*table]bool
 	frames []*frame
 	bytes  int64
 	count  int

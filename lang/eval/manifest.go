@@ -111,7 +111,6 @@ type printer struct {
 	indent    int
 	limit     int
 	charged   int
-	path      bool // keep stack frames that name the elements, for errors
 }
 
 // account charges what was written since the last time.

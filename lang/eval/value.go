@@ -1,7 +1,6 @@
 package eval
 
 import (
-	"math"
 	"unsafe"
 )
 
@@ -146,6 +145,3 @@ func allocFrame(n int) *frame {
 	}
 	return (*frame)(unsafe.Pointer(unsafe.SliceData(make([]value, n+1))))
 }
-
-// isFinite reports whether n may be a Jsonnet number.
-func isFinite(n float64) bool { return !math.IsNaN(n) && !math.IsInf(n, 0) }
