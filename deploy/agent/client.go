@@ -50,7 +50,7 @@ func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
 // heartbeat shows the agent that this client is alive, and closes the connection when the
 // agent is silent for longer than idleTimeout.
 func (c *Client) heartbeat() {
-	every := time.NewTicker(heartbeatInterval)
+	every := time.NewTicker(heartbeatInterval.get())
 	defer every.Stop()
 	for {
 		select {
@@ -58,7 +58,7 @@ func (c *Client) heartbeat() {
 			return
 		case <-every.C:
 		}
-		if time.Since(time.Unix(0, c.last.Load())) > idleTimeout {
+		if time.Since(time.Unix(0, c.last.Load())) > idleTimeout.get() {
 			c.fail(errors.New("the agent stopped responding"))
 			return
 		}
@@ -215,13 +215,13 @@ func (c *Client) Missing(ctx context.Context, digests []digest.Digest) (map[dige
 }
 
 // stallTimeout is how long an upload may make no progress before it fails.
-var stallTimeout = 2 * time.Minute
+var stallTimeout = newTimeout(2 * time.Minute)
 
 // Put sends an artifact's content, starting at byte offset. If the machine accepts nothing
 // for stallTimeout, Put closes the connection and fails; the upload can be resumed.
 func (c *Client) Put(ctx context.Context, a plan.Artifact, offset int64, in io.Reader) error {
-	timer := time.AfterFunc(stallTimeout, func() {
-		c.fail(fmt.Errorf("the machine accepted nothing of artifact %s for %s", a.Path, stallTimeout))
+	timer := time.AfterFunc(stallTimeout.get(), func() {
+		c.fail(fmt.Errorf("the machine accepted nothing of artifact %s for %s", a.Path, stallTimeout.get()))
 	})
 	defer timer.Stop()
 	_, err := c.request(ctx, &Message{Kind: "put", Artifact: &a, Offset: offset}, &uploadReader{in, timer})
@@ -240,7 +240,7 @@ func (u *uploadReader) Read(b []byte) (int, error) {
 	if err != nil {
 		u.timer.Stop()
 	} else {
-		u.timer.Reset(stallTimeout)
+		u.timer.Reset(stallTimeout.get())
 	}
 	return n, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,9 +14,21 @@ import (
 // idleTimeout is considered gone: it must not keep the machine locked, and nobody waits for
 // it any longer.
 var (
-	heartbeatInterval = 10 * time.Second
-	idleTimeout       = 60 * time.Second
+	heartbeatInterval = newTimeout(10 * time.Second)
+	idleTimeout       = newTimeout(60 * time.Second)
 )
+
+// timeout is a duration that a test may shorten while connections of earlier tests still read it.
+type timeout struct{ nanoseconds atomic.Int64 }
+
+func newTimeout(d time.Duration) *timeout {
+	t := &timeout{}
+	t.set(d)
+	return t
+}
+
+func (t *timeout) get() time.Duration  { return time.Duration(t.nanoseconds.Load()) }
+func (t *timeout) set(d time.Duration) { t.nanoseconds.Store(int64(d)) }
 
 // Serve answers requests on rw until the peer closes the connection, is silent for
 // idleTimeout, or ctx ends. Requests with content are handled one after the other; others
@@ -26,9 +39,9 @@ func Serve(ctx context.Context, rw io.ReadWriter, h *Host) error {
 	ctx, cancel := context.WithCancel(ctx) // ends when the peer is gone
 	idle := make(chan struct{})
 	var once sync.Once
-	limit := time.AfterFunc(idleTimeout, func() { once.Do(func() { close(idle) }) })
+	limit := time.AfterFunc(idleTimeout.get(), func() { once.Do(func() { close(idle) }) })
 	defer limit.Stop()
-	c.onReceive = func() { limit.Reset(idleTimeout) }
+	c.onReceive = func() { limit.Reset(idleTimeout.get()) }
 	done := make(chan error, 1)
 	go func() { done <- serve(ctx, c, h, &running) }()
 	defer cancel()
@@ -66,7 +79,7 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		return c.send(m)
 	}
 	go func() {
-		every := time.NewTicker(heartbeatInterval)
+		every := time.NewTicker(heartbeatInterval.get())
 		defer every.Stop()
 		for {
 			select {

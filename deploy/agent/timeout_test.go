@@ -11,12 +11,18 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 )
 
+// shorten sets a timeout for the duration of a test.
+func shorten(t *testing.T, limit *timeout, d time.Duration) {
+	before := limit.get()
+	t.Cleanup(func() { limit.set(before) })
+	limit.set(d)
+}
+
 // A client that is gone without closing its connection must not keep the machine locked; an
 // idle one keeps it.
 func TestServe_SilentClient(t *testing.T) {
-	wasInterval, wasTimeout := heartbeatInterval, idleTimeout
-	defer func() { heartbeatInterval, idleTimeout = wasInterval, wasTimeout }()
-	heartbeatInterval, idleTimeout = 20*time.Millisecond, 400*time.Millisecond
+	shorten(t, heartbeatInterval, 20*time.Millisecond)
+	shorten(t, idleTimeout, 400*time.Millisecond)
 	dir := t.TempDir()
 	here, there := net.Pipe()
 	go Serve(t.Context(), there, OpenHost(dir, nil))
@@ -27,7 +33,7 @@ func TestServe_SilentClient(t *testing.T) {
 	if err := idle.Fence(t.Context(), "dev/test", 1, nil, 1); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * idleTimeout)
+	time.Sleep(3 * idleTimeout.get())
 	if _, err := idle.Units(t.Context(), "dev/test"); err != nil {
 		t.Fatalf("the idle client was disconnected: %v", err)
 	}
@@ -61,9 +67,8 @@ func TestServe_SilentClient(t *testing.T) {
 
 // A busy agent sends heartbeats; a frozen one is silent.
 func TestClient_SilentAgent(t *testing.T) {
-	wasInterval, wasTimeout := heartbeatInterval, idleTimeout
-	defer func() { heartbeatInterval, idleTimeout = wasInterval, wasTimeout }()
-	heartbeatInterval, idleTimeout = 20*time.Millisecond, 400*time.Millisecond
+	shorten(t, heartbeatInterval, 20*time.Millisecond)
+	shorten(t, idleTimeout, 400*time.Millisecond)
 	here, there := net.Pipe()
 	go func() { // an agent that completes the handshake, accepts everything, and never replies
 		c := newConn(there)
@@ -89,9 +94,7 @@ func TestClient_SilentAgent(t *testing.T) {
 // A machine that accepts the first bytes of an upload and then hangs, but still sends
 // heartbeats.
 func TestPut_Stalls(t *testing.T) {
-	before := stallTimeout
-	defer func() { stallTimeout = before }()
-	stallTimeout = 300 * time.Millisecond
+	shorten(t, stallTimeout, 300*time.Millisecond)
 	here, there := net.Pipe()
 	go func() {
 		c := newConn(there)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func shortStall(t *testing.T) {
 // A pull lasts as long as the engine reports progress, and fails when it stops.
 func TestPull_Stalls(t *testing.T) {
 	shortStall(t)
-	messages := 0
+	var count atomic.Int64 // of messages
 	socket := filepath.Join(t.TempDir(), "d.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -32,6 +33,7 @@ func TestPull_Stalls(t *testing.T) {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Api-Version", "1.45")
+		messages := count.Load()
 		for range messages {
 			fmt.Fprintln(w, `{"status":"Downloading"}`)
 			w.(http.Flusher).Flush()
@@ -47,7 +49,8 @@ func TestPull_Stalls(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, messages = range []int{0, 2, 10} {
+	for _, messages := range []int64{0, 2, 10} {
+		count.Store(messages)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		err := pullImage(ctx, api, "shop.example/x@sha256:"+strings.Repeat("a", 64), "")
 		cancel()
