@@ -77,7 +77,7 @@ type links struct {
 
 func (l links) print(p *printer) {
 	for _, l := range l.Links {
-		p.printf("%s → %s  %s  %s  (%s)\n", l.From, l.To, l.By, strings.Join(l.Ports, " "), l.Why)
+		p.printf("%s → %s  %s  %s  (%s)\n", l.From, l.To, l.By, strings.Join(l.Ports, " "), copyable(l.Why))
 	}
 }
 
@@ -178,7 +178,7 @@ func forEachArrow(g *graph.Graph, f func(from, to, kind string)) {
 
 func graphText(p *printer, g *graph.Graph) {
 	for _, s := range g.Services {
-		p.printf("%s  on %s (%s)\n", s.Address, s.Machine, s.Backend)
+		p.printf("%s  on %s (%s)\n", s, s.Machine, s.Backend)
 		for _, e := range s.Requires {
 			p.printf("    requires %s\n", e.Set)
 		}
@@ -201,14 +201,18 @@ func graphDot(p *printer, g *graph.Graph) {
 		p.printf("  subgraph %s {\n    label=%s;\n", q("cluster_"+m.Name), q(m.Name))
 		for _, s := range g.Services {
 			if s.Machine == m.Name {
-				p.printf("    %s;\n", q(s.Address.String()))
+				p.printf("    %s;\n", q(s.String()))
 			}
 		}
 		p.printf("  }\n")
 	}
+	names := graph.NamesOf()
+	for _, s := range g.Services {
+		names.Add(s.Address.String())
+	}
 	line := map[string]string{"requires": "solid", "connects": "dashed", "after": "dotted"}
 	forEachArrow(g, func(from, to, kind string) {
-		p.printf("  %s -> %s [style=%s];\n", q(from), q(to), line[kind])
+		p.printf("  %s -> %s [style=%s];\n", q(names.Text(from)), q(names.Text(to)), line[kind])
 	})
 	p.printf("}\n")
 }
@@ -224,7 +228,7 @@ func graphMermaid(p *printer, g *graph.Graph) {
 		p.printf("  subgraph m%d[\"%s\"]\n", i, m.Name)
 		for _, s := range g.Services {
 			if s.Machine == m.Name {
-				p.printf("    %s[\"%s\"]\n", id[s.Address.String()], strings.ReplaceAll(s.Address.String(), "#", "#35;"))
+				p.printf("    %s[\"%s\"]\n", id[s.Address.String()], strings.ReplaceAll(s.String(), "#", "#35;"))
 			}
 		}
 		p.printf("  end\n")

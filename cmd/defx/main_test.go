@@ -3,14 +3,25 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/lang"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"defx": func() { os.Exit(run()) }})
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb { // of a test that evaluates in this process
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
+	}
+	testscript.Main(m, map[string]func(){"defx": func() {
+		if n, err := strconv.ParseInt(os.Getenv("END_AT_STEP"), 10, 64); err == nil { // killed in the middle of an apply
+			failpoint.EndAt(n)
+		}
+		os.Exit(run())
+	}})
 }
 
 // TestCommands_Scripts runs the scripts in testdata/script with the real program.

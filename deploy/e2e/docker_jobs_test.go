@@ -133,7 +133,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	if got := wrote(m, "daily"); strings.Count(got, "begin") != 1 || wrote(m, "skip") != "" {
 		t.Errorf("catch-up %q, no catch-up %q", got, wrote(m, "skip"))
 	}
-	m.Exec("systemctl restart defx-default-dock-d-daily.timer") // checks for missed runs again, and finds none
+	m.Exec("systemctl restart defx-default-dock-d-daily.0.timer") // checks for missed runs again, and finds none
 	due := map[string]int{}
 	for line := range strings.Lines(record("long")) {
 		at, _, _ := strings.Cut(line, ",")

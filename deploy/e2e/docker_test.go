@@ -275,7 +275,7 @@ func TestDocker_DependenciesAcrossBackends(t *testing.T) {
 	// From one backend to the other, and back.
 	s.dock(strings.Replace(neighbours, "backend: 'systemd', service: web(7001)", "service: web(7001)", 1), "BODY", "here I am")
 	s.wants(0, "d/outside", "d/inside-asks-outside")
-	if got := m.Exec("systemctl list-units --no-legend 'defx-default-dock-d-outside.service' | wc -l"); strings.TrimSpace(got) != "0" {
+	if got := m.Exec("systemctl list-units --no-legend 'defx-default-dock-d-outside.0.service' | wc -l"); strings.TrimSpace(got) != "0" {
 		t.Errorf("the old backend's unit is left")
 	}
 	if got := m.Exec("curl -s http://127.0.0.1:7001/"); got != "here I am\n" {

@@ -52,7 +52,7 @@ func (s *site) serves(word string) error {
 			return fmt.Errorf("%d times %s: %v", count[k], k, names)
 		}
 	}
-	if got, _ := m.Try("systemctl is-active defx-default-dock-d-tick.timer"); got != "active\n" || count["tick.cron"] != 0 {
+	if got, _ := m.Try("systemctl is-active defx-default-dock-d-tick.0.timer"); got != "active\n" || count["tick.cron"] != 0 {
 		return fmt.Errorf("the job's timer is %q: %v", got, names)
 	}
 	return nil

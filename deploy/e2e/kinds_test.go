@@ -70,7 +70,7 @@ func TestServices_EveryKind(t *testing.T) {
 	m.Exec("for i in $(seq 50); do grep -q second /var/lib/private/again/reloads && exit 0; sleep 0.1; done; exit 1")
 
 	// Scheduled services show the result of their last run.
-	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad:*' && exit 0; sleep 0.1; done; exit 1")
+	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad.0.*' && exit 0; sleep 0.1; done; exit 1")
 	out := ""
 	for range 20 { // it may be running now
 		if _, out = s.run("status", "--refresh"); strings.Contains(out, "succeeded") {

@@ -308,7 +308,7 @@ func TestZalora_OnEC2(t *testing.T) {
 	first := strings.TrimSuffix(lab.Network(), "0/24")
 	c.write("asleep.jsonnet", fmt.Sprintf(`local zalora = import 'ec2.jsonnet';
 local asleep(s) = { command: ['/usr/bin/sleep', 'infinity'] } + (if 'schedule' in s then { command: ['/usr/bin/true'], schedule: s.schedule } else {}) + (if 'ports' in s then { ports: s.ports } else {});
-function(env='dev') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
+function(env='ec2') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
   transforms: [{ each: function(name, f) if 'service' in f then f { service: asleep(f.service) } else f { group: { [k]: f.group[k] { service: asleep(f.group[k].service) } for k in std.objectFields(f.group) } } }],
 }
 `, strings.TrimSpace(string(key)), first, first), 0o644)
