@@ -77,7 +77,7 @@ func actionText(a plan.Action) string {
 		return "delete: " + a.Reason
 	case !a.Certain:
 		return "update " + a.Reason
-	case a.PreviousMachine != "":
+	case a.PreviousAddress != "":
 		return a.Reason
 	case a.Graceful:
 		return "restart (graceful)"

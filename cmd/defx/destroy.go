@@ -44,7 +44,7 @@ func runDestroy(ctx context.Context, o *destroyOptions, v view) error {
 		return err
 	}
 	if o.confirm != "" && o.confirm != s.Environment {
-		return diag.Errorf("", "--confirm %s does not name the environment, which is %s", o.confirm, s.Environment).WithHint("choose the environment with -e")
+		return diag.Errorf("", "--confirm %s does not name the environment, which is %s", o.confirm, s.Environment).WithHint("use --confirm %s, or choose another environment with -e", s.Environment)
 	}
 	if o.confirm == "" && o.yes {
 		return diag.Errorf("", "destroy is not confirmed by --yes").WithHint("use --confirm %s", s.Environment)
