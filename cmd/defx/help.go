@@ -107,7 +107,8 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 var synonyms = map[string]string{
 	"ls": "status", "ps": "status", "list": "status", "show": "status",
 	"up": "apply", "deploy": "apply", "down": "destroy", "delete": "destroy",
-	"diff": "plan", "undo": "rollback", "exec": "shell", "ssh": "shell", "new": "init", "prune": "gc",
+	"rm": "destroy", "remove": "destroy", "get": "status", "describe": "explain", "inspect": "explain", "validate": "lint",
+	"diff": "plan", "undo": "rollback", "exec": "shell", "ssh": "shell", "new": "init",
 }
 
 // unknownCommand returns the error for a word that is no command of parent.
