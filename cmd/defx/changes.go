@@ -106,7 +106,7 @@ func actionName(a plan.Action) string {
 		return "delete: " + a.Reason
 	case !a.Certain:
 		return "update " + a.Reason
-	case a.PreviousMachine != "":
+	case a.PreviousAddress != "":
 		return a.Reason
 	case a.Graceful:
 		return "restart (graceful)"

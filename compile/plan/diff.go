@@ -419,7 +419,7 @@ func protection(r Record) string {
 }
 
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
-	a := Action{Op: Create, Address: u.Address, PreviousMachine: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
+	a := Action{Op: Create, Address: u.Address, PreviousAddress: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
 	if r == nil {
 		cs.Summary.Create++

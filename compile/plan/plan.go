@@ -170,7 +170,7 @@ type Action struct {
 	Address         string        `json:"address"`
 	Machine         string        `json:"machine"`
 	From            string        `json:"from,omitempty"`   // the previous machine, of a move or replace
-	PreviousMachine string        `json:"former,omitempty"` // the address before it was renamed
+	PreviousAddress string        `json:"former,omitempty"` // the address before it was renamed
 	Backend         string        `json:"backend"`
 	Verb            Verb          `json:"verb,omitempty"`     // of an update
 	Graceful        bool          `json:"graceful,omitempty"` // of a restart: the new version is ready before the old one stops

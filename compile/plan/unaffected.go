@@ -19,7 +19,7 @@ func (cs *ChangeSet) dropUnaffected(in DiffInput, records map[string]*Record) er
 	same := map[string]bool{} // resources that do not change
 	for _, a := range cs.Actions {
 		u, r := in.Plan.Find(a.Address), records[a.Address]
-		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || r.Digest == "" || in.uncertain(a.Address) || in.Drifted[a.Address] || a.PreviousMachine != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
+		if a.Machine != "" || a.Op != Update || !a.Certain || r == nil || r.Digest == "" || in.uncertain(a.Address) || in.Drifted[a.Address] || a.PreviousAddress != "" || len(u.Unknown) > 0 || !maps.Equal(u.Values, r.Values) {
 			continue
 		}
 		before, err := moduleResources(in, r.Object)

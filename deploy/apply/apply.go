@@ -573,8 +573,8 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 func (r *run) appliedRenames(cs *plan.ChangeSet, now []plan.Record) map[string]string {
 	out := maps.Clone(r.renames)
 	for _, a := range cs.Actions {
-		if a.PreviousMachine != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
-			out[a.Address] = a.PreviousMachine
+		if a.PreviousAddress != "" && slices.ContainsFunc(now, func(r plan.Record) bool { return r.Address == a.Address }) {
+			out[a.Address] = a.PreviousAddress
 		}
 	}
 	return out

@@ -300,8 +300,8 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			running++
 			r.emit(Event{Outcome: Started, Action: *a})
 			old, existed := byAddress[a.Address]
-			if a.PreviousMachine != "" {
-				old, existed = byAddress[a.PreviousMachine]
+			if a.PreviousAddress != "" {
+				old, existed = byAddress[a.PreviousAddress]
 			}
 			go func() {
 				begin := time.Now()
@@ -334,8 +334,8 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			continue
 		}
 		delete(byAddress, f.action.Address)
-		if f.action.PreviousMachine != "" {
-			delete(byAddress, f.action.PreviousMachine)
+		if f.action.PreviousAddress != "" {
+			delete(byAddress, f.action.PreviousAddress)
 		}
 		if f.record != nil { // under its old address if a rename failed
 			byAddress[f.record.Address] = *f.record
@@ -439,7 +439,7 @@ func (r *run) runAction(ctx context.Context, a *plan.Action, previous plan.Recor
 	if !existed {
 		old = nil
 	}
-	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousMachine}
+	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousAddress}
 	r.journal.write(journalLine{Begin: s})
 	deadline := r.req.Deadline
 	if deadline == 0 {
@@ -526,13 +526,13 @@ func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*p
 // switched over in the load balancers, then removed from the old machine.
 func (r *run) withDeregistration(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	balancers := r.balancersOf(a.Address)
-	if a.PreviousMachine != "" {
-		balancers = append(balancers, r.balancersOf(a.PreviousMachine)...)
+	if a.PreviousAddress != "" {
+		balancers = append(balancers, r.balancersOf(a.PreviousAddress)...)
 	}
 	if len(balancers) == 0 {
 		return r.swap(ctx, a, u, old)
 	}
-	if a.Op == plan.Move && a.PreviousMachine == "" {
+	if a.Op == plan.Move && a.PreviousAddress == "" {
 		now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
 		for _, rec := range balancers {
 			var before []cloud.Target
@@ -586,7 +586,7 @@ func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *pla
 		}
 		old = now
 	}
-	if a.PreviousMachine != "" {
+	if a.PreviousAddress != "" {
 		return r.rename(ctx, a, u, old)
 	}
 	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, old)
@@ -617,10 +617,10 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 		if err := r.checkUnknownModules(ctx); err != nil {
 			return old, err
 		}
-		if err := r.req.Modules.Rename(ctx, r.scope(), a.PreviousMachine, a.Address); err != nil {
+		if err := r.req.Modules.Rename(ctx, r.scope(), a.PreviousAddress, a.Address); err != nil {
 			return old, err
 		}
-		r.outputs.set(a.PreviousMachine, nil)
+		r.outputs.set(a.PreviousAddress, nil)
 		return r.applyUnit(ctx, a.Address, "", u, old)
 	}
 	if a.From != "" {
@@ -629,16 +629,16 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	if from == a.Machine && a.Op == plan.Update {
 		return r.renameUnit(ctx, a, u, old)
 	}
-	if rec, err := r.applyUnit(ctx, a.PreviousMachine, from, nil, old); err != nil {
+	if rec, err := r.applyUnit(ctx, a.PreviousAddress, from, nil, old); err != nil {
 		return rec, err
 	}
 	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
 	if err == nil || now != nil || old == nil || old.Digest == "" {
 		return now, err
 	}
-	previous := &plan.Placed{Address: a.PreviousMachine, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
+	previous := &plan.Placed{Address: a.PreviousAddress, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
 		Traits: old.Traits}
-	restored, rerr := r.applyUnit(ctx, a.PreviousMachine, from, previous, nil)
+	restored, rerr := r.applyUnit(ctx, a.PreviousAddress, from, previous, nil)
 	if rerr != nil {
 		err = fmt.Errorf("%w; the old version could not be restored: %w", err, rerr)
 	}
@@ -659,7 +659,7 @@ func (r *run) renameUnit(ctx context.Context, a *plan.Action, u *plan.Placed, ol
 	if old != nil {
 		rec = *old
 	}
-	e, at, known, err := m.client.RenameUnit(ctx, r.scope(), a.PreviousMachine, a.Address, r.caller, raw, u.Values, rec.Stopped != nil, r.limit())
+	e, at, known, err := m.client.RenameUnit(ctx, r.scope(), a.PreviousAddress, a.Address, r.caller, raw, u.Values, rec.Stopped != nil, r.limit())
 	if !known { // the next apply asks the machine for both addresses
 		rec.Address, rec.Machine, rec.Digest, rec.Apply = a.Address, a.Machine, "", r.caller.Apply
 		return &rec, err

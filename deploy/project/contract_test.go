@@ -125,11 +125,11 @@ func TestMoved_RenamedUnitsStayOnTheirMachines(t *testing.T) {
 	w.edit("watch.libsonnet", "with: 'etcd'", "with: 'store'")
 	_, cs := w.plan()
 	for _, a := range cs.Actions {
-		if a.PreviousMachine == "" || a.Op != "update" {
-			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.PreviousMachine)
+		if a.PreviousAddress == "" || a.Op != "update" {
+			t.Errorf("%s %s, formerly %q", a.Op, a.Address, a.PreviousAddress)
 		}
-		if s := before[a.PreviousMachine]; s != a.Machine {
-			t.Errorf("%s was on %s and is on %s", a.PreviousMachine, s, a.Machine)
+		if s := before[a.PreviousAddress]; s != a.Machine {
+			t.Errorf("%s was on %s and is on %s", a.PreviousAddress, s, a.Machine)
 		}
 	}
 	if len(cs.Actions) != 10 {

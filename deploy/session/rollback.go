@@ -21,9 +21,9 @@ func RollbackTarget(history []*state.Generation, number int) (*state.Generation,
 		}
 	}
 	if number == 0 {
-		return nil, diag.Errorf("", "no earlier generation differs from the current one").WithHint("defx history lists them")
+		return nil, diag.Errorf("", "no earlier generation differs from the current one").WithHint("defx history lists the generations; choose one with --to")
 	}
-	return nil, diag.Errorf("", "there is no generation %d", number).WithHint("defx history lists them: %d to %d", history[len(history)-1].Number, current.Number)
+	return nil, diag.Errorf("", "there is no generation %d", number).WithHint("defx history lists the generations that are kept: %d to %d", history[len(history)-1].Number, current.Number)
 }
 
 // Rollback prepares an apply of the plan of an earlier generation, chosen as
@@ -35,7 +35,7 @@ func (s *Session) Rollback(ctx context.Context, number int) (*state.Generation, 
 		return nil, nil, err
 	}
 	if len(history) == 0 {
-		return nil, nil, diag.Errorf("", "%s (%s) was never applied", s.Deployment, s.Environment).WithHint("defx apply")
+		return nil, nil, diag.Errorf("", "%s (%s) was never applied", s.Deployment, s.Environment).WithHint("run defx apply first")
 	}
 	target, err := RollbackTarget(history, number)
 	if err != nil {
