@@ -108,12 +108,12 @@ var synonyms = map[string]string{
 	// Terraform and its kin
 	"show": "status", "output": "explain", "validate": "lint", "refresh": "plan --refresh", "console": "eval", "taint": "restart", "workspace": "plan -e",
 	// Docker and Compose
-	"ls": "status", "ps": "status", "list": "status", "up": "apply", "run": "apply", "start": "apply", "create": "apply",
-	"down": "destroy", "rm": "destroy", "exec": "shell", "inspect": "explain", "top": "status --refresh", "stats": "status --refresh", "events": "history",
+	"ls": "status", "ps": "status", "list": "status", "up": "apply", "run": "apply", "create": "apply",
+	"down": "destroy", "rm": "destroy", "remove": "destroy", "exec": "shell", "inspect": "explain", "top": "status --refresh", "stats": "status --refresh", "events": "history",
 	"compose": "import compose", "config": "eval", "pull": "lock --update",
 	// kubectl and Helm
 	"get": "status", "describe": "explain", "delete": "destroy", "uninstall": "destroy", "install": "apply", "upgrade": "apply", "deploy": "apply", "diff": "plan",
-	"rollout": "rollback", "undo": "rollback", "edit": "apply", "patch": "apply", "replace": "apply", "template": "eval", "log": "logs",
+	"rollout": "rollback", "undo": "rollback", "edit": "apply", "patch": "apply", "replace": "apply", "template": "render", "log": "logs",
 	// others
 	"ssh": "shell", "sh": "shell", "new": "init", "format": "fmt",
 }

@@ -58,7 +58,7 @@ func runLint(ctx context.Context, o *lintOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	doc := linted{header: newHeader("Lint"), Findings: []finding{}}
+	doc := linted{header: newHeader("Lint"), Findings: []finding{}, held: len(d.Held)}
 	for _, f := range found {
 		doc.Findings = append(doc.Findings, finding{f.Code, f.Severity.String(), f.Pos, f.Subject, f.Path, f.Msg, copyable(f.Hint)})
 		if f.Severity == diag.SeverityError {
@@ -82,6 +82,8 @@ type linted struct {
 	Findings []finding `json:"findings"`
 	Errors   int       `json:"errors"`
 	Warnings int       `json:"warnings"`
+
+	held int // functionalities and libraries that were not checked, because they have errors
 }
 
 // finding is one diagnostic as lint prints it.
@@ -107,7 +109,11 @@ func (l linted) print(p *printer) {
 		}
 		p.println(clean(fmt.Sprintf("%s: ", f.Position)) + level + clean(fmt.Sprintf(": %s%s (%s)\n    hint: %s", subject, f.Message, f.Rule, f.Hint)))
 	}
-	if len(l.Findings) == 0 {
+	switch {
+	case len(l.Findings) == 0 && l.held > 0:
+		p.printf("No problems found in what evaluates; %d held.\n", l.held)
+		return
+	case len(l.Findings) == 0:
 		p.println("No problems found.")
 		return
 	}

@@ -129,7 +129,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		a := &cs.Actions[i]
 		r := records[a.Address]
 		if r == nil {
-			r = records[a.PreviousMachine]
+			r = records[a.PreviousAddress]
 		}
 		if r != nil && a.Machine != "" && a.Stops() {
 			a.StopTimeout = in.longStop(r)

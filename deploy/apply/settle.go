@@ -108,7 +108,7 @@ func (r *run) restore(ctx context.Context, d done, failure error) outcome {
 		return outcome{done: d, record: rec, err: withHint(err), took: time.Since(begin), restored: restored}
 	}
 	changed := d.old != nil && d.old.Digest != "" && (d.old.Digest != now.Digest || !maps.Equal(d.old.Values, now.Values))
-	update := a.Op == plan.Update && a.PreviousMachine == "" && changed && d.old.Backend == now.Backend && !r.isRestart(a)
+	update := a.Op == plan.Update && a.PreviousAddress == "" && changed && d.old.Backend == now.Backend && !r.isRestart(a)
 	if !update && a.Op != plan.Create {
 		return end(&now, fmt.Errorf("%w\nit was left as it is", failure), false)
 	}

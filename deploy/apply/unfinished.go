@@ -73,14 +73,14 @@ func (r *run) intent(cs *plan.ChangeSet) state.IntentDetail {
 			names[name] = true
 		}
 		add(a.Address, on...)
-		if a.PreviousMachine != "" {
+		if a.PreviousAddress != "" {
 			from := a.Machine
 			if a.From != "" {
 				from = a.From
 			}
-			add(a.PreviousMachine, from)
+			add(a.PreviousAddress, from)
 		}
-		for _, service := range []string{a.Address, a.PreviousMachine} {
+		for _, service := range []string{a.Address, a.PreviousAddress} {
 			for _, rec := range r.balancersOf(service) {
 				add(rec.Address, "")
 			}

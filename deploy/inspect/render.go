@@ -137,7 +137,7 @@ func FileChanges(ctx context.Context, p *project.Project, d *project.Desired, r 
 	var before, after []RenderedFile
 	if d.Generation != nil {
 		i := slices.IndexFunc(d.Generation.Records, func(rec plan.Record) bool {
-			return rec.Digest != "" && (rec.Address == a.Address || a.PreviousMachine != "" && rec.Address == a.PreviousMachine)
+			return rec.Digest != "" && (rec.Address == a.Address || a.PreviousAddress != "" && rec.Address == a.PreviousAddress)
 		})
 		if i >= 0 {
 			rec := d.Generation.Records[i]

@@ -144,7 +144,7 @@ func TestMoved_DataFollows(t *testing.T) {
 			w.writeData(c.at)
 			w.set(c.to, "moved: { "+c.moved+" },")
 			d, cs := w.plan()
-			if len(cs.Actions) != 1 || cs.Actions[0].Op != plan.Update || cs.Actions[0].PreviousMachine == "" || len(cs.Protected) > 0 {
+			if len(cs.Actions) != 1 || cs.Actions[0].Op != plan.Update || cs.Actions[0].PreviousAddress == "" || len(cs.Protected) > 0 {
 				t.Fatalf("%s, protected %v, held %s", ops(cs), cs.Protected, heldText(d))
 			}
 			if res := w.apply(); len(res.Failed) > 0 || res.Counts.Updated != 1 {
