@@ -125,6 +125,9 @@ func (st status) print(p *printer) {
 		from = " from " + st.Revision
 	}
 	done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed", "rebuild": "rebuilt"}[st.verb]
+	if done == "" {
+		done = "defx " + st.verb
+	}
 	p.printf("%s (%s) · generation %d, %s %s ago by %s%s\n", st.Deployment, st.Environment, st.Generation, done, age(*st.Applied), st.By, from)
 	if len(st.Units) == 0 {
 		p.println("Nothing is deployed.")
