@@ -22,7 +22,7 @@ local job(name, more) = { package: multiTool, command: ['multi-tool', 'write', '
 
 // wrote returns what a job has written to its volume.
 func wrote(m *machinetest.Machine, job string) string {
-	out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + job + ")/log 2>/dev/null")
+	out, _ := m.Try("cat " + volume(job) + "/log 2>/dev/null")
 	return out
 }
 
@@ -47,7 +47,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 		t.Fatalf("timed out waiting for: %s\n%s\n%s", what, wrote(m, "long"), m.Exec("cat /var/lib/defx/runs/*; systemctl list-timers --all 'defx*'; journalctl -n 50 --no-pager -u 'defx*'; docker ps -a"))
 	}
 	record := func(job string) string {
-		out, _ := m.Try("cat /var/lib/defx/runs/defx-default-dock-d-" + job + ".jsonl 2>/dev/null")
+		out, _ := m.Try("cat /var/lib/defx/runs/defx-default-dock-d-" + job + ".0.jsonl 2>/dev/null")
 		return out
 	}
 	timers := func() string {
@@ -68,7 +68,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	m.Exec("mount --bind /etc/systemd/system /etc/systemd/system && mount -o remount,bind,ro /etc/systemd/system")
 	say("one")
 	s.wants(0, "4 created")
-	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; !strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-daily") || timers() != "" {
+	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; !strings.Contains(got, "d-long.0\n") || !strings.Contains(got, "d-daily") || timers() != "" {
 		t.Fatalf("%s, timers %q", got, timers())
 	}
 	eventually("a run by the container", inProgress)
@@ -77,7 +77,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	m.Exec("umount /etc/systemd/system")
 	say("two")
 	s.wants(0, "4 updated")
-	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-odd\n") || timers() != "daily.timer long.timer skip.timer" {
+	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; strings.Contains(got, "d-long.0\n") || !strings.Contains(got, "d-odd.0\n") || timers() != "daily.0.timer long.0.timer skip.0.timer" {
 		t.Errorf("%s, timers %q", got, timers())
 	}
 	eventually("the run in progress ends", complete("one"))
@@ -107,7 +107,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	s.wants(0, "d/daily")
 	say("three")
 	s.wants(0, "d/daily")
-	if got := timers(); got != "daily.timer long.timer skip.timer" {
+	if got := timers(); got != "daily.0.timer long.0.timer skip.0.timer" {
 		t.Errorf("timers %q", got)
 	}
 	if _, out := s.run("status", "--refresh"); strings.Contains(out, "edited") || strings.Contains(out, "missing") {
@@ -120,7 +120,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	}
 	for _, job := range []string{"daily", "skip"} {
 		at := time.Now().Add(-72 * time.Hour).UTC().Format(time.RFC3339)
-		m.Exec(fmt.Sprintf(`echo '{"due":"%[2]s","begun":"%[2]s","ended":"%[2]s","code":0}' > /var/lib/defx/runs/defx-default-dock-d-%[1]s.jsonl`, job, at))
+		m.Exec(fmt.Sprintf(`echo '{"due":"%[2]s","begun":"%[2]s","ended":"%[2]s","code":0}' > /var/lib/defx/runs/defx-default-dock-d-%[1]s.0.jsonl`, job, at))
 	}
 	ends := func() int { return strings.Count(wrote(m, "long"), "end three") }
 	n := ends()

@@ -57,12 +57,19 @@ func containers(m *machinetest.Machine) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(m.Docker("ps", "-a", "--no-trunc", "--filter", "label=dev.defx.unit", "--format", `{{.Label "dev.defx.address"}}{{if eq (.Label "dev.defx.address") ""}}{{.Names}}{{end}} {{.ID}} {{.State}}`)) {
 		f := strings.Fields(line)
-		if out[f[0]] != "" {
-			out[f[0]] += " "
+		address := strings.TrimSuffix(f[0], "#0") // as defx shows it
+		if out[address] != "" {
+			out[address] += " "
 		}
-		out[f[0]] += f[1] + "/" + f[2]
+		out[address] += f[1] + "/" + f[2]
 	}
 	return out
+}
+
+// volume returns a shell expression of the folder of a service's data on its machine, whose
+// directory has the service's name.
+func volume(service string) string {
+	return fmt.Sprintf("$(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock-d-%s.0.state.%[1]s)", service)
 }
 
 // differ returns the keys whose values differ.
@@ -294,8 +301,8 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
 {
   tick: { service: { package: multiTool, command: ['multi-tool', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
   slow: { service: serve(7101) + { dirs: { state: 'slow' }, initializer: ['multi-tool', 'write', '$STATE_DIRECTORY/log', 'init'],
-    migrate: ['multi-tool', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['multi-tool', 'wants', '/var/lib/slow/log'], timeout: '10s' },
-    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['multi-tool', 'write', '/var/lib/slow/log', 'bye'] } } },
+    migrate: ['multi-tool', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['multi-tool', 'wants', defx.me.dir('state') + '/log'], timeout: '10s' },
+    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['multi-tool', 'write', defx.me.dir('state') + '/log', 'bye'] } } },
   pair: defx.group({
     one: { service: serve(7102) + { env: { WHO: 'ONE' } } },
     two: { requires: ['one'], service: serve(7103) + { env: { WHO: 'TWO' }, args: ['get', 'http://%s:%s/' % [defx.dep('one').host, defx.dep('one').port('http')]] } },
@@ -303,7 +310,7 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
   'asks-pair': { requires: { p: 'pair/two' }, service: { package: multiTool, command: ['multi-tool', 'get', 'http://%s:%s/' % [defx.dep('p').host, defx.dep('p').port('http')], 'sleep', '1h'] } },
   again: { service: serve(7104) + { dirs: { state: 'again' }, env: { RELOADS: '/etc/again.conf' }, files: { '/etc/again.conf': 'CONTENT' }, reload: { signal: 'HUP' } } },
   hidden: { service: { package: multiTool, secrets: { WORD: defx.secret('word') }, command: ['multi-tool', 'wants', '$WORD_FILE', 'sleep', '1h'] } },
-  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['multi-tool', 'write', '/var/lib/named/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
+  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['multi-tool', 'write', defx.me.dir('state') + '/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
 }
 `
 
@@ -312,7 +319,7 @@ func TestDocker_EveryKind(t *testing.T) {
 	m := s.lab.Machines[0]
 	in := func(service, path string) string {
 		t.Helper()
-		out, err := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		out, err := m.Try("cat " + volume(service) + "/" + path)
 		if err != nil {
 			t.Errorf("%s of %s: %v %s", path, service, err, out)
 		}
@@ -344,7 +351,7 @@ func TestDocker_EveryKind(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	wrote := func(service, path string) string {
-		out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		out, _ := m.Try("cat " + volume(service) + "/" + path)
 		return out
 	}
 	eventually("two runs of the job", func() bool { return strings.Count(wrote("tick", "ticks"), "red\n") > 1 })
@@ -366,7 +373,7 @@ func TestDocker_EveryKind(t *testing.T) {
 		}
 	}
 	slow := func() string {
-		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow", "--filter", "publish=7101"))
+		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow#0", "--filter", "publish=7101"))
 	}
 	for format, want := range map[string]string{"{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}": "67108864 500000000 50",
 		"{{.Config.StopSignal}} {{.Config.StopTimeout}}": "SIGINT 3", "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}": "true [ALL] always"} {
@@ -409,7 +416,7 @@ func TestDocker_EveryKind(t *testing.T) {
 	}
 	eventually("the job's new version", func() bool { return strings.Contains(wrote("tick", "ticks"), "blue\n") })
 	eventually("the job's old version is gone", func() bool {
-		return len(strings.Fields(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick"))) == 1
+		return len(strings.Fields(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick#0"))) == 1
 	})
 	if code, out := s.run("restart", "d/tick"); code != 0 {
 		t.Errorf("%s", out)
