@@ -195,7 +195,7 @@ func (f *planFlags) addFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; repeatable")
 	fs.StringArrayVar(&f.allowEmpty, "allow-empty", nil, "`ADDRESS` or @MACHINE of units that may start although their data is gone")
 	fs.StringArrayVar(&f.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data that may move to another machine; repeatable")
-	fs.StringArrayVar(&f.giveUp, "give-up-data", nil, "`ADDRESS` of a unit whose directory with data was renamed or removed, and that may start without it; repeatable")
+	fs.StringArrayVar(&f.giveUp, "give-up-data", nil, "`ADDRESS` of a unit that may start without its former data; repeatable")
 }
 
 // addRefresh adds the flag of commands that may ask the cloud.

@@ -99,8 +99,7 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 		}, func(string) string { return "" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, s, open := machine(t)
-			h := open()
+			h, s, _ := machine(t)
 			raw, unit := service(t, watched())
 			if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 				t.Fatal(err)
@@ -157,8 +156,7 @@ func files(t *testing.T, root string) string {
 }
 
 func TestPrepareRepair_KeepsCopiesAndRestartsWhatWasEdited(t *testing.T) {
-	_, s, open := machine(t)
-	h := open()
+	h, s, _ := machine(t)
 	raw, unit := service(t, watched())
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 		t.Fatal(err)
@@ -195,8 +193,7 @@ func TestPrepareRepair_KeepsCopiesAndRestartsWhatWasEdited(t *testing.T) {
 }
 
 func TestSetStopped_StaysAcrossVersions(t *testing.T) {
-	_, s, open := machine(t)
-	h := open()
+	h, s, _ := machine(t)
 	raw, unit := service(t, command("run one"))
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 		t.Fatal(err)

@@ -190,7 +190,7 @@ func (req *Request) readBase(ctx context.Context) (*base, error) {
 func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Uncertainty) {
 	records, uncertain := b.records, map[string]plan.Uncertainty{}
 	if b.unfinished != nil {
-		records = markInterrupted(records, b.unfinished, uncertain)
+		records = req.markInterrupted(records, b.unfinished, uncertain)
 	}
 	for name, before := range b.relocated {
 		for _, rec := range req.recordsOn(name, records) {
@@ -204,15 +204,19 @@ func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Un
 }
 
 // markInterrupted adds the units that an interrupted apply touched to uncertain,
-// and returns the records with one for each unit that it may have created.
-func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
-	byAddress := map[string]plan.Record{}
+// and returns the records with one for each unit that it may have created. A unit
+// that is to be renamed has the record of its former address.
+func (req *Request) markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
+	byAddress, renamed := map[string]plan.Record{}, map[string]bool{}
 	for _, r := range records {
 		byAddress[r.Address] = r
+		if req.Moved != nil {
+			renamed[req.Moved(r.Address)] = true
+		}
 	}
 	for address, machines := range u.Units {
 		uncertain[address] = plan.Interrupted
-		if _, known := byAddress[address]; !known {
+		if _, known := byAddress[address]; !known && !renamed[address] {
 			byAddress[address] = plan.Record{Address: address, Machine: sets.Keys(machines)[0]}
 		}
 	}

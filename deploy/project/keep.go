@@ -36,11 +36,13 @@ func setIdentities(g *graph.Graph, deployed *plan.Plan) {
 			continue
 		}
 		address := s.Address.String()
+		own := identityOf(g.Environment, g.Name, address)
 		if u := deployed.Find(address); u != nil {
-			s.Identity = u.Identity
+			if u.Identity != own { // of one that was renamed back
+				s.Identity = u.Identity
+			}
 			continue
 		}
-		own := identityOf(g.Environment, g.Name, address)
 		free := own
 		for n := 2; taken[free]; n++ {
 			free = fmt.Sprintf("%s-%d", own, n)
