@@ -103,10 +103,15 @@ func TestJob_SystemdTimer(t *testing.T) {
 	s.wants(3, "migrate.once, which runs before it, failed: it ended with exit code 4", "the previous version runs again")
 	before := strings.Count(wrote(m, "long"), "begin two")
 	eventually("the previous version runs on schedule", func() bool { return strings.Count(wrote(m, "long"), "begin two") > before })
-	say("three", "BACKEND", "backend: 'systemd',")
-	s.wants(0, "d/daily")
+	for _, backend := range []string{"systemd", "docker"} {
+		say("three", "BACKEND", "backend: '"+backend+"',")
+		s.wants(3, `d/daily: it would give up the directory "daily"`, "--give-up-data d/daily")
+		if code, out := s.run("apply", "--yes", "--give-up-data", "d/daily"); code != 0 || !strings.Contains(out, "✓ d/daily") {
+			t.Errorf("exit code %d", code)
+		}
+	}
 	say("three")
-	s.wants(0, "d/daily")
+	s.wants(0, "No changes")
 	if got := timers(); got != "daily.0.timer long.0.timer skip.0.timer" {
 		t.Errorf("timers %q", got)
 	}

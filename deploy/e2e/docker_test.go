@@ -174,7 +174,7 @@ func TestDocker_Webstack(t *testing.T) {
 
 	// Manual changes are reported.
 	code, out := s.run("status", "--refresh", "--tla-str", "backend=docker")
-	if code != 0 || strings.Count(out, "active for") != 3 {
+	if code != 3 || strings.Count(out, "active for") != 3 || !strings.Contains(out, "rolled back") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	id := strings.Fields(strings.ReplaceAll(second["app/server"], "/", " "))[0]
@@ -197,7 +197,10 @@ func TestDocker_Webstack(t *testing.T) {
 	}
 
 	// Back to the previous version, and garbage collection.
-	apply(0)
+	apply(3, "container changed: memory", "left as it is")
+	if code, out := s.run("apply", "--yes", "--repair", "--tla-str", "backend=docker"); code != 0 || !strings.Contains(out, "1 repaired") {
+		t.Error("no repair")
+	}
 	if code, _ := s.run("rollback", "--yes", "--to", "1", "--tla-str", "backend=docker"); code != 0 {
 		t.Error("no rollback")
 	}
@@ -356,7 +359,7 @@ func TestDocker_EveryKind(t *testing.T) {
 	}
 	eventually("two runs of the job", func() bool { return strings.Count(wrote("tick", "ticks"), "red\n") > 1 })
 	eventually("a record of runs", func() bool {
-		out, _ := m.Try("cat /var/lib/defx/runs/*tick.jsonl")
+		out, _ := m.Try("cat /var/lib/defx/runs/*tick.0.jsonl")
 		return strings.Count(out, `"code":0`) > 1
 	})
 	for port, want := range map[string]string{"7101": "red\n", "7102": "1\n", "7103": "2\n", "7105": "red\n"} {
