@@ -207,9 +207,10 @@ func TestDocker_Webstack(t *testing.T) {
 	if got := s.ask(); !strings.Contains(got, "hello") {
 		t.Errorf("%q", got)
 	}
+	image := m.Docker("inspect", "--format", "{{.Config.Image}}", strings.Split(containers(m)["app/server"], "/")[0])
 	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=dev/webstack", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten",
-		"--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
-	m.Docker("run", "-d", "--name", "mine", "--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
+		"--entrypoint", "/app/server", image)
+	m.Docker("run", "-d", "--name", "mine", "--entrypoint", "/app/server", image)
 	if _, out := s.run("status", "--refresh", "--tla-str", "backend=docker"); !strings.Contains(out, "forgotten") || strings.Contains(out, "mine") {
 		t.Error("an orphan is not reported")
 	}

@@ -100,7 +100,7 @@ func TestApply_Execution(t *testing.T) {
 	say("exec", word("good", "taken", "asleep"))
 	apply(0)
 	say("second", "local defx = import 'defx/v1.libsonnet';\n{ web: { service: { command: ['/bin/false'], ports: { http: 9204 }, ready: { http: '/health' } } } }\n")
-	apply(3, "port tcp/9204 of this machine belongs to e/ending#0 of default/exec", "nothing was changed")
+	apply(3, "port tcp/9204 of this machine belongs to e/ending of default/exec", "nothing was changed")
 
 	// Long stops are mentioned.
 	say("exec", strings.ReplaceAll(word("good", "taken", "asleep"), "'5s'", "'45s'"))
