@@ -1,0 +1,59 @@
+package project
+
+import (
+	"context"
+	"slices"
+
+	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/state"
+	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
+)
+
+// CheckRenamed returns an error if d was never applied but resembles another deployment of the same
+// state and environment: that one was probably renamed. Its units would go on running beside those
+// of d, which would start with empty directories.
+func (p *Project) CheckRenamed(ctx context.Context, d *Desired) error {
+	if d.Generation != nil {
+		return nil
+	}
+	known := p.Deployments()
+	for _, name := range sets.Keys(known) {
+		if name == d.Name || !slices.Contains(known[name], d.Environment) {
+			continue
+		}
+		gen, _, err := state.Current(ctx, p.Store(name, d.Environment))
+		if err != nil || gen == nil { // the damage of another deployment is no reason to refuse this one
+			continue
+		}
+		same := sameUnits(gen, d.Rendered.Plan, d.Graph.Machines)
+		if same == 0 || 2*same < len(gen.Records) {
+			continue
+		}
+		return diag.Errorf("", "deployment %s was never applied, but %s, at generation %d, has %d of the same units on the same machines: it was probably renamed",
+			d.Name, name, gen.Number, same).
+			WithHint("name: '%s' keeps its units and their data, whose names contain it; if this is another deployment: --new-deployment", name)
+	}
+	return nil
+}
+
+// sameUnits returns how many units of a generation are desired at the same address on the same
+// machine, whatever the machine is called.
+func sameUnits(gen *state.Generation, desired *plan.Plan, machines []*graph.Machine) int {
+	connections := map[string]string{}
+	for _, m := range gen.Machines {
+		connections[m.Name] = m.Connect
+	}
+	now := map[string]string{}
+	for _, m := range machines {
+		now[m.Name] = m.Connect
+	}
+	n := 0
+	for _, r := range gen.Records {
+		if u := desired.Find(r.Address); u != nil && now[u.Machine] == connections[r.Machine] {
+			n++
+		}
+	}
+	return n
+}
