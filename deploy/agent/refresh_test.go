@@ -125,6 +125,33 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 	}
 }
 
+// TestRefresh_SocketWaitsForConnection stops a service that its socket starts on demand, as a boot
+// does, and then the socket.
+func TestRefresh_SocketWaitsForConnection(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := command("run one")
+	spec.Ports = map[string]graph.Port{"talk": {Port: 7100}}
+	spec.Sockets = map[string]graph.Socket{"talk": {Port: "talk"}}
+	raw, unit := service(t, spec)
+	if _, err := applyUnit(h, raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.FlushManifest(t.Context(), scope, 1); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	delete(s.active, unit)
+	if got := differences(t, reopened(s)); len(got) > 0 {
+		t.Errorf("while its socket waits: %v", got)
+	}
+	socket := "defx-dev-test-a-b.socket"
+	delete(s.active, socket)
+	want := []string{unit + ": " + string(plan.CauseStopped), socket + ": " + string(plan.CauseStopped)}
+	if got := differences(t, reopened(s)); !slices.Equal(got, want) {
+		t.Errorf("without its socket: %v, want %v", got, want)
+	}
+}
+
 // reopened returns the machine as another process sees it.
 func reopened(s *fakeSupervisor) *agent.Host {
 	return agent.OpenHost(s.root, backends.NewSet(systemd.New())).WithSupervisor(s)

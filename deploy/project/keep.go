@@ -70,7 +70,7 @@ func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan) diag
 			continue
 		}
 		if lost := plan.LostData(*o, u); len(lost) > 0 {
-			e := plan.LostDataError(names, u.Address, lost)
+			e := plan.LostDataError(names, *o, u, lost)
 			if svc := findService(out.Graph, u.Address); svc != nil {
 				e.At(append(slices.Clone(svc.SpecPath), "dirs")...)
 			}
