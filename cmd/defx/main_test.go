@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -17,8 +16,8 @@ func TestMain(m *testing.M) {
 		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	testscript.Main(m, map[string]func(){"defx": func() {
-		if n, err := strconv.ParseInt(os.Getenv("END_AT_STEP"), 10, 64); err == nil { // killed in the middle of an apply
-			failpoint.EndAt(n)
+		if step := os.Getenv("END_AFTER"); step != "" { // killed in the middle of an apply
+			failpoint.EndAfter(step)
 		}
 		os.Exit(run())
 	}})
