@@ -37,6 +37,8 @@ var owners = map[string][]string{
 	"github.com/moby/moby/api":               {"backends/docker", "deploy/engine"},
 	"github.com/moby/moby/client":            {"deploy/engine"},
 	"github.com/containerd/errdefs":          {"deploy/engine"},
+	"github.com/klauspost/compress":          {"deploy/artifact"},
+	"github.com/ulikunitz/xz":                {"deploy/artifact"},
 	"github.com/compose-spec/compose-go/v2":  {"deploy/compose"},
 	"github.com/google/renameio/v2":          {"internal/atomicfile"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},

@@ -33,6 +33,8 @@ type Input struct {
 	// Group lists the members of the service's group, including the service itself, sorted. It is
 	// nil if the service is not in a group.
 	Group []*graph.Service
+	// Owners are the services whose directories the service shares, by the kind of directory.
+	Owners map[string]*graph.Service
 	// Artifact returns the digest and kind of an artifact token's content. The content of a "tree"
 	// (a folder) and of a "tar" (unpacked) is at StorePath/hex. A "file" keeps its name:
 	// StorePath/hex/name.
@@ -47,12 +49,26 @@ type Backend interface {
 	// Encoding returns the version of the payload encoding. It is increased when equal payloads
 	// would give other bytes on a machine.
 	Encoding() int
-	// Render returns the payload of a service. Refs stay symbols inside token.Text values. Errors
-	// carry the path of the field, below the service's SpecPath or Path.
-	Render(Input) (plan.Payload, diag.List)
+	// Render returns the payload of a service, and what the service takes on its machine: the claims
+	// of the layout, with their fields. Refs stay symbols inside token.Text values. Errors carry the
+	// path of the field, below the service's SpecPath or Path.
+	Render(Input) (plan.Payload, []plan.Claim, diag.List)
 	// Realize turns a payload into the files and units of a machine. instance is Unit.Instance of
 	// the unit; value returns the value of a ref. A ref without a value is an error.
 	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
+}
+
+// Linter is a backend that finds mistakes in services that are valid but probably not intended.
+type Linter interface {
+	// Lint returns warnings about a service, with paths below its SpecPath or Path.
+	Lint(s *graph.Service) diag.List
+}
+
+// MachineChecker is a backend that cannot use every machine.
+type MachineChecker interface {
+	// CheckMachine returns why no service of this backend can run on a machine, and what to do
+	// instead; both are empty if it can.
+	CheckMachine(*graph.Machine) (problem, hint string)
 }
 
 // Networker is a backend whose services have addresses of their own, as containers do.
@@ -88,16 +104,52 @@ type Layout struct {
 	// Retire is a unit that removes the replica from its cluster before it is deleted. It is empty
 	// if nothing has to be done.
 	Retire string
+	// ReloadCheck is a unit that must succeed before the running version reloads. It is empty if
+	// there is no such check.
+	ReloadCheck string
+	// Ports are the ports of this machine that the version or its sockets listen on. Those of a
+	// container are the matter of its engine.
+	Ports []Port
+	// StopTimeout is how long the version may take to stop, as the user set it. It is 0 if he did
+	// not.
+	StopTimeout time.Duration
 	// Graceful names the way in which two versions can run at once. It is empty if they cannot.
 	Graceful string
 	// Leftovers are patterns (path.Match) of files that the running unit creates. They are removed
 	// with the unit.
 	Leftovers []string
+	// MountPoints are paths of the machine on which the running unit mounts files. If one does not
+	// exist, the supervisor makes an empty file there, and the folders above it; they are removed
+	// with the unit.
+	MountPoints []string
+	// Data names what holds the unit's data and outlives its versions, sorted: directories of the
+	// machine, and volumes of an engine as "volume:NAME".
+	Data []string
 	// Objects are written to the store before any file is written.
 	Objects []Object
 	// Files are in the order in which they are written: what activates the new version comes last.
 	Files []File
+	// Claims are what the unit takes on the machine. They do not depend on the version.
+	Claims []plan.Claim
+	// Dirs are directories with content that follows the unit when it is renamed.
+	Dirs []Dir
 }
+
+// Dir is a directory that belongs to a unit.
+type Dir struct {
+	Kind string `json:"kind"` // state, cache or logs
+	Name string `json:"name"` // its name among the directories of the unit, which a rename does not change
+	Path string `json:"path"` // below /var/lib, /var/cache or /var/log; systemd keeps that of a dynamic user in the directory private there
+}
+
+// Port is a port of a machine.
+type Port struct {
+	Protocol string // tcp or udp
+	Port     int
+}
+
+// VolumePrefix begins the name of an engine's volume in Layout.Data.
+const VolumePrefix = "volume:"
 
 // Ready is a readiness check. If none of HTTP, TCP and Exec is set, the version is ready when it is
 // started.

@@ -130,7 +130,7 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 		m.Output, m.Module, m.Identity = key, module, key
 		if p, deployed := r.deployed(module); deployed && p.Outputs[key] != "" {
 			m.Address = p.Outputs[key]
-			m.Connect += m.Address
+			m.Connect += token.URLHost(m.Address)
 			for _, old := range r.graph.PreviousMachines {
 				if old.Name == m.Name && old.Address == m.Address && m.HostKey == "" {
 					m.HostKey = old.HostKey
@@ -169,12 +169,12 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Service) diag.List {
 	b := s[svc.Backend]
 	if b == nil {
-		return diag.List{diag.Errorf(svc.Address.String(), "unknown backend %q", svc.Backend).At(svc.Path...)}
+		return diag.List{diag.Errorf(svc.String(), "unknown backend %q", svc.Backend).At(svc.Path...)}
 	}
 	input := Input{Deployment: r.graph.Name, Environment: r.graph.Environment, Service: svc, Artifact: r.artifact}
-	payload, errs := b.Render(input)
+	payload, _, errs := b.Render(input)
 	for _, e := range errs {
-		e.Subject = svc.Address.String()
+		e.Subject = svc.String()
 	}
 	if len(errs) > 0 {
 		return errs
@@ -182,7 +182,7 @@ func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Servic
 	values := plan.Values{}
 	for _, t := range payload.Reads() {
 		if m := r.graph.Reads(svc, t); r.graph.Resource(t.Name) != nil && t.Of != "me" || m != nil && m.Module != "" && m.Address == "" {
-			errs = append(errs, diag.Errorf(svc.Address.String(), "reads %s, whose value is known only after it is created, but a launch template needs all values before", t).At(svc.SpecPath...).
+			errs = append(errs, diag.Errorf(svc.String(), "reads %s, whose value is known only after it is created, but a launch template needs all values before", t).At(svc.SpecPath...).
 				WithHint("give it a DNS name and read that; or create it first and describe it with external"))
 			continue
 		}
@@ -199,11 +199,11 @@ func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Servic
 	u := &plan.Unit{Backend: svc.Backend, Encoding: b.Encoding(), Payload: payload}
 	version, err := u.Instance(values)
 	if err != nil {
-		return diag.List{diag.Errorf(svc.Address.String(), "%v", err)}
+		return diag.List{diag.Errorf(svc.String(), "%v", err)}
 	}
 	l, err := b.Realize(payload, version, func(t token.Token) (string, bool) { v, ok := values[plan.Key(t)]; return v, ok })
 	if err != nil {
-		return diag.List{diag.Errorf(svc.Address.String(), "%v", err).At(svc.SpecPath...)}
+		return diag.List{diag.Errorf(svc.String(), "%v", err).At(svc.SpecPath...)}
 	}
 	if e := backend.Boot(r.graph, input, l); e != nil {
 		return diag.List{e}
@@ -285,7 +285,7 @@ func (r *resolver) value(reader *graph.Service, t token.Token, values plan.Value
 	from, module := "", ""
 	if t.Of != "me" && r.graph.Resource(t.Name) != nil {
 		if r.output == nil {
-			return diag.Errorf(reader.Address.String(), "reads %s, which has an error", t.Name).At(reader.SpecPath...)
+			return diag.Errorf(reader.String(), "reads %s, which has an error", t.Name).At(reader.SpecPath...)
 		}
 		var err *diag.Error
 		if from, module, err = r.output(t); err != nil {

@@ -36,6 +36,21 @@ func NewSet(list ...Backend) Set {
 // Names returns the names of the backends, sorted.
 func (s Set) Names() []string { return sets.Keys(s) }
 
+// Lint returns what the backends find in the services of a graph. Replicas of one set are checked
+// once.
+func (s Set) Lint(g *graph.Graph) diag.List {
+	var out diag.List
+	seen := map[string]bool{}
+	for _, svc := range g.Services {
+		l, ok := s[svc.Backend].(Linter)
+		if set := svc.Address.Set(); ok && !seen[set] && !svc.Held && !svc.Summary {
+			seen[set] = true
+			out = append(out, l.Lint(svc)...)
+		}
+	}
+	return out
+}
+
 // Rendered is a plan with its units.
 type Rendered struct {
 	Plan    *plan.Plan
@@ -54,7 +69,8 @@ type RenderedSummary struct {
 	Context        string
 	Digest, Object digest.Digest
 	plan.Traits
-	Reads []token.Token
+	Claims []plan.Claim
+	Reads  []token.Token
 }
 
 // RenderCache gives access to the summaries of earlier runs. The zero RenderCache is empty.
@@ -163,15 +179,26 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	address := svc.Address.String()
 	b := s[svc.Backend]
 	if b == nil {
-		out.errs = diag.List{diag.Errorf(address, "unknown backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
+		out.errs = diag.List{diag.Errorf(svc.String(), "unknown backend %q", svc.Backend).At(append(slices.Clone(svc.Path), "backend")...)}
 		return out
 	}
+	if c, ok := b.(MachineChecker); ok {
+		if m := g.Machine(svc.Machine); m != nil {
+			if problem, hint := c.CheckMachine(m); problem != "" {
+				out.errs = diag.List{diag.Errorf(address, "%s", problem).At(append(slices.Clone(svc.Path), "backend")...).WithHint("%s", hint)}
+				return out
+			}
+		}
+	}
 	in := Input{Deployment: g.Name, Environment: g.Environment, Service: svc, Artifact: artifact}
-	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Traits: plan.Traits{Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State != ""}}
+	u := &plan.Unit{Address: address, Backend: svc.Backend, Encoding: b.Encoding(), Traits: plan.Traits{Protect: svc.Spec.Protect, Stateful: svc.Spec.Dirs.State.Own(), Identity: svc.Identity}}
+	if svc.Spec.Dirs.State.Own() {
+		u.Kept = []string{svc.Spec.Dirs.State.String()}
+	}
 	if svc.Spec.Update != nil {
 		u.AtOnce, u.Graceful = svc.Spec.Update.AtOnce, svc.Spec.Update.Style == "graceful"
 	}
-	if svc.Spec.Ready != nil && svc.Address.Replica != "" {
+	if svc.Spec.Ready != nil && !svc.Sole {
 		u.MinReady = svc.Spec.Ready.Count
 	}
 	local := map[graph.Address]bool{}
@@ -201,11 +228,18 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 			}
 		}
 	}
+	for kind, owner := range svc.Shares {
+		if in.Owners == nil {
+			in.Owners = map[string]*graph.Service{}
+		}
+		in.Owners[kind] = g.Find(owner)
+	}
 	var context string
 	if svc.Summary || cache.Store {
 		context = contextOf(svc, in.Local)
 	}
 	var errs diag.List
+	var claims []plan.Claim
 	if svc.Summary {
 		out.summary = cache.Lookup(address)
 		if out.unknown = out.summary == nil || out.summary.Context != context; out.unknown {
@@ -213,9 +247,9 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		}
 		u.Reads, u.Traits = out.summary.Reads, out.summary.Traits
 	} else {
-		if u.Payload, errs = b.Render(in); len(errs) > 0 {
+		if u.Payload, claims, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
-				e.Subject = address
+				e.Subject = svc.String()
 			}
 			out.errs = errs
 			return out
@@ -247,30 +281,30 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: out.summary.Claims}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
 	u.Spec = displaySpec(svc, u)
 	d, err := u.Digest()
 	if err != nil {
-		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(svc.String(), "%v", err).At(svc.SpecPath...)}
 		return out
 	}
 	raw, err := u.Canonical()
 	if err != nil {
-		out.errs = diag.List{diag.Errorf(address, "%v", err).At(svc.SpecPath...)}
+		out.errs = diag.List{diag.Errorf(svc.String(), "%v", err).At(svc.SpecPath...)}
 		return out
 	}
 	object := digest.Bytes(raw)
 	if cache.Store {
-		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Reads: u.Reads}
+		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Claims: claims, Reads: u.Reads}
 	}
 	if out.discarded = cache.Discardable != nil && cache.Discardable(address); !out.discarded { // large plans would hold too much content
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: claims}
 	return out
 }
 
@@ -279,7 +313,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 // same machine.
 func contextOf(svc *graph.Service, local []graph.Address) string {
 	var b strings.Builder
-	b.WriteString(svc.Machine)
+	b.WriteString(svc.Machine + " " + svc.Identity)
 	for _, kind := range [][]graph.Edge{svc.Requires, svc.Connects, svc.After} {
 		b.WriteString("\n")
 		for _, e := range kind {

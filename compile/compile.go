@@ -14,6 +14,7 @@ import (
 	"maps"
 	"path"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -198,6 +199,7 @@ type Interface struct {
 	Ports  map[string]graph.Port
 	Labels map[string]string
 	Dirs   graph.Dirs
+	User   string
 }
 
 // memberConfig is the service of a functionality, or one service of its group, before it is
@@ -261,6 +263,10 @@ func (c *compiler) decodeEntry() {
 	if !graph.ValidName(c.in.Result.Environment) {
 		d.errorf(nil, "environment %q is not a name", c.in.Result.Environment).WithHint(nameHint)
 	}
+	c.checkEnvironments(d)
+	if slices.Contains(machineDirs, c.in.Result.Environment) {
+		d.errorf(nil, "an environment cannot be named %q, because /var/lib/defx/%s has another purpose on machines", c.in.Result.Environment, c.in.Result.Environment).WithHint("choose another name")
+	}
 	seen := map[string]string{} // folder → machine
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		p := []string{"machines", name}
@@ -268,10 +274,7 @@ func (c *compiler) decodeEntry() {
 			d.errorf(p, "%q is not a name", name).WithHint(nameHint)
 		}
 		m := c.e.Machines[name]
-		if k, _, _ := strings.Cut(m.Connect, ":"); m.Connect != "" && m.Connect != "local" && k != "ssh" && k != "dir" {
-			d.errorf(append(p, "connect"), "%q is not a way to connect to a machine", m.Connect).
-				WithHint("use local, dir:FOLDER or ssh://user@host:port")
-		}
+		checkMachine(d, p, m)
 		if dir, ok := strings.CutPrefix(m.Connect, "dir:"); ok {
 			if dir == "" || strings.HasPrefix(dir, "//") || strings.HasPrefix(dir, "~") {
 				d.errorf(append(p, "connect"), "%q has no valid folder", m.Connect).WithHint("dir:./box is relative to the entry file, dir:/srv/box is absolute")
@@ -294,6 +297,34 @@ func (c *compiler) decodeEntry() {
 	c.checkBackend(d, c.e.Defaults.Backend, []string{"defaults", "backend"})
 	c.errs = append(c.errs, d.errs...)
 }
+
+// checkEnvironments checks the declared environments.
+func (c *compiler) checkEnvironments(d *decoder) {
+	names := slices.Sorted(maps.Keys(c.e.Environments))
+	for _, name := range names {
+		p := []string{"environments", name}
+		if !graph.ValidName(name) {
+			d.errorf(p, "%q is not a name", name).WithHint(nameHint)
+		}
+		from := c.e.Environments[name].From
+		if _, declared := c.e.Environments[from]; from != "" && !declared {
+			d.errorf(append(p, "from"), "there is no environment %q", from).WithHint("%s", suggest(from, names))
+			continue
+		}
+		chain := []string{name}
+		for from != "" && from != name && len(chain) <= len(names) {
+			chain = append(chain, from)
+			from = c.e.Environments[from].From
+		}
+		if from == name && name == slices.Min(chain) { // reported once for each circle
+			d.errorf(append(p, "from"), "the environments come from each other: %s", strings.Join(append(chain, name), " from ")).
+				WithHint("remove the from of the environment that tries changes first")
+		}
+	}
+}
+
+// machineDirs are the names in /var/lib/defx that are not those of environments.
+var machineDirs = []string{"bin", "containers", "done", "facts", "journal", "packages", "runs", "secrets", "store", "units"}
 
 const nameHint = "names are a-z, 0-9 and -, at most 42 letters, and begin and end with a letter or digit"
 
@@ -460,7 +491,7 @@ func (c *compiler) decode(lib, name string, value json.RawMessage) (*function, *
 		}
 		droppedKeys(base, replicas[r], func(where []string, key string) {
 			d.errorf(append(slices.Clone(at), where...), "the patch of replica %q drops %q, which the functionality sets", r, strings.Join(append(slices.Clone(where), key), ".")).
-				WithHint("write %s+: to add, or %s: null to remove", where[len(where)-1], key)
+				WithHint("write %s+: to add keys, or %s: null to remove this one", where[len(where)-1], key)
 		})
 		if f.patchedReplicas == nil {
 			f.patchedReplicas = map[string]*replicaConfig{}
@@ -502,6 +533,9 @@ func (c *compiler) decodeConfig(d *decoder, f *function, value json.RawMessage) 
 				d.errorf(append(f.path(), field), "%q has no meaning here, because this does not run on a machine", field).WithHint("remove it")
 			}
 		}
+	}
+	if fn.External != nil && fn.External.Host != "" {
+		checkHost(d, append(f.path(), "external", "host"), fn.External.Host, true)
 	}
 	if fn.LoadBalancer != nil { // readers treat it as the resource that it becomes
 		fn.Resource = &Resource{Type: "aws.loadBalancer"}
@@ -705,6 +739,9 @@ func (c *compiler) decodeService(d *decoder, f *function, fn *Functionality, mem
 			d.errorf(at("env", name+"_FILE"), "%q is already set by the secret %q", name+"_FILE", name).WithHint("remove it: the path of the secret is set automatically")
 		}
 	}
+	for _, kind := range graph.DirKinds {
+		checkDir(d, s.Dirs.Kind(kind), kind, s.User, at)
+	}
 	for field, files := range map[string]map[string]graph.File{"files": s.Files, "hostFiles": s.HostFiles} {
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			checkFile(d, files[name], name, at(field, name))
@@ -753,6 +790,11 @@ func (c *compiler) decodeService(d *decoder, f *function, fn *Functionality, mem
 			d.errorf(at("ready", "http"), "%q is not a path", r.HTTP).WithHint("it must begin with /")
 		}
 		requirePort(r.Port, "ready", "port")
+		if out.decoded.Ready != nil {
+			if name := out.decoded.Ready.Port; (r.HTTP != "" || r.TCP) && s.Ports[name].Protocol == "udp" {
+				d.errorf(at("ready"), "port %q is of protocol udp, which cannot be asked whether it is ready", name).WithHint("use ready: { exec: […] } or notify, or name a port of protocol tcp")
+			}
+		}
 	}
 	if sc := s.Schedule; sc != nil && sc.Timezone != "" {
 		if _, err := time.LoadLocation(sc.Timezone); err != nil || sc.Timezone == "Local" {
@@ -778,8 +820,51 @@ func (c *compiler) decodeService(d *decoder, f *function, fn *Functionality, mem
 			d.errorf(at("reload"), "exactly one of signal and command is required").WithHint("%s", objectForms["reload"])
 		}
 	}
-	out.spec, out.iface = out.decoded, Interface{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs}
+	out.spec, out.iface = out.decoded, Interface{out.decoded.Ports, out.decoded.Labels, out.decoded.Dirs, out.decoded.User}
 	return out
+}
+
+// dirRE matches the names of directories.
+var dirRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$`)
+
+// pathRE matches the literal paths of directories.
+var pathRE = regexp.MustCompile(`^(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$`)
+
+// checkDir checks the declaration of a directory.
+func checkDir(d *decoder, dir *graph.Dir, kind, user string, at func(more ...string) []string) {
+	set := 0
+	for _, s := range []string{dir.Name, dir.Path, dir.Of} {
+		if s != "" {
+			set++
+		}
+	}
+	switch {
+	case set == 0:
+	case set > 1:
+		d.errorf(at("dirs", kind), "exactly one of name, path and of is required").WithHint("%s: 'data', { path: '/srv/data' } or { of: 'lib/name' }", kind)
+	case dir.Name != "" && (!dirRE.MatchString(dir.Name) || strings.HasSuffix(dir.Name, ".")):
+		d.errorf(at("dirs", kind), "%q is not a valid directory name", dir.Name).
+			WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory belongs to this service only")
+	case dir.Path != "" && (!pathRE.MatchString(dir.Path) || path.Clean(dir.Path) != dir.Path):
+		d.errorf(at("dirs", kind, "path"), "%q is not a clean absolute path of letters, digits, '.', '_' and '-'", dir.Path).WithHint("path: '/srv/data'")
+	case dir.Path != "" && reservedDir(dir.Path) != "":
+		d.errorf(at("dirs", kind, "path"), "%q is in %s, which is not for data of services", dir.Path, reservedDir(dir.Path)).WithHint("path: '/srv/data'")
+	case dir.Path != "" && user == "":
+		d.errorf(at("dirs", kind, "path"), "a literal path needs a static user, because the user of this service is made only while it runs").
+			WithHint("user: 'name', or let the service have a directory of its own: %s: '%s'", kind, path.Base(dir.Path))
+	}
+}
+
+// reservedDir returns the directory of the system that a path is, is in or contains; "" if there
+// is none.
+func reservedDir(p string) string {
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run/systemd", "/run/credentials", "/tmp", "/etc/systemd", "/usr", "/boot", "/bin", "/sbin", "/lib", "/lib64",
+		"/var/lib/defx", "/var/cache/defx", "/var/log/defx", "/run/defx", "/var/lib/private", "/var/cache/private", "/var/log/private", "/var/lib/systemd", "/var/lib/docker"} {
+		if p == dir || strings.HasPrefix(p, dir+"/") || strings.HasPrefix(dir, p+"/") {
+			return dir
+		}
+	}
+	return ""
 }
 
 func validEnv(s string) bool {
@@ -839,40 +924,43 @@ func (c *compiler) checkDroppedKeys(f *function, lf lang.Functionality) {
 	})
 }
 
-// droppedKeys reports the keys of maps with user-defined keys that are in before and missing in
-// after.
+// droppedKeys reports the keys that an object of the contract has in before and not in after.
+// Replicas are no such object: a patch of place.replicas names the ones that there are. Neither
+// are the contents of files and the values of resource fields.
 func droppedKeys(before, after json.RawMessage, report func(where []string, key string)) {
-	var base, now map[string]any
+	var base, now any
 	if json.Unmarshal(before, &base) != nil || json.Unmarshal(after, &now) != nil {
 		return
 	}
-	check := func(where ...string) {
-		b, _ := valueAt(base, where).(map[string]any)
-		n, ok := valueAt(now, where).(map[string]any)
-		if b == nil || !ok {
+	var walk func(base, now any, t reflect.Type, where []string)
+	walk = func(base, now any, t reflect.Type, where []string) {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		b, isObject := base.(map[string]any)
+		n, stillObject := now.(map[string]any)
+		if !isObject || !stillObject || customDecoders[t] != nil {
 			return
 		}
 		for _, k := range slices.Sorted(maps.Keys(b)) {
-			if _, kept := n[k]; !kept && b[k] != nil {
-				report(where, k)
+			if _, kept := n[k]; !kept && b[k] != nil && !strings.HasPrefix(k, "#") && len(where) > 0 {
+				report(slices.Clone(where), k)
 			}
+			inner := t
+			switch t.Kind() {
+			case reflect.Struct:
+				i, known := fieldsOf(t)[k]
+				if !known {
+					continue
+				}
+				inner = t.Field(i).Type
+			case reflect.Map:
+				inner = t.Elem()
+			}
+			walk(b[k], n[k], inner, append(where, k))
 		}
 	}
-	service := func(at ...string) {
-		check(append(at, "service")...)
-		for _, k := range []string{"env", "secrets", "files", "hostFiles", "ports", "dirs", "labels"} {
-			check(append(slices.Clone(at), "service", k)...)
-		}
-	}
-	service()
-	group, _ := base["group"].(map[string]any)
-	check("group")
-	for _, member := range slices.Sorted(maps.Keys(group)) {
-		service("group", member)
-	}
-	check("requires")
-	check("connects")
-	check("exports")
+	walk(base, now, reflect.TypeFor[Functionality](), nil)
 }
 
 // changedPaths returns the paths of the fields in which two values differ.
@@ -903,17 +991,6 @@ func changedPaths(a, b json.RawMessage) [][]string {
 func overlap(a, b []string) bool {
 	n := min(len(a), len(b))
 	return slices.Equal(a[:n], b[:n])
-}
-
-func valueAt(v any, where []string) any {
-	for _, k := range where {
-		m, ok := v.(map[string]any)
-		if !ok {
-			return nil
-		}
-		v = m[k]
-	}
-	return v
 }
 
 func joinNames(names []string) string {

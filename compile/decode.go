@@ -125,6 +125,10 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 			d.errorf(path, "a string is required, not %s", describe(v)).WithHint("write it with its unit: '%s'", size.WithUnit(strconv.FormatInt(int64(n), 10)))
 			return
 		}
+		if hint := stringHint(path, tag, v); hint != "" {
+			d.errorf(path, "a string is required, not %s", describe(v)).WithHint("%s", hint)
+			return
+		}
 		s, ok := d.decodeString(v, path)
 		if ok {
 			d.checkString(s, path, tag)
@@ -145,7 +149,7 @@ func (d *decoder) decode(v any, out reflect.Value, path []string, tag reflect.St
 	case reflect.Interface:
 		d.refuseTokens(v, path)
 		d.checkNumbers(v, path)
-		out.Set(reflect.ValueOf(v))
+		out.Set(reflect.ValueOf(withoutNull(v)))
 	default:
 		panic("decode: no rule for " + out.Type().String())
 	}
@@ -251,6 +255,33 @@ var objectForms = map[string]string{
 	"update": "update: { atOnce: 2 }", "labels": "labels: { name: 'value' }", "exports": "exports: { url: 'http://…' }",
 	"sysctl": "sysctl: { 'vm.swappiness': 10 }", "users": "users: { name: { uid: 1000 } }", "machines": "machines: { box: { connect: 'dir:./box' } }",
 	"defaults": "defaults: { place: { pool: 'prod' } }", "moved": "moved: { 'lib/old': 'lib/new' }",
+}
+
+// stringForms are examples for fields whose strings have a form of their own.
+var stringForms = map[string]string{
+	"http": "a path: http: '/health'", "mode": "octal digits in quotes: mode: '0644'", "connect": "connect: 'ssh://user@host'",
+	"signal": "the name of a signal: signal: 'HUP'", "cron": "cron: '0 3 * * *'",
+}
+
+// stringHint returns a hint for a number or boolean in the place of a string whose form the field
+// determines; "" if any string is right, or v is something else.
+func stringHint(path []string, tag reflect.StructTag, v any) string {
+	n, isNumber := v.(float64)
+	if _, isBool := v.(bool); !isNumber && !isBool || len(path) == 0 {
+		return ""
+	}
+	switch form := stringForms[path[len(path)-1]]; {
+	case tag.Get("enum") != "":
+		return "one of " + strings.ReplaceAll(tag.Get("enum"), ",", ", ")
+	case tag.Get("format") == "duration" && isNumber && n > 0:
+		return fmt.Sprintf("write it with its unit: '%vs'", n)
+	case tag.Get("format") == "duration":
+		return "a number with a unit: 500ms, 30s, 5m, 2h"
+	case tag.Get("format") == "memory":
+		return "a number with a unit: '512Mi'"
+	default:
+		return form
+	}
 }
 
 // typeHint returns an example of the wanted type, or how to convert the value.
@@ -381,6 +412,28 @@ func (d *decoder) integer(v any, path []string) (int64, bool) {
 		return 0, false
 	}
 	return int64(f), true
+}
+
+// withoutNull returns a value without the fields of its objects that are null, which are the same
+// as absent ones.
+func withoutNull(v any) any {
+	switch v := v.(type) {
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			out[i] = withoutNull(x)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, x := range v {
+			if x != nil {
+				out[k] = withoutNull(x)
+			}
+		}
+		return out
+	}
+	return v
 }
 
 func (d *decoder) checkInt(n int64, path []string, tag reflect.StructTag) {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"maps"
 	"net/url"
 	"slices"
@@ -64,11 +65,14 @@ func (c *compiler) expandReplicas(g *graph.Graph, f *function) {
 		if f.patchedReplicas[name] != nil {
 			patch = append(f.path(), "place", "replicas", name)
 		}
+		pl.With = "" // it names the set as libraries do, and members may have others
 		for _, p := range shape.members {
-			pl.With = p.with
+			pl.With = cmp.Or(pl.With, p.with)
+		}
+		for _, p := range shape.members {
 			g.Services = append(g.Services, &graph.Service{
 				Address: graph.Address{Lib: f.lib, Name: f.name, Member: p.name, Replica: name},
-				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Host: shape.fn.Host,
+				Backend: shape.fn.Backend, Spec: p.spec, Options: p.options, EC2: p.ec2, FQDN: shape.fn.FQDN, Place: pl, Index: i, Sole: len(names) == 1, Host: shape.fn.Host,
 				Requires: slices.Clone(p.requires), Connects: slices.Clone(p.connects), After: slices.Clone(p.after),
 				Path: p.path, SpecPath: append(slices.Clone(p.path), "service"), Held: f.err != nil, Patch: patch, Summary: f.summary != nil,
 			})

@@ -19,6 +19,7 @@ import (
 func (o *Output) ExpandSets() diag.List {
 	u := &setExpander{g: o.Graph, exports: o.exports}
 	fillEdges(o.Graph) // placement may have dropped replicas
+	u.findDirOwners()
 	for _, s := range o.Graph.Services {
 		if s.Held || !o.usesSets[s.Address.Functionality()] {
 			continue // held services are not rendered again, and most services have no set expressions
@@ -52,7 +53,7 @@ func selection(name string) *graph.Selection {
 }
 
 func (u *setExpander) fail(path []string, format string, args ...any) *diag.Error {
-	e := diag.Errorf(u.reader.Address.String(), format, args...).At(path...)
+	e := diag.Errorf(u.reader.String(), format, args...).At(path...)
 	u.errs = append(u.errs, e)
 	return e
 }
@@ -154,11 +155,11 @@ func (u *setExpander) replica(path []string, t token.Token, s *graph.Service, ex
 			}
 		}
 	case "dir":
-		d := graph.Dirs{}
+		d := &graph.Dir{}
 		if s != nil {
-			d = s.Spec.Dirs
+			d = s.Spec.Dirs.Kind(t.Arg)
 		}
-		if (map[string]string{"state": d.State, "cache": d.Cache, "logs": d.Logs, "runtime": d.Runtime})[t.Arg] == "" {
+		if d == nil || *d == (graph.Dir{}) {
 			u.fail(path, "%s has no directory %q", out.Name, t.Arg)
 		}
 	case "output":
@@ -213,6 +214,35 @@ func (u *setExpander) onSameMachine(path []string, t token.Token) token.Text {
 	return token.Text{}
 }
 
+// findDirOwners finds the services whose directories others share.
+func (u *setExpander) findDirOwners() {
+	for _, s := range u.g.Services {
+		for _, kind := range graph.DirKinds {
+			d := s.Spec.Dirs.Kind(kind)
+			if d.Of == "" || s.Held || s.Machine == "" {
+				continue
+			}
+			var owners []graph.Address
+			for _, o := range u.g.Services {
+				sameGroup := o.Address.Functionality() == s.Address.Functionality()
+				if o.Machine == s.Machine && o.Address.Set() == d.Of && o.Spec.Dirs.Kind(kind).Own() && (!sameGroup || o.Address.Replica == s.Address.Replica) {
+					owners = append(owners, o.Address)
+				}
+			}
+			if len(owners) != 1 {
+				u.reader = s
+				u.fail(append(slices.Clone(s.SpecPath), "dirs", kind, "of"), "machine %s has %d replicas of %s, but exactly one must have the directory that is shared", s.Machine, len(owners), d.Of).
+					WithHint("spread the replicas: place: { spread: 'machine' }")
+				continue
+			}
+			if s.Shares == nil {
+				s.Shares = map[string]graph.Address{}
+			}
+			s.Shares[kind] = owners[0]
+		}
+	}
+}
+
 // addFacts adds the facts that services require of their machines. Equal claims become one
 // fact; for unequal ones both owners get an error and are held.
 func (u *setExpander) addFacts() {
@@ -244,9 +274,9 @@ func (u *setExpander) addFacts() {
 			} else if string(before.fact.Fact.Value) != string(raw) {
 				hint := "a machine has only one value for it: use the same value, or place the services on different machines"
 				u.reader = s
-				u.fail(path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, raw, s.Machine, before.owner.Address, before.fact.Fact.Value).WithHint("%s", hint)
+				u.fail(path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, raw, s.Machine, before.owner, before.fact.Fact.Value).WithHint("%s", hint)
 				u.reader = before.owner
-				u.fail(before.path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, before.fact.Fact.Value, s.Machine, s.Address, raw).WithHint("%s", hint)
+				u.fail(before.path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, before.fact.Fact.Value, s.Machine, s, raw).WithHint("%s", hint)
 			}
 			s.After = append(s.After, graph.Edge{Alias: a.String(), Set: a.String(), To: []graph.Address{a}})
 		}
@@ -281,7 +311,7 @@ func (u *setExpander) checkHostFiles() {
 			}
 			for _, pair := range [][2]*graph.Service{{s, first}, {first, s}} {
 				if u.reader = pair[0]; !u.reader.Held {
-					u.fail(append(slices.Clone(u.reader.SpecPath), "hostFiles", p), "writes %s on machine %s, and so does %s", p, s.Machine, pair[1].Address).
+					u.fail(append(slices.Clone(u.reader.SpecPath), "hostFiles", p), "writes %s on machine %s, and so does %s", p, s.Machine, pair[1]).
 						WithHint("a file of the machine has one owner: choose another path, place the services on different machines, or use files, which only the service itself sees")
 				}
 			}

@@ -22,7 +22,7 @@ func TestCompile_TagGetsLockedDigest(t *testing.T) {
 	}
 	want := map[string]string{"l/digest": "web@" + string(d), "l/locked": "web:1@" + string(d), "l/other": "web:2"}
 	for _, s := range out.Graph.Services {
-		if s.Spec.Image != want[s.Address.String()] {
+		if s.Spec.Image != want[s.String()] {
 			t.Errorf("%s: %s", s.Address, s.Spec.Image)
 		}
 	}

@@ -70,6 +70,7 @@ func (c *compiler) resolve(f *function) *diag.Error {
 			r := c.resolver(f, shape.fn, p, d)
 			r.checkPlace(shape.fn.Place)
 			p.spec = graph.MapTexts(p.decoded, append(slices.Clone(p.path), "service"), r.mapText)
+			r.resolveDirs()
 			p.requires, p.connects, p.after = edges(r.requires), edges(r.connects), edges(r.after)
 		}
 	}
@@ -183,6 +184,60 @@ func (r *resolver) checkPlace(pl graph.Place) {
 	default:
 		r.member.with = set.String()
 	}
+}
+
+// resolveDirs resolves the services whose directories a member shares. The member is placed with
+// them and runs as their user.
+func (r *resolver) resolveDirs() {
+	p := r.member
+	for _, kind := range graph.DirKinds {
+		d := p.spec.Dirs.Kind(kind)
+		if d.Of == "" {
+			continue
+		}
+		at := append(slices.Clone(p.path), "service", "dirs", kind, "of")
+		set, err := r.c.lookup(r.f, p, d.Of)
+		if err != nil {
+			r.d.errorf(at, "shares a directory of %s", err.Msg).WithHint("%s", err.Hint).Because = err.Because
+			continue
+		}
+		f := r.c.dependOn(set.address.Functionality())
+		var owners []*memberConfig
+		for _, m := range f.members {
+			if set.address.Member == "" || m.name == set.address.Member {
+				owners = append(owners, m)
+			}
+		}
+		switch {
+		case set == r.set():
+			r.d.errorf(at, "shares a directory of itself").WithHint("name another service, or give the directory a name: %s: 'data'", kind)
+			continue
+		case len(owners) == 0:
+			r.d.errorf(at, "%s runs no process, so it has no directories", set).WithHint("name a service")
+			continue
+		case len(owners) > 1:
+			r.d.errorf(at, "%s is a group: whose directory?", set).WithHint("name the member: %s/MEMBER", set)
+			continue
+		case !owners[0].decoded.Dirs.Kind(kind).Own():
+			r.d.errorf(at, "%s has no directory %q of its own", set, kind).WithHint("declare it there: dirs: { %s: 'data' }", kind)
+			continue
+		}
+		owner := owners[0]
+		switch user := owner.decoded.User; {
+		case p.decoded.User != "" && p.decoded.User != "root" && p.decoded.User != user:
+			r.d.errorf(append(slices.Clone(p.path), "service", "user"), "runs as %q, but the directory belongs to the user of %s", p.decoded.User, set).
+				WithHint("remove user: a service that shares a directory runs as the user of its owner")
+		case p.decoded.User == "" && user == "root":
+			r.d.errorf(at, "the directory belongs to root").WithHint("user: 'root' lets this service use it; or give %s a user", set)
+		case p.decoded.User == "":
+			p.spec.User = user
+		}
+		d.Of = graph.Address{Lib: f.lib, Name: f.name, Member: owner.name}.Set()
+		if p.with == "" && f.fullName() != r.f.fullName() {
+			p.with = f.fullName()
+		}
+	}
+	p.iface.Dirs = p.spec.Dirs
 }
 
 func edges(m map[string]setRef) []graph.Edge {
@@ -461,8 +516,8 @@ func (r *resolver) checkSelfReference(path []string, t token.Token) {
 }
 
 func (r *resolver) checkDir(path []string, d graph.Dirs, kind string, who ...string) {
-	has := map[string]bool{"state": d.State != "", "cache": d.Cache != "", "logs": d.Logs != "", "runtime": d.Runtime != ""}
-	r.requireKnown(path, "directory", has[kind], kind, []string{"state", "cache", "logs", "runtime"}, who...)
+	dir := d.Kind(kind)
+	r.requireKnown(path, "directory", dir != nil && *dir != graph.Dir{}, kind, graph.DirKinds, who...)
 }
 
 // targetSet returns the set that a reference names. A functionality that is read by its name

@@ -14,11 +14,18 @@ import (
 
 // Entry is the entry file without libraries, overrides and transforms.
 type Entry struct {
-	Name      string              `json:"name" required:"true"` // none: name of the deployment; part of the unit names on machines and of the state
-	Machines  map[string]Machine  `json:"machines"`             // none: name → machine on which services can be placed
-	Resources map[string]Resource `json:"resources"`            // none: name → infrastructure that belongs to no library
-	Defaults  Defaults            `json:"defaults"`             // none: defaults for functionalities
-	Moved     map[string]string   `json:"moved"`                // none: old name → new name, for functionalities, libraries, replicas and resources that were renamed, so that they are not deleted and created
+	Name         string                 `json:"name" required:"true"` // none: name of the deployment; part of the unit names on machines and of the state
+	Environments map[string]Environment `json:"environments"`         // none: name → environment: the names that `-e` accepts. They are evaluated before everything else, so nothing in them may read the parameter `env`. Without this field there is one environment: the literal default of `env`, or else `default`
+	Machines     map[string]Machine     `json:"machines"`             // none: name → machine on which services can be placed
+	Resources    map[string]Resource    `json:"resources"`            // none: name → infrastructure that belongs to no library
+	Defaults     Defaults               `json:"defaults"`             // none: defaults for functionalities
+	Moved        map[string]string      `json:"moved"`                // none: old name → new name, for functionalities, libraries, replicas and resources that were renamed, so that they are not deleted and created
+}
+
+// Environment is a named instance of the deployment with its own state and its own section in
+// the lock file.
+type Environment struct {
+	From string `json:"from"` // none: the environment that tries changes first, and from which `defx lock --copy` takes pins
 }
 
 // Defaults are the values for functionalities that do not set the field.
@@ -250,6 +257,7 @@ type shorthand struct {
 var shorthands = map[reflect.Type]shorthand{
 	reflect.TypeFor[graph.File](): {"text", "a string or an object", isString},
 	reflect.TypeFor[graph.Port](): {"port", "a number or an object { port, protocol }", isNumber},
+	reflect.TypeFor[graph.Dir]():  {"name", "a string or an object", isString},
 }
 
 func isString(v any) bool { _, ok := v.(string); return ok }

@@ -168,7 +168,7 @@ func (s *Summary) function(lib, name string, value json.RawMessage) *function {
 	f := &function{lib: lib, name: name, value: value, summary: s, fn: &Functionality{Place: s.Place, Backend: s.Backend, FQDN: s.FQDN}}
 	f.members = []*memberConfig{{iface: s.Interface, options: s.Options, with: s.With, path: f.path(),
 		requires: s.Requires, connects: s.Connects, after: s.After,
-		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, Schedule: s.Schedule, Limits: s.Limits}}}
+		spec: graph.Spec{Ports: s.Interface.Ports, Labels: s.Interface.Labels, Dirs: s.Interface.Dirs, User: s.Interface.User, Schedule: s.Schedule, Limits: s.Limits}}}
 	return f
 }
 
@@ -193,6 +193,11 @@ func (c *compiler) isValid(f *function) bool {
 	return false
 }
 
+// sharesDir reports whether a directory of another service is among some.
+func sharesDir(d graph.Dirs) bool {
+	return slices.ContainsFunc(graph.DirKinds, func(kind string) bool { return d.Kind(kind).Of != "" })
+}
+
 // summaries returns the summaries of the functionalities that can have one.
 func (c *compiler) summaries() map[string]*Summary {
 	if c.in.Values == nil {
@@ -208,7 +213,7 @@ func (c *compiler) summaries() map[string]*Summary {
 			continue
 		}
 		p := f.members[0]
-		if len(p.spec.HostFiles) > 0 {
+		if len(p.spec.HostFiles) > 0 || sharesDir(p.spec.Dirs) {
 			continue
 		}
 		s := &Summary{Value: c.in.Values[full], Backend: f.fn.Backend, Options: p.options, FQDN: f.fn.FQDN, Place: f.fn.Place, With: p.with, Interface: p.iface,

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,9 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the current results to the golden files")
+
+// versionRE matches the unit of a version of a service.
+var versionRE = regexp.MustCompile(`\.[0-9a-f]{12}\.service$`)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
@@ -160,10 +164,10 @@ func (f *folder) apply() *apply.Result {
 func summarize(cs *plan.ChangeSet) string {
 	var out []string
 	for _, a := range cs.Actions {
-		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", a.Op, a.Address, a.Machine, a.Verb))+"\n")
+		out = append(out, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", a.Op, cs.Names.Text(a.Address), a.Machine, a.Verb))+"\n")
 	}
 	for _, p := range cs.Protected {
-		out = append(out, fmt.Sprintf("protected %s\n", p.Address))
+		out = append(out, fmt.Sprintf("protected %s\n", cs.Names.Text(p.Address)))
 	}
 	slices.Sort(out)
 	return strings.Join(out, "")
@@ -202,7 +206,7 @@ func (f *folder) unitFiles(s *graph.Service) []txtar.File {
 			continue
 		}
 		out = append(out, txtar.File{Name: s.Machine + "/" + e.Name(), Data: []byte(text)})
-		if strings.Count(e.Name(), ":") == 0 || strings.HasSuffix(e.Name(), ":ready.service") || strings.HasSuffix(e.Name(), ":init.service") || strings.HasSuffix(e.Name(), ":migrate.service") {
+		if !versionRE.MatchString(e.Name()) {
 			continue
 		}
 		for line := range strings.Lines(text) {
@@ -306,7 +310,7 @@ func node(t *testing.T, s *graph.Service) string {
 // etcdPeers returns the ETCD_INITIAL_CLUSTER of an etcd member on a machine.
 func (f *folder) etcdPeers(machine, member string) string {
 	f.t.Helper()
-	names, err := filepath.Glob(filepath.Join(f.dir, "machines", machine, "etc/systemd/system/defx-prod-clusters-etcd-etcd."+member+":????????????.service"))
+	names, err := filepath.Glob(filepath.Join(f.dir, "machines", machine, "etc/systemd/system/defx-prod-clusters-etcd-etcd."+member+".????????????.service"))
 	if err != nil || len(names) != 1 {
 		f.t.Fatalf("units of etcd#%s on %s: %v, %v", member, machine, names, err)
 	}
@@ -326,7 +330,7 @@ func (f *folder) etcdPeers(machine, member string) string {
 const reloadable = "machines/m1/var/lib/defx/units/defx-prod-clusters-"
 
 func (f *folder) prometheus() string {
-	return f.read(reloadable + "prometheus-prometheus/files/etc/prometheus/defx.yml")
+	return f.read(reloadable + "prometheus-prometheus.0/files/etc/prometheus/defx.yml")
 }
 
 func (f *folder) agent(machine string) string {
@@ -411,7 +415,7 @@ scrape_configs:
 func agentOn(machine int) string {
 	return fmt.Sprintf(`{
   "bind_addr": "10.0.0.%d",
-  "data_dir": "/var/cache/consul",
+  "data_dir": "/var/cache/defx/prod/clusters/consul-agent.m%[1]d/consul",
   "datacenter": "dc1",
   "node_name": "agent-m%[1]d",
   "ports": {
@@ -603,7 +607,7 @@ func TestClusters_RenameKeepsUnits(t *testing.T) {
 	}
 	f.apply()
 	now := map[string]string{"prometheus/exporter#m1": "prometheus/node#m1", "prometheus/exporter#m2": "prometheus/node#m2",
-		"prometheus/exporter#m3": "prometheus/node#m3", "managed/nightly": "managed/report", "etcd/etcd#x": "etcd/etcd#c"}
+		"prometheus/exporter#m3": "prometheus/node#m3", "managed/nightly#0": "managed/report#0", "etcd/etcd#x": "etcd/etcd#c"}
 	_, d = f.evaluate()
 	for _, s := range d.Graph.Services {
 		a := s.Address.String()

@@ -76,9 +76,9 @@ func (g *randomTree) text(name string) string {
 const randomTreeEntry = `
 local x = { v: 1 };
 function(env='dev', who='me') {
-  name: 'g', at: env, note: %d,
+  name: 'g', environments: { dev: {}, [if %[1]d > 1 then 'prod']: {} }, at: env, note: %[1]d,
   libs: { a: import 'a.libsonnet', b: import 'b.libsonnet', c: (import 'c.libsonnet') + { who: { service: { command: ['/bin/' + who] } } }, own: { f: { service: { command: ['/bin/own'] } } } },
-  overrides: { 'own/f': { service+: { env: { X: %s } } } },
+  overrides: { 'own/f': { service+: { env: { X: %[2]s } } } },
 }`
 
 func (g *randomTree) path(name string) string { return filepath.Join(g.dir, name) }

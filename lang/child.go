@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -32,6 +31,8 @@ type request struct {
 
 	Transform *transformRequest `json:",omitempty"`
 	Lint      *lintRequest      `json:",omitempty"`
+
+	Environments bool `json:",omitempty"` // asks for the environments of the entry
 }
 
 // locateRequest asks for the positions of paths. Shallow reads no file but the entry.
@@ -63,6 +64,8 @@ type response struct {
 
 	Values   map[string]json.RawMessage `json:",omitempty"` // functionalities after the transforms
 	Findings diag.List                  `json:",omitempty"`
+
+	Environments *Environments `json:",omitempty"`
 }
 
 // programMemory is the memory, in bytes, that the program needs beyond its data
@@ -74,6 +77,9 @@ const programMemory = 96 << 20
 // garbage: a library leaves nothing behind but its response.
 const heapFloor = 160 << 20
 
+// heapGrowth is how much, in bytes, the heap of a child process may grow between two collections.
+const heapGrowth = 384 << 20
+
 // Worker serves one request of a parent process, see WorkerVerb, and returns the
 // exit code.
 func Worker(in io.Reader, out io.Writer) int {
@@ -83,9 +89,9 @@ func Worker(in io.Reader, out io.Writer) int {
 	}
 	l := r.Config.Limits.withDefaults()
 	debug.SetMaxStack(l.Stack)
-	heap.CollectLate(heapFloor, 400, math.MaxInt)
+	heap.CollectLate(heapFloor, 400, heapGrowth)
 	if limitsMemory {
-		debug.SetMemoryLimit(l.Memory * 5 / 8) // collect well below the hard limit: on a busy machine collecting takes time
+		debug.SetMemoryLimit((l.Memory - programMemory) / 4 * 3) // collect well below the hard limit: on a busy machine collecting takes time
 		// RLIMIT_DATA limits what is allocated; RLIMIT_AS would also count what Go only reserves.
 		if err := syscall.Setrlimit(syscall.RLIMIT_DATA, &syscall.Rlimit{Cur: uint64(l.Memory - programMemory), Max: uint64(l.Memory - programMemory)}); err != nil {
 			return 1
@@ -112,6 +118,8 @@ func Worker(in io.Reader, out io.Writer) int {
 		answerTransform(r.Config, *r.Transform, a)
 	case r.Lint != nil:
 		answerLint(r.Config, *r.Lint, a)
+	case r.Environments:
+		answerEnvironments(r.Config, a)
 	case r.Evaluation != nil:
 		answerEvaluation(r.Config, *r.Evaluation, a, send)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lib"
@@ -43,7 +44,7 @@ func evalFile(c EvalConfig) (string, diag.List) {
 	if err != nil {
 		return "", diag.List{diag.Errorf("", "%v", err)}
 	}
-	if bad := checkSource(c.File, string(raw)); bad != nil && bad.Code == codeNesting { // other unusual characters are the user's choice here
+	if bad := checkSource(c.File, string(withoutMark(raw))); bad != nil && bad.Code == codeNesting { // other unusual characters are the user's choice here
 		return "", diag.List{bad}
 	}
 	i := &freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}}
@@ -52,7 +53,14 @@ func evalFile(c EvalConfig) (string, diag.List) {
 		out, err = evaluateFile(newVM(i, false), c)
 	}
 	if err != nil {
-		return "", diag.List{convertError(err)}
+		e := convertError(err)
+		if undefinedRE.MatchString(e.Msg) {
+			e.Hint = "give it a value: -V NAME=VALUE or --ext-code NAME=CODE"
+		}
+		if raw, err := os.ReadFile(e.Pos.File); err == nil {
+			addSourceHint(e, string(raw))
+		}
+		return "", diag.List{e}
 	}
 	return out, nil
 }
@@ -83,6 +91,7 @@ func evaluateFile(vm *jsonnet.VM, c EvalConfig) (string, error) {
 type freeImporter struct {
 	jsonnet.FileImporter
 	embedded map[string]jsonnet.Contents
+	marked   map[string]jsonnet.Contents // source files with a byte order mark, without it
 }
 
 // Import implements jsonnet.Importer. A file that exists takes precedence over
@@ -98,12 +107,21 @@ func (i *freeImporter) Import(from, path string) (jsonnet.Contents, string, erro
 		}
 		return i.embedded[path], embeddedPrefix + path, nil
 	}
+	if err == nil && isCode(at) && strings.HasPrefix(contents.String(), byteOrderMark) {
+		if i.marked == nil {
+			i.marked = map[string]jsonnet.Contents{}
+		}
+		if _, seen := i.marked[at]; !seen {
+			i.marked[at] = jsonnet.MakeContentsRaw(withoutMark(contents.Data()))
+		}
+		contents = i.marked[at]
+	}
 	return contents, at, err
 }
 
 // Format returns a Jsonnet file in the form of jsonnetfmt with its default options.
 func Format(filename, src string) (string, error) {
-	out, err := formatter.Format(filename, src, formatter.DefaultOptions())
+	out, err := formatter.Format(filename, strings.TrimPrefix(src, byteOrderMark), formatter.DefaultOptions())
 	if err != nil {
 		return "", convertError(err)
 	}

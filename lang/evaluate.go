@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/defx-dev/defx/internal/diag"
@@ -20,14 +21,23 @@ import (
 // as a child process, to run Worker.
 const WorkerVerb = "__evaluate"
 
+// Default limits. Programs are measured by what they need, not by what is fast: the memory of a
+// child process, which collects garbage late, is up to three times that of the values alive in it.
+const (
+	DefaultTime   = 30 * time.Second
+	DefaultMemory = 2 << 30   // bytes
+	MinMemory     = 256 << 20 // bytes; a child process needs about half of it before it evaluates anything
+)
+
 // withDefaults returns l with the default for each zero field.
 func (l Limits) withDefaults() Limits {
 	if l.Time == 0 {
-		l.Time = timeFactor * 30 * time.Second
+		l.Time = timeFactor * DefaultTime
 	}
 	if l.Memory == 0 {
-		l.Memory = 512 << 20
+		l.Memory = DefaultMemory
 	}
+	l.Memory = max(l.Memory, MinMemory)
 	if l.Stack == 0 {
 		l.Stack = 64 << 20
 	}
@@ -77,7 +87,7 @@ func runChildProcess(ctx context.Context, r request) (*response, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case limited.Err() != nil:
-		return nil, &childLimitError{fmt.Sprintf("evaluation took longer than %s", l.Time), "look for endless recursion, or a list that grows without end"}
+		return nil, &childLimitError{fmt.Sprintf("evaluation took longer than %s", l.Time), "look for endless recursion, or a list that grows without end; --max-time allows more"}
 	case err != nil:
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
@@ -89,11 +99,20 @@ func runChildProcess(ctx context.Context, r request) (*response, error) {
 			return nil, &childLimitError{fmt.Sprintf("evaluation needs more than %d MiB of stack", l.Stack>>20), "look for a value that contains itself, or endless nesting"}
 		case strings.Contains(output, "out of memory") || strings.Contains(output, "cannot allocate"),
 			strings.HasPrefix(output, "SIGSEGV") && strings.Contains(output, "addr=0x0"): // Go's garbage collector crashes if an allocation fails
-			return nil, &childLimitError{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without end"}
+			return nil, &childLimitError{fmt.Sprintf("evaluation needs more than %d MiB of memory", l.Memory>>20), "look for a string or list that grows without end; --max-memory allows more"}
+		case wasKilled(exit):
+			return nil, &childLimitError{"the system ended the evaluation, probably because no memory was left", "look for a string or list that grows without end; --max-memory bounds what evaluation may use"}
 		}
 		return nil, &childLimitError{fmt.Sprintf("the evaluation process failed: %v: %s", err, firstLine(output)), ""}
 	}
 	return decodeResponses(out.Bytes())
+}
+
+// wasKilled reports whether a process was ended by SIGKILL, as the kernel does it when memory
+// runs out.
+func wasKilled(err *exec.ExitError) bool {
+	status, ok := err.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // firstLine returns the first line of s.
@@ -118,6 +137,9 @@ func (t *stderrBuffer) Write(p []byte) (int, error) {
 // one does not affect the others. The error is a diag.List if the entry file
 // itself is at fault.
 func Evaluate(ctx context.Context, c Config) (*Result, error) {
+	if bad := checkArguments(c); bad != nil {
+		return nil, diag.List{bad}
+	}
 	if c.Cache == "" {
 		return evaluateUncached(ctx, c)
 	}

@@ -35,65 +35,49 @@ const preludeFile = "<prelude>"
 // prelude is the beginning of every query.
 const prelude = "local h = import '" + preludeFile + "', d = h.d, o = h.o, lib = h.lib, withReplicas = h.withReplicas, f = h.f;\n"
 
-// newEvaluator parses the entry and binds its arguments. A fast evaluator tries a
-// fast VM first; one whose queries are expected to fail should not be fast.
+// entryCall is how the entry is called.
+type entryCall struct {
+	isFunction  bool
+	declaresEnv bool     // it has the parameter env
+	envDefault  string   // the literal default of env; "" if there is none
+	args        []string // NAME=EXPRESSION, without env
+}
+
+// call returns the call of the entry with an expression for env.
+func (c *entryCall) call(env string) string {
+	if !c.isFunction {
+		return ""
+	}
+	args := c.args
+	if c.declaresEnv {
+		args = append([]string{"env=" + env}, args...)
+	}
+	return "(" + strings.Join(args, ", ") + ")"
+}
+
+// newEvaluator parses the entry, chooses the environment and binds the entry's
+// arguments. A fast evaluator tries a fast VM first; one whose queries are
+// expected to fail should not be fast.
 func newEvaluator(c Config, i *importer, fast bool) (*evaluator, *diag.Error) {
-	rec := &recorder{importer: i, used: map[string]ReadRecord{}}
-	for _, r := range i.searchPath {
-		rec.used[r.Path] = r
+	e, entry, bad := parseEntry(c, i, fast)
+	if bad != nil {
+		return nil, bad
 	}
-	e := &evaluator{vm: newVM(rec, fast), fast: fast, imports: rec, extVars: map[string]string{}, extCode: map[string]string{}, env: c.Env}
-	node, _, err := e.vm.ImportAST("", c.Entry)
-	if err != nil {
-		return nil, convertError(err)
-	}
-	f := entryFunction(e.vm, c.Entry, node, 0)
-	var args []string
-	declared := map[string]bool{}
-	if f != nil {
-		for _, p := range f.Parameters {
-			declared[string(p.Name)] = true
-			if lit, ok := p.DefaultArg.(*ast.LiteralString); ok && p.Name == "env" && e.env == "" {
-				e.env = lit.Value
-			}
+	envs := i.environments.Load()
+	if envs == nil { // evaluators that share an importer share the environments
+		if envs, bad = e.environments(c, entry); bad != nil {
+			return nil, bad
 		}
+		i.environments.Store(envs)
 	}
-	if e.env == "" {
-		e.env = "default"
-	}
-	if c.Env != "" && declared["env"] {
-		args = append(args, "env="+quoteJSON(c.Env))
-	}
-	for _, name := range sets.Keys(c.TLAStr) {
-		args = append(args, name+"="+quoteJSON(c.TLAStr[name]))
-	}
-	for _, name := range sets.Keys(c.TLACode) {
-		e.extCode["defx-tla:"+name] = c.TLACode[name]
-		e.vm.ExtCode("defx-tla:"+name, c.TLACode[name])
-		args = append(args, name+"=std.extVar("+quoteJSON("defx-tla:"+name)+")")
-	}
-	for _, name := range sets.Keys(mergeMaps(c.TLAStr, c.TLACode)) {
-		if !declared[name] {
-			var known []string
-			for k := range declared {
-				known = append(known, k)
-			}
-			slices.Sort(known)
-			hint := diag.Suggest(name, known)
-			if hint == "" {
-				hint = "its parameters are " + strings.Join(known, ", ")
-			}
-			if f == nil {
-				hint = "the entry file is not a function"
-			}
-			return nil, diag.Errorf("", "the entry file has no parameter %q", name).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", hint)
+	if e.env, bad = envs.Choose(c.Env); bad != nil {
+		pos, ok := e.fieldPosition(c.Entry, environmentsField)
+		if !ok {
+			pos = diag.Position{File: c.Entry, Line: 1, Col: 1}
 		}
+		return nil, bad.In(pos)
 	}
-	call := ""
-	if f != nil {
-		call = "(" + strings.Join(args, ", ") + ")"
-	}
-	i.prelude.CompareAndSwap(nil, &importedFile{contents: jsonnet.MakeContents("local d = (import " + quoteJSON(c.Entry) + ")" + call + ";\n" +
+	i.prelude.CompareAndSwap(nil, &importedFile{contents: jsonnet.MakeContents("local d = (import " + quoteJSON(c.Entry) + ")" + entry.call(quoteJSON(e.env)) + ";\n" +
 		"local o = if std.objectHasAll(d, 'overrides') then d.overrides else {};\n" +
 		"local lib(l) = local x = d.libs[l]; if std.isFunction(x) then x() else x;\n" +
 		// A functionality with patched replicas becomes a replicatedValue: patches are applied here, with +.
@@ -102,8 +86,59 @@ func newEvaluator(c Config, i *importer, fast bool) (*evaluator, *diag.Error) {
 		"local withReplicas(x) = local r = replicasOf(x); if r == null then x else { '$value': x { place+: { replicas: { [k]: {} for k in replicaNames(r) } } }, '$replicas': { [k]: x + r[k] + { place+: { replicas: {} } } for k in replicaNames(r) } };\n" +
 		"local f(l, n) = local k = l + '/' + n; if !std.objectHas(o, k) then lib(l)[n] else if o[k] == null then null else lib(l)[n] + o[k];\n" +
 		"{ d: d, o: o, lib: lib, withReplicas: withReplicas, f: f }")})
-	e.entryReads = maps.Clone(rec.used)
+	e.entryReads = maps.Clone(e.imports.used)
 	return e, nil
+}
+
+// parseEntry returns an evaluator that cannot be queried yet, and how the entry
+// is called.
+func parseEntry(c Config, i *importer, fast bool) (*evaluator, *entryCall, *diag.Error) {
+	rec := &recorder{importer: i, used: map[string]ReadRecord{}}
+	for _, r := range i.searchPath {
+		rec.used[r.Path] = r
+	}
+	e := &evaluator{vm: newVM(rec, fast), fast: fast, imports: rec, extVars: map[string]string{}, extCode: map[string]string{}}
+	node, _, err := e.vm.ImportAST("", c.Entry)
+	if err != nil {
+		return nil, nil, e.convertError(err)
+	}
+	f := entryFunction(e.vm, c.Entry, node, 0)
+	entry := &entryCall{isFunction: f != nil}
+	var declared []string
+	if f != nil {
+		for _, p := range f.Parameters {
+			declared = append(declared, string(p.Name))
+			if p.Name == "env" {
+				entry.declaresEnv = true
+				if lit, ok := p.DefaultArg.(*ast.LiteralString); ok {
+					entry.envDefault = lit.Value
+				}
+			}
+		}
+	}
+	for _, name := range sets.Keys(c.TLAStr) {
+		entry.args = append(entry.args, name+"="+quoteJSON(c.TLAStr[name]))
+	}
+	for _, name := range sets.Keys(c.TLACode) {
+		e.extCode["defx-tla:"+name] = c.TLACode[name]
+		e.vm.ExtCode("defx-tla:"+name, c.TLACode[name])
+		entry.args = append(entry.args, name+"=std.extVar("+quoteJSON("defx-tla:"+name)+")")
+	}
+	for _, name := range sets.Keys(mergeMaps(c.TLAStr, c.TLACode)) {
+		if slices.Contains(declared, name) {
+			continue
+		}
+		slices.Sort(declared)
+		hint := diag.Suggest(name, declared)
+		if hint == "" {
+			hint = "its parameters are " + strings.Join(declared, ", ")
+		}
+		if f == nil {
+			hint = "the entry file is not a function"
+		}
+		return nil, nil, diag.Errorf("", "the entry file has no parameter %q", name).In(diag.Position{File: c.Entry, Line: 1, Col: 1}).WithHint("%s", hint)
+	}
+	return e, entry, nil
 }
 
 // isolated runs queries that share nothing with earlier ones but parsed files,
@@ -191,6 +226,11 @@ func (e *evaluator) eval(expr string) (json.RawMessage, *diag.Error) {
 	if err != nil {
 		return nil, convertError(err)
 	}
+	return e.evalNode(node)
+}
+
+// evalNode evaluates a parsed query and returns its JSON.
+func (e *evaluator) evalNode(node ast.Node) (json.RawMessage, *diag.Error) {
 	out, err := e.vm.Evaluate(node)
 	if err != nil && e.fast {
 		if e.strict == nil {
@@ -205,13 +245,22 @@ func (e *evaluator) eval(expr string) (json.RawMessage, *diag.Error) {
 		out, err = e.strict.Evaluate(node)
 	}
 	if err != nil {
-		return nil, convertError(err)
+		return nil, e.convertError(err)
 	}
 	raw, err := compact(out)
 	if err != nil {
 		return nil, diag.Errorf("", "evaluation did not produce JSON: %v", err)
 	}
 	return raw, nil
+}
+
+// convertError converts an error of go-jsonnet, with a hint from the source.
+func (e *evaluator) convertError(err error) *diag.Error {
+	out := convertError(err)
+	if source, ok := e.imports.source(out.Pos.File); ok {
+		addSourceHint(out, source)
+	}
+	return out
 }
 
 // evalInto is like eval and decodes the value into v.

@@ -43,8 +43,17 @@ var hintRules = []hintRule{
 		syntaxHint},
 	{"wrong type", regexp.MustCompile(`^unexpected type `),
 		"a value of another type is expected here; check what it is combined or compared with"},
+	{"no external variables", undefinedRE,
+		"deployments have no external variables: add a parameter to the entry's function, and give its value with -A NAME=VALUE"},
+	{"missing argument", missingArgumentRE,
+		"the function has this parameter, and the call gives no value for it"},
+	{"function as a value", regexp.MustCompile(`^couldn't manifest function`),
+		"a function is not a value: call it, as in .port('sql')"},
 	{"unknown variable", regexp.MustCompile(`^unknown variable: \S`),
 		"declare it with local, or import the library that has it"},
 }
+
+// undefinedRE matches the message for an external variable.
+var undefinedRE = regexp.MustCompile(`^undefined external variable: `)
 
 const syntaxHint = "a comma, bracket or quote is missing or superfluous, here or just before"

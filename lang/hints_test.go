@@ -20,6 +20,10 @@ var hintExamples = map[string][]string{
 		"super", "[x for x in y z]", "assert true 1", "function x", "{ a: 1, }}"},
 	"wrong type":       {"1 + {} * 2", "-'a'", "!1", "if 1 then 2", "[] < {}"},
 	"unknown variable": {"x", "{ a: nothing }"},
+
+	"no external variables": {"std.extVar('HOME')"},
+	"missing argument":      {"(function(x) x)()"},
+	"function as a value":   {"{ a: function(x) x }"},
 }
 
 func TestHintRules(t *testing.T) {

@@ -39,7 +39,8 @@ type importer struct {
 	reads      map[string]ReadRecord
 	searchPath []ReadRecord // library directories, present or absent: they determine the candidates of every import
 
-	prelude atomic.Pointer[importedFile] // the content of preludeFile, once the entry is parsed
+	prelude      atomic.Pointer[importedFile] // the content of preludeFile, once the entry is parsed
+	environments atomic.Pointer[Environments] // of the entry, once they are evaluated
 }
 
 // importRoot is a directory that imports may read.
@@ -51,9 +52,12 @@ type importRoot struct {
 
 // importedFile is the result of reading one place.
 type importedFile struct {
-	contents jsonnet.Contents
+	contents jsonnet.Contents // as source code: without a byte order mark
+	bytes    jsonnet.Contents // as it is; only if mark
 	err      error
 	absent   bool
+	mark     bool // the file begins with a byte order mark
+	invalid  int  // index of the first byte that is not UTF-8, or -1
 }
 
 // newImporter opens the root and the library directories. A library directory
@@ -95,6 +99,17 @@ func relative(root, dir string) string {
 		return filepath.ToSlash(rel)
 	}
 	return filepath.ToSlash(dir)
+}
+
+// source returns the text of a file that was imported.
+func (i *importer) source(place string) (string, bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	f := i.files[place]
+	if f == nil || f.err != nil || f.absent {
+		return "", false
+	}
+	return f.contents.String(), true
 }
 
 // recordAbsent records that a place does not exist.
@@ -143,7 +158,7 @@ func (i *importer) resolve(importedFrom, importedPath string) (contents jsonnet.
 		}
 		place := embeddedPrefix + path.Join(path.Dir(importedFrom), strings.TrimPrefix(importedPath, lib.Prefix))
 		if i.files[place] == nil {
-			i.files[place] = &importedFile{contents: jsonnet.MakeContentsRaw(raw)}
+			i.files[place] = &importedFile{contents: jsonnet.MakeContentsRaw(raw), invalid: -1}
 		}
 		return i.files[place].contents, place, nil, nil
 	}
@@ -166,7 +181,14 @@ func (i *importer) resolve(importedFrom, importedPath string) (contents jsonnet.
 		if f.err != nil {
 			return none, "", tried, fmt.Errorf("couldn't open import %q: %w", importedPath, f.err)
 		}
-		return f.contents, place, tried, nil
+		if f.invalid < 0 && !f.mark {
+			return f.contents, place, tried, nil
+		}
+		contents, at, err := i.importUnusual(f, place, importedFrom, importedPath)
+		if err != nil {
+			return none, "", tried, fmt.Errorf("couldn't open import %q: %w", importedPath, err)
+		}
+		return contents, at, tried, nil
 	}
 	return none, "", tried, fmt.Errorf("couldn't open import %q: tried %s", importedPath, strings.Join(tried, ", "))
 }
@@ -176,7 +198,7 @@ func (i *importer) load(place string) *importedFile {
 	if f := i.files[place]; f != nil {
 		return f
 	}
-	f := &importedFile{}
+	f := &importedFile{invalid: -1}
 	i.files[place] = f
 	raw, err := i.readRegular(place)
 	switch {
@@ -187,6 +209,11 @@ func (i *importer) load(place string) *importedFile {
 		f.err = err
 	default:
 		i.reads[place] = ReadRecord{Path: place, Digest: digest.Bytes(raw)}
+		if f.mark = strings.HasPrefix(string(raw), byteOrderMark); f.mark {
+			f.bytes = jsonnet.MakeContentsRaw(raw)
+			raw = raw[len(byteOrderMark):]
+		}
+		f.invalid = firstInvalidByte(string(raw))
 		f.contents = jsonnet.MakeContentsRaw(raw)
 		if bad := checkSource(place, string(raw)); bad != nil && isCode(place) {
 			f.err = &positionedError{bad}

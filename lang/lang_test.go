@@ -148,7 +148,7 @@ func TestEvaluate_LimitsAreErrorsOfOneLibrary(t *testing.T) {
 				t.Fatal(err)
 			}
 			maxKiB := watchChildren()
-			res := evaluate(t, lang.Config{Root: dir}) // docs/reliability.md has the durations
+			res := evaluate(t, lang.Config{Root: dir, Limits: lang.Limits{Memory: 512 << 20}}) // docs/reliability.md has the durations
 			if f := find(t, res, "good", "web"); f.Err != nil {
 				t.Errorf("good/web: %v", f.Err)
 			}
@@ -174,8 +174,8 @@ func TestEvaluate_LimitsAreErrorsOfOneLibrary(t *testing.T) {
 func TestEvaluate_LimitInEntry(t *testing.T) {
 	skipUnlessBounded(t)
 	dir := writeTree(t, "-- defx.jsonnet --\n{ name: std.foldl(function(s, i) s + s, std.range(1, 33), 'x'), libs: {} }\n")
-	_, err := lang.Evaluate(context.Background(), lang.Config{Root: dir, Entry: "defx.jsonnet"})
-	if err == nil || !strings.Contains(err.Error(), "defx.jsonnet:1:1: evaluation needs more than 512 MiB of memory") {
+	_, err := lang.Evaluate(context.Background(), lang.Config{Root: dir, Entry: "defx.jsonnet", Limits: lang.Limits{Memory: 512 << 20}})
+	if err == nil || !strings.Contains(err.Error(), "defx.jsonnet:1:1: evaluation needs more than 512 MiB of memory") || !strings.Contains(err.Error(), "--max-memory") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -188,7 +188,7 @@ func TestEvaluate_TimeLimit(t *testing.T) {
 	if err == nil {
 		err = find(t, res, "a", "f").Err
 	}
-	if err == nil || !strings.Contains(err.Msg, "longer than 2s") {
+	if err == nil || !strings.Contains(err.Msg, "longer than 2s") || !strings.Contains(err.Hint, "--max-time") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -336,10 +336,10 @@ local db = defx.dep('db');
 }
 
 func TestEvaluate_Arguments(t *testing.T) {
-	entry := "-- defx.jsonnet --\nfunction(env='dev', size=1, who='x') { name: 'a', libs: {}, env:: env, machines: { e: env, s: size, w: who } }\n"
+	entry := "-- defx.jsonnet --\nfunction(env='dev', size=1, who='x') { name: 'a', libs: {}, environments: { dev: {}, prod: {} }, env:: env, machines: { e: env, s: size, w: who } }\n"
 	dir := writeTree(t, entry)
 	res := evaluate(t, lang.Config{Root: dir, Env: "prod", TLAStr: map[string]string{"who": "me"}, TLACode: map[string]string{"size": "1 + 1"}})
-	if want := `{"machines":{"e":"prod","s":2,"w":"me"},"name":"a"}`; string(res.Deployment) != want || res.Environment != "prod" {
+	if want := `{"environments":{"dev":{},"prod":{}},"machines":{"e":"prod","s":2,"w":"me"},"name":"a"}`; string(res.Deployment) != want || res.Environment != "prod" {
 		t.Errorf("got %s in %s", res.Deployment, res.Environment)
 	}
 	_, err := lang.Evaluate(context.Background(), lang.Config{Root: dir, Entry: "defx.jsonnet", TLAStr: map[string]string{"sise": "2"}})
@@ -349,9 +349,6 @@ func TestEvaluate_Arguments(t *testing.T) {
 	plain := writeTree(t, "-- defx.jsonnet --\n{ name: 'a', libs: {} }\n")
 	if res := evaluate(t, lang.Config{Root: plain}); res.Environment != "default" {
 		t.Errorf("environment %q, want default", res.Environment)
-	}
-	if res := evaluate(t, lang.Config{Root: plain, Env: "prod"}); res.Environment != "prod" {
-		t.Errorf("environment %q, want prod", res.Environment)
 	}
 }
 

@@ -58,8 +58,8 @@ func answerLint(c Config, r lintRequest, a *response) {
 		a.Errors = diag.List{bad}
 		return
 	}
-	sources := map[string]string{}
-	e.collectSources("", c.Entry, i, sources)
+	sources, texts := map[string]string{}, map[string]string{}
+	e.collectSources("", c.Entry, i, sources, texts)
 	if !r.Upstream {
 		a.Findings = e.unusedOverrides()
 	}
@@ -68,19 +68,28 @@ func answerLint(c Config, r lintRequest, a *response) {
 			a.Findings = append(a.Findings, e.upstreamFindings(file, sources[file])...)
 		} else {
 			a.Findings = append(a.Findings, lint.Tokens(file, sources[file])...)
+			a.Findings = append(a.Findings, lineEnds(file, sources[file])...)
+		}
+	}
+	for _, file := range sets.Keys(texts) {
+		if _, isSource := sources[file]; !isSource && !r.Upstream {
+			a.Findings = append(a.Findings, lineEnds(file, texts[file])...)
 		}
 	}
 }
 
 // collectSources adds the sources of a file and of its imports to into, as far
-// as they belong to the deployment itself.
-func (e *evaluator) collectSources(from, file string, i *importer, into map[string]string) {
+// as they belong to the deployment itself, and the files imported as text to texts.
+func (e *evaluator) collectSources(from, file string, i *importer, into, texts map[string]string) {
 	node, place, err := e.vm.ImportAST(from, file)
 	if _, seen := into[place]; err != nil || seen || !isUserFile(place) {
 		return
 	}
-	if path.IsAbs(place) || strings.HasPrefix(place, "../") || strings.HasPrefix(place, "vendor/") {
-		return // not part of the deployment's own source
+	foreign := func(place string) bool { // not part of the deployment's own source
+		return path.IsAbs(place) || strings.HasPrefix(place, "../") || strings.HasPrefix(place, "vendor/")
+	}
+	if foreign(place) {
+		return
 	}
 	into[place] = i.files[place].contents.String()
 	var walk func(ast.Node)
@@ -89,7 +98,14 @@ func (e *evaluator) collectSources(from, file string, i *importer, into map[stri
 			return
 		}
 		if imp, ok := n.(*ast.Import); ok {
-			e.collectSources(place, imp.File.Value, i, into)
+			e.collectSources(place, imp.File.Value, i, into, texts)
+		}
+		if imp, ok := n.(*ast.ImportStr); ok {
+			if contents, at, err := i.Import(place, imp.File.Value); err == nil {
+				if at = strings.TrimPrefix(at, bytesPrefix); isUserFile(at) && !foreign(at) {
+					texts[at] = contents.String()
+				}
+			}
 		}
 		for _, child := range toolutils.Children(n) {
 			walk(child)

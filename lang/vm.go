@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang/native"
 	"github.com/google/go-jsonnet"
@@ -101,7 +102,7 @@ func nativeArtifact(args []any) (any, error) {
 	if scheme, _, ok := strings.Cut(a[1], "://"); ok {
 		u, err := url.Parse(a[1])
 		if err != nil || scheme != "https" && scheme != "http" || u.Host == "" || u.User != nil {
-			return nil, fmt.Errorf("defx.artifact: %q is not a URL that can be fetched"+hintMark+"https://HOST/PATH, without a password", a[1])
+			return nil, fmt.Errorf("defx.artifact: %q is not a URL that can be fetched"+hintMark+"https://HOST/PATH, without a password", diag.Redact(a[1]))
 		}
 		if name := path.Base(u.Path); name == "." || name == "/" {
 			return nil, fmt.Errorf("defx.artifact: %q does not name a file"+hintMark+"the last part of the path becomes the file's name", a[1])

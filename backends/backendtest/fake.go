@@ -38,11 +38,11 @@ func (*Fake) Encoding() int { return 1 }
 
 // Render distributes the fields of the spec over the parts of the payload, as the comments of
 // graph.Spec describe.
-func (f *Fake) Render(in backends.Input) (plan.Payload, diag.List) {
+func (f *Fake) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
 	f.Renders.Add(1)
 	s := in.Service
-	refuse := func(err error) (plan.Payload, diag.List) {
-		return plan.Payload{}, diag.List{diag.Errorf(s.Address.String(), "%v", err).At(s.SpecPath...)}
+	refuse := func(err error) (plan.Payload, []plan.Claim, diag.List) {
+		return plan.Payload{}, nil, diag.List{diag.Errorf(s.String(), "%v", err).At(s.SpecPath...)}
 	}
 	if f.OnRender != nil {
 		if err := f.OnRender(s.Address.String()); err != nil {
@@ -80,7 +80,12 @@ func (f *Fake) Render(in backends.Input) (plan.Payload, diag.List) {
 	if p.Meta, err = digest.Canonical(meta); err != nil {
 		return refuse(err)
 	}
-	return p, nil
+	return p, fakeClaims(s.Address.String()), nil
+}
+
+// fakeClaims returns the claims of every unit.
+func fakeClaims(address string) []plan.Claim {
+	return []plan.Claim{{Kind: plan.ClaimUnit, Key: address}}
 }
 
 // Realize writes the parts of the payload into the service's file.
@@ -119,7 +124,8 @@ func (f *Fake) Realize(p plan.Payload, version string, value func(token.Token) (
 	unit := run.Address + ":" + version
 	return backends.Layout{
 		Name: run.Address, Unit: unit, Start: []string{unit},
-		Files: []backends.File{{Path: Dir + "/" + run.Address, Content: append(content, '\n'), Mode: 0o644}},
+		Files:  []backends.File{{Path: Dir + "/" + run.Address, Content: append(content, '\n'), Mode: 0o644}},
+		Claims: fakeClaims(run.Address),
 	}, nil
 }
 
@@ -156,19 +162,16 @@ func bindText(x map[string]any, value func(token.Token) (string, bool)) (any, er
 	if err := json.Unmarshal(raw, &t); err != nil {
 		return nil, err
 	}
-	t, err = t.Map(func(tok token.Token) (token.Text, error) {
+	var unbound error
+	out := t.Fill(func(tok token.Token) string {
 		if tok.Kind != token.Ref {
-			return token.Lit("${" + tok.String() + "}"), nil
+			return "${" + tok.String() + "}"
 		}
 		s, ok := value(tok)
 		if !ok {
-			return nil, fmt.Errorf("%s has no value yet", tok)
+			unbound = fmt.Errorf("%s has no value yet", tok)
 		}
-		return token.Lit(s), nil
+		return s
 	})
-	if err != nil {
-		return nil, err
-	}
-	s, _ := t.Literal()
-	return s, nil
+	return out, unbound
 }

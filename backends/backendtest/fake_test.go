@@ -35,7 +35,7 @@ func TestFake_HooksInjectErrors(t *testing.T) {
 		}
 		return nil
 	}}
-	p, errs := f.Render(sample())
+	p, _, errs := f.Render(sample())
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}

@@ -43,7 +43,7 @@ func Value(t token.Token) (string, bool) {
 
 func render(t *testing.T, b backends.Backend, in backends.Input) plan.Payload {
 	t.Helper()
-	p, errs := b.Render(in)
+	p, _, errs := b.Render(in)
 	if len(errs) > 0 {
 		t.Fatalf("the sample was refused: %v", errs)
 	}
@@ -80,7 +80,7 @@ func checkPure(t *testing.T, b backends.Backend, sample func() backends.Input) {
 			if i%2 == 0 {
 				in = sample()
 			}
-			p, errs := b.Render(in)
+			p, _, errs := b.Render(in)
 			if len(errs) > 0 || !reflect.DeepEqual(p, first) {
 				t.Errorf("the same input gave another payload: %v", errs)
 				return
@@ -240,7 +240,7 @@ func Check(l backends.Layout) error {
 func checkErrorPlaces(t *testing.T, b backends.Backend, sample func() backends.Input) {
 	in := sample()
 	in.Service.Options = json.RawMessage(`{"no-such-option":1}`)
-	p, errs := b.Render(in)
+	p, _, errs := b.Render(in)
 	if len(errs) == 0 {
 		t.Fatal("an unknown option was accepted")
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
@@ -40,6 +41,7 @@ func (b *builder) init() string    { return b.base + ".init.once" }
 func (b *builder) migrate() string { return b.base + "." + b.version + ".migrate.once" }
 func (b *builder) ready() string   { return b.base + ".ready.probe" }
 func (b *builder) healthy() string { return b.base + ".healthy.probe" }
+func (b *builder) check() string   { return b.base + ".check.probe" }
 func (b *builder) id() ID {
 	return ID{Scope: b.Run.Environment + "/" + b.Run.Deployment, Address: b.Run.Address.String(), Base: b.base}
 }
@@ -53,8 +55,11 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	b.CheckNames(p.Run.Environment, p.Run.Deployment, p.Run.Address)
 	b.layout = backends.Layout{Name: b.base, Unit: b.unit(), Start: []string{b.unit()}, Ready: b.readiness(),
 		Leftovers: []string{b.initDone(), "/var/lib/defx/runs/" + b.base + ".jsonl*", doneDir + "/" + b.base + ".container-migrate-????????????"}}
+	b.claim(plan.ClaimContainer, b.base, false)
+	b.layout.StopTimeout = b.StopTimeout(p.Run.Stop)
 	c := b.container()
 	b.hostFiles()
+	b.claimPorts()
 	id := b.id()
 	addCommand := func(name, field string, list []token.Text, done string) {
 		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At(field), list), Done: done}, false)
@@ -68,6 +73,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		c.Before = append(c.Before, b.migrate())
 	}
 	b.layout.Scripts = c.Before
+	slices.Sort(b.layout.Data)
 	if b.layout.Ready != nil && b.layout.Ready.Exec != "" {
 		addCommand(b.ready(), "ready", p.Meta.Ready.Exec, "")
 	}
@@ -89,8 +95,13 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 			b.Fail(spec.At("reload"), "reload must have signal or command").WithHint("reload: { signal: 'HUP' }")
 		}
 		b.write(b.base+".reload", cmd, false)
+		if len(rl.Check) > 0 {
+			b.layout.ReloadCheck = b.check()
+			b.write(b.check(), Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At("reload", "check"), rl.Check)}, false)
+		}
 	}
 	if b.Run.Options.Network != "host" {
+		b.claim(plan.ClaimNetwork, b.prefix, true)
 		b.write(b.prefix+".network", Network{ID: ID{Scope: id.Scope, Base: b.prefix}, Name: b.prefix}, true)
 	}
 	if len(p.Run.Group) > 0 {
@@ -158,7 +169,7 @@ func (b *builder) user() (string, int) {
 	case !b.fromScratch():
 		return u, -1
 	case u == "":
-		n = userID(b.base)
+		n = userID(cmp.Or(b.Run.Identity, b.base))
 	default:
 		n = userID("user " + u)
 	}
@@ -181,7 +192,7 @@ func (b *builder) container() *Container {
 		b.Fail(spec.At("command"), "service has no command")
 	}
 	if c.Network != "host" {
-		c.Aliases = sets.Union([]string{alias(r.Address)}, r.Options.Aliases)
+		c.Aliases = sets.Union(aliases(r.Address), r.Options.Aliases)
 		c.Ports = b.ports(r.Ports, r.Options.Ports, r.Options.Publish)
 	}
 	if r.Folder && r.Build != nil {
@@ -210,6 +221,10 @@ func (b *builder) container() *Container {
 		m := Mount{Path: v.Path, Target: v.Target, ReadOnly: v.ReadOnly, Owner: max(uid, 0)}
 		if v.Name != "" {
 			m.Volume = b.prefix + ".shared." + v.Name
+			b.layout.Data = append(b.layout.Data, backends.VolumePrefix+m.Volume)
+			b.claim(plan.ClaimVolume, m.Volume, true)
+		} else {
+			b.claim(plan.ClaimPath, m.Path, true) // what a container mounts of the machine may be anything's
 		}
 		c.Mounts = append(c.Mounts, m)
 	}
@@ -314,35 +329,73 @@ func (b *builder) ports(ports map[string]graph.Port, inner map[string]int, p *pu
 	return out
 }
 
-// dirs adds the directories of the service. All except runtime are volumes, which outlive
-// containers.
+// dirs adds the directories of the service, at the paths that they have on every backend. Those with
+// names are volumes, which outlive containers, except that of the kind runtime.
 func (b *builder) dirs(c *Container, env map[string]string, uid int) {
-	d := b.Run.Dirs
-	for _, x := range []struct{ field, name, below, variable string }{
-		{"state", d.State, "/var/lib/", "STATE_DIRECTORY"}, {"cache", d.Cache, "/var/cache/", "CACHE_DIRECTORY"},
-		{"logs", d.Logs, "/var/log/", "LOGS_DIRECTORY"}, {"runtime", d.Runtime, "/run/", "RUNTIME_DIRECTORY"},
-	} {
-		if x.name == "" {
+	for _, d := range b.Run.Dirs {
+		if path.Clean(d.Path) != d.Path || !path.IsAbs(d.Path) || strings.ContainsAny(d.Path, ":\\\n\x00") {
+			b.Fail(d.At(), "%q is not a valid directory", d.Path).WithHint("letters, digits, '.', '_' and '-', with '/' between parts")
+		}
+		env[d.Variable()] = d.Path
+		switch {
+		case d.Name == "":
+			if uid < 0 {
+				b.Fail(spec.At("user"), "the number of user %q is known only to the image, but a literal path must be given to it", b.Run.User).WithHint("write the number: user: '1000'")
+			}
+			c.Mounts = append(c.Mounts, Mount{Path: d.Path, Target: d.Path, Create: !d.Shared, Owner: max(uid, 0)})
+			b.claim(plan.ClaimPath, d.Path, d.Shared, "dirs", d.Kind)
+			if d.Kind == "state" && !d.Shared {
+				b.layout.Data = append(b.layout.Data, d.Path)
+			}
 			continue
-		}
-		target := x.below + x.name
-		if path.Clean(target) != target || strings.HasPrefix(x.name, "/") || strings.ContainsAny(x.name, ":\\\n\x00") {
-			b.Fail(spec.At("dirs", x.field), "%q is not a valid directory name", x.name).
-				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory is below %s", x.below)
-		}
-		env[x.variable] = target
-		if x.field == "runtime" {
-			c.Tmpfs[target] = "mode=0755"
+		case d.Kind == "runtime":
+			if d.Shared {
+				b.Fail(append(d.At(), "of"), "containers cannot share a directory in memory").WithHint("share another kind of directory, or a literal path")
+			}
+			c.Tmpfs[d.Path] = "mode=0755"
 			if uid > 0 {
-				c.Tmpfs[target] = fmt.Sprintf("mode=0755,uid=%d,gid=%d", uid, uid)
+				c.Tmpfs[d.Path] = fmt.Sprintf("mode=0755,uid=%d,gid=%d", uid, uid)
 			}
 			continue
 		}
-		name := x.name
+		name := d.Name
 		if !volumeRE.MatchString(name) {
 			name = digest.Bytes([]byte(name)).Short()
 		}
-		c.Mounts = append(c.Mounts, Mount{Volume: b.prefix + "." + x.field + "." + name, Target: target, Owner: max(uid, 0)})
+		m := Mount{Volume: d.Home + "." + d.Kind + "." + name, Target: d.Path, Owner: max(uid, 0)}
+		if d.Kind == "state" && !d.Shared {
+			b.layout.Data = append(b.layout.Data, backends.VolumePrefix+m.Volume)
+		}
+		b.claim(plan.ClaimVolume, m.Volume, d.Shared, "dirs", d.Kind)
+		c.Mounts = append(c.Mounts, m)
+	}
+}
+
+// claim adds a claim.
+func (b *builder) claim(kind, key string, shared bool, field ...string) {
+	b.layout.Claims = append(b.layout.Claims, plan.Claim{Kind: kind, Key: key, Shared: shared, Field: spec.At(field...)})
+}
+
+// claimPorts adds the claims of the ports that the service takes on the machine.
+func (b *builder) claimPorts() {
+	ports, inner, published := b.Run.Ports, b.Run.Options.Ports, b.Run.Options.Publish
+	for _, m := range b.Run.Group {
+		if m.Name == b.Run.Address.Member { // the pod has the ports of all members
+			ports, inner, published = m.Ports, m.Inner, m.Publish
+		}
+	}
+	list := b.ports(ports, inner, published)
+	if b.Run.Options.Network == "host" { // the program itself opens them
+		list = b.ports(ports, inner, nil)
+	}
+	for _, p := range list {
+		field := spec.At("ports")
+		for name, declared := range ports {
+			if declared.Port == p.Outer && cmp.Or(declared.Protocol, "tcp") == p.Protocol {
+				field = spec.At("ports", name)
+			}
+		}
+		b.layout.Claims = append(b.layout.Claims, spec.PortClaim(p.Protocol, p.Address, p.Outer, field))
 	}
 }
 
@@ -439,6 +492,7 @@ func (b *builder) hostFiles() {
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 			b.Fail(where, "%q must be an absolute path without . or ..", p)
 		}
+		b.claim(plan.ClaimPath, p, false, "hostFiles", p)
 		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath)} {
 			if p == dir || strings.HasPrefix(p, dir+"/") {
 				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
@@ -507,11 +561,11 @@ func (b *builder) schedule() {
 func (b *builder) pod() string {
 	group := b.Run.Address
 	group.Member = ""
-	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.BaseName(b.prefix, group)}, Network: b.prefix, Aliases: []string{alias(group)}}
+	p := Pod{ID: ID{Scope: b.id().Scope, Address: group.String(), Base: spec.BaseName(b.prefix, group)}, Network: b.prefix, Aliases: aliases(group)}
 	for _, m := range b.Run.Group {
 		a := group
 		a.Member = m.Name
-		p.Aliases = append(append(p.Aliases, alias(a)), m.Aliases...)
+		p.Aliases = slices.Concat(p.Aliases, aliases(a), m.Aliases)
 		p.Ports = append(p.Ports, b.ports(m.Ports, m.Inner, m.Publish)...)
 	}
 	p.Aliases = sets.Union(p.Aliases)
@@ -535,6 +589,14 @@ func alias(a graph.Address) string {
 		parts = append([]string{a.Replica}, parts...)
 	}
 	return strings.Trim(strings.Join(parts, "."), ".")
+}
+
+// aliases returns the names of a service in the network of its deployment: its own, and that of its
+// set, which leads to all replicas.
+func aliases(a graph.Address) []string {
+	set := a
+	set.Replica = ""
+	return sets.Union([]string{alias(a), alias(set)})
 }
 
 // Gateway is the name of the machine inside containers.

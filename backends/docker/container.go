@@ -12,7 +12,7 @@ import (
 //	BASE.INSTANCE.container          Container: a version of a service
 //	BASE.init.once, BASE.INSTANCE.migrate.once
 //	                                 Command: runs once before it, in a container of its own
-//	BASE.ready.probe, BASE.healthy.probe, BASE.reload
+//	BASE.ready.probe, BASE.healthy.probe, BASE.check.probe, BASE.reload
 //	                                 Command: runs inside the container
 //	BASE.cron                        Cron: starts the container on schedule, in a container of its own
 //	BASE.job                         Cron: the same if a systemd timer starts it (WithTimer)
@@ -101,7 +101,8 @@ type Mount struct {
 	Path     string `json:"path,omitempty"`   // path on the machine
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
-	Owner    int    `json:"owner,omitempty"` // user that a new volume is given to
+	Create   bool   `json:"create,omitempty"` // a path that does not exist is made
+	Owner    int    `json:"owner,omitempty"`  // user that a new volume or path is given to
 }
 
 // Secret is a file of the machine that only root can read. The container gets a copy that its user

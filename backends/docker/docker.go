@@ -30,7 +30,7 @@ func (backend) Name() string { return "docker" }
 
 // Encoding returns the version of the payload encoding. It is increased when equal payloads would
 // give other containers.
-func (backend) Encoding() int { return 1 }
+func (backend) Encoding() int { return 2 }
 
 // payload is a unit before its refs are bound.
 type payload struct {
@@ -55,8 +55,9 @@ type runPart struct {
 	HostFiles   map[string]spec.File   `json:"hostFiles,omitempty"`
 	Bound       []string               `json:"bound,omitempty"`  // with reload: the paths only
 	Stored      []string               `json:"stored,omitempty"` // artifacts in texts, which are mounted
-	Dirs        graph.Dirs             `json:"dirs,omitzero"`
+	Dirs        []spec.Dir             `json:"dirs,omitempty"`
 	User        string                 `json:"user,omitempty"`
+	Identity    string                 `json:"identity,omitempty"`    // from which the number of its user is derived, if that is not its own name
 	Initializer bool                   `json:"initializer,omitempty"` // whether there is one; its command is in metaPart
 	Migrate     []token.Text           `json:"migrate,omitempty"`
 	Scheduled   bool                   `json:"scheduled,omitempty"`
@@ -89,8 +90,8 @@ type metaPart struct {
 var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render returns the payload of a service.
-func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
-	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.Address.String()}}
+func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.String()}}
 	return codec.Render(&r.Reader, r.payload())
 }
 

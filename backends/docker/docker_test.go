@@ -34,7 +34,7 @@ func input(name string, spec graph.Spec, options string) backends.Input {
 	path := []string{"libs", "hydra", name}
 	in := backends.Input{
 		Deployment: "zalora", Environment: "dev", Artifact: artifacts,
-		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name}, Backend: "docker", Spec: spec,
+		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name, Replica: "0"}, Backend: "docker", Spec: spec,
 			Path: path, SpecPath: append(slices.Clone(path), "service")},
 	}
 	if options != "" {
@@ -53,7 +53,7 @@ func full() backends.Input {
 		Secrets:     map[string]token.Text{"PASSWORD": secretTok("hydra/db-password", "v1")},
 		Files:       map[string]graph.File{"/etc/hydra/hydra.conf": {Text: token.Lit("a=b\n"), Mode: "0444"}},
 		HostFiles:   map[string]graph.File{"/etc/hydra.host": {Text: token.Lit("a=b\n"), Mode: "0444"}},
-		Dirs:        graph.Dirs{State: "hydra", Cache: "hydra", Logs: "hydra/web", Runtime: "hydra"},
+		Dirs:        graph.Dirs{State: graph.Dir{Name: "hydra"}, Cache: graph.Dir{Name: "hydra"}, Logs: graph.Dir{Name: "hydra/web"}, Runtime: graph.Dir{Name: "hydra"}},
 		Ports:       map[string]graph.Port{"http": {Port: 80, Protocol: "tcp"}},
 		Ready:       &graph.Ready{HTTP: "/health", Port: "http", Interval: "1s", Timeout: "30s"},
 		Initializer: lit("bin/init"),
@@ -119,7 +119,7 @@ func TestBackend_Contract(t *testing.T) {
 func TestRealize_Golden(t *testing.T) {
 	for name, sample := range samples {
 		t.Run(name, func(t *testing.T) {
-			p, errs := New().Render(sample())
+			p, _, errs := New().Render(sample())
 			if len(errs) > 0 {
 				t.Fatal(errs)
 			}
@@ -175,7 +175,7 @@ func golden(t *testing.T, name string, l backends.Layout) {
 func TestWithTimer_Schedules(t *testing.T) {
 	layout := func(s *graph.Schedule) backends.Layout {
 		t.Helper()
-		p, errs := New().Render(with(full(), func(spec *graph.Spec) { spec.Schedule = s }))
+		p, _, errs := New().Render(with(full(), func(spec *graph.Spec) { spec.Schedule = s }))
 		if len(errs) > 0 {
 			t.Fatal(errs)
 		}
@@ -249,6 +249,7 @@ func TestPayload_FieldsChangeTheirParts(t *testing.T) {
 		{"file, reloadable", reloadable, func(s *graph.Spec) { s.Files["/etc/hydra/hydra.conf"] = graph.File{Text: token.Lit("x")} }, "reload"},
 		{"another file, reloadable", reloadable, func(s *graph.Spec) { s.Files["/etc/more"] = graph.File{Text: token.Lit("x")} }, "run reload"},
 		{"reload", reloadable, func(s *graph.Spec) { s.Reload.Signal = "USR1" }, "meta"},
+		{"reload check", reloadable, func(s *graph.Spec) { s.Reload.Check = []token.Text{token.Lit("bin/check")} }, "meta"},
 		{"ready", nil, func(s *graph.Spec) { s.Ready.HTTP = "/" }, "meta"},
 		{"initializer", nil, func(s *graph.Spec) { s.Initializer = lit("bin/other") }, "meta"},
 		{"no initializer", nil, func(s *graph.Spec) { s.Initializer = nil }, "run meta"},
@@ -268,8 +269,8 @@ func TestPayload_FieldsChangeTheirParts(t *testing.T) {
 		}
 		c.apply(&after.Service.Spec)
 		var got []string
-		a, errs := New().Render(before)
-		b, more := New().Render(after)
+		a, _, errs := New().Render(before)
+		b, _, more := New().Render(after)
 		if len(errs)+len(more) > 0 {
 			t.Fatal(errs, more)
 		}
@@ -304,10 +305,13 @@ func TestRender_RefusesAtField(t *testing.T) {
 		{bare("", func(s *graph.Spec) { s.Image, s.Package, s.Command = "nginx:1", nil, nil }), "service.image", "has no digest"},
 		{bare("", func(s *graph.Spec) { s.Sockets = map[string]graph.Socket{"a": {Port: "http"}} }), "service.sockets", "cannot pass sockets"},
 		{bare("", func(s *graph.Spec) { s.Ready = &graph.Ready{Notify: true} }), "service.ready.notify", "cannot receive notifications"},
+		{bare("", func(s *graph.Spec) { s.Update = &graph.Update{Style: "graceful"} }), "service.update.style", "cannot run two versions of a service at once"},
+		{bare("", func(s *graph.Spec) { s.Update = &graph.Update{ReusePort: true} }), "service.update.reuseport", "cannot run two versions of a service at once"},
+		{bare("", func(s *graph.Spec) { s.Retire = []token.Text{token.Lit("/bin/leave")} }), "service.retire", "cannot run a command before a service is deleted"},
 		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": token.Lit("\x00")} }), "service.env.A", "cannot be passed to a process"},
 		{bare("", func(s *graph.Spec) { s.Env = map[string]token.Text{"A": secretTok("x", "")} }), "service.env.A", "a secret cannot be part of text"},
 		{bare("", func(s *graph.Spec) { s.User = "no body" }), "service.user", "not a valid user"},
-		{bare("", func(s *graph.Spec) { s.Dirs.State = "../x" }), "service.dirs.state", "not a valid directory name"},
+		{bare("", func(s *graph.Spec) { s.Dirs.State.Name = "../x" }), "service.dirs.state", "is not a valid directory"},
 		{bare("", func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "x"} }), "service.schedule.cron", "fields"},
 		{bare("", func(s *graph.Spec) {
 			s.Schedule = &graph.Schedule{Cron: "@daily", Timezone: "UTC\n[Service]\nExecStart=/bin/evil"}
@@ -330,7 +334,7 @@ func TestRender_RefusesAtField(t *testing.T) {
 		{bare(`{"volumes":[{"target":"/x"}]}`, nil), "docker.volumes", "either a name or a path"},
 		{bare(`{"capabilities":["net admin"]}`, nil), "docker.capabilities", "capability name"},
 	} {
-		_, errs := New().Render(c.in)
+		_, _, errs := New().Render(c.in)
 		found := false
 		for _, e := range errs {
 			path := strings.Join(e.Path[min(len(e.Path), 3):], ".")
@@ -358,8 +362,8 @@ func TestAddressFor_SameMachine(t *testing.T) {
 	outside := input("db", graph.Spec{}, "").Service
 	outside.Backend = "systemd"
 	for _, c := range []struct{ got, want string }{
-		{address(other, "host", false), "db.hydra"}, {address(other, "port", false), "default"}, {address(other, "address", true), "default"}, {address(other, "address", false), "db.hydra"},
-		{address(mapped, "port", true), "80"}, {address(mapped, "address", true), "db.hydra"},
+		{address(other, "host", false), "0.db.hydra"}, {address(other, "port", false), "default"}, {address(other, "address", true), "default"}, {address(other, "address", false), "0.db.hydra"},
+		{address(mapped, "port", true), "80"}, {address(mapped, "address", true), "0.db.hydra"},
 		{address(onHost, "host", false), Gateway}, {address(outside, "host", true), Gateway}, {address(reader.Service, "host", false), "127.0.0.1"},
 	} {
 		if c.got != c.want {

@@ -17,6 +17,15 @@ import (
 // renderer turns a service into a payload and refuses what no engine can run.
 type renderer struct{ spec.Reader }
 
+// CheckMachine refuses folders, in which no engine runs.
+func (backend) CheckMachine(m *graph.Machine) (problem, hint string) {
+	if !strings.HasPrefix(m.Connect, "dir:") {
+		return "", ""
+	}
+	return "it is a container, and nothing runs on machine " + m.Name + ", which is the folder " + strings.TrimPrefix(m.Connect, "dir:"),
+		"place it on a machine with connect: 'local' or 'ssh://…', or set backend: 'systemd', whose files a folder can hold"
+}
+
 var imageUserRE = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$`)
 
 func (r *renderer) payload() payload {
@@ -24,11 +33,12 @@ func (r *renderer) payload() payload {
 	p := payload{
 		Run: runPart{
 			Deployment: r.In.Deployment, Environment: r.In.Environment, Address: r.In.Service.Address,
-			Dirs: s.Dirs, User: s.User, Restart: s.Restart, Limits: s.Limits, Image: s.Image,
+			User: s.User, Restart: s.Restart, Limits: s.Limits, Image: s.Image,
 			Initializer: len(s.Initializer) > 0, Scheduled: s.Schedule != nil, Ports: s.Ports,
 		},
 		Meta: metaPart{Schedule: s.Schedule},
 	}
+	p.Run.Dirs, p.Run.Identity = r.Dirs()
 	p.Run.Options = r.options()
 	if r.In.Service.Fact != nil {
 		r.Fail(spec.At(), "backend docker cannot apply host settings")
@@ -52,6 +62,17 @@ func (r *renderer) payload() payload {
 	if len(s.Sockets) > 0 {
 		r.Fail(spec.At("sockets"), "backend docker cannot pass sockets").WithHint("let the program open its port, or set backend: 'systemd'")
 	}
+	if up := s.Update; up != nil && (up.Style == "graceful" || up.ReusePort) {
+		field := "style"
+		if up.Style != "graceful" {
+			field = "reuseport"
+		}
+		r.Fail(spec.At("update", field), "backend docker cannot run two versions of a service at once: both would publish the same ports").
+			WithHint("remove %s, or run several replicas behind a load balancer: they change one after the other", field)
+	}
+	if len(s.Retire) > 0 {
+		r.Fail(spec.At("retire"), "backend docker cannot run a command before a service is deleted").WithHint("remove retire, or set backend: 'systemd'")
+	}
 	if s.Ready != nil && s.Ready.Notify {
 		r.Fail(spec.At("ready", "notify"), "backend docker cannot receive notifications").WithHint("use ready: { http: '/health' }, tcp or exec")
 	}
@@ -61,9 +82,9 @@ func (r *renderer) payload() payload {
 	if s.Image == "" {
 		r.build(s, &p.Run)
 	}
-	command := r.Command
-	if s.Image != "" || p.Run.Options.Base != "" || p.Run.Options.At == "/" { // the program may be in the image
-		command = func(at []string, list []token.Text) []token.Text { return r.imageCommand(at, list) }
+	command := func(at []string, list []token.Text) []token.Text { return r.imageCommand(at, list) } // the program may be in the image
+	if s.Image == "" && p.Run.Options.Base == "" {
+		command = func(at []string, list []token.Text) []token.Text { return r.scratchCommand(s, p.Run, at, list) }
 	}
 	p.Run.Command, p.Run.Args = command(spec.At("command"), s.Command), r.Texts(spec.At("args"), s.Args)
 	p.Run.Env = r.Env(s.Env)
@@ -96,8 +117,12 @@ func (r *renderer) payload() payload {
 	} else {
 		reload := *s.Reload
 		reload.Command = command(spec.At("reload", "command"), reload.Command)
+		reload.Check = command(spec.At("reload", "check"), reload.Check)
 		p.Meta.Reload = &reload
 		p.Run.Bound, p.Reload = spec.RestartKeys(files, nil), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
+	}
+	if p.Run.Build != nil && p.Run.Options.Base != "" && p.Run.Options.At == "" && len(r.Errs) == 0 { // otherwise it is put where something looks for it
+		r.CheckPackageUse(s, p.Run.Build.At)
 	}
 	p.Run.Stored = r.extraArtifacts(s)
 	if r.In.Service.Address.Member != "" && p.Run.Options.Network != "host" {
@@ -122,7 +147,7 @@ func (r *renderer) build(s graph.Spec, run *runPart) {
 		return
 	}
 	inStore := r.Package.Path[len(backends.StorePath)+1:]
-	run.Build.Artifact, run.Folder = inStore[:64], r.Package.IsFolder
+	run.Build.Artifact, run.Folder = inStore[:64], true
 	if at == "/" {
 		at = ""
 	}
@@ -145,10 +170,51 @@ func (r *renderer) imageCommand(at []string, list []token.Text) []token.Text {
 		r.Fail(at, "the program is empty")
 	case !ok || r.Package.Path == "" || path.IsAbs(prog):
 	case !r.Package.IsFolder && prog == path.Base(r.Package.Path):
+		r.UseProgram(at, prog)
 		out[0] = token.Lit(r.Package.Path)
 	case r.Package.IsFolder && strings.Contains(prog, "/"):
+		if r.In.Service.Spec.Image == "" && r.Package.Path != "/" { // at the root, the base may have it
+			r.UseProgram(at, path.Clean(prog))
+		}
 		out[0] = token.Lit(path.Join(r.Package.Path, prog))
 	}
+	return out
+}
+
+// scratchCommand resolves programs of an image that has nothing but the package and what is
+// mounted.
+func (r *renderer) scratchCommand(s graph.Spec, run runPart, at []string, list []token.Text) []token.Text {
+	before := len(r.Errs)
+	out := r.Command(at, list)
+	if len(out) == 0 || len(r.Errs) > before {
+		return out
+	}
+	prog, _ := out[0].Literal()
+	written, _ := list[0].Literal()
+	if !path.IsAbs(written) { // Command found it in the package
+		return out
+	}
+	var mounted []string
+	for p := range s.Files {
+		mounted = append(mounted, p)
+	}
+	for _, v := range run.Options.Volumes {
+		mounted = append(mounted, v.Target)
+	}
+	if slices.ContainsFunc(mounted, func(m string) bool { return prog == m || strings.HasPrefix(prog, m+"/") }) {
+		return out
+	}
+	dir := r.Package.Path
+	if !r.Package.IsFolder {
+		dir = path.Dir(dir)
+	}
+	name, inside := strings.CutPrefix(prog, strings.TrimSuffix(dir, "/")+"/")
+	if !inside {
+		r.Fail(at, "the program %q is not in the image, which has nothing but the package at %s", prog, dir).
+			WithHint("docker: { base: 'NAME@sha256:…' } builds on an image that has it; a relative program is one of the package")
+		return out
+	}
+	r.UseProgram(at, name)
 	return out
 }
 

@@ -49,7 +49,7 @@ func WithTimer(l backends.Layout, socket string) (out backends.Layout, ok bool) 
 	target := spec.NamePrefix(environment, deployment) + ".target"
 	timer, job := c.Base+".timer", c.Base+".job"
 	// The name contains the version, so that a run of the old version does not delay the new one.
-	run := c.Base + ":run-" + strings.TrimPrefix(Name(c.Unit), c.Base+".") + ".service"
+	run := c.Base + ".run-" + strings.TrimPrefix(Name(c.Unit), c.Base+".") + ".service"
 	head := func(what string) string {
 		return "[Unit]\nDescription=defx " + what + " of " + c.Scope + " " + c.Address + "\nPartOf=" + target + "\n"
 	}

@@ -122,17 +122,17 @@ func (f *loadBalancer) findBackends() bool {
 	for _, s := range f.replicas {
 		r := f.p.graph.Resource(s.Place.Machine)
 		if r == nil || r.Type != "aws.instance" {
-			f.refuse("backends", "%s is not on an EC2 instance, so the load balancer cannot reach it", s.Address).
+			f.refuse("backends", "%s is not on an EC2 instance, so the load balancer cannot reach it", s).
 				WithHint("set backend: 'ec2' for it, or run a load balancer as a service")
 			return false
 		}
 		if networkOf(f.p.graph, r) != f.vpc {
-			f.refuse("backends", "%s is not in the load balancer's network %s", s.Address, f.vpc.Address).WithHint("use subnets in the network of the backends")
+			f.refuse("backends", "%s is not in the load balancer's network %s", s, f.vpc.Address).WithHint("use subnets in the network of the backends")
 			return false
 		}
 	}
 	if len(f.scaled) > 0 && f.Attach != "auto" {
-		f.refuse("backends", "AWS attaches the instances of %s by itself, so they cannot be attached manually", f.scaled[0].Address).WithHint("set attach: 'auto'")
+		f.refuse("backends", "AWS attaches the instances of %s by itself, so they cannot be attached manually", f.scaled[0]).WithHint("set attach: 'auto'")
 		return false
 	}
 	return true
@@ -144,11 +144,11 @@ func (f *loadBalancer) findPort() bool {
 	for _, s := range slices.Concat(f.replicas, f.scaled) {
 		at := s.Spec.Ports[f.Target]
 		if f.port != 0 && at.Port != f.port {
-			f.refuse("target", "%s has port %q as %d, but another backend has it as %d", s.Address, f.Target, at.Port, f.port).WithHint("all backends of a load balancer must listen on the same port")
+			f.refuse("target", "%s has port %q as %d, but another backend has it as %d", s, f.Target, at.Port, f.port).WithHint("all backends of a load balancer must listen on the same port")
 			return false
 		}
 		if f.port = at.Port; at.Protocol != "tcp" {
-			f.refuse("target", "port %q of %s has protocol %s, but must be tcp", f.Target, s.Address, at.Protocol).WithHint("set target to a tcp port")
+			f.refuse("target", "port %q of %s has protocol %s, but must be tcp", f.Target, s, at.Protocol).WithHint("set target to a tcp port")
 			return false
 		}
 		if r := s.Spec.Ready; r != nil && r.HTTP != "" {

@@ -21,7 +21,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	s := in.Service
 	r := g.Resource(namePrefix(s.Address) + "-boot")
 	if r == nil {
-		return diag.Errorf(s.Address.String(), "the autoscaling group has no launch template")
+		return diag.Errorf(s.String(), "the autoscaling group has no launch template")
 	}
 	user := g.EC2.User
 	if user == "" {
@@ -38,7 +38,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	}
 	for _, f := range l.Files {
 		if strings.ContainsAny(f.Path+f.Link, "'\n") {
-			return diag.Errorf(s.Address.String(), "path %q contains a quote or a newline, which is not possible on an instance of a group", f.Path).At(s.SpecPath...)
+			return diag.Errorf(s.String(), "path %q contains a quote or a newline, which is not possible on an instance of a group", f.Path).At(s.SpecPath...)
 		}
 		if f.Link != "" {
 			fmt.Fprintf(&b, "mkdir -p '%s'\nln -sfn '%s' '%s'\n", path.Dir(f.Path), f.Link, f.Path)
@@ -66,10 +66,10 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		bad = w.Close()
 	}
 	if bad != nil {
-		return diag.Errorf(s.Address.String(), "%v", bad)
+		return diag.Errorf(s.String(), "%v", bad)
 	}
 	if z.Len() > 16<<10 {
-		return diag.Errorf(s.Address.String(), "the service takes %d bytes in the launch template, but at most 16384 are possible", z.Len()).At(append(s.SpecPath, "files")...).
+		return diag.Errorf(s.String(), "the service takes %d bytes in the launch template, but at most 16384 are possible", z.Len()).At(append(s.SpecPath, "files")...).
 			WithHint("move large files into the package")
 	}
 	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))

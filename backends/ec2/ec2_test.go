@@ -126,7 +126,11 @@ func TestEscape_NeverAnExpression(t *testing.T) {
 
 // service returns a service of the backend ec2.
 func service(name, replica string, edit ...func(*graph.Service)) *graph.Service {
-	s := &graph.Service{Address: graph.Address{Lib: "app", Name: name, Replica: replica}, Backend: Name, Path: []string{"libs", "app", name}, SpecPath: []string{"libs", "app", name, "service"}}
+	sole := replica == ""
+	if sole {
+		replica = graph.FirstReplica
+	}
+	s := &graph.Service{Address: graph.Address{Lib: "app", Name: name, Replica: replica}, Sole: sole, Backend: Name, Path: []string{"libs", "app", name}, SpecPath: []string{"libs", "app", name, "service"}}
 	for _, e := range edit {
 		e(s)
 	}
@@ -143,7 +147,7 @@ func pooled(list ...*graph.Service) *graph.Graph {
 func places(g *graph.Graph) string {
 	var out []string
 	for _, s := range g.Services {
-		out = append(out, s.Address.String()+"@"+s.Place.Machine)
+		out = append(out, s.String()+"@"+s.Place.Machine)
 	}
 	return strings.Join(out, " ")
 }
@@ -172,8 +176,8 @@ func TestPack_Placement(t *testing.T) {
 		"memory is limited":                 {pooled(service("a", "", memory("1Gi")), service("b", "", memory("1Gi")), service("c", "", memory("512Mi"))), nil, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-0"},
 		"decimal units count":               {pooled(service("a", "", memory("1500M")), service("b", "", memory("1500M"))), nil, "app/a@ec2-0 app/b@ec2-1"},
 		"a port is used once":               {pooled(service("a", "", port(80)), service("b", "", port(80))), nil, "app/a@ec2-0 app/b@ec2-1"},
-		"services stay where they were":     {pooled(service("a", ""), service("b", ""), service("c", "")), map[string]string{"app/b": "ec2-1", "app/c": "ec2-1"}, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-1"},
-		"exclusive has its own instance":    {pooled(service("a", "", exclusive), service("b", "")), nil, "app/a@app-a app/b@ec2-0"},
+		"services stay where they were":     {pooled(service("a", ""), service("b", ""), service("c", "")), map[string]string{"app/b#0": "ec2-1", "app/c#0": "ec2-1"}, "app/a@ec2-0 app/b@ec2-1 app/c@ec2-1"},
+		"exclusive has its own instance":    {pooled(service("a", "", exclusive), service("b", "")), nil, "app/a@app-a-0 app/b@ec2-0"},
 		"replicas are spread":               {pooled(service("a", "0", spread), service("a", "1", spread)), nil, "app/a#0@ec2-0 app/a#1@ec2-1"},
 		"a location has its own instances":  {pooled(service("a", "", at("south")), service("b", "")), nil, "app/a@ec2-south-0 app/b@ec2-0"},
 	} {
@@ -262,7 +266,7 @@ func TestModules_ServiceDoesNotChangeInstance(t *testing.T) {
 // disk, without consent.
 func TestModules_InstanceWithDataIsProtected(t *testing.T) {
 	for _, state := range []string{"", "db"} {
-		g := pooled(service("db", "", func(s *graph.Service) { s.Spec.Dirs.State = state }))
+		g := pooled(service("db", "", func(s *graph.Service) { s.Spec.Dirs.State.Name = state }))
 		if _, errs := Pack(g, nil, nothingKnown); len(errs) > 0 {
 			t.Fatal(errs)
 		}

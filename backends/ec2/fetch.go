@@ -70,14 +70,14 @@ func fetchAtBoot(g *graph.Graph, in backends.Input, template *graph.Resource) (s
 
 // fail returns an error about a field of the service.
 func (f *bootFetch) fail(field, format string, args ...any) *diag.Error {
-	return diag.Errorf(f.service.Address.String(), format, args...).At(append(slices.Clone(f.service.SpecPath), field)...)
+	return diag.Errorf(f.service.String(), format, args...).At(append(slices.Clone(f.service.SpecPath), field)...)
 }
 
 // add adds a resource to the module of the service.
 func (f *bootFetch) add(suffix, kind string, fields map[string]any) (*graph.Resource, *diag.Error) {
 	a := graph.Address{Name: truncate(f.name+suffix, maxName)}
 	if f.g.Resource(a.String()) != nil || f.g.Machine(a.String()) != nil {
-		return nil, diag.Errorf(f.service.Address.String(), "one of its parts would have the name %q, which is already used", a).At(f.service.Path...).WithHint("rename the machine or the resource")
+		return nil, diag.Errorf(f.service.String(), "one of its parts would have the name %q, which is already used", a).At(f.service.Path...).WithHint("rename the machine or the resource")
 	}
 	fields["module"], fields["region"] = token.Lit(f.name), token.Lit(f.region)
 	r := &graph.Resource{Address: a, Type: kind, Fields: fields, Path: f.service.Path}
@@ -227,7 +227,7 @@ func (f *bootFetch) bucket() (string, *diag.Error) {
 			}
 		}
 		if in, ok := literal(r.Fields["region"]); ok && in != f.region {
-			return "", diag.Errorf(f.service.Address.String(), "bucket %s is in region %s, but the instances are in %s", r.Address, in, f.region).At(f.service.Path...).WithHint("use a bucket in the region of the group")
+			return "", diag.Errorf(f.service.String(), "bucket %s is in region %s, but the instances are in %s", r.Address, in, f.region).At(f.service.Path...).WithHint("use a bucket in the region of the group")
 		}
 		if name == "" {
 			return "", wrong("the name of bucket %s must be known before it is created", r.Address).WithHint("set name: '…' for %s", r.Address)

@@ -1,9 +1,10 @@
-# What a service is made of, fetched by the instance itself with what its profile allows.
-# $region and $domain are said above. curl is needed.
+# Functions by which an instance fetches the packages and secrets of its services, with the
+# permissions of its instance profile. $region and $domain are set above. They need curl.
 store=/var/lib/defx/store
 hash() { sha256sum | cut -c1-64; }
 
-# bytes N HEX MASK: N bytes, zeros where HEX has no more, each xor MASK, as printf takes them.
+# bytes N HEX MASK prints N bytes as escapes for printf: those of HEX, padded with zeros, each
+# xor MASK.
 bytes() (
 	n=$1 h=$2
 	while [ "$n" -gt 0 ]; do
@@ -13,7 +14,8 @@ bytes() (
 	done
 )
 
-# hmac KEY TEXT: in hex, with a key of up to 64 bytes. No other program is told the key: everybody here sees what programs are told.
+# hmac KEY TEXT prints the HMAC-SHA256 in hex; KEY has at most 64 bytes. The key is never an
+# argument of another program, because every user can read the arguments of a process.
 hmac() {
 	inner=$({ printf "$(bytes 64 "$1" 54)"; printf %s "$2"; } | hash)
 	{ printf "$(bytes 64 "$1" 92)"; printf "$(bytes 32 "$inner" 0)"; } | hash
@@ -21,7 +23,8 @@ hmac() {
 meta() { curl -sSf -m 10 -H "X-aws-ec2-metadata-token: $token" "http://169.254.169.254/latest/meta-data/iam/security-credentials/$1"; }
 field() { printf %s "$who" | tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"; }
 
-# ask SERVICE PATH [TARGET BODY]: the answer is in the file $answer. Requests are signed as AWS wants it (version 4).
+# ask SERVICE PATH [TARGET BODY] sends a request with an AWS signature version 4 and writes the
+# answer to the file $answer.
 ask() {
 	token=$(curl -sSf -m 10 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 300' http://169.254.169.254/latest/api/token) || return 1
 	role=$(meta '') || return 1
@@ -66,7 +69,8 @@ EOF
 	}
 }
 
-# patiently CMD: what is needed may come a little later than the instance.
+# patiently CMD repeats a command until it succeeds, for at most five minutes: permissions may
+# take effect later than the instance starts.
 patiently() {
 	n=0
 	until "$@"; do
@@ -79,10 +83,10 @@ patiently() {
 	done
 }
 
-# tree: the digest of the folder that one is in, as defx makes it.
+# tree prints the digest of the current folder, computed as defx does.
 tree() {
 	{
-		printf 'defx tree/1\n['
+		printf 'defx tree/2\n['
 		find . -mindepth 1 \( -type d -printf '%P/\n' -o -printf '%P\n' \) | LC_ALL=C sort | {
 			sep=
 			while IFS= read -r n; do
@@ -108,7 +112,7 @@ tree() {
 	} | hash
 }
 
-# is PATH DIGEST WANTED: or all ends here.
+# is PATH DIGEST WANTED ends the script unless the digests are equal.
 is() {
 	[ "$2" = "$3" ] || {
 		echo "defx: $1 has digest $2, not $3" >&2
@@ -116,7 +120,7 @@ is() {
 	}
 }
 
-# package PATH KIND DIGEST: into the store, if it is what it should be.
+# package PATH KIND DIGEST puts an artifact into the store, after checking its digest.
 package() {
 	[ ! -e "$store/$3" ] || return 0
 	answer=$store/$3.arrived
@@ -135,7 +139,7 @@ package() {
 	rm "$answer"
 }
 
-# text KEY: the text that an object of JSON has there.
+# text KEY prints the string at a key of the JSON object on standard input.
 text() {
 	LC_ALL=C awk -v key="$1" '
 function byte(n) { printf "%c", n }
@@ -165,7 +169,7 @@ END {
 }'
 }
 
-# secret SERVICE NAME FILE: for root alone.
+# secret SERVICE NAME FILE writes a secret to a file that only root can read.
 secret() (
 	umask 077
 	mkdir -p "$(dirname "$3")"

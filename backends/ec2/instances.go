@@ -250,7 +250,7 @@ func amounts(cpu, memory string) (cores float64, bytes int64, err error) {
 
 // fail adds an error about a service.
 func (p *packer) fail(s *graph.Service, path []string, format string, args ...any) *diag.Error {
-	e := diag.Errorf(s.Address.String(), format, args...).At(path...)
+	e := diag.Errorf(s.String(), format, args...).At(path...)
 	p.errs = append(p.errs, e)
 	return e
 }
@@ -323,10 +323,7 @@ func (p *packer) place(k *placementGroup) {
 	class := p.class(k)
 	s := k.services[0]
 	if k.options.Class == "exclusive" {
-		name := s.Address.Lib + "-" + s.Address.Name
-		if s.Address.Replica != "" {
-			name += "-" + s.Address.Replica
-		}
+		name := s.Address.Lib + "-" + s.Address.Name + "-" + s.Address.Replica
 		b := &instance{name: name, ports: map[string]bool{}, sets: map[string]bool{}}
 		if why := p.fits(k, b, class); why != "" {
 			p.fail(s, append(slices.Clone(s.SpecPath), "limits"), "an instance of type %s %s for it", class.instanceType, why).WithHint("use a larger instanceType")
@@ -515,7 +512,7 @@ func (p *packer) emitInstance(class instanceClass, b *instance) {
 		f["associatePublicIpAddress"] = true
 	}
 	hasData := slices.ContainsFunc(b.groups, func(k *placementGroup) bool {
-		return slices.ContainsFunc(k.services, func(s *graph.Service) bool { return s.Spec.Dirs.State != "" })
+		return slices.ContainsFunc(k.services, func(s *graph.Service) bool { return s.Spec.Dirs.State.Own() })
 	})
 	p.graph.Resources = append(p.graph.Resources, &graph.Resource{Address: graph.Address{Name: b.name}, Type: "aws.instance", Fields: f, Path: []string{"defaults", "ec2"}, Retained: hasData})
 	var labels map[string]string
@@ -532,7 +529,7 @@ func (p *packer) emitInstance(class instanceClass, b *instance) {
 		Identity: plan.Key(token.Token{Kind: token.Ref, Name: b.name, Field: "output", Arg: "id"})}
 	if at := p.state.Output(m.Output); at != "" {
 		m.Address = at
-		m.Connect += at
+		m.Connect += token.URLHost(at)
 		for _, old := range p.graph.PreviousMachines {
 			if old.Name == m.Name && old.Address == at {
 				m.HostKey, m.Instance = old.HostKey, old.Instance

@@ -65,16 +65,18 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	var unbound error
 	document = document.Map(nil, func(_ []string, t token.Text, _ bool) []any {
 		filled := token.Text{}
+		before := ""
 		for i, s := range t {
 			if s.Token == nil {
-				filled = append(filled, s)
+				filled, before = append(filled, s), before+s.Lit
 				continue
 			}
 			v, ok := value(*s.Token)
 			if !ok {
 				unbound = fmt.Errorf("the value of %s is unknown", s.Token)
 			}
-			filled = append(filled, token.Segment{Lit: escape(v, i+1 < len(t))})
+			v = token.InBrackets(before, v, t[i+1:])
+			filled, before = append(filled, token.Segment{Lit: escape(v, i+1 < len(t))}), before+v
 		}
 		return []any{mergeLiterals(filled)}
 	})

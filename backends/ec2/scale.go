@@ -15,11 +15,11 @@ func (p *packer) scale(s *graph.Service, w serviceOptions) {
 	switch {
 	case w.Run != "systemd":
 		p.fail(s, append(path, "run"), "class autoscale supports only run: 'systemd'").WithHint("remove run")
-	case a.Member != "" || a.Replica != "":
+	case a.Member != "" || s.Place.Replicas != nil || s.Place.Every != "":
 		p.fail(s, append(slices.Clone(s.Path), "place"), "class autoscale cannot be used with replicas or groups, because AWS decides the number of instances").WithHint("use ec2: { min: 1, max: 4 } instead of replicas")
 	case w.Min < 0 || w.Max < 1 || w.Min > w.Max:
 		p.fail(s, path, "min %d and max %d are not a valid range", w.Min, w.Max).WithHint("ec2: { class: 'autoscale', min: 1, max: 4 }")
-	case s.Spec.Dirs.State != "":
+	case s.Spec.Dirs.State.Own():
 		p.fail(s, append(slices.Clone(s.SpecPath), "dirs", "state"), "class autoscale cannot have dirs.state, because AWS deletes instances with their data").WithHint("store the data elsewhere, or use class: 'exclusive'")
 	}
 	loc := p.graph.EC2.Locations[s.Place.Location]

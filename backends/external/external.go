@@ -50,8 +50,8 @@ func (backend) Encoding() int { return 1 }
 func (backend) MakesType(typ string) bool { return typ == Type }
 
 // Render returns an error: executables make resources, not services.
-func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
-	return plan.Payload{}, diag.List{diag.Errorf(in.Service.Address.String(), "backend external makes resources, it cannot run services").
+func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+	return plan.Payload{}, nil, diag.List{diag.Errorf(in.Service.String(), "backend external makes resources, it cannot run services").
 		At(append(slices.Clone(in.Service.Path), "backend")...).WithHint("backend: 'systemd'")}
 }
 
@@ -167,17 +167,13 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request,
 	}
 	var unbound error
 	filled := doc.Arguments.Map(nil, func(_ []string, t token.Text, _ bool) []any {
-		out, err := t.Map(func(tok token.Token) (token.Text, error) {
+		return []any{token.Lit(t.Fill(func(tok token.Token) string {
 			v, ok := value(tok)
 			if !ok {
-				return nil, errors.New("the value of " + tok.String() + " is unknown")
+				unbound = errors.New("the value of " + tok.String() + " is unknown")
 			}
-			return token.Lit(v), nil
-		})
-		if err != nil {
-			unbound = err
-		}
-		return []any{out}
+			return v
+		}))}
 	})
 	if unbound != nil {
 		return nil, unbound

@@ -54,6 +54,19 @@ func (b *Binder) Readiness(r *graph.Ready) *backends.Ready {
 		Timeout:  b.Duration(At("ready", "timeout"), r.Timeout, 30*time.Second)}
 }
 
+// StopTimeout returns how long a service may take to stop: its stop command, and then its
+// processes, each have the whole timeout. It is 0 if the service does not set one.
+func (b *Binder) StopTimeout(s *graph.Stop) time.Duration {
+	if s == nil || s.Timeout == "" {
+		return 0
+	}
+	d := b.Duration(At("stop", "timeout"), s.Timeout, 0)
+	if len(s.Command) > 0 {
+		d *= 2
+	}
+	return d
+}
+
 // Content returns the content of a file, with refs replaced by their values.
 func (b *Binder) Content(where []string, f File) []byte {
 	if f.Doc == nil {
@@ -115,24 +128,18 @@ func (b *Binder) Zone(where []string, s string) string {
 	return s
 }
 
-// Bind returns the text with every ref replaced by its value.
+// Bind returns the text with every ref replaced by its value, as token.Text.Fill does.
 func (b *Binder) Bind(at []string, t token.Text) string {
-	var out strings.Builder
-	for _, s := range t {
-		if s.Token == nil {
-			out.WriteString(s.Lit)
-			continue
-		}
+	return t.Fill(func(tok token.Token) string {
 		v, ok := "", false
-		if s.Token.Kind == token.Ref {
-			v, ok = b.Value(*s.Token)
+		if tok.Kind == token.Ref {
+			v, ok = b.Value(tok)
 		}
 		if !ok {
-			b.Fail(at, "%s reads %s, which has no value yet", Field(at), s.Token)
+			b.Fail(at, "%s reads %s, which has no value yet", Field(at), tok)
 		}
-		out.WriteString(v)
-	}
-	return out.String()
+		return v
+	})
 }
 
 // CheckUTF8 returns an error unless s survives encoding as JSON.

@@ -7,17 +7,13 @@ import (
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// maxBase leaves room for ":migrate-VERSION.service" in the 255 bytes of a file name.
-const maxBase = 200
+// maxBase leaves room for ".REPLICA.migrate-VERSION.service" in the 255 bytes of a file name.
+const maxBase = 160
 
-// NamePart returns a name with "_" for "-", so that "-" can separate the parts of a longer name.
-// Names consist of a-z, 0-9 and "-" only, so different names stay different. It also matters for
-// slices: systemd derives their hierarchy from dashes.
-func NamePart(name string) string { return strings.ReplaceAll(name, "-", "_") }
-
-// NamePrefix returns the prefix of all names of a deployment on a machine.
+// NamePrefix returns the prefix of all names of a deployment on a machine. systemd derives the
+// hierarchy of slices from its dashes.
 func NamePrefix(environment, deployment string) string {
-	return "defx-" + NamePart(environment) + "-" + NamePart(deployment)
+	return "defx-" + graph.NamePart(environment) + "-" + graph.NamePart(deployment)
 }
 
 // TargetUnit returns the content of the systemd target that starts and stops all units of a
@@ -27,21 +23,15 @@ func TargetUnit(environment, deployment string) string {
 }
 
 // BaseName returns the name of a service on a machine, without suffix:
-// defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER][.REPLICA]. LIB is "_" for a service outside a library; no
-// library has that name.
+// defx-ENV-DEPLOYMENT-LIB-NAME[-MEMBER].REPLICA (see graph.Address.FileName).
 func BaseName(prefix string, a graph.Address) string {
-	lib := "_"
-	if a.Lib != "" {
-		lib = NamePart(a.Lib)
+	replica := a.Replica
+	a.Replica = ""
+	name := Shorten(prefix + "-" + a.FileName())
+	if replica != "" {
+		name += "." + graph.NamePart(replica)
 	}
-	name := prefix + "-" + lib + "-" + NamePart(a.Name)
-	if a.Member != "" {
-		name += "-" + NamePart(a.Member)
-	}
-	if a.Replica != "" {
-		name += "." + NamePart(a.Replica)
-	}
-	return Shorten(name)
+	return name
 }
 
 // Shorten truncates a name that is too long for a file name and appends a digest, so that different

@@ -23,22 +23,30 @@ type Codec[P any] struct {
 
 // Render encodes what the reader made. It also builds the layout with a placeholder for every ref,
 // so that values that cannot be represented are refused now, while their field is known.
-func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, diag.List) {
+func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, []plan.Claim, diag.List) {
+	var claims []plan.Claim
 	if len(r.Errs) == 0 {
-		_, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
+		l, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
 		r.Errs = append(r.Errs, errs...)
+		for _, c := range l.Claims {
+			if c.Field == nil {
+				c.Field = At()
+			}
+			c.Field = r.Absolute(c.Field)
+			claims = append(claims, c)
+		}
 	}
 	if len(r.Errs) > 0 {
 		for _, e := range r.Errs {
 			e.Path = r.Absolute(e.Path)
 		}
-		return plan.Payload{}, r.Errs.Sort()
+		return plan.Payload{}, nil, r.Errs.Sort()
 	}
 	out, err := k.Encode(p)
 	if err != nil {
-		return plan.Payload{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(r.In.Service.SpecPath...)}
+		return plan.Payload{}, nil, diag.List{diag.Errorf(r.Subject, "%v", err).At(r.In.Service.SpecPath...)}
 	}
-	return out, nil
+	return out, claims, nil
 }
 
 // Realize builds the layout of a payload once the values of its refs are known.

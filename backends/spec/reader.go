@@ -8,6 +8,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
@@ -27,6 +28,17 @@ type Reader struct {
 type ArtifactPath struct {
 	Path     string // of the file, or of the folder
 	IsFolder bool
+	Content  *plan.Content // nil if only its digest is known
+
+	used bool // a program of it is run
+}
+
+// Dir returns the folder that the artifact is, or is in.
+func (a ArtifactPath) Dir() string {
+	if a.IsFolder {
+		return a.Path
+	}
+	return path.Dir(a.Path)
 }
 
 // Fail adds an error at a path.
@@ -50,7 +62,9 @@ func (r *Reader) PackageOf(s graph.Spec) {
 	if !ok {
 		return
 	}
-	r.Package = pl
+	if r.Package = pl; pl.Content != nil && pl.Content.Format == "empty" {
+		r.Fail(At("package"), "the package %q is empty: it has 0 bytes", tokens[0].Name).WithHint("build it first")
+	}
 }
 
 // Artifact returns the location of an artifact on the machine.
@@ -66,9 +80,9 @@ func (r *Reader) Artifact(at []string, t token.Token) (ArtifactPath, bool) {
 		if name == "" {
 			name = t.Name
 		}
-		return ArtifactPath{Path: dir + "/" + path.Base(name)}, true
+		return ArtifactPath{Path: dir + "/" + path.Base(name), Content: a.Content}, true
 	}
-	return ArtifactPath{Path: dir, IsFolder: true}, true
+	return ArtifactPath{Path: dir, IsFolder: true, Content: a.Content}, true
 }
 
 // Text replaces artifacts by their paths and refuses tokens that the backend cannot represent in
@@ -130,17 +144,27 @@ func (r *Reader) Command(at []string, list []token.Text) []token.Text {
 			r.Fail(at, "the program %q is not an absolute path, and there is no package to look it up in", prog).
 				WithHint("write /usr/bin/%s, or set package", path.Base(prog))
 		}
+	case !r.Package.IsFolder && name != path.Base(r.Package.Path) && r.Package.Content != nil && r.Package.Content.Format != "":
+		r.checkProgram(at, path.Base(r.Package.Path))
 	case !r.Package.IsFolder && name != path.Base(r.Package.Path):
 		r.Fail(at, "the program %q is not in the package, which is the single file %q", prog, path.Base(r.Package.Path)).
 			WithHint("%s", diag.Suggest(name, []string{path.Base(r.Package.Path)}))
 	case !r.Package.IsFolder:
+		r.UseProgram(at, name)
 		out[0] = token.Lit(r.Package.Path)
 	case name == "" || path.Clean(name) != name || name == ".." || strings.HasPrefix(name, "../"):
 		r.Fail(at, "the program %q must be a path inside the package, without . or ..", prog)
 	default:
+		r.UseProgram(at, name)
 		out[0] = token.Lit(r.Package.Path + "/" + name)
 	}
 	return out
+}
+
+// UseProgram notes that a program of the package is run, and refuses one that it does not have.
+func (r *Reader) UseProgram(at []string, name string) {
+	r.Package.used = true
+	r.checkProgram(at, name)
 }
 
 // Env reads the environment variables.

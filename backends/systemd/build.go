@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"cmp"
 	"path"
 	"strings"
 
@@ -48,10 +49,17 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
 	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leftovers()
+	l.Claims, l.Dirs = b.claims(), spec.Moves(b.Run.Dirs)
 	if l.Ready != nil && l.Ready.Exec != "" {
 		unit(l.Ready.Exec, b.probeUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
 	l.Graceful = b.Meta.Graceful
+	l.Data = spec.DataPaths(b.Run.Dirs)
+	if rl := b.Meta.Reload; rl != nil && len(rl.Check) > 0 {
+		l.ReloadCheck = b.reloadCheck()
+		unit(l.ReloadCheck, b.probeUnit(l.ReloadCheck, "reload check of ", "check", rl.Check, mounts), false)
+	}
+	l.Ports, l.StopTimeout = b.ports(), b.StopTimeout(b.Run.Stop)
 	if len(b.Meta.Retire) > 0 {
 		l.Retire = b.retire()
 		unit(l.Retire, b.probeUnit(l.Retire, "retirement of ", "retire", b.Meta.Retire, mounts), false)
@@ -125,8 +133,22 @@ func (b *builder) files(l *backends.Layout) []string {
 			source = backends.StorePath + "/" + o.Name
 		}
 		mounts = append(mounts, source+":"+target)
+		l.MountPoints = append(l.MountPoints, p)
 	}
 	return mounts
+}
+
+// ports returns the ports that the service listens on, sorted by name.
+func (b *builder) ports() []backends.Port {
+	if b.Run.Scheduled {
+		return nil
+	}
+	var out []backends.Port
+	for _, name := range sets.Keys(b.Meta.Ports) {
+		p := b.Meta.Ports[name]
+		out = append(out, backends.Port{Protocol: cmp.Or(p.Protocol, "tcp"), Port: p.Port})
+	}
+	return out
 }
 
 // appendObject appends an object unless the list has one with the same name.

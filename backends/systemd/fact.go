@@ -60,7 +60,7 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 	}
 	n := namesOf(f.Environment, f.Deployment, graph.Address{Lib: graph.HostLib, Name: f.Kind, Member: f.Key}, "")
 	base, name := n.base, n.alias()
-	l := backends.Layout{Name: name, Unit: name, Start: []string{name}}
+	l := backends.Layout{Name: name, Unit: name, Start: []string{name}, Claims: f.claims(base)}
 	addFile := func(path, content string) string {
 		l.Files = append(l.Files, backends.File{Path: path, Content: []byte(content), Mode: 0o644})
 		return path

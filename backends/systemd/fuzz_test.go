@@ -37,7 +37,7 @@ func units(t *testing.T, s string, place []string, put func(*graph.Spec, token.T
 	for _, text := range []token.Text{token.Lit(s), refTok("x/y", "output", "z")} {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x")})
 		put(&in.Service.Spec, text)
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		for _, e := range errs {
 			if want := slices.Concat(in.Service.SpecPath, place); !slices.Equal(e.Path, want) {
 				t.Fatalf("%v is at %q, not at %q", e, e.Path, want)
@@ -113,7 +113,7 @@ func FuzzProgram(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		s = "/" + s
 		in := input("fuzz", graph.Spec{Command: lit(s, "after")})
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		if len(errs) > 0 {
 			return
 		}
@@ -185,7 +185,7 @@ func FuzzFileContent(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x"), Files: map[string]graph.File{"/f": {Text: token.Lit(s)}}})
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		if len(errs) > 0 {
 			if place := slices.Concat(in.Service.SpecPath, []string{"files", "/f"}); !slices.Equal(errs[0].Path, place) {
 				t.Fatalf("%v is at %q", errs[0], errs[0].Path)
@@ -203,7 +203,7 @@ func FuzzSocketPath(f *testing.F) {
 	seeds(f, "run/x.sock")
 	f.Fuzz(func(t *testing.T, s string) {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x"), Sockets: map[string]graph.Socket{"s": {Path: "/" + s}}})
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		if len(errs) > 0 {
 			return
 		}
@@ -223,7 +223,7 @@ func FuzzSecretName(f *testing.F) {
 	seeds(f, "hydra/db-password")
 	f.Fuzz(func(t *testing.T, s string) {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x"), Secrets: map[string]token.Text{"S": secretTok(s, "1")}})
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		if len(errs) > 0 {
 			return
 		}
@@ -248,7 +248,7 @@ func FuzzOptions(f *testing.F) {
 		in := input("fuzz", graph.Spec{Command: lit("/bin/x")})
 		harmless := directives(t, realize(t, in), namesOf("dev", "zalora", in.Service.Address, version).unit())
 		in.Service.Options = json.RawMessage(s)
-		p, errs := New().Render(in)
+		p, _, errs := New().Render(in)
 		if len(errs) > 0 {
 			return
 		}

@@ -70,7 +70,7 @@ func TestRender_Golden(t *testing.T) {
 			var c goldenCase
 			c.read(t, old)
 			got := &archive{comment: old.comment, sections: old.sections[:1:1]}
-			p, errs := New().Render(c.input())
+			p, _, errs := New().Render(c.input())
 			if len(errs) > 0 {
 				var b strings.Builder
 				for _, e := range errs {

@@ -98,6 +98,11 @@ func (m *machine) install(prefix string, l backends.Layout) {
 	}
 }
 
+// dataPath returns the directory below root that a service of these tests has: it is named like the service.
+func dataPath(root, service string) string {
+	return root + "/defx/dev/zalora/hydra-" + service + ".0/" + service
+}
+
 // deploy renders and realizes a service under its real version and installs it.
 func (m *machine) deploy(prefix string, in backends.Input) backends.Layout {
 	m.t.Helper()

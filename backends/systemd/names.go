@@ -16,6 +16,9 @@ type names struct {
 	version string
 }
 
+// A name has no colon, because systemd-analyze verify reads FILE:ALIAS. In
+// BASE.REPLICA.INSTANCE.service no part has a dot, so that different units have different names.
+
 // namesOf returns the names of a service (see spec.BaseName) or of a fact:
 // defx-ENV-DEPLOYMENT-host-KIND-KEY.
 func namesOf(environment, deployment string, a graph.Address, version string) names {
@@ -35,25 +38,23 @@ func namesOf(environment, deployment string, a graph.Address, version string) na
 }
 
 func (n names) alias() string   { return n.base + ".service" }
-func (n names) unit() string    { return n.base + ":" + n.version + ".service" }
-func (n names) init() string    { return n.base + ":init.service" }
-func (n names) migrate() string { return n.base + ":migrate-" + n.version + ".service" }
+func (n names) unit() string    { return n.base + "." + n.version + ".service" }
+func (n names) init() string    { return n.base + ".init.service" }
+func (n names) migrate() string { return n.base + ".migrate-" + n.version + ".service" }
 func (n names) timer() string   { return n.base + ".timer" }
 func (n names) socket() string  { return n.base + ".socket" }
 
 func (n names) initDone() string    { return doneDir + "/" + n.base + ".init" }
 func (n names) migrateDone() string { return doneDir + "/" + n.base + ".migrate-" + n.version }
 
-// dynamicUser returns the user that the service and its scripts share: at most 31 characters, a
+// dynamicUser returns the user that a service and its scripts share: at most 31 characters, a
 // readable beginning and a digest.
-func (n names) dynamicUser(a graph.Address) string {
-	short := a.Name
-	if a.Member != "" {
-		short = a.Member
-	}
+func dynamicUser(identity string) string {
+	short, _, _ := strings.Cut(identity, ".")
+	short = strings.ReplaceAll(short[strings.LastIndexByte(short, '-')+1:], "_", "-")
 	short = strings.Trim(short[:min(len(short), 18)], "-")
-	return "dx-" + short + "-" + digest.Bytes([]byte(n.base)).Brief()
+	return "dx-" + short + "-" + digest.Bytes([]byte(identity)).Brief()
 }
 
 // userUnit returns the unit that creates a named user, shared by all services that run as it.
-func userUnit(user string) string { return "defx:user-" + user + ".service" }
+func userUnit(user string) string { return "defx-user." + user + ".service" }

@@ -32,10 +32,18 @@ var changes = map[string][]change{
 	"Package":           {{nil, func(s *graph.Spec) { s.Package = artifactTok("dist/other.tar") }, "run meta"}}, // the initializer is in it
 	"Env":               {{nil, func(s *graph.Spec) { s.Env["LOG"] = token.Lit("debug") }, "run"}},
 	"Secrets":           {{nil, func(s *graph.Spec) { s.Secrets["PASSWORD"] = secretTok("hydra/db-password", "v2") }, "run"}},
-	"Dirs.State":        {{nil, func(s *graph.Spec) { s.Dirs.State = "other" }, "run"}},
-	"Dirs.Cache":        {{nil, func(s *graph.Spec) { s.Dirs.Cache = "other" }, "run"}},
-	"Dirs.Logs":         {{nil, func(s *graph.Spec) { s.Dirs.Logs = "other" }, "run"}},
-	"Dirs.Runtime":      {{nil, func(s *graph.Spec) { s.Dirs.Runtime = "other" }, "run"}},
+	"Dirs.State.Name":   {{nil, func(s *graph.Spec) { s.Dirs.State.Name = "other" }, "run"}},
+	"Dirs.State.Path":   {{nil, func(s *graph.Spec) { s.Dirs.State = graph.Dir{Path: "/srv/other"} }, "run"}},
+	"Dirs.State.Of":     nil, // needs the other service
+	"Dirs.Cache.Name":   {{nil, func(s *graph.Spec) { s.Dirs.Cache.Name = "other" }, "run"}},
+	"Dirs.Cache.Path":   {{nil, func(s *graph.Spec) { s.Dirs.Cache = graph.Dir{Path: "/srv/other"} }, "run"}},
+	"Dirs.Cache.Of":     nil, // needs the other service
+	"Dirs.Logs.Name":    {{nil, func(s *graph.Spec) { s.Dirs.Logs.Name = "other" }, "run"}},
+	"Dirs.Logs.Path":    {{nil, func(s *graph.Spec) { s.Dirs.Logs = graph.Dir{Path: "/srv/other"} }, "run"}},
+	"Dirs.Logs.Of":      nil, // needs the other service
+	"Dirs.Runtime.Name": {{nil, func(s *graph.Spec) { s.Dirs.Runtime.Name = "other" }, "run"}},
+	"Dirs.Runtime.Path": {{nil, func(s *graph.Spec) { s.Dirs.Runtime = graph.Dir{Path: "/srv/other"} }, "run"}},
+	"Dirs.Runtime.Of":   nil, // needs the other service
 	"User":              {{nil, func(s *graph.Spec) { s.User = "git" }, "run"}},
 	"Ready.HTTP":        {{nil, func(s *graph.Spec) { s.Ready.HTTP = "/" }, "meta"}},
 	"Ready.TCP":         {{nil, func(s *graph.Spec) { s.Ready.TCP = true }, "meta"}},
@@ -59,6 +67,7 @@ var changes = map[string][]change{
 	"Links":             {{nil, func(s *graph.Spec) { s.Links = []graph.Link{{Rel: "a", Href: "b"}} }, ""}},
 	"Labels":            {{nil, func(s *graph.Spec) { s.Labels = map[string]string{"a": "b"} }, ""}},
 	"Reload.Signal":     {{reloadable, func(s *graph.Spec) { s.Reload.Signal = "USR1" }, "meta"}},
+	"Reload.Check":      {{reloadable, func(s *graph.Spec) { s.Reload.Check = lit("bin/check") }, "meta"}},
 	"Reload.Command":    {{reloadable, func(s *graph.Spec) { s.Reload = &graph.Reload{Command: lit("bin/reload")} }, "meta"}},
 	"Schedule.Cron":     {{scheduled, func(s *graph.Spec) { s.Schedule = &graph.Schedule{Cron: "@daily"} }, "meta"}},
 	"Schedule.Every":    {{scheduled, func(s *graph.Spec) { s.Schedule.Every = "2h" }, "meta"}},
@@ -266,7 +275,7 @@ func TestRealize_NewInitializerKeepsServiceUnit(t *testing.T) {
 	a, b := realize(t, full()), realize(t, in)
 	for i := range a.Files {
 		same := string(a.Files[i].Content) == string(b.Files[i].Content)
-		if strings.HasSuffix(a.Files[i].Path, ":init.service") == same {
+		if strings.HasSuffix(a.Files[i].Path, ".init.service") == same {
 			t.Errorf("%s: equal is %v", a.Files[i].Path, same)
 		}
 	}

@@ -28,8 +28,9 @@ type runPart struct {
 	Files       map[string]spec.File   `json:"files,omitempty"`     // without reload
 	HostFiles   map[string]spec.File   `json:"hostFiles,omitempty"` // without reload
 	Bound       []string               `json:"bound,omitempty"`     // with reload: the paths only, because a new mount needs a new process
-	Dirs        graph.Dirs             `json:"dirs,omitzero"`
+	Dirs        []spec.Dir             `json:"dirs,omitempty"`
 	User        string                 `json:"user,omitempty"`
+	Identity    string                 `json:"identity,omitempty"`    // from which the name of its dynamic user is derived, if that is not its own name
 	Declared    bool                   `json:"declared,omitempty"`    // User is declared as a fact of the machine
 	Initializer bool                   `json:"initializer,omitempty"` // whether there is one; its command is in metaPart
 	Migrate     []token.Text           `json:"migrate,omitempty"`

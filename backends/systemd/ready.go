@@ -6,9 +6,12 @@ import (
 	"github.com/defx-dev/defx/internal/token"
 )
 
-func (n names) ready() string   { return n.base + ":ready.service" }
-func (n names) healthy() string { return n.base + ":healthy.service" }
-func (n names) retire() string  { return n.base + ":retire.service" }
+func (n names) ready() string   { return n.base + ".ready.service" }
+func (n names) healthy() string { return n.base + ".healthy.service" }
+func (n names) retire() string  { return n.base + ".retire.service" }
+
+// reloadCheck returns the unit that runs before a reload.
+func (n names) reloadCheck() string { return n.base + ".check.service" }
 
 // readiness returns the readiness check of the version. It depends only on the part of the payload
 // that can change without a restart.

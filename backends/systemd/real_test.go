@@ -48,7 +48,7 @@ func TestMachine_BytesArriveUnchanged(t *testing.T) {
 	for i := range 8 {
 		dir := fmt.Sprintf("bytes%d", i)
 		w := want{dir: dir}
-		spec := graph.Spec{Package: artifactTok("probe.bin"), Dirs: graph.Dirs{State: dir}, Restart: "no",
+		spec := graph.Spec{Package: artifactTok("probe.bin"), Dirs: graph.Dirs{State: graph.Dir{Name: dir}}, Restart: "no",
 			Env: map[string]token.Text{}, Files: map[string]graph.File{}}
 		n := 400
 		args := make([]string, n)
@@ -81,14 +81,14 @@ func TestMachine_BytesArriveUnchanged(t *testing.T) {
 	// One more service, with a difficult path of its program.
 	hard := "/srv/a b%n/$HOME/é;x/" + path.Base(probePath())
 	m.write(hard, m.read(probePath()), 0o555)
-	m.deploy("", input("path", graph.Spec{Command: lit(hard, "note", "ran"), Dirs: graph.Dirs{State: "path"}, Restart: "no"}))
+	m.deploy("", input("path", graph.Spec{Command: lit(hard, "note", "ran"), Dirs: graph.Dirs{State: graph.Dir{Name: "path"}}, Restart: "no"}))
 
 	out := m.boot("for i in $(seq 100); do systemctl list-jobs | grep -q defx || break; sleep 0.1; done; sleep 1; systemctl list-units --failed --no-legend 'defx-*'\n")
 	if strings.Contains(out, "defx-") {
 		t.Errorf("failed units: %s", out)
 	}
 	for _, w := range wants {
-		got := strings.Split(m.read("/var/lib/private/"+w.dir+"/dump"), "\x00")
+		got := strings.Split(m.read(dataPath("/var/lib/private", w.dir)+"/dump"), "\x00")
 		slices.Sort(got)
 		for _, s := range w.all {
 			if _, found := slices.BinarySearch(got, s); !found {
@@ -96,7 +96,7 @@ func TestMachine_BytesArriveUnchanged(t *testing.T) {
 			}
 		}
 	}
-	if got := m.read("/var/lib/private/path/ran"); got != "uid=true\n" {
+	if got := m.read(dataPath("/var/lib/private", "path") + "/ran"); got != "uid=true\n" {
 		t.Errorf("program with a difficult path: %q", got)
 	}
 }
@@ -112,35 +112,35 @@ func TestMachine_BootsWithoutAgent(t *testing.T) {
 	web := graph.Spec{
 		Package: artifactTok("probe.bin"), Command: append(lit("probe.bin", "serve"), lit(watch...)...),
 		Env: map[string]token.Text{"LOG": token.Lit("50%")}, Secrets: map[string]token.Text{"PASSWORD": secretTok("hydra/password", "1")},
-		Files: map[string]graph.File{"/etc/hydra/a.conf": {Text: token.Lit("one")}}, Dirs: graph.Dirs{State: "web", Runtime: "web"},
+		Files: map[string]graph.File{"/etc/hydra/a.conf": {Text: token.Lit("one")}}, Dirs: graph.Dirs{State: graph.Dir{Name: "web"}, Runtime: graph.Dir{Name: "web"}},
 		Initializer: append(lit("probe.bin", "note", "init"), lit(watch...)...), Migrate: lit("probe.bin", "note", "migrate", "cwd"),
 		Ports: map[string]graph.Port{"http": {Port: 81}}, Reload: &graph.Reload{Signal: "HUP"},
 		Limits: &graph.Limits{CPU: "0.5", Memory: "512Mi", Tasks: 50, OpenFiles: 1000}, Stop: &graph.Stop{Signal: "SIGINT", Timeout: "5s"},
 	}
 	webIn := input("web", web)
-	webIn.Service.Requires = []graph.Edge{{To: []graph.Address{{Lib: "hydra", Name: "sock"}}}}
-	webIn.Local = []graph.Address{{Lib: "hydra", Name: "broken"}, {Lib: "hydra", Name: "git"}}
+	webIn.Service.Requires = []graph.Edge{{To: []graph.Address{{Lib: "hydra", Name: "sock", Replica: "0"}}}}
+	webIn.Local = []graph.Address{{Lib: "hydra", Name: "broken", Replica: "0"}, {Lib: "hydra", Name: "git", Replica: "0"}}
 	webL := m.deploy("", webIn)
 	web.Env = map[string]token.Text{"LOG": token.Lit("two")}
 	webIn.Service.Spec = web
 	webL2 := m.deploy("/next", webIn)
 
 	m.deploy("", input("git", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"), User: "git",
-		Dirs: graph.Dirs{State: "git"}, Ready: &graph.Ready{Notify: true, Timeout: "10s"}}))
-	m.deploy("", input("root", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"), User: "root", Dirs: graph.Dirs{State: "root"}}))
+		Dirs: graph.Dirs{State: graph.Dir{Name: "git"}}, Ready: &graph.Ready{Notify: true, Timeout: "10s"}}))
+	m.deploy("", input("root", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"), User: "root", Dirs: graph.Dirs{State: graph.Dir{Name: "root"}}}))
 	broken := m.deploy("", input("broken", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"),
-		Initializer: lit("probe.bin", "fail"), Dirs: graph.Dirs{State: "broken"}}))
+		Initializer: lit("probe.bin", "fail"), Dirs: graph.Dirs{State: graph.Dir{Name: "broken"}}}))
 	m.deploy("", input("tick", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "note", "tick"),
-		Dirs: graph.Dirs{State: "tick"}, Schedule: &graph.Schedule{Every: "1s"}}))
+		Dirs: graph.Dirs{State: graph.Dir{Name: "tick"}}, Schedule: &graph.Schedule{Every: "1s"}}))
 	m.deploy("", input("never", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "note", "tick"),
-		Dirs: graph.Dirs{State: "never"}, Schedule: &graph.Schedule{Cron: "0 0 1 1 *"}}))
+		Dirs: graph.Dirs{State: graph.Dir{Name: "never"}}, Schedule: &graph.Schedule{Cron: "0 0 1 1 *"}}))
 	sock := graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"), Env: map[string]token.Text{"WHO": token.Lit("one")},
-		Dirs: graph.Dirs{State: "sock"}, Sockets: map[string]graph.Socket{"talk": {Path: "/run/x/talk-5:a@b,c=d+E_f.sock", Mode: "0666"}}}
+		Dirs: graph.Dirs{State: graph.Dir{Name: "sock"}}, Sockets: map[string]graph.Socket{"talk": {Path: "/run/x/talk-5:a@b,c=d+E_f.sock", Mode: "0666"}}}
 	sockL := m.deploy("", input("sock", sock))
 	sock.Env = map[string]token.Text{"WHO": token.Lit("two")}
 	sockL2 := m.deploy("/next", input("sock", sock))
 	tcp := m.deploy("", input("tcp", graph.Spec{Package: artifactTok("probe.bin"), Command: lit("probe.bin", "serve"),
-		Dirs: graph.Dirs{State: "tcp"}, Ports: map[string]graph.Port{"p": {Port: 82}}, Sockets: map[string]graph.Socket{"p": {Port: "p"}}}))
+		Dirs: graph.Dirs{State: graph.Dir{Name: "tcp"}}, Ports: map[string]graph.Port{"p": {Port: 82}}, Sockets: map[string]graph.Socket{"p": {Port: "p"}}}))
 
 	out := m.boot(strings.NewReplacer("PROBE", probePath(), "WEB1", webL.Unit, "WEB2", webL2.Unit, "WEB", webL.Name,
 		"SOCK1", sockL.Unit, "SOCK2", sockL2.Unit, "BROKEN", broken.Name, "TCP", tcp.Unit,
@@ -180,7 +180,7 @@ show restarted WEB
 `))
 	t.Logf("%s", out)
 	for _, want := range []string{
-		"web-alias: active\n", "web-id: " + webL.Unit, "defx-dev-zalora-hydra-git:", "broken: inactive", "cpu: 500ms", "memory: 536870912", "reloaded\n", "hello from one talk\n",
+		"web-alias: active\n", "web-id: " + webL.Unit, "defx-dev-zalora-hydra-git.0.", "broken: inactive", "cpu: 500ms", "memory: 536870912", "reloaded\n", "hello from one talk\n",
 		"hello from  p\n", "tcp: active", "old-after-switch: active", "new-before-start: inactive", "old-sock: active", "hello from two talk\n",
 		"old-after-start: inactive", "new-after-start: active", "\nalias: active", "stopped: inactive", "restarted: active",
 	} {
@@ -189,26 +189,26 @@ show restarted WEB
 		}
 	}
 	lines := func(p string) []string { return strings.Split(strings.TrimSuffix(m.read(p), "\n"), "\n") }
-	if l := lines("/var/lib/private/tick/tick"); len(l) < 3 {
+	if l := lines(dataPath("/var/lib/private", "tick") + "/tick"); len(l) < 3 {
 		t.Errorf("the timer ran %d times", len(l))
 	}
-	if m.read("/var/lib/private/never/tick") != "" {
+	if m.read(dataPath("/var/lib/private", "never")+"/tick") != "" {
 		t.Error("a timer ran before its time")
 	}
-	saw := "uid=true STATE_DIRECTORY=/var/lib/web LOG=50% $PASSWORD_FILE=s3cret <nil> /etc/hydra/a.conf=one <nil> write /etc/x=false list " + backends.SecretsPath + "=false cwd=/ listen=true"
-	if l := lines("/var/lib/private/web/init"); len(l) != 1 || l[0] != saw {
+	saw := "uid=true STATE_DIRECTORY=" + dataPath("/var/lib", "web") + " LOG=50% $PASSWORD_FILE=s3cret <nil> /etc/hydra/a.conf=one <nil> write /etc/x=false list " + backends.SecretsPath + "=false cwd=" + path.Dir(probePath()) + " listen=true"
+	if l := lines(dataPath("/var/lib/private", "web") + "/init"); len(l) != 1 || l[0] != saw {
 		t.Errorf("init: %q, want %q", l, saw)
 	}
-	if l := lines("/var/lib/private/web/migrate"); len(l) != 2 {
+	if l := lines(dataPath("/var/lib/private", "web") + "/migrate"); len(l) != 2 {
 		t.Errorf("migrations of two versions: %q", l)
 	}
-	if l := lines("/var/lib/private/web/serve"); len(l) != 3 || l[0] != saw || !strings.Contains(l[1], "LOG=two") {
+	if l := lines(dataPath("/var/lib/private", "web") + "/serve"); len(l) != 3 || l[0] != saw || !strings.Contains(l[1], "LOG=two") {
 		t.Errorf("serve: %q", l)
 	}
-	if l := lines("/var/lib/private/web/reload"); len(l) != 1 || !strings.Contains(l[0], "a.conf=two") {
+	if l := lines(dataPath("/var/lib/private", "web") + "/reload"); len(l) != 1 || !strings.Contains(l[0], "a.conf=two") {
 		t.Errorf("reload: %q", l)
 	}
-	if m.read("/var/lib/git/serve") == "" || m.read("/var/lib/root/serve") != "uid=false\nuid=false\n" || m.read("/var/lib/private/broken/serve") != "" {
-		t.Errorf("git %q, root %q, broken %q", m.read("/var/lib/git/serve"), m.read("/var/lib/root/serve"), m.read("/var/lib/private/broken/serve"))
+	if m.read(dataPath("/var/lib", "git")+"/serve") == "" || m.read(dataPath("/var/lib", "root")+"/serve") != "uid=false\nuid=false\n" || m.read(dataPath("/var/lib/private", "broken")+"/serve") != "" {
+		t.Errorf("git %q, root %q, broken %q", m.read(dataPath("/var/lib", "git")+"/serve"), m.read(dataPath("/var/lib", "root")+"/serve"), m.read(dataPath("/var/lib/private", "broken")+"/serve"))
 	}
 }

@@ -18,7 +18,7 @@ func (r *renderer) payload() payload {
 	p := payload{
 		Run: runPart{
 			Deployment: r.In.Deployment, Environment: r.In.Environment, Address: r.In.Service.Address,
-			Dirs: s.Dirs, User: s.User, Restart: s.Restart, Limits: s.Limits,
+			User: s.User, Restart: s.Restart, Limits: s.Limits,
 			Initializer: len(s.Initializer) > 0, Scheduled: s.Schedule != nil,
 			Notify: s.Ready != nil && s.Ready.Notify,
 		},
@@ -27,6 +27,7 @@ func (r *renderer) payload() payload {
 	if h := r.In.Service.Host; h != nil && s.User != "" {
 		_, p.Run.Declared = h.Users[s.User]
 	}
+	p.Run.Dirs, p.Run.Identity = r.Dirs()
 	r.readOptions(&p.Run.Options)
 	if s.Image != "" {
 		r.Fail(spec.At("image"), "backend systemd cannot run images").WithHint("use package and command, or set backend: 'docker'")
@@ -36,8 +37,8 @@ func (r *renderer) payload() payload {
 		r.Fail(spec.At(), "service has no command").WithHint("command: ['bin/server', '--flag']")
 		return p
 	}
-	if r.PackageOf(s); r.Package.IsFolder { // the working directory: files of a package refer to each other relative to it
-		p.Run.Package = r.Package.Path
+	if r.PackageOf(s); r.Package.Path != "" { // the working directory: files of a package refer to each other relative to it
+		p.Run.Package = r.Package.Dir()
 	}
 	p.Run.Command = slices.Concat(r.Command(spec.At("command"), s.Command), r.Texts(spec.At("args"), s.Args))
 	p.Run.Env = r.Env(s.Env)
@@ -77,10 +78,14 @@ func (r *renderer) payload() payload {
 	} else {
 		reload := *s.Reload
 		reload.Command = r.Command(spec.At("reload", "command"), reload.Command)
+		reload.Check = r.Command(spec.At("reload", "check"), reload.Check)
 		p.Meta.Reload = &reload
 		p.Run.Bound, p.Reload = spec.RestartKeys(files, hostFiles), &spec.ReloadPart{Files: files, HostFiles: hostFiles}
 	}
 	r.orderAfterLocal(&p.Meta)
+	if len(r.Errs) == 0 {
+		r.CheckPackageUse(s, "")
+	}
 	return p
 }
 

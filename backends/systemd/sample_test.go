@@ -23,14 +23,14 @@ func input(name string, spec graph.Spec) backends.Input {
 	path := []string{"libs", "hydra", name}
 	return backends.Input{
 		Deployment: "zalora", Environment: "dev", Artifact: artifacts,
-		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name}, Backend: "systemd", Spec: spec,
+		Service: &graph.Service{Address: graph.Address{Lib: "hydra", Name: name, Replica: "0"}, Backend: "systemd", Spec: spec,
 			Path: path, SpecPath: append(slices.Clone(path), "service")},
 	}
 }
 
 // full is a service that uses every field that can be combined with the others.
 func full() backends.Input {
-	db := graph.Address{Lib: "hydra", Name: "hydra-db"}
+	db := graph.Address{Lib: "hydra", Name: "hydra-db", Replica: "0"}
 	in := input("hydra-web", graph.Spec{
 		Command:     lit("bin/server", "--port", "80"),
 		Args:        []token.Text{append(token.Lit("--db="), refTok("hydra/hydra-db", "host", "")...)},
@@ -39,7 +39,7 @@ func full() backends.Input {
 		Secrets:     map[string]token.Text{"PASSWORD": secretTok("hydra/db-password", "v1")},
 		Files:       map[string]graph.File{"/etc/hydra/hydra.conf": {Text: token.Lit("a=b\n"), Mode: "0444"}},
 		HostFiles:   map[string]graph.File{"/etc/hydra.host": {Text: token.Lit("a=b\n"), Mode: "0444"}},
-		Dirs:        graph.Dirs{State: "hydra", Cache: "hydra", Logs: "hydra/web", Runtime: "hydra"},
+		Dirs:        graph.Dirs{State: graph.Dir{Name: "hydra"}, Cache: graph.Dir{Name: "hydra"}, Logs: graph.Dir{Name: "hydra/web"}, Runtime: graph.Dir{Name: "hydra"}},
 		Ports:       map[string]graph.Port{"http": {Port: 80, Protocol: "tcp"}},
 		Ready:       &graph.Ready{HTTP: "/health", Port: "http", Interval: "1s", Timeout: "30s"},
 		Initializer: lit("bin/init"),
@@ -49,7 +49,6 @@ func full() backends.Input {
 		Stop:        &graph.Stop{Signal: "SIGINT", Timeout: "10s"},
 		Labels:      map[string]string{"team": "web"},
 	})
-	in.Service.Address.Replica = "0"
 	in.Service.Requires = []graph.Edge{{Alias: "db", Set: "hydra/hydra-db", To: []graph.Address{db}}}
 	in.Local = []graph.Address{db}
 	return in
@@ -67,7 +66,7 @@ func valueOf(t token.Token) (string, bool) {
 
 func render(t *testing.T, in backends.Input) plan.Payload {
 	t.Helper()
-	p, errs := New().Render(in)
+	p, _, errs := New().Render(in)
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}

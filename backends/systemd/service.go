@@ -98,6 +98,11 @@ func (b *builder) writeUnitSection(u *unitText, prefix string) {
 	// A dependency may take longer than a few attempts to come back, and every attempt also starts
 	// the scripts. A job may be due every second.
 	u.set("StartLimitIntervalSec", "0")
+	for _, d := range b.Run.Dirs {
+		if d.Name == "" {
+			u.set("RequiresMountsFor", d.Path)
+		}
+	}
 	if user := b.Run.User; user != "" && user != "root" {
 		unit := userUnit(user)
 		if b.Run.Declared {
@@ -134,7 +139,7 @@ func (b *builder) writeServiceSection(u *unitText, self string, mounts []string)
 	switch b.Run.User {
 	case "":
 		u.set("DynamicUser", "yes")
-		u.set("User", b.dynamicUser(b.Run.Address))
+		u.set("User", b.user())
 	case "root":
 	default:
 		u.set("User", b.Run.User)
@@ -163,27 +168,26 @@ func (b *builder) writeServiceSection(u *unitText, self string, mounts []string)
 	b.writeHardening(u)
 }
 
+// dirDirectives are the directives of directories below the standard ones, by kind.
+var dirDirectives = map[string]string{"state": "StateDirectory", "cache": "CacheDirectory", "logs": "LogsDirectory", "runtime": "RuntimeDirectory"}
+
 // writeDirs writes the directories of the service.
 func (b *builder) writeDirs(u *unitText) {
-	for _, d := range []struct{ field, directive, name string }{
-		{"state", "StateDirectory", b.Run.Dirs.State},
-		{"cache", "CacheDirectory", b.Run.Dirs.Cache},
-		{"logs", "LogsDirectory", b.Run.Dirs.Logs},
-		{"runtime", "RuntimeDirectory", b.Run.Dirs.Runtime},
-	} {
-		if d.name == "" {
+	for _, d := range b.Run.Dirs {
+		if !dirRE.MatchString(strings.TrimPrefix(d.Path, "/")) {
+			b.Fail(d.At(), "%q is not a valid directory", d.Path).WithHint("letters, digits, '.', '_' and '-', with '/' between parts")
 			continue
 		}
-		where := spec.At("dirs", d.field)
-		if !dirRE.MatchString(d.name) {
-			b.Fail(where, "%q is not a valid directory name", d.name).
-				WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory is below /var/lib, /var/cache, /var/log or /run")
+		if d.Name == "" { // a literal path
+			if !d.Shared {
+				u.set("ExecStartPre", "+/bin/sh -c 'test -d "+d.Path+" || { mkdir -p "+d.Path+" && chown "+b.Run.User+": "+d.Path+"; }'")
+			}
+			u.set("ReadWritePaths", d.Path)
+			u.set("Environment", b.checked(d.At())(assignment(d.Variable(), d.Path)))
+			continue
 		}
-		if first, _, _ := strings.Cut(d.name, "/"); first == "private" || first == "defx" {
-			b.Fail(where, "%q is reserved for systemd and defx", first).WithHint("choose another name")
-		}
-		u.set(d.directive, d.name)
-		if d.field == "runtime" {
+		u.set(dirDirectives[d.Kind], strings.TrimPrefix(d.Path, graph.DirRoot(d.Kind)+"/"))
+		if d.Kind == "runtime" {
 			// Otherwise systemd would remove it when an old version or a script ends.
 			u.set("RuntimeDirectoryPreserve", "yes")
 		}

@@ -1,7 +1,7 @@
 // Package systemd renders services to unit files.
 //
-// Every version of a service is a unit of its own, BASE:VERSION.service, with the stable alias
-// BASE.service. Other units refer to the alias only, so a new version changes no other unit. Timer
+// Every version of a service is a unit of its own, BASE.REPLICA.INSTANCE.service, with the
+// stable alias BASE.REPLICA.service. Other units refer to the alias only, so a new version changes no other unit. Timer
 // and socket keep their names across versions, so that a stamp file and a listener survive. Files
 // are bind-mounted read-only from the store or, if the service can reload, from copies that are
 // rewritten in place. Secrets are passed as credentials. Scripts that run once before the service
@@ -42,13 +42,13 @@ func (backend) Name() string { return "systemd" }
 
 // Encoding returns the version of the payload encoding. It is increased when equal payloads would
 // give other unit files.
-func (backend) Encoding() int { return 1 }
+func (backend) Encoding() int { return 2 }
 
 var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render returns the payload of a service.
-func (backend) Render(in backends.Input) (plan.Payload, diag.List) {
-	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.Address.String()}}
+func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.String()}}
 	var p payload
 	if in.Service.Fact != nil {
 		p = r.fact()

@@ -55,6 +55,8 @@ func (b *builder) exec(field string, command []token.Text) string {
 			path = spec.At(field, "exec")
 		case "update":
 			path = spec.At(field, "healthy")
+		case "check":
+			path = spec.At("reload", "check")
 		}
 		s := b.Bind(path, t)
 		if i == 0 {

@@ -77,6 +77,7 @@ func runAttach(ctx context.Context, o *attachOptions, v view) error {
 	if err != nil {
 		return err
 	}
+	o.skip = true // nothing else is changed
 	title, question := "register with %s", "Attach? [y/N] "
 	if o.detach {
 		title, question = "deregister from %s", "Detach? [y/N] "

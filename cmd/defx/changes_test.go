@@ -125,15 +125,34 @@ func TestFields_ReplaceControlCharacters(t *testing.T) {
 
 func TestNoChanges_StatesWhatWasCompared(t *testing.T) {
 	for want, n := range map[string]plan.Summary{
-		"No changes: nothing is deployed and nothing is configured.":                                          {},
-		"No changes: 1 service already matches generation 7 (machines not asked).":                            {Unchanged: 1},
-		"No changes: 5 services already match generation 7 (machines not asked).":                             {Unchanged: 4, Protected: 1},
-		"No changes: 2 protected units stay as they are.":                                                     {Protected: 2},
-		"No changes possible: 3 units held.":                                                                  {Held: 3},
-		"No changes: 2 services already match generation 7 (machines not asked); 1 held unit stays as it is.": {Unchanged: 2, Held: 1},
+		"No changes: nothing is deployed and nothing is configured.":                              {},
+		"No changes: 1 unit matches generation 7; machines not asked.":                            {Unchanged: 1},
+		"No changes: 5 units match generation 7; machines not asked.":                             {Unchanged: 4, Protected: 1},
+		"No changes: 2 protected units stay as they are.":                                         {Protected: 2},
+		"No changes possible: 3 units held.":                                                      {Held: 3},
+		"No changes: 2 units match generation 7; 1 held unit stays as it is; machines not asked.": {Unchanged: 2, Held: 1},
 	} {
 		if got := noChanges(&plan.ChangeSet{Base: 7, Summary: n}); got != want {
 			t.Errorf("%+v: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// TestFields_NameChangedLineEnds checks that a checkout on another system is recognised: its
+// texts differ only in what ends their lines.
+func TestFields_NameChangedLineEnds(t *testing.T) {
+	for _, c := range []struct{ before, after, want string }{
+		{"a\nb\n", "a\r\nb\r\n", "only line ends: LF → CRLF\n"},
+		{"a\r\nb\r\n", "a\nb\n", "only line ends: CRLF → LF\n"},
+		{"a\r\nb\n", "a\nb\n", "only line ends: mixed → LF\n"},
+		{"a\nb\n", "a\r\nc\r\n", "1 line removed, 1 added, and line ends: LF → CRLF\n         a\n        -b\n        +c\n"},
+		{"a\n", "a\r\n", "(line ends: LF → CRLF)\n"},
+		{"a\nb\n", "a\nc\n", "1 line removed, 1 added\n         a\n        -b\n        +c\n"},
+	} {
+		var out bytes.Buffer
+		printerTo(&out, false).fields([]plan.Change{{Path: "/env/A", Before: c.before, After: c.after}}, false)
+		if got := out.String(); !strings.HasSuffix(got, c.want) {
+			t.Errorf("%q → %q:\n%swant\n%s", c.before, c.after, got, c.want)
 		}
 	}
 }

@@ -13,13 +13,13 @@ type destroyOptions struct {
 	*globalOptions
 	planFlags
 	applyFlags
-	confirm string // name of the environment
 }
 
 func (o *destroyOptions) addFlags(f *pflag.FlagSet) {
 	o.planFlags.addFlags(f)
 	o.applyFlags.addFlags(f)
-	f.StringVar(&o.confirm, "confirm", "", "name of the `ENVIRONMENT`, to confirm without being asked")
+	o.addConfirm(f)
+	f.Lookup("yes").Usage = "not enough here: --confirm is needed"
 }
 
 func destroyCommand(g *globalOptions) *cobra.Command {
@@ -28,7 +28,10 @@ func destroyCommand(g *globalOptions) *cobra.Command {
 		Use:   "destroy",
 		Short: "Delete everything deployed in an environment",
 		Long: `Delete every unit of the environment, in reverse order of dependencies. Units that hold
-data or were deployed with protect are kept and listed. The history is kept.`,
+data or were deployed with protect are kept and listed. The history is kept.
+
+The name of the environment confirms it: typed when asked, or given with --confirm. --yes
+alone is refused.`,
 		Example:           "  defx destroy -e dev\n  defx destroy -e dev --confirm dev",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -43,13 +46,12 @@ func runDestroy(ctx context.Context, o *destroyOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	if o.confirm != "" && o.confirm != s.Environment {
-		return diag.Errorf("", "--confirm %s does not name the environment, which is %s", o.confirm, s.Environment).WithHint("use --confirm %s, or choose another environment with -e", s.Environment)
+	if err := o.checkConfirm(s.Environment); err != nil {
+		return err
 	}
 	if o.confirm == "" && o.yes {
 		return diag.Errorf("", "destroy is not confirmed by --yes").WithHint("use --confirm %s", s.Environment)
 	}
-	o.yes = o.confirm == s.Environment
 	r := s.Destroy()
 	o.applyTo(r)
 	title := fmt.Sprintf("%s (%s): destroy everything", s.Deployment, s.Environment)

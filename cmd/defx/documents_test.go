@@ -38,13 +38,21 @@ var documents = map[string][]document{
 	"lint":            {linted{}},
 	"lock":            {locked{}},
 	"logs":            {logLine{}},
+	"machine forget":  {machineForgotten{}},
 	"machine history": {machineHistory{}},
 	"machine list":    {machines{}},
+	"machine repair":  {machineRepaired{}},
 	"machine scan":    {scan{}},
 	"machine show":    {machine{}},
 	"plan":            {changesDocument{}, planCacheUse{}},
+	"render":          {rendered{}},
 	"restart":         {restarted{}},
+	"start":           {stopResult{}},
+	"stop":            {stopResult{}},
+	"state pull":      {statePulled{}},
 	"state rebuild":   {rebuilt{}},
+	"state repair":    {stateRepaired{}},
+	"state upgrade":   {stateUpgraded{}},
 	"status":          {status{}},
 	"version":         {versionDocument{}},
 	"schema":          nil, // prints a JSON Schema
@@ -54,10 +62,11 @@ var documents = map[string][]document{
 
 // kinds maps the kind of a document to its types.
 var kinds = map[string][]any{
-	"Action": {actionDocument{}}, "ApplyResult": {applyResult{}}, "CacheUse": {cacheUse{}, planCacheUse{}}, "ChangeSet": {plan.ChangeSet{}}, "Collected": {collected{}},
+	"Action": {actionDocument{}}, "ApplyResult": {applyResult{}}, "CacheUse": {cacheUse{}, planCacheUse{}}, "ChangeSet": {changesDocument{}}, "Collected": {collected{}},
 	"Explanation": {explanation{}}, "Formatted": {formatted{}}, "Graph": {graphDocument{}}, "History": {history{}}, "Import": {imported{}}, "Initialized": {initialized{}},
-	"Line": {logLine{}}, "Links": {links{}}, "Lint": {linted{}}, "Lock": {locked{}}, "Machine": {machine{}}, "MachineHistory": {machineHistory{}}, "Machines": {machines{}},
-	"Rebuilt": {rebuilt{}}, "Restarted": {restarted{}}, "Scan": {scan{}}, "Status": {status{}}, "Version": {versionDocument{}},
+	"Line": {logLine{}}, "Links": {links{}}, "Lint": {linted{}}, "Lock": {locked{}}, "Machine": {machine{}}, "MachineForgotten": {machineForgotten{}}, "MachineHistory": {machineHistory{}}, "Machines": {machines{}},
+	"MachineRepaired": {machineRepaired{}}, "StatePulled": {statePulled{}}, "StateRepaired": {stateRepaired{}}, "StateUpgraded": {stateUpgraded{}},
+	"Rebuilt": {rebuilt{}}, "Rendered": {rendered{}}, "Started": {stopResult{}}, "Stopped": {stopResult{}}, "Restarted": {restarted{}}, "Scan": {scan{}}, "Status": {status{}}, "Version": {versionDocument{}},
 }
 
 // actionDocument2 makes a document of an event, which no view shows to people as a document.

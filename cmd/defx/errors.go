@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
@@ -69,6 +72,27 @@ func withHint(err error, format string, args ...any) error {
 		return err
 	}
 	e := diag.Errorf("", "%v", err).WithHint(format, args...)
+	e.Cause = err
+	return e
+}
+
+// stateFolderError returns the error of a state folder that the user may not read or write; nil if
+// err is another one. Another attempt would end in the same way.
+func stateFolderError(err error) *diag.Error {
+	p, ok := errors.AsType[*fs.PathError](err)
+	if !ok || stateFolder == "" || !errors.Is(p.Err, fs.ErrPermission) && !errors.Is(p.Err, syscall.EROFS) && !errors.Is(p.Err, fs.ErrNotExist) && !errors.Is(p.Err, syscall.ENOTDIR) {
+		return nil
+	}
+	rel, relErr := filepath.Rel(stateFolder, p.Path)
+	inside := relErr == nil && filepath.IsLocal(rel)
+	done := "read"
+	if p.Op != "open" && p.Op != "stat" && p.Op != "lstat" || strings.HasSuffix(p.Path, "/lock") {
+		done = "written"
+	}
+	if done == "read" && errors.Is(p.Err, fs.ErrNotExist) || !inside {
+		return nil
+	}
+	e := diag.Errorf("", "the state folder %s cannot be %s: %v", stateFolder, done, p.Err).WithHint("give your user access to it, or choose another folder with --state")
 	e.Cause = err
 	return e
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,7 +56,11 @@ reused until something that they depend on changes.`,
 // runEvalFile evaluates a file as go-jsonnet's own command does.
 func runEvalFile(ctx context.Context, o *evalOptions) error {
 	// Folders stay as they were written, because std.thisFile shows them.
-	c := lang.EvalConfig{File: o.path(o.target), StringOutput: o.raw}
+	limits, err := o.limits()
+	if err != nil {
+		return err
+	}
+	c := lang.EvalConfig{File: o.path(o.target), StringOutput: o.raw, Limits: limits}
 	// Of JSONNET_PATH the left-most folder wins, of -J the right-most, and -J wins over both.
 	c.JPath = filepath.SplitList(os.Getenv("JSONNET_PATH"))
 	slices.Reverse(c.JPath)
@@ -76,7 +81,7 @@ func runEvalFile(ctx context.Context, o *evalOptions) error {
 	if err != nil {
 		return err
 	}
-	_, err = os.Stdout.WriteString(out)
+	_, err = io.WriteString(stdout, out)
 	return err
 }
 
@@ -98,7 +103,7 @@ func runEval(ctx context.Context, o *evalOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	e := json.NewEncoder(os.Stdout)
+	e := json.NewEncoder(stdout)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "   ")
 	if err := e.Encode(doc); err != nil {

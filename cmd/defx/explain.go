@@ -29,17 +29,7 @@ apply, and which values it reads.`,
 			o.address = args[0]
 			return runExplain(cmd.Context(), o, g.view())
 		},
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			p, err := g.open()
-			if err != nil || len(args) > 0 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			d, err := p.Evaluate(cmd.Context())
-			if err != nil {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return inspect.Addresses(d), cobra.ShellCompDirectiveNoFileComp
-		},
+		ValidArgsFunction: completeUnits(g),
 	}
 }
 
@@ -53,11 +43,16 @@ func runExplain(ctx context.Context, o *explainOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	e, err := inspect.Explain(ctx, p, d, cs, o.address)
+	units, err := inspect.Explain(ctx, p, d, cs, o.address)
 	if err != nil {
 		return err
 	}
-	return v.show(explanation{e})
+	for _, e := range units {
+		if err := v.show(explanation{e}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explanation is printed by explain.
@@ -66,13 +61,13 @@ type explanation struct{ *inspect.Explanation }
 func (e explanation) print(p *printer) {
 	line := func(name, text string) { p.printf("  %s %s\n", pad(name, 13), clean(text)) }
 	if e.Machine == "" {
-		p.printf("%s (%s)\n", p.bold(e.Address), e.Backend)
+		p.printf("%s (%s)\n", p.bold(e.Names.Text(e.Address)), e.Backend)
 	} else {
 		unit := ""
 		if e.Unit != "" {
 			unit = ", unit " + e.Unit
 		}
-		p.printf("%s on %s (%s)%s\n", p.bold(e.Address), e.Machine, e.Backend, unit)
+		p.printf("%s on %s (%s)%s\n", p.bold(e.Names.Text(e.Address)), e.Machine, e.Backend, unit)
 	}
 	defined := e.Defined.String()
 	if e.Digest == "" {
@@ -100,12 +95,19 @@ func (e explanation) print(p *printer) {
 	if e.Exposure != "" {
 		line("hardening", e.Exposure+" (systemd-analyze security: 0 is best, 10 worst)")
 	}
+	for i, text := range e.Hidden {
+		line([]string{"hidden", ""}[min(i, 1)], text)
+	}
 	var reads []string
 	for _, k := range sets.Keys(e.Reads) {
 		reads = append(reads, k+" = "+e.Reads[k])
 	}
+	var readBy []string
+	for _, a := range e.ReadBy {
+		readBy = append(readBy, e.Names.Text(a))
+	}
 	line("reads", orNothing(reads))
-	line("read by", orNothing(e.ReadBy))
+	line("read by", orNothing(readBy))
 }
 
 func orNothing(list []string) string {

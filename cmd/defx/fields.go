@@ -38,6 +38,9 @@ func (p *printer) fields(list []plan.Change, all bool) {
 		}
 		before, after := shortenPair(displayValue(c.Before), displayValue(c.After), width)
 		rows[i].values = clean(quoted(c.Before, before) + " → " + quoted(c.After, after))
+		if ends := changedLineEnds(c); ends != "" {
+			rows[i].values += " (" + ends + ")"
+		}
 		if c.Replaces {
 			rows[i].values += " (forces replacement)"
 		}
@@ -76,6 +79,9 @@ func linesOf(v any) string {
 // diffLines returns the lines of a unified diff, without its headers.
 func diffLines(c plan.Change) []string {
 	before, after := linesOf(c.Before), linesOf(c.After)
+	if changedLineEnds(c) != "" { // shown as a whole, not at each line
+		before, after = strings.ReplaceAll(before, "\r\n", "\n"), strings.ReplaceAll(after, "\r\n", "\n")
+	}
 	if b, a := endLine(before), endLine(after); b != a {
 		before, after = b, a // a missing final newline is not shown, unless nothing else differs
 	}
@@ -110,7 +116,39 @@ func countLines(c plan.Change) string {
 			added++
 		}
 	}
-	return fmt.Sprintf("%s removed, %d added", plural(removed, "line"), added)
+	text := fmt.Sprintf("%s removed, %d added", plural(removed, "line"), added)
+	switch ends := changedLineEnds(c); {
+	case ends == "":
+		return text
+	case removed+added == 0:
+		return "only " + ends
+	default:
+		return text + ", and " + ends
+	}
+}
+
+// changedLineEnds returns how a change changes the line ends of a text, "" if it does not:
+// a checkout on another system may change nothing else.
+func changedLineEnds(c plan.Change) string {
+	before, after := lineEnds(linesOf(c.Before)), lineEnds(linesOf(c.After))
+	if before == "" || after == "" || before == after {
+		return ""
+	}
+	return "line ends: " + before + " → " + after
+}
+
+// lineEnds returns the kind of line ends in a text, "" if it has none.
+func lineEnds(text string) string {
+	windows := strings.Count(text, "\r\n")
+	switch unix := strings.Count(text, "\n") - windows; {
+	case windows == 0 && unix == 0:
+		return ""
+	case unix == 0:
+		return "CRLF"
+	case windows == 0:
+		return "LF"
+	}
+	return "mixed"
 }
 
 // lines prints the difference of a change line by line.

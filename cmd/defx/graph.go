@@ -55,7 +55,7 @@ func runGraph(ctx context.Context, o *graphOptions, v view) error {
 	var doc document
 	switch write := map[string]func(*printer, *graph.Graph){"text": graphText, "json": graphText, "dot": graphDot, "mermaid": graphMermaid}[o.output]; {
 	case o.links:
-		doc = links{newHeader("Links"), ec2.Links(d.Graph)}
+		doc = links{newHeader("Links"), ec2.Links(d.Graph), serviceNames(d.Graph)}
 	case write == nil && !o.json:
 		return unknownValue("output", o.output, graphFormats...)
 	default:
@@ -73,11 +73,13 @@ func runGraph(ctx context.Context, o *graphOptions, v view) error {
 type links struct {
 	header
 	Links []ec2.Link `json:"links"`
+
+	names *graph.Names
 }
 
 func (l links) print(p *printer) {
-	for _, l := range l.Links {
-		p.printf("%s → %s  %s  %s  (%s)\n", l.From, l.To, l.By, strings.Join(l.Ports, " "), l.Why)
+	for _, x := range l.Links {
+		p.printf("%s → %s  %s  %s  (%s)\n", l.names.Text(x.From), l.names.Text(x.To), x.By, strings.Join(x.Ports, " "), copyable(x.Why))
 	}
 }
 
@@ -176,9 +178,18 @@ func forEachArrow(g *graph.Graph, f func(from, to, kind string)) {
 	}
 }
 
+// serviceNames returns the names by which output calls the services.
+func serviceNames(g *graph.Graph) *graph.Names {
+	names := graph.NamesOf()
+	for _, s := range g.Services {
+		names.Add(s.Address.String())
+	}
+	return names
+}
+
 func graphText(p *printer, g *graph.Graph) {
 	for _, s := range g.Services {
-		p.printf("%s  on %s (%s)\n", s.Address, s.Machine, s.Backend)
+		p.printf("%s  on %s (%s)\n", s, s.Machine, s.Backend)
 		for _, e := range s.Requires {
 			p.printf("    requires %s\n", e.Set)
 		}
@@ -201,14 +212,15 @@ func graphDot(p *printer, g *graph.Graph) {
 		p.printf("  subgraph %s {\n    label=%s;\n", q("cluster_"+m.Name), q(m.Name))
 		for _, s := range g.Services {
 			if s.Machine == m.Name {
-				p.printf("    %s;\n", q(s.Address.String()))
+				p.printf("    %s;\n", q(s.String()))
 			}
 		}
 		p.printf("  }\n")
 	}
+	names := serviceNames(g)
 	line := map[string]string{"requires": "solid", "connects": "dashed", "after": "dotted"}
 	forEachArrow(g, func(from, to, kind string) {
-		p.printf("  %s -> %s [style=%s];\n", q(from), q(to), line[kind])
+		p.printf("  %s -> %s [style=%s];\n", q(names.Text(from)), q(names.Text(to)), line[kind])
 	})
 	p.printf("}\n")
 }
@@ -224,7 +236,7 @@ func graphMermaid(p *printer, g *graph.Graph) {
 		p.printf("  subgraph m%d[\"%s\"]\n", i, m.Name)
 		for _, s := range g.Services {
 			if s.Machine == m.Name {
-				p.printf("    %s[\"%s\"]\n", id[s.Address.String()], strings.ReplaceAll(s.Address.String(), "#", "#35;"))
+				p.printf("    %s[\"%s\"]\n", id[s.Address.String()], strings.ReplaceAll(s.String(), "#", "#35;"))
 			}
 		}
 		p.printf("  end\n")

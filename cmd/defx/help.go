@@ -21,8 +21,8 @@ var flagGroups = []struct {
 	title string
 	names []string
 }{
-	{"Flags that choose what:", []string{"allow-delete", "allow-move", "confirm", "copy", "ext-code", "ext-str", "history", "keep", "lines", "links", "number", "profile", "to", "update"}},
-	{"Flags that choose how:", []string{"check", "dry-run", "follow", "lock-wait", "parallel", "refresh", "strict", "verify-cache", "yes"}},
+	{"Flags that choose what:", []string{"allow-delete", "allow-empty", "allow-move", "confirm", "copy", "ext-code", "ext-str", "from", "give-up-data", "history", "keep", "lines", "links", "new-deployment", "number", "profile", "reason", "to", "update"}},
+	{"Flags that choose how:", []string{"check", "dry-run", "follow", "lock-wait", "no-refresh", "parallel", "refresh", "repair", "replace", "strict", "verify-cache", "yes"}},
 	{"Flags for the output:", nil},
 }
 
@@ -105,22 +105,32 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 
 // synonyms maps words of other tools to the command that does the same.
 var synonyms = map[string]string{
-	"ls": "status", "ps": "status", "list": "status", "show": "status",
-	"up": "apply", "deploy": "apply", "down": "destroy", "delete": "destroy",
-	"rm": "destroy", "remove": "destroy", "get": "status", "describe": "explain", "inspect": "explain", "validate": "lint",
-	"diff": "plan", "undo": "rollback", "exec": "shell", "ssh": "shell", "new": "init",
+	// Terraform and its kin
+	"show": "status", "output": "explain", "validate": "lint", "refresh": "plan --refresh", "console": "eval", "taint": "restart", "workspace": "plan -e",
+	// Docker and Compose
+	"ls": "status", "ps": "status", "list": "status", "up": "apply", "run": "apply", "create": "apply",
+	"down": "destroy", "rm": "destroy", "remove": "destroy", "exec": "shell", "inspect": "explain", "top": "status --refresh", "stats": "status --refresh", "events": "history",
+	"compose": "import compose", "config": "eval", "pull": "lock --update",
+	// kubectl and Helm
+	"get": "status", "describe": "explain", "delete": "destroy", "uninstall": "destroy", "install": "apply", "upgrade": "apply", "deploy": "apply", "diff": "plan",
+	"rollout": "rollback", "undo": "rollback", "edit": "apply", "patch": "apply", "replace": "apply", "template": "render", "log": "logs",
+	// others
+	"ssh": "shell", "sh": "shell", "new": "init", "format": "fmt",
 }
+
+// unsuggested are commands that no typing error may lead to, because they delete.
+var unsuggested = []string{"gc"}
 
 // unknownCommand returns the error for a word that is no command of parent.
 func unknownCommand(parent *cobra.Command, word string) error {
 	var names []string
 	for _, c := range parent.Commands() {
-		if c.IsAvailableCommand() {
+		if c.IsAvailableCommand() && !slices.Contains(unsuggested, c.Name()) {
 			names = append(names, c.Name())
 		}
 	}
 	hint := diag.Suggest(word, names)
-	if name := synonyms[word]; name != "" && !parent.HasParent() {
+	if name := synonyms[word]; name != "" && !parent.HasParent() && commandWords(parent.Root(), strings.Fields(name)) > 0 {
 		hint = fmt.Sprintf("did you mean %q?", name)
 	}
 	if hint == "" {

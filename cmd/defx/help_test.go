@@ -66,3 +66,18 @@ func TestUnknownCommand_Suggestions(t *testing.T) {
 		}
 	}
 }
+
+// Each word of another tool leads to a command that exists, and none leads to one that deletes orphans.
+func TestSynonyms_NameCommands(t *testing.T) {
+	root := rootCommand()
+	for word, name := range synonyms {
+		if commandWords(root, strings.Fields(name)) == 0 || strings.HasPrefix(name, "gc") {
+			t.Errorf("%s: %q", word, name)
+		}
+	}
+	for _, word := range []string{"gcc", "g", "ps", "cp"} {
+		if err := unknownCommand(root, word); strings.Contains(err.Error(), `"gc"`) {
+			t.Errorf("%s: %v", word, err)
+		}
+	}
+}

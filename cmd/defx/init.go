@@ -84,6 +84,7 @@ func runInit(o *initOptions, v view) error {
 	cd := ""
 	if o.into != "" {
 		cd = "cd " + shellWord(dir) + " && "
+		o.globalOptions.dir = "." // the printed commands run there
 	}
 	v.advise("Next: %sdefx plan, then defx apply.", cd)
 	return nil
@@ -101,7 +102,7 @@ func (i initialized) print(p *printer) {
 	}
 }
 
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-][A-Za-z0-9_./@%+=:,#-]*$`)
 
 // shellWord quotes a word for a shell command that a person may copy.
 func shellWord(w string) string {

@@ -29,6 +29,8 @@ Warnings:
   image-by-tag     the image may change without a change here
   no-readiness     nothing defines when a service is ready
   idle-override    an override repeats what the library sets
+  private-path     a command writes where systemd's hardening hides or forbids it
+  line-ends        a file has CRLF line ends
   unused-variable, jsonnet   findings of go-jsonnet's own linter
 
 Errors exit 1; with --strict warnings do too. The comment "// defx-lint: ignore RULE" on
@@ -58,7 +60,7 @@ func runLint(ctx context.Context, o *lintOptions, v view) error {
 	}
 	doc := linted{header: newHeader("Lint"), Findings: []finding{}, held: len(d.Held)}
 	for _, f := range found {
-		doc.Findings = append(doc.Findings, finding{f.Code, f.Severity.String(), f.Pos, f.Subject, f.Path, f.Msg, f.Hint})
+		doc.Findings = append(doc.Findings, finding{f.Code, f.Severity.String(), f.Pos, f.Subject, f.Path, f.Msg, copyable(f.Hint)})
 		if f.Severity == diag.SeverityError {
 			doc.Errors++
 		} else {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 
-	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
@@ -37,17 +36,17 @@ a file that differs from the lock. Without the lock file nothing is locked.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			p, err := g.open()
 			if err != nil || !o.copy || len(args) > 1 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return p.LockedEnvironments(), cobra.ShellCompDirectiveNoFileComp
+			return p.Environments(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.copy {
 				o.from, o.to = args[0], args[1]
-				return runLockCopy(o, g.view())
+				return runLockCopy(cmd.Context(), o, g.view())
 			}
 			return runLock(cmd.Context(), o, g.view())
 		},
@@ -59,17 +58,12 @@ a file that differs from the lock. Without the lock file nothing is locked.`,
 }
 
 // runLockCopy copies the locked versions of one environment to another.
-func runLockCopy(o *lockOptions, v view) error {
+func runLockCopy(ctx context.Context, o *lockOptions, v view) error {
 	p, err := o.open()
 	if err != nil {
 		return err
 	}
-	for _, env := range []string{o.from, o.to} {
-		if !graph.ValidName(env) {
-			return diag.Errorf("", "%q is not a valid name of an environment", env).WithHint("use a-z, 0-9 and -")
-		}
-	}
-	if err := p.CopyLock(o.from, o.to); err != nil {
+	if err := p.CopyLock(ctx, o.from, o.to); err != nil {
 		return err
 	}
 	return v.show(locked{header: newHeader("Lock"), Environment: o.to, Entries: []project.LockEntry{}, copiedFrom: o.from})

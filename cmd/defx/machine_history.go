@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/inspect"
 	"github.com/defx-dev/defx/deploy/session"
 	"github.com/spf13/cobra"
@@ -41,7 +43,7 @@ func runMachineHistory(ctx context.Context, o *machineHistoryOptions, v view) er
 	if err != nil {
 		return err
 	}
-	return v.show(machineHistory{newHeader("MachineHistory"), o.machine, changes, since, s.Deployment, s.Environment})
+	return v.show(machineHistory{newHeader("MachineHistory"), o.machine, changes, since, s.Deployment, s.Environment, s.Names()})
 }
 
 // machineHistory is printed by machine history.
@@ -52,6 +54,7 @@ type machineHistory struct {
 
 	since                   int // older generations were deleted; 0 = none was
 	deployment, environment string
+	names                   *graph.Names // of all deployed units
 }
 
 func (h machineHistory) print(p *printer) {
@@ -63,6 +66,11 @@ func (h machineHistory) print(p *printer) {
 		p.printf("No unit of %s (%s) was ever deployed on %s.\n", h.deployment, h.environment, h.Machine)
 		return
 	}
+	for _, c := range h.Generations {
+		for _, a := range slices.Concat(c.Came, c.Changed, c.Went) {
+			h.names.Add(a)
+		}
+	}
 	rows := [][]string{{"GENERATION", "WHEN", "BY", "VERB", "CHANGES"}}
 	for _, c := range h.Generations {
 		var texts []string
@@ -71,7 +79,7 @@ func (h machineHistory) print(p *printer) {
 			addresses []string
 		}{{"+", c.Came}, {"~", c.Changed}, {"-", c.Went}} {
 			for _, a := range l.addresses[:min(3, len(l.addresses))] {
-				texts = append(texts, l.symbol+" "+a)
+				texts = append(texts, l.symbol+" "+h.names.Text(a))
 			}
 			if more := len(l.addresses) - 3; more > 0 {
 				texts = append(texts, fmt.Sprintf("%s %d more", l.symbol, more))

@@ -44,7 +44,7 @@ func runMachineShow(ctx context.Context, o *machineShowOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	return v.show(machine{newHeader("Machine"), s.Machines[o.machine], info, units})
+	return v.show(machine{newHeader("Machine"), s.Machines[o.machine], info, units, s.Names()})
 }
 
 // machine is printed by machine show.
@@ -53,6 +53,8 @@ type machine struct {
 	Machine *graph.Machine               `json:"machine"`
 	Info    *agent.Info                  `json:"info"`
 	Units   map[string]*agent.UnitStatus `json:"units"` // of this environment, by address
+
+	names *graph.Names // of all deployed units
 }
 
 func (m machine) print(p *printer) {
@@ -90,7 +92,7 @@ func (m machine) print(p *printer) {
 		if len(u.Drift) > 0 {
 			state += "; " + strings.Join(u.Drift, "; ")
 		}
-		rows = append(rows, []string{a, u.Entry.Unit, state, since})
+		rows = append(rows, []string{m.names.Text(a), u.Entry.Unit, state, since})
 	}
 	p.table(rows)
 }

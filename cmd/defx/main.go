@@ -59,6 +59,10 @@ func run() (code int) {
 	defer cancel()
 	root := rootCommand()
 	err := root.ExecuteContext(ctx)
+	failed := stdout.failure()
+	if failed != nil && (err == nil || errors.Is(err, failed.Cause)) {
+		err, failed = failed, nil
+	}
 	if err == nil {
 		return exitSuccess
 	}
@@ -72,7 +76,13 @@ func run() (code int) {
 		code = exitInterrupted
 	}
 	if err != nil {
+		if e := stateFolderError(err); e != nil {
+			err = e
+		}
 		printError(os.Stderr, usageError(root, err))
+	}
+	if failed != nil {
+		printError(os.Stderr, failed)
 	}
 	return code
 }

@@ -6,11 +6,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/lang"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"defx": func() { os.Exit(run()) }})
+	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb { // of a test that evaluates in this process
+		os.Exit(lang.Worker(os.Stdin, os.Stdout))
+	}
+	testscript.Main(m, map[string]func(){"defx": func() {
+		if step := os.Getenv("END_AFTER"); step != "" { // killed in the middle of an apply
+			failpoint.EndAfter(step)
+		}
+		os.Exit(run())
+	}})
 }
 
 // TestCommands_Scripts runs the scripts in testdata/script with the real program.

@@ -16,15 +16,17 @@ type planOptions struct {
 	*globalOptions
 	planFlags
 	exitCode, explainCache, verifyCache bool
-	out                                 string
+	diff                                bool   // show how rendered files change
+	out                                 string // file to save the plan to
 }
 
 func (o *planOptions) addFlags(f *pflag.FlagSet) {
 	o.planFlags.addFlags(f)
-	o.addRefresh(f)
+	o.addRefresh(f, "ask the machines and the cloud what they have, and include differences")
 	f.BoolVar(&o.exitCode, "exit-code", false, "exit 2 if there are changes")
 	f.BoolVar(&o.explainCache, "explain-cache", false, "print what was evaluated and rendered instead of read from the cache, and why")
 	f.BoolVar(&o.verifyCache, "verify-cache", false, "also plan without the cache, and fail if the results differ")
+	f.BoolVar(&o.diff, "diff", false, "also show how the rendered files change: units, containers, Terraform")
 	f.StringVarP(&o.out, "out", "o", "", "save the plan to `FILE`, for apply FILE")
 }
 
@@ -34,11 +36,13 @@ func planCommand(g *globalOptions) *cobra.Command {
 		Use:   "plan",
 		Short: "Show the changes that apply would make",
 		Long: `Evaluate the deployment and show how it differs from what is deployed. Nothing is
-written and no machine is contacted. With --refresh, Terraform asks the cloud for the
-current state of resources and shows what it would change.
+written and no machine is contacted: the plan is compared with the recorded state. With
+--refresh, the machines are asked what they have, and Terraform asks the cloud; what
+differs there becomes part of the changes, with its cause.
 
-Symbols: + create, ~ update, > move, ± replace, - delete, ? uncertain, ! protected.`,
-		Example:           "  defx plan\n  defx plan -e prod --json --exit-code\n  defx plan --explain-cache",
+Symbols: + create, ~ update, > move, ± replace, - delete, ? uncertain, ! repair or
+protected.`,
+		Example:           "  defx plan\n  defx plan -e prod --json --exit-code\n  defx plan --refresh --diff",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return runPlan(cmd.Context(), o, g.view()) },
@@ -48,13 +52,13 @@ Symbols: + create, ~ update, > move, ± replace, - delete, ? uncertain, ! protec
 }
 
 func runPlan(ctx context.Context, o *planOptions, v view) error {
-	cacheable := !o.verifyCache && !o.refresh && len(o.allowDelete)+len(o.allowMove) == 0
+	cacheable := !o.verifyCache && !o.refresh && !o.diff && len(o.allowDelete)+len(o.allowMove)+len(o.allowEmpty)+len(o.giveUp) == 0
 	if o.out == "" && cacheable {
 		p, err := o.open()
 		if err != nil {
 			return err
 		}
-		if cs := p.CachedNoChanges(); cs != nil {
+		if cs := p.CachedNoChanges(ctx); cs != nil {
 			if o.explainCache {
 				return v.show(newPlanCacheUse(p.Config.Cache, nil))
 			}
@@ -62,7 +66,7 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		}
 	}
 	p, d, r, err := o.desired(ctx, &o.planFlags, v, func(p *project.Project, ctx context.Context) (*project.Desired, error) {
-		p.PlanOnly, p.Explain, p.Config.VerifyCache = true, o.explainCache, o.verifyCache
+		p.PlanOnly, p.Explain, p.Config.VerifyCache = !o.verbose && !o.diff, o.explainCache, o.verifyCache
 		return p.Plan(ctx)
 	})
 	if err != nil {
@@ -71,6 +75,13 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 	defer v.held(d) // errors come last
 	if err := o.validate(d); err != nil {
 		return err
+	}
+	r.NewFields = o.verbose
+	if o.refresh {
+		if err := r.RefreshMachines(ctx); err != nil {
+			return err
+		}
+		defer r.Refreshed.Close()
 	}
 	cs, err := o.changes(ctx, p, d, r)
 	if err != nil {
@@ -84,14 +95,20 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(o.path(o.out), append(raw, '\n'), 0o644); err != nil {
+		if err := os.WriteFile(o.path(o.out), append(raw, '\n'), 0o600); err != nil {
 			return err
 		}
 	}
 	if o.explainCache {
 		err = v.show(newPlanCacheUse(p.Config.Cache, d))
 	} else {
-		err = v.show(newPlanDocument(d, cs))
+		doc := newPlanDocument(d, cs)
+		if o.diff {
+			if doc.Diffs, err = fileDiffs(ctx, p, d, r, cs); err != nil {
+				return err
+			}
+		}
+		err = v.show(doc)
 		adviseUnattached(v, d, cs)
 	}
 	switch {
@@ -99,6 +116,8 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		return err
 	case len(d.Held) > 0:
 		return heldError(d)
+	case cs.Machines != nil && len(cs.Machines.NotAsked) > 0:
+		return &exitError{code: exitPartial}
 	case o.exitCode && !cs.Empty():
 		return &exitError{code: exitChanges}
 	}

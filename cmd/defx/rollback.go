@@ -18,6 +18,8 @@ type rollbackOptions struct {
 func (o *rollbackOptions) addFlags(f *pflag.FlagSet) {
 	o.planFlags.addFlags(f)
 	o.applyFlags.addFlags(f)
+	o.addConfirm(f)
+	f.Lookup("yes").Usage = yesUsage
 	f.IntVar(&o.to, "to", 0, "`GENERATION` to roll back to")
 }
 
@@ -27,7 +29,8 @@ func rollbackCommand(g *globalOptions) *cobra.Command {
 		Use:   "rollback",
 		Short: "Roll back to an earlier generation",
 		Long: `Apply the plan of an earlier generation: by default the newest one whose plan differs from
-the current one. It is an apply like any other and makes a new generation.`,
+the current one. It is an apply like any other and makes a new generation. --yes and
+--confirm are those of apply.`,
 		Example:           "  defx rollback\n  defx rollback --to 12 --yes",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,

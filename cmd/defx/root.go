@@ -9,6 +9,7 @@ import (
 
 	"github.com/defx-dev/defx/deploy/session"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -35,16 +36,26 @@ changes only the services whose digest changed.`,
 		}
 		return withHint(err, "%s --help lists the flags", cmd.CommandPath())
 	})
+	root.SetOut(stdout)
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), helpText(cmd)) })
 	root.SetHelpCommand(helpCommand(root))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.DisableSuggestions = true
 	root.AddCommand(agentCommand(), applyCommand(o), attachCommand(o), destroyCommand(o), detachCommand(o), evalCommand(o), explainCommand(o),
 		fmtCommand(o), gcCommand(o), graphCommand(o), historyCommand(o), importCommand(o), initCommand(o), lintCommand(o), lockCommand(o),
-		logsCommand(o), machineCommand(o), planCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
-		stateCommand(o), statusCommand(o), versionCommand(o))
+		logsCommand(o), machineCommand(o), planCommand(o), renderCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
+		startCommand(o), stateCommand(o), statusCommand(o), stopCommand(o), versionCommand(o))
 	setUpCompletion(root)
+	completeFlags(root, o)
 	root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	invocation.root, invocation.options = root, o
+	root.RegisterFlagCompletionFunc("env", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		p, err := o.open()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return p.Environments(cmd.Context()), cobra.ShellCompDirectiveNoFileComp
+	})
 	return root
 }
 
@@ -114,11 +125,26 @@ func (o *globalOptions) completeFrom(list func(*session.Session) []string) cobra
 	}
 }
 
+// deployedNames lists the addresses of the deployed units, and the names of sets of several.
+func deployedNames(s *session.Session) []string {
+	return append(deployedAddresses(s), s.Names().Sets()...)
+}
+
 // deployedAddresses lists the addresses of the deployed units.
 func deployedAddresses(s *session.Session) []string {
 	var out []string
+	names := s.Names()
 	for _, r := range s.Records {
-		out = append(out, r.Address)
+		out = append(out, names.Text(r.Address))
 	}
 	return out
+}
+
+// loggedAddresses lists the addresses that logs accepts: also those of units that failed.
+func loggedAddresses(s *session.Session) []string {
+	out := deployedNames(s)
+	for _, o := range s.Generation.Outcomes {
+		out = append(out, o.Address)
+	}
+	return sets.Union(out)
 }

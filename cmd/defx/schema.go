@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-
 	"github.com/defx-dev/defx/compile/reference"
 	"github.com/spf13/cobra"
 )
@@ -26,6 +24,6 @@ func runSchema() error {
 	if err != nil {
 		return err
 	}
-	_, err = os.Stdout.Write(raw)
+	_, err = stdout.Write(raw)
 	return err
 }

@@ -9,10 +9,10 @@ import (
 func stateCommand(g *globalOptions) *cobra.Command {
 	return commandGroup(&cobra.Command{
 		Use:     "state",
-		Short:   "Repair the state",
-		Long:    "Repair the state of an environment.",
-		Example: "  defx state rebuild\n  defx state rebuild -e prod",
-	}, stateRebuildCommand(g))
+		Short:   "Repair the state, or take over a newer one",
+		Long:    "Repair the state of an environment, convert an older one, or take over a newer copy.",
+		Example: "  defx state repair -e prod\n  defx state pull -e prod --from dir:/mnt/team/.defx",
+	}, statePullCommand(g), stateRebuildCommand(g), stateRepairCommand(g), stateUpgradeCommand(g))
 }
 
 type stateRebuildOptions struct{ *globalOptions }

@@ -6,7 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/deploy/inspect"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +24,9 @@ func statusCommand(g *globalOptions) *cobra.Command {
 		Short: "Show what is deployed and since when",
 		Long: `List the units of the newest generation, as recorded in the state. Machines are not
 contacted, except with --refresh, which shows what is running and what differs from the
-record: stopped services, edited or missing files, foreign drop-ins.`,
+record: stopped services, edited or missing files, foreign drop-ins. Then the exit code is
+3 if something is wrong. Units that failed, were rolled back, skipped or stopped on purpose
+are listed with the reason.`,
 		Example:           "  defx status\n  defx status -e prod --refresh --json",
 		Args:              arguments(0, 0),
 		ValidArgsFunction: noFiles,
@@ -61,7 +65,36 @@ func runStatus(ctx context.Context, o *statusOptions, v view) error {
 	if st.Interrupted {
 		v.advise("an apply was interrupted; run defx apply to finish it")
 	}
-	return unreachableError(st.Unreachable)
+	for _, r := range st.Removals {
+		v.advise("left on %s: %s; the next apply that reaches it removes it, or run %s", r.Machine, s.Names().Text(r.Address), copyable("defx machine forget "+shellWord(r.Machine)))
+	}
+	if err := unreachableError(st.Unreachable); err != nil || !o.refresh {
+		return err
+	}
+	return wrongUnits(st)
+}
+
+// wrongUnits is the error of a status --refresh that found something wrong; nil if it did not.
+func wrongUnits(st *inspect.Status) error {
+	var names []string
+	all := graph.NamesOf()
+	for _, u := range st.Units {
+		all.Add(u.Address)
+	}
+	for i := range st.Units {
+		if st.Units[i].Wrong() {
+			names = append(names, all.Text(st.Units[i].Address))
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	verb := "have problems"
+	if len(names) == 1 {
+		verb = "has a problem"
+	}
+	return &exitError{exitPartial, diag.Errorf("", "%s %s: %s", plural(len(names), "unit"), verb, strings.Join(names[:min(len(names), 10)], ", ")).
+		WithHint("defx plan --refresh shows what an apply would change")}
 }
 
 // status is printed by status.
@@ -92,6 +125,9 @@ func (st status) print(p *printer) {
 		from = " from " + st.Revision
 	}
 	done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed", "rebuild": "rebuilt"}[st.verb]
+	if done == "" {
+		done = "defx " + st.verb
+	}
 	p.printf("%s (%s) · generation %d, %s %s ago by %s%s\n", st.Deployment, st.Environment, st.Generation, done, age(*st.Applied), st.By, from)
 	if len(st.Units) == 0 {
 		p.println("Nothing is deployed.")
@@ -101,14 +137,34 @@ func (st status) print(p *printer) {
 	if st.refreshed {
 		rows[0] = append(rows[0], "RUNNING")
 	}
+	below := map[int][]string{}
+	names := graph.NamesOf()
 	for _, u := range st.Units {
-		row := []string{u.Address, u.Machine, u.Backend, u.Digest.Brief(), unitState(u), unitAge(u)}
+		names.Add(u.Address)
+	}
+	for _, u := range st.Units {
+		row := []string{names.Text(u.Address), u.Machine, orDash(u.Backend), orDash(u.Digest.Brief()), unitState(u), unitAge(u)}
 		if st.refreshed {
 			row = append(row, runningText(u, st.unreachable[u.Machine] != nil))
 		}
 		rows = append(rows, row)
+		if u.Reason != "" {
+			below[len(rows)-1] = []string{p.faint(clean("      " + unitReason(u)))}
+		}
 	}
-	p.table(rows)
+	p.tableWith(rows, below)
+}
+
+// unitReason says why a unit is in its state, and what was wanted.
+func unitReason(u inspect.Unit) string {
+	text := u.Reason
+	if u.Stopped != nil && u.State == inspect.Stopped {
+		text = fmt.Sprintf("by %s %s ago: %s", u.Stopped.By, age(u.Stopped.At), u.Reason)
+	}
+	if u.Wanted != "" && u.Digest != "" && u.Wanted != u.Digest {
+		text = "wanted " + u.Wanted.Brief() + ": " + text
+	}
+	return text
 }
 
 func unitState(u inspect.Unit) string {
@@ -117,7 +173,9 @@ func unitState(u inspect.Unit) string {
 	case inspect.Unknown:
 		text = "unknown (interrupted)"
 	case inspect.Failed:
-		text = "failed, previous version"
+		if u.Digest != "" {
+			text = "failed, previous version"
+		}
 	}
 	if u.Protected {
 		text += ", protected"
@@ -138,7 +196,9 @@ func runningText(u inspect.Unit, unreachable bool) string {
 	case unreachable:
 		return "unknown: machine unreachable"
 	case u.Machine == "":
-		return "not asked (see defx plan --refresh)"
+		return copyable("not asked (see defx plan --refresh)")
+	case u.Digest == "" && u.Running == nil:
+		return "-"
 	case len(u.Drift) > 0:
 		return strings.Join(u.Drift, "; ")
 	case u.Runs != nil:

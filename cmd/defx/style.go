@@ -62,10 +62,10 @@ func (s style) faint(t string) string  { return s.paint("2", t) }
 func (s style) bold(t string) string   { return s.paint("1", t) }
 
 // problem writes an error, with its first line coloured. An error without
-// position and subject begins with "error:", to tell it from a result.
+// position begins with "error:", to tell it from a result.
 func (s style) problem(e *diag.Error) string {
-	head, rest, more := strings.Cut(clean(e.Render(sourceLine)), "\n")
-	if e.Pos.String() == "" && e.Subject == "" {
+	head, rest, more := strings.Cut(copyableHints(clean(e.Render(sourceLine))), "\n")
+	if e.Pos.String() == "" {
 		head = "error: " + head
 	}
 	head = s.red(head)
@@ -153,7 +153,10 @@ func pad(t string, width int) string {
 }
 
 // table prints rows in columns as wide as their widest cell, two spaces apart.
-func (p *printer) table(rows [][]string) {
+func (p *printer) table(rows [][]string) { p.tableWith(rows, nil) }
+
+// tableWith prints rows in columns, and lines below some of them, by the index of the row.
+func (p *printer) tableWith(rows [][]string, below map[int][]string) {
 	var widths []int
 	for _, row := range rows {
 		for i, c := range row {
@@ -163,7 +166,7 @@ func (p *printer) table(rows [][]string) {
 			widths[i] = max(widths[i], utf8.RuneCountInString(c))
 		}
 	}
-	for _, row := range rows {
+	for n, row := range rows {
 		var b strings.Builder
 		for i, c := range row {
 			if i == len(row)-1 {
@@ -173,6 +176,9 @@ func (p *printer) table(rows [][]string) {
 			}
 		}
 		p.println(strings.TrimRight(clean(b.String()), " "))
+		for _, l := range below[n] {
+			p.println(l)
+		}
 	}
 }
 

@@ -80,7 +80,9 @@ func (m *messages) warn(err error) {
 	printDiagnostics(m.w, m.style, diagnostics(err))
 }
 
-func (m *messages) note(label, text string) { fmt.Fprintf(m.w, "%s: %s\n", label, clean(text)) }
+func (m *messages) note(label, text string) {
+	fmt.Fprintf(m.w, "%s: %s\n", label, copyable(clean(text)))
+}
 
 func (m *messages) held(d *project.Desired) {
 	if !m.heldShown {
@@ -110,9 +112,9 @@ var (
 func (o *globalOptions) view() view {
 	m := messages{style: styleFor(os.Stderr, colorFlag), w: os.Stderr}
 	if o.json {
-		return &jsonView{m, os.Stdout}
+		return &jsonView{m, stdout}
 	}
-	return &textView{m, printer{styleFor(os.Stdout, colorFlag), os.Stdout, o.verbose}}
+	return &textView{m, printer{styleFor(os.Stdout, colorFlag), stdout, o.verbose}}
 }
 
 func (v *textView) show(d document) error {
@@ -122,7 +124,9 @@ func (v *textView) show(d document) error {
 
 func (v *textView) propose(d document) { d.print(&v.out) }
 
-func (v *textView) advise(format string, args ...any) { fmt.Fprintf(v.w, format+"\n", args...) }
+func (v *textView) advise(format string, args ...any) {
+	fmt.Fprintln(v.w, copyable(fmt.Sprintf(format, args...)))
+}
 
 func (v *textView) events(cs *plan.ChangeSet) (func(apply.Event), func()) {
 	p := newProgressPrinter(&v.out, v.w, v.style, cs)

@@ -3,20 +3,27 @@ package graph
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// Address names a unit: [lib/]name[/member][#replica]. The machine is not part of it, so
-// history, placement and protection survive a move. A host fact has its own form,
+// Address names a unit: [lib/]name[/member]#replica. The machine is not part of it, so
+// history, placement and protection survive a move. Every service has a replica, which is
+// FirstReplica unless its functionality declares others, so that adding replicas renames
+// nothing; an address without one names a set. A host fact has its own form,
 // host/kind/key@machine: Lib is HostLib, Name the kind, Member the key.
 type Address struct {
 	Lib     string // empty for what the entry file defines
 	Name    string
 	Member  string // of a group; empty otherwise
-	Replica string // "0", "1", … or a name; empty if the functionality declares no replicas
+	Replica string // "0", "1", …, a name, or with place.every that of the machine; empty for a set and for what has no replicas
 	Machine string // set for host facts only
 }
+
+// FirstReplica is the replica of a service that declares none, and the first of a number.
+const FirstReplica = "0"
 
 // HostLib is the library part of the addresses of host facts. No library can have this name.
 const HostLib = "host"
@@ -47,6 +54,39 @@ func (a Address) Set() string {
 		s += "/" + a.Member
 	}
 	return s
+}
+
+// FileName returns the address as one readable part of a path, LIB-NAME[-MEMBER].REPLICA. LIB is
+// "_" without a library; no library has that name. Names have "_" for "-", so that different
+// addresses have different names, and no dot other than the one before REPLICA.
+func (a Address) FileName() string {
+	out := "_"
+	if a.Lib != "" {
+		out = NamePart(a.Lib)
+	}
+	out += "-" + NamePart(a.Name)
+	if a.Member != "" {
+		out += "-" + NamePart(a.Member)
+	}
+	if a.Replica != "" {
+		out += "." + NamePart(a.Replica)
+	}
+	return out
+}
+
+// NamePart returns a name with "_" for "-", so that "-" can separate the parts of a longer name.
+// Names consist of a-z, 0-9 and "-" only, so different names stay different.
+func NamePart(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+// WithReplica returns the current form of an address that a version of defx recorded in which a
+// service had a replica only if several were declared.
+func WithReplica(address string) string {
+	a, err := ParseAddress(address)
+	if err != nil || a.Lib == HostLib || a.Lib == ModuleLib || a.Replica != "" {
+		return address
+	}
+	a.Replica = FirstReplica
+	return a.String()
 }
 
 // Functionality returns lib/name, the name that libraries define and overrides use.
@@ -131,4 +171,104 @@ func ParseAddress(s string) (Address, error) {
 		a.Lib, a.Name, a.Member = parts[0], parts[1], parts[2]
 	}
 	return a, nil
+}
+
+// Names writes the addresses of a deployment for people, and reads what people type.
+type Names struct {
+	all  map[string]bool
+	sets map[string][]string // set → its addresses
+}
+
+// NamesOf returns the names of the units at some addresses.
+func NamesOf(addresses ...string) *Names {
+	n := &Names{all: map[string]bool{}, sets: map[string][]string{}}
+	for _, a := range addresses {
+		n.Add(a)
+	}
+	return n
+}
+
+// Add adds the address of a unit.
+func (n *Names) Add(address string) {
+	if !n.all[address] {
+		n.all[address] = true
+		set, _, _ := strings.Cut(address, "#")
+		n.sets[set] = append(n.sets[set], address)
+	}
+}
+
+// Text returns an address as people read it: without #0 if its set has no other member. A nil
+// *Names knows no sets and returns the address.
+func (n *Names) Text(address string) string {
+	set, ok := strings.CutSuffix(address, "#"+FirstReplica)
+	if !ok || n == nil || len(n.sets[set]) != 1 || n.sets[set][0] != address {
+		return address
+	}
+	return set
+}
+
+// FindAll returns the addresses that a person means: an address, all replicas of the name of a
+// set, all members of the name of a group, or the same for a name that is the end of only one of
+// those. It returns no address and the candidates if it is the end of several, sorted.
+func (n *Names) FindAll(typed string) (addresses, candidates []string) {
+	if n.all[typed] {
+		return []string{typed}, nil
+	}
+	meant := map[string][]string{} // full name → its addresses
+	for address := range n.all {
+		forms := []string{address}
+		if set, _, has := strings.Cut(address, "#"); has {
+			forms = append(forms, set)
+		}
+		if a, err := ParseAddress(address); err == nil && a.Member != "" && a.Lib != HostLib {
+			forms = append(forms, a.Functionality())
+		}
+		for _, form := range forms {
+			if form == typed || strings.HasSuffix(form, "/"+typed) {
+				meant[form] = append(meant[form], address)
+			}
+		}
+	}
+	found := meant[typed]
+	if found == nil && len(meant) == 1 {
+		for _, all := range meant {
+			found = all
+		}
+	}
+	if found == nil {
+		return nil, slices.Sorted(maps.Keys(meant))
+	}
+	slices.SortFunc(found, compareAddresses)
+	return found, nil
+}
+
+// compareAddresses orders addresses by Address.Compare.
+func compareAddresses(a, b string) int {
+	x, errX := ParseAddress(a)
+	y, errY := ParseAddress(b)
+	if errX != nil || errY != nil {
+		return strings.Compare(a, b)
+	}
+	return x.Compare(y)
+}
+
+// Sets returns the names that stand for several units: of sets with several replicas, sorted.
+func (n *Names) Sets() []string {
+	var out []string
+	for set, members := range n.sets {
+		if len(members) > 1 {
+			out = append(out, set)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Full returns the address that a person typed, which is an address or the name of a set with
+// one member, or what was typed if it is neither.
+func (n *Names) Full(typed string) string {
+	if set := n.sets[typed]; !n.all[typed] && len(set) == 1 {
+		return set[0]
+	}
+	return typed
 }

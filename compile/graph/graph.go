@@ -8,6 +8,7 @@
 package graph
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -132,14 +133,26 @@ type Service struct {
 	Connects []Edge // reachability only
 	After    []Edge // order only
 	Place    Place
-	Index    int      // position among the replicas of its set, from 0
-	Path     []string // path of its functionality in the entry's value
-	SpecPath []string // path of its spec; below Path
-	Held     bool     // its library or functionality has an error: this is the last good version
-	Patch    []string // path of this replica's patch in the entry's value; nil if it has none
-	Host     *Host    // what its machine must have
-	Fact     *Fact    // not nil: a fact of its machine instead of a process; Spec is empty
-	Summary  bool     // taken from a memoized summary: Spec has only ports, labels, dirs, schedule and limits
+	Index    int    // position among the replicas of its set, from 0
+	Sole     bool   // its set has no other replica
+	Identity string // name under which its user and volumes were made, if that is not its own: it was renamed since
+
+	Shares   map[string]Address // kind of a directory → the service to which it belongs; set once services are placed
+	Path     []string           // path of its functionality in the entry's value
+	SpecPath []string           // path of its spec; below Path
+	Held     bool               // its library or functionality has an error: this is the last good version
+	Patch    []string           // path of this replica's patch in the entry's value; nil if it has none
+	Host     *Host              // what its machine must have
+	Fact     *Fact              // not nil: a fact of its machine instead of a process; Spec is empty
+	Summary  bool               // taken from a memoized summary: Spec has only ports, labels, dirs, schedule and limits
+}
+
+// String returns the address of a service as people read it.
+func (s *Service) String() string {
+	if s.Sole && s.Address.Replica == FirstReplica {
+		return s.Address.Set()
+	}
+	return s.Address.String()
 }
 
 // Edge is a dependency of a service on a set of replicas.
@@ -187,7 +200,7 @@ type Place struct {
 	Location string            `json:"location,omitempty"`              // only machines in this location
 	Except   []string          `json:"except,omitempty"`                // not on these machines
 	Spread   string            `json:"spread,omitempty" enum:"machine"` // `machine`: at most one replica for each machine
-	Replicas *Replicas         `json:"replicas,omitempty"`              // number of replicas, or name → patch that is added to the functionality for this replica; absent: one, without a replica in its address
+	Replicas *Replicas         `json:"replicas,omitempty"`              // number of replicas, or name → patch that is added to the functionality for this replica; absent: 1
 }
 
 // Replicas is a number of replicas or their names. As JSON: a number, or name → patch.
@@ -199,7 +212,7 @@ type Replicas struct {
 // List returns the names of all replicas.
 func (r *Replicas) List() []string {
 	if r == nil {
-		return []string{""}
+		return []string{FirstReplica}
 	}
 	if r.Names != nil {
 		return r.Names
@@ -383,17 +396,110 @@ func (f File) Doc() *token.Doc {
 	return nil
 }
 
-// Dirs are directories that the machine keeps for the service: a name below the standard
-// directory of each kind (/var/lib, /var/cache, /var/log, /run).
+// Dirs are directories that the machine keeps for the service, one of each kind. A name is that
+// of a directory of the service's own, defx/ENVIRONMENT/DEPLOYMENT/ADDRESS/NAME below the
+// standard directory of its kind (/var/lib, /var/cache, /var/log, /run): the program gets its
+// path from `defx.me.dir('state')` or from $STATE_DIRECTORY, $CACHE_DIRECTORY and so on.
 type Dirs struct {
-	State   string `json:"state,omitempty"`   // below /var/lib; it protects the service from deletion
-	Cache   string `json:"cache,omitempty"`   // below /var/cache
-	Logs    string `json:"logs,omitempty"`    // below /var/log
-	Runtime string `json:"runtime,omitempty"` // below /run
+	State   Dir `json:"state,omitzero"`   // its data, below /var/lib; it protects the service from deletion
+	Cache   Dir `json:"cache,omitzero"`   // what it can make again, below /var/cache
+	Logs    Dir `json:"logs,omitzero"`    // its log files, below /var/log
+	Runtime Dir `json:"runtime,omitzero"` // sockets and the like, below /run
+}
+
+// Dir is one directory of a service. Exactly one of `name`, `path` and `of` is set; a string is
+// the name.
+type Dir struct {
+	Name string `json:"name,omitempty"` // name among the directories of the service
+	Path string `json:"path,omitempty"` // absolute path on the machine, taken literally; the service needs a static `user`, and nothing else on the machine may use the path
+	Of   string `json:"of,omitempty"`   // name of a service whose directory of this kind is shared; both are placed on the same machine, and the other service keeps the protection of the data
+}
+
+// DirKinds are the kinds of directories, each with its field in Dirs.
+var DirKinds = []string{"state", "cache", "logs", "runtime"}
+
+// dirRoots are the standard directories.
+var dirRoots = map[string]string{"state": "/var/lib", "cache": "/var/cache", "logs": "/var/log", "runtime": "/run"}
+
+// DirRoot returns the standard directory of a kind.
+func DirRoot(kind string) string { return dirRoots[kind] }
+
+// Kind returns the directory of a kind, or nil if there is no such kind.
+func (d *Dirs) Kind(kind string) *Dir {
+	switch kind {
+	case "state":
+		return &d.State
+	case "cache":
+		return &d.Cache
+	case "logs":
+		return &d.Logs
+	case "runtime":
+		return &d.Runtime
+	}
+	return nil
 }
 
 // IsZero reports whether no directory is set.
 func (d Dirs) IsZero() bool { return d == Dirs{} }
+
+// Own reports whether the directory belongs to the service that declares it.
+func (d Dir) Own() bool { return d.Name != "" || d.Path != "" }
+
+// String returns a directory as it was declared.
+func (d Dir) String() string {
+	if d.Of != "" {
+		return "of " + d.Of
+	}
+	return cmp.Or(d.Path, d.Name)
+}
+
+// MarshalJSON writes a name as a string.
+func (d Dir) MarshalJSON() ([]byte, error) {
+	if d.Name != "" {
+		return json.Marshal(d.Name)
+	}
+	type plain Dir
+	return json.Marshal(plain(d))
+}
+
+// UnmarshalJSON reads the form of MarshalJSON.
+func (d *Dir) UnmarshalJSON(raw []byte) error {
+	*d = Dir{}
+	if len(raw) > 0 && raw[0] == '"' {
+		return json.Unmarshal(raw, &d.Name)
+	}
+	type plain Dir
+	return json.Unmarshal(raw, (*plain)(d))
+}
+
+// DirName returns the directory of a service's own directories, below the standard directory of
+// each kind: defx/ENVIRONMENT/DEPLOYMENT/ADDRESS.
+func DirName(environment, deployment string, a Address) string {
+	return "defx/" + environment + "/" + deployment + "/" + a.FileName()
+}
+
+// DirPath returns the path of a directory that belongs to a service.
+func DirPath(environment, deployment string, a Address, kind string, d Dir) string {
+	if d.Path != "" {
+		return d.Path
+	}
+	return dirRoots[kind] + "/" + DirName(environment, deployment, a) + "/" + d.Name
+}
+
+// DirOwner returns the service to which a directory of s belongs: s, or the one whose directory
+// it shares. It returns nil if that is not known yet, or if s has no such directory.
+func (g *Graph) DirOwner(s *Service, kind string) *Service {
+	switch d := s.Spec.Dirs.Kind(kind); {
+	case d == nil || *d == Dir{}:
+		return nil
+	case d.Of == "":
+		return s
+	}
+	if a, ok := s.Shares[kind]; ok {
+		return g.Find(a)
+	}
+	return nil
+}
 
 // Port is a port that a service listens on.
 type Port struct {
@@ -451,6 +557,7 @@ type Limits struct {
 type Reload struct {
 	Signal  string       `json:"signal,omitempty"`  // signal to its main process; instead of `command`
 	Command []token.Text `json:"command,omitempty"` // command that runs next to it; instead of `signal`
+	Check   []token.Text `json:"check,omitempty"`   // command that runs next to it before each reload; if it fails, the files are restored and nothing is reloaded
 }
 
 // Stop is how a service is stopped.

@@ -19,10 +19,10 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 		}
 		a, err := ParseAddress(t.Name)
 		if err != nil {
-			return "", diag.Errorf(reader.Address.String(), "%v", err)
+			return "", diag.Errorf(reader.String(), "%v", err)
 		}
 		if target = g.single(a); target == nil {
-			return "", diag.Errorf(reader.Address.String(), "reads %s, which does not exist", t.Name).At(reader.SpecPath...)
+			return "", diag.Errorf(reader.String(), "reads %s, which does not exist", t.Name).At(reader.SpecPath...)
 		}
 	}
 	switch t.Field {
@@ -48,20 +48,21 @@ func (g *Graph) Value(reader *Service, t token.Token) (string, *diag.Error) {
 	case "machine":
 		return target.Machine, nil
 	case "name":
-		if target.Address.Replica != "" {
-			return target.Address.Name + "-" + target.Address.Replica, nil
-		}
-		return target.Address.Name, nil
+		// With its replica even if there is no other, so that its name stays the same when
+		// others are added.
+		return target.Address.Name + "-" + target.Address.Replica, nil
 	case "index":
 		return strconv.Itoa(target.Index), nil
 	case "label":
 		return target.Spec.Labels[t.Arg], nil
 	case "dir":
-		d := target.Spec.Dirs
-		return map[string]string{"state": "/var/lib/" + d.State, "cache": "/var/cache/" + d.Cache,
-			"logs": "/var/log/" + d.Logs, "runtime": "/run/" + d.Runtime}[t.Arg], nil
+		owner := g.DirOwner(target, t.Arg)
+		if owner == nil {
+			return "", diag.Errorf(reader.String(), "reads the directory %q of %s, which is not known", t.Arg, target).At(reader.SpecPath...)
+		}
+		return DirPath(g.Environment, g.Name, owner.Address, t.Arg, *owner.Spec.Dirs.Kind(t.Arg)), nil
 	}
-	return "", diag.Errorf(reader.Address.String(), "there is no field .%s to read", t.Field).At(reader.SpecPath...)
+	return "", diag.Errorf(reader.String(), "there is no field .%s to read", t.Field).At(reader.SpecPath...)
 }
 
 // Target returns the service that a resolved ref reads; nil if it is not a service of this
@@ -130,18 +131,14 @@ func (g *Graph) single(set Address) *Service {
 		}
 		return nil
 	}
-	for _, replica := range []string{"", "0"} {
-		a := set
-		a.Replica = replica
-		if s := g.Find(a); s != nil {
-			return s
-		}
+	a := set
+	a.Replica = FirstReplica
+	if s := g.Find(a); s != nil {
+		return s
 	}
-	if set.Member == "" {
-		for _, s := range g.Services {
-			if s.Address.Lib == set.Lib && s.Address.Name == set.Name {
-				return s
-			}
+	for _, s := range g.Services {
+		if s.Address.Lib == set.Lib && s.Address.Name == set.Name && (set.Member == "" || s.Address.Member == set.Member) {
+			return s
 		}
 	}
 	return nil

@@ -75,7 +75,7 @@ func (p *placer) need(pg placementGroup) amount {
 			if l := s.Spec.Limits; l != nil {
 				a, err := parseAmount(l.CPU, l.Memory)
 				if err != nil {
-					p.errs = append(p.errs, diag.Errorf(s.Address.String(), "limits: %v", err).At(append(slices.Clone(s.SpecPath), "limits")...))
+					p.errs = append(p.errs, diag.Errorf(s.String(), "limits: %v", err).At(append(slices.Clone(s.SpecPath), "limits")...))
 				}
 				need = need.add(a)
 			}

@@ -63,7 +63,7 @@ func Place(g *graph.Graph, prev Previous) (Reasons, diag.List) {
 		}
 		if len(ready) == 0 {
 			for _, pg := range blocked {
-				p.errs = append(p.errs, diag.Errorf(pg[0].Address.String(), "runs with %s, which has no machine", pg[0].Place.With).
+				p.errs = append(p.errs, diag.Errorf(pg[0].String(), "runs with %s, which has no machine", pg[0].Place.With).
 					At(append(slices.Clone(pg[0].Path), "place", "with")...).WithHint("remove the cycle of place.with, or fix the placement of the other functionality"))
 			}
 			break
@@ -125,9 +125,6 @@ type replicaSetOnMachine struct{ functionality, machine string }
 
 // replicasOn returns the number of replicas of the group's functionality on a machine.
 func (p *placer) replicasOn(pg placementGroup, m *graph.Machine) int {
-	if pg[0].Address.Replica == "" { // it has no other replicas
-		return 0
-	}
 	return p.sets[replicaSetOnMachine{pg[0].Address.Functionality(), m.Name}]
 }
 
@@ -139,11 +136,11 @@ type placer struct {
 	g       *graph.Graph
 	prev    Previous
 	reasons Reasons
-	ports   map[string]map[string]graph.Address // machine → "tcp/80" → owner
-	sets    map[replicaSetOnMachine]int         // number of replicas, of functionalities that can have several
-	wants   map[*graph.Service][]wantedPort     // of a group, by its first service
-	needs   map[*graph.Service]amount           // of a group, by its first service
-	dropped map[graph.Address]bool              // replicas of "every" on machines that do not run the functionality in place.with
+	ports   map[string]map[string]*graph.Service // machine → "tcp/80" → owner
+	sets    map[replicaSetOnMachine]int          // number of replicas, of functionalities that can have several
+	wants   map[*graph.Service][]wantedPort      // of a group, by its first service
+	needs   map[*graph.Service]amount            // of a group, by its first service
+	dropped map[graph.Address]bool               // replicas of "every" on machines that do not run the functionality in place.with
 	errs    diag.List
 
 	limited  bool     // some machine has a capacity
@@ -160,7 +157,7 @@ type placer struct {
 }
 
 func newPlacer(g *graph.Graph, prev Previous) *placer {
-	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]graph.Address{}, sets: map[replicaSetOnMachine]int{}, wants: make(map[*graph.Service][]wantedPort, len(g.Services)), needs: map[*graph.Service]amount{}, dropped: map[graph.Address]bool{},
+	p := &placer{g: g, prev: prev, reasons: make(Reasons, len(g.Services)), ports: map[string]map[string]*graph.Service{}, sets: map[replicaSetOnMachine]int{}, wants: make(map[*graph.Service][]wantedPort, len(g.Services)), needs: map[*graph.Service]amount{}, dropped: map[graph.Address]bool{},
 		index: map[string]int{}, load: make([]int, len(g.Machines)), portOwners: map[string][]int{}, conflictMark: make([]int, len(g.Machines)), candidateCache: map[string][]int{}}
 	for i, m := range g.Machines {
 		p.index[m.Name] = i
@@ -214,12 +211,12 @@ func (p *placer) placeOnNamed(pg placementGroup) {
 		if hint == "" {
 			hint = "there is " + strings.Join(names, ", ")
 		}
-		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "there is no machine %q", s.Place.Machine).
+		p.errs = append(p.errs, diag.Errorf(s.String(), "there is no machine %q", s.Place.Machine).
 			At(append(slices.Clone(s.Path), "place", "machine")...).WithHint("%s", hint))
 		return
 	}
 	if why := p.refuse(pg, m); why != "" {
-		p.errs = append(p.errs, diag.Errorf(s.Address.String(), "cannot run on machine %q: %s", m.Name, why).
+		p.errs = append(p.errs, diag.Errorf(s.String(), "cannot run on machine %q: %s", m.Name, why).
 			At(p.errorPath(pg, []*graph.Machine{m})...))
 		return
 	}
@@ -290,7 +287,7 @@ func (p *placer) choose(pg placementGroup, found *graph.Machine) {
 	s := pg[0]
 	fit, best := p.leastLoaded(pg)
 	if fit == 0 {
-		e := diag.Errorf(s.Address.String(), "no machine can run it").At(p.errorPath(pg, p.g.Machines)...)
+		e := diag.Errorf(s.String(), "no machine can run it").At(p.errorPath(pg, p.g.Machines)...)
 		var refused []string
 		for _, m := range p.g.Machines {
 			refused = append(refused, m.Name+": "+p.refuse(pg, m))
@@ -427,7 +424,7 @@ func (p *placer) unavailablePort(pg placementGroup, m *graph.Machine) (*graph.Se
 		}
 		if i == twice {
 			o := wants[slices.IndexFunc(wants, func(o wantedPort) bool { return o.key == w.key && o.service != w.service })]
-			return w.service, w.name, fmt.Sprintf("would have port %s twice, for %s and %s", w.key, o.service.Address, w.service.Address)
+			return w.service, w.name, fmt.Sprintf("would have port %s twice, for %s and %s", w.key, o.service, w.service)
 		}
 	}
 	return nil, "", ""
@@ -475,7 +472,7 @@ func (p *placer) assign(pg placementGroup, machine, why string) {
 		s.Machine = machine
 		p.reasons[s.Address.String()] = why
 		if p.ports[machine] == nil {
-			p.ports[machine] = map[string]graph.Address{}
+			p.ports[machine] = map[string]*graph.Service{}
 		}
 		if known {
 			p.load[at]++
@@ -488,9 +485,7 @@ func (p *placer) assign(pg placementGroup, machine, why string) {
 		if _, taken := p.ports[machine][w.key]; known && !taken {
 			p.portOwners[w.key] = append(p.portOwners[w.key], at)
 		}
-		p.ports[machine][w.key] = w.service.Address
+		p.ports[machine][w.key] = w.service
 	}
-	if pg[0].Address.Replica != "" {
-		p.sets[replicaSetOnMachine{pg[0].Address.Functionality(), machine}]++
-	}
+	p.sets[replicaSetOnMachine{pg[0].Address.Functionality(), machine}]++
 }

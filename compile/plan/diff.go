@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
@@ -24,18 +26,26 @@ type DiffInput struct {
 	Unit        func(digest.Digest) (*Unit, error) // returns a unit by the digest of its canonical bytes
 	AllowDelete map[string]bool                    // protected addresses that may be deleted
 	AllowMove   map[string]bool                    // stateful addresses that may change machines
+	GiveUp      map[string]bool                    // addresses that may give up directories with data
 	Held        func(address string) bool          // reports whether an address is held and must be left unchanged; nil = none
 	Moved       func(address string) string        // returns the current address of a renamed unit; nil = no renames
 	Drifted     map[string]bool                    // modules that were changed outside of defx
 	Restart     string                             // address of the unit to restart; "" = none
 	Uncertainty map[string]Uncertainty             // addresses whose deployed state is not known
+
+	Drift      map[string]*UnitDrift                   // address of a record → how its machine differs from it
+	Repair     func(address string, needs Repair) bool // reports whether a difference may be repaired; nil = all
+	AllowEmpty func(address, machine string) bool      // reports whether a unit whose data is gone may start; nil = none
+	Stop       map[string]*Stopped                     // addresses of units to stop
+	Start      map[string]bool                         // addresses of stopped units to start
+	NewFields  bool                                    // list the fields of units that are created
 }
 
 // Diff subtracts the records from the plan by address, machine, digest and values. The caller
 // adds what is held and seals the result.
 func Diff(in DiffInput) (*ChangeSet, error) {
 	cs := &ChangeSet{APIVersion: APIVersion, Kind: "ChangeSet", Deployment: in.Plan.Deployment, Environment: in.Plan.Environment,
-		Base: in.Base, Actions: []Action{}, Held: []HeldItem{}, Protected: []Protected{}}
+		Base: in.Base, Actions: []Action{}, Held: []HeldItem{}, Protected: []Protected{}, Names: in.names()}
 	var err error
 	if cs.Plan, err = in.Plan.Digest(); err != nil {
 		return nil, err
@@ -43,6 +53,8 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 	if in.Held == nil {
 		in.Held = func(string) bool { return false }
 	}
+	in.AllowDelete, in.AllowMove, in.GiveUp = fullNames(cs.Names, in.AllowDelete), fullNames(cs.Names, in.AllowMove), fullNames(cs.Names, in.GiveUp)
+	in.Restart = cs.Names.Full(in.Restart)
 	former := in.renameRecords()
 	records := make(map[string]*Record, len(in.Records))
 	for i := range in.Records {
@@ -54,16 +66,16 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		stays := held || in.Plan.Find(r.Address) == nil && protection(r) != "" && !in.AllowDelete[r.Address]
 		for _, on := range r.Requires {
 			if held {
-				needed[on] = "held " + r.Address
+				needed[on] = "held " + cs.Names.Text(r.Address)
 			}
 		}
 		for _, on := range r.After {
 			if stays && strings.HasPrefix(on, factPrefix) {
-				needed[on] = r.Address
+				needed[on] = cs.Names.Text(r.Address)
 			}
 		}
 		if stays {
-			in.keepModules(r, needed, records)
+			in.keepModules(r, cs.Names.Text(r.Address), needed, records)
 		}
 	}
 	for i := range in.Plan.Units {
@@ -76,6 +88,7 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			return nil, err
 		}
 	}
+	cs.repairHeld(in)
 	if err := cs.dropUnaffected(in, records); err != nil {
 		return nil, err
 	}
@@ -89,18 +102,143 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 			why = by + " requires it"
 		}
 		if why != "" && !in.AllowDelete[r.Address] {
-			cs.Protected = append(cs.Protected, Protected{r.Address, r.Machine, why})
+			p := Protected{Address: r.Address, Machine: r.Machine, Reason: why}
+			if now := RenameSuggestion(r.Placed(), in.Plan, func(a string) bool { return records[a] != nil }); now != "" {
+				p.Moved = MovedLine(r.Address, now)
+			}
+			cs.Protected = append(cs.Protected, p)
 			cs.Summary.Protected++
+			if d := in.Drift[r.Address]; d != nil {
+				cs.Drifted = append(cs.Drifted, Drifted{Address: r.Address, Machine: r.Machine, Differences: d.Differences})
+			}
 			continue
 		}
 		cs.Summary.Delete++
 		cs.Actions = append(cs.Actions, Action{Op: Delete, Address: r.Address, Machine: r.Machine, Backend: r.Backend,
-			Before: r.Digest, Certain: !in.uncertain(r.Address), Reason: in.Uncertainty[r.Address].deleteReason(), Changes: []Change{}})
+			Before: r.Digest, Certain: !in.uncertain(r.Address), Reason: in.Uncertainty[r.Address].deleteReason(), Changes: []Change{}, Drift: in.differences(r.Address)})
+	}
+	if err := cs.checkClaims(in); err != nil {
+		return nil, err
 	}
 	sortActions(cs.Actions)
+	slices.SortFunc(cs.Drifted, func(a, b Drifted) int { return strings.Compare(a.Address, b.Address) })
 	slices.SortFunc(cs.Protected, func(a, b Protected) int { return strings.Compare(a.Address, b.Address) })
 	cs.fillWaits(in.Plan, records)
+	cs.waitForClaims(in.Plan, records)
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		r := records[a.Address]
+		if r == nil {
+			r = records[a.PreviousAddress]
+		}
+		if r != nil && a.Machine != "" && a.Stops() {
+			a.StopTimeout = in.longStop(r)
+		}
+	}
 	return cs, nil
+}
+
+// checkClaims returns the conflicts of the units that will be on the machines.
+func (cs *ChangeSet) checkClaims(in DiffInput) error {
+	check := ClaimCheck{Desired: in.Plan, Stays: map[string]string{}, Names: cs.Names}
+	for _, r := range in.Records {
+		check.Deployed = append(check.Deployed, r.Placed())
+	}
+	for _, p := range cs.Protected {
+		check.Stays[p.Address] = p.Reason
+	}
+	errs := slices.DeleteFunc(CheckClaims(check), func(e *diag.Error) bool { return in.Held(cs.Names.Full(e.Subject)) })
+	return errs.Err()
+}
+
+// waitForClaims makes an action wait for the deletion of the unit that has what it claims: the port
+// of a service that is replaced by one of another name is free only then.
+func (cs *ChangeSet) waitForClaims(p *Plan, records map[string]*Record) {
+	acting := map[string]*Action{}
+	var owners []Owner
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		acting[a.Address] = a
+		if r := records[a.Address]; a.Op == Delete && r != nil && a.Machine != "" {
+			owners = append(owners, Owner{a.Address, a.Machine, r.Claims})
+		} else if u := p.Find(a.Address); u != nil && a.Op != Delete && u.Machine != "" {
+			owners = append(owners, Owner{a.Address, u.Machine, u.Claims})
+		}
+	}
+	for _, k := range Conflicts(owners) {
+		a, gone := acting[k.First], acting[k.Second]
+		if a.Op == Delete {
+			a, gone = gone, a
+		}
+		if gone.Op != Delete || a.Op == Delete || waitsFor(acting, gone, a.Address, map[string]bool{}) {
+			continue
+		}
+		if !slices.Contains(a.WaitsFor, gone.Address) {
+			a.WaitsFor = append(a.WaitsFor, gone.Address)
+			slices.Sort(a.WaitsFor)
+		}
+	}
+}
+
+// waitsFor reports whether an action waits for the action of an address, directly or not.
+func waitsFor(acting map[string]*Action, a *Action, address string, seen map[string]bool) bool {
+	for _, on := range a.WaitsFor {
+		if on == address {
+			return true
+		}
+		if b := acting[on]; b != nil && !seen[on] {
+			seen[on] = true
+			if waitsFor(acting, b, address, seen) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// longStop returns the stop timeout of a deployed unit if it is longer than LongStop; otherwise, and
+// if the unit cannot be read, it is empty.
+func (in *DiffInput) longStop(r *Record) string {
+	if r.Object == "" {
+		return ""
+	}
+	u, err := in.Unit(r.Object)
+	if err != nil || u == nil {
+		return ""
+	}
+	var spec struct {
+		Stop struct {
+			Timeout string `json:"timeout"`
+		} `json:"stop"`
+	}
+	if json.Unmarshal(u.Spec, &spec) != nil {
+		return ""
+	}
+	if d, err := time.ParseDuration(spec.Stop.Timeout); err != nil || d <= LongStop {
+		return ""
+	}
+	return spec.Stop.Timeout
+}
+
+// names returns the names of all units, deployed or desired.
+func (in *DiffInput) names() *graph.Names {
+	n := graph.NamesOf()
+	for _, u := range in.Plan.Units {
+		n.Add(u.Address)
+	}
+	for _, r := range in.Records {
+		n.Add(r.Address)
+	}
+	return n
+}
+
+// fullNames returns the addresses that a person typed.
+func fullNames(n *graph.Names, typed map[string]bool) map[string]bool {
+	out := make(map[string]bool, len(typed))
+	for a, is := range typed {
+		out[n.Full(a)] = is
+	}
+	return out
 }
 
 // addAttachments adds actions that register balancer backends again: they are deregistered
@@ -128,7 +266,7 @@ func (cs *ChangeSet) addAttachments(in DiffInput, records map[string]*Record) {
 				cs.Summary.Uncertain++
 			}
 			more = append(more, Action{Op: Update, Verb: Attach, Address: u.Address, Backend: u.Backend, Digest: u.Digest, Before: u.Digest, Certain: a.Certain,
-				Reason: "deregistered while " + on + " changes", Changes: []Change{}})
+				Reason: "deregistered while " + cs.Names.Text(on) + " changes", Changes: []Change{}})
 			break
 		}
 	}
@@ -139,7 +277,7 @@ func (cs *ChangeSet) addAttachments(in DiffInput, records map[string]*Record) {
 func (a *Action) Stops() bool {
 	switch a.Op {
 	case Update:
-		return a.Verb == Restart && !a.Graceful || a.Verb == "" && !a.Certain
+		return a.Verb == Restart && !a.Graceful || a.Verb == RepairUnit || a.Verb == Stop || a.Verb == "" && !a.Certain
 	case Replace, Move, Delete:
 		return true
 	}
@@ -227,11 +365,11 @@ func (in *DiffInput) renameRefs(v any) {
 
 // keepModules adds the modules on which a kept unit depends to needed: its instance, and the
 // network of the instance.
-func (in *DiffInput) keepModules(r Record, needed map[string]string, records map[string]*Record) {
+func (in *DiffInput) keepModules(r Record, text string, needed map[string]string, records map[string]*Record) {
 	for _, on := range r.Requires {
 		if m := records[on]; strings.HasPrefix(on, modulePrefix) && m != nil && needed[on] == "" {
-			needed[on] = r.Address
-			in.keepModules(*m, needed, records)
+			needed[on] = text
+			in.keepModules(*m, on, needed, records)
 		}
 	}
 }
@@ -264,12 +402,18 @@ func (d Uncertainty) deleteReason() string {
 	return "no longer defined"
 }
 
+// Reasons why a unit that is no longer defined is not deleted.
+const (
+	KeepsData    = "it keeps data of its own"
+	WasProtected = "it was deployed with protect"
+)
+
 func protection(r Record) string {
 	switch {
 	case r.Stateful:
-		return "it keeps data of its own"
+		return KeepsData
 	case r.Protect:
-		return "it was deployed with protect"
+		return WasProtected
 	}
 	return ""
 }
@@ -280,19 +424,36 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	if r == nil {
 		cs.Summary.Create++
 		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // false for a module with inputs that are not known yet
+		if in.NewFields {
+			after, err := in.Unit(u.Object)
+			if err != nil {
+				return err
+			}
+			a.Changes = newFields(after)
+		}
 		cs.Actions = append(cs.Actions, a)
 		return nil
 	}
 	a.Before = r.Digest
+	if a.GivesUp = LostData(r.Placed(), *u); len(a.GivesUp) > 0 && !in.GiveUp[u.Address] {
+		return LostDataError(cs.Names, r.Placed(), *u, a.GivesUp)
+	}
 	values := maps.Equal(r.Values, u.Values)
+	same := r.Digest == u.Digest && values && len(u.Unknown) == 0
+	a.Stopped = r.Stopped != nil && !in.Start[u.Address] && u.Machine != ""
+	drift := in.driftOf(u.Address, former)
+	if drift != nil && !in.uncertain(u.Address) && r.Backend == u.Backend && r.Machine == u.Machine && former == "" && !in.addRepair(cs, a, drift, same && r.Traits.Equal(u.Traits)) {
+		return nil
+	}
+	a.Drift = in.differences(cmp.Or(former, u.Address))
 	switch {
 	case r.Backend != u.Backend && (r.Backend != "" || u.Machine != ""):
 		a.Op, a.From, a.Reason = Replace, r.Machine, fmt.Sprintf("backend %s → %s", r.Backend, u.Backend)
 		cs.Summary.Replace++
 	case r.Machine != u.Machine:
 		if r.Stateful && !in.AllowMove[u.Address] {
-			return diag.Errorf(u.Address, "it keeps data of its own on %s and would move to %s without it", r.Machine, u.Machine).
-				WithHint("keep it there with place: { machine: '%s' }, or allow the move with --allow-move %s", r.Machine, u.Address)
+			return diag.Errorf(cs.Names.Text(u.Address), "it keeps data of its own on %s and would move to %s without it", r.Machine, u.Machine).
+				WithHint("keep it there with place: { machine: '%s' }, or allow the move with --allow-move %s", r.Machine, cs.Names.Text(u.Address))
 		}
 		a.Op, a.From, a.Reason = Move, r.Machine, fmt.Sprintf("machine %s → %s", r.Machine, u.Machine)
 		cs.Summary.Move++
@@ -304,6 +465,16 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		cs.Summary.Uncertain++
 	case in.Drifted[u.Address] && r.Digest == u.Digest && values && len(u.Unknown) == 0:
 		a.Op, a.Verb, a.Reason = Update, Converge, "changed outside of defx"
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
+	case in.Stop[u.Address] != nil && r.Stopped == nil && same:
+		a.Op, a.Verb, a.Reason = Update, Stop, in.Stop[u.Address].Reason
+		cs.Summary.Update++
+		cs.Actions = append(cs.Actions, a)
+		return nil
+	case in.Start[u.Address] && r.Stopped != nil && same:
+		a.Op, a.Verb, a.Reason = Update, Start, "asked for"
 		cs.Summary.Update++
 		cs.Actions = append(cs.Actions, a)
 		return nil
@@ -330,6 +501,13 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		return err
 	}
 	var before *Unit
+	if drift != nil && drift.Missing && a.Op == Update { // nothing is there to be updated
+		a.Op, a.Verb, a.Reason = Create, "", drift.reason(a.Machine)
+		cs.Summary.Update--
+		cs.Summary.Create++
+		cs.Actions = append(cs.Actions, a)
+		return nil
+	}
 	if r.Digest == "" || in.uncertain(u.Address) || in.uncertain(former) {
 		if !a.Certain {
 			cs.Actions = append(cs.Actions, a)
@@ -367,15 +545,24 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 		}
 	}
 	if former != "" && u.Machine == "" {
-		a.Reason = "renamed from " + former
+		a.Reason = "renamed from " + cs.Names.Text(former)
 	} else if former != "" {
-		a.Verb, a.Graceful, a.Reason = Restart, false, "renamed from "+former
+		a.Verb, a.Graceful, a.Reason = Restart, false, "renamed from "+cs.Names.Text(former)
 		if a.Op == Move {
 			a.Verb, a.Reason = "", a.Reason+fmt.Sprintf(", machine %s → %s", r.Machine, u.Machine)
 		}
 	}
 	cs.Actions = append(cs.Actions, a)
 	return nil
+}
+
+// newFields lists the fields of a unit that is created.
+func newFields(u *Unit) []Change {
+	list := changes(json.RawMessage("{}"), u.Spec)
+	for i := range list {
+		list[i].mask(u.Sensitive)
+	}
+	return list
 }
 
 func reason(l []Change, before, after *Unit) string {

@@ -6,7 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 )
@@ -33,9 +35,10 @@ type Placed struct {
 	Values  Values        `json:"values,omitempty"`  // known values of its refs
 	Unknown []string      `json:"unknown,omitempty"` // keys of refs whose value is only known during apply, sorted
 	Traits
-	Held    bool   `json:"held,omitempty"`  // held: it stays as it was deployed
-	Binds   Values `json:"binds,omitempty"` // key of a ref → output of a module that gives its value; not in the plan's digest
-	Outputs Values `json:"-"`               // of a held unit: those of its record
+	Claims  []Claim `json:"claims,omitempty"` // what it takes on its machine; not in the plan digest
+	Held    bool    `json:"held,omitempty"`   // held: it stays as it was deployed
+	Binds   Values  `json:"binds,omitempty"`  // key of a ref → output of a module that gives its value; not in the plan's digest
+	Outputs Values  `json:"-"`                // of a held unit: those of its record
 }
 
 // Bind returns u with its unknown values, which it gets from outputs of modules.
@@ -84,6 +87,15 @@ func (p *Plan) Digest() (digest.Digest, error) {
 	return digest.Named("plan/1", append(out, "]}"...)), nil
 }
 
+// Names returns the names of the units.
+func (p *Plan) Names() *graph.Names {
+	n := graph.NamesOf()
+	for _, u := range p.Units {
+		n.Add(u.Address)
+	}
+	return n
+}
+
 // Find returns the unit at an address, or nil.
 func (p *Plan) Find(address string) *Placed {
 	i, ok := slices.BinarySearchFunc(p.Units, address, func(u Placed, a string) int { return strings.Compare(u.Address, a) })
@@ -103,11 +115,17 @@ type Record struct {
 	Values  Values        `json:"values,omitempty"` // values of its refs
 	Traits
 	Outputs Values `json:"outputs,omitempty"` // of a module: outputs that others can read
+
+	Apply    string    `json:"apply,omitempty"`    // ID of the apply that last changed it
+	Claims   []Claim   `json:"claims,omitempty"`   // what it takes on its machine
+	Data     []string  `json:"data,omitempty"`     // its directories and volumes that hold data, sorted
+	Stopped  *Stopped  `json:"stopped,omitempty"`  // it was stopped on purpose; nil: it runs
+	Rejected *Rejected `json:"rejected,omitempty"` // the version that was rolled back; nil = none
 }
 
 // Placed returns the unit of a record, to keep it unchanged.
 func (r Record) Placed() Placed {
-	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Traits: r.Traits, Outputs: r.Outputs}
+	return Placed{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, Object: r.Object, Values: r.Values, Traits: r.Traits, Claims: r.Claims, Outputs: r.Outputs}
 }
 
 // Op is what an action does.
@@ -130,6 +148,10 @@ const (
 	Swap     Verb = "exchange" // only defx's own record changes
 	Converge Verb = "converge" // resources are changed to match the module
 	Attach   Verb = "attach"   // a backend is registered with its balancer again
+
+	RepairUnit Verb = "repair" // what somebody changed on the machine is restored
+	Start      Verb = "start"  // it runs again, as it is
+	Stop       Verb = "stop"   // it is stopped, and stays so until it is started
 )
 
 // Change is one field that differs.
@@ -157,14 +179,22 @@ type Action struct {
 	Certain         bool          `json:"certain"`            // false: apply skips it if its values turn out to be unchanged
 	Reason          string        `json:"reason"`
 	Changes         []Change      `json:"changes"`
-	WaitsFor        []string      `json:"waits,omitempty"` // addresses whose actions go first, sorted
+	WaitsFor        []string      `json:"waits,omitempty"`       // addresses whose actions go first, sorted
+	GivesUp         []string      `json:"givesUp,omitempty"`     // directories with data that it gives up, as they were declared
+	Stopped         bool          `json:"stopped,omitempty"`     // it was stopped on purpose, and stays so
+	Drift           []Difference  `json:"drift,omitempty"`       // how its machine differs from what was deployed
+	StopTimeout     string        `json:"stopTimeout,omitempty"` // how long the stop of the old version may take, if it is set to more than LongStop
 }
+
+// LongStop is how long a stop may take without being mentioned in a plan.
+const LongStop = 30 * time.Second
 
 // Protected is a unit that is no longer in the configuration but is not deleted.
 type Protected struct {
 	Address string `json:"address"`
 	Machine string `json:"machine"`
 	Reason  string `json:"reason"`
+	Moved   string `json:"moved,omitempty"` // the line of the entry file that declares a rename, if it was probably renamed
 }
 
 // RefreshResult is what a module's provider reports: its planned changes, and drift.
@@ -198,6 +228,7 @@ type Summary struct {
 	Uncertain int `json:"uncertain"`
 	Held      int `json:"held"`
 	Protected int `json:"protected"`
+	Repair    int `json:"repair,omitempty"` // equal to the plan, but not on their machines
 }
 
 // ChangeSet is the actions that lead from the state to a plan.
@@ -215,10 +246,43 @@ type ChangeSet struct {
 	Held        []HeldItem                `json:"held"`
 	Refresh     map[string]*RefreshResult `json:"refresh,omitempty"` // module → what its provider reports, if it was asked
 	Protected   []Protected               `json:"protected"`
+	Drifted     []Drifted                 `json:"drifted,omitempty"`  // differs on its machine and is left so, sorted by address
+	Removals    []Removal                 `json:"removals,omitempty"` // what is left on machines that units have moved away from, sorted
+	Machines    *MachinesAsked            `json:"machines,omitempty"` // what the records were compared with; nil: machines were not asked
+
+	Names *graph.Names `json:"-"` // of all units, deployed or desired; nil in a document that was read
 }
 
-// Empty reports whether there are no actions.
-func (c *ChangeSet) Empty() bool { return len(c.Actions) == 0 }
+// MachinesAsked says with what a change set was compared.
+type MachinesAsked struct {
+	Asked    []string          `json:"asked"`              // names of the machines that answered, sorted
+	NotAsked map[string]string `json:"notAsked,omitempty"` // machine → why it could not be asked
+	Modules  int               `json:"modules,omitempty"`  // modules of resources, which were not asked
+}
+
+// Removal is a unit that still lies, or may lie, on a machine where it should not be any more.
+type Removal struct {
+	Address   string `json:"address"`
+	Machine   string `json:"machine"`
+	Forgotten bool   `json:"forgotten,omitempty"` // the machine is asked only if it is declared again
+}
+
+// Stopped says that a unit was stopped on purpose.
+type Stopped struct {
+	Reason string    `json:"reason"`
+	By     string    `json:"by"` // user@host
+	At     time.Time `json:"at"`
+}
+
+// Rejected is a version of a unit that was rolled back.
+type Rejected struct {
+	Digest     digest.Digest `json:"digest"`
+	Reason     string        `json:"reason"`     // one line
+	Generation int           `json:"generation"` // of the apply
+}
+
+// Empty reports whether there is nothing to do.
+func (c *ChangeSet) Empty() bool { return len(c.Actions) == 0 && len(c.Removals) == 0 }
 
 // Seal sets the digest of the change set: actions, plan and base generation.
 func (c *ChangeSet) Seal() error {
@@ -229,14 +293,22 @@ func (c *ChangeSet) Seal() error {
 		Digest  digest.Digest `json:"digest"`
 		Before  digest.Digest `json:"before"`
 		Certain bool          `json:"certain"`
+		Verb    Verb          `json:"verb,omitempty"`  // of a repair, start or stop
+		Drift   []Difference  `json:"drift,omitempty"` //
 	}
 	acts := make([]act, len(c.Actions))
 	for i, a := range c.Actions {
-		acts[i] = act{a.Op, a.Address, a.Machine, a.Digest, a.Before, a.Certain}
+		acts[i] = act{a.Op, a.Address, a.Machine, a.Digest, a.Before, a.Certain, "", a.Drift}
+		if a.Verb == RepairUnit || a.Verb == Start || a.Verb == Stop {
+			acts[i].Verb = a.Verb
+		}
+	}
+	named := map[string]any{"deployment": c.Deployment, "environment": c.Environment, "plan": c.Plan, "base": c.Base, "actions": acts}
+	if len(c.Removals) > 0 {
+		named["removals"] = c.Removals
 	}
 	var err error
-	c.ChangeSet, err = digest.Of("changeset/1", map[string]any{"deployment": c.Deployment, "environment": c.Environment,
-		"plan": c.Plan, "base": c.Base, "actions": acts})
+	c.ChangeSet, err = digest.Of("changeset/1", named)
 	return err
 }
 

@@ -99,7 +99,7 @@ func TestUnitCanonical_MatchesEncodingJSON(t *testing.T) {
 // TestTraits_RecordKeepsAll checks that what a unit has is in its record, in the record's place in a
 // plan and in their JSON, and that a difference in any trait is a difference.
 func TestTraits_RecordKeepsAll(t *testing.T) {
-	all := Traits{Requires: []string{"a"}, After: []string{"b"}, Protect: true, Stateful: true, Follows: []string{"c"}, Drain: 7}
+	all := Traits{Requires: []string{"a"}, After: []string{"b"}, Protect: true, Stateful: true, Follows: []string{"c"}, Kept: []string{"db"}, Identity: "i", Drain: 7}
 	v := reflect.ValueOf(all)
 	for i := range v.NumField() {
 		if v.Field(i).IsZero() {
@@ -125,7 +125,7 @@ func TestTraits_RecordKeepsAll(t *testing.T) {
 	}
 	for _, v := range []any{Record{Traits: all}, Placed{Traits: all}} {
 		raw, err := json.Marshal(v)
-		if want := `"requires":["a"],"after":["b"],"protect":true,"stateful":true,"follows":["c"],"drain":7`; err != nil || !strings.Contains(string(raw), want) {
+		if want := `"requires":["a"],"after":["b"],"protect":true,"stateful":true,"follows":["c"],"kept":["db"],"identity":"i","drain":7`; err != nil || !strings.Contains(string(raw), want) {
 			t.Errorf("%T is written %s, %v", v, raw, err)
 		}
 	}

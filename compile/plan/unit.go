@@ -31,6 +31,8 @@ type Artifact struct {
 	Digest digest.Digest `json:"digest"`
 	Path   string        `json:"path"` // current path, relative to the root; not in any digest
 	Kind   string        `json:"kind"` // "file": one file, which keeps its name; "tree": a directory; "tar": unpacked on the machine
+
+	Content *Content `json:"-"` // nil: only the digest is known
 }
 
 // Traits are the order, protection and balancing of a unit. They are not in its digest: a unit, its
@@ -41,13 +43,15 @@ type Traits struct {
 	Protect  bool     `json:"protect,omitempty"`  // deletion needs consent
 	Stateful bool     `json:"stateful,omitempty"` // it has its own data: a move and deletion need consent
 	Follows  []string `json:"follows,omitempty"`  // of a module: services whose addresses it publishes; its inputs change with them
+	Kept     []string `json:"kept,omitempty"`     // directories with its data, as they were declared; giving one up needs consent
+	Identity string   `json:"identity,omitempty"` // name under which its user and volumes were made, if that is not its own: it was renamed since
 	Drain    int      `json:"drain,omitempty"`    // of a module: seconds that the services it follows may finish requests before they are stopped, because it forwards traffic to them; 0 = none
 }
 
 // Equal reports whether two units have the same traits.
 func (t Traits) Equal(o Traits) bool {
 	return slices.Equal(t.Requires, o.Requires) && slices.Equal(t.After, o.After) && t.Protect == o.Protect && t.Stateful == o.Stateful &&
-		slices.Equal(t.Follows, o.Follows) && t.Drain == o.Drain
+		slices.Equal(t.Follows, o.Follows) && t.Drain == o.Drain && slices.Equal(t.Kept, o.Kept) && t.Identity == o.Identity
 }
 
 // Unit is one service on one machine as rendered by its backend: the smallest thing that defx
@@ -204,6 +208,10 @@ func (u *Unit) Canonical() ([]byte, error) {
 	texts(`,"follows":`, u.Follows)
 	flag(`,"graceful":`, u.Graceful)
 	texts(`,"hides":`, u.Sensitive)
+	if u.Identity != "" {
+		out = digest.AppendText(append(out, `,"identity":`...), u.Identity)
+	}
+	texts(`,"kept":`, u.Kept)
 	out = u.Payload.appendJSON(append(out, `,"payload":`...))
 	flag(`,"protect":`, u.Protect)
 	rare(`,"reads":`, u.Reads, len(u.Reads))

@@ -79,15 +79,16 @@ func holder(eg example, field string, add bool, value string) string {
 
 // base is the deployment to which the examples are added.
 const base = `local defx = import 'defx/v1.libsonnet';
-{
+function(env='prod') {
   name: 'base',
+  environments: { dev: {}, prod: {} },
   machines: {
     ['web%d' % i]: { connect: 'dir:./web%d' % i, address: '10.0.0.%d' % i, pool: 'prod', roles: ['web'], labels: { disk: 'nvme' }, location: 'eu-west' }
     for i in [1, 2, 3]
   },
   defaults: { place: { machine: 'web1' } },
   libs: {
-    postgres: { main: { service: { command: ['/usr/bin/postgres'], ports: { sql: 5432 } } } },
+    postgres: { main: { service: { command: ['/usr/bin/postgres'], ports: { sql: 5432 }, user: 'postgres', dirs: { state: 'data' } } } },
     shop: {
       db: { service: { command: ['/usr/bin/db'], ports: { sql: 5433 } } },
       web: { requires: { db: 'postgres/main' }, service: { command: ['/usr/bin/web'], ports: { http: { port: 3000 } } } },

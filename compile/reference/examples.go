@@ -10,14 +10,17 @@ type example struct {
 
 // examples has an example for each field, by object and field. A test fails if one is missing.
 var examples = map[string]example{
-	"deployment.name":       {value: `'shop'`},
-	"deployment.machines":   {value: `{ web1: { connect: 'ssh://deploy@web1.example.com' } }`, key: "web1"},
-	"deployment.defaults":   {value: `{ place: { pool: 'prod' } }`},
-	"deployment.libs":       {value: `{ shop: import 'shop/functionalities.libsonnet' }`, key: "shop"},
-	"deployment.overrides":  {value: `{ 'shop/web': { place+: { replicas: 4 } } }`},
-	"deployment.transforms": {value: `[{ each: function(name, f) f { service+: { labels+: { of: name } } } }]`},
-	"deployment.resources":  {value: `{ backups: { type: 'aws.s3' } }`},
-	"deployment.moved":      {value: `{ 'shop/site': 'shop/web' }`},
+	"deployment.name":         {value: `'shop'`},
+	"deployment.environments": {value: `{ dev: {}, prod: { from: 'dev' } }`, key: "prod"},
+	"deployment.machines":     {value: `{ web1: { connect: 'ssh://deploy@web1.example.com' } }`, key: "web1"},
+	"deployment.defaults":     {value: `{ place: { pool: 'prod' } }`},
+	"deployment.libs":         {value: `{ shop: import 'shop/functionalities.libsonnet' }`, key: "shop"},
+	"deployment.overrides":    {value: `{ 'shop/web': { place+: { replicas: 4 } } }`},
+	"deployment.transforms":   {value: `[{ each: function(name, f) f { service+: { labels+: { of: name } } } }]`},
+	"deployment.resources":    {value: `{ backups: { type: 'aws.s3' } }`},
+	"deployment.moved":        {value: `{ 'shop/site': 'shop/web' }`},
+
+	"environment.from": {value: `'dev'`},
 
 	"defaults.backend": {value: `'systemd'`},
 	"defaults.place":   {value: `{ pool: 'prod' }`},
@@ -113,7 +116,7 @@ var examples = map[string]example{
 	"service.secrets":     {value: `{ DB_PASSWORD: defx.secret('shop/db-password') }`},
 	"service.files":       {value: `{ '/etc/shop.ini': std.manifestIni({ main: {}, sections: { log: { level: 'info' } } }) }`, key: "/etc/shop.ini"},
 	"service.hostFiles":   {value: `{ '/etc/shop.json': { json: { port: defx.me.port('http') } } }`, key: "/etc/shop.json"},
-	"service.dirs":        {value: `{ state: 'shop' }`},
+	"service.dirs":        {value: `{ state: 'shop' }`, with: `user: 'postgres'`},
 	"service.ports":       {value: `{ http: 8080 }`, key: "http"},
 	"service.user":        {value: `'www-data'`},
 	"service.update":      {value: `{ atOnce: 1, soak: '10s' }`},
@@ -155,10 +158,14 @@ var examples = map[string]example{
 	"user.home":   {value: `'/srv/deploy'`},
 	"user.shell":  {value: `'/bin/sh'`},
 
-	"dirs.state":   {value: `'shop'`},
-	"dirs.cache":   {value: `'shop'`},
-	"dirs.logs":    {value: `'shop'`},
-	"dirs.runtime": {value: `'shop'`},
+	"dirs.state":   {value: `'data'`},
+	"dirs.cache":   {value: `'thumbnails'`},
+	"dirs.logs":    {value: `'access'`},
+	"dirs.runtime": {value: `'sockets'`},
+
+	"dir.name": {value: `'data'`},
+	"dir.path": {value: `'/srv/shop'`},
+	"dir.of":   {value: `'postgres/main'`},
 
 	"port.port":     {value: `8301`},
 	"port.protocol": {value: `'udp'`, with: `port: 8301`},
@@ -195,6 +202,7 @@ var examples = map[string]example{
 
 	"reload.signal":  {value: `'HUP'`},
 	"reload.command": {value: `['/usr/bin/web', 'reload']`},
+	"reload.check":   {value: `['/usr/bin/web', 'check']`, with: `signal: 'HUP'`},
 
 	"stop.signal":  {value: `'QUIT'`},
 	"stop.command": {value: `['/usr/bin/web', 'drain']`},

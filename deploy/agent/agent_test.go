@@ -28,7 +28,7 @@ func unit(t *testing.T, f *backendtest.Fake, address, command string) json.RawMe
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, errs := f.Render(backends.Input{Service: &graph.Service{Address: a, Spec: graph.Spec{Command: []token.Text{token.Lit(command)}}}})
+	p, _, errs := f.Render(backends.Input{Service: &graph.Service{Address: a, Spec: graph.Spec{Command: []token.Text{token.Lit(command)}}}})
 	if errs != nil {
 		t.Fatal(errs)
 	}
@@ -40,6 +40,11 @@ func unit(t *testing.T, f *backendtest.Fake, address, command string) json.RawMe
 }
 
 const scope = "dev/test"
+
+// caller returns an apply with a token.
+func caller(token int64) agent.Caller {
+	return agent.Caller{Lineage: "lineage", Apply: fmt.Sprint("apply ", token), Token: token}
+}
 
 func host(t *testing.T, f *backendtest.Fake) (*agent.Host, string) {
 	dir := t.TempDir()
@@ -60,23 +65,23 @@ func read(t *testing.T, parts ...string) string {
 func TestFence_LowerToken(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(t.Context(), scope, 7, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(7), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 7, unit(t, f, "a/b", "new"), nil, 0); err != nil {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(7), unit(t, f, "a/b", "new"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	var fenced *agent.ErrStaleToken
-	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 6, unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(6), unit(t, f, "a/b", "old"), nil, 0); !errors.As(err, &fenced) || fenced.Token != 7 {
 		t.Errorf("%v", err)
 	}
-	if err := h.Fence(t.Context(), scope, 6, nil); !errors.As(err, &fenced) {
+	if err := h.Fence(t.Context(), scope, caller(6), nil); !errors.As(err, &fenced) {
 		t.Errorf("%v", err)
 	}
 	h.Close()
 	again := agent.OpenHost(dir, backends.NewSet(f)) // after a restart of the agent too
 	defer again.Close()
-	if err := again.Fence(t.Context(), scope, 6, []string{"a/b"}); !errors.As(err, &fenced) {
+	if err := again.Fence(t.Context(), scope, caller(6), []string{"a/b"}); !errors.As(err, &fenced) {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, dir, "etc/defx-test/a/b"); !strings.Contains(got, "new") {
@@ -92,7 +97,7 @@ func TestFence_TokensPerUnit(t *testing.T) {
 		addresses []string
 		refused   bool
 	}{{3, []string{"a/x"}, false}, {2, []string{"a/y"}, false}, {2, []string{"a/x"}, true}, {2, nil, true}, {4, nil, false}, {3, []string{"a/z"}, true}} {
-		if err := h.Fence(t.Context(), scope, step.token, step.addresses); (err != nil) != step.refused {
+		if err := h.Fence(t.Context(), scope, caller(step.token), step.addresses); (err != nil) != step.refused {
 			t.Errorf("token %d for %v: %v", step.token, step.addresses, err)
 		}
 	}
@@ -108,10 +113,10 @@ func TestApplyUnit_ForeignFile(t *testing.T) {
 	if err := os.WriteFile(foreign, []byte("mine"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not managed by defx") {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), unit(t, f, "a/b", "x"), nil, 0); err == nil || !strings.Contains(err.Error(), "is not managed by defx") {
 		t.Errorf("%v", err)
 	}
 	if got := read(t, foreign); got != "mine" {
@@ -122,15 +127,15 @@ func TestApplyUnit_ForeignFile(t *testing.T) {
 func TestApplyUnit_FailureKeepsPrevious(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 		t.Fatal(err)
 	}
-	before, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "good"), nil, 0)
+	before, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), unit(t, f, "a/b", "good"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.OnRealize = func(string) error { return errors.New("refused") }
-	after, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "bad"), nil, 0)
+	after, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), unit(t, f, "a/b", "bad"), nil, 0)
 	if err == nil || after.Digest != before.Digest {
 		t.Errorf("%+v, %v", after, err)
 	}
@@ -142,10 +147,10 @@ func TestApplyUnit_FailureKeepsPrevious(t *testing.T) {
 func TestApplyUnit_AfterInterruptedAction(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, unit(t, f, "a/b", "one"), nil, 0); err != nil {
+	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), unit(t, f, "a/b", "one"), nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	h.Close()
@@ -164,10 +169,10 @@ func TestApplyUnit_AfterInterruptedAction(t *testing.T) {
 	if err != nil || units["a/b"] == nil || units["a/b"].Digest != "" {
 		t.Fatalf("%+v, %v", units, err)
 	}
-	if err := h.Fence(t.Context(), scope, 2, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(2), nil); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := h.ApplyUnit(t.Context(), scope, "a/b", 2, unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
+	if e, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(2), unit(t, f, "a/b", "two"), nil, 0); err != nil || e.Digest == "" {
 		t.Fatalf("%+v, %v", e, err)
 	}
 	if err := h.FlushManifest(t.Context(), scope, 1); err != nil {
@@ -184,11 +189,11 @@ func TestApplyUnit_AfterInterruptedAction(t *testing.T) {
 func TestApplyUnit_DeleteRemovesFolders(t *testing.T) {
 	f := &backendtest.Fake{}
 	h, dir := host(t, f)
-	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []json.RawMessage{unit(t, f, "a/b", "x"), nil} {
-		if _, err := h.ApplyUnit(t.Context(), scope, "a/b", 1, raw, nil, 0); err != nil {
+		if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,10 +251,10 @@ func talk(ctx context.Context, c net.Conn, raw json.RawMessage) error {
 		return err
 	}
 	defer client.Close()
-	if err := client.Fence(ctx, scope, 1, nil, 1); err != nil {
+	if err := client.Fence(ctx, scope, caller(1), nil, 1); err != nil {
 		return err
 	}
-	if _, _, err := client.ApplyUnit(ctx, scope, "a/b", 1, raw, nil); err != nil {
+	if _, _, err := client.ApplyUnit(ctx, scope, "a/b", caller(1), raw, nil, 0); err != nil {
 		return err
 	}
 	return client.FlushManifest(ctx, scope, 1)
@@ -265,10 +270,10 @@ func TestApplyUnit_ByteForByte(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if err := client.Fence(t.Context(), scope, 1, nil, 1); err != nil {
+	if err := client.Fence(t.Context(), scope, caller(1), nil, 1); err != nil {
 		t.Fatal(err)
 	}
-	e, _, err := client.ApplyUnit(t.Context(), scope, "a/b", 1, raw, nil)
+	e, _, err := client.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0)
 	if err != nil || e.Object != digest.Bytes(raw) {
 		t.Errorf("%+v, %v", e, err)
 	}
@@ -288,7 +293,7 @@ func TestServe_OtherProtocol(t *testing.T) {
 		more, err = here.Read(buf[n:])
 		n += more
 	}
-	if err != nil || !strings.Contains(string(buf[:n]), "protocol 2, defx 99") {
+	if err != nil || !strings.Contains(string(buf[:n]), "protocol 3, defx 99") {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
 }

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"archive/tar"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -11,19 +9,16 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/internal/digest"
 )
 
-// An artifact of kind "file" or "tree" travels as a tar whose entries are sorted and carry
-// only names, types, the executable bit and content; its digest is that of artifact.Digest.
-// One of kind "tar" travels unchanged; its digest is the digest of its bytes.
-
-// maxUnpacked is the limit on what one artifact may unpack to, in bytes.
-const maxUnpacked = 16 << 30
+// An artifact of kind "file" or "tree" travels as a tar whose entries carry only names, types,
+// the executable bit and content; its digest is that of artifact.Digest. One of kind "tar",
+// which comes from a URL, travels unchanged; its digest is the digest of its bytes.
 
 // Missing returns the artifacts that are not in the store.
 func (h *Host) Missing(digests []digest.Digest) ([]digest.Digest, error) {
@@ -55,7 +50,8 @@ func (h *Host) UploadOffset(d digest.Digest) int64 {
 
 // PutArtifact receives an artifact from byte offset on; offset must equal UploadOffset. It
 // unpacks the artifact into the store and publishes it under its digest only after verifying
-// that digest. If the connection breaks, what was received is kept for the next attempt.
+// that digest. If the connection breaks, what was received is kept for the next attempt; if
+// the disk is full, it is removed.
 func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r io.Reader) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,6 +82,9 @@ func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r
 		return fail(err)
 	}
 	if _, err := io.Copy(f, r); err != nil {
+		if mentions(err, syscall.ENOSPC) || mentions(err, syscall.EDQUOT) {
+			err = errors.Join(err, h.root.Remove(part))
+		}
 		return fail(err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -94,10 +93,10 @@ func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r
 	if err := h.root.RemoveAll(tmp); err != nil {
 		return err
 	}
-	if err := h.root.Mkdir(tmp, 0o755); err != nil {
-		return err
+	if err = makeDir(h.root, tmp, publicDir); err == nil {
+		err = h.unpackArtifact(a, f, tmp)
 	}
-	if err = h.unpackArtifact(a, f, tmp); err == nil {
+	if err == nil {
 		err = h.root.Rename(tmp, final)
 	}
 	if err != nil {
@@ -142,85 +141,23 @@ func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
 	return err
 }
 
-// unpack extracts a tar, plain or gzip-compressed, below dir. It refuses names that lead
-// outside dir, and devices and other special files.
+// unpack extracts an archive below dir, with permissions that do not depend on the archive's
+// or on the umask.
 func unpack(dir *os.Root, r io.Reader) error {
-	br := &peekReader{r: r}
-	if magic, _ := br.peek(2); string(magic) == "\x1f\x8b" {
-		z, err := gzip.NewReader(br)
-		if err != nil {
+	return artifact.ReadArchive(r, func(item artifact.Item, content io.Reader) error {
+		if err := makeDirs(dir, path.Dir(item.Name), publicDir); err != nil {
 			return err
 		}
-		return untar(dir, tar.NewReader(z))
-	}
-	return untar(dir, tar.NewReader(br))
-}
-
-type peekReader struct {
-	r    io.Reader
-	head []byte
-}
-
-func (p *peekReader) peek(n int) ([]byte, error) {
-	p.head = make([]byte, n)
-	got, err := io.ReadFull(p.r, p.head)
-	p.head = p.head[:got]
-	return p.head, err
-}
-
-func (p *peekReader) Read(b []byte) (int, error) {
-	if len(p.head) > 0 {
-		n := copy(b, p.head)
-		p.head = p.head[n:]
-		return n, nil
-	}
-	return p.r.Read(b)
-}
-
-func untar(dir *os.Root, t *tar.Reader) error {
-	left := int64(maxUnpacked)
-	for {
-		head, err := t.Next()
-		if err == io.EOF {
-			return nil
+		switch item.Kind {
+		case artifact.Folder:
+			return makeDirs(dir, item.Name, publicDir)
+		case artifact.Symlink:
+			return dir.Symlink(item.Target, item.Name)
+		case artifact.HardLink:
+			return dir.Link(item.Target, item.Name)
 		}
-		if err != nil {
-			return fmt.Errorf("not a tar archive: %w", err)
-		}
-		name := path.Clean(strings.TrimPrefix(head.Name, "./"))
-		if name == "." {
-			continue
-		}
-		if !filepath.IsLocal(name) {
-			return fmt.Errorf("%q points outside the archive", head.Name)
-		}
-		if left -= head.Size; left < 0 {
-			return fmt.Errorf("unpacks to more than %d bytes", int64(maxUnpacked))
-		}
-		if err := dir.MkdirAll(path.Dir(name), 0o755); err != nil {
-			return err
-		}
-		switch head.Typeflag {
-		case tar.TypeDir:
-			err = dir.MkdirAll(name, 0o755)
-		case tar.TypeReg:
-			mode := fs.FileMode(0o444)
-			if head.Mode&0o111 != 0 {
-				mode = 0o555
-			}
-			err = writeContent(dir, name, t, mode)
-		case tar.TypeSymlink:
-			err = dir.Symlink(head.Linkname, name)
-		case tar.TypeLink:
-			err = dir.Link(path.Clean(head.Linkname), name)
-		case tar.TypeXGlobalHeader:
-		default:
-			err = fmt.Errorf("%q is not a file, folder or link", head.Name)
-		}
-		if err != nil {
-			return err
-		}
-	}
+		return writeContent(dir, item.Name, content, artifact.FileMode(item))
+	})
 }
 
 func writeContent(dir *os.Root, name string, r io.Reader, mode fs.FileMode) error {

@@ -17,6 +17,8 @@ import (
 // Client sends requests to an agent over a connection. Its methods may be called
 // concurrently.
 type Client struct {
+	Name string // of the machine, for hints; may be empty
+
 	rw      io.ReadWriteCloser
 	c       *conn
 	sending sync.Mutex
@@ -28,13 +30,15 @@ type Client struct {
 	waiting map[uint64]chan *Message
 	broken  error
 
+	progress map[uint64]chan Progress // request → reports of what it waits for
+
 	closed chan struct{}
 	once   sync.Once
 }
 
 // NewClient performs the handshake with the agent at the other end of rw.
 func NewClient(ctx context.Context, rw io.ReadWriteCloser) (*Client, error) {
-	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, closed: make(chan struct{})}
+	c := &Client{rw: rw, c: newConn(rw), waiting: map[uint64]chan *Message{}, progress: map[uint64]chan Progress{}, closed: make(chan struct{})}
 	c.last.Store(time.Now().UnixNano())
 	c.c.onReceive = func() { c.last.Store(time.Now().UnixNano()) }
 	c.c.onSend = c.c.onReceive
@@ -81,6 +85,16 @@ func (c *Client) Close() error {
 func (c *Client) receive() {
 	for {
 		m, err := c.c.receive()
+		if err == nil && m.Progress != nil {
+			c.mu.Lock()
+			p := c.progress[m.ID]
+			c.mu.Unlock()
+			select {
+			case p <- *m.Progress:
+			default: // an earlier report has not been read yet
+			}
+			continue
+		}
 		c.mu.Lock()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -99,6 +113,7 @@ func (c *Client) receive() {
 		w := c.waiting[m.ID]
 		if !m.More {
 			delete(c.waiting, m.ID)
+			delete(c.progress, m.ID)
 		}
 		c.mu.Unlock()
 		if w != nil {
@@ -127,6 +142,9 @@ func (c *Client) quickly(ctx context.Context, m *Message) (*Message, error) {
 
 // request sends a message, with content if in is not nil, and waits for the reply.
 func (c *Client) request(ctx context.Context, m *Message, in io.Reader) (*Message, error) {
+	if progressOf(ctx) != nil {
+		m.Follow, m.progress = true, make(chan Progress, 1)
+	}
 	w, err := c.send(m, in)
 	if err != nil {
 		return nil, err
@@ -145,6 +163,9 @@ func (c *Client) send(m *Message, in io.Reader) (chan *Message, error) {
 	m.ID = c.lastID
 	w := make(chan *Message, 1)
 	c.waiting[m.ID] = w
+	if m.progress != nil {
+		c.progress[m.ID] = m.progress
+	}
 	c.mu.Unlock()
 
 	c.sending.Lock()
@@ -164,38 +185,80 @@ func (c *Client) send(m *Message, in io.Reader) (chan *Message, error) {
 }
 
 func (c *Client) await(ctx context.Context, m *Message, w chan *Message) (*Message, error) {
-	select {
-	case <-ctx.Done():
-		c.mu.Lock()
-		delete(c.waiting, m.ID)
-		c.mu.Unlock()
-		return nil, ctx.Err()
-	case out, ok := <-w:
-		if !ok {
+	for {
+		select {
+		case <-ctx.Done():
 			c.mu.Lock()
-			defer c.mu.Unlock()
-			return nil, c.broken
+			delete(c.waiting, m.ID)
+			delete(c.progress, m.ID)
+			c.mu.Unlock()
+			return nil, ctx.Err()
+		case p := <-m.progress:
+			progressOf(ctx)(p)
+		case out, ok := <-w:
+			if !ok {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return nil, c.broken
+			}
+			if out.Error != nil {
+				if out.Error.Code == CodeDamaged && out.Error.Hint == "" && c.Name != "" {
+					out.Error.Hint = "defx machine repair " + c.Name
+				}
+				return out, out.Error
+			}
+			return out, nil
 		}
-		if out.Error != nil {
-			return out, out.Error
-		}
-		return out, nil
 	}
 }
 
 // Units returns the deployed units of a scope.
 func (c *Client) Units(ctx context.Context, scope string) (map[string]*Entry, error) {
+	s, err := c.Scope(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	return s.Units, nil
+}
+
+// Scope returns what the machine knows of a scope.
+func (c *Client) Scope(ctx context.Context, scope string) (*Scope, error) {
 	out, err := c.quickly(ctx, &Message{Kind: "manifest", Scope: scope})
 	if err != nil {
 		return nil, err
 	}
-	return out.Units, nil
+	if out.State == nil {
+		return &Scope{}, nil
+	}
+	return out.State, nil
 }
 
-// Fence announces a lease and the generation that is made under it.
-func (c *Client) Fence(ctx context.Context, scope string, token int64, addresses []string, generation int) error {
-	_, err := c.quickly(ctx, &Message{Kind: "fence", Scope: scope, Token: token, Addresses: addresses, Number: generation})
+// Fence announces an apply, the addresses that its lease covers (none: all), and
+// the generation that it is going to make.
+func (c *Client) Fence(ctx context.Context, scope string, by Caller, addresses []string, generation int) error {
+	m := &Message{Kind: "fence", Scope: scope, Addresses: addresses, Number: generation}
+	_, err := c.quickly(ctx, m.from(by))
 	return err
+}
+
+// Adopt records a unit that is on the machine but not in its records.
+func (c *Client) Adopt(ctx context.Context, scope, address string, by Caller, unit json.RawMessage, values plan.Values) (*Entry, error) {
+	m := &Message{Kind: "adopt", Scope: scope, Address: address, Unit: unit, Values: values}
+	out, err := c.quickly(ctx, m.from(by))
+	if err != nil {
+		return nil, err
+	}
+	return out.Entry, nil
+}
+
+// Repair makes damaged records of the machine readable again. It returns the
+// files that were kept aside.
+func (c *Client) Repair(ctx context.Context) (aside []string, err error) {
+	out, err := c.quickly(ctx, &Message{Kind: "repair"})
+	if err != nil {
+		return nil, err
+	}
+	return out.Names, nil
 }
 
 // Missing returns the artifacts that have to be sent, each with the byte to start from.
@@ -257,12 +320,29 @@ func (c *Client) fail(err error) {
 
 // ApplyUnit creates or updates a unit, or deletes it if unit is nil. It returns the entry
 // that is deployed afterwards, even on an error; known reports whether the agent returned
-// one.
-func (c *Client) ApplyUnit(ctx context.Context, scope, address string, token int64, unit json.RawMessage, values plan.Values) (e *Entry, known bool, err error) {
-	m := &Message{Kind: "apply", Scope: scope, Address: address, Token: token, Unit: unit, Values: values}
-	if until, ok := ctx.Deadline(); ok { // the rest is for rolling back
-		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
+// one. After limit (0 = 10 minutes), and in addition the time that the unit's own settings
+// allow, the previous version is restored; ctx must leave time for that.
+func (c *Client) ApplyUnit(ctx context.Context, scope, address string, by Caller, unit json.RawMessage, values plan.Values, limit time.Duration) (e *Entry, known bool, err error) {
+	return c.apply(ctx, (&Message{Kind: "apply", Scope: scope, Address: address, Unit: unit, Values: values, Timeout: seconds(limit)}).from(by))
+}
+
+// RenameUnit is ApplyUnit for a unit that has another address on the machine until then. It also
+// returns the address at which the unit is deployed afterwards: the former one if that failed.
+func (c *Client) RenameUnit(ctx context.Context, scope, former, address string, by Caller, unit json.RawMessage, values plan.Values, stopped bool, limit time.Duration) (e *Entry, at string, known bool, err error) {
+	m := (&Message{Kind: "apply", Scope: scope, Address: address, Former: former, Unit: unit, Values: values, Stopped: stopped, Timeout: seconds(limit)}).from(by)
+	out, err := c.request(ctx, m, nil)
+	if out == nil {
+		return nil, "", false, fmt.Errorf("no answer from the agent: %w", err)
 	}
+	return out.Entry, out.Address, true, err
+}
+
+// ApplyStopped is ApplyUnit for a unit that was stopped on purpose: it is not started.
+func (c *Client) ApplyStopped(ctx context.Context, scope, address string, by Caller, unit json.RawMessage, values plan.Values, limit time.Duration) (e *Entry, known bool, err error) {
+	return c.apply(ctx, (&Message{Kind: "apply", Scope: scope, Address: address, Unit: unit, Values: values, Stopped: true, Timeout: seconds(limit)}).from(by))
+}
+
+func (c *Client) apply(ctx context.Context, m *Message) (e *Entry, known bool, err error) {
 	out, err := c.request(ctx, m, nil)
 	if out == nil {
 		return nil, false, fmt.Errorf("no answer from the agent: %w", err)
@@ -270,15 +350,24 @@ func (c *Client) ApplyUnit(ctx context.Context, scope, address string, token int
 	return out.Entry, true, err
 }
 
+// seconds rounds a limit up to seconds; 0 stays 0.
+func seconds(limit time.Duration) int { return int((limit + time.Second - 1) / time.Second) }
+
 // Retire runs the command that a unit's retire field names, before the unit is deleted for
-// good.
-func (c *Client) Retire(ctx context.Context, scope, address string, token int64) error {
-	m := &Message{Kind: "retire", Scope: scope, Address: address, Token: token}
-	if until, ok := ctx.Deadline(); ok {
-		m.Timeout = max(1, int(time.Until(until).Seconds()*0.8))
-	}
-	_, err := c.request(ctx, m, nil)
+// good. It fails after limit (0 = 10 minutes).
+func (c *Client) Retire(ctx context.Context, scope, address string, by Caller, limit time.Duration) error {
+	_, err := c.request(ctx, (&Message{Kind: "retire", Scope: scope, Address: address, Timeout: seconds(limit)}).from(by), nil)
 	return err
+}
+
+// Settle checks once more that the versions that were started over this connection still run,
+// and returns how those ended that do not.
+func (c *Client) Settle(ctx context.Context, scope string, addresses []string) (map[string]*Error, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "settle", Scope: scope, Addresses: addresses})
+	if err != nil {
+		return nil, err
+	}
+	return out.Failures, nil
 }
 
 // FlushManifest ends an apply on the machine: the journal is merged into the manifest.
@@ -294,6 +383,48 @@ func (c *Client) Status(ctx context.Context, scope string, addresses ...string) 
 		return nil, err
 	}
 	return out.Statuses, nil
+}
+
+// Refresh compares the units of a scope with what was deployed, in one exchange of frames.
+func (c *Client) Refresh(ctx context.Context, q RefreshRequest) (*Refreshed, error) {
+	out, err := c.quickly(ctx, &Message{Kind: "refresh", Scope: q.Scope, Addresses: q.Addresses, Data: q.Data, Details: q.Details})
+	if err != nil {
+		return nil, err
+	}
+	if out.Refreshed == nil {
+		return nil, errors.New("the agent sent no answer to the refresh")
+	}
+	return out.Refreshed, nil
+}
+
+// Broken returns why the connection cannot be used any more; nil if it can.
+func (c *Client) Broken() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
+// PrepareRepair prepares a unit that somebody changed for being applied again. It returns the paths of
+// copies of edited files. empty allows it to start without its data; keepOnly is for a unit that is
+// about to be deleted.
+func (c *Client) PrepareRepair(ctx context.Context, scope, address string, by Caller, empty, keepOnly bool) (kept []string, err error) {
+	out, err := c.request(ctx, (&Message{Kind: "prepare", Scope: scope, Address: address, Empty: empty, KeepOnly: keepOnly}).from(by), nil)
+	if err != nil {
+		return nil, err
+	}
+	return out.Names, nil
+}
+
+// SetStopped stops a unit, so that it does not start at a boot either, or starts it again. It fails
+// after limit (0 = 10 minutes), and in addition the time that the unit's own settings allow. It returns the entry afterwards, if the agent
+// returned one, even on an error.
+func (c *Client) SetStopped(ctx context.Context, scope, address string, by Caller, stopped bool, limit time.Duration) (*Entry, error) {
+	m := (&Message{Kind: "stop", Scope: scope, Address: address, Stopped: stopped, Timeout: seconds(limit)}).from(by)
+	out, err := c.request(ctx, m, nil)
+	if out == nil {
+		return nil, err
+	}
+	return out.Entry, err
 }
 
 // Info returns facts about the machine.
@@ -350,7 +481,12 @@ func (c *Client) Collect(ctx context.Context, keep []digest.Digest, dry bool) (f
 
 // Logs passes the last n lines of a unit to each, and with follow new lines until ctx ends.
 func (c *Client) Logs(ctx context.Context, scope, address string, n int, follow bool, each func(Line)) error {
-	m := &Message{Kind: "logs", Scope: scope, Address: address, Number: n, Follow: follow}
+	return c.LogsOf(ctx, scope, address, nil, n, follow, each)
+}
+
+// LogsOf is Logs for a unit that may not be deployed: then e names it.
+func (c *Client) LogsOf(ctx context.Context, scope, address string, e *Entry, n int, follow bool, each func(Line)) error {
+	m := &Message{Kind: "logs", Scope: scope, Address: address, Entry: e, Number: n, Follow: follow}
 	w, err := c.send(m, nil)
 	if err != nil {
 		return err

@@ -12,18 +12,31 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/internal/failpoint"
 )
 
 // install writes a unit: its canonical bytes and objects into the store, then its files in
-// order.
-func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo) error {
+// order. If that fails, the objects that it has written are removed: the disk may be full.
+func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo) (err error) {
 	if e == nil {
 		return nil
 	}
-	objects := append(slices.Clone(l.Objects), backends.Object{Name: e.Object.Hex(), Digest: e.Object, Content: raw, Mode: 0o444})
+	var written []string
+	defer func() {
+		if err != nil {
+			for _, p := range written {
+				h.root.Remove(p)
+			}
+		}
+	}()
+	objects := append(slices.Clone(l.Objects), backends.Object{Name: e.Object.Hex(), Digest: e.Object, Content: raw, Mode: 0o400}) // it has the text of host files
 	for _, o := range objects {
-		if err := h.putObject(o); err != nil {
+		wrote, err := h.putObject(o)
+		if err != nil {
 			return err
+		}
+		if wrote {
+			written = append(written, path.Join(storePath, o.Name))
 		}
 	}
 	dirs := map[string]bool{}
@@ -40,13 +53,13 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 		if err := u.save(p, info, f.InPlace); err != nil {
 			return err
 		}
-		if err := h.root.MkdirAll(path.Dir(p), 0o755); err != nil {
+		if err := makeDirsFunc(h.root, path.Dir(p), dirMode); err != nil {
 			return err
 		}
 		switch {
 		case f.Link != "":
 			err = h.link(p, f.Link)
-		case f.InPlace && info != nil && info.Mode().IsRegular():
+		case (f.InPlace || h.mounted(f.Path)) && info != nil && info.Mode().IsRegular():
 			err = h.overwrite(p, f.Content, f.Mode)
 		default:
 			err = h.replace(p, f.Content, f.Mode)
@@ -64,13 +77,17 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 	return nil
 }
 
-// putObject writes an object into the store, where it never changes.
-func (h *Host) putObject(o backends.Object) error {
+// putObject writes an object into the store, where it never changes. It reports whether the
+// object was not there.
+func (h *Host) putObject(o backends.Object) (bool, error) {
 	p := path.Join(storePath, o.Name)
-	if info, err := h.root.Lstat(p); err == nil && info.Size() == int64(len(o.Content)) {
-		return nil
+	if info, err := h.root.Lstat(p); err == nil && info.Mode().IsRegular() && info.Size() == int64(len(o.Content)) {
+		if info.Mode().Perm() != o.Mode {
+			return false, h.root.Chmod(p, o.Mode)
+		}
+		return false, nil
 	}
-	return h.replace(p, o.Content, o.Mode)
+	return true, h.replace(p, o.Content, o.Mode)
 }
 
 // matches reports whether what info describes already equals f.
@@ -109,7 +126,9 @@ func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
+		failpoint.Hit("machine file")
 		err = h.root.Rename(tmp, p)
+		failpoint.Hit("machine file written")
 	}
 	if err != nil {
 		h.root.Remove(tmp)
@@ -138,7 +157,11 @@ func (h *Host) link(p, to string) error {
 	if err := h.root.Symlink(to, tmp); err != nil {
 		return err
 	}
-	return h.root.Rename(tmp, p)
+	err := h.root.Rename(tmp, p)
+	if err != nil {
+		h.root.Remove(tmp)
+	}
+	return err
 }
 
 func (h *Host) syncDir(p string) error {
@@ -154,13 +177,13 @@ func (h *Host) syncDir(p string) error {
 func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 	dirs := map[string]bool{}
 	for _, f := range had {
+		p := rel(f)
+		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
 		if e != nil {
 			if _, kept := slices.BinarySearch(e.Files, f); kept {
 				continue
 			}
 		}
-		p := rel(f)
-		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
 		if h.owners[f] > 1 {
 			continue
 		}
@@ -173,6 +196,12 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 		}
 		if err := u.save(p, info, false); err != nil {
 			return err
+		}
+		if h.mounted(f) && info.Mode().IsRegular() {
+			if err := h.overwrite(p, nil, 0o444); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := h.root.Remove(p); err != nil {
 			return err
@@ -190,8 +219,12 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 // missingDirs returns the folders that a layout needs and that do not exist yet.
 func (h *Host) missingDirs(l backends.Layout) []string {
 	var out []string
+	paths := slices.Clone(l.MountPoints)
 	for _, f := range l.Files {
-		for d := path.Dir(f.Path); d != "/"; d = path.Dir(d) {
+		paths = append(paths, f.Path)
+	}
+	for _, p := range paths {
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
 			if slices.Contains(out, d) {
 				break
 			}
@@ -205,19 +238,32 @@ func (h *Host) missingDirs(l backends.Layout) []string {
 	return out
 }
 
-// removeDirs deletes folders that defx created and that are now empty, deepest first, and
-// returns them.
-func (h *Host) removeDirs() []string {
-	var gone []string
+// removeDirs deletes folders that were created for owned files or mount points and that are now
+// empty, deepest first, and returns them. A folder above a mount point may be made at any time,
+// so it is among them only if the mount point is one of those that are gone.
+func (h *Host) removeDirs(gone []string) []string {
+	above := map[string]bool{}
+	for _, p := range h.m.Mounts {
+		if slices.Contains(gone, p) {
+			continue
+		}
+		for d := path.Dir(p); d != "/"; d = path.Dir(d) {
+			above[d] = true
+		}
+	}
+	var removed []string
 	for _, d := range slices.Backward(h.m.Dirs) {
+		if above[d] {
+			continue
+		}
 		if strings.HasPrefix(base+"/", rel(d)+"/") {
 			continue // the agent's own files are there
 		}
 		if err := h.root.Remove(rel(d)); err == nil || errors.Is(err, fs.ErrNotExist) {
-			gone = append(gone, d)
+			removed = append(removed, d)
 		}
 	}
-	return gone
+	return removed
 }
 
 // undo restores what an action changed, latest change first.

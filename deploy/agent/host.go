@@ -2,12 +2,13 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/gofrs/flock"
 )
@@ -36,10 +39,11 @@ type Host struct {
 	lock          *flock.Flock
 	journal       *os.File
 	m             *manifest
-	f             fence
-	owners        map[string]int  // path → number of entries that own it
-	busy          map[string]bool // scope and address → a request is in progress
-	reloadPending bool            // unit files were deleted since systemd last reloaded
+	owners        map[string]int      // path → number of entries that own it
+	mounts        map[string]int      // path → number of entries that mount a file on it
+	busy          map[string]bool     // scope and address → a request is in progress
+	reloadPending bool                // unit files were deleted since systemd last reloaded
+	started       map[string]*started // scope and address → version to check at the end of the apply
 }
 
 // OpenHost returns the machine whose root is a folder. It reads and creates nothing until
@@ -66,37 +70,34 @@ func (h *Host) setGeneration(scope string, generation int) {
 	}
 }
 
-// ErrStaleToken is the error of a request whose fencing token is lower than one that the
-// machine has already seen.
-type ErrStaleToken struct {
-	Address string
-	Token   int64 // the highest one seen
-}
-
-func (f *ErrStaleToken) Error() string {
-	return fmt.Sprintf("%s: an apply with a newer lease (token %d) was on this machine: either it took over, or the state is not the one that the machine knows", f.Address, f.Token)
-}
-
 // Units returns the deployed units of a scope, without changing anything.
 func (h *Host) Units(scope string) (map[string]*Entry, error) {
+	s, err := h.Scope(scope)
+	if err != nil {
+		return nil, err
+	}
+	return s.Units, nil
+}
+
+// Scope returns what the machine knows of a scope, without changing anything.
+func (h *Host) Scope(scope string) (*Scope, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.m != nil {
-		return maps.Clone(h.m.Scopes[scope]), nil
+	m := h.m
+	if m == nil {
+		root, err := os.OpenRoot(h.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return &Scope{}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		if m, err = readManifest(root); err != nil {
+			return nil, err
+		}
 	}
-	root, err := os.OpenRoot(h.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	m, err := readManifest(root)
-	if err != nil {
-		return nil, err
-	}
-	return m.Scopes[scope], nil
+	return m.known(scope), nil
 }
 
 // open prepares the machine for writing and locks it: one process at a time.
@@ -111,10 +112,10 @@ func (h *Host) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(h.path, storePath), 0o755); err != nil {
+	if err := prepareDirs(h.path); err != nil {
 		return err
 	}
-	lock := flock.New(filepath.Join(h.path, journalPath), flock.SetPermissions(0o644))
+	lock := flock.New(filepath.Join(h.path, journalPath), flock.SetPermissions(ownFile))
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if ok, err := lock.TryLockContext(ctx, 10*time.Millisecond); !ok {
@@ -130,17 +131,16 @@ func (h *Host) open(ctx context.Context) error {
 	if err != nil {
 		return fail(err)
 	}
-	f := fence{Scopes: map[string]*scopeFence{}}
-	if err := readRootJSON(root, fencePath, &f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fail(err)
-	}
 	// Cut off a torn last line: the next record would be appended to it.
 	raw, err := readRoot(root, journalPath)
 	if err != nil {
 		return fail(err)
 	}
-	journal, err := root.OpenFile(journalPath, os.O_WRONLY|os.O_CREATE, 0o644)
+	journal, err := root.OpenFile(journalPath, os.O_WRONLY|os.O_CREATE, ownFile)
 	if err != nil {
+		return fail(err)
+	}
+	if err := journal.Chmod(ownFile); err != nil { // an older version made it readable
 		return fail(err)
 	}
 	end := int64(bytes.LastIndexByte(raw, '\n') + 1)
@@ -150,12 +150,22 @@ func (h *Host) open(ctx context.Context) error {
 	if _, err := journal.Seek(end, 0); err != nil {
 		return fail(err)
 	}
-	h.root, h.lock, h.journal, h.m, h.f, h.owners = root, lock, journal, m, f, map[string]int{}
+	h.root, h.lock, h.journal, h.m, h.owners, h.mounts = root, lock, journal, m, map[string]int{}, map[string]int{}
 	for _, units := range m.Scopes {
 		for _, e := range units {
 			for _, p := range e.Files {
 				h.owners[p]++
 			}
+			for _, p := range e.Mounts {
+				h.mounts[p]++
+			}
+		}
+	}
+	if _, err := root.Lstat(manifestPath); errors.Is(err, fs.ErrNotExist) { // the first file of all: without it, others count as damage
+		if err := h.writeJSON(manifestPath, m.stored()); err != nil {
+			h.m = nil
+			journal.Close()
+			return fail(err)
 		}
 	}
 	return nil
@@ -176,103 +186,150 @@ func (h *Host) Close() error {
 	return errors.Join(err, h.root.Close(), h.lock.Unlock())
 }
 
-// Fence records a lease's token for its addresses (none: all) and refuses one lower than a
-// token already seen.
-func (h *Host) Fence(ctx context.Context, scope string, tok int64, addresses []string) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.open(ctx); err != nil {
-		return err
-	}
-	f := h.f.Scopes[scope]
-	if f == nil {
-		f = &scopeFence{}
-		h.f.Scopes[scope] = f
-	}
-	if f.All > tok {
-		return &ErrStaleToken{Address: scope, Token: f.All}
-	}
-	if len(addresses) == 0 {
-		for _, a := range slices.Sorted(maps.Keys(f.Units)) {
-			if f.Units[a] > tok {
-				return &ErrStaleToken{Address: a, Token: f.Units[a]}
-			}
-		}
-		f.All, f.Units = tok, nil
-		return h.writeJSON(fencePath, h.f)
-	}
-	for _, a := range addresses {
-		if f.Units[a] > tok {
-			return &ErrStaleToken{Address: a, Token: f.Units[a]}
-		}
-	}
-	if f.Units == nil {
-		f.Units = map[string]int64{}
-	}
-	for _, a := range addresses {
-		f.Units[a] = tok
-	}
-	return h.writeJSON(fencePath, h.f)
-}
-
-func (h *Host) checkFence(scope, address string, tok int64) error {
-	f := h.f.Scopes[scope]
-	if f == nil {
-		return fmt.Errorf("%s: the machine knows of no lease for it", address)
-	}
-	if have := max(f.All, f.Units[address]); have > tok {
-		return &ErrStaleToken{Address: address, Token: have}
-	}
-	return nil
-}
-
 // ApplyUnit creates or updates one unit; a nil raw deletes it. It returns the entry that is
 // deployed afterwards, nil if none. On an error the previous version is restored and runs
 // again, or the entry has no digest, which means that its state is unknown. If ctx is
 // cancelled everything is left as after a crash; after timeout (0 = 10 minutes) the previous
 // version is restored.
-func (h *Host) ApplyUnit(ctx context.Context, scope, address string, tok int64, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
+func (h *Host) ApplyUnit(ctx context.Context, scope, address string, c Caller, raw json.RawMessage, values plan.Values, timeout time.Duration) (*Entry, error) {
+	return h.applyUnit(ctx, scope, address, c, raw, values, "", false, timeout)
+}
+
+// applyUnit is ApplyUnit; a stopped unit is not started. If the unit was renamed, former is the
+// address that it has on this machine: its directories move with it, and if that fails it is there
+// again.
+func (h *Host) applyUnit(ctx context.Context, scope, address string, c Caller, raw json.RawMessage, values plan.Values, former string, stopped bool, timeout time.Duration) (*Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(ctx); err != nil {
 		return nil, err
 	}
-	if err := h.checkFence(scope, address, tok); err != nil {
+	if err := h.checkFence(scope, address, c); err != nil {
 		return nil, err
-	}
-	if h.busy[scope+" "+address] {
-		return nil, fmt.Errorf("%s: another request for it is in progress", address)
 	}
 	if h.busy == nil {
 		h.busy = map[string]bool{}
 	}
-	h.busy[scope+" "+address] = true
-	defer delete(h.busy, scope+" "+address)
+	for _, a := range sets.Union([]string{address, cmp.Or(former, address)}) {
+		if h.busy[scope+" "+a] {
+			return nil, fmt.Errorf("%s: another request for it is in progress", a)
+		}
+		h.busy[scope+" "+a] = true
+		defer delete(h.busy, scope+" "+a)
+	}
 
-	d := &transaction{h: h, timeout: timeout, scope: scope, address: address, old: h.m.Scopes[scope][address]}
+	units := h.m.Scopes[scope]
+	d := &transaction{h: h, timeout: timeout, caller: c, scope: scope, address: address}
+	interrupted, err := d.revertRenames(ctx, former)
+	if err != nil {
+		return units[address], err
+	}
+	units = h.m.Scopes[scope]
+	switch former = cmp.Or(former, interrupted); {
+	case raw == nil && interrupted != "": // the unit is under its former address again
+		d.address, former = interrupted, ""
+	case former == "" || former == address || units[former] == nil:
+		former = ""
+	case units[address] != nil:
+		return units[address], fmt.Errorf("%s cannot become %s, which is deployed already", former, address)
+	}
+	d.former, d.old = former, units[cmp.Or(former, d.address)]
 	if d.old != nil {
 		d.oldFiles, d.previous = d.old.Files, d.old
 		if d.old.Digest == "" {
 			d.previous = d.old.Previous
 		}
 	}
+	stopOld, readyOld := h.patience(d.previous)
+	d.extra = stopOld
 	if raw == nil {
+		if d.old != nil && d.old.Stopped {
+			if err := h.removeStopFiles(d.old); err != nil {
+				return d.old, err
+			}
+		}
 		return d.remove(ctx)
 	}
-	var err error
 	if d.next, d.layout, err = h.realize(raw, values, h.timerEngine(ctx)); err != nil {
 		return d.old, err
 	}
+	d.next.Apply, d.next.Token = c.Apply, c.Token
+	stop, ready := patienceOf(d.layout)
+	d.extra, d.extraBack = stopOld+ready, stop+readyOld
 	if err := h.checkForeign(d.layout, d.oldFiles); err != nil {
 		return d.old, err
 	}
-	return d.apply(ctx, raw)
+	if err := h.checkClaims(scope, d.next, d.old); err != nil {
+		return d.old, err
+	}
+	if err := d.planMoves(); err != nil {
+		return d.old, err
+	}
+	if d.next.Stopped = stopped; stopped {
+		return d.applyStopped(ctx, raw)
+	}
+	if d.old != nil && d.old.Stopped {
+		if err := h.removeStopFiles(d.old); err != nil {
+			return d.old, err
+		}
+	}
+	e, err := d.apply(ctx, raw)
+	if err != nil && d.undo != nil && e != nil && e == d.previous {
+		err = &RolledBack{err}
+	}
+	return e, err
 }
 
-// commit journals the result of an action, after removing folders that became empty.
+// patience returns how long the unit of an entry may take to stop and to become ready, in addition
+// to what every unit may.
+func (h *Host) patience(e *Entry) (stop, ready time.Duration) {
+	if e == nil || e.Digest == "" || h.supervisor == nil {
+		return 0, 0
+	}
+	l, err := h.storedLayout(h.root, e)
+	if err != nil {
+		return 0, 0
+	}
+	return patienceOf(l)
+}
+
+func patienceOf(l backends.Layout) (stop, ready time.Duration) {
+	const usual = 30 * time.Second // the default of ready.timeout, within the time of every action
+	if l.Ready != nil {
+		ready = max(0, l.Ready.Timeout-usual)
+	}
+	if l.Healthy != "" { // it may wait as long again
+		ready *= 2
+	}
+	return l.StopTimeout, ready + l.Soak
+}
+
+// noteStarted records a version that was started or reloaded, for Settle.
+func (h *Host) noteStarted(r *rollout) {
+	if !r.began || !slices.Contains(r.layout.Start, r.layout.Unit) {
+		return
+	}
+	if h.started == nil {
+		h.started = map[string]*started{}
+	}
+	over := r.first.Sub == "exited" // it has done its work
+	h.started[r.scope+" "+r.address] = &started{rollout: r, at: time.Now(), checked: r.layout.Ready != nil || over}
+}
+
+// commit journals the result of an action, after removing mount points that no unit needs and
+// folders that became empty.
 func (h *Host) commit(scope, address string, e *Entry) error {
-	gone := h.removeDirs()
-	return h.append(journalRecord{Scope: scope, Address: address, End: e, Gone: e == nil, Dirs: gone})
+	return h.commitAt(scope, address, "", e)
+}
+
+// commitAt is commit for a rename that was taken back: the entry is that of the former address again.
+func (h *Host) commitAt(scope, address, former string, e *Entry) error {
+	mounts, err := h.removeMounts(h.m.Scopes[scope][address], e)
+	if err != nil {
+		return err
+	}
+	gone := h.removeDirs(mounts)
+	return h.append(journalRecord{Scope: scope, Address: address, Former: former, End: e, Gone: e == nil, Dirs: gone, Mounts: mounts})
 }
 
 // append writes one journal record durably, then merges it into the manifest and the owners.
@@ -281,16 +338,31 @@ func (h *Host) append(n journalRecord) error {
 	if err != nil {
 		return err
 	}
-	if _, err := h.journal.Write(append(line, '\n')); err != nil {
+	failpoint.Hit("machine journal")
+	end, err := h.journal.Seek(0, io.SeekCurrent)
+	if err != nil {
 		return err
 	}
-	if err := h.journal.Sync(); err != nil {
-		return err
+	if _, err = h.journal.Write(append(line, '\n')); err == nil {
+		err = h.journal.Sync()
 	}
+	if err != nil { // the next record must not follow half of this one
+		if terr := h.journal.Truncate(end); terr != nil {
+			return errors.Join(err, terr)
+		}
+		_, serr := h.journal.Seek(end, io.SeekStart)
+		return errors.Join(err, serr)
+	}
+	failpoint.Hit("machine journal written")
 	count := func(by int) {
-		if e := h.m.Scopes[n.Scope][n.Address]; e != nil {
-			for _, p := range e.Files {
-				h.owners[p] += by
+		for _, address := range sets.Union([]string{n.Address, cmp.Or(n.Former, n.Address)}) {
+			if e := h.m.Scopes[n.Scope][address]; e != nil {
+				for _, p := range e.Files {
+					h.owners[p] += by
+				}
+				for _, p := range e.Mounts {
+					h.mounts[p] += by
+				}
 			}
 		}
 	}
@@ -343,11 +415,14 @@ func (h *Host) realize(raw json.RawMessage, values plan.Values, timers string) (
 		timers = ""
 	}
 	e := &Entry{Timer: timers, Backend: u.Backend, Digest: d, Object: digest.Bytes(raw), Instance: instance, Values: values, Files: []string{},
-		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leftovers: layout.Leftovers, Retire: layout.Retire, Graceful: layout.Graceful}
+		Name: layout.Name, Unit: layout.Unit, Start: layout.Start, Leftovers: layout.Leftovers, Retire: layout.Retire, Graceful: layout.Graceful, Data: layout.Data, Claims: layout.Claims, Folders: layout.Dirs}
 	for _, f := range layout.Files {
 		e.Files = append(e.Files, f.Path)
 	}
 	slices.Sort(e.Files)
+	if len(layout.MountPoints) > 0 {
+		e.Mounts = sets.Union(layout.MountPoints)
+	}
 	for _, o := range layout.Objects {
 		e.Objects = append(e.Objects, o.Name)
 	}
@@ -379,7 +454,7 @@ func (h *Host) checkForeign(l backends.Layout, had []string) error {
 		if err != nil {
 			continue
 		}
-		if same, _ := h.matches(f, info); !same {
+		if same, _ := h.matches(f, info); !same && !h.isMountPoint(f.Path, info) {
 			return fmt.Errorf("%s exists and is not managed by defx: move it away, or choose another path", f.Path)
 		}
 	}
@@ -421,19 +496,20 @@ func (h *Host) FlushManifest(ctx context.Context, scope string, generation int) 
 		}
 		h.reloadPending = false
 	}
-	if f := h.f.Scopes[scope]; f != nil && f.Generation != generation {
+	if f := h.m.fence.Scopes[scope]; f != nil {
 		f.Generation = generation
-		if err := h.writeJSON(fencePath, h.f); err != nil {
-			return err
-		}
 	}
-	if err := h.writeJSON(manifestPath, h.m); err != nil {
+	if err := h.writeFence(); err != nil { // before the journal, which has the same applies, is emptied
+		return err
+	}
+	if err := h.writeJSON(manifestPath, h.m.stored()); err != nil {
 		return err
 	}
 	if err := h.journal.Truncate(0); err != nil {
 		return err
 	}
 	_, err := h.journal.Seek(0, 0)
+	h.started = nil
 	return errors.Join(err, h.journal.Sync())
 }
 
@@ -442,5 +518,5 @@ func (h *Host) writeJSON(p string, v any) error {
 	if err != nil {
 		return err
 	}
-	return h.replace(p, append(raw, '\n'), 0o644)
+	return h.replace(p, append(raw, '\n'), ownFile)
 }

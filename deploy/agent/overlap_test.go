@@ -44,7 +44,7 @@ func TestRollout_TimerStopsWhileJobChanges(t *testing.T) {
 	const base = "defx-default-shop-a-b"
 	layout := func(version string) backends.Layout {
 		l := backends.Layout{Unit: base + "." + version + ".container", Start: []string{base + ".job", base + ".timer"}}
-		for _, u := range []string{base + ".timer", base + ":run-" + version + ".service"} {
+		for _, u := range []string{base + ".timer", base + ".run-" + version + ".service"} {
 			l.Files = append(l.Files, backends.File{Path: unitDir + "/" + u, Content: []byte(version), Mode: 0o644})
 		}
 		return l
@@ -53,9 +53,9 @@ func TestRollout_TimerStopsWhileJobChanges(t *testing.T) {
 		what, old, fails, want string
 	}{
 		{"changed", "one", "",
-			"prepare JOB, prepare TIMER, stop TIMER, stop BASE:run-two.service, stop BASE:run-one.service, start JOB, restart TIMER"},
+			"prepare JOB, prepare TIMER, stop TIMER, stop BASE.run-two.service, stop BASE.run-one.service, start JOB, restart TIMER"},
 		{"failing", "one", "start " + base + ".job",
-			"prepare JOB, prepare TIMER, stop TIMER, stop BASE:run-two.service, stop BASE:run-one.service, start JOB; start JOB, restart TIMER"},
+			"prepare JOB, prepare TIMER, stop TIMER, stop BASE.run-two.service, stop BASE.run-one.service, start JOB; start JOB, restart TIMER"},
 		{"first", "", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
 		{"unchanged", "two", "", "prepare JOB, prepare TIMER, start JOB, start TIMER"},
 	} {
@@ -80,7 +80,7 @@ func TestRollout_TimerStopsWhileJobChanges(t *testing.T) {
 					}
 				}
 				if c.old != "two" {
-					r.obsolete = []string{base + ":run-" + c.old + ".service"}
+					r.obsolete = []string{base + ".run-" + c.old + ".service"}
 				}
 			}
 			for _, f := range r.layout.Files {

@@ -11,13 +11,13 @@ import (
 // Retire runs a unit's retire command before the unit is deleted for good. If the deletion
 // is interrupted, the command runs again, until the unit is gone. It fails after timeout (0
 // = 10 minutes).
-func (h *Host) Retire(ctx context.Context, scope, address string, tok int64, timeout time.Duration) error {
+func (h *Host) Retire(ctx context.Context, scope, address string, c Caller, timeout time.Duration) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.open(ctx); err != nil {
 		return err
 	}
-	if err := h.checkFence(scope, address, tok); err != nil {
+	if err := h.checkFence(scope, address, c); err != nil {
 		return err
 	}
 	e := h.m.Scopes[scope][address]

@@ -32,6 +32,11 @@ type fakeSupervisor struct {
 	fails  func(unit string) error
 	forget func()
 	stops  func(unit string)
+
+	listeners func(protocol string, port int, units []string) (bool, []agent.Listener, error)
+	state     func(unit string, st *agent.SupervisorState)
+	failsTo   func(what, unit string) error
+	stopping  func(ctx context.Context, unit string) error
 }
 
 func (s *fakeSupervisor) did(what, unit string, f func()) error {
@@ -39,6 +44,11 @@ func (s *fakeSupervisor) did(what, unit string, f func()) error {
 	defer s.mu.Unlock()
 	if what != "start" || !s.active[unit] {
 		s.calls = append(s.calls, what+" "+unit)
+	}
+	if s.failsTo != nil {
+		if err := s.failsTo(what, unit); err != nil {
+			return err
+		}
 	}
 	if s.fails != nil && what != "stop" {
 		if err := s.fails(unit); err != nil {
@@ -54,6 +64,12 @@ func (s *fakeSupervisor) Prepare(context.Context, string, []string) error { retu
 func (s *fakeSupervisor) Hosts(context.Context, string) ([]string, error) {
 	return []string{"127.0.0.1"}, nil
 }
+func (s *fakeSupervisor) Listeners(_ context.Context, protocol string, port int, units []string) (bool, []agent.Listener, error) {
+	if s.listeners == nil {
+		return false, nil, nil
+	}
+	return s.listeners(protocol, port, units)
+}
 func (s *fakeSupervisor) Logs(context.Context, *agent.Entry, int, bool, func([]agent.Line) error) error {
 	return nil
 }
@@ -61,7 +77,7 @@ func (s *fakeSupervisor) Reload(context.Context) error { return nil }
 func (s *fakeSupervisor) Start(ctx context.Context, u string) error {
 	return s.did("start", u, func() { s.active[u] = true })
 }
-func (s *fakeSupervisor) Stop(_ context.Context, u string) error {
+func (s *fakeSupervisor) Stop(ctx context.Context, u string) error {
 	if s.stops != nil {
 		s.stops(u)
 	}
@@ -70,6 +86,11 @@ func (s *fakeSupervisor) Stop(_ context.Context, u string) error {
 	s.mu.Unlock()
 	if !runs {
 		return nil
+	}
+	if s.stopping != nil {
+		if err := s.stopping(ctx, u); err != nil {
+			return err
+		}
 	}
 	return s.did("stop", u, func() { delete(s.active, u) })
 }
@@ -92,6 +113,9 @@ func (s *fakeSupervisor) State(_ context.Context, u string) (agent.SupervisorSta
 	st := agent.SupervisorState{Load: "loaded", Active: "inactive", Path: "/etc/systemd/system/" + u}
 	if s.active[u] {
 		st.Active = "active"
+	}
+	if s.state != nil {
+		s.state(u, &st)
 	}
 	return st, nil
 }
@@ -120,7 +144,7 @@ func service(t *testing.T, spec graph.Spec) (json.RawMessage, string) {
 func named(t *testing.T, name string, spec graph.Spec) (json.RawMessage, string) {
 	t.Helper()
 	b := systemd.New()
-	p, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: name}, Spec: spec}})
+	p, _, errs := b.Render(backends.Input{Deployment: "test", Environment: "dev", Service: &graph.Service{Address: graph.Address{Lib: "a", Name: name}, Spec: spec}})
 	if errs != nil {
 		t.Fatal(errs)
 	}
@@ -133,7 +157,7 @@ func named(t *testing.T, name string, spec graph.Spec) (json.RawMessage, string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raw, "defx-dev-test-a-" + name + ":" + instance + ".service"
+	return raw, "defx-dev-test-a-" + name + "." + instance + ".service"
 }
 
 func command(args string) graph.Spec {
@@ -145,7 +169,7 @@ func machine(t *testing.T) (*agent.Host, *fakeSupervisor, func() *agent.Host) {
 	open := func() *agent.Host {
 		h := agent.OpenHost(s.root, backends.NewSet(systemd.New())).WithSupervisor(s)
 		t.Cleanup(func() { h.Close() })
-		if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+		if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 			t.Fatal(err)
 		}
 		return h
@@ -154,7 +178,7 @@ func machine(t *testing.T) (*agent.Host, *fakeSupervisor, func() *agent.Host) {
 }
 
 func applyUnit(h *agent.Host, raw json.RawMessage) (*agent.Entry, error) {
-	return h.ApplyUnit(context.Background(), scope, "a/b", 1, raw, nil, 0)
+	return h.ApplyUnit(context.Background(), scope, "a/b", caller(1), raw, nil, 0)
 }
 
 func TestApplyUnit_StopsOldVersionFirst(t *testing.T) {
@@ -251,7 +275,7 @@ func TestRetire_BeforeDelete(t *testing.T) {
 	c := command("one")
 	c.Retire = []token.Text{token.Lit("/bin/leave")}
 	one, unitOne := service(t, c)
-	const leave = "defx-dev-test-a-b:retire.service"
+	const leave = "defx-dev-test-a-b.retire.service"
 	if _, err := applyUnit(h, one); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +288,7 @@ func TestRetire_BeforeDelete(t *testing.T) {
 		return nil
 	}
 	retire := func(h *agent.Host, token int64) error {
-		return h.Retire(t.Context(), scope, "a/b", token, 0)
+		return h.Retire(t.Context(), scope, "a/b", caller(token), 0)
 	}
 	if err := retire(h, 1); err == nil || !strings.Contains(err.Error(), "the others do not answer") || !strings.Contains(err.Error(), "its last log line") {
 		t.Errorf("%v", err)
@@ -313,7 +337,7 @@ func TestApplyUnit_StartFailureRollsBack(t *testing.T) {
 	if got, want := s.takeCalls(), "stop "+unitOne+", start "+unitTwo+", start "+unitOne; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/defx-*.????????????.service"))
 	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
 		t.Errorf("%v", names)
 	}
@@ -347,7 +371,7 @@ func TestApplyUnit_RollBackAfterInterruption(t *testing.T) {
 		}
 		return nil
 	}
-	e, err := h.ApplyUnit(ctx, scope, "a/b", 1, two, nil, 0)
+	e, err := h.ApplyUnit(ctx, scope, "a/b", caller(1), two, nil, 0)
 	if err == nil || e == nil || e.Digest != "" || e.Previous == nil || e.Previous.Digest != before.Digest {
 		t.Fatalf("%+v, %v", e, err)
 	}
@@ -366,7 +390,7 @@ func TestApplyUnit_RollBackAfterInterruption(t *testing.T) {
 	if !s.active[unitOne] || len(s.active) != 1 {
 		t.Errorf("active: %v", s.active)
 	}
-	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/*:*"))
+	names, _ := filepath.Glob(filepath.Join(s.root, "etc/systemd/system/defx-*.????????????.service"))
 	if len(names) != 1 || filepath.Base(names[0]) != unitOne {
 		t.Errorf("%v", names)
 	}
@@ -388,7 +412,7 @@ func TestApplyUnit_NoRestartAfterCrash(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := h.ApplyUnit(ctx, scope, "a/b", 1, two, nil, 0); err == nil {
+	if _, err := h.ApplyUnit(ctx, scope, "a/b", caller(1), two, nil, 0); err == nil {
 		t.Fatal("it was not interrupted")
 	}
 	h.Close()
@@ -455,7 +479,7 @@ func TestApplyUnit_HealthGate(t *testing.T) {
 	if _, err := applyUnit(h, one); err != nil { // the first version is not checked
 		t.Fatal(err)
 	}
-	const health = "defx-dev-test-a-b:healthy.service"
+	const health = "defx-dev-test-a-b.healthy.service"
 	if got := s.takeCalls(); got != "start "+unitOne {
 		t.Errorf("%q", got)
 	}
@@ -473,7 +497,7 @@ func TestDelete_ConcurrentSharedUnits(t *testing.T) {
 	h, s, _ := machine(t)
 	for _, name := range []string{"b", "c"} {
 		raw, _ := named(t, name, command("one"))
-		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, caller(1), raw, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -498,7 +522,7 @@ func TestDelete_ConcurrentSharedUnits(t *testing.T) {
 	var all sync.WaitGroup
 	for _, name := range []string{"b", "c"} {
 		all.Go(func() {
-			if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+			if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, caller(1), nil, nil, 0); err != nil {
 				t.Error(err)
 			}
 		})
@@ -513,9 +537,11 @@ func TestDelete_ConcurrentSharedUnits(t *testing.T) {
 // sharer is a backend whose services share the supervisor units that their payloads name.
 type sharer struct{}
 
-func (sharer) Name() string                                    { return "sharer" }
-func (sharer) Encoding() int                                   { return 1 }
-func (sharer) Render(backends.Input) (plan.Payload, diag.List) { return plan.Payload{}, nil }
+func (sharer) Name() string  { return "sharer" }
+func (sharer) Encoding() int { return 1 }
+func (sharer) Render(backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+	return plan.Payload{}, nil, nil
+}
 func (sharer) Realize(p plan.Payload, _ string, _ func(token.Token) (string, bool)) (backends.Layout, error) {
 	var names []string
 	err := json.Unmarshal(p.Run, &names)
@@ -532,7 +558,7 @@ func TestDelete_SharedUnitStopsLast(t *testing.T) {
 	s := &fakeSupervisor{root: t.TempDir(), active: map[string]bool{}}
 	h := agent.OpenHost(s.root, backends.NewSet(sharer{})).WithSupervisor(s)
 	t.Cleanup(func() { h.Close() })
-	if err := h.Fence(t.Context(), scope, 1, nil); err != nil {
+	if err := h.Fence(t.Context(), scope, caller(1), nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, units := range map[string]string{"b": `["b.service","pair.target","all.target"]`, "c": `["c.service","all.target"]`, "d": `["d.service","pair.target"]`} {
@@ -540,14 +566,14 @@ func TestDelete_SharedUnitStopsLast(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, raw, nil, 0); err != nil {
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, caller(1), raw, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// d is being deleted when b sees that both own the pair; c is deleted while b, by then
 	// its last owner, waits.
 	remove := func(name string) {
-		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, 1, nil, nil, 0); err != nil {
+		if _, err := h.ApplyUnit(context.Background(), scope, "a/"+name, caller(1), nil, nil, 0); err != nil {
 			t.Error(err)
 		}
 	}

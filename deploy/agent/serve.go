@@ -117,7 +117,7 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 		}
 		if m.Kind == "logs" {
 			running.Go(func() {
-				err := h.Logs(ctx, m.Scope, m.Address, m.Number, m.Follow, func(l []Line) error {
+				err := h.logs(ctx, m.Scope, m.Address, m.Entry, m.Number, m.Follow, func(l []Line) error {
 					return reply(&Message{Kind: m.Kind, ID: m.ID, Lines: l, More: true}, nil)
 				})
 				reply(&Message{Kind: m.Kind, ID: m.ID}, err)
@@ -125,6 +125,10 @@ func serve(ctx context.Context, c *conn, h *Host, running *sync.WaitGroup) error
 			continue
 		}
 		running.Go(func() {
+			ctx := ctx
+			if m.Follow {
+				ctx = WithProgress(ctx, limitRate(func(p Progress) { reply(&Message{Kind: m.Kind, ID: m.ID, Progress: &p, More: true}, nil) }))
+			}
 			out, err := h.handle(ctx, m)
 			out.Kind, out.ID = m.Kind, m.ID
 			reply(out, err) // if the peer is gone, receive reports it
@@ -142,9 +146,9 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 			err = fmt.Errorf("the agent speaks protocol %d, defx %d: use the same version on both sides", Protocol, m.Protocol)
 		}
 	case "manifest":
-		out.Units, err = h.Units(m.Scope)
+		out.State, err = h.Scope(m.Scope)
 	case "fence":
-		if err = h.Fence(ctx, m.Scope, m.Token, m.Addresses); err == nil {
+		if err = h.Fence(ctx, m.Scope, m.caller(), m.Addresses); err == nil {
 			h.setGeneration(m.Scope, m.Number)
 		}
 	case "missing":
@@ -154,11 +158,26 @@ func (h *Host) handle(ctx context.Context, m *Message) (*Message, error) {
 			}
 		}
 	case "apply":
-		out.Entry, err = h.ApplyUnit(ctx, m.Scope, m.Address, m.Token, m.Unit, m.Values, time.Duration(m.Timeout)*time.Second)
+		out.Entry, err = h.applyUnit(ctx, m.Scope, m.Address, m.caller(), m.Unit, m.Values, m.Former, m.Stopped, time.Duration(m.Timeout)*time.Second)
+		if out.Address = m.Address; err != nil && h.has(m.Scope, m.Former) { // it was not renamed
+			out.Address = m.Former
+		}
+	case "adopt":
+		out.Entry, err = h.Adopt(ctx, m.Scope, m.Address, m.caller(), m.Unit, m.Values)
+	case "repair":
+		out.Names, err = h.Repair(ctx)
 	case "retire":
-		err = h.Retire(ctx, m.Scope, m.Address, m.Token, time.Duration(m.Timeout)*time.Second)
+		err = h.Retire(ctx, m.Scope, m.Address, m.caller(), time.Duration(m.Timeout)*time.Second)
 	case "flush":
 		err = h.FlushManifest(ctx, m.Scope, m.Number)
+	case "settle":
+		out.Failures, err = h.Settle(ctx, m.Scope, m.Addresses)
+	case "refresh":
+		out.Refreshed, err = h.Refresh(ctx, RefreshRequest{Scope: m.Scope, Addresses: m.Addresses, Data: m.Data, Details: m.Details})
+	case "prepare":
+		out.Names, err = h.PrepareRepair(ctx, m.Scope, m.Address, m.caller(), m.Empty, m.KeepOnly)
+	case "stop":
+		out.Entry, err = h.SetStopped(ctx, m.Scope, m.Address, m.caller(), m.Stopped, time.Duration(m.Timeout)*time.Second)
 	case "status":
 		out.Statuses, err = h.Status(ctx, m.Scope, m.Addresses)
 	case "info":

@@ -17,6 +17,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/internal/digest"
 )
@@ -96,47 +97,49 @@ func (h *Host) openReadOnly() (*os.Root, *manifest, func(), error) {
 
 // Status returns the status of the units of a scope. No addresses means all.
 func (h *Host) Status(ctx context.Context, scope string, addresses []string) (map[string]*UnitStatus, error) {
-	root, m, done, err := h.openReadOnly()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	r, err := h.Refresh(ctx, RefreshRequest{Scope: scope, Addresses: addresses, Details: true})
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	out := map[string]*UnitStatus{}
-	for address, e := range m.Scopes[scope] {
-		if len(addresses) > 0 && !slices.Contains(addresses, address) {
-			continue
-		}
-		l := &UnitStatus{Entry: e}
-		out[address] = l
-		if e.Digest == "" {
-			l.Drift = append(l.Drift, "an action on it was interrupted")
-			continue
-		}
-		if h.supervisor != nil {
-			st, err := h.supervisor.State(ctx, activeUnit(e))
-			if err != nil {
-				return nil, err
-			}
-			l.State = &st
-			l.Drift = append(l.Drift, st.Drift...)
-			if st.Active != "active" && st.Active != "reloading" {
-				l.Drift = append(l.Drift, fmt.Sprintf("%s is %s", activeUnit(e), st.Active))
-			}
-			if activeUnit(e) != e.Unit && (strings.HasSuffix(activeUnit(e), ".timer") || strings.HasSuffix(activeUnit(e), ".cron")) {
-				if l.Runs, err = h.supervisor.Runs(ctx, activeUnit(e), e.Unit); err != nil {
-					return nil, err
-				}
-			}
-			for _, d := range st.DropIns {
-				l.Drift = append(l.Drift, "foreign drop-in "+d)
-			}
-		}
-		l.Drift = append(l.Drift, h.drift(root, e)...)
+	for address, u := range r.Units {
+		out[address] = u.Status()
 	}
 	return out, nil
+}
+
+// Status returns what a refresh with details found of a unit, in words.
+func (u *UnitRefresh) Status() *UnitStatus {
+	out := &UnitStatus{Entry: u.Entry, State: u.State, Runs: u.Runs}
+	for _, d := range u.Differences {
+		out.Drift = append(out.Drift, sentence(d))
+	}
+	return out
+}
+
+// sentence describes a difference as a statement about the machine.
+func sentence(d plan.Difference) string {
+	text := ""
+	switch d.Cause {
+	case plan.CauseUnitMissing, plan.CauseFileMissing, plan.CauseHostMissing, plan.CauseStoreMissing, plan.CauseNotEnabled, plan.CauseDataMissing:
+		text = d.Field + " is missing"
+	case plan.CauseUnitEdited, plan.CauseFileEdited, plan.CauseHostEdited, plan.CauseStoreDamaged, plan.CauseAlias:
+		text = d.Field + " was edited"
+	case plan.CauseDropIn:
+		text = "foreign drop-in " + d.Field
+	case plan.CauseStopped:
+		text = d.Field + " is inactive: stopped, not by defx"
+	case plan.CauseFailed, plan.CauseFrozen, plan.CauseMasked, plan.CauseUnhealthy:
+		text = d.Field + " is " + string(d.Cause)
+	case plan.CauseRestarting:
+		text = d.Field + " " + string(d.Cause)
+	default:
+		return d.String()
+	}
+	if d.Detail != "" {
+		text += " (" + d.Detail + ")"
+	}
+	return text
 }
 
 // activeUnit returns the supervisor unit that must be active for e to be healthy. For a
@@ -156,36 +159,6 @@ func (h *Host) storedLayout(root *os.Root, e *Entry) (backends.Layout, error) {
 		return backends.Layout{}, err
 	}
 	return h.layout(raw, e)
-}
-
-// drift compares an entry's files with what was written, and checks that its store objects
-// exist. It does not read those.
-func (h *Host) drift(root *os.Root, e *Entry) []string {
-	l, err := h.storedLayout(root, e)
-	if err != nil {
-		return []string{"what it was made of cannot be read: " + err.Error()}
-	}
-	var out []string
-	for _, f := range l.Files {
-		info, err := root.Lstat(rel(f.Path))
-		if errors.Is(err, fs.ErrNotExist) {
-			out = append(out, f.Path+" is missing")
-			continue
-		}
-		if err != nil {
-			out = append(out, err.Error())
-			continue
-		}
-		if same, err := fileMatches(root, f, info); err != nil || !same {
-			out = append(out, f.Path+" was edited")
-		}
-	}
-	for _, o := range e.Objects {
-		if _, err := root.Lstat(path.Join(storePath, o)); err != nil {
-			out = append(out, "/"+path.Join(storePath, o)+" is missing")
-		}
-	}
-	return out
 }
 
 // Object returns an object of the store by its digest. It fails if the content was changed.
@@ -219,14 +192,10 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 	for scope, units := range m.Scopes {
 		i.Units[scope] = len(units)
 	}
-	f := fence{}
-	if err := readRootJSON(root, fencePath, &f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for scope, s := range f.Scopes {
-		i.Tokens[scope], i.Numbers[scope] = s.All, s.Generation
-		for _, t := range s.Units {
-			i.Tokens[scope] = max(i.Tokens[scope], t)
+	for scope, s := range m.fence.Scopes {
+		i.Tokens[scope], i.Numbers[scope] = s.All.Token, s.Generation
+		for _, m := range s.Units {
+			i.Tokens[scope] = max(i.Tokens[scope], m.Token)
 		}
 	}
 	if raw, err := readRoot(root, "etc/os-release"); err == nil {
@@ -266,7 +235,15 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 // Logs passes the last n lines of a unit, of all its versions and scripts, to each; if
 // follow is set, then new lines until ctx ends.
 func (h *Host) Logs(ctx context.Context, scope, address string, n int, follow bool, each func([]Line) error) error {
+	return h.logs(ctx, scope, address, nil, n, follow, each)
+}
+
+// logs is Logs for a unit that may not be deployed: then otherwise names it.
+func (h *Host) logs(ctx context.Context, scope, address string, otherwise *Entry, n int, follow bool, each func([]Line) error) error {
 	e, err := h.deployed(scope, address)
+	if err != nil && otherwise != nil {
+		e, err = otherwise, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -315,17 +292,29 @@ func (h *Host) Restart(ctx context.Context, scope, address string) error {
 	if err != nil {
 		return err
 	}
-	r := &rollout{h: h, next: e, layout: l, startedAt: time.Now()}
+	r := &rollout{h: h, scope: scope, address: address, next: e, layout: l, startedAt: time.Now(), began: true}
 	d := &transaction{h: h}
-	return d.unlocked(ctx, func(ctx context.Context) error {
-		if err := h.supervisor.Restart(ctx, e.Unit); err != nil {
+	stop, ready := patienceOf(l)
+	d.extra = stop + ready
+	err = d.unlocked(ctx, func(ctx context.Context) error {
+		describe := func(ctx context.Context) (string, time.Duration) {
+			return describeStop(ctx, h.supervisor, e.Unit)
+		}
+		if err := whileWaiting(ctx, describe, func(ctx context.Context) error { return h.supervisor.Restart(ctx, e.Unit) }); err != nil {
 			return r.withLogs(ctx, e.Unit, err)
 		}
 		if !slices.Contains(l.Start, l.Unit) {
 			return nil
 		}
+		if r.first, err = h.supervisor.State(ctx, l.Unit); err != nil {
+			return err
+		}
 		return r.waitReady(ctx)
 	})
+	if err == nil {
+		h.noteStarted(r)
+	}
+	return err
 }
 
 // Collect deletes objects that no entry needs and that keep does not list from the store,

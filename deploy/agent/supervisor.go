@@ -147,7 +147,8 @@ func (b *multiSupervisor) State(ctx context.Context, unit string) (SupervisorSta
 		return b.systemd.State(ctx, unit)
 	}
 	st, err := b.engine.State(ctx, unit)
-	out := SupervisorState{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, LastOutput: st.LastOutput, Since: st.Since, Drift: st.Drift}
+	out := SupervisorState{Load: "not-found", Active: st.Active, Sub: st.Sub, Result: st.Result, Code: st.Code, PID: st.PID, Restarts: st.Restarts, LastOutput: st.LastOutput, Since: st.Since, Drift: st.Drift,
+		StopSignal: st.StopSignal, StopTimeout: st.StopTimeout}
 	if st.Known {
 		out.Load = "loaded"
 	}

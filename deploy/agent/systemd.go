@@ -46,6 +46,9 @@ type Supervisor interface {
 	Runs(ctx context.Context, timer, service string) (*Runs, error)
 	// Hosts returns the addresses on which a unit may listen, the likeliest first.
 	Hosts(ctx context.Context, unit string) ([]string, error)
+	// Listeners returns who listens on a port of this machine in addition to units; own reports
+	// whether one of these does.
+	Listeners(ctx context.Context, protocol string, port int, units []string) (own bool, others []Listener, err error)
 	// Logs passes the last n lines of everything that belongs to an entry to each, and with
 	// follow new ones.
 	Logs(ctx context.Context, e *Entry, n int, follow bool, each func([]Line) error) error
@@ -70,6 +73,11 @@ type SupervisorState struct {
 	Path       string    `json:"path,omitempty"` // of its unit file
 	DropIns    []string  `json:"dropIns,omitempty"`
 	Drift      []string  `json:"drift,omitempty"` // differences from its unit file, one sentence each
+	Stale      bool      `json:"stale,omitempty"` // its unit file or drop-ins have changed since systemd read them
+	Frozen     bool      `json:"frozen,omitempty"`
+
+	StopSignal  string        `json:"-"` // the first signal that stops it; empty: unknown
+	StopTimeout time.Duration `json:"-"` // after which its stop becomes a kill; 0: never, or unknown
 }
 
 // systemd is systemd as a supervisor. It uses systemd's private socket, so no message bus is
@@ -272,7 +280,7 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 	if err != nil {
 		return SupervisorState{}, err
 	}
-	p, err := c.GetUnitPropertiesContext(ctx, unit)
+	p, err := c.GetAllPropertiesContext(ctx, unit) // all at one time: a restart between two calls would hide why it ended
 	if err != nil {
 		return SupervisorState{}, fmt.Errorf("%s: %w", unit, err)
 	}
@@ -286,9 +294,6 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 		out.Since = time.UnixMicro(int64(at)).UTC()
 	}
 	if strings.HasSuffix(unit, ".service") && out.Load == "loaded" {
-		if p, err = c.GetUnitTypePropertiesContext(ctx, unit, "Service"); err != nil {
-			return out, fmt.Errorf("%s: %w", unit, err)
-		}
 		out.Result, _ = p["Result"].(string)
 		if n, ok := p["ExecMainStatus"].(int32); ok {
 			out.Code = int(n)
@@ -298,6 +303,12 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 		}
 		if n, ok := p["NRestarts"].(uint32); ok {
 			out.Restarts = int(n)
+		}
+		if us, ok := p["TimeoutStopUSec"].(uint64); ok && us < 1<<53 {
+			out.StopTimeout = time.Duration(us) * time.Microsecond
+		}
+		if n, ok := p["KillSignal"].(int32); ok {
+			out.StopSignal = unix.SignalName(unix.Signal(n))
 		}
 	}
 	return out, nil

@@ -30,7 +30,7 @@ func TestServe_SilentClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := idle.Fence(t.Context(), "dev/test", 1, nil, 1); err != nil {
+	if err := idle.Fence(t.Context(), "dev/test", caller(1), nil, 1); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(3 * idleTimeout.get())
@@ -60,7 +60,7 @@ func TestServe_SilentClient(t *testing.T) {
 	}
 	next := OpenHost(dir, nil)
 	defer next.Close()
-	if err := next.Fence(t.Context(), "dev/test", 3, nil); err != nil {
+	if err := next.Fence(t.Context(), "dev/test", caller(3), nil); err != nil {
 		t.Errorf("the machine is still locked: %v", err)
 	}
 }
@@ -86,7 +86,7 @@ func TestClient_SilentAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if _, known, err := client.ApplyUnit(t.Context(), "dev/test", "a/b", 1, nil, nil); known || err == nil || !strings.Contains(err.Error(), "stopped responding") {
+	if _, known, err := client.ApplyUnit(t.Context(), "dev/test", "a/b", caller(1), nil, nil, 0); known || err == nil || !strings.Contains(err.Error(), "stopped responding") {
 		t.Errorf("%v", err)
 	}
 }

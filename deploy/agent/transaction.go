@@ -22,11 +22,16 @@ import (
 // stop.
 type transaction struct {
 	h              *Host
+	caller         Caller
 	scope, address string
 	timeout        time.Duration
-	old            *Entry // the manifest's entry; nil: none
-	previous       *Entry // what a rollback restores; nil: nothing, or unknown
+	extra          time.Duration // added to the timeout: what the user allows for stop, readiness and soak
+	extraBack      time.Duration // the same, for the way back to the previous version
+	old            *Entry        // the manifest's entry; nil: none
+	previous       *Entry        // what a rollback restores; nil: nothing, or unknown
 	oldFiles       []string
+	former         string // of a rename: the address of old
+	moves          []move // of a rename: the directories that move
 	next           *Entry
 	layout         backends.Layout
 	undo           *undo
@@ -44,8 +49,8 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 	} else if isContainer(t.layout.Unit) {
 		return t.old, errors.New("a dir: folder runs no containers: use a machine with connect: 'local' or 'ssh://…'")
 	}
-	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Leftovers: t.next.Leftovers}
-	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Begin: b}); err != nil {
+	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Mounts: h.missingMounts(t.layout), Leftovers: t.next.Leftovers, Claims: t.next.Claims, Moves: t.moves, Apply: t.caller.Apply, Token: t.caller.Token}
+	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Former: t.former, Begin: b}); err != nil {
 		return t.old, err
 	}
 	if h.supervisor != nil {
@@ -56,7 +61,7 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 	var r *rollout
 	if err == nil && h.supervisor != nil {
 		h.reloadPending = h.reloadPending || len(systemdUnits(t.undo.changed())) > 0
-		r = &rollout{h: h, next: t.next, previous: t.previous, layout: t.layout, obsolete: t.obsoleteUnits(), changed: t.undo.changed(), undo: t.undo, startedAt: time.Now()}
+		r = &rollout{h: h, scope: t.scope, address: t.address, next: t.next, previous: t.previous, layout: t.layout, obsolete: t.obsoleteUnits(), changed: t.undo.changed(), undo: t.undo, startedAt: time.Now(), moves: t.moves, renamed: t.former != ""}
 		err = t.unlocked(ctx, r.start)
 		if ctx.Err() != nil {
 			return t.current(), fmt.Errorf("%s: interrupted: %w", t.address, ctx.Err())
@@ -70,7 +75,17 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 		if err := t.removeObsolete(ctx, units); err != nil {
 			return t.current(), err
 		}
-		return t.next, h.commit(t.scope, t.address, t.next)
+		if err := t.finishRename(); err != nil {
+			return t.current(), err
+		}
+		if err := h.commit(t.scope, t.address, t.next); err != nil {
+			return t.next, err
+		}
+		h.noteStarted(r)
+		return t.next, nil
+	}
+	if err == nil {
+		err = h.moveAll(t.moves)
 	}
 	if err == nil {
 		err = h.removeFiles(t.oldFiles, t.next, t.undo)
@@ -78,7 +93,19 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 	if err != nil {
 		return t.rollBack(ctx, r, err)
 	}
+	if err := t.finishRename(); err != nil {
+		return t.current(), err
+	}
 	return t.next, h.commit(t.scope, t.address, t.next)
+}
+
+// restored commits what is deployed after the action was taken back: e, under its former address if
+// it was to be renamed.
+func (t *transaction) restored(e *Entry) error {
+	if t.former == "" || e == nil {
+		return t.h.commit(t.scope, t.address, e)
+	}
+	return t.h.commitAt(t.scope, t.address, t.former, e)
 }
 
 // removeObsolete deletes files that the unit no longer owns. If it was the last owner of a
@@ -123,6 +150,7 @@ func (t *transaction) unlocked(ctx context.Context, f func(context.Context) erro
 	if limit == 0 {
 		limit = 10 * time.Minute
 	}
+	limit += t.extra
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	t.h.mu.Unlock()
@@ -172,7 +200,7 @@ func (t *transaction) obsoleteUnits() []string {
 // keepRunning reports whether a unit of the old version is not stopped: a run of a job that
 // is in progress finishes.
 func (t *transaction) keepRunning(unit string) bool {
-	return t.next != nil && t.previous != nil && unit == t.previous.Unit && !slices.Contains(t.previous.Start, unit)
+	return t.former == "" && t.next != nil && t.previous != nil && unit == t.previous.Unit && !slices.Contains(t.previous.Start, unit)
 }
 
 // rollBack restores the previous version; cause is the error that made it necessary.
@@ -181,7 +209,7 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 	failed := func(err error) (*Entry, error) {
 		return t.current(), fmt.Errorf("%w; restoring the previous version failed too: %w", cause, err)
 	}
-	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute+t.extraBack)
 	defer cancel()
 	known := t.previous != nil || t.old == nil
 	if r != nil {
@@ -198,11 +226,14 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 			return failed(err)
 		}
 	}
+	if err := h.moveAll(backwards(t.moves)); err != nil {
+		return failed(err)
+	}
 	if err := t.undo.run(); err != nil {
 		return failed(err)
 	}
 	if !known {
-		return t.old, errors.Join(cause, h.commit(t.scope, t.address, t.old))
+		return t.old, errors.Join(cause, t.restored(t.old))
 	}
 	if h.supervisor != nil {
 		if err := h.removeFiles(sets.Union(t.oldFiles, orNothing(t.next).Files), orNothing(t.previous), &undo{h: h}); err != nil {
@@ -210,7 +241,7 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 		}
 	}
 	if r == nil {
-		return t.previous, errors.Join(cause, h.commit(t.scope, t.address, t.previous))
+		return t.previous, errors.Join(cause, t.restored(t.previous))
 	}
 	restored := ""
 	err := t.unlocked(limited, func(ctx context.Context) error {
@@ -224,7 +255,7 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 		}
 		if _, skipped := errors.AsType[*Unhealthy](cause); !skipped {
 			restored = "\nthe previous version runs again"
-			if !r.stopped {
+			if !r.stopped || r.notReloaded {
 				restored = "\nthe previous version was left unchanged"
 			}
 		}
@@ -236,7 +267,7 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 	if err != nil {
 		restored = fmt.Sprintf("\nthe previous version does not start either: %v", err)
 	}
-	return t.previous, errors.Join(fmt.Errorf("%w%s", cause, restored), h.commit(t.scope, t.address, t.previous))
+	return t.previous, errors.Join(fmt.Errorf("%w%s", cause, restored), t.restored(t.previous))
 }
 
 // orNothing returns e, or an entry that owns nothing if e is nil.
@@ -272,7 +303,7 @@ func (r *rollout) resume(ctx context.Context, previous *Entry) error {
 			return err
 		}
 	}
-	if previous.Unit == r.next.Unit && r.reloadableChanged() {
+	if previous.Unit == r.next.Unit && r.reloadableChanged() && !r.notReloaded {
 		return sys.ReloadUnit(ctx, previous.Unit)
 	}
 	return nil
@@ -281,7 +312,7 @@ func (r *rollout) resume(ctx context.Context, previous *Entry) error {
 // remove deletes the unit.
 func (t *transaction) remove(ctx context.Context) (*Entry, error) {
 	h := t.h
-	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Begin: &intent{}}); err != nil {
+	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Begin: &intent{Apply: t.caller.Apply, Token: t.caller.Token}}); err != nil {
 		return t.old, err
 	}
 	units := t.obsoleteUnits()

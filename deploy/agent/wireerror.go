@@ -17,6 +17,10 @@ const (
 	CodeUnhealthy   = "unhealthy"   // an Unhealthy
 	CodeUnavailable = "unavailable" // what has to run the units does not answer
 	CodeRetire      = "retire"      // the unit's retire command failed
+	CodeLineage     = "lineage"     // an ErrOtherLineage
+	CodeDamaged     = "damaged"     // a Damaged
+	CodeNewer       = "newer"       // a NewerFormat
+	CodeRolledBack  = "rolled-back" // a RolledBack
 )
 
 // Error is an error in the form in which it travels over the agent's wire. The
@@ -28,6 +32,9 @@ type Error struct {
 	Hint    string `json:"hint,omitempty"`
 	Address string `json:"address,omitempty"` // stale-token: of the unit, or the scope
 	Token   int64  `json:"token,omitempty"`   // stale-token: the highest one that the machine has seen
+	Apply   string `json:"apply,omitempty"`   // stale-token: of that token
+	Lineage string `json:"lineage,omitempty"` // lineage: of the units
+	Caller  string `json:"caller,omitempty"`  // lineage: of the request
 }
 
 // Error returns the summary, and the hint on a line of its own.
@@ -42,9 +49,15 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error {
 	switch e.Code {
 	case CodeStaleToken:
-		return &ErrStaleToken{Address: e.Address, Token: e.Token}
+		return &ErrStaleToken{Address: e.Address, Token: e.Token, Apply: e.Apply}
+	case CodeLineage:
+		return &ErrOtherLineage{Scope: e.Address, Lineage: e.Lineage, Caller: e.Caller}
+	case CodeDamaged:
+		return &Damaged{Problem: errors.New(e.Summary)}
 	case CodeUnhealthy:
 		return &Unhealthy{errors.New(e.Summary)}
+	case CodeRolledBack:
+		return &RolledBack{errors.New(e.Summary)}
 	}
 	return nil
 }
@@ -59,6 +72,13 @@ func (e *Error) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(raw, (*plain)(e))
 }
 
+// RolledBack is the error of a version that was tried and did not work, so that the previous one
+// was restored.
+type RolledBack struct{ err error }
+
+func (r *RolledBack) Error() string { return r.err.Error() }
+func (r *RolledBack) Unwrap() error { return r.err }
+
 // newError returns err in the form in which it travels.
 func newError(err error) *Error {
 	if e, ok := err.(*Error); ok {
@@ -69,11 +89,19 @@ func newError(err error) *Error {
 		e.Summary, e.Hint = d.Headline(), d.Hint
 	}
 	if stale, ok := errors.AsType[*ErrStaleToken](err); ok {
-		e.Code, e.Address, e.Token = CodeStaleToken, stale.Address, stale.Token
+		e.Code, e.Address, e.Token, e.Apply = CodeStaleToken, stale.Address, stale.Token, stale.Apply
+	} else if other, ok := errors.AsType[*ErrOtherLineage](err); ok {
+		e.Code, e.Address, e.Lineage, e.Caller = CodeLineage, other.Scope, other.Lineage, other.Caller
+	} else if _, ok := errors.AsType[*Damaged](err); ok {
+		e.Code = CodeDamaged
+	} else if _, ok := errors.AsType[*NewerFormat](err); ok {
+		e.Code, e.Hint = CodeNewer, "update defx; nothing was changed"
 	} else if _, ok := errors.AsType[*Unhealthy](err); ok {
 		e.Code = CodeUnhealthy
 	} else if isUnavailable(err) {
 		e.Code = CodeUnavailable
+	} else if _, ok := errors.AsType[*RolledBack](err); ok {
+		e.Code = CodeRolledBack
 	}
 	return e
 }

@@ -66,10 +66,10 @@ func TestClient_TypedErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	if err := client.Fence(t.Context(), "dev/test", 5, nil, 1); err != nil {
+	if err := client.Fence(t.Context(), "dev/test", caller(5), nil, 1); err != nil {
 		t.Fatal(err)
 	}
-	err = client.Fence(t.Context(), "dev/test", 4, []string{"a/b"}, 1)
+	err = client.Fence(t.Context(), "dev/test", caller(4), []string{"a/b"}, 1)
 	if stale, ok := errors.AsType[*ErrStaleToken](err); !ok || stale.Token != 5 || stale.Address != "dev/test" {
 		t.Errorf("%v", err)
 	}
@@ -94,4 +94,9 @@ func TestNewClient_AgentWithOlderProtocol(t *testing.T) {
 	if _, err := NewClient(t.Context(), here); err == nil || err.Error() != "the agent speaks protocol 1, defx 2" {
 		t.Errorf("%v", err)
 	}
+}
+
+// caller returns an apply with a token.
+func caller(token int64) Caller {
+	return Caller{Lineage: "lineage", Apply: fmt.Sprint("apply ", token), Token: token}
 }

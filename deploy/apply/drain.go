@@ -67,17 +67,16 @@ func (r *run) register(ctx context.Context, rec plan.Record) error {
 }
 
 // applySideModule changes a module during the action of another unit. It is in the
-// journal as a step of its own, so that an interruption makes it uncertain too.
+// intent of the apply, so that an interruption makes it uncertain too.
 func (r *run) applySideModule(ctx context.Context, op plan.Op, rec plan.Record, u *plan.Placed) error {
 	s := &stepLine{Op: op, Address: rec.Address}
-	if err := r.journal.write(journalLine{Begin: s}); err != nil {
-		return err
-	}
-	now, err := r.applyModule(ctx, rec.Address, u, &rec)
+	r.journal.write(journalLine{Begin: s})
+	_, err := r.applyModule(ctx, rec.Address, u, &rec)
 	if err != nil {
 		s.Failed = err.Error()
 	}
-	return errors.Join(err, r.journal.write(journalLine{End: s, Stand: now}))
+	r.journal.write(journalLine{End: s})
+	return err
 }
 
 // waitDrained waits until the load balancer has drained deregistered targets, at
@@ -88,12 +87,14 @@ func (r *run) waitDrained(ctx context.Context, seconds int, targets []cloud.Targ
 		targets = []cloud.Target{{}}
 	}
 	begin := time.Now()
-	for _, t := range targets {
-		if err := cloud.WaitDrained(ctx, t, limit-time.Since(begin)); err != nil {
-			return err
+	return r.whileWaiting(ctx, "waiting for its load balancer to drain it", limit, func() error {
+		for _, t := range targets {
+			if err := cloud.WaitDrained(ctx, t, limit-time.Since(begin)); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // waitHealthy waits until the load balancers consider the targets of a module

@@ -14,6 +14,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
 	"github.com/defx-dev/defx/deploy/cloud"
+	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
 )
@@ -22,13 +23,12 @@ import (
 type machine struct {
 	decl *graph.Machine
 
-	mu      sync.Mutex
-	client  *agent.Client
-	err     error                   // why dialing failed; it is not tried again in this apply
-	fenced  bool                    // the token of the lease was sent
-	listed  bool                    // entries is valid
-	entries map[string]*agent.Entry // the units before the first change
-	sent    map[digest.Digest]bool  // artifacts that the machine has
+	mu     sync.Mutex
+	client *agent.Client
+	err    error                  // why dialing failed; it is not tried again in this apply
+	fenced bool                   // the token of the lease was sent
+	state  *agent.Scope           // what the machine knew before the first change; nil = it was not asked
+	sent   map[digest.Digest]bool // artifacts that the machine has
 }
 
 // dial connects to a machine, once.
@@ -39,15 +39,48 @@ func (r *run) dial(name string) (*machine, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m, r.connect(m)
+}
+
+// connect connects to a machine, once. The caller holds the machine's lock.
+func (r *run) connect(m *machine) error {
 	if m.client == nil && m.err == nil && m.decl.Module != "" {
 		if err := r.resolveAddress(r.connCtx, m); err != nil {
-			return m, err
+			return err
 		}
 	}
 	if m.client == nil && m.err == nil {
-		m.client, m.err = r.req.Dial(r.connCtx, m.decl)
+		if m.client = r.req.Refreshed.take(m.decl); m.client == nil {
+			m.client, m.err = r.req.Dial(r.connCtx, m.decl)
+		}
 	}
-	return m, m.err
+	return m.err
+}
+
+// scopeOn asks a machine what it knows of the environment, once.
+func (r *run) scopeOn(ctx context.Context, m *machine) (*agent.Scope, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := r.connect(m); err != nil {
+		return nil, err
+	}
+	if m.state == nil {
+		var err error
+		if m.state, err = m.client.Scope(ctx, r.scope()); err != nil {
+			return nil, err
+		}
+	}
+	return m.state, nil
+}
+
+// forgetScopes makes the next call of scopeOn ask each machine again.
+func (r *run) forgetScopes() {
+	for _, m := range r.machines {
+		if m.mu.TryLock() { // otherwise it is still being asked
+			m.state = nil
+			m.mu.Unlock()
+		}
+	}
 }
 
 // units lists the units of a machine, once. The empty name means the modules.
@@ -59,15 +92,29 @@ func (r *run) units(ctx context.Context, name string) (map[string]*agent.Entry, 
 	if err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.listed {
-		if m.entries, err = m.client.Units(ctx, r.scope()); err != nil {
-			return nil, err
-		}
-		m.listed = true
+	s, err := r.scopeOn(ctx, m)
+	if err != nil {
+		return nil, err
 	}
-	return m.entries, nil
+	return s.Units, nil
+}
+
+// answer returns the units of a machine if it has already been asked and has
+// answered. The modules can always be asked.
+func (r *run) answer(ctx context.Context, name string) (map[string]*agent.Entry, bool) {
+	if name == "" {
+		entries, err := r.moduleEntries(ctx)
+		return entries, err == nil
+	}
+	m := r.machines[name]
+	if m == nil || !m.mu.TryLock() { // still being asked
+		return nil, false
+	}
+	defer m.mu.Unlock()
+	if m.state == nil {
+		return nil, false
+	}
+	return m.state.Units, true
 }
 
 // probeTimeout limits how long machines that do not answer delay the others.
@@ -95,45 +142,32 @@ func forEachParallel(names []string, f func(name string) error) error {
 }
 
 // prepareWrite connects to a machine for a change. Before the first change it
-// checks that the state knows the units of the machine, and sends the token of
-// the lease.
+// checks that the state is the one that the machine knows, and announces the apply.
 func (r *run) prepareWrite(ctx context.Context, name string) (*machine, error) {
-	if err := r.checkMachine(ctx, name); err != nil {
-		return nil, err
-	}
 	m, err := r.dial(name)
 	if err != nil {
+		return nil, err
+	}
+	s, err := r.scopeOn(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.acceptance.check(ctx, name, s); err != nil {
+		return nil, err
+	}
+	if err := r.checkUnits(ctx, name); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.fenced {
-		err := m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
-		if f, is := errors.AsType[*agent.ErrStaleToken](err); is && len(m.entries) == 0 {
-			err = r.raiseToken(ctx, m, f.Token)
-		}
-		if err != nil {
+		r.touched.Store(true)
+		if err := m.client.Fence(ctx, r.scope(), r.caller, r.lease.Addresses, r.generation); err != nil {
 			return nil, err
 		}
 		m.fenced = true
 	}
 	return m, nil
-}
-
-// raiseToken obtains a token above the one that a machine without units remembers.
-// That token is from another state, because the holder of the lease has the
-// greatest token of its own state. A holder that has lost its lease gets none.
-func (r *run) raiseToken(ctx context.Context, m *machine, above int64) error {
-	token, err := r.req.Store.RaiseToken(ctx, r.lease, above)
-	if err != nil {
-		return err
-	}
-	for {
-		current := r.token.Load()
-		if current >= token || r.token.CompareAndSwap(current, token) {
-			return m.client.Fence(ctx, r.scope(), r.token.Load(), r.lease.Addresses, r.generation)
-		}
-	}
 }
 
 // flushAll makes the connected machines flush their manifests. It returns those
@@ -148,7 +182,7 @@ func (r *run) flushAll(ctx context.Context, generation int) (unflushed, orphans 
 		if !m.mu.TryLock() { // still being dialed
 			continue
 		}
-		client, used := m.client, m.fenced || m.listed && r.uncertain[name]
+		client, used := m.client, m.fenced || m.state != nil && r.uncertain[name]
 		m.mu.Unlock()
 		if client == nil || !used {
 			continue
@@ -191,7 +225,8 @@ type result struct {
 	record    *plan.Record // the unit after the action; nil = it does not exist
 	err       error
 	took      time.Duration
-	unchanged bool // the unit is the same as before
+	unchanged bool         // the unit is the same as before
+	old       *plan.Record // the unit before the action; nil = it did not exist
 }
 
 // execute runs the actions, each one when its dependencies are met, and returns
@@ -225,11 +260,12 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 	if limit <= 0 {
 		limit = 10
 	}
-	results := make(chan result)
-	running := 0
+	results, watched := make(chan result), make(chan outcome)
+	running, watching := 0, 0
 	skipped := map[string]string{} // address → the failed address because of which it is skipped
 	started := map[string]bool{}
 	rolling := rollingUpdates(cs, r.req.Plan, planned)
+	var succeeded []done
 	for {
 		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
 			halted := rolling[a.Address].haltReason(a.Address) != nil
@@ -239,7 +275,7 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			}
 			return halted || started[a.Address]
 		})
-		if len(ready) == 0 && running == 0 {
+		if len(ready) == 0 && running+watching == 0 {
 			// Records of different generations may make deletions wait for each other; then the first one starts.
 			next := deadlocked(cs.Actions, started, skipped)
 			if next == nil {
@@ -249,7 +285,7 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 		}
 		for running < limit && ctx.Err() == nil {
 			i := slices.IndexFunc(ready, func(a *plan.Action) bool { return rolling[a.Address].begin(a.Address) })
-			if i < 0 && running == 0 && len(ready) > 0 {
+			if i < 0 && running+watching == 0 && len(ready) > 0 {
 				i = 0 // no running action can make a rolling update continue
 			}
 			if i < 0 {
@@ -271,18 +307,32 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 				begin := time.Now()
 				now, err := r.runAction(detached, a, old, existed)
 				unchanged := existed && now != nil && old.Digest == now.Digest && maps.Equal(old.Values, now.Values)
-				results <- result{a, now, err, time.Since(begin), unchanged}
+				out := result{action: a, record: now, err: err, took: time.Since(begin), unchanged: unchanged}
+				if existed {
+					out.old = &old
+				}
+				results <- out
 			}()
 		}
-		if running == 0 && ctx.Err() != nil { // interrupted: ready actions are not started
+		if running+watching == 0 && ctx.Err() != nil { // interrupted: ready actions are not started
 			res.Stopped = true
 			break
 		}
-		if running == 0 {
+		if running+watching == 0 {
 			continue
 		}
-		f := <-results
-		running--
+		var f result
+		select {
+		case f = <-results:
+			running--
+		case o := <-watched:
+			watching--
+			rolling[o.action.Address].finish(o.action.Address, o.err)
+			if o.err != nil {
+				r.recordEnded(o, byAddress, res)
+			}
+			continue
+		}
 		delete(byAddress, f.action.Address)
 		if f.action.PreviousAddress != "" {
 			delete(byAddress, f.action.PreviousAddress)
@@ -290,11 +340,12 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 		if f.record != nil { // under its old address if a rename failed
 			byAddress[f.record.Address] = *f.record
 		}
-		rolling[f.action.Address].finish(f.action.Address, f.err)
 		out := Event{Outcome: Done, Action: *f.action, Err: f.err, Took: f.took}
+		watch := false
 		if f.err != nil {
 			out.Outcome = Failed
 			res.Failed = append(res.Failed, f.action.Address)
+			res.Outcomes = append(res.Outcomes, outcomeOf(f.action, f.record, f.err))
 			markSkipped(f.action.Address, f.action.Address, waiting, skipped)
 			for address := range skipped {
 				rolling[address].skip(address)
@@ -302,7 +353,17 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 		} else if !f.action.Certain && f.unchanged {
 			res.Counts.Unchanged++ // the values that it reads are the same as before
 		} else {
-			count(&res.Counts, f.action.Op)
+			n := counter(&res.Counts, f.action)
+			*n++
+			if watch = f.action.Machine != "" && f.action.Op != plan.Delete && f.record != nil; watch {
+				d := done{f.action, f.old, *f.record, n}
+				succeeded = append(succeeded, d)
+				watching++
+				go func() { watched <- r.watch(detached, d) }()
+			}
+		}
+		if !watch { // otherwise the next replica waits until it has run for a while
+			rolling[f.action.Address].finish(f.action.Address, f.err)
 		}
 		r.emit(out)
 		if f.err != nil {
@@ -314,6 +375,9 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			}
 		}
 	}
+	for _, o := range r.watchAll(detached, succeeded, res.Failed) {
+		r.recordEnded(o, byAddress, res)
+	}
 	failed := map[string]bool{}
 	for _, a := range res.Failed {
 		failed[a] = true
@@ -324,9 +388,12 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			res.Skipped = append(res.Skipped, a.Address)
 			reason := rolling[a.Address].haltReason(a.Address)
 			if reason == nil {
-				reason = fmt.Errorf("it needs %s, which failed", because)
+				reason = fmt.Errorf("it needs %s, which failed", cs.Names.Text(because))
 			}
 			r.emit(Event{Outcome: Skipped, Action: *a, Err: reason})
+			res.Outcomes = append(res.Outcomes, state.Outcome{Address: a.Address, Machine: a.Machine, Outcome: state.OutcomeSkipped, Digest: wanted(a), Reason: oneLine(reason)})
+		} else if res.Stopped && !started[a.Address] {
+			res.Outcomes = append(res.Outcomes, state.Outcome{Address: a.Address, Machine: a.Machine, Outcome: state.OutcomeInterrupted, Digest: wanted(a), Reason: "the apply was interrupted before it began"})
 		}
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
@@ -373,29 +440,29 @@ func (r *run) runAction(ctx context.Context, a *plan.Action, previous plan.Recor
 		old = nil
 	}
 	s := &stepLine{Op: a.Op, Address: a.Address, Machine: a.Machine, From: a.From, Former: a.PreviousAddress}
-	if err := r.journal.write(journalLine{Begin: s}); err != nil {
-		return old, err
-	}
+	r.journal.write(journalLine{Begin: s})
 	deadline := r.req.Deadline
 	if deadline == 0 {
-		deadline = 10 * time.Minute
+		deadline = usualDeadline
 		if a.Machine == "" {
 			deadline = time.Hour // a managed database takes half an hour
 		}
 	}
+	if a.Machine != "" {
+		deadline += r.patience(ctx, a, old)
+	}
 	for _, rec := range r.balancersOf(a.Address) {
 		deadline += time.Duration(rec.Drain)*time.Second + 10*time.Minute
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	ctx, cancel := context.WithTimeout(r.withAction(ctx, a), deadline)
 	defer cancel()
 	now, err := r.perform(ctx, a, old)
+	r.reject(a, now, err)
 	if err != nil {
 		err = withHint(err)
 		s.Failed = err.Error()
 	}
-	if jerr := r.journal.write(journalLine{End: s, Stand: now}); jerr != nil {
-		err = errors.Join(err, jerr)
-	}
+	r.journal.write(journalLine{End: s})
 	return now, err
 }
 
@@ -421,10 +488,16 @@ func (r *run) perform(ctx context.Context, a *plan.Action, old *plan.Record) (*p
 	if a.Op == plan.Delete && a.Machine == "" {
 		return r.applyUnit(ctx, a.Address, "", nil, old)
 	}
+	if err := r.prepareRepair(ctx, a); err != nil {
+		return old, err
+	}
+	if r.isStop(a) {
+		return r.applyStop(ctx, a, old)
+	}
 	if a.Op == plan.Delete {
 		m, err := r.prepareWrite(ctx, a.Machine)
 		if err == nil {
-			err = m.client.Retire(ctx, r.scope(), a.Address, r.token.Load())
+			err = m.client.Retire(ctx, r.scope(), a.Address, r.caller, r.limit())
 		}
 		if err != nil {
 			return old, err
@@ -525,15 +598,19 @@ func (r *run) swap(ctx context.Context, a *plan.Action, u *plan.Placed, old *pla
 
 // removeOld removes a unit that has moved from its previous machine.
 func (r *run) removeOld(ctx context.Context, a *plan.Action, now, old *plan.Record) (*plan.Record, error) {
+	if _, err := r.units(ctx, a.From); err != nil { // it is recorded where it runs now, and its dependents go on
+		r.removePending(a.Address, a.From, err)
+		return now, nil
+	}
 	if _, err := r.applyUnit(ctx, a.Address, a.From, nil, old); err != nil {
 		return old, fmt.Errorf("it was deployed to %s, but could not be removed from %s: %w", a.Machine, a.From, err)
 	}
 	return now, nil
 }
 
-// rename replaces a unit by the same unit under a new address. Both would use the
-// same ports and paths, so the old one is removed first and restored if the new
-// one fails.
+// rename replaces a unit by the same unit under a new address. On one machine that is
+// one action of the agent, which moves the directories of the unit. Otherwise the old
+// one is removed first, and restored if the new one fails.
 func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	from := a.Machine
 	if from == "" { // a module keeps its resources and gets a new name
@@ -548,6 +625,9 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	}
 	if a.From != "" {
 		from = a.From
+	}
+	if from == a.Machine && a.Op == plan.Update {
+		return r.renameUnit(ctx, a, u, old)
 	}
 	if rec, err := r.applyUnit(ctx, a.PreviousAddress, from, nil, old); err != nil {
 		return rec, err
@@ -568,28 +648,61 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	return restored, err
 }
 
+// renameUnit gives a unit another address on its machine, and returns the record
+// afterwards, which has the former address if that failed.
+func (r *run) renameUnit(ctx context.Context, a *plan.Action, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
+	m, raw, err := r.prepareUnit(ctx, a.Machine, u)
+	if err != nil {
+		return old, err
+	}
+	rec := plan.Record{Backend: u.Backend}
+	if old != nil {
+		rec = *old
+	}
+	e, at, known, err := m.client.RenameUnit(ctx, r.scope(), a.PreviousAddress, a.Address, r.caller, raw, u.Values, rec.Stopped != nil, r.limit())
+	if !known { // the next apply asks the machine for both addresses
+		rec.Address, rec.Machine, rec.Digest, rec.Apply = a.Address, a.Machine, "", r.caller.Apply
+		return &rec, err
+	}
+	if e == nil {
+		return nil, err
+	}
+	now, rerr := r.record(ctx, at, a.Machine, e, rec)
+	return &now, errors.Join(err, rerr)
+}
+
+// prepareUnit prepares a machine for a unit, and returns the unit's content.
+func (r *run) prepareUnit(ctx context.Context, name string, u *plan.Placed) (*machine, []byte, error) {
+	m, err := r.prepareWrite(ctx, name)
+	if err != nil || u == nil {
+		return m, nil, err
+	}
+	raw, err := r.req.object(ctx, u.Object)
+	if err == nil {
+		err = r.sendArtifacts(ctx, m, raw)
+	}
+	return m, raw, err
+}
+
 // applyUnit creates, updates or, if u is nil, deletes a unit on a machine, and
 // returns the record afterwards. The empty machine name means a module.
 func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Placed, old *plan.Record) (*plan.Record, error) {
 	if name == "" {
 		return r.applyModule(ctx, address, u, old)
 	}
-	m, err := r.prepareWrite(ctx, name)
+	m, raw, err := r.prepareUnit(ctx, name, u)
 	if err != nil {
 		return old, err
 	}
-	var raw []byte
 	var values plan.Values
 	if u != nil {
-		if raw, err = r.req.object(ctx, u.Object); err != nil {
-			return old, err
-		}
-		if err := r.sendArtifacts(ctx, m, raw); err != nil {
-			return old, err
-		}
 		values = u.Values
 	}
-	e, known, err := m.client.ApplyUnit(ctx, r.scope(), address, r.token.Load(), raw, values)
+	send := m.client.ApplyUnit
+	if u != nil && old != nil && old.Stopped != nil {
+		send = m.client.ApplyStopped
+	}
+	e, known, err := send(ctx, r.scope(), address, r.caller, raw, values, r.limit())
 	if !known { // the connection was lost: the result is unknown
 		rec := plan.Record{Address: address, Machine: name}
 		if old != nil {
@@ -597,7 +710,7 @@ func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Place
 		} else if u != nil {
 			rec.Backend = u.Backend
 		}
-		rec.Digest = ""
+		rec.Digest, rec.Apply = "", r.caller.Apply
 		return &rec, err
 	}
 	if e == nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/defx-dev/defx/deploy/cloud"
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/internal/poll"
+	"github.com/defx-dev/defx/internal/token"
 )
 
 // outputs are the current outputs of all modules.
@@ -69,7 +70,7 @@ func (r *run) moduleEntries(ctx context.Context) (map[string]*agent.Entry, error
 // checkUnknownModules fails if there are modules that the state does not know. It
 // runs before the first module changes.
 func (r *run) checkUnknownModules(ctx context.Context) error {
-	r.modulesOnce.Do(func() { r.modulesErr = r.checkMachine(ctx, "") })
+	r.modulesOnce.Do(func() { r.modulesErr = r.checkUnits(ctx, "") })
 	return r.modulesErr
 }
 
@@ -79,7 +80,7 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 	if err := r.checkUnknownModules(ctx); err != nil {
 		return old, err
 	}
-	mr := terraform.ModuleRequest{Scope: r.scope(), Address: address, Token: r.token.Load(), AllowDelete: r.req.AllowDelete[address] || r.req.Verb == "destroy", SelfResource: r.selfResource}
+	mr := terraform.ModuleRequest{Scope: r.scope(), Address: address, Caller: r.caller, TTL: r.lease.TTL, AllowDelete: r.req.AllowDelete[address] || r.req.Verb == "destroy", SelfResource: r.selfResource}
 	if u != nil {
 		raw, err := r.req.object(ctx, u.Object)
 		if err != nil {
@@ -107,6 +108,7 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 			return old, err
 		}
 	}
+	r.touched.Store(true)
 	e, known, err := r.req.Modules.ApplyModule(ctx, mr)
 	if !known {
 		if err != nil && old == nil { // nothing was started
@@ -176,7 +178,7 @@ func (r *run) resetConns(module string) {
 		m.mu.Lock()
 		if id, _ := r.outputs.get(m.decl.Identity); m.decl.Instance != id && m.client != nil {
 			m.client.Close()
-			m.client, m.fenced, m.listed, m.entries, m.sent = nil, false, false, nil, nil
+			m.client, m.fenced, m.state, m.sent = nil, false, nil, nil
 		}
 		m.mu.Unlock()
 	}
@@ -213,7 +215,7 @@ func (r *run) resolveAddress(ctx context.Context, m *machine) error {
 	if before, _, ok := strings.Cut(strings.TrimPrefix(found.Connect, "ssh://"), "@"); ok {
 		user = before + "@"
 	}
-	found.Connect = "ssh://" + user + address
+	found.Connect = "ssh://" + user + token.URLHost(address)
 	id, _ := r.outputs.get(found.Identity)
 	if found.Address != "" && found.Address != address || found.Instance != "" && found.Instance != id {
 		found.HostKey = "" // the key of the replaced machine

@@ -6,7 +6,6 @@ import (
 	"io"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/digest"
 )
 
@@ -60,20 +59,4 @@ func (r *run) sendArtifact(ctx context.Context, m *machine, a plan.Artifact, off
 		return err
 	}
 	return m.client.Put(ctx, a, offset, in)
-}
-
-// count adds one action to the counts.
-func count(c *state.Counts, op plan.Op) {
-	switch op {
-	case plan.Create:
-		c.Created++
-	case plan.Update:
-		c.Updated++
-	case plan.Replace:
-		c.Replaced++
-	case plan.Move:
-		c.Moved++
-	case plan.Delete:
-		c.Deleted++
-	}
 }

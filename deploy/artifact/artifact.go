@@ -1,15 +1,16 @@
 // Package artifact digests and packs the content that services are made of:
-// files, folders and tars below the deployment's root or below a declared library
-// path, and files at URLs, which are identified by their checksum and fetched
-// when they are needed.
+// files, folders and archives below the deployment's root or below a declared
+// library path, and files at URLs, which are identified by their checksum and
+// fetched when they are needed.
 //
-// It knows file trees, tar and HTTP. It refuses to know what the content is for.
-// Invariant: a digest covers names, content, links and execute permission, and no
-// other metadata of the file system: no time, no owner, no other permission.
+// It knows file trees, tar, compression and HTTP. It refuses to know what the
+// content is for. Invariant: a digest covers what is unpacked: names, content,
+// links and execute permission. It covers no time, owner or other permission, no
+// order and no compression, so that a folder and every archive of it have one
+// digest. An archive is unpacked completely or refused.
 package artifact
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -32,8 +33,8 @@ import (
 // Kinds of artifacts.
 const (
 	File = "file" // one file, which keeps its name
-	Tree = "tree" // a folder
-	Tar  = "tar"  // an archive, plain or compressed by gzip, that is unpacked on the machine
+	Tree = "tree" // a folder, or an archive that is unpacked before it is sent
+	Tar  = "tar"  // an archive at a URL, which is sent as it is and unpacked on the machine
 )
 
 // Source returns the artifacts of a deployment. It digests each path once.
@@ -42,6 +43,7 @@ type Source struct {
 	libraries []string // absolute folders, from -J
 	cache     string   // folder of fetched files
 	locked    map[string]plan.Artifact
+	excluded  []string               // absolute folders that are no part of any artifact
 	described map[string]description // by path
 
 	fetching sync.Mutex // held during a fetch, because several machines may need the same file
@@ -57,6 +59,27 @@ type description struct {
 // Fetched files are kept in the folder cache.
 func NewSource(root string, libraries []string, cache string) *Source {
 	return &Source{root: root, libraries: libraries, cache: cache, described: map[string]description{}}
+}
+
+// Exclude leaves out folders, given by their absolute paths, of the artifacts that they are
+// inside of: what defx itself writes there would change the artifact with every apply.
+func (s *Source) Exclude(dirs ...string) {
+	for _, dir := range dirs {
+		for _, p := range []string{filepath.Clean(dir), resolved(dir)} {
+			if !slices.Contains(s.excluded, p) {
+				s.excluded = append(s.excluded, p)
+				s.described = map[string]description{}
+			}
+		}
+	}
+}
+
+// resolved returns a path with the symbolic links of its folder resolved, as far as that exists.
+func resolved(p string) string {
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(p)); err == nil {
+		return filepath.Join(dir, filepath.Base(p))
+	}
+	return filepath.Clean(p)
 }
 
 // Lock sets the locked artifacts by path. A locked artifact is used where the path
@@ -99,7 +122,7 @@ func (s *Source) Describe(t token.Token) (plan.Artifact, error) {
 			a, err = was, nil
 		case err == nil && (a.Digest != was.Digest || a.Kind != was.Kind):
 			err = &hintedError{fmt.Sprintf("it differs from the lock file (%s is locked, %s is present)", was.Digest.Brief(), a.Digest.Brief()),
-				"if the change is intended: defx lock --update"}
+				"if the change is intended, or the lock file is of an older defx: defx lock --update"}
 		}
 	}
 	s.described[t.Name] = description{a, err}
@@ -123,29 +146,75 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 	if err != nil {
 		return a, err
 	}
-	switch {
-	case info.IsDir():
-		a.Kind = Tree
-		a.Digest, err = Digest(subtree(root, rel))
-	case !info.Mode().IsRegular():
+	if !info.IsDir() && !info.Mode().IsRegular() {
 		return a, errors.New("it is neither a file nor a folder")
-	case isTar(rel):
-		a.Kind = Tar
-		var f *os.File
-		if f, err = root.Open(rel); err != nil {
-			return a, err
-		}
-		defer f.Close()
-		a.Digest, _, err = digest.Reader(f)
-	default:
-		a.Kind = File
-		a.Digest, err = Digest(singleFile{root.FS(), path.Dir(rel), path.Base(rel)})
 	}
+	l := &list{}
+	if info.IsDir() {
+		a.Kind = Tree
+		err = walk(subtree(root, rel, s.leaveOut(root.Name())), l.add)
+		if err == nil && len(l.entries) == 0 {
+			err = &ArchiveError{"the folder is empty", "build its content first"}
+		}
+	} else {
+		a.Kind, a.Content, err = describeFile(root, rel, l)
+	}
+	if err != nil {
+		return a, err
+	}
+	if a.Content == nil {
+		a.Content = l.content()
+	}
+	a.Digest, err = l.digest()
 	return a, err
 }
 
-func isTar(name string) bool {
-	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
+// describeFile adds a file, or what an archive has, to l. It returns no content for an archive.
+func describeFile(root *os.Root, rel string, l *list) (kind string, c *plan.Content, err error) {
+	f, err := root.Open(rel)
+	if err != nil {
+		return "", nil, err
+	}
+	defer f.Close()
+	what, format, err := recognise(rel, f)
+	if err != nil {
+		return "", nil, err
+	}
+	if what == archive {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			return "", nil, err
+		}
+		return Tree, nil, ReadArchive(f, l.add)
+	}
+	if err := walk(singleFile{root.FS(), path.Dir(rel), path.Base(rel)}, l.add); err != nil {
+		return "", nil, err
+	}
+	c = l.content()
+	c.Format = format
+	return File, c, nil
+}
+
+// Fingerprint returns a digest that changes whenever the digest of the artifact at a path
+// does. It reads an archive without unpacking it.
+func (s *Source) Fingerprint(name string) (digest.Digest, error) {
+	root, rel, err := s.open(name)
+	if err == nil {
+		defer root.Close()
+		if info, err := root.Stat(rel); err == nil && info.Mode().IsRegular() {
+			f, err := root.Open(rel)
+			if err != nil {
+				return "", err
+			}
+			defer f.Close()
+			sum, _, err := digest.Reader(f)
+			if err != nil {
+				return "", err
+			}
+			return digest.Of("file/1", []any{sum, info.Mode().Perm()&0o111 != 0})
+		}
+	}
+	a, err := s.Describe(token.Token{Kind: token.Artifact, Name: name})
+	return a.Digest, err
 }
 
 // open opens the folder below which a path may be read, and returns the path
@@ -182,190 +251,38 @@ func (s *Source) Stream(ctx context.Context, a plan.Artifact) (io.ReadCloser, er
 		return nil, diag.Errorf("", "artifact %q does not exist; the lock file has only its digest %s", a.Path, a.Digest.Brief()).
 			WithHint("build it, or apply on the machine where it was built")
 	}
-	if a.Kind == Tar {
-		f, err := root.Open(rel)
+	pack, err := packer(root, rel, s.leaveOut(root.Name()))
+	if err != nil {
 		root.Close()
-		return f, err
-	}
-	tree := subtree(root, rel)
-	if a.Kind == File {
-		tree = singleFile{root.FS(), path.Dir(rel), path.Base(rel)}
+		return nil, err
 	}
 	r, w := io.Pipe()
 	go func() {
 		defer root.Close()
-		w.CloseWithError(Pack(w, tree))
+		w.CloseWithError(pack(w))
 	}()
 	return r, nil
 }
 
-// subtree returns the folder rel of root as a file system.
-func subtree(root *os.Root, rel string) fs.FS {
-	tree, err := fs.Sub(root.FS(), rel)
-	if err != nil {
-		panic(err) // rel is clean
-	}
-	return linkFS{tree, root.FS(), rel}
-}
-
-// linkFS adds the reading of links, which fs.Sub of an os.Root does not support.
-type linkFS struct {
-	fs.FS
-	parent fs.FS
-	dir    string // of FS in parent
-}
-
-func (l linkFS) ReadLink(name string) (string, error) {
-	return fs.ReadLink(l.parent, path.Join(l.dir, name))
-}
-
-func (l linkFS) Lstat(name string) (fs.FileInfo, error) {
-	return fs.Lstat(l.parent, path.Join(l.dir, name))
-}
-
-// singleFile is a folder that appears to have only one file.
-type singleFile struct {
-	fs.FS
-	dir, name string
-}
-
-func (s singleFile) Open(name string) (fs.File, error) { return s.FS.Open(path.Join(s.dir, name)) }
-
-func (s singleFile) ReadDir(string) ([]fs.DirEntry, error) {
-	info, err := fs.Stat(s.FS, path.Join(s.dir, s.name))
+// packer returns the function that writes the file, folder or archive rel of root as a tar.
+func packer(root *os.Root, rel string, leaveOut func(string) bool) (func(io.Writer) error, error) {
+	info, err := root.Stat(rel)
 	if err != nil {
 		return nil, err
 	}
-	return []fs.DirEntry{fs.FileInfoToDirEntry(info)}, nil
-}
-
-// entry is one item of a folder, as its digest covers it.
-type entry struct {
-	Name string `json:"name"`
-	Exec bool   `json:"exec,omitempty"`
-	Link string `json:"link,omitempty"`
-	Sum  string `json:"sum,omitempty"`
-}
-
-// Digest returns the digest of a folder. It covers names, kinds, execute
-// permissions, contents and link targets, and no other metadata.
-func Digest(tree fs.FS) (digest.Digest, error) {
-	var list []entry
-	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		e := entry{Name: p}
-		switch {
-		case d.IsDir():
-			e.Name += "/"
-		case info.Mode()&fs.ModeSymlink != 0:
-			if e.Link, err = fs.ReadLink(tree, p); err != nil {
-				return err
-			}
-		case info.Mode().IsRegular():
-			f, err := tree.Open(p)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			sum, _, err := digest.Reader(f)
-			if err != nil {
-				return err
-			}
-			e.Sum, e.Exec = sum.Hex(), info.Mode().Perm()&0o111 != 0
-		default:
-			return fmt.Errorf("%s is neither a file, a folder nor a link", p)
-		}
-		list = append(list, e)
-		return nil
-	})
+	if info.IsDir() {
+		return func(w io.Writer) error { return Pack(w, subtree(root, rel, leaveOut)) }, nil
+	}
+	f, err := root.Open(rel)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return digestEntries(list)
-}
-
-// DigestStream returns the digest of an artifact of a kind from what Stream returns.
-func DigestStream(kind string, r io.Reader) (digest.Digest, error) {
-	if kind == Tar {
-		d, _, err := digest.Reader(r)
-		return d, err
+	what, _, err := recognise(rel, f)
+	if err == nil && what == archive {
+		_, err = f.Seek(0, io.SeekStart)
 	}
-	var list []entry
-	for t := tar.NewReader(r); ; {
-		head, err := t.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return "", err
-		}
-		e := entry{Name: head.Name}
-		switch head.Typeflag {
-		case tar.TypeDir:
-		case tar.TypeSymlink:
-			e.Link = head.Linkname
-		case tar.TypeReg:
-			sum, _, err := digest.Reader(t)
-			if err != nil {
-				return "", err
-			}
-			e.Sum, e.Exec = sum.Hex(), head.Mode&0o111 != 0
-		default:
-			return "", fmt.Errorf("%s is neither a file, a folder nor a link", head.Name)
-		}
-		list = append(list, e)
+	if err != nil || what != archive {
+		return func(w io.Writer) error { return Pack(w, singleFile{root.FS(), path.Dir(rel), path.Base(rel)}) }, errors.Join(err, f.Close())
 	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.Name, b.Name) })
-	return digestEntries(list)
-}
-
-// digestEntries returns the digest of a folder with these entries, sorted by name.
-func digestEntries(list []entry) (digest.Digest, error) { return digest.Of("tree/1", list) }
-
-// Pack writes a folder as the tar that an agent accepts.
-func Pack(w io.Writer, tree fs.FS) error {
-	t := tar.NewWriter(w)
-	err := fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || p == "." {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		head := &tar.Header{Name: p, Mode: 0o444, Format: tar.FormatPAX}
-		switch {
-		case d.IsDir():
-			head.Typeflag, head.Name, head.Mode = tar.TypeDir, p+"/", 0o755
-			return t.WriteHeader(head)
-		case info.Mode()&fs.ModeSymlink != 0:
-			head.Typeflag = tar.TypeSymlink
-			if head.Linkname, err = fs.ReadLink(tree, p); err != nil {
-				return err
-			}
-			return t.WriteHeader(head)
-		}
-		if info.Mode().Perm()&0o111 != 0 {
-			head.Mode = 0o555
-		}
-		f, err := tree.Open(p)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		head.Typeflag, head.Size = tar.TypeReg, info.Size()
-		if err := t.WriteHeader(head); err != nil {
-			return err
-		}
-		_, err = io.Copy(t, f)
-		return err
-	})
-	return errors.Join(err, t.Close())
+	return func(w io.Writer) error { return errors.Join(Repack(w, f), f.Close()) }, nil
 }

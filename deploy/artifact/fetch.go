@@ -1,7 +1,9 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -29,8 +31,9 @@ type stalledError struct{ after time.Duration }
 func (e *stalledError) Error() string { return fmt.Sprintf("the server sent nothing for %s", e.after) }
 
 // describeURL describes the content at a URL from its checksum, without fetching
-// it. A tar has the digest of its bytes. Any other file has the digest of a folder
-// with only this file, with execute permission, because a URL has no permissions.
+// it. A tar, which only the name can tell here, has the digest of its bytes. Any
+// other file has the digest of a folder with only this file, with execute
+// permission, because a URL has no permissions.
 func describeURL(address, sum string) (plan.Artifact, error) {
 	a := plan.Artifact{Path: address, Kind: Tar}
 	d, err := digest.Parse("sha256:" + sum)
@@ -41,8 +44,8 @@ func describeURL(address, sum string) (plan.Artifact, error) {
 	if err != nil {
 		return a, err
 	}
-	if a.Digest = d; !isTar(name) {
-		a.Kind = File
+	if a.Digest = d; !claimsTar(name) {
+		a.Kind, a.Content = File, &plan.Content{Files: map[string]bool{name: true}}
 		a.Digest, err = digestEntries([]entry{{Name: name, Exec: true, Sum: sum}})
 	}
 	return a, err
@@ -72,7 +75,11 @@ func (s *Source) streamURL(ctx context.Context, a plan.Artifact) (io.ReadCloser,
 	dir := filepath.Join(s.cache, a.Digest.Hex())
 	if check(dir, name, a) != nil { // not cached, or changed in the cache
 		if err := s.fetch(ctx, dir, name, a); err != nil {
-			return nil, diag.Errorf("", "artifact %s: %v", a.Path, err).WithHint("nothing was deployed from it; the checksum is what sha256sum prints for the file")
+			hint := "nothing was deployed from it; the checksum is what sha256sum prints for the file"
+			if bad, ok := errors.AsType[*ArchiveError](err); ok {
+				hint = "nothing was deployed from it; " + bad.Hint()
+			}
+			return nil, diag.Errorf("", "artifact %s: %v", a.Path, err).WithHint("%s", hint)
 		}
 	}
 	if a.Kind == Tar {
@@ -109,9 +116,34 @@ func check(dir, name string, a plan.Artifact) error {
 	return nil
 }
 
+// checkFormat returns an error unless a fetched file is what its name promised: a tar that
+// can be unpacked completely, or no tar.
+func checkFormat(path string, a plan.Artifact) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	what, format, err := recognise(path, f)
+	switch {
+	case err != nil:
+		return err
+	case a.Kind != Tar && what == archive:
+		return &ArchiveError{"it is a tar, but the name in the URL does not say so", "the path of the URL must end in .tar, .tar.gz, .tar.xz or .tar.zst"}
+	case a.Kind != Tar:
+		return nil
+	case what != archive:
+		return &ArchiveError{"it is no tar, but " + cmp.Or(format, "another file"), rebuildHint}
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return ReadArchive(f, func(Item, io.Reader) error { return nil })
+}
+
 // fetch adds content to the cache after all of it was received and checked.
 func (s *Source) fetch(ctx context.Context, dir, name string, a plan.Artifact) error {
-	if err := os.MkdirAll(s.cache, 0o755); err != nil {
+	if err := os.MkdirAll(s.cache, 0o700); err != nil {
 		return err
 	}
 	tmp, err := os.MkdirTemp(s.cache, "fetch-")
@@ -123,6 +155,9 @@ func (s *Source) fetch(ctx context.Context, dir, name string, a plan.Artifact) e
 		return err
 	}
 	if err := check(tmp, name, a); err != nil {
+		return err
+	}
+	if err := checkFormat(filepath.Join(tmp, name), a); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {

@@ -90,15 +90,37 @@ func TestFetch_FileOnce(t *testing.T) {
 }
 
 func TestFetch_TarHasItsChecksumAsDigest(t *testing.T) {
-	url, _ := serve(t, "not really a tar")
+	content := string(compressed(t, "gzip", tarOf(t, tarFile("bin/app", 0o755, "#!/bin/sh\n"))))
+	url, _ := serve(t, content)
 	s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
-	in, err := stream(t, s, url+"/app.tar.gz", "not really a tar")
+	in, err := stream(t, s, url+"/app.tar.gz", content)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	if raw, _ := io.ReadAll(in); string(raw) != "not really a tar" {
-		t.Errorf("%q", raw)
+	if raw, _ := io.ReadAll(in); string(raw) != content {
+		t.Errorf("%d bytes, want the %d that were served", len(raw), len(content))
+	}
+}
+
+// TestFetch_FormatIsCheckedBeforeSending checks that nothing is sent that a machine could not
+// unpack completely, or would not unpack although it is an archive.
+func TestFetch_FormatIsCheckedBeforeSending(t *testing.T) {
+	whole := string(tarOf(t, tarFile("app", 0o755, strings.Repeat("x", 3000))))
+	for name, c := range map[string]struct{ path, content, want string }{
+		"no tar":        {"/app.tar.gz", "not a tar", "content is none"},
+		"truncated tar": {"/app.tar.gz", whole[:1500], "truncated"},
+		"hidden tar":    {"/app", whole, "does not say so"},
+		"zip":           {"/app.tar.gz", "PK\x03\x04rest of it", "a zip archive"},
+	} {
+		url, _ := serve(t, c.content)
+		s := NewSource(t.TempDir(), nil, filepath.Join(t.TempDir(), "cache"))
+		if _, err := stream(t, s, url+c.path, c.content); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
+		}
+		if left, _ := os.ReadDir(s.cache); len(left) > 0 {
+			t.Errorf("%s: kept %v", name, left)
+		}
 	}
 }
 

@@ -174,7 +174,7 @@ func (s *site) start(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(s.limit, 3*time.Minute)) // longer than any single wait of defx, so that a hang is detected
 	s.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Dir, cmd.Env = s.dir, append(s.lab.Env(), "XDG_RUNTIME_DIR=", "NO_COLOR=1")
+	cmd.Dir, cmd.Env = s.dir, append(s.lab.Env(), "XDG_RUNTIME_DIR=", "NO_COLOR=1", "DEFX_LEASE_TIME=1s") // an apply after a kill does not wait for long
 	cmd.Env = append(cmd.Env, s.env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -221,7 +221,7 @@ func (s *site) pids() map[string]string {
 	for _, m := range s.lab.Machines {
 		for line := range strings.Lines(m.Exec(`for u in $(systemctl list-units --no-legend --plain --state=active 'defx-*.service' | cut -d' ' -f1); do echo "$u $(systemctl show -P MainPID "$u")"; done`)) {
 			unit, pid, _ := strings.Cut(strings.TrimSpace(line), " ")
-			name, _, _ := strings.Cut(unit, ":")
+			name, _, _ := strings.Cut(unit, ".")
 			out[name] += m.Name + "/" + pid
 		}
 	}

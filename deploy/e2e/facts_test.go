@@ -24,10 +24,10 @@ func TestHost_SettingsUsersPackages(t *testing.T) {
 	if setting() != "41" || !strings.Contains(m.Exec("id alice"), "(adm)") {
 		t.Errorf("%s, %s", setting(), m.Exec("id alice"))
 	}
-	pid := m.Exec("systemctl show -P MainPID 'defx-default-facts-facts-app.service'")
+	pid := m.Exec("systemctl show -P MainPID 'defx-default-facts-facts-app.0.service'")
 	say("host: { sysctl: { '" + key + "': '42' }, users: { alice: { groups: ['adm'] } }, packages: ['curl'] },")
 	s.wants(0, "1 updated")
-	if setting() != "42" || m.Exec("systemctl show -P MainPID 'defx-default-facts-facts-app.service'") != pid {
+	if setting() != "42" || m.Exec("systemctl show -P MainPID 'defx-default-facts-facts-app.0.service'") != pid {
 		t.Errorf("%s", setting())
 	}
 	m.Reboot()
@@ -38,7 +38,10 @@ func TestHost_SettingsUsersPackages(t *testing.T) {
 		t.Errorf("%s", setting())
 	}
 	say("")
-	s.wants(0)
+	s.wants(1, "this deletes 3 of 4 deployed units", "--confirm default")
+	if code, _ := s.run("apply", "--confirm", "default"); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 	if setting() != was {
 		t.Errorf("%s, was %s", setting(), was)
 	}

@@ -103,7 +103,7 @@ func TestGraceful_NoLostRequests(t *testing.T) {
 			t.Errorf("%s lost %d requests: %v", name, len(c.failed), c.failed[0])
 		}
 	}
-	if got := m.Exec("systemctl list-units --no-legend --plain --state=active,failed 'defx-*:*.service' | wc -l; ls /etc/systemd/system | grep -c ':'"); got != "3\n3\n" {
+	if got := m.Exec("systemctl list-units --no-legend --plain --state=active,failed 'defx-*.*.*.service' | wc -l; ls /etc/systemd/system | grep -cE '\\.[0-9a-f]{12}\\.service$'"); got != "3\n3\n" {
 		t.Errorf("more than one version runs or is kept: %s", got)
 	}
 	m.Reboot()

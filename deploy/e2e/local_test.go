@@ -51,7 +51,7 @@ func TestLocal_RootAndSudo(t *testing.T) {
 	wants("deploy", "apply --yes", "No changes")
 	write("two")
 	wants("deploy", "apply --yes", "3 updated")
-	if got := m.Exec("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID defx-default-here-apart-left.service)/environ"); !strings.Contains(got, "GREETING=two") {
+	if got := m.Exec("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID defx-default-here-apart-left.0.service)/environ"); !strings.Contains(got, "GREETING=two") {
 		t.Errorf("%s", got)
 	}
 	wants("deploy", "status --refresh", "active for")
@@ -105,7 +105,7 @@ func TestUpload_ResumesLargeArtifact(t *testing.T) {
 		t.Errorf("%s is left", name)
 	}
 	want := fmt.Sprintf("%x", sha256.Sum256(content))
-	if got := m.Exec("nsenter -t $(systemctl show -P MainPID defx-default-large-large-a.service) -m sha256sum /etc/large"); !strings.HasPrefix(got, want) {
+	if got := m.Exec("nsenter -t $(systemctl show -P MainPID defx-default-large-large-a.0.service) -m sha256sum /etc/large"); !strings.HasPrefix(got, want) {
 		t.Errorf("%s is not %s", got, want)
 	}
 }

@@ -89,7 +89,7 @@ func TestApply_FailuresStayLocal(t *testing.T) {
 	s.wants(3, "✗ apart/left", "read-only file system", "✓ apart/right")
 	m1.Exec("umount /etc/systemd/system")
 	s.wants(0)
-	if got := m1.Exec("curl -s http://127.0.0.1:7001/ || true; systemctl show -P ActiveState defx-default-apart-apart-left.service"); !strings.Contains(got, "active") {
+	if got := m1.Exec("curl -s http://127.0.0.1:7001/ || true; systemctl show -P ActiveState defx-default-apart-apart-left.0.service"); !strings.Contains(got, "active") {
 		t.Errorf("%q", got)
 	}
 
@@ -128,7 +128,7 @@ func TestApply_MachineStopsResponding(t *testing.T) {
 		s.file("defx.jsonnet", "{ name: 'slow', libs: { slow: import 'libs/slow.libsonnet' }, machines: { "+machines.String()+"} }\n", 0o644)
 		m.Exec("rm -f /run/go")
 		cmd := s.start("apply", "--yes")
-		m.Exec(fmt.Sprintf("for i in $(seq 300); do systemctl is-active -q 'defx-default-slow-slow-slow:*' && pgrep -f 'sleep 10%d' >/dev/null 2>&1 && break; systemctl list-units --no-legend 'defx-default-slow-slow-slow:ready.service' | grep -q . && break; sleep 0.1; done", i))
+		m.Exec(fmt.Sprintf("for i in $(seq 300); do systemctl is-active -q 'defx-default-slow-slow-slow.0.*' && pgrep -f 'sleep 10%d' >/dev/null 2>&1 && break; systemctl list-units --no-legend 'defx-default-slow-slow-slow.0.ready.service' | grep -q . && break; sleep 0.1; done", i))
 		silence.begin()
 		err := cmd.Wait()
 		out := fmt.Sprint(cmd.Stdout)
@@ -148,7 +148,7 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
-var startedRE = regexp.MustCompile(`Started (defx-\S+:[0-9a-f]{12})\.service`)
+var startedRE = regexp.MustCompile(`Started (defx-\S+\.[0-9a-f]{12})\.service`)
 
 // TestApply_KilledAnywhere kills defx, or the agent of a machine, during applies over three
 // machines.
@@ -193,7 +193,7 @@ func TestApply_KilledAnywhere(t *testing.T) {
 				t.Errorf("%s was started %d times on %s", unit, n, m.Name)
 			}
 		}
-		if got := m.Exec("systemctl list-units --all --no-legend --plain --state=active,failed 'defx-*:*.service' | wc -l; ls /etc/systemd/system | grep -c ':'"); got != "1\n1\n" {
+		if got := m.Exec("systemctl list-units --all --no-legend --plain --state=active,failed 'defx-*.*.*.service' | wc -l; ls /etc/systemd/system | grep -cE '\\.[0-9a-f]{12}\\.service$'"); got != "1\n1\n" {
 			t.Errorf("%s runs or keeps more than one version: %s%s", m.Name, got, m.Exec("systemctl list-units --all 'defx-*'; ls /etc/systemd/system"))
 		}
 	}

@@ -42,7 +42,7 @@ func TestCommands_OnMachines(t *testing.T) {
 	s.says(`"kind":"Line"`, "logs", "apart/left", "--json", "-n", "3")
 
 	follow := s.start("logs", "apart/right", "--follow")
-	m2.Exec("sleep 1; systemctl restart defx-default-apart-apart-right.service; sleep 1")
+	m2.Exec("sleep 1; systemctl restart defx-default-apart-apart-right.0.service; sleep 1")
 	out := follow.Stdout.(*bytes.Buffer)
 	follow.Process.Signal(os.Interrupt)
 	follow.Wait()
@@ -53,7 +53,7 @@ func TestCommands_OnMachines(t *testing.T) {
 		t.Errorf("%s journalctl are still running", got)
 	}
 
-	pid := func() string { return m1.Exec("systemctl show -P MainPID defx-default-apart-apart-left.service") }
+	pid := func() string { return m1.Exec("systemctl show -P MainPID defx-default-apart-apart-left.0.service") }
 	was := pid()
 	s.says("apart/left restarted on m1", "restart", "apart/left")
 	if pid() == was {
@@ -69,9 +69,12 @@ func TestCommands_OnMachines(t *testing.T) {
 	}
 
 	// Manual changes are reported.
-	m1.Exec("systemctl stop defx-default-apart-apart-left.service; f=$(echo /etc/systemd/system/defx-default-apart-apart-below:*.service); echo '# mine' >> $f; mkdir $f.d; printf '[Service]\\nNice=3\\n' > $f.d/mine.conf; systemctl daemon-reload")
-	out2 := s.says("is inactive", "status", "--refresh")
-	for _, want := range []string{"was edited", "foreign drop-in /etc/systemd/system/defx-default-apart-apart-below:", "apart/right"} {
+	m1.Exec("systemctl stop defx-default-apart-apart-left.0.service; f=$(echo /etc/systemd/system/defx-default-apart-apart-below.0.*.service); echo '# mine' >> $f; mkdir $f.d; printf '[Service]\\nNice=3\\n' > $f.d/mine.conf; systemctl daemon-reload")
+	code, out2 := s.run("status", "--refresh")
+	if code != 3 {
+		t.Errorf("status of changed units ends with %d", code)
+	}
+	for _, want := range []string{"is inactive: stopped, not by defx", "was edited", "foreign drop-in /etc/systemd/system/defx-default-apart-apart-below.0.", "apart/right"} {
 		if !strings.Contains(out2, want) {
 			t.Errorf("no %q", want)
 		}
@@ -97,7 +100,7 @@ func TestCommands_OnMachines(t *testing.T) {
 	if err := os.Rename(filepath.Join(s.dir, ".defx"), filepath.Join(s.dir, "lost")); err != nil {
 		t.Fatal(err)
 	}
-	s.wants(1, "which the state does not know", "defx state rebuild")
+	s.wants(1, "the state was lost, or it is not the state of this environment", "defx state rebuild")
 	s.says("3 units on 2 machines", "state", "rebuild")
 	s.says("No changes", "apply", "--yes")
 	s.writeApart("three")

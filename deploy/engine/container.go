@@ -106,6 +106,11 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 			return nil, err
 		}
 	}
+	if have == nil || have.State == nil || !have.State.Running { // a running container has what it mounts
+		if err := makeDirs(c); err != nil {
+			return nil, err
+		}
+	}
 	if have != nil {
 		same := have.Config.Labels[docker.LabelDigest] == string(d) && have.State != nil && have.State.Status != container.StateDead
 		if same && (join == "" || string(have.HostConfig.NetworkMode) == "container:"+join) {
@@ -172,17 +177,53 @@ func (e *Engine) containerConfig(ctx context.Context, api *client.Client, unit s
 	if err != nil {
 		return fail(err)
 	}
-	useInit := !c.NoInit && e.hasInit(ctx, api)
-	config := &container.Config{Image: image, Entrypoint: c.Entrypoint, Cmd: c.Args, Env: c.Env, User: c.User, WorkingDir: c.WorkDir,
-		Labels: e.labels(c.ID, unit, d), ExposedPorts: network.PortSet{}}
+	config, host, err := settings(unit, c)
+	if err != nil {
+		return fail(err)
+	}
+	config.Image, config.Labels = image, e.labels(c.ID, unit, d)
+	if useInit := !c.NoInit && e.hasInit(ctx, api); useInit {
+		host.Init = &useInit
+	}
+	nets, err := e.network(ctx, api, c.ID, c.Network, c.Aliases, host)
+	if err != nil {
+		return fail(err)
+	}
+	gateway := strings.Join(host.ExtraHosts, "")
+	if err := e.volumes(ctx, api, c); err != nil {
+		return fail(err)
+	}
+	for _, s := range c.Secrets {
+		if err := secret(ctx, unit, s); err != nil {
+			return fail(err)
+		}
+	}
+	for _, o := range c.Own {
+		if err := os.Chown(o.Path, o.User, o.User); err != nil {
+			return fail(err)
+		}
+	}
+	if err := override(c, config, host); err != nil {
+		return fail(err)
+	}
+	for k, v := range e.labels(c.ID, unit, d) {
+		config.Labels[k] = v
+	}
+	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // keep the name of the machine's gateway
+		host.ExtraHosts = append(host.ExtraHosts, gateway)
+	}
+	return config, host, nets, nil
+}
+
+// settings returns the engine's settings of a unit's container, as far as its file determines them,
+// without those of the user.
+func settings(unit string, c *docker.Container) (*container.Config, *container.HostConfig, error) {
+	config := &container.Config{Entrypoint: c.Entrypoint, Cmd: c.Args, Env: c.Env, User: c.User, WorkingDir: c.WorkDir, ExposedPorts: network.PortSet{}}
 	host := &container.HostConfig{
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(c.Restart)}, ReadonlyRootfs: c.ReadOnly,
 		CapDrop: c.CapDrop, CapAdd: c.CapAdd, SecurityOpt: []string{"no-new-privileges"}, Tmpfs: c.Tmpfs, PortBindings: network.PortMap{},
 		LogConfig: container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "10m", "max-file": "3"}},
 		Resources: container.Resources{NanoCPUs: c.NanoCPUs, Memory: c.Memory},
-	}
-	if useInit {
-		host.Init = &useInit
 	}
 	if !slices.Contains(c.CapDrop, "ALL") { // the user wants the engine's defaults
 		host.SecurityOpt = nil
@@ -202,51 +243,29 @@ func (e *Engine) containerConfig(ctx context.Context, api *client.Client, unit s
 	if len(config.Entrypoint) > 0 && len(config.Cmd) == 0 {
 		config.Cmd = []string{} // override the image's command
 	}
-	if err := setPorts(c.Ports, config, host); err != nil {
-		return fail(err)
-	}
-	nets, err := e.network(ctx, api, c.ID, c.Network, c.Aliases, host)
-	if err != nil {
-		return fail(err)
-	}
-	gateway := strings.Join(host.ExtraHosts, "")
 	for _, m := range c.Mounts {
 		one := mount.Mount{Type: mount.TypeBind, Source: m.Path, Target: m.Target, ReadOnly: m.ReadOnly}
 		if m.Volume != "" {
 			one.Type, one.Source = mount.TypeVolume, m.Volume
-			if err := e.volume(ctx, api, c, m); err != nil {
-				return fail(err)
-			}
 		}
 		host.Mounts = append(host.Mounts, one)
 	}
 	for _, s := range c.Secrets {
-		copied, err := secret(ctx, unit, s)
-		if err != nil {
-			return fail(err)
-		}
-		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: copied, Target: s.Target, ReadOnly: true})
+		host.Mounts = append(host.Mounts, mount.Mount{Type: mount.TypeBind, Source: secretCopy(unit, s), Target: s.Target, ReadOnly: true})
 	}
-	for _, o := range c.Own {
-		if err := os.Chown(o.Path, o.User, o.User); err != nil {
-			return fail(err)
-		}
-	}
-	// The user's docker: settings come last, so that they override ours.
+	return config, host, setPorts(c.Ports, config, host)
+}
+
+// override applies the user's docker: settings, which take precedence over ours.
+func override(c *docker.Container, config *container.Config, host *container.HostConfig) error {
 	for raw, into := range map[*json.RawMessage]any{&c.Config: config, &c.Host: host} {
 		if len(*raw) > 0 {
 			if err := json.Unmarshal(*raw, into); err != nil {
-				return fail(err)
+				return err
 			}
 		}
 	}
-	for k, v := range e.labels(c.ID, unit, d) {
-		config.Labels[k] = v
-	}
-	if gateway != "" && !slices.Contains(host.ExtraHosts, gateway) { // keep the name of the machine's gateway
-		host.ExtraHosts = append(host.ExtraHosts, gateway)
-	}
-	return config, host, nets, nil
+	return nil
 }
 
 // hasInit reports whether the engine's init binary is installed; some packages omit it.
@@ -345,67 +364,31 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 	return gateway, err
 }
 
-// volume creates a volume, and changes the owner of a new one to the container's user.
-func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Container, m docker.Mount) error {
-	return e.withLock("volume "+m.Volume, func() error {
-		have, err := api.VolumeInspect(ctx, m.Volume, client.VolumeInspectOptions{})
-		if err == nil {
-			if have.Volume.Labels[docker.LabelScope] != c.Scope {
-				return fmt.Errorf("the volume %s exists and is not managed by defx: rename or remove it", m.Volume)
-			}
-			if m.Owner > 0 {
-				return chownEmptyDir(have.Volume.Mountpoint, m.Owner) // a crash may have prevented it before
-			}
-			return nil
-		}
-		if !errdefs.IsNotFound(err) {
-			return err
-		}
-		made, err := api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: m.Volume, Driver: "local", Labels: e.labels(docker.ID{Scope: c.Scope, Base: c.Base}, m.Volume, "")})
-		if err != nil {
-			return err
-		}
-		if m.Owner > 0 {
-			return chownEmptyDir(made.Volume.Mountpoint, m.Owner)
-		}
-		return nil
-	})
-}
-
-// chownEmptyDir changes the owner of a directory that is still empty.
-func chownEmptyDir(dir string, user int) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) { // the engine keeps its volumes elsewhere
-		return nil
-	}
-	if err != nil || len(list) > 0 {
-		return err
-	}
-	return os.Chown(dir, user, user)
-}
-
 // secretsDir holds copies of secrets for containers. Only root can enter its parent.
 var secretsDir = "/var/lib/defx/secrets/.containers"
 
-// secret creates a copy of a secret that the container's user can read, and returns its
-// path.
-func secret(ctx context.Context, unit string, s docker.Secret) (string, error) {
+// secretCopy returns the path of the copy of a secret for a unit's container.
+func secretCopy(unit string, s docker.Secret) string {
+	return filepath.Join(secretsDir, docker.Name(unit), filepath.Base(s.Target))
+}
+
+// secret creates a copy of a secret that the container's user can read.
+func secret(ctx context.Context, unit string, s docker.Secret) error {
 	raw, err := os.ReadFile(s.Source)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("the secret %s is missing on this machine: there is no %s", filepath.Base(s.Target), s.Source)
+		return fmt.Errorf("the secret %s is missing on this machine: there is no %s", filepath.Base(s.Target), s.Source)
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
-	dir := filepath.Join(secretsDir, docker.Name(unit))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", err
+	to := secretCopy(unit, s)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
 	}
 	if err := os.Chmod(filepath.Dir(secretsDir), 0o700); err != nil {
-		return "", err
+		return err
 	}
-	to := filepath.Join(dir, filepath.Base(s.Target))
-	return to, withFileLock(ctx, dir, func() error { return writeSecret(raw, to, s.Owner) })
+	return withFileLock(ctx, filepath.Dir(to), func() error { return writeSecret(raw, to, s.Owner) })
 }
 
 // writeSecret writes a file that only its owner can read.
@@ -433,7 +416,6 @@ func (e *Engine) checkPorts(ctx context.Context, api *client.Client, unit string
 	if err != nil {
 		return err
 	}
-	otherKind := slices.ContainsFunc(replaced, func(u string) bool { return docker.Kind(u) == "" })
 	for _, p := range list {
 		replaceable := false
 		for _, x := range running.Items {
@@ -454,7 +436,7 @@ func (e *Engine) checkPorts(ctx context.Context, api *client.Client, unit string
 				return fmt.Errorf("port %d is taken by the container %s, which is not managed by defx", p.Outer, strings.TrimPrefix(x.Names[0], "/"))
 			}
 		}
-		if replaceable || otherKind {
+		if replaceable {
 			continue
 		}
 		var l io.Closer
@@ -468,8 +450,13 @@ func (e *Engine) checkPorts(ctx context.Context, api *client.Client, unit string
 			continue
 		}
 		if err != nil {
-			name := portHolder(p.Protocol, p.Outer)
-			if name == "" {
+			name, holder := portHolder(p.Protocol, p.Outer)
+			switch {
+			case holder != "" && slices.Contains(replaced, holder):
+				continue
+			case strings.HasPrefix(holder, "defx-"):
+				return fmt.Errorf("port %d is taken by %s", p.Outer, name)
+			case name == "":
 				name = "something on this machine"
 			}
 			return fmt.Errorf("port %d is taken by %s, which is not managed by defx: %w", p.Outer, name, err)

@@ -51,11 +51,10 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 	if c.Image != "" {
 		return c.Image, e.pull(ctx, api, c.Image)
 	}
-	raw, err := digest.Canonical(c.Build)
+	tag, err := builtImage(c.Build)
 	if err != nil {
 		return "", err
 	}
-	tag := packageImages + digest.Bytes(append(raw, imageVersion+runtime.GOARCH...)).Hex()[:32]
 	return tag, e.ensureImage(ctx, api, tag, func() error {
 		base, file, err := e.baseImage(ctx, api, c.Build)
 		if file != "" {
@@ -77,6 +76,12 @@ func (e *Engine) image(ctx context.Context, api *client.Client, c *docker.Contai
 		}
 		return e.load(ctx, api, img, base, tag)
 	})
+}
+
+// builtImage returns the name of the image that is built from a package.
+func builtImage(b *docker.Build) (string, error) {
+	raw, err := digest.Canonical(b)
+	return packageImages + digest.Bytes(append(raw, imageVersion+runtime.GOARCH...)).Hex()[:32], err
 }
 
 // baseImage returns the image that a package is layered on. If file is not empty, the image

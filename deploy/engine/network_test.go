@@ -388,7 +388,7 @@ func TestSecret_Concurrent(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for range 50 {
-				if _, err := secret(t.Context(), "job.one.container", docker.Secret{Source: source, Target: "/run/secrets/password", Owner: -1}); err != nil {
+				if err := secret(t.Context(), "job.one.container", docker.Secret{Source: source, Target: "/run/secrets/password", Owner: -1}); err != nil {
 					t.Error(err)
 					return
 				}

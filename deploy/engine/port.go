@@ -1,41 +1,49 @@
 package engine
 
 import (
-	"bytes"
+	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
+
+	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/internal/sockets"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
 )
 
-// portHolder returns the process of this machine that listens on a port, as far as the
-// kernel's socket tables (proc_net(5)) and the open files of processes can be read.
-func portHolder(protocol string, port int) string {
-	sockets := map[string]bool{}
-	for _, table := range []string{protocol, protocol + "6"} {
-		raw, _ := os.ReadFile("/proc/net/" + table)
-		for line := range strings.Lines(string(raw)) {
-			f := strings.Fields(line)
-			if len(f) < 10 || protocol == "tcp" && f[3] != "0A" { // TCP_LISTEN
-				continue
-			}
-			_, local, _ := strings.Cut(f[1], ":")
-			if n, err := strconv.ParseUint(local, 16, 16); err == nil && int(n) == port {
-				sockets["socket:["+f[9]+"]"] = true
+// portHolder returns the process of this machine that listens on a port, and its systemd unit, as
+// far as that can be found out.
+func portHolder(protocol string, port int) (process, unit string) {
+	for _, list := range sockets.Holders(sockets.Listening(protocol, port)) {
+		if len(list) == 0 {
+			continue
+		}
+		p := list[0]
+		if unit = sockets.Unit(p.Group); unit == "" {
+			return fmt.Sprintf("%s (process %d)", p.Command, p.PID), ""
+		}
+		return fmt.Sprintf("%s (process %d, %s)", p.Command, p.PID, unit), unit
+	}
+	return "", ""
+}
+
+// Publisher returns the name and the unit of the running container to which a port of this
+// machine is forwarded; the unit is empty if defx does not manage the container.
+func (e *Engine) Publisher(ctx context.Context, protocol string, port int) (name, unit string) {
+	api, err := e.connect()
+	if err != nil {
+		return "", ""
+	}
+	res, err := api.ContainerList(ctx, client.ContainerListOptions{})
+	if err != nil {
+		return "", ""
+	}
+	for _, c := range res.Items {
+		for _, p := range c.Ports {
+			if int(p.PublicPort) == port && p.Type == protocol && len(c.Names) > 0 && c.State == container.StateRunning {
+				return strings.TrimPrefix(c.Names[0], "/"), c.Labels[docker.LabelUnit]
 			}
 		}
 	}
-	if len(sockets) == 0 {
-		return ""
-	}
-	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, file := range files {
-		if to, _ := os.Readlink(file); sockets[to] {
-			pid := strings.Split(file, "/")[2]
-			name, _ := os.ReadFile("/proc/" + pid + "/comm")
-			return fmt.Sprintf("%s (process %s)", bytes.TrimSpace(name), pid)
-		}
-	}
-	return ""
+	return "", ""
 }

@@ -444,7 +444,11 @@ func (e *Engine) stop(ctx context.Context, api *client.Client, unit string) erro
 
 // stopContainer stops a container and disables its restart with the engine.
 func (e *Engine) stopContainer(ctx context.Context, c *container.InspectResponse) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	limit := 10 * time.Minute
+	if c.Config != nil && c.Config.StopTimeout != nil {
+		limit += time.Duration(max(0, *c.Config.StopTimeout)) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return e.withRetry(ctx, func(api *client.Client) error {
 		_, err := api.ContainerStop(ctx, c.ID, client.ContainerStopOptions{}) // also stops a restart loop

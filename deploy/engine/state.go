@@ -27,6 +27,9 @@ type State struct {
 	Since      time.Time
 	LastOutput string   // output of its image's health check, if that failed
 	Drift      []string // differences from its file, one sentence each
+
+	StopSignal  string        // that stops it
+	StopTimeout time.Duration // after which it is killed
 }
 
 // State returns the state of a unit.
@@ -75,6 +78,15 @@ func (s *State) set(have *container.InspectResponse) {
 	}
 	st := have.State
 	s.Sub, s.Code, s.PID, s.Restarts = string(st.Status), st.ExitCode, st.Pid, have.RestartCount
+	s.StopSignal, s.StopTimeout = "SIGTERM", 10*time.Second // the engine's defaults
+	if c := have.Config; c != nil {
+		if c.StopSignal != "" {
+			s.StopSignal = c.StopSignal
+		}
+		if c.StopTimeout != nil {
+			s.StopTimeout = time.Duration(*c.StopTimeout) * time.Second
+		}
+	}
 	started, _ := time.Parse(time.RFC3339Nano, st.StartedAt)
 	ended, _ := time.Parse(time.RFC3339Nano, st.FinishedAt)
 	if s.Since = started.UTC(); !st.Running && ended.Year() > 1 {

@@ -39,16 +39,38 @@ type Explanation struct {
 	ReadBy     []string       `json:"readBy"`              // addresses, sorted
 	Protected  string         `json:"protected,omitempty"` // why it is kept although it is no longer defined
 	Exposure   string         `json:"hardening,omitempty"` // rating of systemd-analyze security on this machine: 0 is best, 10 worst
+	Hidden     []string       `json:"hidden,omitempty"`    // what hardening hides from the service
 	Next       []time.Time    `json:"next,omitempty"`      // next runs of a schedule with fixed times
 
 	Schedule *graph.Schedule `json:"-"`
+	Names    *graph.Names    `json:"-"` // of all units
 }
 
-// Explain describes the unit at an address, or at the only address that ends
-// with it. Of a unit that is no longer defined only the record is known. The
-// change set is that of an apply of d.
-func Explain(ctx context.Context, p *project.Project, d *project.Desired, cs *plan.ChangeSet, name string) (*Explanation, error) {
-	e := &Explanation{APIVersion: plan.APIVersion, Kind: "Explanation", Reads: plan.Values{}, ReadBy: []string{}}
+// Explain describes the units that a person means with a name: one, or those of
+// a set or a group. Of a unit that is no longer defined only the record is
+// known. The change set is that of an apply of d.
+func Explain(ctx context.Context, p *project.Project, d *project.Desired, cs *plan.ChangeSet, name string) ([]*Explanation, error) {
+	addresses, candidates := cs.Names.FindAll(name)
+	switch {
+	case len(candidates) > 0:
+		return nil, diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
+	case len(addresses) == 0:
+		addresses = []string{name} // the error says so
+	}
+	var out []*Explanation
+	for _, a := range addresses {
+		e, err := explainUnit(ctx, p, d, cs, a)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
+
+// explainUnit describes the unit at an address.
+func explainUnit(ctx context.Context, p *project.Project, d *project.Desired, cs *plan.ChangeSet, name string) (*Explanation, error) {
+	e := &Explanation{APIVersion: plan.APIVersion, Kind: "Explanation", Reads: plan.Values{}, ReadBy: []string{}, Names: cs.Names}
 	if err := e.describe(ctx, p, d, name); err != nil {
 		return nil, err
 	}
@@ -81,11 +103,14 @@ func (e *Explanation) describeService(ctx context.Context, p *project.Project, d
 	e.Address = svc.Address.String()
 	placed, u := d.Rendered.Plan.Find(e.Address), d.Rendered.Units[e.Address]
 	if placed == nil || u == nil {
-		return diag.Errorf(e.Address, "it is held: its configuration has an error").WithHint("fix the error above")
+		return diag.Errorf(svc.String(), "it is held: its configuration has an error").WithHint("fix the error above")
 	}
 	e.Machine, e.Backend, e.Because = svc.Machine, svc.Backend, d.Reasons[e.Address]
 	if e.Schedule = svc.Spec.Schedule; e.Schedule != nil && svc.Backend == "systemd" {
 		e.Next = systemd.Next(e.Schedule, time.Now(), UpcomingRuns)
+	}
+	if svc.Backend == "systemd" && svc.Fact == nil {
+		e.Hidden = systemd.HiddenPaths(svc.Options)
 	}
 	e.Digest, e.ReadBy = placed.Digest, readers(d, svc)
 	if placed.Values != nil {
@@ -152,28 +177,21 @@ func (e *Explanation) compare(d *project.Desired, cs *plan.ChangeSet) {
 	}
 }
 
-// Addresses returns the addresses that Explain knows.
+// Addresses returns the addresses that Explain knows, as people read them.
 func Addresses(d *project.Desired) []string {
 	var out []string
 	for _, s := range d.Graph.Services {
-		out = append(out, s.Address.String())
+		out = append(out, s.String())
 	}
 	return append(out, slices.Sorted(maps.Keys(d.Rendered.Modules))...)
 }
 
-// findService finds a service by its address, or by the end of one if only one
-// service has it.
+// findService finds a service by its address.
 func findService(d *project.Desired, name string) (*graph.Service, error) {
-	var found []*graph.Service
 	for _, s := range d.Graph.Services {
-		if a := s.Address.String(); a == name {
+		if s.Address.String() == name {
 			return s, nil
-		} else if strings.HasSuffix(a, "/"+name) {
-			found = append(found, s)
 		}
-	}
-	if len(found) == 1 {
-		return found[0], nil
 	}
 	hint := diag.Suggest(name, Addresses(d))
 	if hint == "" {
@@ -185,9 +203,10 @@ func findService(d *project.Desired, name string) (*graph.Service, error) {
 // readers returns the addresses of the units that read a value of a service.
 func readers(d *project.Desired, svc *graph.Service) []string {
 	out := []string{}
+	names := []string{svc.Address.String(), svc.Address.Set(), svc.Address.Functionality()} // reads of a set are reads of each replica
 	for address, u := range d.Rendered.Units {
 		for _, t := range u.Reads {
-			if t.Of != "me" && (t.Name == svc.Address.Set() || t.Name == svc.Address.Functionality()) && address != svc.Address.String() {
+			if t.Of != "me" && slices.Contains(names, t.Name) && address != svc.Address.String() {
 				out = append(out, address)
 				break
 			}

@@ -29,19 +29,21 @@ func TestOldestKept_OnlyIfEarlierOnesWereDeleted(t *testing.T) {
 
 func TestUnitCompare_ReportsDrift(t *testing.T) {
 	t.Parallel()
-	entry := func() *agent.UnitStatus {
-		return &agent.UnitStatus{Entry: &agent.Entry{Digest: "sha256:aaaaaaaaaaaaaaaa"}, Drift: []string{}}
+	entry := func() *agent.Refreshed {
+		return &agent.Refreshed{Known: true, Units: map[string]*agent.UnitRefresh{"a/b": {Entry: &agent.Entry{Digest: "sha256:aaaaaaaaaaaaaaaa"}}}}
 	}
 	for _, c := range []struct {
 		unit Unit
-		now  *agent.UnitStatus
+		now  *agent.Refreshed
 		want int
 	}{
-		{Unit{Digest: "sha256:aaaaaaaaaaaaaaaa"}, nil, 1},
+		{Unit{Digest: "sha256:aaaaaaaaaaaaaaaa"}, &agent.Refreshed{}, 1},
+		{Unit{}, &agent.Refreshed{}, 0},
 		{Unit{Digest: "sha256:aaaaaaaaaaaaaaaa"}, entry(), 0},
 		{Unit{Digest: "sha256:bbbbbbbbbbbbbbbb"}, entry(), 1},
 	} {
-		if c.unit.compare(c.now); len(c.unit.Drift) != c.want {
+		c.unit.Address = "a/b"
+		if c.unit.compare(c.now); len(c.unit.Drift) != c.want || len(c.unit.Differences) != c.want {
 			t.Errorf("%s: drift %q, want %d", c.unit.Digest, c.unit.Drift, c.want)
 		}
 	}

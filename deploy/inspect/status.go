@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,8 +25,13 @@ import (
 const (
 	Deployed = "deployed"
 	Held     = "held"    // its configuration has an error
-	Failed   = "failed"  // its update failed: the version before it is deployed
+	Failed   = "failed"  // it was not created or updated: the version before it, if there is one, is deployed
 	Unknown  = "unknown" // an apply was interrupted
+
+	RolledBack  = "rolled back" // its new version did not work, and the one before was restored
+	Skipped     = "skipped"     // it was not created or updated, because something that it needs failed
+	Interrupted = "interrupted" // the last apply ended before it was created or updated
+	Stopped     = "stopped"     // by defx stop
 )
 
 // Unit is one deployed unit.
@@ -39,9 +45,15 @@ type Unit struct {
 	Since      time.Time              `json:"since"`
 	Earlier    bool                   `json:"earlier,omitempty"` // deployed before Since, by a generation that gc deleted
 	Protected  bool                   `json:"protected,omitempty"`
+	Reason     string                 `json:"reason,omitempty"`  // why it is in this state, in one line
+	Wanted     digest.Digest          `json:"wanted,omitempty"`  // of the version that did not become deployed
+	Stopped    *plan.Stopped          `json:"stopped,omitempty"` // it was stopped on purpose
+	Rejected   *plan.Rejected         `json:"rejected,omitempty"`
 	Running    *agent.SupervisorState `json:"running,omitempty"` // with refresh
 	Drift      []string               `json:"drift,omitempty"`   // with refresh: differences from the record
 	Runs       *agent.Runs            `json:"runs,omitempty"`    // with refresh: of a scheduled job
+
+	Differences []plan.Difference `json:"differences,omitempty"` // with refresh: the drift by field and cause
 }
 
 // Status is what is deployed in an environment.
@@ -50,6 +62,7 @@ type Status struct {
 	Interrupted bool              // an apply was interrupted
 	Units       []Unit            // by address
 	Orphans     []string          // with refresh: unreferenced objects on machines, sorted
+	Removals    []plan.Removal    // what is still to be removed from machines that units have moved away from
 	Unreachable map[string]error  // with refresh: machines that could not be asked
 }
 
@@ -60,7 +73,7 @@ func NewStatus(ctx context.Context, s *session.Session) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	unfinished, err := apply.ReadUnfinished(store.Path())
+	unfinished, err := apply.ReadUnfinished(ctx, store)
 	if err != nil {
 		return nil, err
 	}
@@ -78,17 +91,54 @@ func NewStatus(ctx context.Context, s *session.Session) (*Status, error) {
 		by := cmp.Or(since[r.Address], gen) // an apply may have ended since the state was opened
 		u := Unit{Address: r.Address, Machine: r.Machine, Backend: r.Backend, Digest: r.Digest, State: Deployed,
 			Generation: by.Number, Since: by.Applied, Earlier: OldestKept(history) == by, Protected: r.Protect || r.Stateful}
+		u.Stopped, u.Rejected = r.Stopped, r.Rejected
+		outcome := outcomeAt(gen.Outcomes, r.Address)
 		switch {
 		case r.Digest == "" || unfinished != nil && unfinished.Units[r.Address] != nil:
 			u.State = Unknown
+		case outcome != nil:
+			u.setOutcome(*outcome)
 		case slices.Contains(gen.Failed, r.Address):
 			u.State = Failed
+		case r.Stopped != nil:
+			u.State, u.Reason = Stopped, r.Stopped.Reason
 		case slices.Contains(held, r.Address):
 			u.State = Held
 		}
 		st.Units = append(st.Units, u)
 	}
+	for _, o := range gen.Outcomes {
+		if slices.ContainsFunc(gen.Records, func(r plan.Record) bool { return r.Address == o.Address }) || o.Digest == "" {
+			continue
+		}
+		u := Unit{Address: o.Address, Machine: o.Machine, Generation: gen.Number, Since: gen.Applied}
+		u.setOutcome(o)
+		st.Units = append(st.Units, u)
+	}
+	slices.SortStableFunc(st.Units, func(a, b Unit) int { return strings.Compare(a.Address, b.Address) })
+	st.Removals = gen.Removals
 	return st, nil
+}
+
+// outcomeAt returns the outcome of the unit at an address, or nil.
+func outcomeAt(list []state.Outcome, address string) *state.Outcome {
+	for i := range list {
+		if list[i].Address == address {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// setOutcome sets the state of a unit that did not become what the last apply wanted.
+func (u *Unit) setOutcome(o state.Outcome) {
+	u.Reason, u.Wanted = o.Reason, o.Digest
+	u.State = map[string]string{state.OutcomeFailed: Failed, state.OutcomeRolledBack: RolledBack, state.OutcomeSkipped: Skipped, state.OutcomeInterrupted: Interrupted}[o.Outcome]
+}
+
+// Wrong reports whether something is wrong with a unit, as far as is known.
+func (u *Unit) Wrong() bool {
+	return len(u.Drift) > 0 || u.State != Deployed && u.State != Held && u.State != Stopped
 }
 
 // OldestKept returns the oldest generation of a history, newest first, if gc
@@ -104,7 +154,9 @@ func OldestKept(history []*state.Generation) *state.Generation {
 func (st *Status) Refresh(ctx context.Context, s *session.Session) {
 	var mu sync.Mutex
 	st.Unreachable = s.Visit(ctx, s.UsedMachines(), func(name string, c *agent.Client) error {
-		units, err := c.Status(ctx, s.Scope())
+		limited, cancel := context.WithTimeout(ctx, machineTimeout)
+		defer cancel()
+		answer, err := c.Refresh(limited, agent.RefreshRequest{Scope: s.Scope(), Details: true})
 		if err != nil {
 			return err
 		}
@@ -119,7 +171,7 @@ func (st *Status) Refresh(ctx context.Context, s *session.Session) {
 		}
 		for i := range st.Units {
 			if u := &st.Units[i]; u.Machine == name {
-				u.compare(units[u.Address])
+				u.compare(answer)
 			}
 		}
 		return nil
@@ -127,16 +179,31 @@ func (st *Status) Refresh(ctx context.Context, s *session.Session) {
 	slices.Sort(st.Orphans)
 }
 
-// compare adds what a machine reports of a unit; nil = nothing.
-func (u *Unit) compare(now *agent.UnitStatus) {
-	if now == nil {
-		u.Drift = []string{"missing on the machine"}
+// compare adds what a machine reports of a unit.
+func (u *Unit) compare(answer *agent.Refreshed) {
+	now := answer.Units[u.Address]
+	switch {
+	case now == nil && u.Digest == "": // it was never created
+		return
+	case now == nil && !answer.Known && answer.Runs:
+		u.differ(plan.CauseReinstalled)
+		return
+	case now == nil:
+		u.differ(plan.CauseNotThere)
 		return
 	}
-	u.Running, u.Drift, u.Runs = now.State, now.Drift, now.Runs
-	if now.Entry.Digest != u.Digest && now.Entry.Digest != "" {
+	st := now.Status()
+	u.Running, u.Drift, u.Runs, u.Differences = st.State, st.Drift, st.Runs, now.Differences
+	if now.Entry.Digest != u.Digest && now.Entry.Digest != "" && u.Digest != "" {
 		u.Drift = append(u.Drift, "another version is deployed: "+now.Entry.Digest.Brief())
+		u.Differences = append(u.Differences, plan.Difference{Field: "version", Cause: plan.CauseReverted, Detail: "it has version " + now.Entry.Digest.Brief()})
 	}
+}
+
+// differ adds a difference of the unit as a whole.
+func (u *Unit) differ(cause plan.Cause) {
+	u.Drift = []string{string(cause)}
+	u.Differences = []plan.Difference{{Field: "record", Cause: cause}}
 }
 
 // recordsOn returns the records of the units on a machine, by address.

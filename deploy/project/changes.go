@@ -166,5 +166,9 @@ func (d *Desired) find(address string) *graph.Service {
 	if err != nil {
 		return nil
 	}
+	if svc := d.Graph.Find(a); svc != nil || a.Replica != "" {
+		return svc
+	}
+	a.Replica = graph.FirstReplica // as people write it
 	return d.Graph.Find(a)
 }

@@ -64,14 +64,14 @@ func (w *world) unitText(machine, pattern string) string {
 func TestPeers_AreRenderedInEveryMember(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.apply()
-	etcd := w.unitText("m2", "defx-default-c-etcd-etcd.b:*.service")
+	etcd := w.unitText("m2", "defx-default-c-etcd-etcd.b.*.service")
 	if want := "ExecStart=:/usr/bin/etcd --name etcd-b --at 10.0.0.2 --initial-cluster etcd-a=http://10.0.0.1:2380,etcd-b=http://10.0.0.2:2380,etcd-c=http://10.0.0.3:2380\n"; !strings.Contains(etcd, want) {
 		t.Errorf("no line %q in\n%s", want, etcd)
 	}
-	if !strings.Contains(w.unitText("m3", "defx-default-c-etcd-etcd.c:*.service"), "ROLE=last") {
+	if !strings.Contains(w.unitText("m3", "defx-default-c-etcd-etcd.c.*.service"), "ROLE=last") {
 		t.Error("the patch of replica c is missing")
 	}
-	if beside := w.unitText("m2", "defx-default-c-watch-beside.m2:*.service"); !strings.Contains(beside, "ExecStart=:/bin/beside 127.0.0.1 9100\n") {
+	if beside := w.unitText("m2", "defx-default-c-watch-beside.m2.*.service"); !strings.Contains(beside, "ExecStart=:/bin/beside 127.0.0.1 9100\n") {
 		t.Errorf("beside does not read the agent of its own machine:\n%s", beside)
 	}
 	raw, err := filepath.Glob(filepath.Join(w.dir, "m*/var/lib/defx/store/*-0444"))
@@ -211,11 +211,11 @@ func TestTransforms_EachAndAll(t *testing.T) {
     { all: function(m) m { 'extra/more': { place: { machine: 'm1' }, service: { command: ['/bin/more', '%d' % std.length(m)] } }, 'watch/scraper': null } },
   ],`)
 	w.apply()
-	c := w.unitText("m*", "defx-default-c-etcd-etcd.c:*.service")
+	c := w.unitText("m*", "defx-default-c-etcd-etcd.c.*.service")
 	if !strings.Contains(c, "NAME=etcd/etcd") || !strings.Contains(c, "ROLE=last") {
 		t.Errorf("the replica lost its patch or the transform:\n%s", c)
 	}
-	if more := w.unitText("m1", "defx-default-c-extra-more:*.service"); !strings.Contains(more, "ExecStart=:/bin/more 4\n") {
+	if more := w.unitText("m1", "defx-default-c-extra-more.0.*.service"); !strings.Contains(more, "ExecStart=:/bin/more 4\n") {
 		t.Errorf("the functionality that a transform added:\n%s", more)
 	}
 	// A functionality that breaks is held in its transformed version.
@@ -276,7 +276,7 @@ func TestReplicaSets_NestedJoin(t *testing.T) {
 	w := newWorld(t, cluster)
 	w.edit("watch.libsonnet", "'/bin/scraper',", "'/bin/scraper', defx.dep('all').join(' ', function(r) r.name + '>' + defx.dep('etcd').join(',', function(q) q.name + ':' + r.port('metrics') + '/')),")
 	w.apply()
-	got := w.unitText("m*", "defx-default-c-watch-scraper:*.service")
+	got := w.unitText("m*", "defx-default-c-watch-scraper.0.*.service")
 	if want := "agent-m1>etcd-a:9100/,etcd-b:9100/,etcd-c:9100/ agent-m2>etcd-a:9100/"; !strings.Contains(got, want) {
 		t.Errorf("no %q in\n%s", want, got)
 	}

@@ -31,7 +31,7 @@ func (p *Project) DeployedUnits(ctx context.Context, deployment, environment str
 	store := p.Store(deployment, environment)
 	w := p.NewRequest(deployment, environment, "")
 	w.Machines = machines
-	if unfinished, err := apply.ReadUnfinished(w.Dir); err != nil {
+	if unfinished, err := apply.ReadUnfinished(ctx, store); err != nil {
 		return nil, err
 	} else if unfinished != nil {
 		return nil, unfinishedApply()

@@ -1,14 +1,17 @@
 package project_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/compile/reference"
+	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/lang"
 )
@@ -73,7 +76,12 @@ func TestReference_DigestColumn(t *testing.T) {
 func unit(t *testing.T, entry string) (string, string) {
 	t.Helper()
 	dir := t.TempDir()
-	for name, text := range map[string]string{"defx.jsonnet": entry, "shop.conf": "x", "dist/web.tar.gz": "x", "shop/functionalities.libsonnet": "{}"} {
+	var pack bytes.Buffer
+	if err := artifact.Pack(&pack, fstest.MapFS{"run": {Data: []byte("x")}}); err != nil {
+		t.Fatal(err)
+	}
+	entry = strings.Replace(entry, "['/usr/bin/web']", "['/usr/bin/web', '.']", 1) // uses the package
+	for name, text := range map[string]string{"defx.jsonnet": entry, "shop.conf": "x", "dist/web.tar.gz": pack.String(), "shop/functionalities.libsonnet": "{}"} {
 		name = filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			t.Fatal(err)

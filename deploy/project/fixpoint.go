@@ -107,6 +107,7 @@ func (p *Project) pass(ctx context.Context, d *Desired, in compile.Input, deploy
 	if len(r.failed) > 0 {
 		return r, nil
 	}
+	setIdentities(out.Graph, deployed)
 	rendered, failures := p.Backends.Render(out.Graph, deployedIn(deployed), p.artifact, cache)
 	for _, f := range failures {
 		if f.Functionality == "" { // resources of the entry itself
@@ -117,7 +118,7 @@ func (p *Project) pass(ctx context.Context, d *Desired, in compile.Input, deploy
 		}
 		r.fail(f.Functionality, f.Errors)
 	}
-	for _, e := range p.unconsentedMoves(out.Graph, rendered.Plan, deployed) {
+	for _, e := range p.unsafe(out, rendered.Plan, deployed) {
 		a, _ := graph.ParseAddress(e.Subject)
 		r.fail(a.Functionality(), diag.List{e})
 	}
@@ -190,15 +191,15 @@ func outputsOf(deployed *plan.Plan) func(key string) string {
 // unconsentedMoves returns an error for each unit with data that would move to
 // another machine without --allow-move. Only its functionality is held, on the
 // machine where it is.
-func (p *Project) unconsentedMoves(g *graph.Graph, desired, deployed *plan.Plan) diag.List {
+func (p *Project) unconsentedMoves(g *graph.Graph, desired, deployed *plan.Plan, names *graph.Names) diag.List {
 	var out diag.List
 	for _, u := range desired.Units {
 		o := deployed.Find(u.Address)
-		if o == nil || u.Held || !o.Stateful || o.Machine == u.Machine || o.Backend != u.Backend || p.AllowMove[u.Address] {
+		if o == nil || u.Held || !o.Stateful || o.Machine == u.Machine || o.Backend != u.Backend || p.AllowMove[u.Address] || p.AllowMove[names.Text(u.Address)] {
 			continue
 		}
-		e := diag.Errorf(u.Address, "it keeps data on %s and would move to %s without it", o.Machine, u.Machine).
-			WithHint("pin it with place: { machine: '%s' }, or allow the move: --allow-move %s", o.Machine, u.Address)
+		e := diag.Errorf(names.Text(u.Address), "it keeps data on %s and would move to %s without it", o.Machine, u.Machine).
+			WithHint("pin it with place: { machine: '%s' }, or allow the move: --allow-move %s", o.Machine, names.Text(u.Address))
 		if a, err := graph.ParseAddress(u.Address); err == nil {
 			if svc := g.Find(a); svc != nil {
 				e.At(append(slices.Clone(svc.Path), "place")...)

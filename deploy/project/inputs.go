@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
@@ -36,6 +37,7 @@ type planInputs struct {
 	secrets    map[string]string
 	memo       *memo // nil: this deployment cannot be planned incrementally
 	hasRenames bool
+	unfinished bool // an apply was interrupted, or is running
 }
 
 // startInputs starts to load the inputs of a plan for an entry.
@@ -60,9 +62,7 @@ func (in *planInputs) isFor(res *lang.Result) bool {
 // applied. It returns nil after an interrupted apply or with renames, when
 // addresses alone do not show what is deployed.
 func (in *planInputs) discardable(p *Project) func(address string) bool {
-	journal := statePrefix + in.d.Name + "/" + in.d.Environment + "/" + apply.JournalName
-	noJournal := slices.ContainsFunc(in.d.externalReads, func(r lang.ReadRecord) bool { return r.Path == journal && r.Absent })
-	if !p.PlanOnly || !noJournal || in.hasRenames {
+	if !p.PlanOnly || in.unfinished || in.hasRenames {
 		return nil
 	}
 	return func(address string) bool { _, deployed := in.baseline.Machines[address]; return !deployed }
@@ -83,10 +83,16 @@ func (p *Project) loadInputs(ctx context.Context, in *planInputs, libraries []st
 	var machines []*graph.Machine
 	for _, name := range sets.Keys(head.Machines) {
 		machines = append(machines, &graph.Machine{Name: name, Connect: head.Machines[name].Connect})
+		if dir, ok := strings.CutPrefix(head.Machines[name].Connect, "dir:"); ok && dir != "" {
+			if !filepath.IsAbs(dir) {
+				dir = filepath.Join(p.Config.Root, dir)
+			}
+			p.artifacts.Exclude(dir)
+		}
 	}
 	d.externalReads = p.recordExternalReads(d)
 	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
-		if in.baseline, in.deployed, err = p.loadBaseline(ctx, d, machines); err != nil {
+		if in.baseline, in.deployed, in.unfinished, err = p.loadBaseline(ctx, d, machines); err != nil {
 			return err
 		}
 	}
@@ -122,28 +128,40 @@ func (p *Project) secretVersions(into map[string]string) error {
 }
 
 // loadBaseline reads what the pure stages may know of the newest generation, and
-// returns its units as a plan. machines are those that the entry names now.
-func (p *Project) loadBaseline(ctx context.Context, d *Desired, machines []*graph.Machine) (compile.Baseline, *plan.Plan, error) {
-	base := compile.Baseline{Machines: map[string]string{}, LastGood: compile.LastGood{}}
-	deployed := &plan.Plan{}
-	gen, _, err := state.Current(ctx, p.Store(d.Name, d.Environment))
+// returns its units as a plan, and whether an apply was interrupted. machines are
+// those that the entry names now.
+func (p *Project) loadBaseline(ctx context.Context, d *Desired, machines []*graph.Machine) (base compile.Baseline, deployed *plan.Plan, unfinished bool, err error) {
+	base = compile.Baseline{Machines: map[string]string{}, LastGood: compile.LastGood{}}
+	deployed = &plan.Plan{}
+	gen, head, err := state.Current(ctx, p.Store(d.Name, d.Environment))
+	unfinished = len(head.Intents) > 0
 	if err != nil || gen == nil {
 		d.Baseline = digest.Named("baseline/1", nil)
-		return base, deployed, err
+		return base, deployed, unfinished, err
 	}
 	d.Generation, base.Generation = gen, gen.Number
 	base.PreviousMachines = gen.Machines
+	taken := map[string]bool{}
+	for _, r := range gen.Records {
+		taken[r.Address] = true
+	}
 	deployed.Units, base.Machines = make([]plan.Placed, 0, len(gen.Records)), make(map[string]string, len(gen.Records))
 	for _, r := range apply.RenameMachines(gen.Records, gen.Machines, machines) {
-		r.Address = d.Moved(r.Address)
+		if now := d.Moved(r.Address); now != r.Address && !taken[now] {
+			if r.Identity == "" && r.Machine != "" {
+				r.Identity = identityOf(d.Environment, d.Name, r.Address)
+			}
+			r.Address = now
+		}
 		base.Machines[r.Address] = r.Machine
 		if r.Digest == "" {
 			continue // its deployed version is unknown
 		}
 		deployed.Units = append(deployed.Units, r.Placed())
 	}
+	slices.SortFunc(deployed.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	d.Baseline, err = digest.Of("baseline/1", map[string]any{"machines": base.Machines, "good": gen.LastGood})
-	return base, deployed, err
+	return base, deployed, unfinished, err
 }
 
 // loadLastGood reads the last version of each library that evaluated, under the

@@ -16,6 +16,7 @@ import (
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/failpoint"
 	"github.com/defx-dev/defx/lang"
 )
 
@@ -23,8 +24,18 @@ import (
 // that can be killed.
 const applyVerb = "__apply"
 
-func applyAsProcess(dir string) int {
-	p, err := project.Open(dir, "defx.jsonnet", "", lang.Config{}, backends.NewSet(systemd.New()))
+// killedLeaseTime is how long the lease of a killed process delays the next one.
+const killedLeaseTime = 150 * time.Millisecond
+
+// applyAsProcess applies the deployment in args[0], with the state in args[1], if
+// there is one, and dies at step args[2], if there is one. It asks the machines
+// first if args[3] says so.
+func applyAsProcess(args []string) int {
+	args = append(args, []string{"", "0", "false"}[len(args)-1:]...)
+	if n, _ := strconv.ParseInt(args[2], 10, 64); n > 0 {
+		failpoint.EndAt(n)
+	}
+	p, err := project.Open(args[0], "defx.jsonnet", args[1], lang.Config{}, backends.NewSet(systemd.New()))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -33,6 +44,13 @@ func applyAsProcess(dir string) int {
 	if err == nil {
 		var res *apply.Result
 		w := p.ApplyRequest(context.Background(), d)
+		w.LeaseTime, w.LeaseWait = killedLeaseTime, time.Minute
+		if args[3] == "true" {
+			if err := w.RefreshMachines(context.Background()); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
 		w.OnEvent = func(e apply.Event) {
 			if e.Err != nil {
 				fmt.Fprintln(os.Stderr, e.Outcome, e.Action.Address, e.Err)
@@ -69,7 +87,7 @@ local v = %d;
           + (if i %% 7 == 1 then { user: 'u%%d' %% i } else {})
           + (if i %% 7 == 2 then { reload: { signal: 'HUP' }, files: { '/etc/f.conf': 'v%%d' %% v } } else {})
           + (if i %% 7 == 3 then { files: { '/etc/f.conf': 'v%%d' %% v } } else {})
-          + (if i %% 7 == 4 then { package: defx.artifact('pkg') } else {}),
+          + (if i %% 7 == 4 then { package: defx.artifact('pkg'), args: ['./run'] } else {}),
       }
       for i in std.range(0, %d)
       if (i + v) %% 11 != 0 || i == 0

@@ -176,8 +176,18 @@ func (p *Project) UpdateLock(ctx context.Context) (environment string, list []Lo
 	return res.Environment, list, f.Write(p.Config.Root)
 }
 
-// CopyLock copies the section of environment from to environment to.
-func (p *Project) CopyLock(from, to string) error {
+// CopyLock copies the section of environment from to environment to. Both must
+// be declared.
+func (p *Project) CopyLock(ctx context.Context, from, to string) error {
+	envs, err := lang.ListEnvironments(ctx, p.Config)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{from, to} {
+		if _, bad := envs.Choose(name); bad != nil {
+			return bad
+		}
+	}
 	f, err := lock.Read(p.Config.Root)
 	if err != nil {
 		return err
@@ -188,14 +198,19 @@ func (p *Project) CopyLock(from, to string) error {
 	return f.Write(p.Config.Root)
 }
 
-// LockedEnvironments returns the names of the lock file's sections, sorted, or
-// nil if it cannot be read.
-func (p *Project) LockedEnvironments() []string {
-	f, err := lock.Read(p.Config.Root)
-	if err != nil {
-		return nil
+// Environments returns the names of the declared environments, sorted; if the
+// entry file has an error, those of which there is a state.
+func (p *Project) Environments(ctx context.Context) []string {
+	if envs, err := lang.ListEnvironments(ctx, p.Config); err == nil {
+		return envs.Names
 	}
-	return sets.Keys(f.Environments)
+	recorded := map[string]bool{}
+	for _, names := range p.Deployments() {
+		for _, name := range names {
+			recorded[name] = true
+		}
+	}
+	return sets.Keys(recorded)
 }
 
 // lockable returns the local artifacts and the images without a digest that the

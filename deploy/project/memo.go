@@ -8,6 +8,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
@@ -50,7 +51,7 @@ func (p *Project) loadMemo(in *planInputs, libraries []string) *memo {
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/2", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
+	entry, err := digest.Of("memory/4", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
@@ -223,8 +224,11 @@ func codeSummary(c *cache.Codec, s *compile.Summary) {
 	cache.Text(c, &s.With)
 	cache.Map(c, &s.Interface.Ports, func(c *cache.Codec, p *graph.Port) { c.Number(&p.Port); cache.Text(c, &p.Protocol) })
 	cache.Map(c, &s.Interface.Labels, cache.Text)
-	d := &s.Interface.Dirs
-	texts(c, &d.State, &d.Cache, &d.Logs, &d.Runtime)
+	for _, kind := range graph.DirKinds {
+		d := s.Interface.Dirs.Kind(kind)
+		texts(c, &d.Name, &d.Path, &d.Of)
+	}
+	cache.Text(c, &s.Interface.User)
 	cache.Optional(c, &s.Schedule, func(c *cache.Codec, s *graph.Schedule) {
 		texts(c, &s.Cron, &s.Every, &s.Timezone, &s.Jitter, &s.Missed)
 	})
@@ -264,6 +268,13 @@ func codeService(c *cache.Codec, s *memoService) {
 	cache.List(c, &r.After, cache.Text)
 	c.Flag(&r.Protect)
 	c.Flag(&r.Stateful)
+	cache.List(c, &r.Kept, cache.Text)
+	cache.Text(c, &r.Identity)
+	cache.List(c, &r.Claims, func(c *cache.Codec, p *plan.Claim) {
+		texts(c, &p.Kind, &p.Key, &p.Value)
+		cache.List(c, &p.Field, cache.Text)
+		c.Flag(&p.Shared)
+	})
 	cache.List(c, &r.Follows, cache.Text)
 	c.Number(&r.Drain)
 	cache.List(c, &r.Reads, func(c *cache.Codec, t *token.Token) {

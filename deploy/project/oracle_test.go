@@ -25,7 +25,7 @@ local defx = import 'defx/v1.libsonnet';
         ec2: { anything: '@full.ec2@' },
         service: {
           command: ['@full.program@', '@full.command@'],
-          args: ['@full.args@'],
+          args: ['@full.args@', './run'],
           package: defx.artifact('@full.package@'),
           env: { A: '@full.env@', LABEL: defx.me.label('read'), STATE: defx.me.dir('state') },
           secrets: { S: defx.secret('@full.secret@') },
@@ -52,7 +52,7 @@ local defx = import 'defx/v1.libsonnet';
       },
       reloader: {
         place: { machine: 'm1' },
-        service: { command: ['/bin/reloader'], reload: { command: ['/bin/kick', '@reload.command@'] }, files: { '/etc/reload.conf': 'x' }, user: 'root' },
+        service: { command: ['/bin/reloader'], reload: { command: ['/bin/kick', '@reload.command@'], check: ['/bin/look', '@reload.check@'] }, files: { '/etc/reload.conf': 'x' }, user: 'root' },
       },
       timer: { place: { machine: 'm1' }, service: { command: ['/bin/timer'], schedule: { cron: '@timer.cron@', timezone: '@timer.timezone@', jitter: '@timer.jitter@', missed: '@timer.missed@' } } },
       every: { place: { machine: 'm1' }, service: { command: ['/bin/every'], schedule: { every: '@every.every@' } } },
@@ -198,6 +198,7 @@ var oracleRows = []oracleRow{
 	one("Spec.labels", "full.labelUnread", v("a", "b")),
 	one("Reload.signal", "reload.signal", v("HUP", "USR1"), "a/reload"),
 	one("Reload.command", "reload.command", v("a", "b"), "a/reloader"),
+	one("Reload.check", "reload.check", v("a", "b"), "a/reloader"),
 	one("Spec.reload", "reload.file", v("a", "b"), "a/reload"),
 	one("Spec.schedule", "timer.cron", v("0 3 * * *", "*/10 * * * *"), "a/timer"),
 	one("Schedule.cron", "timer.cron", v("0 3 * * *", "*/10 * * * *"), "a/timer"),
@@ -271,5 +272,5 @@ var oracleLeft = map[string]string{
 	"Place.machine": "tested with moves", "Place.pool": "tested with moves", "Place.location": "tested with moves",
 	"Place.spread": "tested with moves", "Spec.image": "refused by systemd",
 	"Update.reuseport": "a graceful style requires it, and alone it has no effect",
-	"Entry.moved":      "tested separately", "Entry.resources": "tested with Terraform", "Functionality.resource": "tested with Terraform", "Functionality.loadBalancer": "tested with Terraform",
+	"Entry.moved":      "tested separately", "Entry.environments": "tested with the command line", "Environment.from": "used by promotion", "Entry.resources": "tested with Terraform", "Functionality.resource": "tested with Terraform", "Functionality.loadBalancer": "tested with Terraform",
 }

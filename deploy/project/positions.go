@@ -32,12 +32,23 @@ func sourcePath(svc *graph.Service, field []string) []string {
 func (p *Project) locate(ctx context.Context, list diag.List) {
 	var paths [][]string
 	var errs []*diag.Error
+	var places []*diag.Place
+	var placePaths [][]string
 	for _, e := range list {
 		if !e.Pos.Known() && e.Path != nil {
 			paths, errs = append(paths, e.Path), append(errs, e)
 		}
+		for i := range e.Places {
+			if at := &e.Places[i]; !at.Pos.Known() && at.Path != nil {
+				places, placePaths = append(places, at), append(placePaths, at.Path)
+			}
+		}
 	}
-	for i, pos := range p.Positions(ctx, paths) {
+	for i, pos := range p.Positions(ctx, slices.Concat(paths, placePaths)) {
+		if i >= len(errs) {
+			places[i-len(errs)].Pos = pos
+			continue
+		}
 		errs[i].Pos = p.refinePosition(pos, errs[i].Word)
 	}
 }
@@ -89,6 +100,7 @@ func (p *Project) Lint(ctx context.Context, d *Desired) (diag.List, error) {
 		return nil, err
 	}
 	found = append(found, graphlint.Graph(graphlint.Input{Graph: d.Graph, Deployment: d.Entry})...)
+	found = append(found, p.Backends.Lint(d.Graph)...)
 	paths := make([][]string, len(found))
 	for i, f := range found {
 		if !f.Pos.Known() {

@@ -30,6 +30,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile"
@@ -46,22 +47,26 @@ import (
 
 // Project is one entry file in one environment.
 type Project struct {
-	Config    lang.Config
-	StateDir  string // folder with the state of all environments
-	Backends  backends.Set
-	AllowMove map[string]bool // addresses of units with data that may move to another machine
-	Attach    map[string]bool // modules of attachments to create (true) or to remove (false); the others stay as they are
-	PlanOnly  bool            // nothing will be applied: the content of units to create need not be kept
-	Explain   bool            // record in Desired.Uses what the cache was used for
-	Builds    string          // folder of defx programs for machines of other architectures; "" = there are none
+	Config      lang.Config
+	StateDir    string // folder with the state of all environments
+	Backends    backends.Set
+	AllowMove   map[string]bool // addresses of units with data that may move to another machine
+	AllowDelete map[string]bool // addresses of protected units that may be deleted
+	GiveUp      map[string]bool // addresses of units whose directories with data may be given up
+	Attach      map[string]bool // modules of attachments to create (true) or to remove (false); the others stay as they are
+	PlanOnly    bool            // nothing will be applied: the content of units to create need not be kept
+	Explain     bool            // record in Desired.Uses what the cache was used for
+	LeaseTime   time.Duration   // of the leases of applies; 0 = as the store needs it
+	Builds      string          // folder of defx programs for machines of other architectures; "" = there are none
 
 	artifacts *artifact.Source
 	stores    sync.Map // path → *state.Dir
 	schemas   failedSchemas
 }
 
-// Open returns the project whose entry file is file, relative to dir. Without a
-// stateDir the state is in .defx beside the entry file.
+// Open returns the project whose entry file is file, relative to dir. stateDir is
+// the location of the state, see state.ParseLocation; "" means the folder .defx
+// beside the entry file.
 func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, error) {
 	entry := file
 	if !filepath.IsAbs(entry) {
@@ -82,18 +87,29 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 	c.Root, c.Entry = root, filepath.Base(entry)
 	if stateDir == "" {
 		stateDir = filepath.Join(root, ".defx")
+	} else if stateDir, err = state.ParseLocation(stateDir); err != nil {
+		return nil, err
 	}
 	if stateDir, err = filepath.Abs(stateDir); err != nil {
 		return nil, err
 	}
-	return &Project{Config: c, StateDir: stateDir, Backends: b, artifacts: artifact.NewSource(root, c.JPath, filepath.Join(stateDir, ".cache", "artifacts"))}, nil
+	p := &Project{Config: c, StateDir: stateDir, Backends: b, artifacts: artifact.NewSource(root, c.JPath, filepath.Join(stateDir, ".cache", "artifacts"))}
+	p.artifacts.Exclude(stateDir)
+	if c.Cache != "" {
+		p.artifacts.Exclude(c.Cache)
+	}
+	return p, nil
 }
 
 // Store returns the state of one environment of one deployment. It returns the
 // same store each time, because a store caches what it has read.
 func (p *Project) Store(deployment, environment string) *state.Dir {
 	path := filepath.Join(p.StateDir, deployment, environment)
-	s, _ := p.stores.LoadOrStore(path, state.OpenDir(path))
+	dir := state.OpenDir(path)
+	if p.Config.Cache != "" {
+		dir.VerifiedCache = filepath.Join(p.Config.Cache, "state")
+	}
+	s, _ := p.stores.LoadOrStore(path, dir)
 	return s.(*state.Dir)
 }
 
@@ -263,8 +279,10 @@ func (p *Project) planFull(ctx context.Context, d *Desired, in *planInputs, ci c
 		}
 		return err
 	}
+	var held diag.List
 	for _, h := range d.Held {
-		p.locate(ctx, compile.ErrorList(h.Err))
+		held = append(held, compile.ErrorList(h.Err)...)
 	}
+	p.locate(ctx, held) // all at once: each search evaluates the entry in a child process
 	return nil
 }

@@ -2,10 +2,12 @@ package project_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/systemd"
@@ -22,7 +24,7 @@ func TestMain(m *testing.M) {
 		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	if len(os.Args) > 2 && os.Args[1] == applyVerb {
-		os.Exit(applyAsProcess(os.Args[2]))
+		os.Exit(applyAsProcess(os.Args[2:]))
 	}
 	os.Exit(m.Run())
 }
@@ -84,7 +86,7 @@ func (w *world) write(name, text string) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(name, []byte(text), 0o755); err != nil { // programs of packages must be executable
 		w.t.Fatal(err)
 	}
 }
@@ -132,6 +134,7 @@ func (w *world) apply() *apply.Result {
 		w.t.Fatal(err)
 	}
 	work := p.ApplyRequest(context.Background(), d)
+	work.LeaseWait = time.Minute // one that was killed has a lease until it is seen not to move
 	work.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
 			w.t.Logf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
@@ -147,7 +150,7 @@ func (w *world) apply() *apply.Result {
 func ops(cs *plan.ChangeSet) string {
 	var out []string
 	for _, a := range cs.Actions {
-		out = append(out, string(a.Op)+" "+a.Address)
+		out = append(out, string(a.Op)+" "+cs.Names.Text(a.Address))
 	}
 	return strings.Join(out, ", ")
 }
@@ -218,7 +221,7 @@ func TestHeld_BrokenLibraryOnly(t *testing.T) {
 	w.edit("data.libsonnet", "service: {", "service: { {")
 	w.edit("web.libsonnet", "'/usr/bin/worker'", "'/usr/bin/worker2'")
 	d, cs := w.plan()
-	if ops(cs) != "update web/worker" || cs.Summary.Held != 1 || cs.Held[0].Address != "data/db" || cs.Held[0].Position.File != "data.libsonnet" {
+	if ops(cs) != "update web/worker" || cs.Summary.Held != 1 || cs.Held[0].Address != "data/db#0" || cs.Held[0].Position.File != "data.libsonnet" {
 		t.Fatalf("plan: %s, held %+v", ops(cs), cs.Held)
 	}
 	if len(d.HeldUnits) != 1 {
@@ -251,13 +254,21 @@ func TestProtected_UnitWithDataIsNotDeleted(t *testing.T) {
 	w.write("data.libsonnet", "{}")
 	w.write("web.libsonnet", "{}")
 	_, cs := w.plan()
-	if ops(cs) != "delete web/web, delete web/worker" || len(cs.Protected) != 1 || cs.Protected[0].Address != "data/db" {
+	if ops(cs) != "delete web/web, delete web/worker" || len(cs.Protected) != 1 || cs.Protected[0].Address != "data/db#0" {
 		t.Fatalf("plan: %s, protected %+v", ops(cs), cs.Protected)
 	}
 }
 
 // rollback rolls a world back to a generation.
 func (w *world) rollback(deployment, env string, to int) {
+	w.t.Helper()
+	if err := w.tryRollback(deployment, env, to); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// tryRollback is rollback for one that may fail.
+func (w *world) tryRollback(deployment, env string, to int) error {
 	w.t.Helper()
 	p := w.open()
 	store := p.Store(deployment, env)
@@ -274,12 +285,13 @@ func (w *world) rollback(deployment, env string, to int) {
 			w.t.Fatal(err)
 		}
 		res, err := apply.Run(context.Background(), &apply.Request{Store: store, Dir: store.Path(), Plan: old, Verb: "rollback", Dial: p.Dialer().Dial})
-		if err != nil || len(res.Failed) > 0 {
-			w.t.Fatalf("rollback to %d: %+v, %v", to, res, err)
+		if err == nil && len(res.Failed) > 0 {
+			err = fmt.Errorf("rollback to %d: %+v", to, res)
 		}
-		return
+		return err
 	}
 	w.t.Fatalf("no generation %d among %d", to, len(history))
+	return nil
 }
 
 func TestRollback_RestoresMachinesOfEachGeneration(t *testing.T) {
@@ -422,7 +434,7 @@ func TestApply_RefusesWithoutState(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machine(t, filepath.Join(w.dir, "box"))
-	if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err == nil || !strings.Contains(err.Error(), "which the state does not know") {
+	if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err == nil || !strings.Contains(err.Error(), "it is not the state of this environment") {
 		t.Errorf("%v", err)
 	}
 	if machine(t, filepath.Join(w.dir, "box")) != before {

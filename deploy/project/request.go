@@ -10,7 +10,7 @@ import (
 // deployment. Every other apply request begins with it.
 func (p *Project) NewRequest(deployment, environment, verb string) *apply.Request {
 	store := p.Store(deployment, environment)
-	return &apply.Request{Store: store, Dir: store.Path(), Verb: verb, Objects: map[digest.Digest][]byte{},
+	return &apply.Request{Store: store, Dir: store.Path(), Verb: verb, LeaseTime: p.LeaseTime, Objects: map[digest.Digest][]byte{},
 		Plan: &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: deployment, Environment: environment, Units: []plan.Placed{}},
 		Dial: p.Dialer().Dial, HostKey: p.Dialer().HostKey, Artifact: p.artifacts.Stream, Modules: p.TerraformRunner(deployment, environment)}
 }

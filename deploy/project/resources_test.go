@@ -219,7 +219,7 @@ func TestBalancers_MistakesHoldOnlyTheirSubject(t *testing.T) {
 			if !strings.Contains(text, m.want) || !strings.Contains(text, "hint: ") || !strings.Contains(text, "defx.jsonnet:") {
 				t.Errorf("no %q with position and hint:\n%s", m.want, text)
 			}
-			if d.Rendered.Plan.Find("shop/here") == nil {
+			if d.Rendered.Plan.Find("shop/here#0") == nil {
 				t.Error("another functionality is held too")
 			}
 		})
@@ -235,7 +235,7 @@ func evaluated(t *testing.T, text string) (d *project.Desired, errs string) {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

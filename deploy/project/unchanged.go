@@ -1,6 +1,7 @@
 package project
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -10,10 +11,8 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/internal/digest"
-	"github.com/defx-dev/defx/internal/token"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/cache"
 )
@@ -34,7 +33,7 @@ func (p *Project) noChangesKey() (digest.Digest, error) { return p.Config.Key("p
 
 // CachedNoChanges returns the change set of the last plan if it was empty and
 // nothing that was read for it has changed, else nil.
-func (p *Project) CachedNoChanges() *plan.ChangeSet {
+func (p *Project) CachedNoChanges(ctx context.Context) *plan.ChangeSet {
 	if p.Config.Cache == "" {
 		return nil
 	}
@@ -49,6 +48,9 @@ func (p *Project) CachedNoChanges() *plan.ChangeSet {
 	raw, _, _ := cache.Open(p.Config.Cache, p.Config.CacheMax).Find(key, record)
 	cs := &plan.ChangeSet{}
 	if raw == nil || json.Unmarshal(raw, cs) != nil {
+		return nil
+	}
+	if _, err := p.Store(cs.Deployment, cs.Environment).Head(ctx); err != nil { // it is damaged: planning reports it
 		return nil
 	}
 	return cs
@@ -87,9 +89,7 @@ func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 // recordExternalReads records what a plan reads that is neither source nor artifact.
 func (p *Project) recordExternalReads(d *Desired) []lang.ReadRecord {
 	paths := []string{rootPrefix + lock.Name, rootPrefix + secretsIndex}
-	for _, file := range []string{"head.json", apply.JournalName} {
-		paths = append(paths, statePrefix+d.Name+"/"+d.Environment+"/"+file)
-	}
+	paths = append(paths, statePrefix+d.Name+"/"+d.Environment+"/head.json") // also has what interrupted applies announced
 	var out []lang.ReadRecord
 	for _, path := range paths {
 		out = append(out, p.recordFile(path))
@@ -108,11 +108,11 @@ func (p *Project) recorder() (func(path string) lang.ReadRecord, error) {
 			return p.recordFile(path)
 		}
 		if name, ok := strings.CutPrefix(path, artifactPrefix); ok {
-			a, err := p.artifacts.Describe(token.Token{Kind: token.Artifact, Name: name})
+			d, err := p.artifacts.Fingerprint(name)
 			if err != nil {
 				return lang.ReadRecord{Path: path}
 			}
-			return lang.ReadRecord{Path: path, Digest: a.Digest}
+			return lang.ReadRecord{Path: path, Digest: d}
 		}
 		return source(path)
 	}, nil

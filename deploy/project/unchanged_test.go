@@ -15,6 +15,7 @@ import (
 	"github.com/defx-dev/defx/backends/systemd"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/lang"
 )
 
@@ -27,7 +28,7 @@ function(who='me') {
 }
 -- web.libsonnet --
 local defx = import 'defx/v1.libsonnet';
-{ web: { requires: { db: 'db/db' }, service: { command: ['site/run', '%s' % defx.dep('db').port('sql')], package: defx.artifact('./site'), secrets: { KEY: defx.secret('key') } } } }
+{ web: { requires: { db: 'db/db' }, service: { command: ['run', '%s' % defx.dep('db').port('sql')], package: defx.artifact('./site'), secrets: { KEY: defx.secret('key') } } } }
 -- db.libsonnet --
 { db: { service: { command: ['/bin/db'], ports: { sql: 5432 }, env: (import 'env.libsonnet') } } }
 -- vendor/env.libsonnet --
@@ -67,7 +68,7 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 		p.StoreNoChanges(d, cs)
 		return cs
 	}
-	if cs := planned(store); cs.Empty() || open(store).CachedNoChanges() != nil {
+	if cs := planned(store); cs.Empty() || open(store).CachedNoChanges(t.Context()) != nil {
 		t.Fatal("a plan with changes was cached")
 	}
 	w.apply()
@@ -76,39 +77,42 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 	}
 	head := filepath.Join(w.dir, ".defx", "shop", "default", "head.json")
 	keep := map[string]string{}
-	for _, f := range []string{"web.libsonnet", "db.libsonnet", "vendor/env.libsonnet", "site/run", "secrets/index.json", "defx.jsonnet", ".defx/shop/default/head.json"} {
+	for _, f := range []string{"web.libsonnet", "db.libsonnet", "vendor/env.libsonnet", "site/run", "secrets/index.json", "defx.jsonnet", ".defx/shop/default/head.json", ".defx/shop/default/leases.json"} {
 		raw, err := os.ReadFile(filepath.Join(w.dir, f))
 		if err != nil {
 			t.Fatal(err)
 		}
 		keep[f] = string(raw)
 	}
-	if got := open(store).CachedNoChanges(); got == nil || !got.Empty() || got.Summary.Unchanged != 2 {
+	if got := open(store).CachedNoChanges(t.Context()); got == nil || !got.Empty() || got.Summary.Unchanged != 2 {
 		t.Fatalf("a plan without changes was not cached: %+v", got)
 	}
 	for name, change := range map[string]func(){
-		"source":               func() { w.edit("web.libsonnet", "site/run", "site/go") },
+		"source":               func() { w.edit("web.libsonnet", "['run', ", "['run', '-v', ") },
 		"a shadowing file":     func() { w.write("env.libsonnet", "{ LEVEL: 'debug' }") },
 		"a file that vanishes": func() { os.Remove(filepath.Join(w.dir, "vendor/env.libsonnet")) },
 		"an artifact":          func() { w.write("site/run", "#!/bin/bash\n") },
 		"a secret's version":   func() { w.write("secrets/index.json", `{ "key": "2" }`) },
 		"a lock":               func() { w.write("defx.lock.json", `{"apiVersion":"defx/v1","kind":"LockFile","environments":{}}`) },
 		"the state":            func() { os.Remove(head) },
-		"an unfinished apply":  func() { w.write(".defx/shop/default/journal.jsonl", "") },
+		"an unfinished apply":  func() { announce(t, state.OpenDir(filepath.Dir(head))) },
+		"a damaged lease file": func() { w.write(".defx/shop/default/leases.json", "") },
+		"a lost pack":          func() { losePacks(t, filepath.Dir(head)) },
 		"an argument":          func() { c.TLAStr = map[string]string{"who": "you"} },
 	} {
 		change()
-		if got := open(store).CachedNoChanges(); got != nil {
+		if got := open(store).CachedNoChanges(t.Context()); got != nil {
 			t.Errorf("%s changed, but the cached plan is used", name)
 		}
 		c.TLAStr = nil
-		for _, f := range []string{"env.libsonnet", "defx.lock.json", ".defx/shop/default/journal.jsonl"} {
+		restorePacks(t, filepath.Dir(head))
+		for _, f := range []string{"env.libsonnet", "defx.lock.json"} {
 			os.Remove(filepath.Join(w.dir, f))
 		}
 		for f, text := range keep {
 			w.write(f, text)
 		}
-		if got := open(store).CachedNoChanges(); got == nil {
+		if got := open(store).CachedNoChanges(t.Context()); got == nil {
 			t.Errorf("%s is as before, but the cached plan is not used", name)
 		}
 	}
@@ -129,7 +133,7 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 			w.apply()
 			planned(store)
 		}
-		if got := open(store).CachedNoChanges(); got != nil {
+		if got := open(store).CachedNoChanges(t.Context()); got != nil {
 			hits++
 			if want := planned(""); !want.Empty() || got.Plan != want.Plan || got.ChangeSet != want.ChangeSet || got.Summary != want.Summary {
 				t.Fatalf("cached %+v, planned %+v", got, want)
@@ -197,6 +201,42 @@ func TestPlan_IndependentOfTextAndPlace(t *testing.T) {
 		}
 		if string(cs.Plan) != first || len(cs.Actions) != 20 {
 			t.Fatalf("reading %d: plan %s with %d actions, the first was %s; held: %v", n, cs.Plan, len(cs.Actions), first, d.Held)
+		}
+	}
+}
+
+// announce adds the intent of an apply that was killed.
+func announce(t *testing.T, s *state.Dir) {
+	t.Helper()
+	h, err := s.Head(t.Context())
+	if err == nil {
+		_, err = state.Announce(t.Context(), s, h, state.IntentDetail{Intent: state.Intent{Apply: state.NewID(), Machines: []string{"box"}}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// losePacks empties the objects of a state; restorePacks undoes it.
+func losePacks(t *testing.T, dir string) {
+	t.Helper()
+	packs, _ := filepath.Glob(filepath.Join(dir, "objects", "*.pack"))
+	for _, p := range packs {
+		if err := os.Rename(p, p+".kept"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func restorePacks(t *testing.T, dir string) {
+	t.Helper()
+	packs, _ := filepath.Glob(filepath.Join(dir, "objects", "*.kept"))
+	for _, p := range packs {
+		if err := os.Rename(p, strings.TrimSuffix(p, ".kept")); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
@@ -21,6 +22,8 @@ type GCOptions struct {
 	Keep    int  // the files of so many of the newest generations stay on machines
 	History int  // older generations are deleted; 0 keeps all
 	DryRun  bool // delete nothing
+
+	OnWait func(*state.ErrLeaseHeld) // may be nil; called when it waits for an apply
 }
 
 // Collected is what was deleted in one place.
@@ -101,8 +104,8 @@ var errUnfinished = diag.Errorf("", "an apply was interrupted").WithHint("run de
 // pruneState cleans up the state's folder, under the lease of all addresses. It
 // fails if an interrupted apply has still to be finished.
 func (s *Session) pruneState(ctx context.Context, store *state.Dir, o GCOptions) (modules Collected, pruned state.Pruned, err error) {
-	prune := func(ctx context.Context) error {
-		unfinished, err := apply.ReadUnfinished(store.Path())
+	prune := func(ctx context.Context, _ state.Lease) error {
+		unfinished, err := apply.ReadUnfinished(ctx, store)
 		if err != nil {
 			return err
 		}
@@ -124,9 +127,9 @@ func (s *Session) pruneState(ctx context.Context, store *state.Dir, o GCOptions)
 	switch {
 	case err != nil || head.Generation == 0: // nothing is written where nothing was applied
 	case o.DryRun:
-		err = prune(ctx)
+		err = prune(ctx, state.Lease{})
 	default:
-		err = state.WithLease(ctx, store, "gc", prune)
+		err = state.WithLease(ctx, store, state.LeaseOptions{Verb: "gc", Wait: time.Minute, TTL: s.Project.LeaseTime, OnWait: o.OnWait}, prune)
 	}
 	return modules, pruned, err
 }

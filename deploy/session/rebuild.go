@@ -23,6 +23,8 @@ type rebuilder struct {
 	plan    *plan.Plan
 	objects [][]byte
 	token   int64             // highest fencing token that a machine remembers
+	lineage map[string]string // lineage of the units → a machine that has them
+	applies map[string]bool   // IDs of the applies that machines remember
 	machine map[string]string // address → machine
 }
 
@@ -37,7 +39,7 @@ func (s *Session) Rebuild(ctx context.Context) (*state.Generation, error) {
 		gen: &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Deployment: s.Deployment, Environment: s.Environment, Records: []plan.Record{},
 			Machines: []*graph.Machine{}, Verb: "rebuild", Applied: time.Now().UTC().Truncate(time.Second), By: state.CurrentOwner("rebuild").Who},
 		plan:    &plan.Plan{APIVersion: plan.APIVersion, Kind: "Plan", Deployment: s.Deployment, Environment: s.Environment, Units: []plan.Placed{}},
-		machine: map[string]string{},
+		machine: map[string]string{}, lineage: map[string]string{}, applies: map[string]bool{},
 	}
 	errs := s.Visit(ctx, s.MachineNames(), func(name string, c *agent.Client) error { return b.visit(ctx, s, name, c) })
 	for _, name := range sets.Keys(errs) {
@@ -46,28 +48,29 @@ func (s *Session) Rebuild(ctx context.Context) (*state.Generation, error) {
 	if len(b.gen.Records) == 0 {
 		return nil, diag.Errorf("", "no machine has units of %s (%s)", s.Deployment, s.Environment).WithHint("run defx apply to start a new state")
 	}
-	return b.commit(ctx, s.Store())
+	return b.commit(ctx, s.Store(), s.Project.LeaseTime)
 }
 
 // visit adds the units of one machine.
 func (b *rebuilder) visit(ctx context.Context, s *Session, name string, c *agent.Client) error {
-	info, err := c.Info(ctx)
+	known, err := c.Scope(ctx, s.Scope())
 	if err != nil {
 		return err
 	}
-	units, err := c.Units(ctx, s.Scope())
-	if err != nil {
-		return err
-	}
+	units := known.Units
 	b.mu.Lock()
-	b.token, b.gen.Number = max(b.token, info.Tokens[s.Scope()]), max(b.gen.Number, info.Numbers[s.Scope()])
+	b.token, b.gen.Number = max(b.token, known.Last.Token), max(b.gen.Number, known.Generation)
 	if len(units) > 0 {
 		b.gen.Machines = append(b.gen.Machines, s.Machines[name])
+		if known.Lineage != "" {
+			b.lineage[known.Lineage] = name
+		}
+		b.applies[known.Last.Apply] = true
 	}
 	b.mu.Unlock()
 	for _, address := range sets.Keys(units) {
 		e := units[address]
-		rec := plan.Record{Address: address, Machine: name, Backend: e.Backend, Digest: e.Digest, Object: e.Object, Values: e.Values}
+		rec := plan.Record{Address: address, Machine: name, Backend: e.Backend, Digest: e.Digest, Object: e.Object, Values: e.Values, Apply: e.Apply}
 		var raw []byte
 		if e.Digest != "" {
 			if raw, err = c.Object(ctx, e.Object); err != nil {
@@ -93,7 +96,7 @@ func (b *rebuilder) add(rec plan.Record, object []byte) error {
 	if other := b.machine[rec.Address]; other != "" {
 		return fmt.Errorf("%s is also on %s: an apply was interrupted while moving it", rec.Address, other)
 	}
-	b.machine[rec.Address] = rec.Machine
+	b.machine[rec.Address], b.applies[rec.Apply] = rec.Machine, true
 	b.gen.Records = append(b.gen.Records, rec)
 	if object != nil {
 		b.objects = append(b.objects, object)
@@ -104,8 +107,8 @@ func (b *rebuilder) add(rec plan.Record, object []byte) error {
 }
 
 // commit writes the generation, with a number and a fencing token above all that
-// the machines remember.
-func (b *rebuilder) commit(ctx context.Context, store *state.Dir) (*state.Generation, error) {
+// the machines remember. The state becomes the one that the machines belong to.
+func (b *rebuilder) commit(ctx context.Context, store *state.Dir, ttl time.Duration) (*state.Generation, error) {
 	slices.SortFunc(b.gen.Records, func(x, y plan.Record) int { return strings.Compare(x.Address, y.Address) })
 	slices.SortFunc(b.plan.Units, func(x, y plan.Placed) int { return strings.Compare(x.Address, y.Address) })
 	slices.SortFunc(b.gen.Machines, func(x, y *graph.Machine) int { return strings.Compare(x.Name, y.Name) })
@@ -114,19 +117,29 @@ func (b *rebuilder) commit(ctx context.Context, store *state.Dir) (*state.Genera
 	if b.gen.Plan, err = b.plan.Digest(); err != nil {
 		return nil, err
 	}
-	lease, err := store.Acquire(ctx, nil, state.CurrentOwner("rebuild"), time.Minute)
+	lineages := sets.Keys(b.lineage)
+	if len(lineages) > 1 {
+		return nil, diag.Errorf("", "the machines %s and %s have units of different states", b.lineage[lineages[0]], b.lineage[lineages[1]]).
+			WithHint("declare the machines of one of them only")
+	}
+	lineage := state.NewID()
+	if len(lineages) == 1 {
+		lineage = lineages[0]
+	}
+	delete(b.applies, "")
+	b.gen.Apply, b.gen.Finished = state.NewID(), sets.Keys(b.applies)
+	head, err := store.Begin(ctx, lineage, b.token)
 	if err != nil {
 		return nil, err
 	}
-	defer store.Release(ctx, lease)
-	if _, err := store.RaiseToken(ctx, lease, b.token); err != nil {
-		return nil, err
-	}
-	if err := store.Put(ctx, b.objects...); err != nil {
-		return nil, err
-	}
-	if b.gen.PlanObject, err = state.PutPlan(ctx, store, b.plan); err != nil {
-		return nil, err
-	}
-	return b.gen, state.Commit(ctx, store, state.Head{}, b.gen)
+	return b.gen, state.WithLease(ctx, store, state.LeaseOptions{Verb: "rebuild", Apply: b.gen.Apply, TTL: ttl}, func(ctx context.Context, lease state.Lease) error {
+		b.gen.Token = lease.Token
+		if err := store.Put(ctx, b.objects...); err != nil {
+			return err
+		}
+		if b.gen.PlanObject, err = state.PutPlan(ctx, store, b.plan); err != nil {
+			return err
+		}
+		return state.Commit(ctx, store, head, b.gen)
+	})
 }

@@ -25,7 +25,7 @@ func (s *Session) Restart(ctx context.Context, r plan.Record) error {
 		err = s.restartUnit(ctx, r)
 	}
 	if err != nil {
-		return fmt.Errorf("%s on %s: %w", r.Address, r.Machine, err)
+		return fmt.Errorf("%s on %s: %w", s.Names().Text(r.Address), r.Machine, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/lang"
 )
 
 // maxConnections limits how many machines are asked at once.
@@ -41,8 +43,9 @@ type Session struct {
 
 // Open evaluates the entry file and reads the newest generation. If the entry
 // file has an error, the state decides which deployment this is, provided that
-// it has only one; environment chooses among several environments. Warn is
-// called with the error of the entry file, and with the consequence.
+// it has only one; environment chooses among several environments. So it does
+// for an environment that was applied and is no longer declared. Warn is called
+// with the error of the entry file, and with the consequence.
 func Open(ctx context.Context, p *project.Project, environment string, warn func(error)) (*Session, error) {
 	s := &Session{Project: p, Machines: map[string]*graph.Machine{}}
 	if err := s.identify(ctx, environment, warn); err != nil {
@@ -72,12 +75,20 @@ func (s *Session) identify(ctx context.Context, environment string, warn func(er
 		s.Deployment, s.Environment, s.Desired = d.Name, d.Environment, d
 		return nil
 	}
+	var damaged *state.Damaged
+	var format *state.OtherFormat
+	if errors.As(err, &damaged) || errors.As(err, &format) { // the state cannot decide
+		return err
+	}
 	known := s.Project.Deployments()
 	if ctx.Err() != nil || len(known) != 1 {
 		return err
 	}
 	s.Deployment = slices.Collect(maps.Keys(known))[0]
 	environments := known[s.Deployment]
+	if diag.HasCode(err, lang.CodeEnvironment) && !slices.Contains(environments, environment) {
+		return err // what is not declared can be chosen only if it was applied once
+	}
 	if s.Environment = environment; environment == "" && len(environments) == 1 {
 		s.Environment = environments[0]
 	}
@@ -111,20 +122,64 @@ func (s *Session) DeclaredMachines() []*graph.Machine {
 	return s.Desired.Graph.Machines
 }
 
-// Unit returns the record of the unit at an address.
-func (s *Session) Unit(address string) (plan.Record, error) {
-	var addresses []string
+// Names returns the names of the deployed units.
+func (s *Session) Names() *graph.Names {
+	names := graph.NamesOf()
 	for _, r := range s.Records {
-		if r.Address == address {
-			return r, nil
-		}
-		addresses = append(addresses, r.Address)
+		names.Add(r.Address)
 	}
-	hint := diag.Suggest(address, addresses)
+	return names
+}
+
+// Unit returns the record of the unit that a person means with a name.
+func (s *Session) Unit(name string) (plan.Record, error) {
+	all, err := s.Units(name)
+	if err != nil {
+		return plan.Record{}, err
+	}
+	if len(all) > 1 {
+		var addresses []string
+		for _, r := range all {
+			addresses = append(addresses, r.Address)
+		}
+		return plan.Record{}, severalUnits(name, addresses)
+	}
+	return all[0], nil
+}
+
+// Units returns the records of the units that a person means with a name: that of a set or of a
+// group means all of its units. It is never empty without an error.
+func (s *Session) Units(name string) ([]plan.Record, error) {
+	names := s.Names()
+	addresses, candidates := names.FindAll(name)
+	if len(candidates) > 0 {
+		return nil, severalUnits(name, candidates)
+	}
+	var out []plan.Record
+	var texts []string
+	for _, r := range s.Records {
+		texts = append(texts, names.Text(r.Address))
+	}
+	for _, address := range addresses {
+		for _, r := range s.Records {
+			if r.Address == address {
+				out = append(out, r)
+			}
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	hint := diag.Suggest(name, texts)
 	if hint == "" {
 		hint = "defx status lists the deployed units"
 	}
-	return plan.Record{}, diag.Errorf("", "nothing is deployed at %s in %s (%s)", address, s.Deployment, s.Environment).WithHint("%s", hint)
+	return nil, diag.Errorf("", "nothing is deployed at %s in %s (%s)", name, s.Deployment, s.Environment).WithHint("%s", hint)
+}
+
+// severalUnits is the error for a name that is not that of one unit.
+func severalUnits(name string, candidates []string) error {
+	return diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
 }
 
 // UnknownMachine returns the error for a name that no machine has.

@@ -19,22 +19,32 @@ import (
 
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/failpoint"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
 )
 
 // Dir is a Store in a directory:
 //
-//	head.json        the head, replaced atomically
+//	head.json        the head, replaced atomically; it is written before everything else
 //	leases.json      the leases and the highest token ever issued
 //	oldest.json      the oldest generation that is kept, once older ones were pruned
 //	objects/*.pack   an index line, then the objects of one Put or of several merged packs
-//	journal.jsonl    the actions of an unfinished apply (written by package apply)
+//	journal.jsonl    the progress of an apply (written by package apply; nothing depends on it)
 //	lock             locked with flock while the head or the leases change
 //
-// Nothing is created before the first write: a plan leaves no files behind.
+// Nothing is created before the first write: a plan leaves no files behind. Only
+// the user can read the files. The first call of Head verifies all of them.
 type Dir struct {
 	path string
+
+	// VerifiedCache is a folder outside of the state that remembers which packs
+	// were verified, so that each is read once and not by every process; "" =
+	// they are verified by each process.
+	VerifiedCache string
+
+	verifyMu sync.Mutex // held while the files are verified
+	verified bool       // they were, by this Dir
 
 	mu      sync.Mutex // guards index and indexed
 	index   map[digest.Digest]objectLocation
@@ -60,11 +70,14 @@ func (s *Dir) Path() string { return s.path }
 // withLock runs f while this process holds the lock of the store, which keeps
 // other processes from changing the head and the leases.
 func (s *Dir) withLock(ctx context.Context, f func() error) error {
-	if err := os.MkdirAll(s.path, 0o755); err != nil {
+	if err := os.MkdirAll(s.path, dirMode); err != nil {
 		return err
 	}
-	l := flock.New(filepath.Join(s.path, "lock"))
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	if info, err := os.Stat(s.path); err == nil && info.Mode().Perm() != dirMode { // versions before format 2 let others read it
+		os.Chmod(s.path, dirMode) // without ownership it stays as its owner made it
+	}
+	l := flock.New(filepath.Join(s.path, "lock"), flock.SetPermissions(fileMode))
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
 	if ok, err := l.TryLockContext(ctx, 5*time.Millisecond); !ok {
 		return fmt.Errorf("locking %s: %w", s.path, err)
@@ -73,43 +86,70 @@ func (s *Dir) withLock(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// readJSON decodes the file at path into v.
-func readJSON(path string, v any) error {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(raw, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
-}
+// Permissions of the state: nobody but the user can read it.
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
 
-// writeJSON replaces a file atomically and durably.
-func writeJSON(path string, v any) error {
+// writeFile replaces a file of the state atomically and durably.
+func (s *Dir) writeFile(name string, v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(path, append(raw, '\n'), 0o644)
+	failpoint.Hit("state " + name)
+	err = atomicfile.Write(filepath.Join(s.path, name), append(raw, '\n'), fileMode)
+	failpoint.Hit("state " + name + " written")
+	return err
 }
 
 // Head implements Store.
-func (s *Dir) Head(context.Context) (Head, error) {
-	return s.readHead("head.json")
+func (s *Dir) Head(ctx context.Context) (Head, error) {
+	if err := s.verify(ctx); err != nil {
+		return Head{}, err
+	}
+	return s.readHead()
 }
 
 // Swap implements Store.
 func (s *Dir) Swap(ctx context.Context, old, new Head) error {
 	return s.withLock(ctx, func() error {
-		now, err := s.Head(ctx)
+		now, err := s.readHead()
 		if err != nil {
 			return err
 		}
-		if now != old {
+		if !now.Equal(old) {
 			return ErrHeadMoved
 		}
-		return writeJSON(filepath.Join(s.path, "head.json"), new)
+		if new.Format != Format || new.Lineage == "" || old.Lineage != "" && new.Lineage != old.Lineage {
+			return fmt.Errorf("the new head has format %d and lineage %q, the old one lineage %q", new.Format, new.Lineage, old.Lineage)
+		}
+		return s.writeFile(headName, new)
+	})
+}
+
+// Begin makes a state without generations the one of a lineage, whose next token
+// is above token.
+func (s *Dir) Begin(ctx context.Context, lineage string, token int64) (Head, error) {
+	h := Head{Format: Format, Lineage: lineage}
+	return h, s.withLock(ctx, func() error {
+		now, err := s.readHead()
+		if err != nil {
+			return err
+		}
+		if now.Generation > 0 || len(now.Intents) > 0 {
+			return ErrHeadMoved
+		}
+		if err := s.writeFile(headName, h); err != nil {
+			return err
+		}
+		l, err := s.readLeases()
+		if err != nil {
+			return err
+		}
+		l.Last = max(l.Last, token)
+		return s.writeFile(leasesName, l)
 	})
 }
 
@@ -171,8 +211,8 @@ func (s *Dir) mergeCandidates(added map[digest.Digest][]byte) []string {
 // rewrite replaces packs by one that holds the added objects and the live
 // objects of these packs.
 func (s *Dir) rewrite(packs []string, added map[digest.Digest][]byte, live func(digest.Digest) bool) error {
-	dir := filepath.Join(s.path, "objects")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir := filepath.Join(s.path, objectsName)
+	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err
 	}
 	index := make([]packEntry, 0, len(added))
@@ -221,7 +261,8 @@ func (s *Dir) writePack(dir string, index []packEntry, added map[digest.Digest][
 	}
 	line = append(line, '\n')
 	name = digest.Bytes(line).Hex()[:32] + ".pack" // the index determines the content: it names the objects by digest
-	err = atomicfile.WriteFunc(filepath.Join(dir, name), 0o644, func(out io.Writer) error {
+	failpoint.Hit("state pack")
+	err = atomicfile.WriteFunc(filepath.Join(dir, name), fileMode, func(out io.Writer) error {
 		w := bufio.NewWriterSize(out, 1<<20)
 		if _, err := w.Write(line); err != nil {
 			return err
@@ -246,18 +287,10 @@ func (s *Dir) writePack(dir string, index []packEntry, added map[digest.Digest][
 }
 
 // Oldest implements Store.
-func (s *Dir) Oldest(context.Context) (Head, error) { return s.readHead("oldest.json") }
-
-// readHead reads a Head from a file; it returns the zero Head if the file does not exist.
-func (s *Dir) readHead(file string) (h Head, err error) {
-	if err = readJSON(filepath.Join(s.path, file), &h); errors.Is(err, fs.ErrNotExist) {
-		return Head{}, nil
-	}
-	return h, err
-}
+func (s *Dir) Oldest(context.Context) (Oldest, error) { return s.readOldest() }
 
 // GC implements Store.
-func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
+func (s *Dir) GC(ctx context.Context, oldest Oldest, live func(digest.Digest) bool, dry bool) (count int, size int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
@@ -276,8 +309,8 @@ func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool
 	}
 	if was, err := s.Oldest(ctx); err != nil {
 		return 0, 0, err
-	} else if oldest != was { // before objects are removed: History must not follow parents that are gone
-		if err := writeJSON(filepath.Join(s.path, "oldest.json"), oldest); err != nil {
+	} else if oldest.Format = Format; oldest.Object != "" && oldest != was { // before objects are removed: History must not follow parents that are gone
+		if err := s.writeFile(oldestName, oldest); err != nil {
 			return 0, 0, err
 		}
 	}
@@ -291,10 +324,10 @@ func (s *Dir) GC(ctx context.Context, oldest Head, live func(digest.Digest) bool
 // removeStale removes temporary files older than an hour, which a killed
 // process has left behind.
 func (s *Dir) removeStale() {
-	entries, _ := os.ReadDir(filepath.Join(s.path, "objects"))
+	entries, _ := os.ReadDir(filepath.Join(s.path, objectsName))
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && !strings.HasSuffix(e.Name(), ".pack") && time.Since(info.ModTime()) > time.Hour {
-			os.Remove(filepath.Join(s.path, "objects", e.Name()))
+		if info, err := e.Info(); err == nil && !strings.HasSuffix(e.Name(), ".pack") && !strings.Contains(e.Name(), asideMark) && time.Since(info.ModTime()) > time.Hour {
+			os.Remove(filepath.Join(s.path, objectsName, e.Name()))
 		}
 	}
 }
@@ -339,7 +372,7 @@ func (s *Dir) refresh() error {
 			if s.indexed[name] {
 				continue
 			}
-			index, err := readIndex(filepath.Join(s.path, "objects", name))
+			index, err := s.readIndex(name)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // merged and removed in the meantime
 			}
@@ -349,12 +382,12 @@ func (s *Dir) refresh() error {
 			s.addIndex(name, index)
 		}
 	}
-	return fmt.Errorf("%s keeps changing", filepath.Join(s.path, "objects"))
+	return fmt.Errorf("%s keeps changing", filepath.Join(s.path, objectsName))
 }
 
 // packs returns the file names of all packs, sorted.
 func (s *Dir) packs() (names []string, err error) {
-	entries, err := os.ReadDir(filepath.Join(s.path, "objects"))
+	entries, err := os.ReadDir(filepath.Join(s.path, objectsName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -368,8 +401,8 @@ func (s *Dir) packs() (names []string, err error) {
 
 // readIndex reads the index line of a pack and returns it with offsets from the
 // start of the file.
-func readIndex(path string) ([]packEntry, error) {
-	f, err := os.Open(path)
+func (s *Dir) readIndex(pack string) ([]packEntry, error) {
+	f, err := os.Open(filepath.Join(s.path, objectsName, pack))
 	if err != nil {
 		return nil, err
 	}
@@ -377,7 +410,10 @@ func readIndex(path string) ([]packEntry, error) {
 	dec := json.NewDecoder(f)
 	var index []packEntry
 	if err := dec.Decode(&index); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		return nil, s.damaged(filepath.Join(objectsName, pack), fmt.Errorf("its index cannot be read: %w", err))
+	}
+	if len(index) == 0 {
+		return nil, s.damaged(filepath.Join(objectsName, pack), errors.New("its index is empty"))
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -388,7 +424,7 @@ func readIndex(path string) ([]packEntry, error) {
 		e := &index[i]
 		e.Offset += base
 		if e.Size < 0 || e.Offset < base || e.Size > info.Size() || e.Offset > info.Size()-e.Size {
-			return nil, fmt.Errorf("%s is damaged: its index points beyond the end of the file", path)
+			return nil, s.damaged(filepath.Join(objectsName, pack), errors.New("its index points beyond the end of the file"))
 		}
 	}
 	return index, nil
@@ -418,18 +454,18 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 
 // readObject reads an object from its pack and verifies its digest.
 func (s *Dir) readObject(d digest.Digest, w objectLocation) ([]byte, error) {
-	path := filepath.Join(s.path, "objects", w.pack)
-	f, err := os.Open(path)
+	name := filepath.Join(objectsName, w.pack)
+	f, err := os.Open(filepath.Join(s.path, name))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	raw := make([]byte, w.size)
 	if _, err := f.ReadAt(raw, w.offset); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+		return nil, s.damaged(name, err)
 	}
 	if digest.Bytes(raw) != d {
-		return nil, fmt.Errorf("%s is damaged: object %s does not have its digest", path, d.Short())
+		return nil, s.damaged(name, fmt.Errorf("object %s does not have its digest", d.Short()))
 	}
 	return raw, nil
 }

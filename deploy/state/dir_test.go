@@ -3,7 +3,6 @@ package state_test
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -49,33 +48,6 @@ func TestDirGet_DetectsEveryFlippedBit(t *testing.T) {
 	}
 }
 
-func TestDirAcquire_IgnoresLeaseOfEndedProcess(t *testing.T) {
-	ctx := context.Background()
-	s := state.OpenDir(t.TempDir())
-	sleeper := exec.Command("sleep", "600")
-	if err := sleeper.Start(); err != nil {
-		t.Fatal(err)
-	}
-	owner := state.CurrentOwner("apply")
-	owner.PID = sleeper.Process.Pid
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(owner.PID) + "/stat")
-	if err != nil {
-		t.Skip("no /proc: the lease of an ended process ends by expiry")
-	}
-	owner.Start = strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))[19]
-	if _, err := s.Acquire(ctx, nil, owner, time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err == nil {
-		t.Fatal("the lease of a running process was taken")
-	}
-	sleeper.Process.Kill()
-	sleeper.Wait()
-	if _, err := s.Acquire(ctx, nil, state.CurrentOwner("apply"), time.Hour); err != nil {
-		t.Errorf("the holder has ended: %v", err)
-	}
-}
-
 // TestDirGC_AfterKilledGC: a killed GC leaves merged packs behind, so that objects
 // exist twice; the next GC completes the work.
 func TestDirGC_AfterKilledGC(t *testing.T) {
@@ -96,7 +68,7 @@ func TestDirGC_AfterKilledGC(t *testing.T) {
 		t.Fatal(err)
 	}
 	alive := func(d digest.Digest) bool { return live[d] }
-	if n, _, err := s.GC(ctx, state.Head{}, alive, false); err != nil || n != 10 {
+	if n, _, err := s.GC(ctx, state.Oldest{}, alive, false); err != nil || n != 10 {
 		t.Fatalf("%d, %v", n, err)
 	}
 	packs, _ := os.ReadDir(before)
@@ -113,7 +85,7 @@ func TestDirGC_AfterKilledGC(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, _, err := state.OpenDir(dir).GC(ctx, state.Head{}, alive, false); err != nil {
+		if _, _, err := state.OpenDir(dir).GC(ctx, state.Oldest{}, alive, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +95,7 @@ func TestDirGC_AfterKilledGC(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if n, _, err := s.GC(ctx, state.Head{}, alive, true); err != nil || n != 0 {
+	if n, _, err := s.GC(ctx, state.Oldest{}, alive, true); err != nil || n != 0 {
 		t.Errorf("%d unreferenced objects left, %v", n, err)
 	}
 	if left, _ := os.ReadDir(objects); strings.Contains(left[0].Name(), "half") {

@@ -21,7 +21,11 @@ type Generation struct {
 	APIVersion  string                   `json:"apiVersion"`
 	Kind        string                   `json:"kind"` // "Generation"
 	Number      int                      `json:"number"`
-	Parent      digest.Digest            `json:"parent,omitempty"` // object of the previous generation
+	Parent      digest.Digest            `json:"parent,omitempty"`   // object of the previous generation
+	Lineage     string                   `json:"lineage,omitempty"`  // of the state; absent before format 2
+	Apply       string                   `json:"apply,omitempty"`    // ID of the apply that made it; absent before format 2
+	Finished    []string                 `json:"finished,omitempty"` // IDs of interrupted applies that it finished, sorted
+	Token       int64                    `json:"token,omitempty"`    // fencing token of the apply
 	Deployment  string                   `json:"deployment"`
 	Environment string                   `json:"environment"`
 	Plan        digest.Digest            `json:"plan"`               // digest of the plan
@@ -34,11 +38,30 @@ type Generation struct {
 	LastGood    map[string]digest.Digest `json:"good,omitempty"`     // library → object that holds its last good functionalities
 	Summary     Counts                   `json:"summary"`            //
 	Failed      []string                 `json:"failed,omitempty"`   // addresses whose action failed
+	Outcomes    []Outcome                `json:"outcomes,omitempty"` // what did not become as it was wanted, sorted by address
+	Removals    []plan.Removal           `json:"removals,omitempty"` // what still lies on machines that could not be reached, sorted
 	Verb        string                   `json:"verb"`               // apply, rollback or destroy
 	Applied     time.Time                `json:"applied"`            //
 	By          string                   `json:"by"`                 // user@host
 	Revision    string                   `json:"revision,omitempty"` // commit of the deployment's directory
 }
+
+// Outcome is why a unit did not become what an apply wanted.
+type Outcome struct {
+	Address string        `json:"address"`
+	Machine string        `json:"machine,omitempty"` // "" = a module
+	Outcome string        `json:"outcome"`           // one of the constants below
+	Digest  digest.Digest `json:"digest,omitempty"`  // of the unit that was wanted; empty = it was to be deleted
+	Reason  string        `json:"reason"`            // one line
+}
+
+// Kinds of outcomes.
+const (
+	OutcomeFailed      = "failed"      // the action failed
+	OutcomeRolledBack  = "rolledBack"  // the action failed, and the previous version was restored
+	OutcomeSkipped     = "skipped"     // something that it needs failed
+	OutcomeInterrupted = "interrupted" // the apply ended before
+)
 
 // MarshalJSON encodes the chunks of the records under "records".
 func (g Generation) MarshalJSON() ([]byte, error) {
@@ -66,7 +89,7 @@ func (g *Generation) UnmarshalJSON(raw []byte) error {
 		return err
 	}
 	if g.APIVersion != "" && g.APIVersion != plan.APIVersion {
-		return fmt.Errorf("unsupported format %s (this defx supports %s): another version of defx has written it", g.APIVersion, plan.APIVersion)
+		return problem(fmt.Errorf("unsupported format %s (this defx supports %s): a newer version of defx has written it", g.APIVersion, plan.APIVersion), "update defx; nothing was changed")
 	}
 	if len(doc.Records) > 0 && doc.Records[0] == '{' {
 		var in chunkIndex
@@ -104,6 +127,7 @@ type Counts struct {
 	Replaced    int `json:"replaced"`
 	Moved       int `json:"moved"`
 	Deleted     int `json:"deleted"`
+	Repaired    int `json:"repaired,omitempty"` // equal to the plan, but not on their machines
 	Unchanged   int `json:"unchanged"`
 	Failed      int `json:"failed"`
 	Skipped     int `json:"skipped"`
@@ -213,15 +237,21 @@ func LoadLastGood(ctx context.Context, s Store, g *Generation) (map[string]map[s
 	return out, nil
 }
 
-// Commit stores a generation and moves the head from old to it. It returns
-// ErrHeadMoved if the head is not old.
+// Commit stores a generation and moves the head from old to it. The intents of
+// its apply, and of those that it finished, leave the head. It returns
+// ErrHeadMoved if another process has moved the head to another generation, or
+// has finished this apply in its place.
 func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
+	lineage := old.Lineage
+	if lineage == "" {
+		lineage = NewID()
+	}
 	index, objects, err := split(g.Records, func(r plan.Record) string { return r.Address })
 	if err != nil {
 		return err
 	}
 	stored := *g
-	stored.Records, stored.Chunks = nil, index
+	stored.Records, stored.Chunks, stored.Lineage = nil, index, lineage
 	raw, d, err := Object(stored)
 	if err != nil {
 		return err
@@ -229,7 +259,15 @@ func Commit(ctx context.Context, s Store, old Head, g *Generation) error {
 	if err := s.Put(ctx, append(objects, raw)...); err != nil {
 		return err
 	}
-	return s.Swap(ctx, old, Head{Generation: g.Number, Object: d})
+	announced := old.Intent(g.Apply) != nil
+	_, err = Update(ctx, s, func(now Head) (Head, error) {
+		if now.Object != old.Object || now.Generation != old.Generation || announced && now.Intent(g.Apply) == nil {
+			return now, ErrHeadMoved
+		}
+		return Head{Format: Format, Lineage: lineage, Generation: g.Number, Object: d, Applies: g.applies(),
+			Intents: without(now.Intents, append(g.Finished, g.Apply)...)}, nil
+	})
+	return err
 }
 
 // Current returns the newest generation with its records, or nil if there is none.
@@ -251,7 +289,7 @@ func withHead(ctx context.Context, s Store, read func(Head) error) (Head, error)
 			break
 		}
 		previous := h
-		if h, err = s.Head(ctx); err == nil && (h == previous || !errors.Is(rerr, ErrNotFound)) {
+		if h, err = s.Head(ctx); err == nil && (h.Object == previous.Object || !errors.Is(rerr, ErrNotFound)) {
 			return h, fmt.Errorf("generation %d: %w", h.Generation, rerr)
 		}
 	}
@@ -298,26 +336,30 @@ func (g *Generation) clone() *Generation {
 // History returns generations without their records, newest first, at most limit (0 = all).
 func History(ctx context.Context, s Store, limit int) (out []*Generation, err error) {
 	_, err = withHead(ctx, s, func(h Head) error {
-		out = nil
 		oldest, err := s.Oldest(ctx)
-		if err != nil {
-			return err
+		if err == nil {
+			out, err = history(ctx, s, h, oldest, limit, "")
 		}
-		for next := h.Object; next != "" && (limit == 0 || len(out) < limit); next = out[len(out)-1].Parent {
-			g := &Generation{}
-			if err := Load(ctx, s, next, g); err != nil {
-				if now, _ := s.Oldest(ctx); len(out) > 0 && out[len(out)-1].Number <= now.Generation {
-					break // it was pruned while this loop ran
-				}
-				return err
-			}
-			if out = append(out, g); next == oldest.Object {
-				break
-			}
-		}
-		return nil
+		return err
 	})
 	return out, err
+}
+
+// history is History from a head. It ends before the generation with the object until.
+func history(ctx context.Context, s Store, h Head, oldest Oldest, limit int, until digest.Digest) (out []*Generation, err error) {
+	for next := h.Object; next != "" && next != until && (limit == 0 || len(out) < limit); next = out[len(out)-1].Parent {
+		g := &Generation{}
+		if err := Load(ctx, s, next, g); err != nil {
+			if now, _ := s.Oldest(ctx); len(out) > 0 && out[len(out)-1].Number <= now.Generation {
+				break // it was pruned while this loop ran
+			}
+			return nil, err
+		}
+		if out = append(out, g); next == oldest.Object {
+			break
+		}
+	}
+	return out, nil
 }
 
 // A Reader reads the records of generations. It reads a chunk that they share once.

@@ -32,7 +32,16 @@ type history struct {
 
 func newHistory(t *testing.T) *history {
 	dir := filepath.Join(t.TempDir(), "state")
-	return &history{t: t, dir: dir, store: state.OpenDir(dir)}
+	h := &history{t: t, dir: dir, store: state.OpenDir(dir)}
+	ctx := context.Background()
+	if err := state.WithLease(ctx, h.store, state.LeaseOptions{}, func(context.Context, state.Lease) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.head, err = h.store.Head(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 // unit returns the record of a version of a unit and adds its object to pending.
@@ -192,12 +201,15 @@ func TestPrune_RemovesOldGenerationsAndKeepsTheRest(t *testing.T) {
 	}
 	before := size(t, h.dir)
 
-	lease, err := h.store.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Hour)
+	lease, err := h.store.Acquire(ctx, someLease)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var busy *state.ErrLeaseHeld
-	if err := state.WithLease(ctx, h.store, "gc", func(context.Context) error { t.Error("f was called without the lease"); return nil }); !errors.As(err, &busy) {
+	if err := state.WithLease(ctx, h.store, state.LeaseOptions{Verb: "gc"}, func(context.Context, state.Lease) error {
+		t.Error("f was called without the lease")
+		return nil
+	}); !errors.As(err, &busy) {
 		t.Errorf("while another process holds a lease: %v", err)
 	}
 	h.store.Release(ctx, lease)
@@ -241,6 +253,9 @@ func TestPrune_RemovesOldGenerationsAndKeepsTheRest(t *testing.T) {
 	}
 }
 
+// someLease is a lease of an apply on some address.
+var someLease = state.LeaseRequest{Addresses: []string{"a/b"}, Owner: state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, TTL: time.Hour}
+
 // TestPrune_ConcurrentWithApplyAndReaders: one process applies, one prunes, two
 // read, each with its own store on the same directory.
 func TestPrune_ConcurrentWithApplyAndReaders(t *testing.T) {
@@ -254,7 +269,7 @@ func TestPrune_ConcurrentWithApplyAndReaders(t *testing.T) {
 		for ctx.Err() == nil {
 			var busy *state.ErrLeaseHeld
 			time.Sleep(5 * time.Millisecond)
-			if err := state.WithLease(context.Background(), s, "gc", func(ctx context.Context) error {
+			if err := state.WithLease(context.Background(), s, state.LeaseOptions{Verb: "gc"}, func(ctx context.Context, _ state.Lease) error {
 				_, err := state.Prune(ctx, s, 3, false)
 				return err
 			}); err != nil && !errors.As(err, &busy) {
@@ -277,8 +292,8 @@ func TestPrune_ConcurrentWithApplyAndReaders(t *testing.T) {
 	}
 	mine := state.OpenDir(h.dir)
 	for n := range 20 {
-		lease, err := mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute)
-		for ; err != nil; lease, err = mine.Acquire(ctx, []string{"a/b"}, state.Owner{Who: "me@there", Verb: "apply", Host: "elsewhere"}, time.Minute) {
+		lease, err := mine.Acquire(ctx, someLease)
+		for ; err != nil; lease, err = mine.Acquire(ctx, someLease) {
 			var busy *state.ErrLeaseHeld
 			if !errors.As(err, &busy) {
 				t.Fatal(err)
@@ -345,7 +360,7 @@ func TestHistory_ReadsFormatBeforeChunks(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := &state.Generation{Number: n + 1, Parent: h.head.Object, PlanObject: put(p), Records: slices.Clone(records)}
-		head := state.Head{Generation: n + 1, Object: put(map[string]any{"number": n + 1, "parent": g.Parent, "planObject": g.PlanObject, "records": records})}
+		head := state.Head{Format: state.Format, Lineage: h.head.Lineage, Generation: n + 1, Object: put(map[string]any{"number": n + 1, "parent": g.Parent, "planObject": g.PlanObject, "records": records})}
 		if err := h.store.Swap(ctx, h.head, head); err != nil {
 			t.Fatal(err)
 		}
@@ -372,7 +387,7 @@ func TestHistory_ReadsFormatBeforeChunks(t *testing.T) {
 	}
 
 	// A generation of a later format is refused.
-	head := state.Head{Generation: 4, Object: put(map[string]any{"apiVersion": "defx/v9", "number": 4, "parent": h.head.Object})}
+	head := state.Head{Format: state.Format, Lineage: h.head.Lineage, Generation: 4, Object: put(map[string]any{"apiVersion": "defx/v9", "number": 4, "parent": h.head.Object})}
 	if err := h.store.Swap(ctx, h.head, head); err != nil {
 		t.Fatal(err)
 	}

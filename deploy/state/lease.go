@@ -1,55 +1,68 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
 // leaseFile is the content of leases.json.
 type leaseFile struct {
-	Last int64   `json:"last"` // the highest token ever issued
-	Held []Lease `json:"held"`
+	Format int              `json:"format"`
+	Last   int64            `json:"last"` // the highest token ever issued
+	Held   map[string]Lease `json:"held"` // by token. Versions before format 2 cannot read it, which keeps them from taking a lease.
 }
 
-// readLeases reads leases.json; without the file there are no leases.
+// key returns the name of a lease in leaseFile.Held.
+func (l Lease) key() string { return strconv.FormatInt(l.Token, 10) }
+
+// readLeases reads leases.json. Without the file there are no leases; that is
+// damage if something was written under a lease before.
 func (s *Dir) readLeases() (leaseFile, error) {
-	var l leaseFile
-	err := readJSON(filepath.Join(s.path, "leases.json"), &l)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	l := leaseFile{Format: Format, Held: map[string]Lease{}}
+	err := s.readFile(leasesName, &l)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if l.Held == nil {
+			l.Held = map[string]Lease{}
+		}
+		return l, err
+	}
+	h, err := s.readHead()
+	if err == nil && (h.Generation > 0 || len(h.Intents) > 0) {
+		err = s.damaged(leasesName, errors.New("the file is missing"))
 	}
 	return l, err
 }
 
-// Acquire implements Store. It removes leases that have expired and those of
-// processes of this machine that have ended.
-func (s *Dir) Acquire(ctx context.Context, addresses []string, owner Owner, ttl time.Duration) (Lease, error) {
+// Acquire implements Store.
+func (s *Dir) Acquire(ctx context.Context, r LeaseRequest) (Lease, error) {
 	var got Lease
 	err := s.withLock(ctx, func() error {
 		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
-		now := time.Now()
-		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return now.After(h.Expires) || isDead(h.Owner) })
+		var holders []Lease
 		for _, h := range l.Held {
-			if overlap(h.Addresses, addresses) {
-				return &ErrLeaseHeld{Holder: h}
+			if overlap(h.Addresses, r.Addresses) && (r.Apply == "" || h.Apply != r.Apply) {
+				holders = append(holders, h)
 			}
 		}
+		if len(holders) > 0 {
+			slices.SortFunc(holders, func(a, b Lease) int { return cmp.Compare(a.Token, b.Token) })
+			return &ErrLeaseHeld{holders}
+		}
 		l.Last++
-		got = Lease{Token: l.Last, Addresses: addresses, Owner: owner, Expires: now.Add(ttl)}
-		l.Held = append(l.Held, got)
-		return writeJSON(filepath.Join(s.path, "leases.json"), l)
+		got = Lease{Token: l.Last, Apply: r.Apply, Addresses: r.Addresses, Owner: r.Owner, Counter: 1, TTL: cmp.Or(r.TTL, DefaultTTL)}
+		l.Held[got.key()] = got
+		return s.writeFile(leasesName, l)
 	})
 	return got, err
 }
@@ -60,38 +73,60 @@ func overlap(a, b []string) bool {
 	return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(x string) bool { return slices.Contains(b, x) })
 }
 
-// Renew implements Store.
-func (s *Dir) Renew(ctx context.Context, lease Lease, ttl time.Duration) error {
+// changeLease replaces or, if change returns false, removes a lease that is held.
+// It returns ErrLeaseLost if it is not.
+func (s *Dir) changeLease(ctx context.Context, lease Lease, change func(*Lease) (keep, write bool)) error {
 	return s.withLock(ctx, func() error {
 		l, err := s.readLeases()
 		if err != nil {
 			return err
 		}
-		for i := range l.Held {
-			if l.Held[i].Token == lease.Token {
-				l.Held[i].Expires = time.Now().Add(ttl)
-				return writeJSON(filepath.Join(s.path, "leases.json"), l)
-			}
+		held, is := l.Held[lease.key()]
+		if !is || held.Apply != lease.Apply {
+			return fmt.Errorf("lease %d: %w", lease.Token, ErrLeaseLost)
 		}
-		return leaseLost(lease)
+		keep, write := change(&held)
+		if !write {
+			return nil
+		}
+		if l.Held[lease.key()] = held; !keep {
+			delete(l.Held, lease.key())
+		}
+		return s.writeFile(leasesName, l)
 	})
+}
+
+// Renew implements Store.
+func (s *Dir) Renew(ctx context.Context, lease Lease) (Lease, error) {
+	err := s.changeLease(ctx, lease, func(l *Lease) (keep, write bool) {
+		l.Counter++
+		lease = *l
+		return true, true
+	})
+	return lease, err
+}
+
+// Break implements Store.
+func (s *Dir) Break(ctx context.Context, lease Lease) error {
+	err := s.changeLease(ctx, lease, func(l *Lease) (keep, write bool) { return false, l.Counter == lease.Counter })
+	if errors.Is(err, ErrLeaseLost) {
+		return nil
+	}
+	return err
 }
 
 // Release implements Store.
 func (s *Dir) Release(ctx context.Context, lease Lease) error {
-	return s.withLock(ctx, func() error {
-		l, err := s.readLeases()
-		if err != nil {
-			return err
-		}
-		l.Held = slices.DeleteFunc(l.Held, func(h Lease) bool { return h.Token == lease.Token })
-		return writeJSON(filepath.Join(s.path, "leases.json"), l)
-	})
+	err := s.changeLease(ctx, lease, func(*Lease) (keep, write bool) { return false, true })
+	if errors.Is(err, ErrLeaseLost) {
+		return nil
+	}
+	return err
 }
 
 // CurrentOwner returns this process as the owner of a lease.
 func CurrentOwner(verb string) Owner {
-	o := Owner{Verb: verb, PID: os.Getpid(), Boot: bootID(), Start: processStart(os.Getpid())}
+	o := Owner{Verb: verb}
 	o.Host, _ = os.Hostname()
 	name := "uid" + strconv.Itoa(os.Getuid())
 	if u, err := user.Current(); err == nil {
@@ -101,62 +136,16 @@ func CurrentOwner(verb string) Owner {
 	return o
 }
 
-// bootID returns the ID of the machine's boot, or "" if the system has none.
-func bootID() string {
-	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
+// LeasesHeld returns the leases that are held now.
+func (s *Dir) LeasesHeld(context.Context) ([]Lease, error) {
+	l, err := s.readLeases()
+	out := make([]Lease, 0, len(l.Held))
+	for _, h := range l.Held {
+		out = append(out, h)
 	}
-	return strings.TrimSpace(string(raw))
+	slices.SortFunc(out, func(a, b Lease) int { return cmp.Compare(a.Token, b.Token) })
+	return out, err
 }
 
-// processStart returns the start time of a process in clock ticks since boot,
-// or "" if there is no such process.
-func processStart(pid int) string {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return ""
-	}
-	rest := string(raw[strings.LastIndexByte(string(raw), ')')+1:]) // the name before it may contain spaces and parentheses
-	fields := strings.Fields(rest)
-	if len(fields) < 20 || fields[0] == "Z" { // a zombie counts as ended
-		return ""
-	}
-	return fields[19]
-}
-
-// isDead reports whether the owner was a process of this machine and has ended.
-// If this cannot be determined it returns false, and the lease ends by expiry.
-func isDead(o Owner) bool {
-	host, _ := os.Hostname()
-	if o.Boot == "" || o.Start == "" || o.Host != host {
-		return false
-	}
-	if boot := bootID(); boot != o.Boot {
-		return boot != ""
-	}
-	return processStart(o.PID) != o.Start
-}
-
-// RaiseToken implements Store.
-func (s *Dir) RaiseToken(ctx context.Context, lease Lease, above int64) (int64, error) {
-	var token int64
-	err := s.withLock(ctx, func() error {
-		l, err := s.readLeases()
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(l.Held, func(h Lease) bool { return h.Token == lease.Token }) {
-			return leaseLost(lease)
-		}
-		token = max(l.Last, above) + 1
-		l.Last = token
-		return writeJSON(filepath.Join(s.path, "leases.json"), l)
-	})
-	return token, err
-}
-
-// leaseLost returns the error that lease is not held any more.
-func leaseLost(lease Lease) error {
-	return fmt.Errorf("lease %d was lost: it expired, and another process may have taken over", lease.Token)
-}
+// lockTimeout is how long to wait for another process to change the head or the leases.
+const lockTimeout = 30 * time.Second

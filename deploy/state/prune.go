@@ -38,9 +38,15 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 	if err != nil {
 		return out, err
 	}
-	oldest := head
+	oldest := Oldest{Format: Format, Generation: head.Generation, Object: head.Object}
 	if len(kept) > 1 {
-		oldest = Head{kept[len(kept)-1].Number, kept[len(kept)-2].Parent}
+		oldest.Generation, oldest.Object = kept[len(kept)-1].Number, kept[len(kept)-2].Parent
+	}
+	if oldest.Applies, err = forgetGenerations(ctx, s, all[len(kept):], dry); err != nil {
+		return out, err
+	}
+	if oldest.Applies != "" {
+		live[oldest.Applies] = true
 	}
 	out.Objects, out.Freed, err = s.GC(ctx, oldest, func(d digest.Digest) bool { return live[d] }, dry)
 	return out, err
@@ -50,6 +56,9 @@ func Prune(ctx context.Context, s Store, keep int, dry bool) (Pruned, error) {
 // newest first and begin with the head.
 func reachable(ctx context.Context, s Store, head Head, list []*Generation) (map[digest.Digest]bool, error) {
 	live := map[digest.Digest]bool{head.Object: true}
+	for _, i := range head.Intents {
+		live[i.Detail] = true
+	}
 	for i, g := range list {
 		if i+1 < len(list) {
 			live[g.Parent] = true
@@ -60,7 +69,7 @@ func reachable(ctx context.Context, s Store, head Head, list []*Generation) (map
 		for _, c := range g.Chunks {
 			live[c.Object] = true
 		}
-		if live[g.PlanObject] {
+		if live[g.PlanObject] || g.PlanObject == "" {
 			continue
 		}
 		live[g.PlanObject] = true

@@ -63,8 +63,8 @@ func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Diges
 		}
 		return nil
 	}
-	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Last: c.Values}
-	next.Backend = u.Backend
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Last: c.Values}
+	next.Backend, next.Apply, next.Token = u.Backend, c.Caller.Apply, c.Caller.Token
 	uncertain := *next
 	if old != nil {
 		uncertain.Outputs = old.Outputs
@@ -111,7 +111,7 @@ func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleR
 		return err
 	}
 	r.Entry, r.Known = nil, true
-	return os.RemoveAll(c.Dir)
+	return removeModule(c.Dir)
 }
 
 // runExternal runs one executable of a provider.

@@ -26,12 +26,12 @@ const (
 	depsFile    = ".terraform.lock.hcl"
 )
 
-// moduleRecord is the content of entry.json.
+// moduleRecord is the content of entry.json. The entry has the apply and the
+// fencing token that changed the module last.
 type moduleRecord struct {
 	agent.Entry
 	Scope          string            `json:"scope"`
 	Address        string            `json:"address"`
-	Token          int64             `json:"token"`           // greatest fencing token seen
 	Protected      []string          `json:"keeps"`           // kind.name of resources whose deletion needs confirmation
 	OrphanOnDelete []string          `json:"retains"`         // kind.name of resources that are kept when they leave the module
 	Moves          map[string]string `json:"moves,omitempty"` // kind.name → kind.name: renames of a change in progress
@@ -61,6 +61,17 @@ func (e *moduleRecord) write(dir string) error {
 		return err
 	}
 	return writeFile(filepath.Join(dir, entryFile), raw)
+}
+
+// removeModule removes the directory of a module that no longer exists. The record
+// goes last: state without a record counts as damage.
+func removeModule(dir string) error {
+	for _, name := range []string{stateFile, answerFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // writeFile replaces a file atomically and durably; other users cannot read it.

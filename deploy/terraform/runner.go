@@ -135,7 +135,8 @@ func (r *Runner) Units(_ context.Context, scope string) (map[string]*agent.Entry
 // ModuleRequest is a change of one module.
 type ModuleRequest struct {
 	Scope, Address string
-	Token          int64
+	Caller         agent.Caller
+	TTL            time.Duration   // of the lease that the worker holds on the module; 0 = it holds none
 	Unit           json.RawMessage // nil: delete the module
 	Values         plan.Values
 	OnlyCreate     bool              // fail if an existing resource would change
@@ -148,13 +149,13 @@ type ModuleRequest struct {
 // or nil if it does not exist. If known is false the state of the module is unknown,
 // or nothing was started.
 func (r *Runner) ApplyModule(ctx context.Context, mr ModuleRequest) (e *agent.Entry, known bool, err error) {
-	res, err := r.runWorker(ctx, &workerRequest{Dir: r.moduleDir(mr.Address), Scope: mr.Scope, Address: mr.Address, Token: mr.Token, Unit: mr.Unit, Values: mr.Values,
+	res, err := r.runWorker(ctx, &workerRequest{Dir: r.moduleDir(mr.Address), Scope: mr.Scope, Address: mr.Address, Caller: mr.Caller, TTL: mr.TTL, Unit: mr.Unit, Values: mr.Values,
 		OnlyCreate: mr.OnlyCreate, AllowDelete: mr.AllowDelete, Moved: mr.Moved, SelfResource: mr.SelfResource, UsePlan: mr.Unit != nil && r.hasPlan(mr.Address)})
 	if err != nil {
 		return nil, false, err
 	}
-	if res.Fenced != 0 {
-		err = &agent.ErrStaleToken{Address: mr.Address, Token: res.Fenced}
+	if res.Fenced != nil {
+		err = res.Fenced
 	} else if res.Error != "" {
 		err = errors.New(res.Error)
 	}
@@ -239,7 +240,7 @@ func (r *Runner) runWorker(ctx context.Context, q *workerRequest) (*workerRespon
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	q.Root = r.Root
+	q.Root, q.State = r.Root, filepath.Dir(r.Dir)
 	q.Program, q.Cache, q.Deps = r.program, r.Cache, filepath.Join(r.Dir, depsFile)
 	if until, ok := ctx.Deadline(); ok {
 		q.Timeout = max(1, int(time.Until(until).Seconds()*0.9))

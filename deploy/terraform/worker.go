@@ -20,6 +20,7 @@ import (
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
@@ -39,7 +40,9 @@ type workerRequest struct {
 	Root         string            `json:"root"`    // directory of the entry file, to which paths of external providers are relative
 	Scope        string            `json:"scope"`
 	Address      string            `json:"address"`
-	Token        int64             `json:"token"`
+	Caller       agent.Caller      `json:"caller"`
+	TTL          time.Duration     `json:"ttl,omitempty"`  // of the lease that the worker holds, in nanoseconds; 0 = it holds none
+	State        string            `json:"state"`          // directory of the state that has the lease
 	Unit         []byte            `json:"unit,omitempty"` // canonical bytes; absent = delete the module
 	Values       plan.Values       `json:"values,omitempty"`
 	OnlyCreate   bool              `json:"onlyCreate"`             // fail if an existing resource would change
@@ -53,12 +56,12 @@ type workerRequest struct {
 
 // workerResponse is the standard output of a worker.
 type workerResponse struct {
-	Entry  *agent.Entry        `json:"entry,omitempty"`
-	Known  bool                `json:"known"`
-	Fenced int64               `json:"fenced,omitempty"` // greater token that the module has seen
-	Error  string              `json:"error,omitempty"`
-	Status *plan.RefreshResult `json:"status,omitempty"`
-	Replan bool                `json:"replan,omitempty"` // the saved plan must not be used: an apply removes resources from the state first
+	Entry  *agent.Entry         `json:"entry,omitempty"`
+	Known  bool                 `json:"known"`
+	Fenced *agent.ErrStaleToken `json:"fenced,omitempty"` // the newer apply that the module has seen
+	Error  string               `json:"error,omitempty"`
+	Status *plan.RefreshResult  `json:"status,omitempty"`
+	Replan bool                 `json:"replan,omitempty"` // the saved plan must not be used: an apply removes resources from the state first
 }
 
 // Worker reads one request from in, executes it and writes the response to out. It
@@ -85,9 +88,9 @@ func Worker(ctx context.Context, in io.Reader, out io.Writer) int {
 	}
 	var r workerResponse
 	c := &worker{workerRequest: &q}
-	err := c.run(ctx, &r)
+	err := c.underLease(ctx, func() error { return c.run(ctx, &r) })
 	if f, is := errors.AsType[*agent.ErrStaleToken](err); is {
-		r.Fenced = f.Token
+		r.Fenced = f
 	}
 	if err != nil {
 		r.Error = err.Error()
@@ -104,6 +107,28 @@ type worker struct {
 	*workerRequest
 	tf        *tfexec.Terraform
 	prevented []string // kind.name of resources that got prevent_destroy, because their deletion is not confirmed
+}
+
+// underLease calls f while it holds and renews a lease on the module, because the
+// process may outlive the one that holds the lease of the apply.
+func (c *worker) underLease(ctx context.Context, f func() error) error {
+	if c.TTL == 0 || c.Status {
+		return f()
+	}
+	store := state.OpenDir(c.State)
+	owner := state.CurrentOwner(c.Caller.Verb + " of " + c.Address)
+	owner.Who = c.Caller.By
+	lease, err := store.Acquire(ctx, state.LeaseRequest{Addresses: []string{c.Address}, Apply: c.Caller.Apply, Owner: owner, TTL: c.TTL})
+	if err != nil {
+		return err
+	}
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		stop()
+		store.Release(context.WithoutCancel(ctx), lease)
+	}()
+	go state.KeepAlive(renewing, store, lease, func(error) {}) // what Terraform has begun it finishes in any case
+	return f()
 }
 
 // path returns the path of a file in the module's directory.
@@ -125,8 +150,8 @@ func (c *worker) run(ctx context.Context, r *workerResponse) error {
 	}
 	if old != nil {
 		r.Entry, r.Known = &old.Entry, true
-		if old.Token > c.Token && !c.Status {
-			return &agent.ErrStaleToken{Address: c.Address, Token: old.Token}
+		if !c.Status && (old.Token > c.Caller.Token || old.Token == c.Caller.Token && old.Apply != "" && old.Apply != c.Caller.Apply) {
+			return &agent.ErrStaleToken{Address: c.Address, Token: old.Token, Apply: old.Apply}
 		}
 	}
 	if c.Unit == nil {
@@ -153,8 +178,8 @@ func (c *worker) run(ctx context.Context, r *workerResponse) error {
 	if c.Status {
 		return c.status(ctx, m, old, r)
 	}
-	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Token: c.Token, Protected: m.Protected, OrphanOnDelete: m.OrphanOnDelete, Last: c.Values}
-	next.Backend = u.Backend
+	next := &moduleRecord{Scope: c.Scope, Address: c.Address, Protected: m.Protected, OrphanOnDelete: m.OrphanOnDelete, Last: c.Values}
+	next.Backend, next.Apply, next.Token = u.Backend, c.Caller.Apply, c.Caller.Token
 	uncertain := *next
 	if old != nil { // resources stay protected until the change has succeeded
 		uncertain.Protected, uncertain.Outputs = sets.Union(old.Protected, m.Protected), old.Outputs
@@ -191,7 +216,7 @@ func (c *worker) run(ctx context.Context, r *workerResponse) error {
 		}
 		if c.isEmpty() {
 			r.Entry = nil // no resource was created
-			err = errors.Join(err, os.RemoveAll(c.Dir))
+			err = errors.Join(err, removeModule(c.Dir))
 		}
 		return err
 	}
@@ -554,10 +579,11 @@ func (c *worker) outputs(m *ec2.Module) (plan.Values, error) {
 func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerResponse) error {
 	if old == nil {
 		r.Known = true
-		return os.RemoveAll(c.Dir)
+		return removeModule(c.Dir)
 	}
 	uncertain := *old
-	uncertain.Digest, uncertain.Object, uncertain.Values, uncertain.Token = "", "", nil, c.Token
+	uncertain.Digest, uncertain.Object, uncertain.Values = "", "", nil
+	uncertain.Apply, uncertain.Token = c.Caller.Apply, c.Caller.Token
 	if err := uncertain.write(c.Dir); err != nil {
 		return err
 	}
@@ -597,7 +623,7 @@ func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerRespons
 		}
 	}
 	r.Entry, r.Known = nil, true
-	return os.RemoveAll(c.Dir)
+	return removeModule(c.Dir)
 }
 
 // withoutPreventDestroy removes prevent_destroy from a configuration, because the

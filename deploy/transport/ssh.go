@@ -331,6 +331,8 @@ func (d Dialer) explain(m *graph.Machine, to target, p *process, err error) erro
 	}
 	all, messages := p.stderr.String(), p.messages()
 	switch {
+	case m.Via != "" && jumpFailedRE.MatchString(all):
+		return explainJump(m, all, messages)
 	case strings.Contains(all, "Host key verification failed") || strings.Contains(all, "REMOTE HOST IDENTIFICATION HAS CHANGED"):
 		return d.explainKey(m, to, all, fail)
 	case strings.Contains(all, "Permission denied ("):
@@ -346,6 +348,41 @@ func (d Dialer) explain(m *graph.Machine, to target, p *process, err error) erro
 	return fail("cannot connect to %s: %s", to.host, messages)
 }
 
+// jumpFailedRE matches what ssh prints if the connection through a jump host ended before it began.
+var jumpFailedRE = regexp.MustCompile(`(?m)(closed|reset) by UNKNOWN port 65535|^kex_exchange_identification: Connection closed by remote host`)
+
+// explainJump returns the error of a connection that a jump host did not make. The ssh process of
+// the jump host reads the user's own configuration and known_hosts: hostKey is that of the machine.
+func explainJump(m *graph.Machine, all, messages string) error {
+	var lines []string
+	for l := range strings.Lines(messages) {
+		if l = strings.TrimSpace(l); !jumpFailedRE.MatchString(l) {
+			lines = append(lines, l)
+		}
+	}
+	e := diag.Errorf("machine "+m.Name, "cannot connect through the jump host %s: %s", m.Via, cmp.Or(strings.Join(lines, "\n"), "it closed the connection")).At("machines", m.Name, "via")
+	first, _, _ := strings.Cut(m.Via, ",")
+	switch first = strings.TrimPrefix(first, "ssh://"); {
+	case strings.Contains(all, "REMOTE HOST IDENTIFICATION HAS CHANGED"):
+		e.Msg = fmt.Sprintf("the host key of the jump host %s has changed", m.Via)
+		e.WithHint("this may be an attack; if the jump host is new, verify its key on it and replace the old line in ~/.ssh/known_hosts")
+	case strings.Contains(all, "Host key verification failed"):
+		e.Msg = fmt.Sprintf("the host key of the jump host %s is not known", m.Via)
+		e.WithHint("hostKey pins the machine's key, not that of a jump host, which must be in ~/.ssh/known_hosts: 'ssh %s true' asks for it once", sshWords(first))
+	default:
+		e.WithHint("'ssh %s true' must work without a prompt", sshWords(first))
+	}
+	return e
+}
+
+// sshWords returns the arguments of ssh for user@host:port.
+func sshWords(hop string) string {
+	if i := strings.LastIndex(hop, ":"); i >= 0 && !strings.HasSuffix(hop, "]") {
+		return "-p " + hop[i+1:] + " " + hop[:i]
+	}
+	return hop
+}
+
 // explainKey returns the error of an unexpected host key; it shows the expected key and the
 // machine's.
 func (d Dialer) explainKey(m *graph.Machine, to target, all string, fail func(string, ...any) *diag.Error) error {
@@ -353,19 +390,19 @@ func (d Dialer) explainKey(m *graph.Machine, to target, all string, fail func(st
 	if f := serverRE.FindAllStringSubmatch(all, -1); f != nil {
 		has = f[len(f)-1][1] + " " + f[len(f)-1][2]
 	}
-	compare := "compare it with what 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' says on the machine itself"
+	scan := fmt.Sprintf("defx machine scan %s prints the line for hostKey; compare it with the key on the machine itself first", m.Name)
 	if m.HostKey != "" {
 		kind, blob, _ := parsePin(m.HostKey)
 		e := fail("its host key has changed: it is %s, but hostKey pins %s %s", has, kind, fingerprint(blob))
 		e.Path = []string{"machines", m.Name, "hostKey"}
-		return e.WithHint("this may be an attack; if the machine is new, %s, and change hostKey", compare)
+		return e.WithHint("this may be an attack; if the machine is new: %s", scan)
 	}
 	if f := offendRE.FindStringSubmatch(all); f != nil {
 		return fail("its host key has changed: it is %s, but %s line %s has %s", has, f[1], f[2], keyAt(f[1], f[2])).
-			WithHint("this may be an attack; if the machine is new, %s, and remove that line", compare)
+			WithHint("this may be an attack; if the machine is new, remove that line, or pin the key: %s", scan)
 	}
 	return fail("its host key is not known: %s", has).
-		WithHint("%s, and write the key into hostKey: 'ssh-ed25519 AAAA…', or into known_hosts", compare)
+		WithHint("%s", scan)
 }
 
 // keyAt returns the fingerprint of the key at a line of a known_hosts file.

@@ -127,7 +127,7 @@ func TestDial_SSH(t *testing.T) {
 		}
 	}
 	knows("/dev/null")
-	expect("unknown key", d, at("ssh://root@m2:22"), nil, "is not known", key(m2.HostKey), "ssh-keygen -lf")
+	expect("unknown key", d, at("ssh://root@m2:22"), nil, "is not known", key(m2.HostKey), "defx machine scan box")
 	all.Wait()
 	knows(changed)
 	expect("changed key", d, at("ssh://root@m2:22"), nil, key(m1.HostKey), key(m2.HostKey), changed+" line 1")

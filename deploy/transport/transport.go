@@ -44,6 +44,9 @@ func (d Dialer) connecting() time.Duration {
 // uses the same protocol.
 func (d Dialer) Dial(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
 	c, err := d.dial(ctx, m)
+	if err == nil {
+		c.Name = m.Name
+	}
 	if err == nil && m.Docker != "" {
 		if err = c.UseEngine(ctx, m.Docker); err != nil {
 			c.Close()

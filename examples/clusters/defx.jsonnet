@@ -30,6 +30,7 @@ function(env='prod') {
   local size = sizes[env],
   local members(names) = { [name]: {} for name in names[:size.quorum] },
   name: 'clusters',
+  environments: { dev: {}, staging: { from: 'dev' }, prod: { from: 'staging' } },
   libs: {
     etcd: import 'libs/etcd.libsonnet',
     postgres: import 'libs/postgres.libsonnet',

@@ -3,7 +3,7 @@
 local defx = import 'defx/v1.libsonnet';
 local id(name) = defx.ref(name).output('id');
 local site = import 'defx.jsonnet';
-function(env='dev', image='ami-0123456789abcdef0', keys=[], singapore='10.1.0.0', frankfurt='10.2.0.0', bits=[16, 24]) {
+function(env='ec2', image='ami-0123456789abcdef0', keys=[], singapore='10.1.0.0', frankfurt='10.2.0.0', bits=[16, 24]) {
   local across = { ec2+: { allow: 'ipsec' } },
   local net(region, first) = {
     [region.name + '-vpc']: { type: 'aws.vpc', module: region.name, region: region.region, cidr: '%s/%d' % [first, bits[0]], enableDnsHostnames: true },
@@ -19,6 +19,7 @@ function(env='dev', image='ami-0123456789abcdef0', keys=[], singapore='10.1.0.0'
     [region.name + '-routed']: { type: 'aws.routeTableAssociation', module: region.name, region: region.region, subnet: id(region.name + '-a'), routeTable: id(region.name + '-routes') },
   },
   name: 'zalora',
+  environments: { ec2: {} },
   libs: site(env).libs,
   overrides: {
     'git/gitolite': across,

@@ -43,7 +43,7 @@ func (e *Error) Render(source func(file string, line int) (string, bool)) string
 			return
 		}
 		if text, ok := source(p.File, p.Line); ok && strings.TrimSpace(text) != "" {
-			fmt.Fprintf(&b, "\n%8d | %s", p.Line, excerpt(text, p.Col))
+			fmt.Fprintf(&b, "\n%8d | %s", p.Line, excerpt(Redact(text), p.Col))
 		}
 	}
 	b.WriteString(e.Headline())

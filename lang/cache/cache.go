@@ -111,7 +111,7 @@ func (c *Cache) Store(key digest.Digest, reads []Read, value []byte) {
 		return
 	}
 	dir := filepath.Join(c.dir, key.Hex())
-	if os.MkdirAll(dir, 0o755) != nil {
+	if os.MkdirAll(dir, 0o700) != nil {
 		return
 	}
 	f, err := os.CreateTemp(dir, "new-*")

@@ -2,6 +2,9 @@
 function(env='dev') {
   name: 'NAME',
 
+  // Each environment has its own state: defx plan -e prod.
+  environments: { dev: {}, prod: { from: 'dev' } },
+
   // Each library is evaluated separately: an error in one does not stop the others.
   libs: {
     hello: import 'hello/functionalities.libsonnet',

@@ -124,7 +124,7 @@ func newCloud(t *testing.T) *cloud {
 		}
 	}
 	c.env = append(c.env, "DEFX_TERRAFORM="+filepath.Join(c.home, "terraform"), "TF_CLI_CONFIG_FILE="+filepath.Join(c.home, "terraform.rc"),
-		"AWS_ENDPOINT_URL="+c.url, "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_MAX_ATTEMPTS=3", "AWS_EC2_METADATA_DISABLED=true")
+		"AWS_ENDPOINT_URL="+c.url, "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_MAX_ATTEMPTS=3", "AWS_EC2_METADATA_DISABLED=true", "DEFX_LEASE_TIME=1s")
 	return c
 }
 
@@ -209,7 +209,7 @@ func (c *cloud) starts() []string {
 
 // modules returns the folders of modules.
 func (c *cloud) modules() []string {
-	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/dev/terraform/*/main.tf.json"))
+	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/*/terraform/*/main.tf.json"))
 	for i, f := range list {
 		list[i] = filepath.Dir(f)
 	}

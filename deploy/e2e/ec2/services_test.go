@@ -124,7 +124,7 @@ func TestServices_OnNewInstances(t *testing.T) {
 	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
 	entry := func(greeting string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
-local site(listen, body) = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; %%s }\n}\n' %% [listen, body];
+local site(listen, body) = 'daemon off;\npid %%(run)s/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path %%(run)s/b; proxy_temp_path %%(run)s/p; fastcgi_temp_path %%(run)s/f; uwsgi_temp_path %%(run)s/u; scgi_temp_path %%(run)s/s;\n server { listen %%(port)s; %%(body)s }\n}\n' %% { run: defx.me.dir('runtime'), port: listen, body: body };
 local web(port, body) = { command: ['/usr/sbin/nginx', '-c', '/etc/site.conf'], ports: { http: port }, dirs: { runtime: 'web' },
   files: { '/etc/site.conf': site(defx.me.port('http'), body) }, ready: { tcp: true } };
 function(env='dev') {
@@ -308,7 +308,7 @@ func TestZalora_OnEC2(t *testing.T) {
 	first := strings.TrimSuffix(lab.Network(), "0/24")
 	c.write("asleep.jsonnet", fmt.Sprintf(`local zalora = import 'ec2.jsonnet';
 local asleep(s) = { command: ['/usr/bin/sleep', 'infinity'] } + (if 'schedule' in s then { command: ['/usr/bin/true'], schedule: s.schedule } else {}) + (if 'ports' in s then { ports: s.ports } else {});
-function(env='dev') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
+function(env='ec2') zalora(env, keys=['%s'], singapore='%s0', frankfurt='%s128', bits=[25, 25]) + {
   transforms: [{ each: function(name, f) if 'service' in f then f { service: asleep(f.service) } else f { group: { [k]: f.group[k] { service: asleep(f.group[k].service) } for k in std.objectFields(f.group) } } }],
 }
 `, strings.TrimSpace(string(key)), first, first), 0o644)

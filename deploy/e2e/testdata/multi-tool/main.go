@@ -3,6 +3,7 @@
 //
 //	write FILE TEXT   append a line
 //	wants FILE        exit with code 4 if the file does not exist
+//	begins FILE TEXT  exit with code 6 unless the file begins with the text
 //	say TEXT          print a line
 //	fail CODE         exit with this code
 //	get URL           print the response; exit with code 5 unless its status is 200
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -53,6 +55,13 @@ func main() {
 		case "wants":
 			_, err := os.Stat(next())
 			check(err, 4)
+		case "begins":
+			raw, err := os.ReadFile(next())
+			check(err, 3)
+			if want := next(); !strings.HasPrefix(string(raw), want) {
+				fmt.Printf("it does not begin with %s\n", want)
+				os.Exit(6)
+			}
 		case "say":
 			fmt.Println(next())
 		case "fail":
