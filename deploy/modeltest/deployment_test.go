@@ -98,6 +98,8 @@ type scope struct {
 	known map[int]bool
 	had   map[string]held // address → its data, while it is deployed
 	past  map[int]*deployment
+	// recorded are the units as they were seen last after an apply.
+	recorded map[string]seen
 	// stopped are the units that were stopped on purpose.
 	stopped map[string]bool
 }

@@ -134,6 +134,12 @@ func (s *scope) former(address string) string {
 	return ""
 }
 
+// renamed reports whether the unit at an address has another one now.
+func (s *scope) renamed(address string) bool {
+	name, _, _ := strings.Cut(strings.TrimPrefix(address, "app/"), "#")
+	return s.want.moved[name] != ""
+}
+
 // checkAlways checks what holds at any time: no data disappears, and a unit that was
 // stopped on purpose does not run.
 func (w *world) checkAlways(before, after *sight) {
@@ -181,7 +187,7 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 	}
 	for _, a := range sortedKeys(before.units[s.name()]) {
 		if _, is := wanted[a]; !is && !excused(a) {
-			w.checkGone(s, o, a, before, after, wanted)
+			w.checkGone(s, o, a, before, after, wanted, excused)
 		}
 	}
 	for _, a := range sortedKeys(after.units[s.name()]) {
@@ -194,6 +200,11 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 	}
 	w.remember(s, after)
 	if out.clean() {
+		for a, x := range s.recorded {
+			if _, is := wanted[a]; !is && len(after.units[s.name()][a]) == 0 && (len(x.state) == 0 || o.allowDelete[a] || s.renamed(a)) {
+				delete(s.recorded, a)
+			}
+		}
 		for a := range s.stopped {
 			if _, is := wanted[a]; !is && after.units[s.name()][a] == nil {
 				delete(s.stopped, a)
@@ -224,10 +235,10 @@ func (w *world) checkUnit(s *scope, want unit, after *sight) {
 }
 
 // checkGone checks a unit that the deployment does not ask for.
-func (w *world) checkGone(s *scope, o options, address string, before, after *sight, wanted map[string]unit) {
+func (w *world) checkGone(s *scope, o options, address string, before, after *sight, wanted map[string]unit, excused func(string) bool) {
 	for now := range wanted {
 		if s.former(now) == address {
-			if len(after.units[s.name()][address]) > 0 {
+			if !excused(now) && len(after.units[s.name()][address]) > 0 {
 				w.violate("%s of %s was renamed, and is still there", address, s.name())
 			}
 			return
@@ -249,7 +260,11 @@ func (w *world) checkGone(s *scope, o options, address string, before, after *si
 // checkBlocked checks that units which an apply does not start have lost their data.
 func (w *world) checkBlocked(s *scope, out *outcome) {
 	for a := range out.blocked {
-		if had, is := s.had[a]; !is || !had.lost {
+		had, is := s.had[a]
+		if !is {
+			had, is = s.had[s.former(a)]
+		}
+		if !is || !had.lost {
 			w.violate("%s of %s is said to have lost its data", a, s.name())
 		}
 	}
@@ -305,6 +320,16 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 			out[f] = reason
 		}
 	}
+	deployed := maps.Clone(before.units)
+	deployed[s.name()] = maps.Clone(before.units[s.name()])
+	for a, x := range s.recorded { // somebody may have removed it by hand
+		if len(deployed[s.name()][a]) == 0 {
+			if deployed[s.name()] == nil {
+				deployed[s.name()] = map[string][]seen{}
+			}
+			deployed[s.name()][a] = []seen{x}
+		}
+	}
 	wanted := s.want.units()
 	list := sortedKeys(wanted)
 	for i, a := range list {
@@ -315,7 +340,7 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 				add(b, "it wants what "+a+" wants")
 			}
 		}
-		for scope, units := range before.units {
+		for scope, units := range deployed {
 			for b, seen := range units {
 				for _, x := range seen {
 					if x.machine != u.machine || !u.service.claimsUnit(x.unitFile) {
@@ -334,7 +359,7 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 			}
 		}
 		for _, address := range []string{a, s.former(a)} {
-			for _, x := range before.units[s.name()][address] {
+			for _, x := range deployed[s.name()][address] {
 				if len(x.state) > 0 && x.machine != u.machine && !o.allowMove[a] {
 					add(a, "it would move away from its data")
 				}
@@ -360,6 +385,9 @@ func (s service) claimsUnit(u unitFile) bool {
 func (w *world) remember(s *scope, now *sight) {
 	before := maps.Clone(s.had)
 	clear(s.had)
+	for a, list := range now.units[s.name()] {
+		s.recorded[a] = list[0]
+	}
 	for a, list := range now.units[s.name()] {
 		for _, u := range list {
 			if len(u.data) > 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/session"
@@ -438,7 +439,7 @@ func (w *world) restoreState(s *scope) {
 	for n := range s.known {
 		behind = behind && known[n]
 	}
-	_, err := state.OpenDir(w.stateDir(s)).Pull(context.Background(), state.OpenDir(newest), state.CurrentOwner("pull"), false)
+	_, err := state.OpenDir(w.stateDir(s)).Pull(context.Background(), state.OpenDir(newest), state.LeaseOptions{Verb: "pull", Wait: time.Minute}, false)
 	w.note("%s: pull: %v", s.name(), err)
 	if _, serr := os.Stat(filepath.Join(newest, "head.json")); behind && err != nil && serr == nil && !strings.Contains(err.Error(), "has no generation") {
 		w.violate("%s: a copy that fell behind cannot be brought up to date: %v", s.name(), err)
@@ -540,8 +541,16 @@ func (w *world) loseData(s *scope) {
 
 func (w *world) reboot(*scope) {
 	name := pick(w.r, machineNames)
-	w.disks.machines[name].boot()
+	m := w.disks.machines[name]
+	m.boot()
 	w.note("reboot %s", name)
+	for _, e := range m.takeStarts() { // data that was lost is made anew without defx
+		for _, s := range w.scopes {
+			if s.name() == e.scope && e.fresh {
+				s.had[e.address] = held{machine: name}
+			}
+		}
+	}
 }
 
 // concurrentStep lets both operators apply at the same time.
