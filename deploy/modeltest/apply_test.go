@@ -121,8 +121,11 @@ func (o *outcome) refused() bool {
 func (w *world) apply(s *scope, o options) *outcome {
 	w.number++
 	before := w.disks.observe()
-	fingerprint := w.disks.fingerprint()
 	verdict := w.judge(s, before)
+	var fingerprint any
+	if verdict != mustAccept {
+		fingerprint = w.disks.fingerprint()
+	}
 	var out *outcome
 	left := w.runUntil(o.dieAt, func() { out = w.execute(s, o) })
 	if left != nil {

@@ -95,9 +95,10 @@ type scope struct {
 
 	want *deployment
 	// known are the applies that the state knows, as far as the tests can tell.
-	known map[int]bool
-	had   map[string]held // address → its data, while it is deployed
-	past  map[int]*deployment
+	known   map[int]bool
+	had     map[string]held // address → its data, while it is deployed
+	past    map[int]*deployment
+	settled int // World.changes when two applies showed that nothing is left to do
 	// recorded are the units as they were seen last after an apply.
 	recorded map[string]seen
 	// stopped are the units that were stopped on purpose.

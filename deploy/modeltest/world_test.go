@@ -40,14 +40,16 @@ type disks struct {
 
 // world is one sequence: two operators, who share a state, and their machines.
 type world struct {
-	dir    string
-	disks  *disks
-	scopes []*scope
-	r      *rand.Rand // of the present step
-	log    []string   // what was done
-	folder int        // number of the last folder that was made
-	number int        // of the last apply
-	saved  saved
+	dir       string
+	disks     *disks
+	scopes    []*scope
+	r         *rand.Rand // of the present step
+	log       []string   // what was done
+	folder    int        // number of the last folder that was made
+	number    int        // of the last apply
+	changes   int        // number of steps that were made
+	finishing bool       // no steps follow
+	saved     saved
 
 	touched    map[string]bool // scope and address of units that somebody changed by hand
 	violations []string
