@@ -190,7 +190,7 @@ func (req *Request) readBase(ctx context.Context) (*base, error) {
 func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Uncertainty) {
 	records, uncertain := b.records, map[string]plan.Uncertainty{}
 	if b.unfinished != nil {
-		records = markInterrupted(records, b.unfinished, uncertain)
+		records = markInterrupted(records, b.unfinished, uncertain, req.Moved)
 	}
 	for name, before := range b.relocated {
 		for _, rec := range req.recordsOn(name, records) {
@@ -204,15 +204,19 @@ func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Un
 }
 
 // markInterrupted adds the units that an interrupted apply touched to uncertain,
-// and returns the records with one for each unit that it may have created.
-func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
-	byAddress := map[string]plan.Record{}
+// and returns the records with one for each unit that it may have created. The
+// record of a unit that it was renaming stays the only one of both addresses.
+func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty, moved func(string) string) []plan.Record {
+	byAddress, renamed := map[string]plan.Record{}, map[string]bool{}
 	for _, r := range records {
 		byAddress[r.Address] = r
+		if moved != nil && u.Units[r.Address] != nil {
+			renamed[moved(r.Address)] = true
+		}
 	}
 	for address, machines := range u.Units {
 		uncertain[address] = plan.Interrupted
-		if _, known := byAddress[address]; !known {
+		if _, known := byAddress[address]; !known && !renamed[address] {
 			byAddress[address] = plan.Record{Address: address, Machine: sets.Keys(machines)[0]}
 		}
 	}
@@ -500,8 +504,8 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	if err := r.req.Store.Put(detached, objects...); err != nil {
 		return nil, err
 	}
-	if !cs.Empty() {
-		if head, err = state.Announce(detached, r.req.Store, head, r.intent(cs)); err != nil {
+	if !cs.Empty() || unfinished != nil {
+		if head, err = state.Announce(detached, r.req.Store, head, r.intent(cs, unfinished)); err != nil {
 			return nil, err
 		}
 	}
@@ -511,6 +515,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	completed := false
 	defer func() { r.journal.finish(completed) }()
 	r.journal.write(journalLine{Start: &startLine{Apply: r.caller.Apply, Token: r.caller.Token, Base: head.Generation, Plan: cs.Plan}})
+	r.fenceInterrupted(detached, unfinished)
 	res, after, err := r.execute(ctx, detached, cs, records)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,9 @@ type options struct {
 	giveUp      map[string]bool
 	allowEmpty  map[string]bool
 	repair      bool
-	dieAt       int64 // the step at which the process dies; 0 = it does not
+	state       string // folder of the state; "" = the one of the world
+	gate        *gate  // through which the machines are reached; nil = none
+	dieAt       int64  // the step at which the process dies; 0 = it does not
 }
 
 // outcome is what became of a command.
@@ -50,6 +52,9 @@ func (w *world) execute(s *scope, o options) *outcome {
 	out := &outcome{held: map[string]bool{}, blocked: map[string]bool{}, left: map[string]bool{}, failed: map[string]error{}}
 	ctx := context.Background()
 	p := w.project(o.by, s, o)
+	if o.state != "" {
+		p.StateDir = o.state
+	}
 	d, err := p.Plan(ctx)
 	if err != nil {
 		out.err = err

@@ -49,6 +49,8 @@ var kinds = []struct {
 	{"lose data", 1, (*world).loseData},
 	{"reboot", 2, (*world).reboot},
 	{"concurrent", 1, (*world).concurrentStep},
+	{"pause", 3, (*world).pauseStep},
+	{"fork", 3, (*world).forkStep},
 }
 
 // growing is how many services are added before anything else.
@@ -428,8 +430,7 @@ func (w *world) restoreState(s *scope) {
 	}
 	newest, known := w.newFolder(), maps.Clone(s.known)
 	must(copyTree(w.stateDir(s), newest))
-	must(os.RemoveAll(w.stateDir(s)))
-	must(copyTree(old.dir, w.stateDir(s)))
+	w.replaceState(s, old.dir)
 	s.known = maps.Clone(old.known)
 	w.note("%s: restore state", s.name())
 	for range 1 + w.r.IntN(2) {
@@ -450,6 +451,12 @@ func (w *world) restoreState(s *scope) {
 	if err == nil {
 		s.known = known
 	}
+}
+
+// replaceState makes a copy the state of a scope.
+func (w *world) replaceState(s *scope, dir string) {
+	must(os.RemoveAll(w.stateDir(s)))
+	must(copyTree(dir, w.stateDir(s)))
 }
 
 func (w *world) saveMachine(*scope) {

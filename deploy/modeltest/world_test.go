@@ -148,14 +148,14 @@ func (w *world) project(by operator, s *scope, o options) *project.Project {
 	return p
 }
 
-// dialer connects to the machines of some disks.
-func (d *disks) dial(ctx context.Context, m *graph.Machine) (*agent.Client, error) {
+// dial connects to a machine through a gate, which may be nil.
+func (d *disks) dial(ctx context.Context, m *graph.Machine, g *gate) (*agent.Client, error) {
 	here, there := net.Pipe()
 	go func() {
 		defer there.Close()
 		agent.Serve(context.WithoutCancel(ctx), there, d.machines[m.Name].host())
 	}()
-	c, err := agent.NewClient(ctx, here)
+	c, err := agent.NewClient(ctx, gated{here, g})
 	if err == nil {
 		c.Name = m.Name
 	}
@@ -176,7 +176,7 @@ func (w *world) runUntil(at int64, f func()) *disks {
 	c := &crash{at: at}
 	from := w.disks
 	var stop func()
-	stop = failpoint.Watch(func() {
+	stop = failpoint.Watch(func(string) {
 		c.mu.Lock() // the others wait, so that nothing changes while it is copied
 		defer c.mu.Unlock()
 		if c.hits++; c.hits == c.at {
@@ -209,7 +209,7 @@ func (w *world) expireLeases(d *disks) {
 // apply.Request fields that depend on the world.
 func (w *world) prepare(r *apply.Request, o options) {
 	d := w.disks
-	r.Dial = d.dial
+	r.Dial = func(ctx context.Context, m *graph.Machine) (*agent.Client, error) { return d.dial(ctx, m, o.gate) }
 	r.LeaseWait = time.Minute
 	r.AllowDelete, r.AllowMove, r.GiveUp, r.AllowEmpty = o.allowDelete, o.allowMove, o.giveUp, o.allowEmpty
 }
