@@ -122,6 +122,9 @@ func TestModel_RandomSequences(t *testing.T) {
 		if len(violations) == 0 {
 			continue
 		}
+		if os.Getenv("DEFX_TEST_FIRST") != "" {
+			t.Fatalf("seed %d violates\n\t%s", seed, strings.Join(violations, "\n\t"))
+		}
 		least, v, log := shrink(dir, steps, 150)
 		if len(v) == 0 {
 			v, log = violations, []string{"it did not fail again"}

@@ -241,7 +241,7 @@ func (w *world) checkUnit(s *scope, want unit, after *sight) {
 func (w *world) checkGone(s *scope, o options, address string, before, after *sight, wanted map[string]unit, excused func(string) bool) {
 	for now := range wanted {
 		if s.former(now) == address {
-			if !excused(now) && len(after.units[s.name()][address]) > 0 {
+			if stateful := before.units[s.name()][address][0].state; !excused(now) && (len(stateful) > 0 || len(before.units[s.name()][now]) == 0) && len(after.units[s.name()][address]) > 0 {
 				w.violate("%s of %s was renamed, and is still there", address, s.name())
 			}
 			return
@@ -360,6 +360,9 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 					}
 				}
 			}
+		}
+		if len(deployed[s.name()][a]) > 0 && len(deployed[s.name()][s.former(a)]) > 0 {
+			add(a, "another unit of its new name is deployed")
 		}
 		for _, address := range []string{a, s.former(a)} {
 			for _, x := range deployed[s.name()][address] {
