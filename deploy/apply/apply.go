@@ -151,10 +151,14 @@ func (req *Request) diffBase(ctx context.Context, b *base) (*plan.ChangeSet, err
 		if err := req.acceptAnswers(ctx, b); err != nil {
 			return nil, err
 		}
-		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, func(address string) bool { return uncertain[address] != plan.Uncertainty{} })
+		isUncertain := func(address string) bool { return uncertain[address] != plan.Uncertainty{} }
+		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, isUncertain)
 		if b.gen != nil {
 			removals, _ = leftovers(b.gen.Removals, req.Refreshed.Answers, records)
 		}
+		var more []plan.Removal
+		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, isUncertain)
+		removals = unionRemovals(removals, more)
 	}
 	return req.diff(ctx, records, uncertain, drift, removals, b.head.Generation)
 }
@@ -455,6 +459,11 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 		var done []plan.Removal
 		todo, done = leftovers(r.removals, answers, records)
 		r.removals = slices.DeleteFunc(r.removals, func(x plan.Removal) bool { return slices.Contains(done, x) })
+		var more []plan.Removal
+		records, more = r.req.unrecorded(detached, answers, records, func(string) bool { return false })
+		for _, x := range more {
+			r.addLeftover(x.Address, x.Machine)
+		}
 	}
 	for _, x := range r.left {
 		if slices.Contains(r.removals, x) && !slices.Contains(todo, x) {
@@ -772,7 +781,7 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 				rec.Address, rec.Machine, rec.Digest = address, name, ""
 				found[name] = rec
 			case e != nil:
-				rec, err := r.record(ctx, address, name, e, old)
+				rec, err := r.req.record(ctx, address, name, e, old)
 				if err != nil {
 					rec.Digest = ""
 				}
@@ -948,7 +957,7 @@ func sortRecords(byAddress map[string]plan.Record) []plan.Record {
 }
 
 // record returns the record of an entry on a machine; old is the previous one.
-func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
+func (req *Request) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
 	rec := old
 	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
 	rec.Digest, rec.Object, rec.Values, rec.Outputs, rec.Data, rec.Claims = e.Digest, e.Object, e.Values, e.Outputs, e.Data, e.Claims
@@ -957,13 +966,13 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	}
 	if e.Digest == "" {
 		if rec.Backend == "" {
-			if u := r.req.Plan.Find(address); u != nil {
+			if u := req.Plan.Find(address); u != nil {
 				rec.Backend = u.Backend
 			}
 		}
 		return rec, nil
 	}
-	raw, err := r.req.object(ctx, e.Object)
+	raw, err := req.object(ctx, e.Object)
 	if err != nil {
 		return rec, fmt.Errorf("%s: reading the deployed unit: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}

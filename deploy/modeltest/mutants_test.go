@@ -38,7 +38,7 @@ var mutants = []mutant{
 	{"no intent is written", []edit{
 		{"deploy/apply/apply.go", "	if !cs.Empty() || unfinished != nil {\n		if head", "	if !MUTANT && (!cs.Empty() || unfinished != nil) {\n		if head"}}},
 	{"ancestry is not checked", []edit{
-		{"deploy/apply/accept.go", "	lineage := a.ancestry.Lineage()\n	switch {", "	lineage := a.ancestry.Lineage()\n	switch {\n	case MUTANT:\n		return nil"}}},
+		{"deploy/apply/accept.go", "	if err != nil {\n		return err\n	}\n	switch {\n", "	if err != nil {\n		return err\n	}\n	switch {\n	case MUTANT:\n		return nil\n"}}},
 	{"the last apply on a machine is not compared", []edit{
 		{"deploy/apply/accept.go", `if err := unknown("", s.Last.Apply); err != nil {`, `if err := unknown("", s.Last.Apply); err != nil && !MUTANT {`}}},
 	{"another lineage is accepted", []edit{

@@ -177,6 +177,7 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 	}
 	w.checkExcuses(s, o, before, out)
 	wanted := s.want.units()
+	used := s.used()
 	for _, a := range sortedKeys(wanted) {
 		if old := s.former(a); s.stopped[old] && len(after.units[s.name()][old]) == 0 && len(after.units[s.name()][a]) > 0 {
 			delete(s.stopped, old)
@@ -189,12 +190,14 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 		}
 	}
 	for _, a := range sortedKeys(before.units[s.name()]) {
-		if _, is := wanted[a]; !is && !excused(a) {
+		asked := slices.ContainsFunc(before.units[s.name()][a], func(u seen) bool { return used[u.machine] })
+		if _, is := wanted[a]; !is && !excused(a) && asked {
 			w.checkGone(s, o, a, before, after, wanted, excused)
 		}
 	}
 	for _, a := range sortedKeys(after.units[s.name()]) {
-		if _, is := wanted[a]; !is && before.units[s.name()][a] == nil {
+		_, is := wanted[a]
+		if _, recorded := s.recorded[a]; !is && !recorded && before.units[s.name()][a] == nil {
 			w.violate("%s of %s appeared, but nobody asked for it", a, s.name())
 		}
 	}
@@ -206,6 +209,7 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 		for a, x := range s.recorded {
 			if _, is := wanted[a]; !is && len(after.units[s.name()][a]) == 0 && (len(x.state) == 0 || o.allowDelete[a] || s.renamed(a)) {
 				delete(s.recorded, a)
+				delete(s.had, a)
 			}
 		}
 		for a := range s.stopped {
@@ -220,7 +224,8 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 
 // checkUnit checks that a unit is what the deployment asks for.
 func (w *world) checkUnit(s *scope, want unit, after *sight) {
-	list := after.units[s.name()][want.address]
+	used := s.used()
+	list := slices.DeleteFunc(slices.Clone(after.units[s.name()][want.address]), func(u seen) bool { return !used[u.machine] })
 	if len(list) != 1 {
 		w.violate("%s of %s is installed %d times", want.address, s.name(), len(list))
 		return
@@ -325,13 +330,11 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 	}
 	deployed := maps.Clone(before.units)
 	deployed[s.name()] = maps.Clone(before.units[s.name()])
-	for a, x := range s.recorded { // somebody may have removed it by hand
-		if len(deployed[s.name()][a]) == 0 {
-			if deployed[s.name()] == nil {
-				deployed[s.name()] = map[string][]seen{}
-			}
-			deployed[s.name()][a] = []seen{x}
+	for a, x := range s.recorded { // somebody may have removed it by hand, or an apply that died has moved it
+		if deployed[s.name()] == nil {
+			deployed[s.name()] = map[string][]seen{}
 		}
+		deployed[s.name()][a] = append(slices.Clone(deployed[s.name()][a]), x)
 	}
 	wanted := s.want.units()
 	list := sortedKeys(wanted)
@@ -387,12 +390,26 @@ func (s service) claimsUnit(u unitFile) bool {
 	return s.port > 0 && strconv.Itoa(s.port) == u.port || s.path != "" && s.path == u.path
 }
 
+// used returns the machines that an apply asks: those that nobody uses may have anything.
+func (s *scope) used() map[string]bool {
+	out := map[string]bool{}
+	for _, u := range s.want.units() {
+		out[u.machine] = true
+	}
+	for _, u := range s.recorded {
+		out[u.machine] = true
+	}
+	return out
+}
+
 // remember records which units have data now.
 func (w *world) remember(s *scope, now *sight) {
-	before := maps.Clone(s.had)
+	before, used := maps.Clone(s.had), s.used()
 	clear(s.had)
 	for a, list := range now.units[s.name()] {
-		s.recorded[a] = list[0]
+		if used[list[0].machine] {
+			s.recorded[a] = list[0]
+		}
 	}
 	for a, list := range now.units[s.name()] {
 		for _, u := range list {
@@ -402,7 +419,10 @@ func (w *world) remember(s *scope, now *sight) {
 		}
 	}
 	for a, h := range before { // still deployed, but its data is not there
-		if _, is := s.had[a]; !is && slices.ContainsFunc(now.units[s.name()][a], func(u seen) bool { return len(u.state) > 0 }) {
+		_, recorded := s.recorded[a]
+		if _, is := s.had[a]; !is && h.lost && recorded {
+			s.had[a] = h
+		} else if !is && slices.ContainsFunc(now.units[s.name()][a], func(u seen) bool { return len(u.state) > 0 }) {
 			s.had[a] = h
 		}
 	}
