@@ -34,7 +34,6 @@ func length(r *rand.Rand) int {
 // what was done.
 func sequence(dir string, steps []step) (violations, log []string) {
 	w := newWorld(dir)
-	w.touched = map[string]bool{}
 	defer os.RemoveAll(dir)
 	defer func() {
 		if p := recover(); p != nil {

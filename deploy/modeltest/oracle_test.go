@@ -328,13 +328,17 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 			out[f] = reason
 		}
 	}
-	deployed := maps.Clone(before.units)
-	deployed[s.name()] = maps.Clone(before.units[s.name()])
-	for a, x := range s.recorded { // somebody may have removed it by hand, or an apply that died has moved it
-		if deployed[s.name()] == nil {
-			deployed[s.name()] = map[string][]seen{}
+	deployed := map[string]map[string][]seen{}
+	for _, x := range w.scopes {
+		units := maps.Clone(before.units[x.name()])
+		if units == nil {
+			units = map[string][]seen{}
 		}
-		deployed[s.name()][a] = append(slices.Clone(deployed[s.name()][a]), x)
+		for a, u := range x.recorded { // somebody may have removed it by hand, or an apply that died has moved it
+			u.active = false
+			units[a] = append(slices.Clone(units[a]), u)
+		}
+		deployed[x.name()] = units
 	}
 	wanted := s.want.units()
 	list := sortedKeys(wanted)
@@ -353,8 +357,10 @@ func (w *world) reasons(s *scope, o options, before *sight) map[string]string {
 						continue
 					}
 					switch _, is := wanted[b]; {
-					case scope != s.name():
+					case scope != s.name() && x.active:
 						add(a, "!it wants what "+b+" of "+scope+" has")
+					case scope != s.name():
+						add(a, "it wants what "+b+" of "+scope+" had")
 					case !is:
 						add(a, "it wants what "+b+" has, which is no longer defined")
 					case b != a:

@@ -68,7 +68,7 @@ type stateCopy struct {
 }
 
 func newWorld(dir string) *world {
-	w := &world{dir: dir, saved: saved{map[string]*machine{}, map[string]stateCopy{}}}
+	w := &world{dir: dir, touched: map[string]bool{}, saved: saved{map[string]*machine{}, map[string]stateCopy{}}}
 	w.disks = &disks{machines: map[string]*machine{}, state: w.newFolder()}
 	for _, name := range machineNames {
 		w.disks.machines[name] = newMachine(name, w.newFolder())
