@@ -125,18 +125,19 @@ func (o *outcome) refused() bool {
 // apply applies the deployment of a scope, and checks what became of it.
 func (w *world) apply(s *scope, o options) *outcome {
 	w.number++
-	before := w.disks.observe()
+	before := w.look()
 	verdict := w.judge(s, before)
 	var fingerprint any
 	if verdict != mustAccept {
 		fingerprint = w.disks.fingerprint()
 	}
 	var out *outcome
+	w.sight = nil
 	left := w.runUntil(o.dieAt, func() { out = w.execute(s, o) })
 	if left != nil {
 		w.disks, out.died = left, true
 	}
-	after := w.disks.observe()
+	after := w.look()
 	w.checkApply(s, o, before, after, fingerprint, verdict, out)
 	return out
 }

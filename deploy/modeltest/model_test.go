@@ -24,10 +24,10 @@ func TestMain(m *testing.M) {
 
 // length returns how many steps a sequence has: mostly few.
 func length(r *rand.Rand) int {
-	if r.IntN(5) == 0 {
-		return growing + 5 + r.IntN(20)
+	if r.IntN(8) == 0 {
+		return growing + 8 + r.IntN(17)
 	}
-	return growing + 3 + r.IntN(8)
+	return growing + 3 + r.IntN(5)
 }
 
 // sequence makes the steps in a new world, and returns what was violated first, and

@@ -31,6 +31,7 @@ var kinds = []struct {
 	rate int
 	do   func(*world, *scope)
 }{
+	{"several", 0, func(w *world, _ *scope) { w.several = true }},
 	{"grow", 0, (*world).grow},
 	{"edit", 34, (*world).edit},
 	{"apply", 22, (*world).applyStep},
@@ -62,7 +63,12 @@ func randomSteps(r *rand.Rand, n int) []step {
 		total += k.rate
 	}
 	out := make([]step, n)
+	several := r.IntN(3) == 0
 	for i := range out {
+		if i == 0 && several {
+			out[i] = step{"several", 0}
+			continue
+		}
 		if i < growing {
 			out[i] = step{"grow", r.Uint64()}
 			continue
@@ -83,12 +89,15 @@ func (w *world) do(s step) {
 	w.r = rand.New(rand.NewPCG(s.seed, 7))
 	for _, k := range kinds {
 		if k.name == s.kind {
-			i := 0 // mostly the first scope
-			if w.r.IntN(3) == 0 {
+			i := 0
+			if w.several {
 				i = w.r.IntN(len(w.scopes))
 			}
 			w.changes++
 			k.do(w, w.scopes[i])
+			if k.name != "edit" && k.name != "apply" {
+				w.sight = nil
+			}
 		}
 	}
 }

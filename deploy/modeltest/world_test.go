@@ -48,6 +48,8 @@ type world struct {
 	folder    int        // number of the last folder that was made
 	number    int        // of the last apply
 	changes   int        // number of steps that were made
+	several   bool       // steps concern all scopes
+	sight     *sight     // of the disks as they are now; nil = unknown
 	finishing bool       // no steps follow
 	saved     saved
 
@@ -78,6 +80,14 @@ func newWorld(dir string) *world {
 			known: map[int]bool{}, had: map[string]held{}, past: map[int]*deployment{}, recorded: map[string]seen{}, stopped: map[string]bool{}})
 	}
 	return w
+}
+
+// look returns what can be seen on the machines now.
+func (w *world) look() *sight {
+	if w.sight == nil {
+		w.sight = w.disks.observe()
+	}
+	return w.sight
 }
 
 func (w *world) newFolder() string {
