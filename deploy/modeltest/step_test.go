@@ -499,7 +499,8 @@ func (w *world) wipeMachine(*scope) {
 // disturb makes the oracle forget what it expects of a machine, because somebody
 // replaced it.
 func (w *world) disturb(name string) {
-	now := w.disks.observe()
+	w.sight = nil
+	now := w.look()
 	for _, s := range w.scopes {
 		for a, h := range s.had {
 			if h.machine == name {
