@@ -442,7 +442,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	same := r.Digest == u.Digest && values && len(u.Unknown) == 0
 	a.Stopped = r.Stopped != nil && !in.Start[u.Address] && u.Machine != ""
 	drift := in.driftOf(u.Address, former)
-	if drift != nil && !in.uncertain(u.Address) && r.Backend == u.Backend && r.Machine == u.Machine && former == "" && !in.addRepair(cs, a, drift, same && r.Traits.Equal(u.Traits)) {
+	if drift != nil && !in.uncertain(u.Address) && r.Backend == u.Backend && r.Machine == u.Machine && !in.addRepair(cs, a, drift, former == "" && same && r.Traits.Equal(u.Traits)) {
 		return nil
 	}
 	a.Drift = in.differences(cmp.Or(former, u.Address))
