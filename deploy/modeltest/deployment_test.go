@@ -101,6 +101,8 @@ type scope struct {
 	settled int // World.changes when two applies showed that nothing is left to do
 	// recorded are the units as they were seen last after an apply.
 	recorded map[string]seen
+	// begun are the units that applies which died may have begun.
+	begun map[string]unit
 	// stopped are the units that were stopped on purpose.
 	stopped map[string]bool
 }

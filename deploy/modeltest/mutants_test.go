@@ -1,12 +1,12 @@
 package modeltest
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +28,7 @@ var mutants = []mutant{
 	{"claims of other scopes are not looked at", []edit{
 		{"deploy/agent/claims.go", "if other == scope {", "if other == scope || MUTANT {"}}},
 	{"a claim does not wait for the deletion of its owner", []edit{
-		{"compile/plan/diff.go", "if gone.Op != Delete || a.Op == Delete ||", "if MUTANT || gone.Op != Delete || a.Op == Delete ||"}}},
+		{"compile/plan/diff.go", "if waitsFor(acting, owner, a.Address, map[string]bool{}) {", "if MUTANT || waitsFor(acting, owner, a.Address, map[string]bool{}) {"}}},
 	{"an equal token of another apply is accepted", []edit{
 		{"deploy/agent/fence.go", "m.Token > 0 && m.Apply != c.Apply", "m.Token > 0 && m.Apply != c.Apply && !MUTANT"}}},
 	{"a lower token is accepted", []edit{
@@ -78,36 +78,46 @@ var mutants = []mutant{
 }
 
 // TestModel_FindsMutants builds the tests of this package with all mutants, and runs them
-// with each one: they must fail. DEFX_TEST_MUTANTS=1 runs it.
+// with each one: they must fail, and with the same seed they must not fail without it.
+// DEFX_TEST_MUTANTS is how many are tried; usually none is. DEFX_TEST_MUTANT is the name
+// of one.
 func TestModel_FindsMutants(t *testing.T) {
-	only := os.Getenv("DEFX_TEST_MUTANTS")
-	if only == "" {
+	count, only := number("DEFX_TEST_MUTANTS", 0), os.Getenv("DEFX_TEST_MUTANT")
+	if count == 0 && only == "" {
 		t.Skip("DEFX_TEST_MUTANTS is not set")
 	}
 	program := buildMutants(t)
-	run := func(name string, sequences string) ([]byte, error) {
+	run := func(name, seed string, sequences int) ([]byte, error) {
 		cmd := exec.Command(program, "-test.run=^TestModel_RandomSequences$")
-		cmd.Env = append(os.Environ(), "DEFX_MUTANT="+name, "DEFX_TEST_SEED=1", "DEFX_TEST_SEQUENCES="+sequences, "DEFX_TEST_FIRST=1")
+		cmd.Env = append(os.Environ(), "DEFX_MUTANT="+name, "DEFX_TEST_SEED="+seed, fmt.Sprintf("DEFX_TEST_SEQUENCES=%d", sequences), "DEFX_TEST_FIRST=1")
 		return cmd.CombinedOutput()
 	}
-	if out, err := run("", "50"); err != nil {
-		t.Fatalf("without a fault: %v\n%s", err, out)
-	}
+	every := max(1, len(mutants)/max(1, int(count)))
 	for i, m := range mutants {
-		if only != "1" && !strings.Contains(m.name, only) {
+		if only != "" && m.name != only || only == "" && i%every != 0 {
 			continue
 		}
 		begin := time.Now()
-		out, err := run(m.name, "2000")
+		out, err := run(m.name, "1", 3000)
 		if err == nil {
 			t.Errorf("mutant %d was not found: %s", i+1, m.name)
 			continue
 		}
-		_, what, _ := bytes.Cut(out, []byte("violates\n"))
-		first, _, _ := bytes.Cut(bytes.TrimSpace(what), []byte("\n"))
-		t.Logf("mutant %d, %s: found after %s: %.160s", i+1, m.name, time.Since(begin).Round(time.Millisecond), first)
+		found := violationRE.FindSubmatch(out)
+		if found == nil {
+			t.Errorf("mutant %d, %s: %v\n%s", i+1, m.name, err, out)
+			continue
+		}
+		took := time.Since(begin).Round(time.Millisecond)
+		if out, err := run("", string(found[1]), 1); err != nil {
+			t.Errorf("mutant %d, %s: it fails without the mutant too: %s", i+1, m.name, out)
+		}
+		t.Logf("mutant %d, %s: found after %s, seed %s: %.160s", i+1, m.name, took, found[1], found[2])
 	}
 }
+
+// violationRE finds the seed and the first violation in the output of a failed test.
+var violationRE = regexp.MustCompile(`seed (\d+) violates\s+([^\n]*)`)
 
 // buildMutants builds the tests of this package from a copy of the source in which each
 // mutant waits for its name in the environment.

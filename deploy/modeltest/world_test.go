@@ -77,7 +77,7 @@ func newWorld(dir string) *world {
 	}
 	for _, s := range [][2]string{{"shop", "dev"}, {"shop", "prod"}, {"other", "dev"}} {
 		w.scopes = append(w.scopes, &scope{deployment: s[0], environment: s[1], want: &deployment{map[string]service{}, map[string]string{}},
-			known: map[int]bool{}, had: map[string]held{}, past: map[int]*deployment{}, recorded: map[string]seen{}, stopped: map[string]bool{}})
+			known: map[int]bool{}, had: map[string]held{}, past: map[int]*deployment{}, recorded: map[string]seen{}, begun: map[string]unit{}, stopped: map[string]bool{}})
 	}
 	return w
 }

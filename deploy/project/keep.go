@@ -89,7 +89,7 @@ func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan, move
 	}
 	check := plan.ClaimCheck{Desired: desired, Deployed: deployed.Units, Stays: map[string]string{}, Names: names}
 	for _, u := range deployed.Units {
-		a, err := graph.ParseAddress(u.Address)
+		a, err := graph.ParseAddress(moved(u.Address)) // what is renamed is held with its new name
 		switch {
 		case err != nil || desired.Find(u.Address) != nil:
 		case held[a.Lib] || held[a.Functionality()]:
