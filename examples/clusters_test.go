@@ -330,7 +330,7 @@ func (f *folder) etcdPeers(machine, member string) string {
 const reloadable = "machines/m1/var/lib/defx/units/defx-prod-clusters-"
 
 func (f *folder) prometheus() string {
-	return f.read(reloadable + "prometheus-prometheus/files/etc/prometheus/defx.yml")
+	return f.read(reloadable + "prometheus-prometheus.0/files/etc/prometheus/defx.yml")
 }
 
 func (f *folder) agent(machine string) string {
@@ -415,7 +415,7 @@ scrape_configs:
 func agentOn(machine int) string {
 	return fmt.Sprintf(`{
   "bind_addr": "10.0.0.%d",
-  "data_dir": "/var/cache/consul",
+  "data_dir": "/var/cache/defx/prod/clusters/consul-agent.m%[1]d/consul",
   "datacenter": "dc1",
   "node_name": "agent-m%[1]d",
   "ports": {

@@ -195,7 +195,7 @@ show restarted WEB
 	if m.read(dataPath("/var/lib/private", "never")+"/tick") != "" {
 		t.Error("a timer ran before its time")
 	}
-	saw := "uid=true STATE_DIRECTORY=" + dataPath("/var/lib", "web") + " LOG=50% $PASSWORD_FILE=s3cret <nil> /etc/hydra/a.conf=one <nil> write /etc/x=false list " + backends.SecretsPath + "=false cwd=/ listen=true"
+	saw := "uid=true STATE_DIRECTORY=" + dataPath("/var/lib", "web") + " LOG=50% $PASSWORD_FILE=s3cret <nil> /etc/hydra/a.conf=one <nil> write /etc/x=false list " + backends.SecretsPath + "=false cwd=" + path.Dir(probePath()) + " listen=true"
 	if l := lines(dataPath("/var/lib/private", "web") + "/init"); len(l) != 1 || l[0] != saw {
 		t.Errorf("init: %q, want %q", l, saw)
 	}

@@ -55,7 +55,7 @@ func runGraph(ctx context.Context, o *graphOptions, v view) error {
 	var doc document
 	switch write := map[string]func(*printer, *graph.Graph){"text": graphText, "json": graphText, "dot": graphDot, "mermaid": graphMermaid}[o.output]; {
 	case o.links:
-		doc = links{newHeader("Links"), ec2.Links(d.Graph)}
+		doc = links{newHeader("Links"), ec2.Links(d.Graph), serviceNames(d.Graph)}
 	case write == nil && !o.json:
 		return unknownValue("output", o.output, graphFormats...)
 	default:
@@ -73,11 +73,13 @@ func runGraph(ctx context.Context, o *graphOptions, v view) error {
 type links struct {
 	header
 	Links []ec2.Link `json:"links"`
+
+	names *graph.Names
 }
 
 func (l links) print(p *printer) {
-	for _, l := range l.Links {
-		p.printf("%s → %s  %s  %s  (%s)\n", l.From, l.To, l.By, strings.Join(l.Ports, " "), copyable(l.Why))
+	for _, x := range l.Links {
+		p.printf("%s → %s  %s  %s  (%s)\n", l.names.Text(x.From), l.names.Text(x.To), x.By, strings.Join(x.Ports, " "), copyable(x.Why))
 	}
 }
 
@@ -176,6 +178,15 @@ func forEachArrow(g *graph.Graph, f func(from, to, kind string)) {
 	}
 }
 
+// serviceNames returns the names by which output calls the services.
+func serviceNames(g *graph.Graph) *graph.Names {
+	names := graph.NamesOf()
+	for _, s := range g.Services {
+		names.Add(s.Address.String())
+	}
+	return names
+}
+
 func graphText(p *printer, g *graph.Graph) {
 	for _, s := range g.Services {
 		p.printf("%s  on %s (%s)\n", s, s.Machine, s.Backend)
@@ -206,10 +217,7 @@ func graphDot(p *printer, g *graph.Graph) {
 		}
 		p.printf("  }\n")
 	}
-	names := graph.NamesOf()
-	for _, s := range g.Services {
-		names.Add(s.Address.String())
-	}
+	names := serviceNames(g)
 	line := map[string]string{"requires": "solid", "connects": "dashed", "after": "dotted"}
 	forEachArrow(g, func(from, to, kind string) {
 		p.printf("  %s -> %s [style=%s];\n", q(names.Text(from)), q(names.Text(to)), line[kind])

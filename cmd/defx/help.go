@@ -21,8 +21,8 @@ var flagGroups = []struct {
 	title string
 	names []string
 }{
-	{"Flags that choose what:", []string{"allow-delete", "allow-move", "confirm", "copy", "ext-code", "ext-str", "from", "history", "keep", "lines", "links", "number", "profile", "to", "update"}},
-	{"Flags that choose how:", []string{"check", "dry-run", "follow", "lock-wait", "parallel", "refresh", "replace", "strict", "verify-cache", "yes"}},
+	{"Flags that choose what:", []string{"allow-delete", "allow-empty", "allow-move", "confirm", "copy", "ext-code", "ext-str", "from", "give-up-data", "history", "keep", "lines", "links", "new-deployment", "number", "profile", "reason", "to", "update"}},
+	{"Flags that choose how:", []string{"check", "dry-run", "follow", "lock-wait", "no-refresh", "parallel", "refresh", "repair", "replace", "strict", "verify-cache", "yes"}},
 	{"Flags for the output:", nil},
 }
 

@@ -188,6 +188,7 @@ type planFlags struct {
 	allowDelete, allowMove []string
 	allowEmpty             []string
 	giveUp                 []string
+	newDeployment          bool
 }
 
 func (f *planFlags) addFlags(fs *pflag.FlagSet) {
@@ -195,7 +196,8 @@ func (f *planFlags) addFlags(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.allowDelete, "allow-delete", nil, "`ADDRESS` of a protected unit that may be deleted; repeatable")
 	fs.StringArrayVar(&f.allowEmpty, "allow-empty", nil, "`ADDRESS` or @MACHINE of units that may start although their data is gone")
 	fs.StringArrayVar(&f.allowMove, "allow-move", nil, "`ADDRESS` of a unit with data that may move to another machine; repeatable")
-	fs.StringArrayVar(&f.giveUp, "give-up-data", nil, "`ADDRESS` of a unit whose directory with data was renamed or removed, and that may start without it; repeatable")
+	fs.BoolVar(&f.newDeployment, "new-deployment", false, "it is no former deployment under a new name, although it resembles one")
+	fs.StringArrayVar(&f.giveUp, "give-up-data", nil, "`ADDRESS` of a unit that may start without its former data; repeatable")
 }
 
 // addRefresh adds the flag of commands that may ask the cloud.
@@ -283,6 +285,11 @@ func (o *globalOptions) desired(ctx context.Context, f *planFlags, v view, evalu
 	d, err := evaluate(p, ctx)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if !f.newDeployment {
+		if err := p.CheckRenamed(ctx, d); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	if f.strict && len(d.Held) > 0 {
 		v.held(d)

@@ -89,12 +89,12 @@ func wrongUnits(st *inspect.Status) error {
 	if len(names) == 0 {
 		return nil
 	}
-	verb := "are not as they were deployed"
+	verb := "have problems"
 	if len(names) == 1 {
-		verb = "is not as it was deployed"
+		verb = "has a problem"
 	}
 	return &exitError{exitPartial, diag.Errorf("", "%s %s: %s", plural(len(names), "unit"), verb, strings.Join(names[:min(len(names), 10)], ", ")).
-		WithHint("defx plan --refresh shows what an apply would repair")}
+		WithHint("defx plan --refresh shows what an apply would change")}
 }
 
 // status is printed by status.
@@ -125,6 +125,9 @@ func (st status) print(p *printer) {
 		from = " from " + st.Revision
 	}
 	done := map[string]string{"apply": "applied", "rollback": "rolled back", "destroy": "destroyed", "rebuild": "rebuilt"}[st.verb]
+	if done == "" {
+		done = "defx " + st.verb
+	}
 	p.printf("%s (%s) · generation %d, %s %s ago by %s%s\n", st.Deployment, st.Environment, st.Generation, done, age(*st.Applied), st.By, from)
 	if len(st.Units) == 0 {
 		p.println("Nothing is deployed.")

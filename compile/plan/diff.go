@@ -459,7 +459,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	}
 	a.Before = r.Digest
 	if a.GivesUp = LostData(r.Placed(), *u); len(a.GivesUp) > 0 && !in.GiveUp[u.Address] {
-		return LostDataError(cs.Names, u.Address, a.GivesUp)
+		return LostDataError(cs.Names, r.Placed(), *u, a.GivesUp)
 	}
 	values := maps.Equal(r.Values, u.Values)
 	same := r.Digest == u.Digest && values && len(u.Unknown) == 0

@@ -23,10 +23,14 @@ func LostData(deployed, desired Placed) []string {
 }
 
 // LostDataError returns the error of a unit that would give up directories with data.
-func LostDataError(names *graph.Names, address string, lost []string) *diag.Error {
-	text := names.Text(address)
+func LostDataError(names *graph.Names, deployed, desired Placed, lost []string) *diag.Error {
+	text := names.Text(desired.Address)
+	way := fmt.Sprintf("dirs: { state: %s }", dirValue(lost[0]))
+	if deployed.Backend != desired.Backend {
+		way = fmt.Sprintf("backend: '%s'", deployed.Backend)
+	}
 	return diag.Errorf(text, "it would give up the directory %s, which holds its data", quotedList(lost)).
-		WithHint("keep it: dirs: { state: %s }; or give it up with --give-up-data %s: the files stay on the machine, and it starts without them", dirValue(lost[0]), text)
+		WithHint("keep it: %s; or give it up with --give-up-data %s: the files stay on the machine, and it starts without them", way, text)
 }
 
 func quotedList(list []string) string {

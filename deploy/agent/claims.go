@@ -24,7 +24,7 @@ func (h *Host) checkClaims(scope string, next, had *Entry) error {
 		for address, e := range units {
 			for _, of := range slices.Concat(e.Claims, orNothing(e.Previous).Claims) {
 				if slices.ContainsFunc(next.Claims, of.Conflicts) {
-					taken[address+" of "+other] = of
+					taken[shortAddress(units, address)+" of "+other] = of
 				}
 			}
 		}

@@ -177,13 +177,13 @@ func (h *Host) syncDir(p string) error {
 func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 	dirs := map[string]bool{}
 	for _, f := range had {
+		p := rel(f)
+		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
 		if e != nil {
 			if _, kept := slices.BinarySearch(e.Files, f); kept {
 				continue
 			}
 		}
-		p := rel(f)
-		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
 		if h.owners[f] > 1 {
 			continue
 		}

@@ -225,15 +225,19 @@ func (h *Host) ownerOf(unit string) (scope, address string) {
 	for scope, units := range h.m.Scopes {
 		for address, e := range units {
 			if e.Unit == unit || slices.Contains(unitNames(e.Files), unit) {
-				// People write the only replica of a set without its number.
-				if set, is := strings.CutSuffix(address, "#0"); is && units[set+"#1"] == nil {
-					address = set
-				}
-				return scope, address
+				return scope, shortAddress(units, address)
 			}
 		}
 	}
 	return "", ""
+}
+
+// shortAddress returns an address as people write it: the only replica of a set has no number.
+func shortAddress(units map[string]*Entry, address string) string {
+	if set, is := strings.CutSuffix(address, "#0"); is && units[set+"#1"] == nil {
+		return set
+	}
+	return address
 }
 
 // portInUse is the error of a version whose port another process uses.

@@ -462,7 +462,7 @@ func (c *comparison) compareStates(ctx context.Context, units map[string]*UnitRe
 			if isContainer(name) {
 				u.addContainer(name, containers[name])
 			} else {
-				u.addState(name, states[name], slices.Contains(u.Entry.Start, name))
+				u.addState(name, states[name], slices.Contains(u.Entry.Start, name) && !onDemand(u.Entry, name, states))
 			}
 		}
 	}
@@ -482,6 +482,14 @@ func watched(e *Entry, l backends.Layout) []string {
 		}
 	}
 	return out
+}
+
+// onDemand reports whether a unit does not run because nobody has connected to its socket yet, as
+// after a boot.
+func onDemand(e *Entry, name string, states map[string]SupervisorState) bool {
+	return name == e.Unit && states[name].Active == "inactive" && slices.ContainsFunc(e.Start, func(u string) bool {
+		return path.Ext(u) == ".socket" && states[u].Active == "active"
+	})
 }
 
 // states returns the states of units of systemd.
@@ -540,7 +548,7 @@ func (u *UnitRefresh) addState(name string, st SupervisorState, must bool) {
 	case st.Active == "failed":
 		u.add(name, plan.CauseFailed, strings.TrimSpace(exitReason(st, errors.New("failed"))+" "+since))
 	case st.Sub == "auto-restart" || st.Sub == "auto-restart-queued" || running && st.Restarts > 0 && !st.Since.IsZero() && time.Since(st.Since) < settledAfter:
-		u.add(name, plan.CauseRestarting, fmt.Sprintf("%d times", st.Restarts))
+		u.add(name, plan.CauseRestarting, times(st.Restarts))
 	case !running:
 		u.add(name, plan.CauseStopped, since)
 	case st.Frozen:

@@ -99,8 +99,7 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 		}, func(string) string { return "" }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, s, open := machine(t)
-			h := open()
+			h, s, _ := machine(t)
 			raw, unit := service(t, watched())
 			if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 				t.Fatal(err)
@@ -123,6 +122,33 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want(unit))
 			}
 		})
+	}
+}
+
+// TestRefresh_SocketWaitsForConnection stops a service that its socket starts on demand, as a boot
+// does, and then the socket.
+func TestRefresh_SocketWaitsForConnection(t *testing.T) {
+	h, s, _ := machine(t)
+	spec := command("run one")
+	spec.Ports = map[string]graph.Port{"talk": {Port: 7100}}
+	spec.Sockets = map[string]graph.Socket{"talk": {Port: "talk"}}
+	raw, unit := service(t, spec)
+	if _, err := applyUnit(h, raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.FlushManifest(t.Context(), scope, 1); err != nil {
+		t.Fatal(err)
+	}
+	h.Close()
+	delete(s.active, unit)
+	if got := differences(t, reopened(s)); len(got) > 0 {
+		t.Errorf("while its socket waits: %v", got)
+	}
+	socket := "defx-dev-test-a-b.socket"
+	delete(s.active, socket)
+	want := []string{unit + ": " + string(plan.CauseStopped), socket + ": " + string(plan.CauseStopped)}
+	if got := differences(t, reopened(s)); !slices.Equal(got, want) {
+		t.Errorf("without its socket: %v, want %v", got, want)
 	}
 }
 
@@ -157,8 +183,7 @@ func files(t *testing.T, root string) string {
 }
 
 func TestPrepareRepair_KeepsCopiesAndRestartsWhatWasEdited(t *testing.T) {
-	_, s, open := machine(t)
-	h := open()
+	h, s, _ := machine(t)
 	raw, unit := service(t, watched())
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 		t.Fatal(err)
@@ -195,8 +220,7 @@ func TestPrepareRepair_KeepsCopiesAndRestartsWhatWasEdited(t *testing.T) {
 }
 
 func TestSetStopped_StaysAcrossVersions(t *testing.T) {
-	_, s, open := machine(t)
-	h := open()
+	h, s, _ := machine(t)
 	raw, unit := service(t, command("run one"))
 	if _, err := h.ApplyUnit(t.Context(), scope, "a/b", caller(1), raw, nil, 0); err != nil {
 		t.Fatal(err)

@@ -280,7 +280,7 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 	if err != nil {
 		return SupervisorState{}, err
 	}
-	p, err := c.GetUnitPropertiesContext(ctx, unit)
+	p, err := c.GetAllPropertiesContext(ctx, unit) // all at one time: a restart between two calls would hide why it ended
 	if err != nil {
 		return SupervisorState{}, fmt.Errorf("%s: %w", unit, err)
 	}
@@ -294,9 +294,6 @@ func (s *systemd) State(ctx context.Context, unit string) (SupervisorState, erro
 		out.Since = time.UnixMicro(int64(at)).UTC()
 	}
 	if strings.HasSuffix(unit, ".service") && out.Load == "loaded" {
-		if p, err = c.GetUnitTypePropertiesContext(ctx, unit, "Service"); err != nil {
-			return out, fmt.Errorf("%s: %w", unit, err)
-		}
 		out.Result, _ = p["Result"].(string)
 		if n, ok := p["ExecMainStatus"].(int32); ok {
 			out.Code = int(n)

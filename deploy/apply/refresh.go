@@ -94,7 +94,9 @@ func (req *Request) RefreshMachines(ctx context.Context) error {
 	var done sync.WaitGroup
 	for _, m := range all {
 		if m.Connect == "" || m.Module != "" && m.Address == "" {
-			f.NotAsked[m.Name] = &unavailableError{"its address is not known yet"}
+			if holdsUnits(gen, records, m.Name) { // otherwise it is still to be created
+				f.NotAsked[m.Name] = &unavailableError{"its address is not known yet"}
+			}
 			continue
 		}
 		done.Go(func() {
@@ -113,6 +115,12 @@ func (req *Request) RefreshMachines(ctx context.Context) error {
 	}
 	done.Wait()
 	return ctx.Err()
+}
+
+// holdsUnits reports whether units are on a machine, according to the state.
+func holdsUnits(gen *state.Generation, records []plan.Record, machine string) bool {
+	return slices.ContainsFunc(records, func(r plan.Record) bool { return r.Machine == machine }) ||
+		gen != nil && slices.ContainsFunc(gen.Removals, func(x plan.Removal) bool { return x.Machine == machine })
 }
 
 // machinesInUse returns the machines that have records, get units, or may have leftovers.

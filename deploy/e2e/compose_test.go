@@ -86,7 +86,7 @@ func TestImport_SameContainersAsCompose(t *testing.T) {
 			defxContainers := inspected(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address"), m.Docker, "dev.defx.address")
 			s.run("destroy", "--yes", "--confirm", "default")
 			for service, a := range composeContainers {
-				b := defxContainers["d/"+service]
+				b := defxContainers["d/"+service+"#0"]
 				if b == nil {
 					t.Errorf("there is no %s: %v", service, reflect.ValueOf(defxContainers).MapKeys())
 					continue

@@ -22,7 +22,7 @@ local job(name, more) = { package: multiTool, command: ['multi-tool', 'write', '
 
 // wrote returns what a job has written to its volume.
 func wrote(m *machinetest.Machine, job string) string {
-	out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + job + ")/log 2>/dev/null")
+	out, _ := m.Try("cat " + volume(job) + "/log 2>/dev/null")
 	return out
 }
 
@@ -47,7 +47,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 		t.Fatalf("timed out waiting for: %s\n%s\n%s", what, wrote(m, "long"), m.Exec("cat /var/lib/defx/runs/*; systemctl list-timers --all 'defx*'; journalctl -n 50 --no-pager -u 'defx*'; docker ps -a"))
 	}
 	record := func(job string) string {
-		out, _ := m.Try("cat /var/lib/defx/runs/defx-default-dock-d-" + job + ".jsonl 2>/dev/null")
+		out, _ := m.Try("cat /var/lib/defx/runs/defx-default-dock-d-" + job + ".0.jsonl 2>/dev/null")
 		return out
 	}
 	timers := func() string {
@@ -68,7 +68,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	m.Exec("mount --bind /etc/systemd/system /etc/systemd/system && mount -o remount,bind,ro /etc/systemd/system")
 	say("one")
 	s.wants(0, "4 created")
-	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; !strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-daily") || timers() != "" {
+	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; !strings.Contains(got, "d-long.0\n") || !strings.Contains(got, "d-daily") || timers() != "" {
 		t.Fatalf("%s, timers %q", got, timers())
 	}
 	eventually("a run by the container", inProgress)
@@ -77,7 +77,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	m.Exec("umount /etc/systemd/system")
 	say("two")
 	s.wants(0, "4 updated")
-	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; strings.Contains(got, "d-long\n") || !strings.Contains(got, "d-odd\n") || timers() != "daily.timer long.timer skip.timer" {
+	if got := m.Docker("ps", "--format", "{{.Names}}") + "\n"; strings.Contains(got, "d-long.0\n") || !strings.Contains(got, "d-odd.0\n") || timers() != "daily.0.timer long.0.timer skip.0.timer" {
 		t.Errorf("%s, timers %q", got, timers())
 	}
 	eventually("the run in progress ends", complete("one"))
@@ -103,11 +103,16 @@ func TestJob_SystemdTimer(t *testing.T) {
 	s.wants(3, "migrate.once, which runs before it, failed: it ended with exit code 4", "the previous version runs again")
 	before := strings.Count(wrote(m, "long"), "begin two")
 	eventually("the previous version runs on schedule", func() bool { return strings.Count(wrote(m, "long"), "begin two") > before })
-	say("three", "BACKEND", "backend: 'systemd',")
-	s.wants(0, "d/daily")
+	for _, backend := range []string{"systemd", "docker"} {
+		say("three", "BACKEND", "backend: '"+backend+"',")
+		s.wants(3, `d/daily: it would give up the directory "daily"`, "--give-up-data d/daily")
+		if code, out := s.run("apply", "--yes", "--give-up-data", "d/daily"); code != 0 || !strings.Contains(out, "✓ d/daily") {
+			t.Errorf("exit code %d", code)
+		}
+	}
 	say("three")
-	s.wants(0, "d/daily")
-	if got := timers(); got != "daily.timer long.timer skip.timer" {
+	s.wants(0, "No changes")
+	if got := timers(); got != "daily.0.timer long.0.timer skip.0.timer" {
 		t.Errorf("timers %q", got)
 	}
 	if _, out := s.run("status", "--refresh"); strings.Contains(out, "edited") || strings.Contains(out, "missing") {
@@ -120,7 +125,7 @@ func TestJob_SystemdTimer(t *testing.T) {
 	}
 	for _, job := range []string{"daily", "skip"} {
 		at := time.Now().Add(-72 * time.Hour).UTC().Format(time.RFC3339)
-		m.Exec(fmt.Sprintf(`echo '{"due":"%[2]s","begun":"%[2]s","ended":"%[2]s","code":0}' > /var/lib/defx/runs/defx-default-dock-d-%[1]s.jsonl`, job, at))
+		m.Exec(fmt.Sprintf(`echo '{"due":"%[2]s","begun":"%[2]s","ended":"%[2]s","code":0}' > /var/lib/defx/runs/defx-default-dock-d-%[1]s.0.jsonl`, job, at))
 	}
 	ends := func() int { return strings.Count(wrote(m, "long"), "end three") }
 	n := ends()

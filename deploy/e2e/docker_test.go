@@ -57,12 +57,19 @@ func containers(m *machinetest.Machine) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(m.Docker("ps", "-a", "--no-trunc", "--filter", "label=dev.defx.unit", "--format", `{{.Label "dev.defx.address"}}{{if eq (.Label "dev.defx.address") ""}}{{.Names}}{{end}} {{.ID}} {{.State}}`)) {
 		f := strings.Fields(line)
-		if out[f[0]] != "" {
-			out[f[0]] += " "
+		address := strings.TrimSuffix(f[0], "#0") // as defx shows it
+		if out[address] != "" {
+			out[address] += " "
 		}
-		out[f[0]] += f[1] + "/" + f[2]
+		out[address] += f[1] + "/" + f[2]
 	}
 	return out
+}
+
+// volume returns a shell expression of the folder of a service's data on its machine, whose
+// directory has the service's name.
+func volume(service string) string {
+	return fmt.Sprintf("$(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock-d-%s.0.state.%[1]s)", service)
 }
 
 // differ returns the keys whose values differ.
@@ -167,7 +174,7 @@ func TestDocker_Webstack(t *testing.T) {
 
 	// Manual changes are reported.
 	code, out := s.run("status", "--refresh", "--tla-str", "backend=docker")
-	if code != 0 || strings.Count(out, "active for") != 3 {
+	if code != 3 || strings.Count(out, "active for") != 3 || !strings.Contains(out, "rolled back") {
 		t.Errorf("%d\n%s", code, out)
 	}
 	id := strings.Fields(strings.ReplaceAll(second["app/server"], "/", " "))[0]
@@ -190,16 +197,20 @@ func TestDocker_Webstack(t *testing.T) {
 	}
 
 	// Back to the previous version, and garbage collection.
-	apply(0)
+	apply(3, "container changed: memory", "left as it is")
+	if code, out := s.run("apply", "--yes", "--repair", "--tla-str", "backend=docker"); code != 0 || !strings.Contains(out, "1 repaired") {
+		t.Error("no repair")
+	}
 	if code, _ := s.run("rollback", "--yes", "--to", "1", "--tla-str", "backend=docker"); code != 0 {
 		t.Error("no rollback")
 	}
 	if got := s.ask(); !strings.Contains(got, "hello") {
 		t.Errorf("%q", got)
 	}
+	image := m.Docker("inspect", "--format", "{{.Config.Image}}", strings.Split(containers(m)["app/server"], "/")[0])
 	m.Docker("run", "-d", "--name", "forgotten", "--label", "dev.defx.scope=dev/webstack", "--label", "dev.defx.unit=forgotten.container", "--label", "dev.defx.base=forgotten",
-		"--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
-	m.Docker("run", "-d", "--name", "mine", "--entrypoint", "/app/server", m.Docker("inspect", "--format", "{{.Config.Image}}", id))
+		"--entrypoint", "/app/server", image)
+	m.Docker("run", "-d", "--name", "mine", "--entrypoint", "/app/server", image)
 	if _, out := s.run("status", "--refresh", "--tla-str", "backend=docker"); !strings.Contains(out, "forgotten") || strings.Contains(out, "mine") {
 		t.Error("an orphan is not reported")
 	}
@@ -294,8 +305,8 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
 {
   tick: { service: { package: multiTool, command: ['multi-tool', 'write', '$STATE_DIRECTORY/ticks', 'WORD'], dirs: { state: 'tick' }, schedule: { every: '1s' } } },
   slow: { service: serve(7101) + { dirs: { state: 'slow' }, initializer: ['multi-tool', 'write', '$STATE_DIRECTORY/log', 'init'],
-    migrate: ['multi-tool', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['multi-tool', 'wants', '/var/lib/slow/log'], timeout: '10s' },
-    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['multi-tool', 'write', '/var/lib/slow/log', 'bye'] } } },
+    migrate: ['multi-tool', 'say', 'on the way', 'write', '$STATE_DIRECTORY/log', 'WORD', MIGRATE], ready: { exec: ['multi-tool', 'wants', defx.me.dir('state') + '/log'], timeout: '10s' },
+    limits: { cpu: '0.5', memory: '64Mi', tasks: 50, openFiles: 500 }, stop: { signal: 'SIGINT', timeout: '3s', command: ['multi-tool', 'write', defx.me.dir('state') + '/log', 'bye'] } } },
   pair: defx.group({
     one: { service: serve(7102) + { env: { WHO: 'ONE' } } },
     two: { requires: ['one'], service: serve(7103) + { env: { WHO: 'TWO' }, args: ['get', 'http://%s:%s/' % [defx.dep('one').host, defx.dep('one').port('http')]] } },
@@ -303,7 +314,7 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
   'asks-pair': { requires: { p: 'pair/two' }, service: { package: multiTool, command: ['multi-tool', 'get', 'http://%s:%s/' % [defx.dep('p').host, defx.dep('p').port('http')], 'sleep', '1h'] } },
   again: { service: serve(7104) + { dirs: { state: 'again' }, env: { RELOADS: '/etc/again.conf' }, files: { '/etc/again.conf': 'CONTENT' }, reload: { signal: 'HUP' } } },
   hidden: { service: { package: multiTool, secrets: { WORD: defx.secret('word') }, command: ['multi-tool', 'wants', '$WORD_FILE', 'sleep', '1h'] } },
-  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['multi-tool', 'write', '/var/lib/named/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
+  'run-by-name': { service: serve(7105) + { user: 'web', files: { '/etc/mine.conf': { text: 'x', mode: '0400', owner: 'web' } }, command: ['multi-tool', 'write', defx.me.dir('state') + '/x', 'y', 'serve', '0.0.0.0:7105'], dirs: { state: 'named', runtime: 'named' } } },
 }
 `
 
@@ -312,7 +323,7 @@ func TestDocker_EveryKind(t *testing.T) {
 	m := s.lab.Machines[0]
 	in := func(service, path string) string {
 		t.Helper()
-		out, err := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		out, err := m.Try("cat " + volume(service) + "/" + path)
 		if err != nil {
 			t.Errorf("%s of %s: %v %s", path, service, err, out)
 		}
@@ -344,12 +355,12 @@ func TestDocker_EveryKind(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	wrote := func(service, path string) string {
-		out, _ := m.Try("cat $(docker volume inspect --format '{{.Mountpoint}}' defx-default-dock.state." + service + ")/" + path)
+		out, _ := m.Try("cat " + volume(service) + "/" + path)
 		return out
 	}
 	eventually("two runs of the job", func() bool { return strings.Count(wrote("tick", "ticks"), "red\n") > 1 })
 	eventually("a record of runs", func() bool {
-		out, _ := m.Try("cat /var/lib/defx/runs/*tick.jsonl")
+		out, _ := m.Try("cat /var/lib/defx/runs/*tick.0.jsonl")
 		return strings.Count(out, `"code":0`) > 1
 	})
 	for port, want := range map[string]string{"7101": "red\n", "7102": "1\n", "7103": "2\n", "7105": "red\n"} {
@@ -366,7 +377,7 @@ func TestDocker_EveryKind(t *testing.T) {
 		}
 	}
 	slow := func() string {
-		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow", "--filter", "publish=7101"))
+		return strings.TrimSpace(m.Docker("ps", "-q", "--no-trunc", "--filter", "label=dev.defx.address=d/slow#0", "--filter", "publish=7101"))
 	}
 	for format, want := range map[string]string{"{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}": "67108864 500000000 50",
 		"{{.Config.StopSignal}} {{.Config.StopTimeout}}": "SIGINT 3", "{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.RestartPolicy.Name}}": "true [ALL] always"} {
@@ -409,7 +420,7 @@ func TestDocker_EveryKind(t *testing.T) {
 	}
 	eventually("the job's new version", func() bool { return strings.Contains(wrote("tick", "ticks"), "blue\n") })
 	eventually("the job's old version is gone", func() bool {
-		return len(strings.Fields(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick"))) == 1
+		return len(strings.Fields(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address=d/tick#0"))) == 1
 	})
 	if code, out := s.run("restart", "d/tick"); code != 0 {
 		t.Errorf("%s", out)

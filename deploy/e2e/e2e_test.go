@@ -221,7 +221,7 @@ func (s *site) pids() map[string]string {
 	for _, m := range s.lab.Machines {
 		for line := range strings.Lines(m.Exec(`for u in $(systemctl list-units --no-legend --plain --state=active 'defx-*.service' | cut -d' ' -f1); do echo "$u $(systemctl show -P MainPID "$u")"; done`)) {
 			unit, pid, _ := strings.Cut(strings.TrimSpace(line), " ")
-			name, _, _ := strings.Cut(unit, ":")
+			name, _, _ := strings.Cut(unit, ".")
 			out[name] += m.Name + "/" + pid
 		}
 	}

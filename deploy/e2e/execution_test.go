@@ -20,9 +20,9 @@ local good = 'WORD' == 'good';
   ending: { service: (if good then web(9204) else { command: sh('sleep 0.05; echo it is broken >&2; exit 3'), ports: { http: 9204 } }) + { ready: { http: '/health', timeout: '20s' } } },
   brief: { service: { command: if good then sh('exec sleep 1000') else sh('sleep 1; echo so brief >&2; exit 4') } },
   front: { service: { command: ['/usr/sbin/nginx', '-c', '/etc/exec.conf', '-g', 'daemon off;'], ports: { http: 9205 }, ready: { http: '/', timeout: '10s' },
-    dirs: { cache: 'exec-nginx', runtime: 'exec-nginx' }, reload: { signal: 'HUP', check: ['/usr/sbin/nginx', '-t', '-c', '/etc/exec.conf'] },
-    files: { '/etc/exec.conf': 'error_log stderr; pid /run/exec-nginx/pid; events {} http { access_log off; ' +
-      std.join(' ', ['%s_temp_path /var/cache/exec-nginx/%s;' % [n, n] for n in ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']]) +
+    dirs: { cache: 'nginx', runtime: 'nginx' }, reload: { signal: 'HUP', check: ['/usr/sbin/nginx', '-t', '-c', '/etc/exec.conf'] },
+    files: { '/etc/exec.conf': 'error_log stderr; pid ' + defx.me.dir('runtime') + '/pid; events {} http { access_log off; ' +
+      std.join(' ', ['%s_temp_path %s/%s;' % [n, defx.me.dir('cache'), n] for n in ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']]) +
       ' server { listen 9205; location / { return 200 "front"; } } }' + (if good then '' else ' nonsense;') } } },
   stubborn: { service: { command: sh("trap '' TERM; echo WORD; while :; do sleep 0.2; done"), stop: { timeout: '5s' } } },
 }
@@ -100,7 +100,7 @@ func TestApply_Execution(t *testing.T) {
 	say("exec", word("good", "taken", "asleep"))
 	apply(0)
 	say("second", "local defx = import 'defx/v1.libsonnet';\n{ web: { service: { command: ['/bin/false'], ports: { http: 9204 }, ready: { http: '/health' } } } }\n")
-	apply(3, "port 9204 is in use by e/ending of default/exec: server (process ")
+	apply(3, "port tcp/9204 of this machine belongs to e/ending of default/exec", "nothing was changed")
 
 	// Long stops are mentioned.
 	say("exec", strings.ReplaceAll(word("good", "taken", "asleep"), "'5s'", "'45s'"))
@@ -135,7 +135,7 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
 		"✗ d/front", "not reloaded, because its check failed: ", "it does not begin with valid", "was left unchanged",
 		"✗ d/beside", "port 7504 is in use by container mine, which is not managed by defx", "4 failed")
 	after := containers(m)
-	if got := differ(before, after); got != "d/brief#0" || !strings.HasSuffix(after[got], "/running") {
+	if got := differ(before, after); got != "d/brief" || !strings.HasSuffix(after[got], "/running") {
 		t.Errorf("%s: other containers than before: %v, then %v", got, before, after)
 	}
 	if got := m.Exec("cat /var/lib/defx/units/*/files/etc/front.conf"); got != "valid" {

@@ -38,7 +38,10 @@ func TestHost_SettingsUsersPackages(t *testing.T) {
 		t.Errorf("%s", setting())
 	}
 	say("")
-	s.wants(0)
+	s.wants(1, "this deletes 3 of 4 deployed units", "--confirm default")
+	if code, _ := s.run("apply", "--confirm", "default"); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
 	if setting() != was {
 		t.Errorf("%s, was %s", setting(), was)
 	}

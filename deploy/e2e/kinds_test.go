@@ -18,7 +18,7 @@ local probe(state, more) = { package: defx.artifact('../build/probe'), command: 
   slow: { service: { command: sh('rm -f $STATE_DIRECTORY/up; sleep 0.5; touch $STATE_DIRECTORY/up; exec sleep 1000'), env: { W: 'WORD' }, dirs: { state: 'slow' },
     ready: { exec: sh('test -e $STATE_DIRECTORY/up'), interval: '200ms', timeout: '10s' },
     initializer: sh('echo init >> $STATE_DIRECTORY/log'), migrate: sh('echo WORD >> $STATE_DIRECTORY/log; MIGRATE') } },
-  after: { requires: ['slow'], service: { command: sh('test -e /var/lib/slow/up || exit 7; exec sleep 1000'), user: 'root' } },
+  after: { requires: ['slow'], service: { command: sh('test -e "$0/up" || exit 7; exec sleep 1000') + [defx.dep('slow').here.dir('state')], user: 'root' } },
   pair: defx.group({
     one: { service: { command: ['/bin/sleep', '1000'], env: { W: 'ONE' } } },
     two: { after: ['one'], service: { command: ['/bin/sleep', '1001'], env: { W: 'TWO' } } },
@@ -38,8 +38,9 @@ func TestServices_EveryKind(t *testing.T) {
 		s.file("defx.jsonnet", "{ name: 'kinds', libs: { kinds: import 'libs/kinds.libsonnet' }, machines: { m1: { connect: 'ssh://root@"+m.Address+"' } } }\n", 0o644)
 	}
 	pid := func(name string) string {
-		return strings.TrimSpace(m.Exec("systemctl show -P MainPID defx-default-kinds-kinds-" + name + ".service"))
+		return strings.TrimSpace(m.Exec("systemctl show -P MainPID defx-default-kinds-kinds-" + name + ".0.service"))
 	}
+	state := func(name string) string { return "/var/lib/private/defx/default/kinds/kinds-" + name + ".0/" + name }
 	has := func(path, want string) {
 		t.Helper()
 		if got := m.Exec("cat " + path); !strings.Contains(got, want) {
@@ -49,11 +50,11 @@ func TestServices_EveryKind(t *testing.T) {
 
 	say(kinds, "WORD", "red", "MIGRATE", "true", "ONE", "1", "TWO", "2", "RELOAD", "first")
 	s.wants(0, "10 created", "next runs: ")
-	has("/var/lib/private/slow/log", "init\nred\n")
+	has(state("slow")+"/log", "init\nred\n")
 	if got := m.Exec(`exec 3<>/dev/tcp/127.0.0.1/7100; timeout 5 cat <&3`); !strings.Contains(got, "hello from red") {
 		t.Errorf("%q", got)
 	}
-	m.Exec("for i in $(seq 50); do test -s /var/lib/private/tick/ticks && exit 0; sleep 0.1; done; exit 1")
+	m.Exec("for i in $(seq 50); do test -s " + state("tick") + "/ticks && exit 0; sleep 0.1; done; exit 1")
 	for _, name := range []string{"sock", "notified", "slow", "after", "pair-one", "pair-two", "again"} {
 		if pid(name) == "0" {
 			t.Errorf("%s does not run", name)
@@ -67,7 +68,7 @@ func TestServices_EveryKind(t *testing.T) {
 	if pid("pair-one") != one || pid("pair-two") == two || pid("notified") != notified || pid("again") != again {
 		t.Error("others than the changed member restarted")
 	}
-	m.Exec("for i in $(seq 50); do grep -q second /var/lib/private/again/reloads && exit 0; sleep 0.1; done; exit 1")
+	m.Exec("for i in $(seq 50); do grep -q second " + state("again") + "/reloads && exit 0; sleep 0.1; done; exit 1")
 
 	// Scheduled services show the result of their last run.
 	m.Exec("for i in $(seq 100); do systemctl is-failed -q 'defx-default-kinds-kinds-bad.0.*' && exit 0; sleep 0.1; done; exit 1")
@@ -94,15 +95,15 @@ func TestServices_EveryKind(t *testing.T) {
 	if got := m.Exec(`exec 3<>/dev/tcp/127.0.0.1/7100; timeout 5 cat <&3`); !strings.Contains(got, "hello from blue") {
 		t.Errorf("%q", got)
 	}
-	m.Exec("for i in $(seq 50); do grep -q blue /var/lib/private/tick/ticks && exit 0; sleep 0.1; done; exit 1")
+	m.Exec("for i in $(seq 50); do grep -q blue " + state("tick") + "/ticks && exit 0; sleep 0.1; done; exit 1")
 	say(kinds, "WORD", "blue", "MIGRATE", "true", "ONE", "1", "TWO", "22", "RELOAD", "second")
 	s.wants(0, "1 updated")
-	has("/var/lib/private/slow/log", "init\nred\n")
-	has("/var/lib/private/slow/log", "blue\n")
+	has(state("slow")+"/log", "init\nred\n")
+	has(state("slow")+"/log", "blue\n")
 
 	// After a reboot everything runs again by itself.
 	m.Reboot()
-	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,notified,pair-one,pair-two,again}.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
+	m.Exec("for i in $(seq 100); do systemctl is-active defx-default-kinds-kinds-{after,slow,notified,pair-one,pair-two,again}.0.service >/dev/null && exit 0; sleep 0.2; done; systemctl list-units --all 'defx-*'; exit 1")
 	s.wants(0, "No changes")
 
 	args := []string{"destroy", "--confirm", "default"}

@@ -101,7 +101,7 @@ func TestRandomStrings_ArriveByteForByte(t *testing.T) {
 			t.Fatalf("exit code %d\n%s", code, out)
 		}
 		for name, l := range loads {
-			raw, err := os.ReadFile(filepath.Join(m.Root, "var/lib/private", name, "dump"))
+			raw, err := os.ReadFile(filepath.Join(m.Root, "var/lib/private/defx/default/strings", "s-"+strings.ReplaceAll(name, "-", "_")+".0", name, "dump"))
 			if err != nil {
 				t.Fatal(err)
 			}

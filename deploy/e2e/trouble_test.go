@@ -148,7 +148,7 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
-var startedRE = regexp.MustCompile(`Started (defx-\S+:[0-9a-f]{12})\.service`)
+var startedRE = regexp.MustCompile(`Started (defx-\S+\.[0-9a-f]{12})\.service`)
 
 // TestApply_KilledAnywhere kills defx, or the agent of a machine, during applies over three
 // machines.

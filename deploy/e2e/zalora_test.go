@@ -71,10 +71,10 @@ func TestZalora_ThreeMachines(t *testing.T) {
 	// The group works, and only its changed member restarts.
 	until("select count(distinct who) > 1 from builds", "t")
 	pid := func(member string) string {
-		return de1.Exec("systemctl show -P MainPID defx-dev-zalora-hydra-build-" + member + ".service")
+		return de1.Exec("systemctl show -P MainPID defx-dev-zalora-hydra-build-" + member + ".0.service")
 	}
 	evaluator, runner := pid("evaluator"), pid("queue_runner")
-	if got := de1.Exec("systemctl show -P Slice defx-dev-zalora-hydra-build-{evaluator,queue_runner}.service | sort -u"); strings.Count(got, "hydra-build.slice") != 1 || strings.Count(strings.TrimSpace(got), "\n") > 1 {
+	if got := de1.Exec("systemctl show -P Slice defx-dev-zalora-hydra-build-{evaluator,queue_runner}.0.service | sort -u"); strings.Count(got, "hydra-build.0.slice") != 1 || strings.Count(strings.TrimSpace(got), "\n") > 1 {
 		t.Errorf("the members are not in one slice: %q", got)
 	}
 	say("two")
@@ -86,8 +86,8 @@ func TestZalora_ThreeMachines(t *testing.T) {
 
 	// The scheduled service fetches what was pushed.
 	sg1.Exec(`git config --global --add safe.directory '*'; cd $(mktemp -d) && git init -q && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m first && ` +
-		`d=/var/lib/gitolite3/repositories/testing.git; git push -q $d HEAD:refs/heads/main && chown -R gitolite3: $d`)
-	if got := de1.Exec("git config --global --add safe.directory '*'; for i in $(seq 100); do git -C /var/lib/private/mirror/testing.git log --format=%s main 2>/dev/null && exit 0; sleep 0.2; done; exit 1"); got != "first\n" {
+		`d=/var/lib/defx/dev/zalora/git-gitolite.0/gitolite3/repositories/testing.git; git push -q $d HEAD:refs/heads/main && chown -R gitolite3: $d`)
+	if got := de1.Exec("git config --global --add safe.directory '*'; for i in $(seq 100); do git -C /var/lib/private/defx/dev/zalora/git-mirror.0/mirror/testing.git log --format=%s main 2>/dev/null && exit 0; sleep 0.2; done; exit 1"); got != "first\n" {
 		t.Errorf("%q was fetched", got)
 	}
 	ran := false

@@ -106,6 +106,11 @@ func (e *Engine) create(ctx context.Context, api *client.Client, unit string, c 
 			return nil, err
 		}
 	}
+	if have == nil || have.State == nil || !have.State.Running { // a running container has what it mounts
+		if err := makeDirs(c); err != nil {
+			return nil, err
+		}
+	}
 	if have != nil {
 		same := have.Config.Labels[docker.LabelDigest] == string(d) && have.State != nil && have.State.Status != container.StateDead
 		if same && (join == "" || string(have.HostConfig.NetworkMode) == "container:"+join) {
@@ -185,12 +190,8 @@ func (e *Engine) containerConfig(ctx context.Context, api *client.Client, unit s
 		return fail(err)
 	}
 	gateway := strings.Join(host.ExtraHosts, "")
-	for _, m := range c.Mounts {
-		if m.Volume != "" {
-			if err := e.volume(ctx, api, c, m); err != nil {
-				return fail(err)
-			}
-		}
+	if err := e.volumes(ctx, api, c); err != nil {
+		return fail(err)
 	}
 	for _, s := range c.Secrets {
 		if err := secret(ctx, unit, s); err != nil {
@@ -361,45 +362,6 @@ func (e *Engine) ensureNetwork(ctx context.Context, api *client.Client, scope, n
 		return fmt.Errorf("the network %s was removed while it was created", name)
 	})
 	return gateway, err
-}
-
-// volume creates a volume, and changes the owner of a new one to the container's user.
-func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Container, m docker.Mount) error {
-	return e.withLock("volume "+m.Volume, func() error {
-		have, err := api.VolumeInspect(ctx, m.Volume, client.VolumeInspectOptions{})
-		if err == nil {
-			if have.Volume.Labels[docker.LabelScope] != c.Scope {
-				return fmt.Errorf("the volume %s exists and is not managed by defx: rename or remove it", m.Volume)
-			}
-			if m.Owner > 0 {
-				return chownEmptyDir(have.Volume.Mountpoint, m.Owner) // a crash may have prevented it before
-			}
-			return nil
-		}
-		if !errdefs.IsNotFound(err) {
-			return err
-		}
-		made, err := api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: m.Volume, Driver: "local", Labels: e.labels(docker.ID{Scope: c.Scope, Base: c.Base}, m.Volume, "")})
-		if err != nil {
-			return err
-		}
-		if m.Owner > 0 {
-			return chownEmptyDir(made.Volume.Mountpoint, m.Owner)
-		}
-		return nil
-	})
-}
-
-// chownEmptyDir changes the owner of a directory that is still empty.
-func chownEmptyDir(dir string, user int) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) { // the engine keeps its volumes elsewhere
-		return nil
-	}
-	if err != nil || len(list) > 0 {
-		return err
-	}
-	return os.Chown(dir, user, user)
 }
 
 // secretsDir holds copies of secrets for containers. Only root can enter its parent.

@@ -103,16 +103,22 @@ type Rendered struct {
 
 // Render returns what the unit at an address becomes, as the entry file has it.
 func Render(ctx context.Context, p *project.Project, d *project.Desired, r *apply.Request, name string) (*Rendered, error) {
+	addresses, candidates := d.Rendered.Plan.Names().FindAll(name)
+	if len(addresses) > 1 {
+		candidates = addresses
+	}
+	if len(candidates) > 0 {
+		return nil, diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
+	}
 	address := name
-	if d.Rendered.Plan.Find(name) == nil {
-		svc, err := findService(d, name)
-		if err != nil {
-			return nil, err
-		}
-		address = svc.Address.String()
+	if len(addresses) == 1 {
+		address = addresses[0]
 	}
 	placed := d.Rendered.Plan.Find(address)
 	if placed == nil {
+		if _, err := findService(d, name); err != nil {
+			return nil, err
+		}
 		return nil, diag.Errorf(address, "it is held: its configuration has an error").WithHint("fix the error above")
 	}
 	u, err := r.Unit(ctx, placed.Object)

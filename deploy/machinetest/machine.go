@@ -240,7 +240,8 @@ func (m *Machine) Listen(ip string, port int) (net.Listener, error) {
 	return l, err
 }
 
-// Try runs a bash script in the machine, as root, even without network or sshd.
+// Try runs a bash script in the machine, as root, even without network or sshd. Like a login, it
+// sees control groups as the machine's systemd names them.
 func (m *Machine) Try(script string) (string, error) {
 	pid, err := m.leader()
 	if err != nil {
@@ -248,7 +249,7 @@ func (m *Machine) Try(script string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "--", "/bin/bash", "-c", script)
+	cmd := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "-C", "--", "/bin/bash", "-c", script)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "SYSTEMD_PAGER="}
 	out, err := cmd.CombinedOutput()
 	return string(out), err

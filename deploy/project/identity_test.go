@@ -384,7 +384,7 @@ func TestClaims_OtherScopesOnOneMachine(t *testing.T) {
 	before := machine(t, filepath.Join(root, "box"))
 	for _, c := range []struct{ name, env, fields string }{{"tiny", "prod", "ports: { sql: 5432 }"}, {"other", "dev", "ports: { sql: 5432 }"}} {
 		res, text := deploy(c.name, c.env, c.fields)
-		if len(res.Failed) != 1 || !strings.Contains(text, "port tcp/5432 of this machine belongs to app/db#0 of dev/tiny") {
+		if len(res.Failed) != 1 || !strings.Contains(text, "port tcp/5432 of this machine belongs to app/db of dev/tiny") {
 			t.Errorf("%s %s: %+v %s", c.name, c.env, res.Failed, text)
 		}
 		if now := machine(t, filepath.Join(root, "box")); now != before {

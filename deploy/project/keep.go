@@ -36,11 +36,13 @@ func setIdentities(g *graph.Graph, deployed *plan.Plan) {
 			continue
 		}
 		address := s.Address.String()
+		own := identityOf(g.Environment, g.Name, address)
 		if u := deployed.Find(address); u != nil {
-			s.Identity = u.Identity
+			if u.Identity != own { // of one that was renamed back
+				s.Identity = u.Identity
+			}
 			continue
 		}
-		own := identityOf(g.Environment, g.Name, address)
 		free := own
 		for n := 2; taken[free]; n++ {
 			free = fmt.Sprintf("%s-%d", own, n)
@@ -74,7 +76,7 @@ func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan, move
 			continue
 		}
 		if lost := plan.LostData(*o, u); len(lost) > 0 {
-			e := plan.LostDataError(names, u.Address, lost)
+			e := plan.LostDataError(names, *o, u, lost)
 			if svc := findService(out.Graph, u.Address); svc != nil {
 				e.At(append(slices.Clone(svc.SpecPath), "dirs")...)
 			}

@@ -51,7 +51,7 @@ func (p *Project) loadMemo(in *planInputs, libraries []string) *memo {
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/3", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
+	entry, err := digest.Of("memory/4", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
@@ -272,6 +272,7 @@ func codeService(c *cache.Codec, s *memoService) {
 	cache.Text(c, &r.Identity)
 	cache.List(c, &r.Claims, func(c *cache.Codec, p *plan.Claim) {
 		texts(c, &p.Kind, &p.Key, &p.Value)
+		cache.List(c, &p.Field, cache.Text)
 		c.Flag(&p.Shared)
 	})
 	cache.List(c, &r.Follows, cache.Text)

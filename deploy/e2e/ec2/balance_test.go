@@ -69,12 +69,12 @@ func TestBalancer_UpdateReplaceRestart(t *testing.T) {
 	more := "" // more resources
 	entry := func(greeting, image, attach string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
-local site = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; return 200 "%%s"; }\n}\n';
+local site = 'daemon off;\npid %%(run)s/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path %%(run)s/b; proxy_temp_path %%(run)s/p; fastcgi_temp_path %%(run)s/f; uwsgi_temp_path %%(run)s/u; scgi_temp_path %%(run)s/s;\n server { listen %%(port)s; return 200 "%%(text)s"; }\n}\n';
 function(env='dev') {
   name: 'shop',
   libs: { shop: {
     web: { place: { replicas: 2, spread: 'machine' }, fqdn: 'direct.example.com',
-      service: { command: ['/usr/sbin/nginx', '-c', '/etc/site.conf'], ports: { http: 8080 }, dirs: { runtime: 'web' }, files: { '/etc/site.conf': site %% [defx.me.port('http'), '%s'] }, ready: { http: '/', port: 'http' } } },
+      service: { command: ['/usr/sbin/nginx', '-c', '/etc/site.conf'], ports: { http: 8080 }, dirs: { runtime: 'web' }, files: { '/etc/site.conf': site %% { run: defx.me.dir('runtime'), port: defx.me.port('http'), text: '%s' } }, ready: { http: '/', port: 'http' } } },
     front: { loadBalancer: { listen: 80, target: 'http', backends: ['web'], attach: '%s', drain: '1s' }, fqdn: 'shop.example.com' },
   } },
   defaults: { backend: 'ec2', ec2: { region: '%s', instanceType: 't3.small', image: '%s', user: 'ops', authorizedKeys: ['%s'], subnet: defx.ref('a').output('id') } },

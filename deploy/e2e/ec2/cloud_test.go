@@ -209,7 +209,7 @@ func (c *cloud) starts() []string {
 
 // modules returns the folders of modules.
 func (c *cloud) modules() []string {
-	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/dev/terraform/*/main.tf.json"))
+	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/*/terraform/*/main.tf.json"))
 	for i, f := range list {
 		list[i] = filepath.Dir(f)
 	}

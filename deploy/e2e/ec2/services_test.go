@@ -124,7 +124,7 @@ func TestServices_OnNewInstances(t *testing.T) {
 	c.env = append(c.env, "PATH="+lab.Bin+":"+os.Getenv("PATH"))
 	entry := func(greeting string) {
 		c.write("defx.jsonnet", fmt.Sprintf(`local defx = import 'defx/v1.libsonnet';
-local site(listen, body) = 'daemon off;\npid /run/web/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path /run/web/b; proxy_temp_path /run/web/p; fastcgi_temp_path /run/web/f; uwsgi_temp_path /run/web/u; scgi_temp_path /run/web/s;\n server { listen %%s; %%s }\n}\n' %% [listen, body];
+local site(listen, body) = 'daemon off;\npid %%(run)s/pid;\nerror_log stderr;\nevents {}\nhttp {\n access_log off;\n client_body_temp_path %%(run)s/b; proxy_temp_path %%(run)s/p; fastcgi_temp_path %%(run)s/f; uwsgi_temp_path %%(run)s/u; scgi_temp_path %%(run)s/s;\n server { listen %%(port)s; %%(body)s }\n}\n' %% { run: defx.me.dir('runtime'), port: listen, body: body };
 local web(port, body) = { command: ['/usr/sbin/nginx', '-c', '/etc/site.conf'], ports: { http: port }, dirs: { runtime: 'web' },
   files: { '/etc/site.conf': site(defx.me.port('http'), body) }, ready: { tcp: true } };
 function(env='dev') {

@@ -10,13 +10,13 @@ local defx = import 'defx/v1.libsonnet';
       command: ['/usr/sbin/nginx', '-c', '/etc/nginx/defx.conf', '-g', 'daemon off;'],
       files: {
         '/etc/nginx/defx.conf': |||
-          pid /run/nginx-front/nginx.pid;
+          pid %(runtime)s/nginx.pid;
           error_log stderr;
           events { worker_connections 4096; }
           http {
             access_log off;
-            client_body_temp_path /var/cache/nginx-front/body;
-            proxy_temp_path /var/cache/nginx-front/proxy;
+            client_body_temp_path %(cache)s/body;
+            proxy_temp_path %(cache)s/proxy;
             upstream shop {
               least_conn;
               %(servers)s
@@ -28,6 +28,8 @@ local defx = import 'defx/v1.libsonnet';
             %(portals)s
           }
         ||| % {
+          cache: defx.me.dir('cache'),
+          runtime: defx.me.dir('runtime'),
           port: defx.me.port('http'),
           servers: defx.dep('web').join('\n    ', function(r) 'server %s:%s max_fails=3;' % [r.host, r.port('http')]),
           portals: defx.dep('portals').join('\n  ', function(r)
@@ -35,7 +37,7 @@ local defx = import 'defx/v1.libsonnet';
             % [defx.me.port('http'), r.label('customer'), r.host, r.port('http')]),
         },
       },
-      dirs: { cache: 'nginx-front', runtime: 'nginx-front' },
+      dirs: { cache: 'nginx', runtime: 'nginx' },
       ports: { http: 8080 },
       ready: { tcp: true },
       reload: { signal: 'HUP' },

@@ -3,9 +3,9 @@ local defx = import 'defx/v1.libsonnet';
   // Has data (dirs.state), so removing these lines does not delete it.
   db: {
     service: {
-      command: ['/usr/lib/postgresql/15/bin/postgres', '-D', '/var/lib/quickstart-db', '-p', defx.me.port('sql')],
+      command: ['/usr/lib/postgresql/15/bin/postgres', '-D', defx.me.dir('state'), '-p', defx.me.port('sql')],
       user: 'postgres',
-      dirs: { state: 'quickstart-db' },
+      dirs: { state: 'db' },
       ports: { sql: 5432 },
       ready: { tcp: true },
     },

@@ -11,7 +11,7 @@ local defx = import 'defx/v1.libsonnet';
           save 60 1
         ||| % [defx.me.port('redis'), defx.me.dir('state')],
       },
-      dirs: { state: 'webstack-redis' },
+      dirs: { state: 'redis' },
       ports: { redis: 6390 },
       ready: { tcp: true },
     },

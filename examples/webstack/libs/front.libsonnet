@@ -6,24 +6,30 @@ local defx = import 'defx/v1.libsonnet';
       command: ['/usr/sbin/nginx', '-c', '/etc/webstack/nginx.conf', '-g', 'daemon off;'],
       files: {
         '/etc/webstack/nginx.conf': |||
-          pid /run/webstack-nginx/nginx.pid;
+          pid %(runtime)s/nginx.pid;
           error_log stderr;
           events {}
           http {
             access_log off;
-            client_body_temp_path /var/cache/webstack-nginx/body;
-            proxy_temp_path /var/cache/webstack-nginx/proxy;
-            fastcgi_temp_path /var/cache/webstack-nginx/fastcgi;
-            uwsgi_temp_path /var/cache/webstack-nginx/uwsgi;
-            scgi_temp_path /var/cache/webstack-nginx/scgi;
+            client_body_temp_path %(cache)s/body;
+            proxy_temp_path %(cache)s/proxy;
+            fastcgi_temp_path %(cache)s/fastcgi;
+            uwsgi_temp_path %(cache)s/uwsgi;
+            scgi_temp_path %(cache)s/scgi;
             server {
-              listen %s;
-              location / { proxy_pass http://%s:%s; }
+              listen %(port)s;
+              location / { proxy_pass http://%(app)s:%(appPort)s; }
             }
           }
-        ||| % [defx.me.port('http'), defx.dep('app').host, defx.dep('app').port('http')],
+        ||| % {
+          cache: defx.me.dir('cache'),
+          runtime: defx.me.dir('runtime'),
+          port: defx.me.port('http'),
+          app: defx.dep('app').host,
+          appPort: defx.dep('app').port('http'),
+        },
       },
-      dirs: { cache: 'webstack-nginx', runtime: 'webstack-nginx' },
+      dirs: { cache: 'nginx', runtime: 'nginx' },
       reload: { signal: 'HUP' },
       ports: { http: 8090 },
       ready: { http: '/health' },
