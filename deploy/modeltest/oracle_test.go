@@ -77,6 +77,7 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 	}
 	if out.died {
 		maps.Copy(s.begun, s.want.units())
+		clear(w.halted[s.name()])
 		return
 	}
 	w.checkResult(s, o, before, after, out)
@@ -202,8 +203,11 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 	used := s.used()
 	for a, name := range w.halted[s.name()] { // nothing else is different: it runs again only with consent
 		was, is := before.units[s.name()][a], after.units[s.name()][a]
-		if !o.repair && len(was) == 1 && len(is) == 1 && was[0].name == name && !was[0].active && is[0].active && was[0].text == is[0].text {
+		if !o.repair && o.allowEmpty == nil && len(was) == 1 && len(is) == 1 && was[0].name == name && !was[0].active && is[0].active && was[0].text == is[0].text {
 			w.violate("%s of %s was started, although somebody had stopped it", a, s.name())
+		}
+		if len(is) != 1 || is[0].active || is[0].name != name {
+			delete(w.halted[s.name()], a)
 		}
 	}
 	for _, a := range sortedKeys(wanted) {
