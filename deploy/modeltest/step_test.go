@@ -417,6 +417,19 @@ func (w *world) rollbackStep(s *scope) {
 	}
 	w.mark(s, before, after, out)
 	w.remember(s, after)
+	gone := 0 // stopped units that have their former names again
+	for a := range s.stopped {
+		if len(before.units[s.name()][a]) > 0 && len(after.units[s.name()][a]) == 0 {
+			delete(s.stopped, a)
+			gone++
+		}
+	}
+	for _, a := range sortedKeys(after.units[s.name()]) {
+		if u := after.units[s.name()][a][0]; gone > 0 && len(before.units[s.name()][a]) == 0 && !u.active {
+			s.stopped[a] = true
+			gone--
+		}
+	}
 	if out.clean() {
 		s.want = s.past[to].clone()
 		s.want.moved = map[string]string{}
