@@ -78,6 +78,9 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 	if out.died {
 		maps.Copy(s.begun, s.want.units())
 		clear(w.halted[s.name()])
+		if o.allowEmpty != nil { // the next apply finishes what this one was allowed to do
+			maps.DeleteFunc(s.had, func(_ string, h held) bool { return h.lost })
+		}
 		return
 	}
 	w.checkResult(s, o, before, after, out)
@@ -237,13 +240,13 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 		w.violate("units run without their files: %v", after.loose)
 	}
 	w.remember(s, after)
+	for a := range s.stopped {
+		if _, is := wanted[a]; !is && after.units[s.name()][a] == nil && before.units[s.name()][a] != nil {
+			delete(s.stopped, a)
+		}
+	}
 	if out.clean() {
 		s.forget(o, after)
-		for a := range s.stopped {
-			if _, is := wanted[a]; !is && after.units[s.name()][a] == nil {
-				delete(s.stopped, a)
-			}
-		}
 		s.past[out.result.Generation] = s.want.clone()
 		s.want.moved = map[string]string{}
 	}
