@@ -330,8 +330,10 @@ func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Re
 	for _, name := range sets.Keys(answers) {
 		for _, address := range sets.Keys(answers[name].Units) {
 			r, recorded := byAddress[address]
+			u := req.Plan.Find(address)
 			switch {
 			case uncertain(address) || recorded && r.Machine == name:
+			case recorded && u != nil && u.Machine == name: // the move there was interrupted, and is executed again
 			case recorded:
 				removals = append(removals, plan.Removal{Address: address, Machine: name})
 			default:
