@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/defx-dev/defx/internal/failpoint"
@@ -17,7 +18,12 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){"defx": func() {
 		if step := os.Getenv("END_AFTER"); step != "" { // killed in the middle of an apply
-			failpoint.EndAfter(step)
+			failpoint.Watch(func(name string) {
+				if name == step {
+					syscall.Kill(os.Getpid(), syscall.SIGKILL)
+					select {} // until the signal arrives
+				}
+			})
 		}
 		os.Exit(run())
 	}})

@@ -237,6 +237,11 @@ func (req *Request) compareMachines(ctx context.Context, answers map[string]*age
 				d.Differences = append(d.Differences, plan.Difference{Field: "version", Cause: plan.CauseReverted,
 					Detail: fmt.Sprintf("it has version %s, deployed was %s", now.Entry.Digest.Brief(), r.Digest.Brief())})
 				out[i] = req.asOnMachine(ctx, r, now.Entry)
+				if answer.Runs { // an earlier version may have had no data
+					for _, dir := range sets.Minus(r.Data, sets.Union(answer.Data[r.Address], now.Entry.Data)) {
+						d.Differences = append(d.Differences, plan.Difference{Field: dir, Cause: plan.CauseDataMissing})
+					}
+				}
 			}
 			if stopped := r.Stopped != nil; stopped != now.Entry.Stopped {
 				cause := plan.CauseStopped
@@ -312,6 +317,46 @@ func leftovers(removals []plan.Removal, answers map[string]*agent.Refreshed, rec
 		}
 	}
 	return todo, done
+}
+
+// unrecorded adds to the records the units that machines have without a record: a machine was
+// reverted to a time when they were deployed. removals are units that are recorded elsewhere. Units
+// of which nobody knows what an interrupted apply left are not added.
+func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Refreshed, records []plan.Record, uncertain func(address string) bool) (all []plan.Record, removals []plan.Removal) {
+	byAddress := map[string]plan.Record{}
+	for _, r := range records {
+		byAddress[r.Address] = r
+	}
+	for _, name := range sets.Keys(answers) {
+		for _, address := range sets.Keys(answers[name].Units) {
+			r, recorded := byAddress[address]
+			u := req.Plan.Find(address)
+			switch {
+			case uncertain(address) || recorded && r.Machine == name:
+			case recorded && u != nil && u.Machine == name: // the move there was interrupted, and is executed again
+			case recorded:
+				removals = append(removals, plan.Removal{Address: address, Machine: name})
+			default:
+				var err error
+				if r, err = req.record(ctx, address, name, answers[name].Units[address].Entry, plan.Record{}); err != nil {
+					r.Digest = "" // the state does not have that version
+				}
+				byAddress[address] = r
+			}
+		}
+	}
+	return sortRecords(byAddress), removals
+}
+
+// unionRemovals returns the removals of both lists, each once.
+func unionRemovals(a, b []plan.Removal) []plan.Removal {
+	out := slices.Clone(a)
+	for _, x := range b {
+		if !slices.ContainsFunc(out, func(y plan.Removal) bool { return y.Address == x.Address && y.Machine == x.Machine }) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // asked describes what a change set was compared with; nil if machines were not asked.
