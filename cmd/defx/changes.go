@@ -336,7 +336,7 @@ func machinesAsked(m *plan.MachinesAsked) string {
 		if text != "" {
 			text += "; "
 		}
-		text += name + " not asked: " + m.NotAsked[name]
+		text += name + " not asked: " + copyable(m.NotAsked[name])
 	}
 	return text
 }

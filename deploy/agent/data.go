@@ -60,14 +60,14 @@ func (m *dataMemory) save(root *os.Root) {
 	}
 }
 
-// States of what holds data.
+// States of what holds data, in the order of what is known of it at several places.
 type dataState int
 
 const (
 	dataAbsent dataState = iota
 	dataEmpty
-	dataHeld
 	dataUnknown
+	dataHeld
 )
 
 // dataState looks at a directory or volume.
@@ -100,7 +100,16 @@ func (c *comparison) dataState(ctx context.Context, data string) dataState {
 		}
 		return dataHeld
 	}
-	f, err := c.root.Open(rel(dir))
+	found := dataAbsent
+	for _, p := range places(dir) { // a symbolic link that is missing is made again by systemd
+		found = max(found, c.dirState(p))
+	}
+	return found
+}
+
+// dirState looks at a directory.
+func (c *comparison) dirState(p string) dataState {
+	f, err := c.root.Open(p)
 	if os.IsNotExist(err) {
 		return dataAbsent
 	}

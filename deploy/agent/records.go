@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -17,10 +18,13 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Repair makes the machine's records readable again. Damaged files are kept aside,
-// and their paths are returned. Nothing that runs is touched: Adopt records again
+// DamagedSuffix follows the name of a damaged file that was kept aside, before the time.
+const DamagedSuffix = ".damaged-"
+
+// Repair makes the machine's records readable again. Damaged files are kept aside.
+// It returns the paths of these copies, and of files that were missing. Nothing that runs is touched: Adopt records again
 // what is there.
-func (h *Host) Repair(ctx context.Context) (aside []string, err error) {
+func (h *Host) Repair(ctx context.Context) (repaired []string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m != nil {
@@ -42,22 +46,20 @@ func (h *Host) Repair(ctx context.Context) (aside []string, err error) {
 	}
 	h.root = root
 	defer func() { root.Close(); h.root = nil }()
-	suffix := ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405Z")
 	for range 10 { // one file after the other
 		_, err := readManifest(root)
 		var d *Damaged
 		if !errors.As(err, &d) {
-			return aside, err
+			return repaired, err
 		}
 		kept, err := h.replaceDamaged(rel(d.File), suffix)
 		if err != nil {
-			return aside, err
+			return repaired, err
 		}
-		if kept != "" {
-			aside = append(aside, kept)
-		}
+		repaired = append(repaired, cmp.Or(kept, d.File))
 	}
-	return aside, errors.New("the records cannot be repaired")
+	return repaired, errors.New("the records cannot be repaired")
 }
 
 // replaceDamaged keeps a damaged file aside and writes an empty or shortened one.

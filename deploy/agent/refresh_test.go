@@ -125,6 +125,30 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 	}
 }
 
+// TestRefresh_DataOfDynamicUserWithoutLink removes the agent's folder, and with it the symbolic link
+// by which systemd shows the data of a dynamic user.
+func TestRefresh_DataOfDynamicUserWithoutLink(t *testing.T) {
+	const dir = "/var/lib/defx/dev/test/a-b.0/d"
+	h, s, _ := machine(t)
+	h.Close()
+	ask := func() map[string][]string {
+		r, err := reopened(s).Refresh(t.Context(), agent.RefreshRequest{Scope: scope, Data: map[string][]string{"a/b": {dir}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Data
+	}
+	if got := ask(); len(got) > 0 {
+		t.Errorf("without data: %v", got)
+	}
+	if err := writeFile(filepath.Join(s.root, "/var/lib/private/defx/dev/test/a-b.0/d/f")); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask()["a/b"]; !slices.Equal(got, []string{dir}) {
+		t.Errorf("the data is found as %q", got)
+	}
+}
+
 // TestRefresh_SocketWaitsForConnection stops a service that its socket starts on demand, as a boot
 // does, and then the socket.
 func TestRefresh_SocketWaitsForConnection(t *testing.T) {

@@ -365,7 +365,7 @@ func Run(ctx context.Context, req *Request) (*Result, error) {
 func (r *run) start(b *base) {
 	r.caller.Lineage, r.generation = b.head.Lineage, b.head.Generation+1
 	r.acceptance, r.uncertain = newAcceptance(r.req, b, r.caller.Token), map[string]bool{}
-	r.unreached, r.previous, r.removals, r.left = map[string]bool{}, map[string]*graph.Machine{}, nil, nil
+	r.missing, r.unreached, r.previous, r.removals, r.left = map[string]bool{}, map[string]bool{}, map[string]*graph.Machine{}, nil, nil
 	if b.gen != nil {
 		r.removals = slices.Clone(b.gen.Removals)
 	}
@@ -424,6 +424,7 @@ type run struct {
 	deregistered map[string]bool           // balancer memberships that were removed and not restored
 	notes        map[string]bool           // checks that were not possible
 	renames      map[string]string         // renamed resources: new address → old
+	missing      map[string]bool           // addresses of units that their machine does not have, although they are recorded there
 	unreached    map[string]bool           // machines whose new connection does not work
 	previous     map[string]*graph.Machine // these machines with the connection that worked last
 	left         []plan.Removal            // the removals of which machines have said that there is something to remove
@@ -447,6 +448,9 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	}
 	records := r.observe(detached, b, cs)
 	if err := r.checkData(b.records, records, b.relocated); err != nil {
+		return nil, err
+	}
+	if err := r.checkMissing(records); err != nil {
 		return nil, err
 	}
 	r.keepConnections(gen, b.relocated)
@@ -477,6 +481,9 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 		}
 	}
 	if cs, err = r.req.diff(detached, records, nil, drift, todo, head.Generation); err != nil {
+		return nil, err
+	}
+	if err := r.checkStop(cs); err != nil {
 		return nil, err
 	}
 	r.names = cs.Names
@@ -760,6 +767,7 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 				add(address, name)
 			case rec.Machine != name: // it was reverted to a time before the unit moved away
 				r.addLeftover(address, name)
+			case r.req.leaves(address):
 			case !r.isRefreshed(name) && (rec.Digest != e.Digest || !maps.Equal(rec.Values, e.Values)):
 				add(address, name)
 			}
@@ -807,9 +815,10 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 		if _, there := byAddress[rec.Address]; !there || !asked || uncertain[rec.Address] != nil || entries[rec.Address] != nil || rec.Machine == "" || r.isRefreshed(rec.Machine) {
 			continue
 		}
-		if _, moved := b.relocated[rec.Machine]; moved {
+		if _, moved := b.relocated[rec.Machine]; moved || r.req.leaves(rec.Address) {
 			continue
 		}
+		r.missing[rec.Address] = true
 		rec.Digest = ""
 		byAddress[rec.Address] = rec
 	}
@@ -942,6 +951,51 @@ func (r *run) checkData(before, now []plan.Record, moved map[string]string) erro
 		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.req.Plan.Find(b.Address) != nil {
 			out = append(out, diag.Errorf(text, "it has data, which machine %s does not have at its new connection; the previous one was %s", b.Machine, previous).
 				WithHint("copy the data there and use --allow-move %s; nothing was changed", text))
+		}
+	}
+	return out.Err()
+}
+
+// leaves reports whether the request has nothing to do with a unit: it stops, starts or restarts
+// another one.
+func (req *Request) leaves(address string) bool {
+	only := len(req.Stop)+len(req.Start) > 0 || req.Restart != ""
+	return only && req.Stop[address] == nil && !req.Start[address] && req.Restart != address
+}
+
+// checkStop returns an error if a unit that is to be stopped or started would get another version
+// instead: its machine does not have it as it is recorded.
+func (r *run) checkStop(cs *plan.ChangeSet) error {
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		if (r.req.Stop[a.Address] != nil || r.req.Start[a.Address]) && !r.isStop(a) {
+			return diag.Errorf(cs.Names.Text(a.Address), "machine %s does not have it as it is recorded; nothing was changed", a.Machine).
+				WithHint("defx plan --refresh shows what the machine has, and defx apply restores it")
+		}
+	}
+	return nil
+}
+
+// checkMissing returns an error for each unit that its machine does not have and that would be made
+// again without its data: nobody has asked the machine whether its data is still there.
+func (r *run) checkMissing(records []plan.Record) error {
+	var out diag.List
+	names := r.req.Plan.Names()
+	for _, rec := range records {
+		if !r.missing[rec.Address] || r.req.Stop[rec.Address] != nil || r.req.Start[rec.Address] || r.req.Held != nil && r.req.Held(rec.Address) {
+			continue
+		}
+		text, now := names.Text(rec.Address), rec.Address
+		if r.req.Moved != nil {
+			now = r.req.Moved(now)
+		}
+		u := r.req.Plan.Find(now)
+		if u == nil {
+			u = r.req.Plan.Find(rec.Address)
+		}
+		if u != nil && u.Machine == rec.Machine && (rec.Stateful || len(rec.Data) > 0) && !r.req.allowsEmpty(rec.Address, rec.Machine) && !r.req.allowsEmpty(u.Address, rec.Machine) {
+			out = append(out, diag.Errorf(text, "it has data, and machine %s has no record of it; nothing was changed", rec.Machine).
+				WithHint("leave out --no-refresh, so that the machine is asked for its data; or start it as it is: --allow-empty %s", text))
 		}
 	}
 	return out.Err()

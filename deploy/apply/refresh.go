@@ -408,7 +408,11 @@ func shortReason(name string, err error) string {
 		text = e.Msg
 	}
 	text, _, _ = strings.Cut(text, "\n")
-	return strings.TrimPrefix(text, "machine "+name+": ")
+	text = strings.TrimPrefix(text, "machine "+name+": ")
+	if e, ok := errors.AsType[*agent.Error](err); ok && e.Code == agent.CodeDamaged && e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	return text
 }
 
 // refreshAgain asks the machines that answered once more, under the lease: another apply may have
