@@ -295,7 +295,7 @@ func (o *globalOptions) desired(ctx context.Context, f *planFlags, v view, evalu
 		v.held(d)
 		return nil, nil, nil, diag.Errorf("", "%d held, and --strict allows none", len(d.Held))
 	}
-	r := p.ApplyRequest(ctx, d)
+	r := p.ApplyRequest(d)
 	f.applyTo(r)
 	return p, d, r, nil
 }

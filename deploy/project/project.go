@@ -25,10 +25,8 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +35,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/place"
 	"github.com/defx-dev/defx/deploy/artifact"
+	"github.com/defx-dev/defx/deploy/revision"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/deploy/transport"
@@ -148,23 +147,8 @@ func (p *Project) Deployments() map[string][]string {
 }
 
 // Revision returns the git commit of the folder, with a + if files differ from
-// it, or "" if there is no git.
-func (p *Project) Revision(ctx context.Context) string {
-	git := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", p.Config.Root, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
-		cmd.Env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
-		out, err := cmd.Output()
-		return strings.TrimSpace(string(out)), err
-	}
-	rev, err := git("rev-parse", "--short=12", "HEAD")
-	if err != nil {
-		return ""
-	}
-	if changed, err := git("status", "--porcelain", "--untracked-files=no", "."); err == nil && changed != "" {
-		rev += "+"
-	}
-	return rev
-}
+// it, or "" if there is no git. It reads files and runs no program.
+func (p *Project) Revision(ctx context.Context) string { return revision.Of(ctx, p.Config.Root) }
 
 // Desired is what the entry file asks for, compared with the newest generation.
 type Desired struct {

@@ -61,7 +61,7 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +192,7 @@ func TestPlan_IndependentOfTextAndPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}
