@@ -82,7 +82,7 @@ func runChildProcess(ctx context.Context, r request) (*response, error) {
 	cmd.Stdout, cmd.Stderr = &out, stderr
 	cmd.WaitDelay = time.Second
 	dieWithParent(cmd)
-	err = cmd.Run()
+	err = runConfined(cmd)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

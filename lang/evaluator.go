@@ -281,7 +281,7 @@ func (e *evaluator) evalInto(expr string, v any) *diag.Error {
 func answerEvaluation(c Config, r evaluationRequest, a *response, send func(n int, l *Library)) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
-		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		a.Errors = diag.List{diag.From(err)}
 		return
 	}
 	e, bad := newEvaluator(c, i, true)

@@ -17,6 +17,7 @@ import (
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -239,7 +240,7 @@ const yesHint = "--yes confirms in advance"
 
 // runSaved applies a saved plan, if it is still what an apply would do.
 func runSaved(ctx context.Context, o *applyOptions, v view) error {
-	saved, err := readSavedPlan(o.path(o.planFile))
+	saved, err := readSavedPlan(ctx, o.path(o.planFile))
 	if err != nil {
 		return withHint(fmt.Errorf("%s: %w", o.planFile, err), "make one with defx plan -o %s", shellWord(o.planFile))
 	}
@@ -315,8 +316,8 @@ func changedSince(saved, now *plan.ChangeSet) error {
 }
 
 // readSavedPlan reads a change set that plan -o wrote, and checks its digest.
-func readSavedPlan(file string) (*plan.ChangeSet, error) {
-	raw, err := os.ReadFile(file)
+func readSavedPlan(ctx context.Context, file string) (*plan.ChangeSet, error) {
+	raw, err := openfile.Read(ctx, file, state.MaxFile)
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, p.Err
 	} else if err != nil {

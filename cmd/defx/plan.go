@@ -88,7 +88,7 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		return err
 	}
 	if cacheable {
-		p.StoreNoChanges(d, cs)
+		p.StoreNoChanges(ctx, d, cs)
 	}
 	if o.out != "" {
 		raw, err := digest.Canonical(cs)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/deploy/session"
@@ -26,6 +27,7 @@ changes only the services whose digest changed.`,
 		SilenceUsage:  true,
 		Version:       versionText(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			changesNothing.Store(slices.Contains(planningCommands, cmd.Name()) && cmd.Parent() == cmd.Root())
 			return setFromEnvironment(cmd.Flags())
 		},
 	}
@@ -58,6 +60,9 @@ changes only the services whose digest changed.`,
 	})
 	return root
 }
+
+// planningCommands are the commands that change nothing.
+var planningCommands = []string{"eval", "explain", "fmt", "graph", "history", "lint", "plan", "render", "status"}
 
 // setFromEnvironment sets the flags that are not on the command line from the
 // variables DEFX_NAME. An empty variable counts as not set.

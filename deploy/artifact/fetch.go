@@ -17,6 +17,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 )
 
 // Limits of one fetch. Tests set others.
@@ -83,7 +84,7 @@ func (s *Source) streamURL(ctx context.Context, a plan.Artifact) (io.ReadCloser,
 		}
 	}
 	if a.Kind == Tar {
-		return os.Open(filepath.Join(dir, name))
+		return openfile.OpenNoFollow(filepath.Join(dir, name))
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(Pack(w, fileIn(dir, name))) }()
@@ -95,7 +96,7 @@ func fileIn(dir, name string) fs.FS { return singleFile{os.DirFS(dir), ".", name
 
 // check returns an error unless the file name in dir has the content of a.
 func check(dir, name string, a plan.Artifact) error {
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := openfile.OpenNoFollow(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
@@ -119,7 +120,7 @@ func check(dir, name string, a plan.Artifact) error {
 // checkFormat returns an error unless a fetched file is what its name promised: a tar that
 // can be unpacked completely, or no tar.
 func checkFormat(path string, a plan.Artifact) error {
-	f, err := os.Open(path)
+	f, err := openfile.OpenNoFollow(path)
 	if err != nil {
 		return err
 	}

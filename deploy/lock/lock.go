@@ -26,6 +26,7 @@ import (
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,11 +57,14 @@ type Artifact struct {
 
 // Read reads the lock file of a folder. If there is none, it returns a File
 // without environments.
-func Read(dir string) (*File, error) {
+func Read(ctx context.Context, dir string) (*File, error) {
 	f := &File{APIVersion: "defx/v1", Kind: "LockFile", Environments: map[string]Section{}}
-	raw, err := os.ReadFile(filepath.Join(dir, Name))
+	raw, err := openfile.ReadBelow(ctx, dir, Name, openfile.Small)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
+	}
+	if _, refused := errors.AsType[*openfile.Error](err); refused {
+		return nil, unreadable(err)
 	}
 	if err != nil {
 		return nil, err

@@ -71,16 +71,15 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 	if !filepath.IsAbs(entry) {
 		entry = filepath.Join(dir, file)
 	}
-	entry, err := filepath.Abs(entry)
-	if err != nil {
-		return nil, err
-	}
 	if info, err := os.Stat(entry); err != nil || info.IsDir() {
+		if abs, err := filepath.Abs(entry); err == nil {
+			entry = abs
+		}
 		return nil, diag.Errorf("", "there is no deployment here: %s is not a file", entry).
 			WithHint("defx init creates one; -C DIR or -f FILE selects another")
 	}
-	root := filepath.Dir(entry)
-	if root, err = filepath.EvalSymlinks(root); err != nil {
+	root, err := lang.ResolveFolder("-C", filepath.Dir(entry))
+	if err != nil {
 		return nil, err
 	}
 	c.Root, c.Entry = root, filepath.Base(entry)

@@ -65,7 +65,7 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.StoreNoChanges(d, cs)
+		p.StoreNoChanges(context.Background(), d, cs)
 		return cs
 	}
 	if cs := planned(store); cs.Empty() || open(store).CachedNoChanges(t.Context()) != nil {

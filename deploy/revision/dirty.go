@@ -238,7 +238,7 @@ func (r *repository) sameModule(ctx context.Context, name string, info fs.FileIn
 	if err != nil {
 		return false, err
 	}
-	inner, err := open(dir, link)
+	inner, err := open(ctx, dir, link)
 	if err != nil {
 		return false, err
 	}

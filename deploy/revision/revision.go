@@ -33,7 +33,7 @@ const shown = 12
 // Of returns the commit of the repository that dir belongs to, and a + if tracked files below dir
 // differ from it or cannot be compared. It returns "" if there is no repository that can be read.
 func Of(ctx context.Context, dir string) string {
-	r, err := find(dir)
+	r, err := find(ctx, dir)
 	if err != nil {
 		return ""
 	}
@@ -67,14 +67,14 @@ var errNone = errors.New("there is no repository")
 
 // find returns the repository that a folder belongs to: of the nearest folder above it, or itself,
 // that has .git.
-func find(dir string) (*repository, error) {
+func find(ctx context.Context, dir string) (*repository, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
 	}
 	for at := dir; ; at = filepath.Dir(at) {
 		if info, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
-			r, err := open(at, info)
+			r, err := open(ctx, at, info)
 			if err == nil {
 				budget := int64(maxRead)
 				r.from, r.budget = dir, &budget
@@ -88,7 +88,7 @@ func find(dir string) (*repository, error) {
 }
 
 // open opens the repository of a checkout by its .git: a folder, or a file that names one.
-func open(worktree string, info fs.FileInfo) (*repository, error) {
+func open(ctx context.Context, worktree string, info fs.FileInfo) (*repository, error) {
 	link := filepath.Join(worktree, ".git")
 	switch {
 	case info.IsDir():
@@ -96,7 +96,7 @@ func open(worktree string, info fs.FileInfo) (*repository, error) {
 	case !info.Mode().IsRegular():
 		return nil, errNone
 	}
-	raw, err := openfile.Read(context.Background(), link, 4096)
+	raw, err := openfile.Read(ctx, link, 4096)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func open(worktree string, info fs.FileInfo) (*repository, error) {
 	if target, err = filepath.EvalSymlinks(target); err != nil {
 		return nil, err
 	}
-	if common := filepath.Dir(filepath.Dir(target)); filepath.Base(filepath.Dir(target)) == "worktrees" && pointsBack(target, link) {
+	if common := filepath.Dir(filepath.Dir(target)); filepath.Base(filepath.Dir(target)) == "worktrees" && pointsBack(ctx, target, link) {
 		return openDir(worktree, target, common)
 	}
 	if isSubmodule(worktree, target) {
@@ -120,8 +120,8 @@ func open(worktree string, info fs.FileInfo) (*repository, error) {
 }
 
 // pointsBack reports whether the data of an additional checkout name that checkout's .git.
-func pointsBack(target, link string) bool {
-	raw, err := openfile.Read(context.Background(), filepath.Join(target, "gitdir"), 4096)
+func pointsBack(ctx context.Context, target, link string) bool {
+	raw, err := openfile.Read(ctx, filepath.Join(target, "gitdir"), 4096)
 	if err != nil {
 		return false
 	}

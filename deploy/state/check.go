@@ -13,6 +13,7 @@ import (
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 )
 
 // Names in the folder of the state.
@@ -68,10 +69,18 @@ func (s *Dir) otherFormat(name string, format int) error {
 	return problem(o, "defx state upgrade -e %s takes it over; nothing was changed", s.environment())
 }
 
+// MaxFile is the largest file of a state, in bytes.
+const MaxFile = 4 << 30
+
+// readRegular returns the content of a file.
+func readRegular(path string) ([]byte, error) {
+	return openfile.ReadOpened(func() (*os.File, error) { return openfile.Open(path) }, MaxFile)
+}
+
 // readFile decodes a file of the state into v. Files of version 1 have no field
 // format.
 func (s *Dir) readFile(name string, v any) error {
-	raw, err := os.ReadFile(filepath.Join(s.path, name))
+	raw, err := readRegular(filepath.Join(s.path, name))
 	if err != nil {
 		return err
 	}
@@ -242,7 +251,7 @@ func (s *Dir) verifyReferences(ctx context.Context, h Head, oldest Oldest, until
 
 // verifyJournal checks the journal of package apply.
 func (s *Dir) verifyJournal() error {
-	raw, err := os.ReadFile(filepath.Join(s.path, JournalName))
+	raw, err := readRegular(filepath.Join(s.path, JournalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -316,7 +325,7 @@ func (s *Dir) verifyPack(name string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(filepath.Join(s.path, objectsName, name))
+	raw, err := readRegular(filepath.Join(s.path, objectsName, name))
 	if err != nil {
 		return nil, err
 	}
@@ -357,7 +366,7 @@ type verifiedState struct {
 func (s *Dir) loadVerified() verifiedState {
 	var out verifiedState
 	if file := s.verifiedFile(); file != "" {
-		if raw, err := os.ReadFile(file); err != nil || json.Unmarshal(raw, &out) != nil {
+		if raw, err := readRegular(file); err != nil || json.Unmarshal(raw, &out) != nil {
 			return verifiedState{}
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
 )
@@ -402,7 +403,7 @@ func (s *Dir) packs() (names []string, err error) {
 // readIndex reads the index line of a pack and returns it with offsets from the
 // start of the file.
 func (s *Dir) readIndex(pack string) ([]packEntry, error) {
-	f, err := os.Open(filepath.Join(s.path, objectsName, pack))
+	f, err := openfile.Open(filepath.Join(s.path, objectsName, pack))
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +456,7 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 // readObject reads an object from its pack and verifies its digest.
 func (s *Dir) readObject(d digest.Digest, w objectLocation) ([]byte, error) {
 	name := filepath.Join(objectsName, w.pack)
-	f, err := os.Open(filepath.Join(s.path, name))
+	f, err := openfile.Open(filepath.Join(s.path, name))
 	if err != nil {
 		return nil, err
 	}

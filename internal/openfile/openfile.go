@@ -21,9 +21,10 @@ import (
 
 // Error is the reason why a file that exists is not read.
 type Error struct {
-	Path string
-	Msg  string // such as "is a FIFO, not a regular file"
-	hint string
+	Path    string
+	Msg     string // such as "is a FIFO, not a regular file"
+	Outside bool   // it is a link that leads out of the folder that may be read
+	hint    string
 }
 
 // Error returns the path and the reason.
@@ -48,8 +49,12 @@ func OpenNoFollow(path string) (*os.File, error) {
 
 // OpenIn opens the regular file name below root. Links that lead out of root are refused.
 func OpenIn(root *os.Root, name string) (*os.File, error) {
-	return open(filepath.Join(root.Name(), name), func() (fs.FileInfo, error) { return root.Stat(name) },
-		func(flag int) (*os.File, error) { return root.OpenFile(name, flag, 0) })
+	path := filepath.Join(root.Name(), name)
+	f, err := open(path, func() (fs.FileInfo, error) { return root.Stat(name) }, func(flag int) (*os.File, error) { return root.OpenFile(name, flag, 0) })
+	if err != nil && strings.Contains(err.Error(), "escapes from parent") { // package os exports no such error
+		return nil, &Error{Path: path, Msg: "is a symbolic link that leads out of " + root.Name(), Outside: true, hint: "replace it by the file itself"}
+	}
+	return f, err
 }
 
 // open opens a file after it was seen to be a regular one, and looks again: it may have been
@@ -83,7 +88,7 @@ func checkRegular(path string, info fs.FileInfo) error {
 	if info.Mode().IsRegular() {
 		return nil
 	}
-	return &Error{path, "is " + kindOf(info.Mode()) + ", not a regular file", "replace it by a regular file"}
+	return &Error{Path: path, Msg: "is " + kindOf(info.Mode()) + ", not a regular file", hint: "replace it by a regular file"}
 }
 
 // kindOf names the type of a file.
@@ -118,7 +123,7 @@ func KernelFolder(path string) string {
 // checkKernelFile refuses files of the kernel.
 func checkKernelFile(path string, f *os.File) error {
 	if kernelFileSystem(f) || KernelFolder(realPath(f)) != "" {
-		return &Error{path, "is a file of the kernel or of a process, not content", "copy the text that is needed into a file of its own"}
+		return &Error{Path: path, Msg: "is a file of the kernel or of a process, not content", hint: "copy the text that is needed into a file of its own"}
 	}
 	return nil
 }
@@ -134,11 +139,18 @@ func ReadIn(ctx context.Context, root *os.Root, name string, limit int64) ([]byt
 	return ReadFrom(ctx, func() (*os.File, error) { return OpenIn(root, name) }, limit)
 }
 
+// ReadBelow is like Read for the file name below the folder dir.
+func ReadBelow(ctx context.Context, dir, name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return ReadIn(ctx, root, name, limit)
+}
+
 // ReadFrom returns the content of the file that open opens, and closes it.
 func ReadFrom(ctx context.Context, open func() (*os.File, error), limit int64) ([]byte, error) {
-	if ctx.Done() == nil {
-		return readOpened(open, limit)
-	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -148,7 +160,7 @@ func ReadFrom(ctx context.Context, open func() (*os.File, error), limit int64) (
 	}
 	done := make(chan result, 1)
 	go func() {
-		raw, err := readOpened(open, limit)
+		raw, err := ReadOpened(open, limit)
 		done <- result{raw, err}
 	}()
 	select {
@@ -159,7 +171,8 @@ func ReadFrom(ctx context.Context, open func() (*os.File, error), limit int64) (
 	}
 }
 
-func readOpened(open func() (*os.File, error), limit int64) ([]byte, error) {
+// ReadOpened is ReadFrom for callers without a context.
+func ReadOpened(open func() (*os.File, error), limit int64) ([]byte, error) {
 	f, err := open()
 	if err != nil {
 		return nil, err
@@ -175,7 +188,7 @@ func ReadAll(f *os.File, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	tooLarge := func(size string) error {
-		return &Error{f.Name(), fmt.Sprintf("has %s bytes, the limit is %d", size, limit), "remove what does not belong into it"}
+		return &Error{Path: f.Name(), Msg: fmt.Sprintf("has %s bytes, the limit is %d", size, limit), hint: "remove what does not belong into it"}
 	}
 	if info.Size() > limit {
 		return nil, tooLarge(fmt.Sprint(info.Size()))
