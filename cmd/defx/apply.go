@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/project"
@@ -159,7 +160,7 @@ func refuseEmpty(cs *plan.ChangeSet) error {
 		var dirs []string
 		for _, x := range d.Differences {
 			if x.Cause == plan.CauseDataMissing && strings.ContainsAny(x.Field, "/:") {
-				dirs = append(dirs, x.Field)
+				dirs = append(dirs, strings.Replace(x.Field, backends.VolumePrefix, "volume ", 1))
 			}
 		}
 		if len(dirs) > 0 {

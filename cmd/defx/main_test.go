@@ -3,8 +3,8 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/defx-dev/defx/internal/failpoint"
@@ -17,8 +17,13 @@ func TestMain(m *testing.M) {
 		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
 	testscript.Main(m, map[string]func(){"defx": func() {
-		if n, err := strconv.ParseInt(os.Getenv("END_AT_STEP"), 10, 64); err == nil { // killed in the middle of an apply
-			failpoint.EndAt(n)
+		if step := os.Getenv("END_AFTER"); step != "" { // killed in the middle of an apply
+			failpoint.Watch(func(name string) {
+				if name == step {
+					syscall.Kill(os.Getpid(), syscall.SIGKILL)
+					select {} // until the signal arrives
+				}
+			})
 		}
 		os.Exit(run())
 	}})

@@ -49,7 +49,7 @@ func runStatePull(ctx context.Context, o *statePullOptions, v view) error {
 	if err != nil {
 		return err
 	}
-	res, err := r.Pull(ctx, "dir:"+o.path(path), o.replace)
+	res, err := r.Pull(ctx, "dir:"+o.path(path), o.replace, func(held *state.ErrLeaseHeld) { v.note("waiting", held.Error()) })
 	if err != nil {
 		return err
 	}

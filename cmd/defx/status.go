@@ -89,12 +89,12 @@ func wrongUnits(st *inspect.Status) error {
 	if len(names) == 0 {
 		return nil
 	}
-	verb := "are not as they were deployed"
+	verb := "have problems"
 	if len(names) == 1 {
-		verb = "is not as it was deployed"
+		verb = "has a problem"
 	}
 	return &exitError{exitPartial, diag.Errorf("", "%s %s: %s", plural(len(names), "unit"), verb, strings.Join(names[:min(len(names), 10)], ", ")).
-		WithHint("defx plan --refresh shows what an apply would repair")}
+		WithHint("defx plan --refresh shows what an apply would change")}
 }
 
 // status is printed by status.

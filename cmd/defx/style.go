@@ -64,10 +64,10 @@ func (s style) faint(t string) string  { return s.paint("2", t) }
 func (s style) bold(t string) string   { return s.paint("1", t) }
 
 // problem writes an error, with its first line coloured. An error without
-// position and subject begins with "error:", to tell it from a result.
+// position begins with "error:", to tell it from a result.
 func (s style) problem(e *diag.Error) string {
 	head, rest, more := strings.Cut(copyableHints(clean(e.Render(sourceLine))), "\n")
-	if e.Pos.String() == "" && e.Subject == "" {
+	if e.Pos.String() == "" {
 		head = "error: " + head
 	}
 	head = s.red(head)

@@ -151,33 +151,56 @@ func (cs *ChangeSet) checkClaims(in DiffInput) error {
 	return errs.Err()
 }
 
-// waitForClaims makes an action wait for the deletion of the unit that has what it claims: the port
-// of a service that is replaced by one of another name is free only then.
+// waitForClaims makes an action wait for the one that gives up what it claims: the port of a service
+// that is replaced by one of another name, that moves to another machine or that gets another port is
+// free only then.
 func (cs *ChangeSet) waitForClaims(p *Plan, records map[string]*Record) {
 	acting := map[string]*Action{}
 	var owners []Owner
+	const before = "\x00before" // marks what a unit has until its action
 	for i := range cs.Actions {
 		a := &cs.Actions[i]
 		acting[a.Address] = a
-		if r := records[a.Address]; a.Op == Delete && r != nil && a.Machine != "" {
-			owners = append(owners, Owner{a.Address, a.Machine, r.Claims})
-		} else if u := p.Find(a.Address); u != nil && a.Op != Delete && u.Machine != "" {
+		r, u := records[a.Address], p.Find(a.Address)
+		if a.Op == Delete {
+			u = nil
+		}
+		if r != nil && r.Machine != "" {
+			owners = append(owners, Owner{a.Address + before, r.Machine, givenUp(r, u)})
+		}
+		if u != nil && u.Machine != "" {
 			owners = append(owners, Owner{a.Address, u.Machine, u.Claims})
 		}
 	}
 	for _, k := range Conflicts(owners) {
-		a, gone := acting[k.First], acting[k.Second]
-		if a.Op == Delete {
-			a, gone = gone, a
-		}
-		if gone.Op != Delete || a.Op == Delete || waitsFor(acting, gone, a.Address, map[string]bool{}) {
+		first, firstHad := strings.CutSuffix(k.First, before)
+		second, secondHad := strings.CutSuffix(k.Second, before)
+		if first == second || firstHad == secondHad {
 			continue
 		}
-		if !slices.Contains(a.WaitsFor, gone.Address) {
-			a.WaitsFor = append(a.WaitsFor, gone.Address)
+		a, owner := acting[first], acting[second]
+		if firstHad {
+			a, owner = owner, a
+		}
+		if waitsFor(acting, owner, a.Address, map[string]bool{}) {
+			continue
+		}
+		if !slices.Contains(a.WaitsFor, owner.Address) {
+			a.WaitsFor = append(a.WaitsFor, owner.Address)
 			slices.Sort(a.WaitsFor)
 		}
 	}
+}
+
+// givenUp returns the claims of a deployed unit that its new version, nil if there is none, does not
+// have on that machine.
+func givenUp(r *Record, u *Placed) []Claim {
+	if u == nil || u.Machine != r.Machine {
+		return r.Claims
+	}
+	return slices.DeleteFunc(slices.Clone(r.Claims), func(c Claim) bool {
+		return slices.ContainsFunc(u.Claims, func(d Claim) bool { return d.Kind == c.Kind && d.Key == c.Key })
+	})
 }
 
 // waitsFor reports whether an action waits for the action of an address, directly or not.
@@ -442,7 +465,7 @@ func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) 
 	same := r.Digest == u.Digest && values && len(u.Unknown) == 0
 	a.Stopped = r.Stopped != nil && !in.Start[u.Address] && u.Machine != ""
 	drift := in.driftOf(u.Address, former)
-	if drift != nil && !in.uncertain(u.Address) && r.Backend == u.Backend && r.Machine == u.Machine && former == "" && !in.addRepair(cs, a, drift, same && r.Traits.Equal(u.Traits)) {
+	if drift != nil && !in.uncertain(u.Address) && r.Backend == u.Backend && r.Machine == u.Machine && !in.addRepair(cs, a, drift, former == "" && same && r.Traits.Equal(u.Traits)) {
 		return nil
 	}
 	a.Drift = in.differences(cmp.Or(former, u.Address))

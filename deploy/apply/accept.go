@@ -124,7 +124,10 @@ func (a *acceptance) refuse(machine string, cause error) error {
 // It decides by the ancestry of applies alone, so it decides the same however
 // often it is asked. A refusal changes nothing.
 func (a *acceptance) check(ctx context.Context, name string, s *agent.Scope) error {
-	lineage := a.ancestry.Lineage()
+	lineage, err := a.ancestry.Lineage(ctx)
+	if err != nil {
+		return err
+	}
 	switch {
 	case len(s.Units) == 0 && s.Lineage != lineage:
 		return nil // an empty machine belongs to nobody

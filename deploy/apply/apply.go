@@ -156,10 +156,14 @@ func (req *Request) diffBase(ctx context.Context, b *base) (*plan.ChangeSet, err
 		if err := req.acceptAnswers(ctx, b); err != nil {
 			return nil, err
 		}
-		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, func(address string) bool { return uncertain[address] != plan.Uncertainty{} })
+		isUncertain := func(address string) bool { return uncertain[address] != plan.Uncertainty{} }
+		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, isUncertain)
 		if b.gen != nil {
 			removals, _ = leftovers(b.gen.Removals, req.Refreshed.Answers, records)
 		}
+		var more []plan.Removal
+		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, isUncertain)
+		removals = unionRemovals(removals, more)
 	}
 	return req.diff(ctx, records, uncertain, drift, removals, b.head.Generation)
 }
@@ -195,7 +199,7 @@ func (req *Request) readBase(ctx context.Context) (*base, error) {
 func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Uncertainty) {
 	records, uncertain := b.records, map[string]plan.Uncertainty{}
 	if b.unfinished != nil {
-		records = req.markInterrupted(records, b.unfinished, uncertain)
+		records = markInterrupted(records, b.unfinished, uncertain, req.Moved)
 	}
 	for name, before := range b.relocated {
 		for _, rec := range req.recordsOn(name, records) {
@@ -209,14 +213,14 @@ func (b *base) uncertainRecords(req *Request) ([]plan.Record, map[string]plan.Un
 }
 
 // markInterrupted adds the units that an interrupted apply touched to uncertain,
-// and returns the records with one for each unit that it may have created. A unit
-// that is to be renamed has the record of its former address.
-func (req *Request) markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty) []plan.Record {
+// and returns the records with one for each unit that it may have created. The
+// record of a unit that it was renaming stays the only one of both addresses.
+func markInterrupted(records []plan.Record, u *Unfinished, uncertain map[string]plan.Uncertainty, moved func(string) string) []plan.Record {
 	byAddress, renamed := map[string]plan.Record{}, map[string]bool{}
 	for _, r := range records {
 		byAddress[r.Address] = r
-		if req.Moved != nil {
-			renamed[req.Moved(r.Address)] = true
+		if moved != nil && u.Units[r.Address] != nil {
+			renamed[moved(r.Address)] = true
 		}
 	}
 	for address, machines := range u.Units {
@@ -464,6 +468,11 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 		var done []plan.Removal
 		todo, done = leftovers(r.removals, answers, records)
 		r.removals = slices.DeleteFunc(r.removals, func(x plan.Removal) bool { return slices.Contains(done, x) })
+		var more []plan.Removal
+		records, more = r.req.unrecorded(detached, answers, records, func(string) bool { return false })
+		for _, x := range more {
+			r.addLeftover(x.Address, x.Machine)
+		}
 	}
 	for _, x := range r.left {
 		if slices.Contains(r.removals, x) && !slices.Contains(todo, x) {
@@ -513,8 +522,8 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	if err := r.req.Store.Put(detached, objects...); err != nil {
 		return nil, err
 	}
-	if !cs.Empty() {
-		if head, err = state.Announce(detached, r.req.Store, head, r.intent(cs)); err != nil {
+	if !cs.Empty() || unfinished != nil {
+		if head, err = state.Announce(detached, r.req.Store, head, r.intent(cs, unfinished)); err != nil {
 			return nil, err
 		}
 	}
@@ -524,6 +533,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	completed := false
 	defer func() { r.journal.finish(completed) }()
 	r.journal.write(journalLine{Start: &startLine{Apply: r.caller.Apply, Token: r.caller.Token, Base: head.Generation, Plan: cs.Plan}})
+	r.fenceInterrupted(detached, unfinished)
 	res, after, err := r.execute(ctx, detached, cs, records)
 	if err != nil {
 		return nil, err
@@ -780,7 +790,7 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 				rec.Address, rec.Machine, rec.Digest = address, name, ""
 				found[name] = rec
 			case e != nil:
-				rec, err := r.record(ctx, address, name, e, old)
+				rec, err := r.req.record(ctx, address, name, e, old)
 				if err != nil {
 					rec.Digest = ""
 				}
@@ -956,7 +966,7 @@ func sortRecords(byAddress map[string]plan.Record) []plan.Record {
 }
 
 // record returns the record of an entry on a machine; old is the previous one.
-func (r *run) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
+func (req *Request) record(ctx context.Context, address, machine string, e *agent.Entry, old plan.Record) (plan.Record, error) {
 	rec := old
 	rec.Address, rec.Machine, rec.Backend = address, machine, e.Backend
 	rec.Digest, rec.Object, rec.Values, rec.Outputs, rec.Data, rec.Claims = e.Digest, e.Object, e.Values, e.Outputs, e.Data, e.Claims
@@ -965,13 +975,13 @@ func (r *run) record(ctx context.Context, address, machine string, e *agent.Entr
 	}
 	if e.Digest == "" {
 		if rec.Backend == "" {
-			if u := r.req.Plan.Find(address); u != nil {
+			if u := req.Plan.Find(address); u != nil {
 				rec.Backend = u.Backend
 			}
 		}
 		return rec, nil
 	}
-	raw, err := r.req.object(ctx, e.Object)
+	raw, err := req.object(ctx, e.Object)
 	if err != nil {
 		return rec, fmt.Errorf("%s: reading the deployed unit: %w", strings.TrimSuffix(address+" on machine "+machine, " on machine "), err)
 	}

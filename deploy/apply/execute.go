@@ -667,7 +667,7 @@ func (r *run) renameUnit(ctx context.Context, a *plan.Action, u *plan.Placed, ol
 	if e == nil {
 		return nil, err
 	}
-	now, rerr := r.record(ctx, at, a.Machine, e, rec)
+	now, rerr := r.req.record(ctx, at, a.Machine, e, rec)
 	return &now, errors.Join(err, rerr)
 }
 
@@ -720,6 +720,6 @@ func (r *run) applyUnit(ctx context.Context, address, name string, u *plan.Place
 	if old != nil {
 		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, name, e, previous)
+	rec, rerr := r.req.record(ctx, address, name, e, previous)
 	return &rec, errors.Join(err, rerr)
 }

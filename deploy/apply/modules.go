@@ -135,7 +135,7 @@ func (r *run) applyModule(ctx context.Context, address string, u *plan.Placed, o
 	if old != nil {
 		previous = *old
 	}
-	rec, rerr := r.record(ctx, address, "", e, previous)
+	rec, rerr := r.req.record(ctx, address, "", e, previous)
 	r.outputs.set(address, rec.Outputs)
 	r.resetConns(address)
 	if err == nil && rerr == nil && rec.Digest != "" && rec.Drain > 0 {

@@ -14,10 +14,10 @@ import (
 // maxReason limits the text of the reason of an outcome, in bytes.
 const maxReason = 500
 
-// oneLine returns the beginning of an error as one line.
+// oneLine returns the first line of an error, without what follows: hints and the end of a log.
 func oneLine(err error) string {
-	text, _, _ := strings.Cut(err.Error(), "\n    hint: ")
-	text = strings.Join(strings.Fields(text), " ")
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	text = strings.TrimSuffix(strings.Join(strings.Fields(text), " "), ":")
 	if len(text) > maxReason {
 		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}

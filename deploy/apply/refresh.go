@@ -314,6 +314,44 @@ func leftovers(removals []plan.Removal, answers map[string]*agent.Refreshed, rec
 	return todo, done
 }
 
+// unrecorded adds to the records the units that machines have without a record: a machine was
+// reverted to a time when they were deployed. removals are units that are recorded elsewhere. Units
+// of which nobody knows what an interrupted apply left are not added.
+func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Refreshed, records []plan.Record, uncertain func(address string) bool) (all []plan.Record, removals []plan.Removal) {
+	byAddress := map[string]plan.Record{}
+	for _, r := range records {
+		byAddress[r.Address] = r
+	}
+	for _, name := range sets.Keys(answers) {
+		for _, address := range sets.Keys(answers[name].Units) {
+			r, recorded := byAddress[address]
+			switch {
+			case uncertain(address) || recorded && r.Machine == name:
+			case recorded:
+				removals = append(removals, plan.Removal{Address: address, Machine: name})
+			default:
+				var err error
+				if r, err = req.record(ctx, address, name, answers[name].Units[address].Entry, plan.Record{}); err != nil {
+					r.Digest = "" // the state does not have that version
+				}
+				byAddress[address] = r
+			}
+		}
+	}
+	return sortRecords(byAddress), removals
+}
+
+// unionRemovals returns the removals of both lists, each once.
+func unionRemovals(a, b []plan.Removal) []plan.Removal {
+	out := slices.Clone(a)
+	for _, x := range b {
+		if !slices.ContainsFunc(out, func(y plan.Removal) bool { return y.Address == x.Address && y.Machine == x.Machine }) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 // asked describes what a change set was compared with; nil if machines were not asked.
 func (req *Request) asked(records []plan.Record) *plan.MachinesAsked {
 	f := req.Refreshed

@@ -105,7 +105,7 @@ func (r *run) repairMachine(ctx context.Context, b *base, name string, m *machin
 			out.Uncertain = append(out.Uncertain, rec.Address)
 			continue
 		}
-		if records[i], err = r.record(ctx, rec.Address, name, e, rec); err != nil {
+		if records[i], err = r.req.record(ctx, rec.Address, name, e, rec); err != nil {
 			return err
 		}
 	}

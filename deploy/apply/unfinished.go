@@ -54,8 +54,28 @@ func unfinishedOf(ctx context.Context, s state.Store, h state.Head) (*Unfinished
 	return u, nil
 }
 
-// intent describes an apply that is going to execute a change set.
-func (r *run) intent(cs *plan.ChangeSet) state.IntentDetail {
+// fenceInterrupted announces the apply on the machines that interrupted applies were
+// going to change, also where nothing is left to do: their processes may be slow, not
+// dead, and must change nothing any more. A machine that does not answer is left out.
+func (r *run) fenceInterrupted(ctx context.Context, u *Unfinished) {
+	if u == nil {
+		return
+	}
+	var names []string
+	for _, name := range u.Names {
+		if _, answered := r.answer(ctx, name); answered && name != "" {
+			names = append(names, name)
+		}
+	}
+	forEachParallel(names, func(name string) error {
+		r.prepareWrite(ctx, name) // the actions on it report an error
+		return nil
+	})
+}
+
+// intent describes an apply that is going to execute a change set, after interrupted
+// ones, if there are any.
+func (r *run) intent(cs *plan.ChangeSet, interrupted *Unfinished) state.IntentDetail {
 	units := map[string][]string{}
 	add := func(address string, machines ...string) {
 		if address != "" {
@@ -89,6 +109,11 @@ func (r *run) intent(cs *plan.ChangeSet) state.IntentDetail {
 	for _, x := range cs.Removals {
 		names[x.Machine] = true
 		add(x.Address, x.Machine)
+	}
+	if interrupted != nil {
+		for _, name := range interrupted.Names {
+			names[name] = true
+		}
 	}
 	delete(names, "") // of modules
 	d := state.IntentDetail{Units: units, Intent: state.Intent{Apply: r.caller.Apply, Token: r.caller.Token, ChangeSet: cs.ChangeSet, Verb: r.req.Verb,

@@ -135,7 +135,7 @@ local serve(port) = { package: multiTool, command: ['multi-tool', 'serve', '0.0.
 		"✗ d/front", "not reloaded, because its check failed: ", "it does not begin with valid", "was left unchanged",
 		"✗ d/beside", "port 7504 is in use by container mine, which is not managed by defx", "4 failed")
 	after := containers(m)
-	if got := differ(before, after); got != "d/brief#0" || !strings.HasSuffix(after[got], "/running") {
+	if got := differ(before, after); got != "d/brief" || !strings.HasSuffix(after[got], "/running") {
 		t.Errorf("%s: other containers than before: %v, then %v", got, before, after)
 	}
 	if got := m.Exec("cat /var/lib/defx/units/*/files/etc/front.conf"); got != "valid" {

@@ -328,12 +328,12 @@ func TestRefresh_DockerDriftByField(t *testing.T) {
 	}
 
 	// What defx stop stopped stays so, also when the engine starts again.
-	id := containers(m)["d/web#0"]
+	id := containers(m)["d/web"]
 	s.says("d/web stopped on m1", "stop", "d/web", "--reason", "moving house")
 	s.wants(0, "No changes: 3 units match")
 	m.StopDocker("TERM")
 	m.StartDocker()
-	if got := containers(m)["d/web#0"]; !strings.HasSuffix(got, "/exited") || got[:12] != id[:12] {
+	if got := containers(m)["d/web"]; !strings.HasSuffix(got, "/exited") || got[:12] != id[:12] {
 		t.Errorf("%s, before %s", got, id)
 	}
 	s.wants(0, "No changes: 3 units match")

@@ -118,7 +118,7 @@ func (p *Project) pass(ctx context.Context, d *Desired, in compile.Input, deploy
 		}
 		r.fail(f.Functionality, f.Errors)
 	}
-	for _, e := range p.unsafe(out, rendered.Plan, deployed) {
+	for _, e := range p.unsafe(out, rendered.Plan, deployed, d.Moved) {
 		a, _ := graph.ParseAddress(e.Subject)
 		r.fail(a.Functionality(), diag.List{e})
 	}

@@ -227,7 +227,7 @@ func TestApply_CopyOfStateIsRefusedHoweverOften(t *testing.T) {
 	}
 
 	// The way out: it takes over the state that went on.
-	if _, err := b.project().Store("tiny", "default").Pull(t.Context(), state.OpenDir(filepath.Join(a.state, "tiny", "default")), state.CurrentOwner("pull"), false); err != nil {
+	if _, err := b.project().Store("tiny", "default").Pull(t.Context(), state.OpenDir(filepath.Join(a.state, "tiny", "default")), state.LeaseOptions{Verb: "pull"}, false); err != nil {
 		t.Fatal(err)
 	}
 	if res := b.mustApply(); res.Generation != 6 || b.runs("box") != "VB" || b.runs("two") != "VB" {
@@ -250,10 +250,10 @@ func TestApply_ForkIsRefused(t *testing.T) {
 	refused(t, a.version("V2"), "machine two", "does not know")
 	refused(t, b.version("V2"), "machine box", "does not know")
 	own, other := b.project().Store("tiny", "default"), a.project().Store("tiny", "default")
-	if _, err := own.Pull(t.Context(), other, state.CurrentOwner("pull"), false); err == nil || !strings.Contains(err.Error(), "both have changed") {
+	if _, err := own.Pull(t.Context(), other, state.LeaseOptions{Verb: "pull"}, false); err == nil || !strings.Contains(err.Error(), "both have changed") {
 		t.Errorf("a fork was given up without being asked for: %v", err)
 	}
-	res, err := own.Pull(t.Context(), other, state.CurrentOwner("pull"), true)
+	res, err := own.Pull(t.Context(), other, state.LeaseOptions{Verb: "pull"}, true)
 	if err != nil || len(res.Aside) == 0 {
 		t.Fatalf("%+v, %v", res, err)
 	}

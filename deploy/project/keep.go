@@ -55,14 +55,20 @@ func setIdentities(g *graph.Graph, deployed *plan.Plan) {
 }
 
 // unsafe returns an error for each desired unit that would move away from its data or give it up
-// without consent, or that claims what another unit on its machine has. Only their functionalities
-// are held, as they are deployed.
-func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan) diag.List {
+// without consent, that claims what another unit on its machine has, or whose name is not free for
+// the unit that was renamed to it. Only their functionalities are held, as they are deployed.
+func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan, moved func(string) string) diag.List {
 	names := desired.Names()
 	for _, u := range deployed.Units {
 		names.Add(u.Address)
 	}
 	errs := p.unconsentedMoves(out.Graph, desired, deployed, names)
+	for _, u := range deployed.Units {
+		if now := moved(u.Address); now != u.Address && u.Stateful && desired.Find(u.Address) == nil && desired.Find(now) != nil {
+			errs = append(errs, diag.Errorf(names.Text(now), "%s, which keeps data, cannot become %s, because another unit of that name is deployed", names.Text(u.Address), names.Text(now)).
+				WithHint("remove or rename that one first, in an apply of its own"))
+		}
+	}
 	giveUp, allowDelete := fullNames(names, p.GiveUp), fullNames(names, p.AllowDelete)
 	for _, u := range desired.Units {
 		o := deployed.Find(u.Address)
@@ -83,7 +89,7 @@ func (p *Project) unsafe(out *compile.Output, desired, deployed *plan.Plan) diag
 	}
 	check := plan.ClaimCheck{Desired: desired, Deployed: deployed.Units, Stays: map[string]string{}, Names: names}
 	for _, u := range deployed.Units {
-		a, err := graph.ParseAddress(u.Address)
+		a, err := graph.ParseAddress(moved(u.Address)) // what is renamed is held with its new name
 		switch {
 		case err != nil || desired.Find(u.Address) != nil:
 		case held[a.Lib] || held[a.Functionality()]:

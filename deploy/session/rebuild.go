@@ -132,7 +132,7 @@ func (b *rebuilder) commit(ctx context.Context, store *state.Dir, ttl time.Durat
 	if err != nil {
 		return nil, err
 	}
-	return b.gen, state.WithLease(ctx, store, state.LeaseOptions{Verb: "rebuild", Apply: b.gen.Apply, TTL: ttl}, func(ctx context.Context, lease state.Lease) error {
+	return b.gen, state.WithLease(ctx, store, state.LeaseOptions{Verb: "rebuild", Apply: b.gen.Apply, TTL: ttl, Wait: time.Minute}, func(ctx context.Context, lease state.Lease) error {
 		b.gen.Token = lease.Token
 		if err := store.Put(ctx, b.objects...); err != nil {
 			return err

@@ -58,8 +58,8 @@ func (r *Recovery) exists() error {
 }
 
 // Pull takes over the state at a location: the state of all environments, or the
-// folder of this one.
-func (r *Recovery) Pull(ctx context.Context, location string, replace bool) (*state.Pulled, error) {
+// folder of this one. It calls onWait if it has to wait for a lease.
+func (r *Recovery) Pull(ctx context.Context, location string, replace bool, onWait func(*state.ErrLeaseHeld)) (*state.Pulled, error) {
 	path, err := state.ParseLocation(location)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (r *Recovery) Pull(ctx context.Context, location string, replace bool) (*st
 	if same, err := sameFolder(folder, r.Store().Path()); err == nil && same {
 		return nil, diag.Errorf("", "%s is the state of %s (%s) itself", path, r.Deployment, r.Environment)
 	}
-	return r.Store().Pull(ctx, state.OpenDir(folder), state.CurrentOwner("state pull"), replace)
+	return r.Store().Pull(ctx, state.OpenDir(folder), state.LeaseOptions{Verb: "state pull", Wait: time.Minute, OnWait: onWait}, replace)
 }
 
 // isEnvironment reports whether a folder has the state of an environment.

@@ -131,8 +131,21 @@ func NewAncestry(s Store, h Head, gen *Generation) *Ancestry {
 	return a
 }
 
-// Lineage returns the lineage of the state.
-func (a *Ancestry) Lineage() string { return a.head.Lineage }
+// Lineage returns the lineage of the state. If it had none it reads the head again,
+// because another process may have made the first one since.
+func (a *Ancestry) Lineage(ctx context.Context) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.head.Lineage != "" {
+		return a.head.Lineage, nil
+	}
+	now, err := a.store.Head(ctx)
+	if err == nil {
+		a.head.Lineage = now.Lineage
+		a.add(now)
+	}
+	return a.head.Lineage, err
+}
 
 func (a *Ancestry) add(h Head) {
 	for _, i := range h.Intents {

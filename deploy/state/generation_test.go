@@ -395,3 +395,20 @@ func TestHistory_ReadsFormatBeforeChunks(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAncestry_NewStateKnowsItsFirstApply checks that an apply which read a state before
+// anything was written accepts what another first apply has done since.
+func TestAncestry_NewStateKnowsItsFirstApply(t *testing.T) {
+	s := state.OpenDir(filepath.Join(t.TempDir(), "state"))
+	a := state.NewAncestry(s, state.Head{}, nil)
+	if lineage, err := a.Lineage(t.Context()); lineage != "" || err != nil {
+		t.Fatal(lineage, err)
+	}
+	head := state.Head{Format: state.Format, Lineage: state.NewID()}
+	if err := s.Swap(t.Context(), state.Head{}, head); err != nil {
+		t.Fatal(err)
+	}
+	if lineage, err := a.Lineage(t.Context()); lineage != head.Lineage || err != nil {
+		t.Error(lineage, err)
+	}
+}

@@ -22,8 +22,9 @@ type Pulled struct {
 
 // Pull takes over the state in another folder: it makes a copy that fell behind
 // equal to the one that went on. It refuses to give up generations that the other
-// state does not have, unless replace is set.
-func (s *Dir) Pull(ctx context.Context, from *Dir, owner Owner, replace bool) (*Pulled, error) {
+// state does not have, unless replace is set. It waits as o says for a lease that
+// is held: a copy has the leases of the time when it was made.
+func (s *Dir) Pull(ctx context.Context, from *Dir, o LeaseOptions, replace bool) (*Pulled, error) {
 	source, err := from.Head(ctx)
 	if err != nil {
 		return nil, err
@@ -31,7 +32,7 @@ func (s *Dir) Pull(ctx context.Context, from *Dir, owner Owner, replace bool) (*
 	if source.Generation == 0 {
 		return nil, diag.Errorf("", "%s has no generation", from.path).WithHint("give the folder of a state, or of one environment in it")
 	}
-	lease, err := AcquireWait(ctx, s, LeaseRequest{Owner: owner}, 0, nil)
+	lease, err := AcquireWait(ctx, s, LeaseRequest{Owner: CurrentOwner(o.Verb), TTL: o.TTL}, o.Wait, o.OnWait)
 	if err != nil {
 		return nil, err
 	}

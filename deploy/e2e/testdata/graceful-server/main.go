@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,15 +26,29 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	var open sync.WaitGroup // connections
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		time.Sleep(20 * time.Millisecond) // so that requests are in progress
 		fmt.Fprintln(w, os.Getenv("WHO"))
 	})}
-	go server.Serve(l)
+	server.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Done()
+		}
+	}
+	server.SetKeepAlivesEnabled(false)
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
-	<-end
-	server.Shutdown(context.Background())
+	go func() {
+		<-end
+		l.Close()
+	}()
+	// Shutdown would close connections that were accepted and whose request it has not read yet.
+	server.Serve(l)
+	open.Wait()
 }
 
 func listener() (net.Listener, error) {
