@@ -125,6 +125,9 @@ func planAndApply(ctx context.Context, o *applyOptions, v view) error {
 	if err := o.validate(d); err != nil {
 		return err
 	}
+	if err := refuseUnlocked(d); err != nil {
+		return err
+	}
 	if err := o.refreshMachines(ctx, r); err != nil {
 		return err
 	}
@@ -134,6 +137,16 @@ func planAndApply(ctx context.Context, o *applyOptions, v view) error {
 		return err
 	}
 	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// refuseUnlocked returns an error if the deployment needs providers that differ from the lock file.
+func refuseUnlocked(d *project.Desired) error {
+	var errs diag.List
+	for _, w := range d.Unlocked {
+		errs = append(errs, diag.Errorf("", "%s", w.Msg).WithHint("%s", w.Hint))
+	}
+	d.Unlocked = nil // not shown twice
+	return errs.Err()
 }
 
 // refreshMachines asks the machines what they have. Without a person to ask, what somebody stopped
@@ -258,6 +271,9 @@ func runSaved(ctx context.Context, o *applyOptions, v view) error {
 			WithHint("choose the environment with -e")
 	}
 	if err := typed.validate(d); err != nil {
+		return err
+	}
+	if err := refuseUnlocked(d); err != nil {
 		return err
 	}
 	if !o.skip {

@@ -45,7 +45,7 @@ changes only the services whose digest changed.`,
 	root.DisableSuggestions = true
 	root.AddCommand(agentCommand(), applyCommand(o), attachCommand(o), destroyCommand(o), detachCommand(o), evalCommand(o), explainCommand(o),
 		fmtCommand(o), gcCommand(o), graphCommand(o), historyCommand(o), importCommand(o), initCommand(o), lintCommand(o), lockCommand(o),
-		logsCommand(o), machineCommand(o), planCommand(o), renderCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
+		logsCommand(o), machineCommand(o), planCommand(o), providersCommand(o), renderCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
 		startCommand(o), stateCommand(o), statusCommand(o), stopCommand(o), versionCommand(o))
 	setUpCompletion(root)
 	completeFlags(root, o)

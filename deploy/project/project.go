@@ -18,6 +18,7 @@
 //	unchanged.go    plans without changes, remembered as a whole
 //	deployed.go     requests that start from the deployed units; attach.go
 //	lock.go         the lock file
+//	providers.go    the providers of resources, and their lock file
 package project
 
 import (
@@ -60,7 +61,6 @@ type Project struct {
 
 	artifacts *artifact.Source
 	stores    sync.Map // path → *state.Dir
-	schemas   failedSchemas
 }
 
 // Open returns the project whose entry file is file, relative to dir. stateDir is
@@ -170,6 +170,8 @@ type Desired struct {
 	Cache          []lang.CacheUse             // which parts of the evaluation came out of the cache
 	Uses           []lang.CacheUse             // with Project.Explain: which functionalities came from earlier plans; nil if FullPlanReason is not empty
 	FullPlanReason string                      // why results of earlier plans could not be used; "" if they were
+
+	Unlocked diag.List // providers that differ from the lock file: they do not run
 
 	externalReads []lang.ReadRecord // lock, secrets and state as they were just before they were read
 }
