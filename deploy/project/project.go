@@ -43,6 +43,7 @@ import (
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/cache"
 )
 
 // Project is one entry file in one environment.
@@ -105,7 +106,7 @@ func (p *Project) Store(deployment, environment string) *state.Dir {
 	path := filepath.Join(p.StateDir, deployment, environment)
 	dir := state.OpenDir(path)
 	if p.Config.Cache != "" {
-		dir.VerifiedCache = filepath.Join(p.Config.Cache, "state")
+		dir.VerifiedCache = cache.Open(p.Config.Cache, p.Config.CacheMax)
 	}
 	s, _ := p.stores.LoadOrStore(path, dir)
 	return s.(*state.Dir)

@@ -22,6 +22,7 @@ import (
 	"github.com/defx-dev/defx/internal/failpoint"
 	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/lang/cache"
 	"github.com/gofrs/flock"
 )
 
@@ -39,10 +40,10 @@ import (
 type Dir struct {
 	path string
 
-	// VerifiedCache is a folder outside of the state that remembers which packs
-	// were verified, so that each is read once and not by every process; "" =
+	// VerifiedCache is a cache outside of the state that remembers which packs
+	// were verified, so that each is read once and not by every process; nil =
 	// they are verified by each process.
-	VerifiedCache string
+	VerifiedCache *cache.Cache
 
 	verifyMu sync.Mutex // held while the files are verified
 	verified bool       // they were, by this Dir

@@ -232,6 +232,10 @@ func TestModules_WithoutTerraform(t *testing.T) {
 	// Types that are not built in are checked against the provider's schema, as soon as that
 	// is available.
 	c.entry(`    table: { type: 'terraform.resource', resource: 'aws_dynamodb_table', arguments: { name: 'jobs', billingmode: 'PAY_PER_REQUEST', hash_key: 'id', attribute: { name: 'id', type: 'S' } } },`, "")
+	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, "run defx providers lock") {
+		t.Errorf("exit code %d: a plan without the schema of a resource\n%s", code, out)
+	}
+	c.lockProviders()
 	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, `has no argument "billingmode"`) || !strings.Contains(out, `did you mean "billingMode"?`) || !strings.Contains(out, "defx.jsonnet:7:") {
 		t.Errorf("exit code %d: the provider's schema was not used", code)
 	}
