@@ -53,7 +53,7 @@ func (o *globalOptions) addFlags(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.tlaStr, "tla-str", "A", nil, "`NAME=VALUE` passed to the entry as a string")
 	f.StringArrayVar(&o.tlaCode, "tla-code", nil, "`NAME=CODE` passed to the entry as Jsonnet")
 	f.StringVar(&o.agents, "agent", "", "`DIR` with defx programs for other architectures, named defx-linux-ARCH")
-	f.StringVar(&o.cache, "cache", "", "`DIR` of the cache, or off (default defx in the user's cache folder); what others put there is not used")
+	f.StringVar(&o.cache, "cache", "", "`DIR` of the cache, or off (default defx in the user's cache folder)")
 	f.StringVar(&o.maxMemory, "max-memory", "2Gi", "`SIZE` of the memory that the evaluation of a deployment may use")
 	f.DurationVar(&o.maxTime, "max-time", 30*time.Second, "`DURATION` that the evaluation of a deployment may take")
 	f.BoolVar(&o.json, "json", false, "print JSON")

@@ -11,6 +11,7 @@ import (
 	"github.com/defx-dev/defx/deploy/session"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -28,7 +29,13 @@ changes only the services whose digest changed.`,
 		Version:       versionText(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			changesNothing.Store(slices.Contains(planningCommands, cmd.Name()) && cmd.Parent() == cmd.Root())
-			return setFromEnvironment(cmd.Flags())
+			if err := setFromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			if limits, err := o.limits(); err == nil { // commands that evaluate report the error
+				cmd.SetContext(lang.WithBudget(cmd.Context(), limits))
+			}
+			return nil
 		},
 	}
 	o.addFlags(root.PersistentFlags())

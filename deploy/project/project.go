@@ -187,6 +187,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) { return p.eva
 func (p *Project) Plan(ctx context.Context) (*Desired, error) { return p.evaluate(ctx, true) }
 
 func (p *Project) evaluate(ctx context.Context, incremental bool) (*Desired, error) {
+	ctx = lang.WithBudget(ctx, p.Config.Limits)
 	p.readAhead(ctx)
 	var in *planInputs
 	c := p.Config

@@ -344,14 +344,22 @@ func EncodeParts(parts ...[]byte) []byte {
 
 // DecodeParts decodes what EncodeParts wrote. The parts share raw's memory.
 func DecodeParts(raw []byte) ([][]byte, error) {
-	var out [][]byte
+	out, rest := DecodeFirstParts(raw)
+	if len(rest) > 0 {
+		return nil, errors.New("a part is truncated")
+	}
+	return out, nil
+}
+
+// DecodeFirstParts decodes as many parts as are complete, and returns the rest.
+func DecodeFirstParts(raw []byte) (out [][]byte, rest []byte) {
 	for len(raw) > 0 {
 		n, w := binary.Uvarint(raw)
 		if w <= 0 || n > uint64(len(raw)-w) {
-			return nil, errors.New("a part is truncated")
+			break
 		}
 		out = append(out, raw[w:w+int(n):w+int(n)])
 		raw = raw[w+int(n):]
 	}
-	return out, nil
+	return out, raw
 }
