@@ -83,6 +83,7 @@ type intent struct {
 	Mounts    []string     `json:"mounts,omitempty"` // mount points that do not exist yet
 	Leftovers []string     `json:"leaves,omitempty"` // patterns of files that its processes may create
 	Claims    []plan.Claim `json:"claims,omitempty"` // what it will take on the machine
+	Data      []string     `json:"data,omitempty"`   // what will hold data of the unit
 	Moves     []move       `json:"moves,omitempty"`  // directories that it will move
 	Apply     string       `json:"apply,omitempty"`  // ID of the apply that began it
 	Token     int64        `json:"token,omitempty"`  // its fencing token
@@ -123,6 +124,9 @@ func (m *manifest) apply(n journalRecord) {
 		e.Leftovers = sets.Union(e.Leftovers, n.Begin.Leftovers)
 		e.Digest, e.Object, e.Values, e.Instance = "", "", nil, ""
 		e.Files = sets.Union(e.Files, n.Begin.Files)
+		if len(n.Begin.Data) > 0 { // it may hold some when the action is interrupted
+			e.Data = sets.Union(e.Data, n.Begin.Data)
+		}
 		e.Apply, e.Token = n.Begin.Apply, n.Begin.Token
 		e.Former, e.Moves = n.Former, n.Begin.Moves
 		for _, c := range n.Begin.Claims {

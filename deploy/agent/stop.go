@@ -148,7 +148,7 @@ func (t *transaction) applyStopped(ctx context.Context, raw json.RawMessage) (*E
 			return t.old, err
 		}
 	}
-	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Leftovers: t.next.Leftovers, Claims: t.next.Claims, Moves: t.moves, Apply: t.caller.Apply, Token: t.caller.Token}
+	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Leftovers: t.next.Leftovers, Claims: t.next.Claims, Data: t.next.Data, Moves: t.moves, Apply: t.caller.Apply, Token: t.caller.Token}
 	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Former: t.former, Begin: b}); err != nil {
 		return t.old, err
 	}

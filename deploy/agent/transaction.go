@@ -49,7 +49,7 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 	} else if isContainer(t.layout.Unit) {
 		return t.old, errors.New("a dir: folder runs no containers: use a machine with connect: 'local' or 'ssh://…'")
 	}
-	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Mounts: h.missingMounts(t.layout), Leftovers: t.next.Leftovers, Claims: t.next.Claims, Moves: t.moves, Apply: t.caller.Apply, Token: t.caller.Token}
+	b := &intent{Files: t.next.Files, Dirs: h.missingDirs(t.layout), Mounts: h.missingMounts(t.layout), Leftovers: t.next.Leftovers, Claims: t.next.Claims, Data: t.next.Data, Moves: t.moves, Apply: t.caller.Apply, Token: t.caller.Token}
 	if err := h.append(journalRecord{Scope: t.scope, Address: t.address, Former: t.former, Begin: b}); err != nil {
 		return t.old, err
 	}

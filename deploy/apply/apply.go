@@ -974,6 +974,7 @@ func (req *Request) record(ctx context.Context, address, machine string, e *agen
 		rec.Apply = e.Apply
 	}
 	if e.Digest == "" {
+		rec.Stateful = rec.Stateful || len(e.Data) > 0 // what was begun may have data
 		if rec.Backend == "" {
 			if u := req.Plan.Find(address); u != nil {
 				rec.Backend = u.Backend

@@ -237,6 +237,11 @@ func (req *Request) compareMachines(ctx context.Context, answers map[string]*age
 				d.Differences = append(d.Differences, plan.Difference{Field: "version", Cause: plan.CauseReverted,
 					Detail: fmt.Sprintf("it has version %s, deployed was %s", now.Entry.Digest.Brief(), r.Digest.Brief())})
 				out[i] = req.asOnMachine(ctx, r, now.Entry)
+				if answer.Runs { // an earlier version may have had no data
+					for _, dir := range sets.Minus(r.Data, sets.Union(answer.Data[r.Address], now.Entry.Data)) {
+						d.Differences = append(d.Differences, plan.Difference{Field: dir, Cause: plan.CauseDataMissing})
+					}
+				}
 			}
 			if stopped := r.Stopped != nil; stopped != now.Entry.Stopped {
 				cause := plan.CauseStopped
@@ -325,8 +330,10 @@ func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Re
 	for _, name := range sets.Keys(answers) {
 		for _, address := range sets.Keys(answers[name].Units) {
 			r, recorded := byAddress[address]
+			u := req.Plan.Find(address)
 			switch {
 			case uncertain(address) || recorded && r.Machine == name:
+			case recorded && u != nil && u.Machine == name: // the move there was interrupted, and is executed again
 			case recorded:
 				removals = append(removals, plan.Removal{Address: address, Machine: name})
 			default:

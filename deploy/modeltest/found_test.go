@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,18 @@ func TestFound(t *testing.T) {
 			}
 			if out := w.apply(s, options{by: 1}); !out.clean() || died == 0 {
 				t.Error(died, out)
+			}
+		},
+		"a unit with data that an apply which died has made is not deleted": func(t *testing.T, w *world, s *scope) {
+			s.want.services["b"] = database
+			for at := int64(20); at < 140; at += 3 {
+				clean := newWorld(filepath.Join(w.dir, strconv.FormatInt(at, 10)))
+				now := clean.scopes[0]
+				now.want.services["a"], now.want.services["b"] = program, database
+				clean.apply(now, options{dieAt: at})
+				delete(now.want.services, "b")
+				clean.apply(now, options{by: 1})
+				w.violations = append(w.violations, clean.violations...)
 			}
 		},
 		"units of a reverted machine are deleted": func(t *testing.T, w *world, s *scope) {

@@ -69,8 +69,7 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 		return
 	}
 	w.mark(s, before, after, out)
-	consent := out.err != nil && (strings.Contains(out.err.Error(), "it would give up the directory") || strings.Contains(out.err.Error(), "it keeps data of its own on"))
-	if consent && len(w.reasons(s, o, before)) > 0 { // an apply that died left what nobody had recorded
+	if needsConsent(out.err) && len(w.reasons(s, o, before)) > 0 { // an apply that died left what nobody had recorded
 		return
 	}
 	if out.err != nil && !out.died {
@@ -78,9 +77,18 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 	}
 	if out.died {
 		maps.Copy(s.begun, s.want.units())
+		clear(w.halted[s.name()])
+		if o.allowEmpty != nil { // the next apply finishes what this one was allowed to do
+			maps.DeleteFunc(s.had, func(_ string, h held) bool { return h.lost })
+		}
 		return
 	}
 	w.checkResult(s, o, before, after, out)
+}
+
+// needsConsent reports whether an apply was refused because a unit would lose its data.
+func needsConsent(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "it would give up the directory") || strings.Contains(err.Error(), "it keeps data of its own on"))
 }
 
 // mark records what an apply may have changed.
@@ -142,6 +150,18 @@ func (s *scope) former(address string) string {
 	return ""
 }
 
+// forget removes what is known of units that an apply has deleted.
+func (s *scope) forget(o options, after *sight) {
+	wanted := s.want.units()
+	clear(s.begun)
+	for a, x := range s.recorded {
+		if _, is := wanted[a]; !is && len(after.units[s.name()][a]) == 0 && (len(x.state) == 0 || o.allowDelete[a] || s.renamed(a)) {
+			delete(s.recorded, a)
+			delete(s.had, a)
+		}
+	}
+}
+
 // renamed reports whether the unit at an address has another one now.
 func (s *scope) renamed(address string) bool {
 	name, _, _ := strings.Cut(strings.TrimPrefix(address, "app/"), "#")
@@ -184,8 +204,17 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 	w.checkExcuses(s, o, before, out)
 	wanted := s.want.units()
 	used := s.used()
+	for a, name := range w.halted[s.name()] { // nothing else is different: it runs again only with consent
+		was, is := before.units[s.name()][a], after.units[s.name()][a]
+		if !o.repair && o.allowEmpty == nil && len(was) == 1 && len(is) == 1 && was[0].name == name && !was[0].active && is[0].active && was[0].text == is[0].text {
+			w.violate("%s of %s was started, although somebody had stopped it", a, s.name())
+		}
+		if len(is) != 1 || is[0].active || is[0].name != name {
+			delete(w.halted[s.name()], a)
+		}
+	}
 	for _, a := range sortedKeys(wanted) {
-		if old := s.former(a); s.stopped[old] && len(after.units[s.name()][old]) == 0 && len(after.units[s.name()][a]) > 0 {
+		if old := s.former(a); s.stopped[old] && len(before.units[s.name()][a]) == 0 && len(after.units[s.name()][old]) == 0 && len(after.units[s.name()][a]) > 0 {
 			delete(s.stopped, old)
 			s.stopped[a] = true
 		}
@@ -211,19 +240,13 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 		w.violate("units run without their files: %v", after.loose)
 	}
 	w.remember(s, after)
+	for a := range s.stopped {
+		if _, is := wanted[a]; !is && after.units[s.name()][a] == nil && before.units[s.name()][a] != nil {
+			delete(s.stopped, a)
+		}
+	}
 	if out.clean() {
-		clear(s.begun)
-		for a, x := range s.recorded {
-			if _, is := wanted[a]; !is && len(after.units[s.name()][a]) == 0 && (len(x.state) == 0 || o.allowDelete[a] || s.renamed(a)) {
-				delete(s.recorded, a)
-				delete(s.had, a)
-			}
-		}
-		for a := range s.stopped {
-			if _, is := wanted[a]; !is && after.units[s.name()][a] == nil {
-				delete(s.stopped, a)
-			}
-		}
+		s.forget(o, after)
 		s.past[out.result.Generation] = s.want.clone()
 		s.want.moved = map[string]string{}
 	}
@@ -239,6 +262,9 @@ func (w *world) checkUnit(s *scope, want unit, after *sight) {
 	}
 	port := portText(want.port)
 	u := list[0]
+	if strings.Contains(u.text, byHand) {
+		w.violate("%s of %s is still as somebody edited it", want.address, s.name())
+	}
 	got := fmt.Sprintf("version %s, port %q, path %q on %s, runs %v, data %v", u.version, u.port, u.path, u.machine, u.active, len(u.state) > 0)
 	expect := fmt.Sprintf("version %d, port %q, path %q on %s, runs %v, data %v", want.version, port, want.path, want.machine, !s.stopped[want.address], want.data)
 	if got != expect {

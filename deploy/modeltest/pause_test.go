@@ -138,6 +138,9 @@ func (w *world) suspend(s *scope, fork bool) {
 		must(copyTree(filepath.Join(state, s.deployment, s.environment), dir))
 		w.replaceState(s, dir)
 		delete(s.known, w.number)
+		if fast.clean() {
+			s.forget(consent, after)
+		}
 	}
 	w.remember(s, after)
 }

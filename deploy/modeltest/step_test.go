@@ -41,15 +41,15 @@ var kinds = []struct {
 	{"rollback", 4, (*world).rollbackStep},
 	{"save state", 4, (*world).saveState},
 	{"restore state", 3, (*world).restoreState},
-	{"save machine", 3, (*world).saveMachine},
-	{"revert machine", 3, (*world).revertMachine},
+	{"save machine", 4, (*world).saveMachine},
+	{"revert machine", 5, (*world).revertMachine},
 	{"wipe machine", 2, (*world).wipeMachine},
 	{"stop by hand", 3, (*world).stopByHand},
 	{"edit by hand", 3, (*world).editByHand},
 	{"remove by hand", 3, (*world).removeByHand},
 	{"lose data", 1, (*world).loseData},
 	{"reboot", 2, (*world).reboot},
-	{"concurrent", 1, (*world).concurrentStep},
+	{"concurrent", 2, (*world).concurrentStep},
 	{"pause", 3, (*world).pauseStep},
 	{"fork", 3, (*world).forkStep},
 }
@@ -417,6 +417,19 @@ func (w *world) rollbackStep(s *scope) {
 	}
 	w.mark(s, before, after, out)
 	w.remember(s, after)
+	gone := 0 // stopped units that have their former names again
+	for a := range s.stopped {
+		if len(before.units[s.name()][a]) > 0 && len(after.units[s.name()][a]) == 0 {
+			delete(s.stopped, a)
+			gone++
+		}
+	}
+	for _, a := range sortedKeys(after.units[s.name()]) {
+		if u := after.units[s.name()][a][0]; gone > 0 && len(before.units[s.name()][a]) == 0 && !u.active {
+			s.stopped[a] = true
+			gone--
+		}
+	}
 	if out.clean() {
 		s.want = s.past[to].clone()
 		s.want.moved = map[string]string{}
@@ -480,6 +493,7 @@ func (w *world) revertMachine(*scope) {
 	name := pick(w.r, machineNames)
 	old := w.saved.machines[name]
 	if old == nil {
+		w.saveMachine(nil)
 		return
 	}
 	c, err := old.clone(w.newFolder())
@@ -499,7 +513,9 @@ func (w *world) wipeMachine(*scope) {
 // disturb makes the oracle forget what it expects of a machine, because somebody
 // replaced it.
 func (w *world) disturb(name string) {
-	now := w.disks.observe()
+	w.sight = nil
+	clear(w.halted)
+	now := w.look()
 	for _, s := range w.scopes {
 		for a, h := range s.had {
 			if h.machine == name {
@@ -513,6 +529,9 @@ func (w *world) disturb(name string) {
 	}
 }
 
+// byHand is what somebody adds to a unit file.
+const byHand = "# mine\n"
+
 // victim returns a unit that somebody is going to change by hand.
 func (w *world) victim(s *scope) (seen, bool) {
 	list := w.deployed(s)
@@ -521,19 +540,24 @@ func (w *world) victim(s *scope) (seen, bool) {
 	}
 	u := pick(w.r, list)
 	w.touched[s.name()+" "+u.address] = true
+	delete(w.halted[s.name()], u.address)
 	return u, true
 }
 
 func (w *world) stopByHand(s *scope) {
 	if u, ok := w.victim(s); ok {
 		delete(w.disks.machines[u.machine].active, u.name)
+		if w.halted[s.name()] == nil {
+			w.halted[s.name()] = map[string]string{}
+		}
+		w.halted[s.name()][u.address] = u.name
 		w.note("%s: stop %s by hand", s.name(), u.address)
 	}
 }
 
 func (w *world) editByHand(s *scope) {
 	if u, ok := w.victim(s); ok {
-		must(os.WriteFile(w.disks.machines[u.machine].path(unitDir, u.name), []byte(u.text+"# mine\n"), 0o644))
+		must(os.WriteFile(w.disks.machines[u.machine].path(unitDir, u.name), []byte(u.text+byHand), 0o644))
 		w.note("%s: edit %s by hand", s.name(), u.address)
 	}
 }
@@ -598,7 +622,7 @@ func (w *world) concurrentStep(s *scope) {
 		switch {
 		case out.refused() && v == mustAccept:
 			w.violate("%s: a true state was refused: %v", s.name(), out.err)
-		case out.err != nil && !out.refused() && !errors.Is(out.err, state.ErrHeadMoved) && !errors.Is(out.err, apply.ErrPlanChanged) && !errors.As(out.err, &held):
+		case out.err != nil && !out.refused() && !errors.Is(out.err, state.ErrHeadMoved) && !errors.Is(out.err, apply.ErrPlanChanged) && !errors.As(out.err, &held) && !(needsConsent(out.err) && len(w.reasons(s, o, before)) > 0):
 			w.violate("%s: one of two applies failed: %v", s.name(), out.err)
 		}
 	}

@@ -43,14 +43,15 @@ type world struct {
 	dir       string
 	disks     *disks
 	scopes    []*scope
-	r         *rand.Rand // of the present step
-	log       []string   // what was done
-	folder    int        // number of the last folder that was made
-	number    int        // of the last apply
-	changes   int        // number of steps that were made
-	several   bool       // steps concern all scopes
-	sight     *sight     // of the disks as they are now; nil = unknown
-	finishing bool       // no steps follow
+	r         *rand.Rand                   // of the present step
+	log       []string                     // what was done
+	folder    int                          // number of the last folder that was made
+	number    int                          // of the last apply
+	changes   int                          // number of steps that were made
+	halted    map[string]map[string]string // scope → address → unit that somebody stopped and did nothing else to
+	several   bool                         // steps concern all scopes
+	sight     *sight                       // of the disks as they are now; nil = unknown
+	finishing bool                         // no steps follow
 	saved     saved
 
 	touched    map[string]bool // scope and address of units that somebody changed by hand
@@ -70,7 +71,7 @@ type stateCopy struct {
 }
 
 func newWorld(dir string) *world {
-	w := &world{dir: dir, touched: map[string]bool{}, saved: saved{map[string]*machine{}, map[string]stateCopy{}}}
+	w := &world{dir: dir, touched: map[string]bool{}, halted: map[string]map[string]string{}, saved: saved{map[string]*machine{}, map[string]stateCopy{}}}
 	w.disks = &disks{machines: map[string]*machine{}, state: w.newFolder()}
 	for _, name := range machineNames {
 		w.disks.machines[name] = newMachine(name, w.newFolder())

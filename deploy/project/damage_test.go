@@ -61,11 +61,14 @@ func TestState_DamageIsFoundAndRepaired(t *testing.T) {
 		files = append(files, filepath.Join("objects", filepath.Base(p)))
 	}
 	want := base.trees()
+	machines, deployed := filepath.Dir(base.machine("box")), filepath.Join(t.TempDir(), "deployed")
+	copyFolder(t, machines, deployed)
 	for _, file := range files {
 		for _, d := range damages {
 			t.Run(strings.ReplaceAll(file, "/", "_")+"_"+d.name, func(t *testing.T) {
 				h := &host{&world{t, base.dir}, base.state}
 				copyFolder(t, good, base.state)
+				copyFolder(t, deployed, machines)
 				path := filepath.Join(dir, file)
 				raw, err := os.ReadFile(path)
 				if err != nil {

@@ -107,7 +107,7 @@ func (h *host) mustApply() *apply.Result {
 	return res
 }
 
-// connect returns the folder of a machine.
+// machine returns the folder of a machine.
 func (h *host) machine(name string) string {
 	h.t.Helper()
 	for _, m := range h.request().Machines {
