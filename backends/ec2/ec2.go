@@ -32,6 +32,7 @@ const Name = "ec2"
 // Backend renders modules.
 type Backend struct {
 	Schemas map[string]*Schema // of providers that are not built in, by source
+	Locked  bool               // a provider without a schema is an error; if not, Terraform checks its resources at apply
 }
 
 // New returns the backend.

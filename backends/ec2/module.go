@@ -176,26 +176,43 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 		}
 	}
 	if s := b.Schemas[source]; s != nil {
-		if m.schema = s.Resources[name]; m.schema == nil {
+		var known bool
+		if m.schema, known = s.Resources[name]; !known {
 			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", suggest(name, slices.Collect(maps.Keys(s.Resources))))
 			return nil
 		}
+	}
+	if m.schema != nil {
 		return m
 	}
 	if source == awsSource && !strings.HasPrefix(name, "aws_") {
 		c.errorf(m, m.at("resource"), "%q is not a resource type of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
 		return nil
 	}
+	if b.Locked {
+		c.errorf(m, m.at("resource"), "the schema of %s of provider %s is not locked", name, source).
+			WithHint("planning runs no provider: run defx providers lock, which asks it once")
+		return nil
+	}
 	return m
 }
 
-// RequiredProviders returns the providers whose schema is needed and not built in: source →
-// version.
-func RequiredProviders(g *graph.Graph) map[string]string {
-	out := map[string]string{}
+// Required is what a deployment asks of a provider.
+type Required struct {
+	Version string   // constraint
+	Types   []string // resource types whose schema is not built in, sorted
+}
+
+// RequiredProviders returns the providers of a graph's resources by their source.
+func RequiredProviders(g *graph.Graph) map[string]Required {
+	out := map[string]Required{}
 	for _, r := range g.Resources {
+		if _, known := resourceTypes[r.Type]; known {
+			out[awsSource] = Required{awsVersion, out[awsSource].Types}
+			continue
+		}
 		name, ok := literal(r.Fields["resource"])
-		if r.Type != anyType || !ok || builtInSchema().Resources[name] != nil {
+		if r.Type != anyType || !ok {
 			continue
 		}
 		source, _ := literal(r.Fields["provider"])
@@ -203,10 +220,17 @@ func RequiredProviders(g *graph.Graph) map[string]string {
 			prefix, _, _ := strings.Cut(name, "_")
 			source = "hashicorp/" + prefix
 		}
-		out[source], _ = literal(r.Fields["version"])
-		if source == awsSource {
-			out[source] = awsVersion
+		q := out[source]
+		if v, _ := literal(r.Fields["version"]); v != "" {
+			q.Version = v
 		}
+		if source == awsSource {
+			q.Version = awsVersion
+		}
+		if source != awsSource || builtInSchema().Resources[name] == nil {
+			q.Types = sets.Union(q.Types, []string{name})
+		}
+		out[source] = q
 	}
 	return out
 }

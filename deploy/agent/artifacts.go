@@ -108,37 +108,24 @@ func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r
 	return h.syncDir(storePath)
 }
 
-func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
+// unpackArtifact unpacks what was received, after all of it was verified.
+func (h *Host) unpackArtifact(a plan.Artifact, r io.ReadSeeker, tmp string) error {
+	got, err := artifact.DigestStream(a.Kind, r)
+	if err != nil {
+		return err
+	}
+	if got != a.Digest {
+		return fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	dir, err := h.root.OpenRoot(tmp)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if a.Kind == "tar" {
-		sum := digest.New()
-		in := io.TeeReader(r, sum)
-		if err := unpack(dir, in); err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, in); err != nil {
-			return err
-		}
-		if got := sum.Digest(); got != a.Digest {
-			return fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
-		}
-		return nil
-	}
-	if err := unpack(dir, r); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return err
-	}
-	got, err := artifact.Digest(dir.FS())
-	if err == nil && got != a.Digest {
-		err = fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
-	}
-	return err
+	return unpack(dir, r)
 }
 
 // unpack extracts an archive below dir, with permissions that do not depend on the archive's

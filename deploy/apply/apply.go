@@ -45,7 +45,7 @@ type Request struct {
 	Moved    func(address string) string           // returns the address after renames; nil = no renames
 	Machines []*graph.Machine                      // declared machines; those of the state are added
 	Verb     string                                // apply, rollback or destroy
-	Revision string                                // commit of the deployment's directory, if known
+	Revision func(context.Context) string          // returns the commit of the deployment's directory, or ""; nil = unknown. It is called by Run only
 
 	AllowDelete, AllowMove map[string]bool // addresses whose deletion or move the user has confirmed
 	GiveUp                 map[string]bool // addresses whose directories with data may be given up
@@ -71,6 +71,11 @@ type Request struct {
 	Deadline  time.Duration // of one action; 0 = 10 minutes, or an hour for a module
 	LeaseTime time.Duration // after which a lease that is not renewed may be taken over; 0 = 30 seconds
 	LeaseWait time.Duration // how long to wait for a lease that another process holds
+}
+
+// Recorded returns what gives a revision that is known already, for Request.Revision.
+func Recorded(revision string) func(context.Context) string {
+	return func(context.Context) string { return revision }
 }
 
 // Environment is what all requests for one environment of a deployment share: its
@@ -348,6 +353,9 @@ func Run(ctx context.Context, req *Request) (*Result, error) {
 	defer stop()
 	go state.KeepAlive(renewing, req.Store, lease, lost)
 	r.lease, r.caller.Token = lease, lease.Token
+	if req.Revision != nil {
+		r.revision = req.Revision(ctx)
+	}
 
 	now, err := req.readBase(detached)
 	if err != nil {
@@ -405,6 +413,7 @@ type run struct {
 	req          *Request
 	lease        state.Lease
 	caller       agent.Caller // this apply, as machines know it
+	revision     string       // of the deployment's directory when this apply began
 	acceptance   *acceptance
 	generation   int // number of the generation that this apply writes
 	machines     map[string]*machine
@@ -558,7 +567,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.generation, Parent: head.Object, Apply: r.caller.Apply, Token: r.caller.Token,
 		Deployment: r.req.Plan.Deployment, Environment: r.req.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: after, Renamed: r.appliedRenames(cs, after), Machines: r.usedMachines(after), LastGood: lastGood, Summary: res.Counts, Failed: res.Failed, Verb: r.req.Verb,
-		Applied: now(), By: r.caller.By, Revision: r.req.Revision}
+		Applied: now(), By: r.caller.By, Revision: r.revision}
 	next.Outcomes, next.Removals = sortOutcomes(append(r.carriedOutcomes(gen, cs), res.Outcomes...)), sortRemovals(r.removals)
 	if unfinished != nil {
 		next.Finished = unfinished.Applies

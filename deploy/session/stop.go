@@ -50,6 +50,6 @@ func (s *Session) deployedRequest(ctx context.Context, verb, address string) (*a
 	if err != nil {
 		return nil, err
 	}
-	w.Verb, w.Revision = verb, s.Generation.Revision
+	w.Verb, w.Revision = verb, apply.Recorded(s.Generation.Revision)
 	return w, nil
 }

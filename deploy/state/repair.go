@@ -202,7 +202,7 @@ func (r *repair) salvage(ctx context.Context) error {
 // split returns the JSON values in a pack whose index cannot be read: those that
 // are objects have the right digest, and others do no harm.
 func (r *repair) split(name string) (out [][]byte) {
-	raw, err := os.ReadFile(filepath.Join(r.path, objectsName, name))
+	raw, err := readRegular(filepath.Join(r.path, objectsName, name))
 	if err != nil {
 		return nil
 	}
