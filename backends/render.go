@@ -135,8 +135,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		case u.unknown:
 			out.Unknown = append(out.Unknown, svc.Address.String())
 		case len(u.errs) > 0:
-			f := svc.Address.Functionality()
-			failures[f] = append(failures[f], u.errs...)
+			addFailure(failures, svc, u.errs)
 		default:
 			if !svc.Summary && !u.discarded {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
@@ -149,6 +148,23 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	return out, sortedFailures(failures)
+}
+
+// addFailure adds the errors of a service to those of its functionality. A fact belongs to no
+// functionality: its errors are those of all that require it, each at its own field.
+func addFailure(failures map[string]diag.List, svc *graph.Service, errs diag.List) {
+	if svc.Fact == nil || len(svc.Fact.AskedBy) == 0 {
+		f := svc.Address.Functionality()
+		failures[f] = append(failures[f], errs...)
+		return
+	}
+	for f, path := range svc.Fact.AskedBy {
+		for _, e := range errs {
+			one := *e
+			one.Subject, one.Path = f, path
+			failures[f] = append(failures[f], &one)
+		}
+	}
 }
 
 // sortedFailures returns the failures by functionality, in order.

@@ -117,6 +117,8 @@ type Fact struct {
 	Kind  string          // packages, sysctl, modules or users
 	Key   string          // name of the package, setting, module or user
 	Value json.RawMessage // canonical
+
+	AskedBy map[string][]string // functionality that requires it → path of its field in the entry's value
 }
 
 // Service is one replica of one service, with everything that is known about it before a
