@@ -69,8 +69,8 @@ type RenderedSummary struct {
 	Context        string
 	Digest, Object digest.Digest
 	plan.Traits
-	Claims []plan.Claim
-	Reads  []token.Token
+	Effects
+	Reads []token.Token
 }
 
 // RenderCache gives access to the summaries of earlier runs. The zero RenderCache is empty.
@@ -160,6 +160,9 @@ func addFailure(failures map[string]diag.List, svc *graph.Service, errs diag.Lis
 	}
 	for f, path := range svc.Fact.AskedBy {
 		for _, e := range errs {
+			if e.Subject != f && svc.Fact.AskedBy[e.Subject] != nil { // it is that of another one
+				continue
+			}
 			one := *e
 			one.Subject, one.Path = f, path
 			failures[f] = append(failures[f], &one)
@@ -255,15 +258,15 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		context = contextOf(svc, in.Local)
 	}
 	var errs diag.List
-	var claims []plan.Claim
+	var effects Effects
 	if svc.Summary {
 		out.summary = cache.Lookup(address)
 		if out.unknown = out.summary == nil || out.summary.Context != context; out.unknown {
 			return out
 		}
-		u.Reads, u.Traits = out.summary.Reads, out.summary.Traits
+		u.Reads, u.Traits, effects = out.summary.Reads, out.summary.Traits, out.summary.Effects
 	} else {
-		if u.Payload, claims, errs = b.Render(in); len(errs) > 0 {
+		if u.Payload, effects, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
 				e.Subject = svc.String()
 			}
@@ -271,6 +274,11 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 			return out
 		}
 		u.Reads = u.Payload.Reads()
+		effects.Needs = graph.SortNeeds(append(effects.Needs, foreignSecrets(svc)...))
+	}
+	needs := slices.DeleteFunc(slices.Clone(effects.Needs), func(n graph.Need) bool { return ownedByNobody(g, n) })
+	if out.errs = notAllowed(g, svc, needs); len(out.errs) > 0 {
+		return out
 	}
 	values := plan.Values{}
 	placed := plan.Placed{}
@@ -297,7 +305,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: out.summary.Claims}
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: effects.Claims, Needs: needs}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
@@ -314,13 +322,13 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	object := digest.Bytes(raw)
 	if cache.Store {
-		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Claims: claims, Reads: u.Reads}
+		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Effects: effects, Reads: u.Reads}
 	}
 	if out.discarded = cache.Discardable != nil && cache.Discardable(address); !out.discarded { // large plans would hold too much content
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: claims}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: effects.Claims, Needs: needs}
 	return out
 }
 

@@ -388,6 +388,7 @@ func (c *compiler) decodeLibraries() {
 		}
 	}
 	c.checkMoved()
+	c.checkAllow()
 	names := c.names()
 	for _, o := range c.in.Result.Overrides {
 		lib, _, _ := strings.Cut(o, "/")

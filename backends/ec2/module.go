@@ -548,6 +548,7 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 			out.Follows = append(out.Follows, a.String())
 		}
 		out.Uploads = append(out.Uploads, m.resource.Uploads...)
+		out.Needs = append(out.Needs, m.needs()...)
 		out.Drain = max(out.Drain, int(m.resource.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.resource.Type, "fields": m.resource.Fields}
 		out.Sources[m.address()] = m.resource.Path
@@ -561,7 +562,7 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 			}
 		}
 	}
-	out.Follows = sets.Union(out.Follows)
+	out.Follows, out.Needs = sets.Union(out.Follows), graph.SortNeeds(out.Needs)
 	slices.Sort(p.Protected)
 	slices.Sort(p.OrphanOnDelete)
 	out.Requires = sets.Keys(requires)

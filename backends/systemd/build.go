@@ -53,7 +53,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
 	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leftovers()
-	l.Claims, l.Dirs = b.claims(), spec.Moves(b.Run.Dirs)
+	l.Claims, l.Needs, l.Dirs = b.claims(), b.needs(), spec.Moves(b.Run.Dirs)
 	if l.Ready != nil && l.Ready.Exec != "" {
 		unit(l.Ready.Exec, b.probeUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
@@ -196,11 +196,7 @@ func (b *builder) hostFiles(l *backends.Layout) {
 	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
 		b.checked(where)(pathValue(p))
-		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
-			if p == dir || strings.HasPrefix(p, dir+"/") {
-				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
-			}
-		}
+		b.CheckHostFile(where, p)
 		if f.Store != "" {
 			l.Files = append(l.Files, backends.File{Path: p, Link: f.Store})
 			continue

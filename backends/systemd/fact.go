@@ -97,6 +97,7 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 		var value string
 		json.Unmarshal(f.Value, &value)
 		check(graph.CheckSettingValue(value))
+		l.Needs = f.needs(value)
 		conf := addFile("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
 		original, proc := factsDir+"/"+keyFileName(f.Key), procPath(f.Key)
 		l.Leftovers = []string{original}
@@ -105,6 +106,7 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)
 		run("ExecStop", restoreScript, original, proc)
 	case "modules":
+		l.Needs = f.needs("")
 		addFile("/etc/modules-load.d/"+base+".conf", f.Key+"\n")
 		u.set("ExecStart", "modprobe -- "+f.Key)
 	case "packages":
@@ -115,6 +117,7 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 			want += "=" + version
 		}
 		check(graph.CheckPackage(want))
+		l.Needs = f.needs(want)
 		addFile(packagesDir+"/"+keyFileName(f.Key), want+"\n")
 		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
 		run("ExecStart", installScript, f.Key, version)
@@ -122,6 +125,7 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 	case "users":
 		var user graph.User
 		json.Unmarshal(f.Value, &user)
+		l.Needs = userNeeds(f.Key, user)
 		lines, err := declareUser(f.Key, user)
 		if err != nil {
 			fail("user %v", err)

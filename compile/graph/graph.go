@@ -31,6 +31,7 @@ type Graph struct {
 	Resources []*Resource          // sorted by address
 	Scaled    []*Service           // run by autoscaling groups, which choose the count: on no machine
 	Balancers []*Balancer          // sorted by address
+	Allow     map[string][]string  // lib/name or lib/* → kinds of needs that the entry file allows
 	EC2       Instances            // how services of the backend ec2 are placed on instances
 }
 
@@ -118,7 +119,7 @@ type Fact struct {
 	Key   string          // name of the package, setting, module or user
 	Value json.RawMessage // canonical
 
-	AskedBy map[string][]string // functionality that requires it → path of its field in the entry's value
+	AskedBy map[string][]string `json:"-"` // functionality that requires it → path of its field in the entry's value
 }
 
 // Service is one replica of one service, with everything that is known about it before a
