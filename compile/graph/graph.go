@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -108,6 +109,7 @@ type Resource struct {
 	Path     []string       // its path in the entry's value
 	Held     bool
 	Retained bool          // services with their own data run on it: it is not replaced without consent
+	Programs digest.Digest // of the folder with the executables that make it; empty: none do
 	Uploads  []token.Token // artifacts that it uploads
 	Follows  []Address     // services that must be ready before its readers get their addresses
 	Drain    time.Duration // not 0: it is a balancer's target; what it follows is deregistered and may finish for this long before it is stopped
