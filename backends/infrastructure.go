@@ -200,9 +200,12 @@ func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Servic
 		return diag.List{diag.Errorf(svc.String(), "unknown backend %q", svc.Backend).At(svc.Path...)}
 	}
 	input := Input{Deployment: r.graph.Name, Environment: r.graph.Environment, Service: svc, Artifact: r.artifact}
-	payload, _, errs := b.Render(input)
+	payload, effects, errs := b.Render(input)
 	for _, e := range errs {
 		e.Subject = svc.String()
+	}
+	if len(errs) == 0 {
+		errs = notAllowed(r.graph, svc, known(r.graph, append(effects.Needs, foreignSecrets(svc)...)))
 	}
 	if len(errs) > 0 {
 		return errs

@@ -64,11 +64,13 @@ func foreignSecrets(svc *graph.Service) []graph.Need {
 	return out
 }
 
-// ownedByNobody reports whether a need is a secret that no library has: the first part of its name
-// is that of none.
-func ownedByNobody(g *graph.Graph, n graph.Need) bool {
-	lib, _, _ := strings.Cut(n.Value, "/")
-	return n.Kind == graph.NeedSecretOfOther && !g.HasLibrary(lib)
+// known returns needs without the secrets that no library has: the first part of their name is that
+// of none.
+func known(g *graph.Graph, needs []graph.Need) []graph.Need {
+	return slices.DeleteFunc(slices.Clone(needs), func(n graph.Need) bool {
+		lib, _, _ := strings.Cut(n.Value, "/")
+		return n.Kind == graph.NeedSecretOfOther && !g.HasLibrary(lib)
+	})
 }
 
 // LintNeeds returns a warning for each need with effects on others that the entry file does not

@@ -276,7 +276,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		u.Reads = u.Payload.Reads()
 		effects.Needs = graph.SortNeeds(append(effects.Needs, foreignSecrets(svc)...))
 	}
-	needs := slices.DeleteFunc(slices.Clone(effects.Needs), func(n graph.Need) bool { return ownedByNobody(g, n) })
+	needs := known(g, effects.Needs)
 	if out.errs = notAllowed(g, svc, needs); len(out.errs) > 0 {
 		return out
 	}

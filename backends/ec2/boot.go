@@ -73,6 +73,10 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 		return diag.Errorf(s.String(), "the service takes %d bytes in the launch template, but at most 16384 are possible", z.Len()).At(append(s.SpecPath, "files")...).
 			WithHint("move large files into the package")
 	}
+	for _, n := range l.Needs {
+		n.Field = s.SpecPath
+		r.Needs = append(r.Needs, n)
+	}
 	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))
 	return nil
 }

@@ -2,6 +2,7 @@ package ec2
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/defx-dev/defx/compile/graph"
 )
@@ -9,7 +10,7 @@ import (
 // needs returns what a resource asks for: a provider, which is a program that Terraform downloads and
 // runs, and what becomes reachable from the internet.
 func (m *node) needs() []graph.Need {
-	var out []graph.Need
+	out := slices.Clone(m.resource.Needs)
 	add := func(kind graph.NeedKind, value string, field ...string) {
 		out = append(out, graph.Need{Kind: kind, Value: value, Field: m.at(field...)})
 	}

@@ -110,6 +110,7 @@ type Resource struct {
 	Held     bool
 	Retained bool          // services with their own data run on it: it is not replaced without consent
 	Programs digest.Digest // of the folder with the executables that make it; empty: none do
+	Needs    []Need        // what the service asks for that it boots
 	Uploads  []token.Token // artifacts that it uploads
 	Follows  []Address     // services that must be ready before its readers get their addresses
 	Drain    time.Duration // not 0: it is a balancer's target; what it follows is deregistered and may finish for this long before it is stopped

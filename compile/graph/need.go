@@ -137,7 +137,8 @@ func (g *Graph) Allows(functionality string, kind NeedKind) bool {
 
 // HasLibrary reports whether a library of this name has something in the graph.
 func (g *Graph) HasLibrary(name string) bool {
-	return slices.ContainsFunc(g.Services, func(s *Service) bool { return s.Address.Lib == name && s.Fact == nil }) ||
+	has := func(s *Service) bool { return s.Address.Lib == name && s.Fact == nil }
+	return slices.ContainsFunc(g.Services, has) || slices.ContainsFunc(g.Scaled, has) ||
 		slices.ContainsFunc(g.Resources, func(r *Resource) bool { return r.Address.Lib == name })
 }
 
