@@ -26,14 +26,6 @@ type Infrastructure interface {
 	Boot(*graph.Graph, Input, Layout) *diag.Error
 }
 
-// Runner is a backend of resources that are made by executables of the deployment. Their content is
-// part of what a resource is: a changed executable is a changed resource.
-type Runner interface {
-	// ProgramFolder returns the folder with the executables of a resource; "" if its field is not
-	// valid.
-	ProgramFolder(*graph.Resource) string
-}
-
 // Modules is the result of Infrastructure.Modules.
 type Modules struct {
 	List []Module // sorted by address
@@ -107,9 +99,6 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 	if len(errs) > 0 {
 		return errs
 	}
-	for _, res := range r.graph.Resources {
-		errs = append(errs, r.setPrograms(backendOf(res.Type), res)...)
-	}
 	outputs := map[Infrastructure]func(token.Token) (string, string, *diag.Error){}
 	modules, owner := map[string]Module{}, map[string]Infrastructure{}
 	for _, name := range sets.Keys(backends) {
@@ -174,22 +163,6 @@ func (s Set) renderModules(r *resolver, out *Rendered) diag.List {
 		visit(address)
 	}
 	return errs
-}
-
-// setPrograms sets the digest of the executables that make a resource.
-func (r *resolver) setPrograms(b Infrastructure, res *graph.Resource) diag.List {
-	runner, ok := b.(Runner)
-	if !ok || runner.ProgramFolder(res) == "" {
-		return nil
-	}
-	folder := runner.ProgramFolder(res)
-	a, ok := r.artifact(token.Token{Kind: token.Artifact, Name: folder})
-	if !ok || a.Kind != "tree" {
-		return diag.List{diag.Errorf(res.Address.String(), "provider %q is not a folder that can be read", folder).At(append(slices.Clone(res.Path), "provider")...).
-			WithHint("it has the executables create, check and destroy, and is in the folder of the entry file")}
-	}
-	res.Programs = a.Digest
-	return nil
 }
 
 // renderScaled renders a scaled service into the launch template of its group. All values that it

@@ -8,7 +8,6 @@ package external
 import (
 	"encoding/json"
 	"errors"
-	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -33,7 +32,6 @@ const Name = "external"
 type Request struct {
 	Provider  string          `json:"provider"`  // folder of the executables, relative to the entry file
 	Address   string          `json:"address"`   // of the resource
-	Programs  digest.Digest   `json:"programs"`  // of that folder
 	Arguments json.RawMessage `json:"arguments"` // refs filled in
 }
 
@@ -95,8 +93,10 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 				}
 			}
 		}
-		folder := backend{}.ProgramFolder(r)
-		if folder == "" {
+		text, _ := r.Fields["provider"].(token.Text)
+		folder, literal := text.Literal()
+		folder = path.Clean(folder)
+		if !literal || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
 			fail(nil, "provider must be a folder below the entry file's").WithHint("provider: './providers/box'")
 			continue
 		}
@@ -119,10 +119,8 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		m := backends.Module{Address: moduleAddress(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
 		m.Needs = []graph.Need{{Kind: graph.NeedProgram, Value: folder, Field: append(slices.Clone(r.Path), "provider")}}
 		var err error
-		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments, "programs": r.Programs}); err == nil {
-			shown := maps.Clone(r.Fields)
-			shown["programs"] = r.Programs
-			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): shown})
+		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}); err == nil {
+			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): r.Fields})
 		}
 		if err != nil {
 			fail(nil, "%v", err)
@@ -130,18 +128,6 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		out.List = append(out.List, m)
 	}
 	return out, errs.Sort()
-}
-
-// ProgramFolder returns the folder of the provider of a resource, relative to the entry file's; "" if
-// the field is not one.
-func (backend) ProgramFolder(r *graph.Resource) string {
-	text, _ := r.Fields["provider"].(token.Text)
-	folder, literal := text.Literal()
-	folder = path.Clean(folder)
-	if !literal || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
-		return ""
-	}
-	return folder
 }
 
 // moduleAddress returns the address of the module of a resource.
@@ -175,7 +161,6 @@ func findSecrets(v any, at []string, report func([]string)) {
 func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request, error) {
 	var doc struct {
 		Provider, Address string
-		Programs          digest.Digest
 		Arguments         token.Doc
 	}
 	if err := json.Unmarshal(pl.Run, &doc); err != nil {
@@ -195,5 +180,5 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Request,
 		return nil, unbound
 	}
 	raw, err := json.Marshal(filled)
-	return &Request{Provider: doc.Provider, Address: doc.Address, Programs: doc.Programs, Arguments: raw}, err
+	return &Request{Provider: doc.Provider, Address: doc.Address, Arguments: raw}, err
 }

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/token"
 )
 
@@ -109,7 +108,6 @@ type Resource struct {
 	Path     []string       // its path in the entry's value
 	Held     bool
 	Retained bool          // services with their own data run on it: it is not replaced without consent
-	Programs digest.Digest // of the folder with the executables that make it; empty: none do
 	Needs    []Need        // what the service asks for that it boots
 	Uploads  []token.Token // artifacts that it uploads
 	Follows  []Address     // services that must be ready before its readers get their addresses

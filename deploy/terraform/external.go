@@ -15,7 +15,6 @@ import (
 
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
-	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/token"
 )
@@ -115,36 +114,11 @@ func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleR
 	return removeModule(c.Dir)
 }
 
-// checkPrograms refuses executables that are not those of the plan.
-func (c *worker) checkPrograms(q *external.Request) error {
-	if q.Programs == "" {
-		return nil
-	}
-	root, err := os.OpenRoot(filepath.Join(c.Root, filepath.FromSlash(q.Provider)))
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	now, err := artifact.Digest(root.FS())
-	if err != nil {
-		return err
-	}
-	if now != q.Programs {
-		return fmt.Errorf("provider %s is not the one of the plan: its files changed since\n    hint: run defx plan again", q.Provider)
-	}
-	return nil
-}
-
 // runExternal runs one executable of a provider.
 func (c *worker) runExternal(ctx context.Context, q *external.Request, verb string) (*providerResponse, error) {
 	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
 	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("provider %s has no executable %q\n    hint: chmod +x it", q.Provider, verb)
-	}
-	if verb != "destroy" { // what was deployed by another version must be destroyed by this one
-		if err := c.checkPrograms(q); err != nil {
-			return nil, err
-		}
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
 	in := providerRequest{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}
