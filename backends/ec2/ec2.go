@@ -47,8 +47,8 @@ func (*Backend) Encoding() int { return 1 }
 
 // Render returns an error: Pack assigns services of this backend to the backend that runs them on
 // their instance, so none is left.
-func (*Backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
-	return plan.Payload{}, nil, diag.List{diag.Errorf(in.Service.String(), "service was not placed on an instance").At(in.Service.Path...)}
+func (*Backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
+	return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(in.Service.String(), "service was not placed on an instance").At(in.Service.Path...)}
 }
 
 // Realize returns an error: a module has no files on a machine.

@@ -56,8 +56,8 @@ func (*Backend) Encoding() int { return 1 }
 func (*Backend) MakesType(typ string) bool { return typ == Type }
 
 // Render returns an error: executables make resources, not services.
-func (*Backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
-	return plan.Payload{}, nil, diag.List{diag.Errorf(in.Service.String(), "backend external makes resources, it cannot run services").
+func (*Backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
+	return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(in.Service.String(), "backend external makes resources, it cannot run services").
 		At(append(slices.Clone(in.Service.Path), "backend")...).WithHint("backend: 'systemd'")}
 }
 
@@ -132,6 +132,7 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		}
 		protect, _ := r.Fields["protect"].(bool)
 		m := backends.Module{Address: moduleAddress(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
+		m.Needs = []graph.Need{{Kind: graph.NeedProgram, Value: folder, Field: append(slices.Clone(r.Path), "provider")}}
 		var err error
 		if m.Payload.Run, err = digest.Canonical(run); err == nil {
 			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): fields})

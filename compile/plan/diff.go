@@ -131,6 +131,9 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		if r == nil {
 			r = records[a.PreviousAddress]
 		}
+		if u := in.Plan.Find(a.Address); u != nil && a.Op != Delete && (r == nil || a.Op != Update || r.Digest != u.Digest) {
+			a.Needs = u.Needs
+		}
 		if r != nil && a.Machine != "" && a.Stops() {
 			a.StopTimeout = in.longStop(r)
 		}

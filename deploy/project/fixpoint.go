@@ -40,10 +40,25 @@ func (p *Project) fixpoint(ctx context.Context, d *Desired, in compile.Input, de
 			return nil, rest.Sort()
 		}
 		if !again {
+			if lost := unreported(failed, r.out.Held); len(lost) > 0 {
+				return nil, lost.Sort()
+			}
 			d.keepHeld(deployed)
 			return r, nil
 		}
 	}
+}
+
+// unreported returns the errors of what is not held, so that nobody would see them.
+func unreported(failed map[string]*diag.Error, held []compile.Held) diag.List {
+	var out diag.List
+	for name, e := range failed {
+		lib, _, _ := strings.Cut(name, "/")
+		if !slices.ContainsFunc(held, func(h compile.Held) bool { return h.Name == name || h.Name == lib }) {
+			out = append(out, compile.ErrorList(e)...)
+		}
+	}
+	return out
 }
 
 // pass is the result of compiling, placing and rendering once.

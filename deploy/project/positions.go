@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	graphlint "github.com/defx-dev/defx/compile/lint"
 	"github.com/defx-dev/defx/internal/diag"
@@ -101,6 +102,7 @@ func (p *Project) Lint(ctx context.Context, d *Desired) (diag.List, error) {
 	}
 	found = append(found, graphlint.Graph(graphlint.Input{Graph: d.Graph, Deployment: d.Entry})...)
 	found = append(found, p.Backends.Lint(d.Graph)...)
+	found = append(found, backends.LintNeeds(d.Graph, d.Rendered.Plan)...)
 	paths := make([][]string, len(found))
 	for i, f := range found {
 		if !f.Pos.Known() {
