@@ -187,7 +187,11 @@ func (p *printer) drifted(cs *plan.ChangeSet, verb string) {
 		}
 	}
 	for _, r := range cs.Removals {
-		p.printf("  %s %s  %s  left there when it moved: delete\n", p.red("-"), cs.Names.Text(r.Address), r.Machine)
+		when := "it moved"
+		if r.Forgotten {
+			when = "the machine was forgotten"
+		}
+		p.printf("  %s %s  %s  left there when %s: delete\n", p.red("-"), cs.Names.Text(r.Address), r.Machine, when)
 	}
 	if len(cs.Drifted)+len(cs.Removals) > 0 {
 		p.println()

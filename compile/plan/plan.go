@@ -267,6 +267,7 @@ type Removal struct {
 	Address   string `json:"address"`
 	Machine   string `json:"machine"`
 	Forgotten bool   `json:"forgotten,omitempty"` // the machine is asked only if it is declared again
+	Data      bool   `json:"data,omitempty"`      // the unit had data there when the machine was forgotten
 }
 
 // Stopped says that a unit was stopped on purpose.

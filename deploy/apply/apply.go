@@ -158,14 +158,45 @@ func (req *Request) diffBase(ctx context.Context, b *base) (*plan.ChangeSet, err
 		}
 		isUncertain := func(address string) bool { return uncertain[address] != plan.Uncertainty{} }
 		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, isUncertain)
+		var left, more []plan.Removal
 		if b.gen != nil {
-			removals, _ = leftovers(b.gen.Removals, req.Refreshed.Answers, records)
+			left = b.gen.Removals
 		}
-		var more []plan.Removal
-		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, isUncertain)
+		known := records
+		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, left, isUncertain)
+		removals, _ = leftovers(left, req.Refreshed.Answers, records)
 		removals = unionRemovals(removals, more)
+		for _, r := range req.recordedAgain(known, records) {
+			uncertain[r.Address] = plan.Uncertainty{Unless: r.Machine + " still has it; then it is only recorded again", Since: "it is not recorded, and " + r.Machine + " has it"}
+		}
 	}
-	return req.diff(ctx, records, uncertain, drift, removals, b.head.Generation)
+	return req.diff(ctx, records, uncertain, drift, removals, b)
+}
+
+// recordedAgain returns the desired records that are not among the known ones: a machine has
+// their units, although they were forgotten with it.
+func (req *Request) recordedAgain(known, records []plan.Record) []plan.Record {
+	is := map[string]bool{}
+	for _, r := range known {
+		is[r.Address] = true
+	}
+	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
+		u := req.Plan.Find(r.Address)
+		return is[r.Address] || u == nil || u.Machine != r.Machine || r.Digest == ""
+	})
+}
+
+// forgottenData returns the addresses of units whose data was on a machine that was forgotten.
+func (b *base) forgottenData() map[string]bool {
+	out := map[string]bool{}
+	if b.gen != nil {
+		for _, x := range b.gen.Removals {
+			if x.Forgotten && x.Data {
+				out[x.Address] = true
+			}
+		}
+	}
+	return out
 }
 
 // base is the recorded state from which an apply starts.
@@ -257,8 +288,8 @@ func (req *Request) recordsOn(machine string, records []plan.Record) []plan.Reco
 }
 
 // diff compares the plan with records and seals the change set.
-func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, drift map[string]*plan.UnitDrift, removals []plan.Removal, base int) (*plan.ChangeSet, error) {
-	cs, err := plan.Diff(plan.DiffInput{Plan: req.Plan, Records: records, Base: base, AllowDelete: req.AllowDelete, AllowMove: req.AllowMove, GiveUp: req.GiveUp,
+func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, drift map[string]*plan.UnitDrift, removals []plan.Removal, b *base) (*plan.ChangeSet, error) {
+	cs, err := plan.Diff(plan.DiffInput{Plan: req.Plan, Records: records, Base: b.head.Generation, Forgotten: b.forgottenData(), AllowDelete: req.AllowDelete, AllowMove: req.AllowMove, GiveUp: req.GiveUp,
 		Drift: drift, Repair: req.Repair, AllowEmpty: req.allowsEmpty, Stop: req.Stop, Start: req.Start, NewFields: req.NewFields,
 		Held: req.Held, Uncertainty: uncertain, Drifted: req.Drifted, Moved: req.Moved, Restart: req.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
@@ -469,11 +500,10 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	var todo []plan.Removal
 	if answers := r.refreshAgain(detached, records); answers != nil {
 		records, drift = r.req.compareMachines(detached, answers, records, func(string) bool { return false })
-		var done []plan.Removal
+		var done, more []plan.Removal
+		records, more = r.req.unrecorded(detached, answers, records, r.removals, func(string) bool { return false })
 		todo, done = leftovers(r.removals, answers, records)
 		r.removals = slices.DeleteFunc(r.removals, func(x plan.Removal) bool { return slices.Contains(done, x) })
-		var more []plan.Removal
-		records, more = r.req.unrecorded(detached, answers, records, func(string) bool { return false })
 		for _, x := range more {
 			r.addLeftover(x.Address, x.Machine)
 		}
@@ -489,7 +519,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 			return unfinished.Units[address] != nil || repair(address, needs)
 		}
 	}
-	if cs, err = r.req.diff(detached, records, nil, drift, todo, head.Generation); err != nil {
+	if cs, err = r.req.diff(detached, records, nil, drift, todo, b); err != nil {
 		return nil, err
 	}
 	if err := r.checkStop(cs); err != nil {
@@ -513,7 +543,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	if err := r.checkSelfDestruct(detached, cs, records); err != nil {
 		return nil, err
 	}
-	if cs.Empty() && unfinished == nil && len(b.relocated) == 0 { // another apply did it in the meantime
+	if cs.Empty() && unfinished == nil && len(b.relocated) == 0 && len(r.req.recordedAgain(b.records, records)) == 0 { // another apply did it in the meantime
 		return r.req.unchangedResult(detached, cs)
 	}
 	objects := slices.Collect(maps.Values(r.req.Objects))

@@ -45,7 +45,7 @@ func at(t *testing.T, address string, handler http.Handler) string {
 }
 
 // TestFetch_Redirects: a server may redirect to public addresses and to its own kind. The other
-// server is not even asked, and no digest of what it has is told.
+// server is not even asked, and the error has no digest of its content.
 func TestFetch_Redirects(t *testing.T) {
 	defer func(f func(netip.Addr) network) { classify = f }(classify)
 	classify = func(a netip.Addr) network {

@@ -105,6 +105,7 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 func (p *Project) Store(deployment, environment string) *state.Dir {
 	path := filepath.Join(p.StateDir, deployment, environment)
 	dir := state.OpenDir(path)
+	dir.Deployment, dir.Environment = deployment, environment
 	if p.Config.Cache != "" {
 		dir.VerifiedCache = cache.Open(p.Config.Cache, p.Config.CacheMax)
 	}

@@ -45,6 +45,10 @@ type Dir struct {
 	// they are verified by each process.
 	VerifiedCache *cache.Cache
 
+	// Deployment and Environment are what the state is of, and what its generations must say.
+	// Empty, anything is accepted.
+	Deployment, Environment string
+
 	verifyMu sync.Mutex // held while the files are verified
 	verified bool       // they were, by this Dir
 

@@ -62,7 +62,7 @@ func (r *Runner) Lock(ctx context.Context, source string, required ec2.Required,
 	}
 	out, ok := lockedIn(chosen, source)
 	if !ok {
-		return none, fmt.Errorf("Terraform recorded no checksum of provider %s: it may be a development override of its configuration", source)
+		return none, fmt.Errorf("no checksum of provider %s was recorded by Terraform: its configuration may have a development override", source)
 	}
 	out.Constraint = required.Version
 	if len(required.Types) == 0 {

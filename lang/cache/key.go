@@ -13,8 +13,8 @@ import (
 	"github.com/defx-dev/defx/internal/openfile"
 )
 
-// Whoever may write to the folder of a cache could make defx deploy anything, if its entries were
-// believed. So each entry has a code (HMAC) made with a key that lies elsewhere: in the user's own
+// Everybody who may write to the folder of a cache could make defx deploy anything, if its entries
+// were believed. So each entry has a code (HMAC) made with a key that lies elsewhere: in the user's own
 // state folder, readable by that user only. Entries that others made are not found.
 
 // keySize is the size of a key in bytes.
