@@ -6,6 +6,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // Permissions do not depend on the umask: every file and folder is given its own explicitly.
@@ -33,22 +35,20 @@ func dirMode(p string) fs.FileMode {
 	return publicDir
 }
 
-// makeDir makes one folder with exactly the given permissions.
-func makeDir(root *os.Root, p string, mode fs.FileMode) error {
-	if err := root.Mkdir(p, mode); err != nil {
-		return err
-	}
-	return root.Chmod(p, mode)
+// dirMaker is a root folder in which folders are made.
+type dirMaker interface {
+	Stat(p string) (fs.FileInfo, error)
+	Mkdir(p string, mode fs.FileMode) error // with exactly these permissions
 }
 
 // makeDirs makes a folder and those above it that are missing with exactly the given
 // permissions. Folders that exist keep theirs.
-func makeDirs(root *os.Root, p string, mode fs.FileMode) error {
+func makeDirs(root dirMaker, p string, mode fs.FileMode) error {
 	return makeDirsFunc(root, p, func(string) fs.FileMode { return mode })
 }
 
 // makeDirsFunc is makeDirs with permissions for each path.
-func makeDirsFunc(root *os.Root, p string, mode func(p string) fs.FileMode) error {
+func makeDirsFunc(root dirMaker, p string, mode func(p string) fs.FileMode) error {
 	if p == "." || p == "/" || p == "" {
 		return nil
 	}
@@ -64,7 +64,7 @@ func makeDirsFunc(root *os.Root, p string, mode func(p string) fs.FileMode) erro
 	if err := makeDirsFunc(root, path.Dir(p), mode); err != nil {
 		return err
 	}
-	if err := makeDir(root, p, mode(p)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := root.Mkdir(p, mode(p)); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
@@ -84,7 +84,7 @@ func prepareDirs(machine string) error {
 			return err
 		}
 	}
-	root, err := os.OpenRoot(machine)
+	root, err := nofollow.OpenRoot(machine)
 	if err != nil {
 		return err
 	}
