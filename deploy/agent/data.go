@@ -57,7 +57,7 @@ func (m *dataMemory) save(root *nofollow.Root) {
 		return
 	}
 	if raw, err := digest.Canonical(m.held); err == nil {
-		(&Host{root: root}).replace(dataPath, append(raw, '\n'), 0o644)
+		(&Host{root: root}).replace(dataPath, append(raw, '\n'), ownFile)
 	}
 }
 

@@ -94,6 +94,7 @@ const (
 	fencePath    = base + "/fence.json"
 	journalPath  = base + "/journal"
 	storePath    = base + "/store"
+	programsPath = base + "/bin" // of the agent itself
 )
 
 func (m *manifest) scope(name string) map[string]*Entry {

@@ -29,6 +29,8 @@ func dirMode(p string) fs.FileMode {
 	switch {
 	case p == base || p == storePath:
 		return enterDir
+	case p == programsPath:
+		return publicDir
 	case len(p) > len(base) && p[:len(base)+1] == base+"/":
 		return privateDir
 	}
@@ -92,7 +94,7 @@ func prepareDirs(machine string) error {
 	if err := makeDirsFunc(root, storePath, dirMode); err != nil {
 		return err
 	}
-	for _, dir := range []string{base, storePath, base + "/units", base + "/containers", base + "/done", base + "/runs", base + "/secrets"} {
+	for _, dir := range []string{base, storePath, base + "/units", base + "/containers", base + "/done", base + "/runs", base + "/secrets", base + "/facts", programsPath} {
 		info, err := root.Lstat(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -357,8 +357,7 @@ func (h *Host) Collect(ctx context.Context, keep []digest.Digest, dry bool) (fre
 			return freed, gone, err
 		}
 	}
-	programs := path.Join(base, "bin")
-	for _, dir := range []string{storePath, programs} {
+	for _, dir := range []string{storePath, programsPath} {
 		f, err := h.root.Open(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -373,7 +372,7 @@ func (h *Host) Collect(ctx context.Context, keep []digest.Digest, dry bool) (fre
 		}
 		slices.Sort(names)
 		for _, n := range names {
-			if live[n] || dir == programs && h.isRunning(path.Join("/", dir, n)) {
+			if live[n] || dir == programsPath && h.isRunning(path.Join("/", dir, n)) {
 				continue
 			}
 			p := path.Join(dir, n)

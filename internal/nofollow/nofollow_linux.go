@@ -1,6 +1,7 @@
 package nofollow
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -413,7 +414,7 @@ func (r *Root) Mkdir(p string, mode fs.FileMode) error {
 		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode == unix.S_IFDIR|uint32(mode.Perm()) {
 			return nil
 		}
-		d, err := r.emptyDir(dir, name, p)
+		d, err := emptyDir(dir, name, p)
 		if err != nil {
 			return err
 		}
@@ -423,7 +424,7 @@ func (r *Root) Mkdir(p string, mode fs.FileMode) error {
 }
 
 // emptyDir opens a folder that is empty, and so not one of others with their files in it.
-func (r *Root) emptyDir(dir int, name, p string) (*os.File, error) {
+func emptyDir(dir int, name, p string) (*os.File, error) {
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -431,10 +432,7 @@ func (r *Root) emptyDir(dir int, name, p string) (*os.File, error) {
 	d := os.NewFile(uintptr(fd), p)
 	if _, err := d.Readdirnames(1); !errors.Is(err, io.EOF) {
 		d.Close()
-		if err == nil {
-			err = &Refused{path.Join("/", p), "is not the folder that was just made"}
-		}
-		return nil, err
+		return nil, cmp.Or(err, error(unix.ENOTEMPTY))
 	}
 	return d, nil
 }
@@ -442,7 +440,7 @@ func (r *Root) emptyDir(dir int, name, p string) (*os.File, error) {
 // ChownEmptyDir changes the owner of a folder that is empty.
 func (r *Root) ChownEmptyDir(p string, uid, gid int) error {
 	return r.at("chown", p, func(dir int, name string) error {
-		d, err := r.emptyDir(dir, name, p)
+		d, err := emptyDir(dir, name, p)
 		if err != nil {
 			return err
 		}
