@@ -1,7 +1,6 @@
 package modeltest
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,8 +77,9 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 	if out.died {
 		maps.Copy(s.begun, s.want.units())
 		clear(w.halted[s.name()])
-		if o.allowEmpty != nil { // the next apply finishes what this one was allowed to do
-			maps.DeleteFunc(s.had, func(_ string, h held) bool { return h.lost })
+		for a, h := range s.had { // the next apply may finish what this one was allowed to do, or ask again
+			h.waived = h.waived || h.lost && o.allowEmpty != nil
+			s.had[a] = h
 		}
 		return
 	}
@@ -131,7 +131,7 @@ func (w *world) checkFresh(s *scope, o options, machine string, e start) {
 		had, is = s.had[s.former(e.address)]
 	}
 	switch {
-	case !is:
+	case !is || had.waived:
 	case o.allowEmpty["@"+machine] || o.allowEmpty[e.address]:
 	case had.machine != machine && o.allowMove[e.address]:
 	default:
@@ -474,5 +474,3 @@ func (w *world) remember(s *scope, now *sight) {
 		}
 	}
 }
-
-var _ = cmp.Compare[int]

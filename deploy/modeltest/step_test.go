@@ -520,7 +520,7 @@ func (w *world) disturb(name string) {
 		for a, h := range s.had {
 			if h.machine == name {
 				there := slices.ContainsFunc(now.units[s.name()][a], func(u seen) bool { return u.machine == name && len(u.data) > 0 })
-				s.had[a] = held{name, !there}
+				s.had[a] = held{machine: name, lost: !there}
 			}
 		}
 		for a := range now.units[s.name()] {
@@ -578,7 +578,7 @@ func (w *world) loseData(s *scope) {
 	for _, d := range u.state {
 		must(os.RemoveAll(w.disks.machines[u.machine].path("var/lib", d)))
 	}
-	s.had[u.address] = held{u.machine, true}
+	s.had[u.address] = held{machine: u.machine, lost: true}
 	w.note("%s: lose the data of %s", s.name(), u.address)
 }
 
