@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"os"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
-	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
@@ -95,7 +95,7 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		if err != nil {
 			return err
 		}
-		if err := atomicfile.Write(o.path(o.out), append(raw, '\n'), 0o600); err != nil {
+		if err := os.WriteFile(o.path(o.out), append(raw, '\n'), 0o600); err != nil {
 			return err
 		}
 	}
