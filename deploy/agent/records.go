@@ -14,6 +14,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
 )
@@ -40,7 +41,7 @@ func (h *Host) Repair(ctx context.Context) (repaired []string, err error) {
 		return nil, fmt.Errorf("another apply is using this machine: %w", err)
 	}
 	defer lock.Unlock()
-	root, err := os.OpenRoot(h.path)
+	root, err := nofollow.OpenRoot(h.path)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (h *Host) Repair(ctx context.Context) (repaired []string, err error) {
 
 // replaceDamaged keeps a damaged file aside and writes an empty or shortened one.
 func (h *Host) replaceDamaged(name, suffix string) (aside string, err error) {
-	raw, err := readRoot(h.root, name)
+	raw, err := h.root.ReadFile(name)
 	if err == nil {
 		aside = "/" + name + suffix
 		err = h.replace(name+suffix, raw, ownFile)
