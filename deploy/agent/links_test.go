@@ -18,7 +18,8 @@ import (
 	"github.com/defx-dev/defx/deploy/agent"
 )
 
-// shared makes a machine on which /srv/app can be written by others than root.
+// shared makes a machine on which /srv/app can be written by others than root, and belongs to
+// another user if the test can give it away.
 func shared(t *testing.T) (*agent.Host, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,6 +30,9 @@ func shared(t *testing.T) (*agent.Host, string) {
 		if err := os.Chmod(filepath.Join(dir, p), mode); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if os.Geteuid() == 0 && os.Chown(filepath.Join(dir, "srv/app"), 65534, 65534) == nil {
+		os.Chmod(filepath.Join(dir, "srv/app"), 0o755)
 	}
 	h := agent.OpenHost(dir, backends.NewSet(systemd.New()))
 	t.Cleanup(func() { h.Close() })

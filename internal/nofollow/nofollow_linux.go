@@ -415,6 +415,14 @@ func (r *Root) Mkdir(p string, mode fs.FileMode) error {
 			return nil
 		}
 		d, err := emptyDir(dir, name, p)
+		if errors.Is(err, unix.EACCES) && os.Geteuid() != 0 { // the umask leaves its owner nothing
+			fd, _, err := handle(dir, name)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			return chmod(fd, mode)
+		}
 		if err != nil {
 			return err
 		}

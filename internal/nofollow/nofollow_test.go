@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine makes a root folder with /etc/x, which is not to be touched, and /srv, which others can
-// write as root's tests without root cannot have another owner.
+// machine makes a root folder with /etc/x, which is not to be touched, and /srv, which belongs to
+// another user, or which others can write if the test cannot give it away.
 func machine(t *testing.T) (string, *nofollow.Root) {
 	t.Helper()
 	dir := t.TempDir()
@@ -32,7 +32,9 @@ func machine(t *testing.T) (string, *nofollow.Root) {
 	for _, d := range []string{"etc", "etc/sub"} {
 		os.Chmod(filepath.Join(dir, d), 0o755)
 	}
-	os.Chmod(filepath.Join(dir, "srv"), 0o777)
+	if os.Geteuid() != 0 || os.Chown(filepath.Join(dir, "srv"), 65534, 65534) != nil {
+		os.Chmod(filepath.Join(dir, "srv"), 0o777)
+	}
 	put(t, filepath.Join(dir, "etc/x"), "canary")
 	put(t, filepath.Join(dir, "srv/real/x"), "own")
 	root, err := nofollow.OpenRoot(dir)
