@@ -42,7 +42,7 @@ torture:
 	DEFX_E2E=1 DEFX_TEST_UNITS=300 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
 	DEFX_E2E=1 DEFX_TEST_UNITS=300 DEFX_TEST_MACHINES=20 DEFX_TEST_PARALLEL=40 go test -count=1 -timeout 60m -v -run Many ./deploy/e2e
 	DEFX_TEST_KILLS=1000 DEFX_TEST_STEPS=100000 DEFX_TEST_EDITS=20000 go test -count=1 -timeout 120m -v -run 'Killed|RandomEdits' ./deploy/project
-	DEFX_TEST_SEQUENCES=200000 DEFX_TEST_MUTANTS=1000 go test -count=1 -timeout 600m -v ./deploy/modeltest
+	DEFX_TEST_SEED=$$(date +%s) DEFX_TEST_SEQUENCES=200000 DEFX_TEST_MUTANTS=1000 go test -count=1 -timeout 600m -v ./deploy/modeltest
 	DEFX_TEST_CALLS=10000 go test -count=1 -timeout 240m -v ./lang/native
 	DEFX_TEST_CACHE_EDITS=100000 go test -count=1 -timeout 240m -v -run Cache ./lang
 	DEFX_TEST_INCREMENTAL=20000 go test -count=1 -timeout 240m -v -run IncrementalEqualsFull ./deploy/project

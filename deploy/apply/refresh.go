@@ -237,6 +237,11 @@ func (req *Request) compareMachines(ctx context.Context, answers map[string]*age
 				d.Differences = append(d.Differences, plan.Difference{Field: "version", Cause: plan.CauseReverted,
 					Detail: fmt.Sprintf("it has version %s, deployed was %s", now.Entry.Digest.Brief(), r.Digest.Brief())})
 				out[i] = req.asOnMachine(ctx, r, now.Entry)
+				if answer.Runs { // an earlier version may have had no data
+					for _, dir := range sets.Minus(r.Data, sets.Union(answer.Data[r.Address], now.Entry.Data)) {
+						d.Differences = append(d.Differences, plan.Difference{Field: dir, Cause: plan.CauseDataMissing})
+					}
+				}
 			}
 			if stopped := r.Stopped != nil; stopped != now.Entry.Stopped {
 				cause := plan.CauseStopped

@@ -111,6 +111,7 @@ type scope struct {
 type held struct {
 	machine string
 	lost    bool // somebody removed it
+	waived  bool // an apply that died was allowed to start without it
 }
 
 func (s *scope) name() string { return s.environment + "/" + s.deployment }

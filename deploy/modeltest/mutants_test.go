@@ -39,8 +39,6 @@ var mutants = []mutant{
 		{"deploy/apply/apply.go", "	if !cs.Empty() || unfinished != nil {\n		if head", "	if !MUTANT && (!cs.Empty() || unfinished != nil) {\n		if head"}}},
 	{"ancestry is not checked", []edit{
 		{"deploy/apply/accept.go", "	if err != nil {\n		return err\n	}\n	switch {\n", "	if err != nil {\n		return err\n	}\n	switch {\n	case MUTANT:\n		return nil\n"}}},
-	{"the last apply on a machine is not compared", []edit{
-		{"deploy/apply/accept.go", `if err := unknown("", s.Last.Apply); err != nil {`, `if err := unknown("", s.Last.Apply); err != nil && !MUTANT {`}}},
 	{"another lineage is accepted", []edit{
 		{"deploy/apply/accept.go", "	case s.Lineage != lineage:\n", "	case s.Lineage != lineage && MUTANT:\n		return nil\n	case s.Lineage != lineage:\n"}}},
 	{"a unit may always start without its data", []edit{
@@ -57,13 +55,9 @@ var mutants = []mutant{
 		{"deploy/apply/apply.go", "	if unfinished != nil {\n		next.Finished", "	if unfinished != nil && !MUTANT {\n		next.Finished"}}},
 	{"open intents are not read", []edit{
 		{"deploy/apply/unfinished.go", "if err != nil || len(intents) == 0 {", "if err != nil || len(intents) == 0 || MUTANT {"}}},
-	{"a reverted machine is not noticed", []edit{
-		{"deploy/apply/refresh.go", "if now.Entry.Digest != r.Digest || !maps.Equal(now.Entry.Values, r.Values) {", "if !MUTANT && (now.Entry.Digest != r.Digest || !maps.Equal(now.Entry.Values, r.Values)) {"}}},
 	{"a unit moves away from its data", []edit{
 		{"deploy/project/fixpoint.go", "if o == nil || u.Held || !o.Stateful ||", "if MUTANT || o == nil || u.Held || !o.Stateful ||"},
 		{"compile/plan/diff.go", "if r.Stateful && !in.AllowMove[u.Address] {", "if r.Stateful && !in.AllowMove[u.Address] && !MUTANT {"}}},
-	{"a lease is taken over at once", []edit{
-		{"deploy/state/state.go", "case time.Since(last.since) >= h.TTL:", "case MUTANT || time.Since(last.since) >= h.TTL:"}}},
 	{"edited units are not noticed", []edit{
 		{"deploy/agent/refresh.go", "	case d != digest.Bytes(f.Content):\n", "	case d != digest.Bytes(f.Content) && !MUTANT:\n"},
 		{"deploy/agent/refresh.go", "	case info.Size() != int64(len(f.Content)):\n", "	case info.Size() != int64(len(f.Content)) && !MUTANT:\n"}}},

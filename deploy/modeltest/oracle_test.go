@@ -1,7 +1,6 @@
 package modeltest
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,6 +77,10 @@ func (w *world) checkApply(s *scope, o options, before, after *sight, was any, v
 	if out.died {
 		maps.Copy(s.begun, s.want.units())
 		clear(w.halted[s.name()])
+		for a, h := range s.had { // the next apply may finish what this one was allowed to do, or ask again
+			h.waived = h.waived || h.lost && o.allowEmpty != nil
+			s.had[a] = h
+		}
 		return
 	}
 	w.checkResult(s, o, before, after, out)
@@ -128,7 +131,7 @@ func (w *world) checkFresh(s *scope, o options, machine string, e start) {
 		had, is = s.had[s.former(e.address)]
 	}
 	switch {
-	case !is:
+	case !is || had.waived:
 	case o.allowEmpty["@"+machine] || o.allowEmpty[e.address]:
 	case had.machine != machine && o.allowMove[e.address]:
 	default:
@@ -237,13 +240,13 @@ func (w *world) checkResult(s *scope, o options, before, after *sight, out *outc
 		w.violate("units run without their files: %v", after.loose)
 	}
 	w.remember(s, after)
+	for a := range s.stopped {
+		if _, is := wanted[a]; !is && after.units[s.name()][a] == nil && before.units[s.name()][a] != nil {
+			delete(s.stopped, a)
+		}
+	}
 	if out.clean() {
 		s.forget(o, after)
-		for a := range s.stopped {
-			if _, is := wanted[a]; !is && after.units[s.name()][a] == nil {
-				delete(s.stopped, a)
-			}
-		}
 		s.past[out.result.Generation] = s.want.clone()
 		s.want.moved = map[string]string{}
 	}
@@ -471,5 +474,3 @@ func (w *world) remember(s *scope, now *sight) {
 		}
 	}
 }
-
-var _ = cmp.Compare[int]

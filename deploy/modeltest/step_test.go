@@ -417,6 +417,19 @@ func (w *world) rollbackStep(s *scope) {
 	}
 	w.mark(s, before, after, out)
 	w.remember(s, after)
+	gone := 0 // stopped units that have their former names again
+	for a := range s.stopped {
+		if len(before.units[s.name()][a]) > 0 && len(after.units[s.name()][a]) == 0 {
+			delete(s.stopped, a)
+			gone++
+		}
+	}
+	for _, a := range sortedKeys(after.units[s.name()]) {
+		if u := after.units[s.name()][a][0]; gone > 0 && len(before.units[s.name()][a]) == 0 && !u.active {
+			s.stopped[a] = true
+			gone--
+		}
+	}
 	if out.clean() {
 		s.want = s.past[to].clone()
 		s.want.moved = map[string]string{}
@@ -507,7 +520,7 @@ func (w *world) disturb(name string) {
 		for a, h := range s.had {
 			if h.machine == name {
 				there := slices.ContainsFunc(now.units[s.name()][a], func(u seen) bool { return u.machine == name && len(u.data) > 0 })
-				s.had[a] = held{name, !there}
+				s.had[a] = held{machine: name, lost: !there}
 			}
 		}
 		for a := range now.units[s.name()] {
@@ -565,7 +578,7 @@ func (w *world) loseData(s *scope) {
 	for _, d := range u.state {
 		must(os.RemoveAll(w.disks.machines[u.machine].path("var/lib", d)))
 	}
-	s.had[u.address] = held{u.machine, true}
+	s.had[u.address] = held{machine: u.machine, lost: true}
 	w.note("%s: lose the data of %s", s.name(), u.address)
 }
 

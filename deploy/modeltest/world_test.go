@@ -132,7 +132,7 @@ func (w *world) cloneDisks(d *disks) *disks {
 type operator int
 
 // project opens the checkout of an operator, in which the entry file of the scope is
-// the present one. The caches are told what it evaluates to, because it is a literal.
+// the present one. The caches learn what it evaluates to, because it is a literal.
 func (w *world) project(by operator, s *scope, o options) *project.Project {
 	root := filepath.Join(w.dir, fmt.Sprintf("host%d", by))
 	must(os.MkdirAll(root, 0o755))
