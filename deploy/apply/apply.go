@@ -797,7 +797,7 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 				add(address, name)
 			case rec.Machine != name: // it was reverted to a time before the unit moved away
 				r.addLeftover(address, name)
-			case r.req.leaves(address):
+			case rec.Digest != "" && r.req.leaves(address):
 			case !r.isRefreshed(name) && (rec.Digest != e.Digest || !maps.Equal(rec.Values, e.Values)):
 				add(address, name)
 			}
