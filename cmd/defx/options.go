@@ -242,6 +242,9 @@ func (f *planFlags) validate(d *project.Desired) error {
 				}
 				continue
 			}
+			if found, _ := all.FindAll(a); !known[all.Full(a)] && len(found) > 0 {
+				return diag.Errorf("", "%s %s: name the unit in full", flag.name, a).WithHint("%s %s", flag.name, strings.Join(texts(all, found), " "+flag.name+" "))
+			}
 			if !known[all.Full(a)] {
 				return diag.Errorf("", "%s %s: unknown unit", flag.name, a).WithHint("%s", diag.Suggest(a, texts(all, names)))
 			}
