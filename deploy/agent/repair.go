@@ -60,8 +60,8 @@ func (h *Host) PrepareRepair(ctx context.Context, scope, address string, by Call
 	if err := h.discard(u.Differences); err != nil {
 		return kept, err
 	}
-	t := &transaction{h: h}
-	return kept, t.unlocked(ctx, func(ctx context.Context) error { return h.stopChanged(ctx, e, u.Differences) })
+	t, reload := &transaction{h: h}, h.reloadPending
+	return kept, t.unlocked(ctx, func(ctx context.Context) error { return h.stopChanged(ctx, e, u.Differences, reload) })
 }
 
 // adopt makes the files of a unit whose record was lost the unit's own again, as after an interrupted
@@ -196,11 +196,12 @@ func (h *Host) discard(list []plan.Difference) error {
 }
 
 // stopChanged stops what runs with settings that are not those deployed, so that it starts anew.
-func (h *Host) stopChanged(ctx context.Context, e *Entry, list []plan.Difference) error {
+// reload makes systemd read its unit files first.
+func (h *Host) stopChanged(ctx context.Context, e *Entry, list []plan.Difference, reload bool) error {
 	if h.supervisor == nil {
 		return nil
 	}
-	if h.reloadPending {
+	if reload {
 		if err := h.supervisor.Reload(ctx); err != nil {
 			return err
 		}
