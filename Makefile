@@ -47,6 +47,7 @@ torture:
 	DEFX_TEST_CACHE_EDITS=100000 go test -count=1 -timeout 240m -v -run Cache ./lang
 	DEFX_TEST_INCREMENTAL=20000 go test -count=1 -timeout 240m -v -run IncrementalEqualsFull ./deploy/project
 	DEFX_TEST_READINGS=10000 go test -count=1 -timeout 240m -v -run IndependentOfTextAndPlace ./deploy/project
+	DEFX_TEST_SWAPS=10000 go test -count=1 -timeout 60m -v -run Swapped ./internal/nofollow ./deploy/agent
 	DEFX_TEST_KILLS_EC2=100 go test -count=1 -timeout 120m -v -run 'Killed' ./deploy/e2e/ec2
 	./tools/fuzz.sh 5m
 

@@ -43,7 +43,7 @@ var owners = map[string][]string{
 	"github.com/google/renameio/v2":          {"internal/atomicfile"},
 	"github.com/rogpeppe/go-internal":        {"cmd/defx"},
 	"golang.org/x/sync":                      {"lang", "deploy/project", "deploy/state"},
-	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest"},
+	"golang.org/x/sys":                       {"lang", "deploy/agent", "deploy/transport", "deploy/machinetest", "internal/nofollow"},
 	"golang.org/x/term":                      {"cmd/defx"},
 	"github.com/BurntSushi/toml":             {"backends/document"},
 	"go.yaml.in/yaml/v3":                     {"backends/document"},

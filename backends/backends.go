@@ -49,13 +49,20 @@ type Backend interface {
 	// Encoding returns the version of the payload encoding. It is increased when equal payloads
 	// would give other bytes on a machine.
 	Encoding() int
-	// Render returns the payload of a service, and what the service takes on its machine: the claims
-	// of the layout, with their fields. Refs stay symbols inside token.Text values. Errors carry the
+	// Render returns the payload of a service, and its effects on its machine: the claims and needs of
+	// the layout, with their fields. Refs stay symbols inside token.Text values. Errors carry the
 	// path of the field, below the service's SpecPath or Path.
-	Render(Input) (plan.Payload, []plan.Claim, diag.List)
+	Render(Input) (plan.Payload, Effects, diag.List)
 	// Realize turns a payload into the files and units of a machine. instance is Unit.Instance of
 	// the unit; value returns the value of a ref. A ref without a value is an error.
 	Realize(p plan.Payload, instance string, value func(token.Token) (string, bool)) (Layout, error)
+}
+
+// Effects are what a unit does to its machine beyond running a process of its own. They are in no
+// digest.
+type Effects struct {
+	Claims []plan.Claim // what it takes, so that nothing else can have it
+	Needs  []graph.Need // what it asks for, sorted
 }
 
 // Linter is a backend that finds mistakes in services that are valid but probably not intended.
@@ -131,6 +138,8 @@ type Layout struct {
 	Files []File
 	// Claims are what the unit takes on the machine. They do not depend on the version.
 	Claims []plan.Claim
+	// Needs are what the unit asks for, sorted. They do not depend on the version.
+	Needs []graph.Need
 	// Dirs are directories with content that follows the unit when it is renamed.
 	Dirs []Dir
 }

@@ -47,6 +47,7 @@ type Module struct {
 	Stateful  bool
 	Follows   []string      // services whose location it publishes, sorted
 	Uploads   []token.Token // artifacts that it uploads
+	Needs     []graph.Need  // what its resources ask for, sorted
 	Drain     int           // seconds that open connections get before a target is stopped; 0: it sends no traffic
 }
 
@@ -172,9 +173,12 @@ func (s Set) renderScaled(backend Infrastructure, r *resolver, svc *graph.Servic
 		return diag.List{diag.Errorf(svc.String(), "unknown backend %q", svc.Backend).At(svc.Path...)}
 	}
 	input := Input{Deployment: r.graph.Name, Environment: r.graph.Environment, Service: svc, Artifact: r.artifact}
-	payload, _, errs := b.Render(input)
+	payload, effects, errs := b.Render(input)
 	for _, e := range errs {
 		e.Subject = svc.String()
+	}
+	if len(errs) == 0 {
+		errs = notAllowed(r.graph, svc, known(r.graph, append(effects.Needs, foreignSecrets(svc)...)))
 	}
 	if len(errs) > 0 {
 		return errs
@@ -248,7 +252,7 @@ func (s Set) renderModule(b Infrastructure, m Module, r *resolver, out *Rendered
 		var raw []byte
 		if raw, err = u.Canonical(); err == nil {
 			p.Address, p.Backend, p.Digest, p.Object, p.Values = address, u.Backend, d, digest.Bytes(raw), values
-			p.Traits = u.Traits
+			p.Traits, p.Needs = u.Traits, m.Needs
 			out.Units[address], out.Objects[p.Object], out.Modules[address] = u, raw, m
 			out.Plan.Units = append(out.Plan.Units, p)
 			old, deployed := r.deployed(address)

@@ -69,8 +69,8 @@ type RenderedSummary struct {
 	Context        string
 	Digest, Object digest.Digest
 	plan.Traits
-	Claims []plan.Claim
-	Reads  []token.Token
+	Effects
+	Reads []token.Token
 }
 
 // RenderCache gives access to the summaries of earlier runs. The zero RenderCache is empty.
@@ -135,8 +135,7 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 		case u.unknown:
 			out.Unknown = append(out.Unknown, svc.Address.String())
 		case len(u.errs) > 0:
-			f := svc.Address.Functionality()
-			failures[f] = append(failures[f], u.errs...)
+			addFailure(failures, svc, u.errs)
 		default:
 			if !svc.Summary && !u.discarded {
 				out.Units[u.placed.Address], out.Objects[u.placed.Object] = u.unit, u.raw
@@ -149,6 +148,26 @@ func (s Set) Render(g *graph.Graph, deployed func(address string) (plan.Placed, 
 	}
 	slices.SortFunc(out.Plan.Units, func(a, b plan.Placed) int { return strings.Compare(a.Address, b.Address) })
 	return out, sortedFailures(failures)
+}
+
+// addFailure adds the errors of a service to those of its functionality. A fact belongs to no
+// functionality: its errors are those of all that require it, each at its own field.
+func addFailure(failures map[string]diag.List, svc *graph.Service, errs diag.List) {
+	if svc.Fact == nil || len(svc.Fact.AskedBy) == 0 {
+		f := svc.Address.Functionality()
+		failures[f] = append(failures[f], errs...)
+		return
+	}
+	for f, path := range svc.Fact.AskedBy {
+		for _, e := range errs {
+			if e.Subject != f && svc.Fact.AskedBy[e.Subject] != nil { // it is that of another one
+				continue
+			}
+			one := *e
+			one.Subject, one.Path = f, path
+			failures[f] = append(failures[f], &one)
+		}
+	}
 }
 
 // sortedFailures returns the failures by functionality, in order.
@@ -239,15 +258,15 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 		context = contextOf(svc, in.Local)
 	}
 	var errs diag.List
-	var claims []plan.Claim
+	var effects Effects
 	if svc.Summary {
 		out.summary = cache.Lookup(address)
 		if out.unknown = out.summary == nil || out.summary.Context != context; out.unknown {
 			return out
 		}
-		u.Reads, u.Traits = out.summary.Reads, out.summary.Traits
+		u.Reads, u.Traits, effects = out.summary.Reads, out.summary.Traits, out.summary.Effects
 	} else {
-		if u.Payload, claims, errs = b.Render(in); len(errs) > 0 {
+		if u.Payload, effects, errs = b.Render(in); len(errs) > 0 {
 			for _, e := range errs {
 				e.Subject = svc.String()
 			}
@@ -255,6 +274,11 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 			return out
 		}
 		u.Reads = u.Payload.Reads()
+		effects.Needs = graph.SortNeeds(append(effects.Needs, foreignSecrets(svc)...))
+	}
+	needs := known(g, effects.Needs)
+	if out.errs = notAllowed(g, svc, needs); len(out.errs) > 0 {
+		return out
 	}
 	values := plan.Values{}
 	placed := plan.Placed{}
@@ -281,7 +305,7 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	if svc.Summary {
 		out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: out.summary.Digest, Object: out.summary.Object,
-			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: out.summary.Claims}
+			Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: effects.Claims, Needs: needs}
 		return out
 	}
 	u.Artifacts = artifactsOf(svc, artifact)
@@ -298,13 +322,13 @@ func (s Set) renderService(g *graph.Graph, svc *graph.Service, artifact func(tok
 	}
 	object := digest.Bytes(raw)
 	if cache.Store {
-		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Claims: claims, Reads: u.Reads}
+		out.summary = &RenderedSummary{Context: context, Digest: d, Object: object, Traits: u.Traits, Effects: effects, Reads: u.Reads}
 	}
 	if out.discarded = cache.Discardable != nil && cache.Discardable(address); !out.discarded { // large plans would hold too much content
 		out.unit, out.raw = u, raw
 	}
 	out.placed = plan.Placed{Address: address, Machine: svc.Machine, Backend: svc.Backend, Digest: d, Object: object,
-		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: claims}
+		Values: values, Unknown: placed.Unknown, Binds: placed.Binds, Traits: u.Traits, Claims: effects.Claims, Needs: needs}
 	return out
 }
 

@@ -388,6 +388,7 @@ func (c *compiler) decodeLibraries() {
 		}
 	}
 	c.checkMoved()
+	c.checkAllow()
 	names := c.names()
 	for _, o := range c.in.Result.Overrides {
 		lib, _, _ := strings.Cut(o, "/")
@@ -565,33 +566,34 @@ func (c *compiler) decodeConfig(d *decoder, f *function, value json.RawMessage) 
 	return fn, parts
 }
 
-// checkHost checks the names of host settings.
+// checkHost checks the names and values of host settings.
 func (c *compiler) checkHost(d *decoder, f *function, fn *Functionality) {
-	if fn.Host == nil {
+	h := fn.Host
+	if h == nil {
 		return
 	}
-	checkKey := func(kind, key, at string) {
-		if !graph.ValidKey(key) {
-			d.errorf(append(f.path(), "host", kind, at), "%q is not a valid name", key).WithHint("letters, digits and _ . + : ~ - /, no spaces")
+	check := func(grammar func(string) (problem, hint string), value string, at ...string) {
+		if problem, hint := grammar(value); problem != "" {
+			d.errorf(slices.Concat(f.path(), []string{"host"}, at), "%s", problem).WithHint("%s", hint)
 		}
 	}
-	for i, k := range fn.Host.Packages {
-		name, _, _ := strings.Cut(k, "=")
-		checkKey("packages", name, strconv.Itoa(i))
+	for i, k := range h.Packages {
+		check(graph.CheckPackage, k, "packages", strconv.Itoa(i))
 	}
-	for i, k := range fn.Host.Modules {
-		checkKey("modules", k, strconv.Itoa(i))
+	for i, k := range h.Modules {
+		check(graph.CheckModule, k, "modules", strconv.Itoa(i))
 	}
-	for _, k := range slices.Sorted(maps.Keys(fn.Host.Sysctl)) {
-		checkKey("sysctl", k, k)
+	for _, k := range slices.Sorted(maps.Keys(h.Sysctl)) {
+		check(graph.CheckSetting, k, "sysctl", k)
+		check(graph.CheckSettingValue, string(h.Sysctl[k]), "sysctl", k)
 	}
-	for _, k := range slices.Sorted(maps.Keys(fn.Host.Users)) {
-		checkKey("users", k, k)
-		u := fn.Host.Users[k]
-		for field, dir := range map[string]string{"home": u.Home, "shell": u.Shell} {
-			if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || strings.ContainsAny(dir, " \t\n:\"")) {
-				d.errorf(append(f.path(), "host", "users", k, field), "%q is not a clean absolute path", dir).WithHint("it must begin with / and contain no //, . or ..")
-			}
+	for _, k := range slices.Sorted(maps.Keys(h.Users)) {
+		u := h.Users[k]
+		check(graph.CheckUser, k, "users", k)
+		check(graph.CheckHome, u.Home, "users", k, "home")
+		check(graph.CheckHome, u.Shell, "users", k, "shell")
+		for i, g := range u.Groups {
+			check(graph.CheckGroup, g, "users", k, "groups", strconv.Itoa(i))
 		}
 	}
 }
@@ -847,24 +849,12 @@ func checkDir(d *decoder, dir *graph.Dir, kind, user string, at func(more ...str
 			WithHint("letters, digits, '.', '_' and '-', with '/' between parts; the directory belongs to this service only")
 	case dir.Path != "" && (!pathRE.MatchString(dir.Path) || path.Clean(dir.Path) != dir.Path):
 		d.errorf(at("dirs", kind, "path"), "%q is not a clean absolute path of letters, digits, '.', '_' and '-'", dir.Path).WithHint("path: '/srv/data'")
-	case dir.Path != "" && reservedDir(dir.Path) != "":
-		d.errorf(at("dirs", kind, "path"), "%q is in %s, which is not for data of services", dir.Path, reservedDir(dir.Path)).WithHint("path: '/srv/data'")
+	case dir.Path != "" && graph.ReservedDir(dir.Path) != "":
+		d.errorf(at("dirs", kind, "path"), "%q is in %s, which is not for data of services", dir.Path, graph.ReservedDir(dir.Path)).WithHint("path: '/srv/data'")
 	case dir.Path != "" && user == "":
 		d.errorf(at("dirs", kind, "path"), "a literal path needs a static user, because the user of this service is made only while it runs").
 			WithHint("user: 'name', or let the service have a directory of its own: %s: '%s'", kind, path.Base(dir.Path))
 	}
-}
-
-// reservedDir returns the directory of the system that a path is, is in or contains; "" if there
-// is none.
-func reservedDir(p string) string {
-	for _, dir := range []string{"/proc", "/sys", "/dev", "/run/systemd", "/run/credentials", "/tmp", "/etc/systemd", "/usr", "/boot", "/bin", "/sbin", "/lib", "/lib64",
-		"/var/lib/defx", "/var/cache/defx", "/var/log/defx", "/run/defx", "/var/lib/private", "/var/cache/private", "/var/log/private", "/var/lib/systemd", "/var/lib/docker"} {
-		if p == dir || strings.HasPrefix(p, dir+"/") || strings.HasPrefix(dir, p+"/") {
-			return dir
-		}
-	}
-	return ""
 }
 
 func validEnv(s string) bool {

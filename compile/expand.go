@@ -12,7 +12,7 @@ import (
 
 // expand returns the graph: one service for each replica of each member, with edges filled in.
 func (c *compiler) expand() *graph.Graph {
-	g := &graph.Graph{EC2: c.resolveInstances(), Name: c.e.Name, Environment: c.in.Result.Environment, PreviousMachines: c.in.Baseline.PreviousMachines, Externals: map[string]*graph.External{}}
+	g := &graph.Graph{EC2: c.resolveInstances(), Name: c.e.Name, Allow: c.e.Allow, Environment: c.in.Result.Environment, PreviousMachines: c.in.Baseline.PreviousMachines, Externals: map[string]*graph.External{}}
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
 		m := newMachine(name, c.e.Machines[name])
 		c.resolveMade(m, c.e.Machines[name])

@@ -268,7 +268,7 @@ func (u *setExpander) addFacts() {
 			before := claims[a]
 			if before == nil {
 				before = &claim{owner: s, path: path, fact: &graph.Service{Address: a, Backend: "systemd", Machine: s.Machine,
-					Fact: &graph.Fact{Kind: kind, Key: key, Value: raw}, Path: path, SpecPath: path}}
+					Fact: &graph.Fact{Kind: kind, Key: key, Value: raw, AskedBy: map[string][]string{}}, Path: path, SpecPath: path}}
 				claims[a] = before
 				u.g.Services = append(u.g.Services, before.fact)
 			} else if string(before.fact.Fact.Value) != string(raw) {
@@ -277,6 +277,9 @@ func (u *setExpander) addFacts() {
 				u.fail(path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, raw, s.Machine, before.owner, before.fact.Fact.Value).WithHint("%s", hint)
 				u.reader = before.owner
 				u.fail(before.path, "asks for %s %s = %s on machine %s, and %s asks for %s", kind, key, before.fact.Fact.Value, s.Machine, s, raw).WithHint("%s", hint)
+			}
+			if f := s.Address.Functionality(); before.fact.Fact.AskedBy[f] == nil {
+				before.fact.Fact.AskedBy[f] = path
 			}
 			s.After = append(s.After, graph.Edge{Alias: a.String(), Set: a.String(), To: []graph.Address{a}})
 		}

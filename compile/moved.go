@@ -14,6 +14,21 @@ import (
 // resources. The longest matching name is renamed, and chains of renames are followed. A module
 // with the name of its resource is renamed with it.
 func RenameFunc(moved map[string]string) func(address string) string {
+	once := renameOnce(moved)
+	return func(address string) string {
+		for range len(moved) { // more only in a circle, which is an error
+			renamed := once(address)
+			if renamed == address {
+				break
+			}
+			address = renamed
+		}
+		return address
+	}
+}
+
+// renameOnce is RenameFunc for the first of a chain of renames.
+func renameOnce(moved map[string]string) func(address string) string {
 	renames, modules := map[string]string{}, map[string]string{}
 	module := func(name string) string {
 		return graph.Address{Lib: graph.ModuleLib, Name: strings.ReplaceAll(name, "/", "-")}.String()
@@ -25,7 +40,7 @@ func RenameFunc(moved map[string]string) func(address string) string {
 			modules[module(old)] = module(now)
 		}
 	}
-	once := func(address string) string {
+	return func(address string) string {
 		rest := ""
 		for name := address; name != ""; {
 			// A service that becomes the member of a group, or the other way round, has no
@@ -41,16 +56,6 @@ func RenameFunc(moved map[string]string) func(address string) string {
 				break
 			}
 			name, rest = name[:i], name[i:]+rest
-		}
-		return address
-	}
-	return func(address string) string {
-		for range len(renames) {
-			renamed := once(address)
-			if renamed == address {
-				break
-			}
-			address = renamed
 		}
 		return address
 	}
@@ -80,6 +85,7 @@ func (c *compiler) checkMoved() {
 	for _, l := range c.in.Result.Libraries {
 		libs[l.Name] = true
 	}
+	once := renameOnce(c.e.Moved)
 	for _, old := range slices.Sorted(maps.Keys(c.e.Moved)) {
 		now := c.e.Moved[old]
 		fail := func(format string, args ...any) *diag.Error {
@@ -100,7 +106,13 @@ func (c *compiler) checkMoved() {
 			fail("moved: %q is not a name", old).WithHint(nameHint)
 		case toErr != nil:
 			fail("moved: %q is not a name", now).WithHint(nameHint)
+		case isCircle(once, full):
+			fail("moved: %q and %q are renamed in a circle", old, now).
+				WithHint("remove the lines that were applied already; to exchange two names, first rename one of them to a third name, and apply")
 		case c.e.Moved[now] != "":
+			if parts > 1 && c.stillDefined(from, parts != partsNow) || parts == 1 && (libs[old] || c.funcs[old] != nil) {
+				fail("moved: %q still exists", old).WithHint(remove)
+			}
 		case parts == 1 && c.funcs[now] != nil: // a resource of the entry file
 			if c.funcs[old] != nil {
 				fail("moved: resource %q still exists", old).WithHint(remove)
@@ -124,6 +136,18 @@ func (c *compiler) checkMoved() {
 			}
 		}
 	}
+}
+
+// isCircle reports whether renames lead from a name back to it.
+func isCircle(once func(string) string, name string) bool {
+	seen := map[string]bool{}
+	for now := once(name); !seen[now]; now = once(now) {
+		if now == name {
+			return true
+		}
+		seen[now] = true
+	}
+	return false
 }
 
 // hasReplica reports whether a functionality has a replica of this name, as far as that is known

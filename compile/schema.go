@@ -19,6 +19,7 @@ type Entry struct {
 	Machines     map[string]Machine     `json:"machines"`             // none: name → machine on which services can be placed
 	Resources    map[string]Resource    `json:"resources"`            // none: name → infrastructure that belongs to no library
 	Defaults     Defaults               `json:"defaults"`             // none: defaults for functionalities
+	Allow        map[string][]string    `json:"allow"`                // none: `lib/name` or `lib/*` → kinds of needs that are refused without it, such as `privileged` or `host-pid`; libraries and transforms cannot set it
 	Moved        map[string]string      `json:"moved"`                // none: old name → new name, for functionalities, libraries, replicas and resources that were renamed, so that they are not deleted and created
 }
 

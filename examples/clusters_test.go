@@ -137,7 +137,7 @@ func (f *folder) evaluate() (*project.Project, *project.Desired) {
 func (f *folder) plan() *plan.ChangeSet {
 	f.t.Helper()
 	p, d := f.evaluate()
-	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(f.t.Context(), d))
+	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -147,7 +147,7 @@ func (f *folder) plan() *plan.ChangeSet {
 func (f *folder) apply() *apply.Result {
 	f.t.Helper()
 	p, d := f.evaluate()
-	w := p.ApplyRequest(f.t.Context(), d)
+	w := p.ApplyRequest(d)
 	w.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
 			f.t.Errorf("%s %s: %v", e.Outcome, e.Action.Address, e.Err)
@@ -487,7 +487,7 @@ func TestClusters_PeersFollowMachines(t *testing.T) {
 func (f *folder) allow(delete string) {
 	f.t.Helper()
 	p, d := f.evaluate()
-	w := p.ApplyRequest(f.t.Context(), d)
+	w := p.ApplyRequest(d)
 	w.AllowDelete = map[string]bool{delete: true}
 	if res, err := apply.Run(context.Background(), w); err != nil || len(res.Failed) > 0 {
 		f.t.Fatalf("%+v, %v", res, err)

@@ -207,15 +207,17 @@ func completeFromCache(ctx context.Context, c Config, store *cache.Cache, stat f
 				missingNames = append(missingNames, n)
 			}
 		}
-		a, err := evaluateSome(ctx, c, missingNames)
-		if _, died := errors.AsType[*childLimitError](err); died || errors.As(err, &diag.List{}) {
-			return evaluateUncached(ctx, c) // finds out which library is at fault
+		ctx = WithBudget(ctx, c.Limits)
+		i := newIsolation(ctx, c)
+		err := i.evaluate(ctx, missingNames)
+		if errors.As(err, &diag.List{}) {
+			return evaluateUncached(ctx, c) // the entry changed meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range a.Libraries {
-			n := missing[l.Name]
+		for _, name := range missingNames {
+			l, n := i.done[name], missing[name]
 			for _, r := range l.Reads {
 				if was := stat(r.Path); was.Digest != r.Digest || was.Absent != r.Absent {
 					return evaluateUncached(ctx, c) // a file changed meanwhile: libraries from two states of the files must not be mixed
@@ -224,6 +226,9 @@ func completeFromCache(ctx context.Context, c Config, store *cache.Cache, stat f
 			l.store(c, store)
 			found[n], res.Libraries[n] = l.Reads, l
 			res.Libraries[n].Reads = nil
+		}
+		if i.exceeded {
+			attachPositions(ctx, c, res.Libraries)
 		}
 		store.Trim()
 	}

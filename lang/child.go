@@ -7,8 +7,10 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lang/cache"
@@ -33,6 +35,8 @@ type request struct {
 	Lint      *lintRequest      `json:",omitempty"`
 
 	Environments bool `json:",omitempty"` // asks for the environments of the entry
+
+	share time.Duration // how much of the budget's time the child may take; 0 = all that is left
 }
 
 // locateRequest asks for the positions of paths. Shallow reads no file but the entry.
@@ -42,21 +46,23 @@ type locateRequest struct {
 }
 
 // evaluationRequest asks for the values of libraries. Only, if set, is the single
-// library to evaluate, and OnlyFunc the single functionality of it. Names asks
-// for the names of the functionalities instead of their values.
+// library to evaluate, and Funcs the functionalities of it to evaluate one after
+// the other. Names asks for the names of the functionalities instead of their
+// values.
 type evaluationRequest struct {
-	Entry    bool     // the deployment without its libraries
-	All      bool     // every library
-	Some     []string `json:",omitempty"` // the named libraries
-	Only     string   `json:",omitempty"`
-	OnlyFunc string   `json:",omitempty"`
-	Names    bool     `json:",omitempty"`
+	Entry bool     // the deployment without its libraries
+	All   bool     // every library
+	Some  []string `json:",omitempty"` // the named libraries
+	Only  string   `json:",omitempty"`
+	Funcs []string `json:",omitempty"`
+	Names bool     `json:",omitempty"`
 }
 
 // response is what a child process returns.
 type response struct {
 	Errors    diag.List
 	Result    *Result         `json:",omitempty"`
+	Entry     bool            `json:",omitempty"` // this is the entry without its libraries, which follow
 	At        int             `json:",omitempty"` // of a library that is sent by itself: its index among all libraries
 	Names     []string        `json:",omitempty"` // of libraries, or of functionalities
 	Positions []diag.Position `json:",omitempty"`
@@ -100,9 +106,10 @@ func Worker(in io.Reader, out io.Writer) int {
 	a := &response{}
 	var mu sync.Mutex
 	var writeErr error
-	send := func(n int, l *Library) { // libraries are sent one by one, so that they need not all be kept in memory
-		raw := (&response{At: n, Result: &Result{Libraries: []Library{*l}}}).encode()
-		*l = Library{}
+	// Parts are sent one by one: they need not all be kept in memory, and if a limit is exceeded
+	// they are not lost.
+	send := func(r *response) {
+		raw := r.encode()
 		mu.Lock()
 		defer mu.Unlock()
 		if _, err := out.Write(cache.EncodeParts(raw)); err != nil {
@@ -146,13 +153,32 @@ func (a *response) encode() []byte {
 	return cache.EncodeParts(parts...)
 }
 
-// decodeResponses decodes the responses of a child process and inserts the
-// libraries that were sent one by one into the last response.
+// decodeResponses decodes the responses of a child process and inserts the parts
+// that were sent one by one into the last response.
 func decodeResponses(raw []byte) (*response, error) {
 	list, err := cache.DecodeParts(raw)
 	if err != nil || len(list) == 0 {
 		return nil, fmt.Errorf("the evaluation process sent a truncated response: %w", err)
 	}
+	all, err := decodeAll(list)
+	if err != nil {
+		return nil, err
+	}
+	a := all[len(all)-1]
+	for _, one := range all[:len(all)-1] {
+		if one.Entry {
+			continue
+		}
+		if a.Result == nil || one.At >= len(a.Result.Libraries) || one.Result == nil || len(one.Result.Libraries) != 1 {
+			return nil, errors.New("the evaluation process sent libraries that were not requested")
+		}
+		a.Result.Libraries[one.At] = one.Result.Libraries[0]
+	}
+	return a, nil
+}
+
+// decodeAll decodes responses on all cores.
+func decodeAll(list [][]byte) ([]*response, error) {
 	all := make([]*response, len(list))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -162,17 +188,29 @@ func decodeResponses(raw []byte) (*response, error) {
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
+	return all, g.Wait()
+}
+
+// decodePartial decodes what a child process sent before it exceeded a limit: the
+// entry, if it was requested, and libraries or functionalities in the order in
+// which they were sent. It returns nil if there is nothing.
+func decodePartial(raw []byte) *response {
+	list, _ := cache.DecodeFirstParts(raw)
+	all, err := decodeAll(list)
+	if err != nil || len(all) == 0 {
+		return nil
 	}
-	a := all[len(all)-1]
-	for _, one := range all[:len(all)-1] {
-		if a.Result == nil || one.At >= len(a.Result.Libraries) || one.Result == nil || len(one.Result.Libraries) != 1 {
-			return nil, errors.New("the evaluation process sent libraries that were not requested")
+	a := &response{Result: &Result{}}
+	if all[0].Entry {
+		a, all = all[0], all[1:]
+	}
+	slices.SortStableFunc(all, func(a, b *response) int { return a.At - b.At })
+	for _, one := range all {
+		if one.Result != nil && len(one.Result.Libraries) == 1 {
+			a.Result.Libraries = append(a.Result.Libraries, one.Result.Libraries[0])
 		}
-		a.Result.Libraries[one.At] = one.Result.Libraries[0]
 	}
-	return a, nil
+	return a
 }
 
 // decodeResponse decodes what encode wrote.

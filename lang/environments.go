@@ -56,7 +56,7 @@ func ListEnvironments(ctx context.Context, c Config) (*Environments, error) {
 func answerEnvironments(c Config, a *response) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
-		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		a.Errors = diag.List{diag.From(err)}
 		return
 	}
 	e, entry, bad := parseEntry(c, i, true)

@@ -3,10 +3,15 @@ package lang
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/lib"
 	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/formatter"
@@ -40,14 +45,14 @@ func EvalFile(ctx context.Context, c EvalConfig) (string, error) {
 // evalFile evaluates a file in this process: in a fast VM and, if that fails, in
 // a strict one for the error.
 func evalFile(c EvalConfig) (string, diag.List) {
-	raw, err := os.ReadFile(c.File)
+	raw, err := readFree(c.File)
 	if err != nil {
-		return "", diag.List{diag.Errorf("", "%v", err)}
+		return "", diag.List{diag.From(err)}
 	}
 	if bad := checkSource(c.File, string(withoutMark(raw))); bad != nil && bad.Code == codeNesting { // other unusual characters are the user's choice here
 		return "", diag.List{bad}
 	}
-	i := &freeImporter{FileImporter: jsonnet.FileImporter{JPaths: c.JPath}}
+	i := newFreeImporter(c.JPath)
 	out, err := evaluateFile(newVM(i, true), c)
 	if err != nil {
 		out, err = evaluateFile(newVM(i, false), c)
@@ -57,7 +62,7 @@ func evalFile(c EvalConfig) (string, diag.List) {
 		if undefinedRE.MatchString(e.Msg) {
 			e.Hint = "give it a value: -V NAME=VALUE or --ext-code NAME=CODE"
 		}
-		if raw, err := os.ReadFile(e.Pos.File); err == nil {
+		if raw, err := readFree(e.Pos.File); err == nil {
 			addSourceHint(e, string(raw))
 		}
 		return "", diag.List{e}
@@ -87,36 +92,70 @@ func evaluateFile(vm *jsonnet.VM, c EvalConfig) (string, error) {
 	return vm.Evaluate(node)
 }
 
-// freeImporter imports any file, as go-jsonnet's command does, and the embedded library.
+// maxFree is the largest size of a file that EvalFile reads, in bytes.
+const maxFree = 256 << 20
+
+// readFree returns the content of any regular file.
+func readFree(path string) ([]byte, error) {
+	return openfile.ReadOpened(func() (*os.File, error) { return openfile.Open(path) }, maxFree)
+}
+
+// freeImporter imports any regular file, as go-jsonnet's command does, and the
+// embedded library. Files of the kernel are no content.
 type freeImporter struct {
-	jsonnet.FileImporter
-	embedded map[string]jsonnet.Contents
-	marked   map[string]jsonnet.Contents // source files with a byte order mark, without it
+	jpath []string
+	files map[string]*freeFile // by path
+}
+
+// freeFile is the result of reading one file.
+type freeFile struct {
+	contents jsonnet.Contents
+	err      error
+}
+
+func newFreeImporter(jpath []string) *freeImporter {
+	return &freeImporter{jpath, map[string]*freeFile{}}
 }
 
 // Import implements jsonnet.Importer. A file that exists takes precedence over
 // the embedded library.
 func (i *freeImporter) Import(from, path string) (jsonnet.Contents, string, error) {
-	contents, at, err := i.FileImporter.Import(from, path)
-	if raw, ok := lib.Read(path); err != nil && ok {
-		if i.embedded == nil {
-			i.embedded = map[string]jsonnet.Contents{}
-		}
-		if _, seen := i.embedded[path]; !seen {
-			i.embedded[path] = jsonnet.MakeContentsRaw(raw)
-		}
-		return i.embedded[path], embeddedPrefix + path, nil
+	dirs := []string{filepath.Dir(from)}
+	for _, dir := range slices.Backward(i.jpath) { // the rightmost wins
+		dirs = append(dirs, dir)
 	}
-	if err == nil && isCode(at) && strings.HasPrefix(contents.String(), byteOrderMark) {
-		if i.marked == nil {
-			i.marked = map[string]jsonnet.Contents{}
+	for _, dir := range dirs {
+		at := path
+		if !filepath.IsAbs(path) {
+			at = filepath.Join(dir, path)
 		}
-		if _, seen := i.marked[at]; !seen {
-			i.marked[at] = jsonnet.MakeContentsRaw(withoutMark(contents.Data()))
+		if f := i.read(at); !errors.Is(f.err, fs.ErrNotExist) {
+			return f.contents, at, f.err
 		}
-		contents = i.marked[at]
 	}
-	return contents, at, err
+	raw, ok := lib.Read(path)
+	if !ok {
+		return jsonnet.Contents{}, "", fmt.Errorf("couldn't open import %#v: no match locally or in the Jsonnet library paths", path)
+	}
+	at := embeddedPrefix + path
+	if i.files[at] == nil {
+		i.files[at] = &freeFile{contents: jsonnet.MakeContentsRaw(raw)}
+	}
+	return i.files[at].contents, at, nil
+}
+
+// read reads a file, once. Source files lose their byte order mark.
+func (i *freeImporter) read(path string) *freeFile {
+	if f := i.files[path]; f != nil {
+		return f
+	}
+	raw, err := readFree(path)
+	if isCode(path) {
+		raw = withoutMark(raw)
+	}
+	f := &freeFile{jsonnet.MakeContentsRaw(raw), err}
+	i.files[path] = f
+	return f
 }
 
 // Format returns a Jsonnet file in the form of jsonnetfmt with its default options.

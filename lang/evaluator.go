@@ -275,13 +275,14 @@ func (e *evaluator) evalInto(expr string, v any) *diag.Error {
 	return nil
 }
 
-// answerEvaluation answers an evaluationRequest. If there are several libraries,
-// each is passed to send as soon as it is evaluated; if send is nil, all are
+// answerEvaluation answers an evaluationRequest. Each part of the answer is passed
+// to send as soon as it is evaluated: the entry, if all libraries are requested,
+// each library, and each of the requested functionalities. If send is nil, all are
 // stored in the response.
-func answerEvaluation(c Config, r evaluationRequest, a *response, send func(n int, l *Library)) {
+func answerEvaluation(c Config, r evaluationRequest, a *response, send func(*response)) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
-		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		a.Errors = diag.List{diag.From(err)}
 		return
 	}
 	e, bad := newEvaluator(c, i, true)
@@ -296,8 +297,12 @@ func answerEvaluation(c Config, r evaluationRequest, a *response, send func(n in
 			a.Errors = diag.List{bad}
 		}
 		return
-	case r.OnlyFunc != "":
-		a.Result = &Result{Libraries: []Library{{Name: r.Only, Functionalities: []Functionality{e.functionality(r.Only, r.OnlyFunc)}}}}
+	case len(r.Funcs) > 0:
+		a.Result = &Result{Libraries: make([]Library, len(r.Funcs))}
+		for n, name := range r.Funcs {
+			a.Result.Libraries[n] = Library{Name: r.Only, Functionalities: []Functionality{e.functionality(r.Only, name)}}
+			sendLibrary(send, n, &a.Result.Libraries[n])
+		}
 	case r.Only != "":
 		a.Result = &Result{Libraries: []Library{e.library(r.Only)}}
 	case len(r.Some) > 0:
@@ -310,10 +315,21 @@ func answerEvaluation(c Config, r evaluationRequest, a *response, send func(n in
 		}
 		a.Result.EntryReads = reads
 		if r.All {
+			if send != nil {
+				send(&response{Entry: true, Names: a.Names, Result: a.Result})
+			}
 			a.Result.Libraries = evaluateLibraries(c, i, e, a.Names[:min(batchSize, len(a.Names))], send)
 		}
 	}
 	a.Result.Reads = i.readRecords()
+}
+
+// sendLibrary passes a library to send, unless that is nil, and removes it.
+func sendLibrary(send func(*response), n int, l *Library) {
+	if send != nil {
+		send(&response{At: n, Result: &Result{Libraries: []Library{*l}}})
+		*l = Library{}
+	}
 }
 
 // entry evaluates the deployment without its libraries into r, and returns the
@@ -447,7 +463,7 @@ assert std.isObject(x);
 
 // evaluateLibraries evaluates libraries on all cores, each worker with its own
 // VM. Each library is passed to send, unless send is nil.
-func evaluateLibraries(c Config, i *importer, first *evaluator, names []string, send func(n int, l *Library)) []Library {
+func evaluateLibraries(c Config, i *importer, first *evaluator, names []string, send func(*response)) []Library {
 	out := make([]Library, len(names))
 	jobs := make(chan int)
 	var wg sync.WaitGroup
@@ -461,9 +477,8 @@ func evaluateLibraries(c Config, i *importer, first *evaluator, names []string, 
 				}
 			}
 			reads := e.isolated(func() { out[n] = e.library(names[n]) })
-			if out[n].Reads = reads; send != nil {
-				send(n, &out[n])
-			}
+			out[n].Reads = reads
+			sendLibrary(send, n, &out[n])
 		}
 	}
 	for w := range min(runtime.GOMAXPROCS(0), max(len(names), 1)) {

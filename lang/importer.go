@@ -3,7 +3,6 @@ package lang
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -12,9 +11,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/lib"
 	"github.com/google/go-jsonnet"
@@ -60,15 +59,26 @@ type importedFile struct {
 	invalid  int  // index of the first byte that is not UTF-8, or -1
 }
 
-// newImporter opens the root and the library directories. A library directory
-// that does not exist is recorded as absent.
+// vendorFolder is the library directory of the deployment itself.
+const vendorFolder = "vendor"
+
+// newImporter opens the root and the library directories, which have no symbolic
+// links in their paths. A library directory that does not exist is recorded as
+// absent.
 func newImporter(root string, jpath []string) (*importer, error) {
 	i := &importer{files: map[string]*importedFile{}, reads: map[string]ReadRecord{}}
 	dirs := []string{root}
 	for _, j := range slices.Backward(jpath) { // the rightmost wins
 		dirs = append(dirs, j)
 	}
-	dirs = append(dirs, filepath.Join(root, "vendor"))
+	vendor, err := resolveInside(root, vendorFolder)
+	if errors.Is(err, fs.ErrNotExist) {
+		vendor, err = filepath.Join(root, vendorFolder), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	dirs = append(dirs, vendor)
 	for n, dir := range dirs {
 		r, err := os.OpenRoot(dir)
 		if err != nil {
@@ -238,27 +248,11 @@ func (i *importer) readRegular(place string) ([]byte, error) {
 		if err != nil || !filepath.IsLocal(rel) {
 			continue
 		}
-		// Opening a FIFO would block, and reading a device may never end.
-		f, err := r.dir.OpenFile(rel, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			if strings.Contains(err.Error(), "escapes") {
-				return nil, fmt.Errorf("%s is a symbolic link to a file outside %s", place, r.name)
-			}
-			return nil, err
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		switch {
-		case err != nil:
-			return nil, err
-		case !info.Mode().IsRegular():
-			return nil, fmt.Errorf("%s is not a regular file", place)
-		case info.Size() > maxSource:
-			return nil, fmt.Errorf("%s has %d bytes, the limit is %d", place, info.Size(), maxSource)
-		}
-		raw, err := io.ReadAll(io.LimitReader(f, maxSource+1))
-		if err == nil && len(raw) > maxSource {
-			err = fmt.Errorf("%s is larger than the limit of %d bytes", place, maxSource)
+		raw, err := openfile.ReadOpened(func() (*os.File, error) { return openfile.OpenIn(r.dir, rel) }, maxSource)
+		if e, refused := errors.AsType[*openfile.Error](err); refused && e.Outside {
+			return nil, fmt.Errorf("%s is a symbolic link to a file outside %s", place, r.name)
+		} else if refused {
+			return nil, fmt.Errorf("%s %s", place, e.Msg)
 		}
 		return raw, err
 	}

@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == lang.WorkerVerb {
 		os.Exit(lang.Worker(os.Stdin, os.Stdout))
 	}
+	if len(os.Args) > 2 && os.Args[1] == readParentVerb {
+		readParent(os.Args[2])
+	}
 	os.Exit(m.Run())
 }
 

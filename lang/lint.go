@@ -50,7 +50,7 @@ func Lint(ctx context.Context, c Config) (diag.List, error) {
 func answerLint(c Config, r lintRequest, a *response) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
-		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		a.Errors = diag.List{diag.From(err)}
 		return
 	}
 	e, bad := newEvaluator(c, i, false)

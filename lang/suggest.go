@@ -9,7 +9,6 @@ import (
 
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/lib"
-	"github.com/google/go-jsonnet"
 	"github.com/google/go-jsonnet/ast"
 	"github.com/google/go-jsonnet/formatter"
 	"github.com/google/go-jsonnet/toolutils"
@@ -274,7 +273,7 @@ type fieldNames struct{ std, library, reference []string }
 
 // libraryNames evaluates the names once.
 var libraryNames = sync.OnceValue(func() (out fieldNames) {
-	vm := newVM(&freeImporter{FileImporter: jsonnet.FileImporter{}}, false)
+	vm := newVM(newFreeImporter(nil), false)
 	raw, err := vm.EvaluateAnonymousSnippet(driver, "local d = import '"+lib.Prefix+"v1.libsonnet', names(o) = [n for n in std.objectFieldsAll(o) if !std.startsWith(n, '$') && !std.startsWith(n, '#')];\n"+
 		"[[n for n in names(std) if !std.startsWith(n, '_')], names(d), [n for n in names(d.dep('x')) if n != 'reference']]")
 	var all [][]string

@@ -47,7 +47,7 @@ type replicatedValue struct {
 func answerTransform(c Config, r transformRequest, a *response) {
 	i, err := newImporter(c.Root, c.JPath)
 	if err != nil {
-		a.Errors = diag.List{diag.Errorf("", "%v", err)}
+		a.Errors = diag.List{diag.From(err)}
 		return
 	}
 	e, bad := newEvaluator(c, i, true)

@@ -38,11 +38,11 @@ func (*Fake) Encoding() int { return 1 }
 
 // Render distributes the fields of the spec over the parts of the payload, as the comments of
 // graph.Spec describe.
-func (f *Fake) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+func (f *Fake) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
 	f.Renders.Add(1)
 	s := in.Service
-	refuse := func(err error) (plan.Payload, []plan.Claim, diag.List) {
-		return plan.Payload{}, nil, diag.List{diag.Errorf(s.String(), "%v", err).At(s.SpecPath...)}
+	refuse := func(err error) (plan.Payload, backends.Effects, diag.List) {
+		return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(s.String(), "%v", err).At(s.SpecPath...)}
 	}
 	if f.OnRender != nil {
 		if err := f.OnRender(s.Address.String()); err != nil {
@@ -80,7 +80,7 @@ func (f *Fake) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List)
 	if p.Meta, err = digest.Canonical(meta); err != nil {
 		return refuse(err)
 	}
-	return p, fakeClaims(s.Address.String()), nil
+	return p, backends.Effects{Claims: fakeClaims(s.Address.String())}, nil
 }
 
 // fakeClaims returns the claims of every unit.

@@ -60,6 +60,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	c := b.container()
 	b.hostFiles()
 	b.claimPorts()
+	b.needs(c)
 	id := b.id()
 	addCommand := func(name, field string, list []token.Text, done string) {
 		b.write(name, Command{ID: id, Unit: b.unit(), Command: b.bindArgs(spec.At(field), list), Done: done}, false)
@@ -396,6 +397,7 @@ func (b *builder) claimPorts() {
 			}
 		}
 		b.layout.Claims = append(b.layout.Claims, spec.PortClaim(p.Protocol, p.Address, p.Outer, field))
+		b.need(graph.NeedPort, spec.PortText(p.Protocol, p.Address, p.Outer), field...)
 	}
 }
 
@@ -493,11 +495,7 @@ func (b *builder) hostFiles() {
 			b.Fail(where, "%q must be an absolute path without . or ..", p)
 		}
 		b.claim(plan.ClaimPath, p, false, "hostFiles", p)
-		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath)} {
-			if p == dir || strings.HasPrefix(p, dir+"/") {
-				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
-			}
-		}
+		b.CheckHostFile(where, p)
 		if f.Owner != "" {
 			b.Fail(append(where, "owner"), "backend docker cannot set the owner of hostFiles").WithHint("remove owner")
 		}

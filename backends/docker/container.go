@@ -24,6 +24,9 @@ const Dir = "/var/lib/defx/containers"
 // are stopped.
 var Kinds = []string{".cron", ".job", ".container", ".once", ".probe", ".reload", ".pod", ".network"}
 
+// labelPrefix begins the names of all labels of defx.
+const labelPrefix = "dev.defx."
+
 // Labels mark the objects in an engine that belong to defx.
 const (
 	LabelScope    = "dev.defx.scope"    // ENVIRONMENT/DEPLOYMENT

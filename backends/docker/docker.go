@@ -90,7 +90,7 @@ type metaPart struct {
 var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render returns the payload of a service.
-func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+func (backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "docker", Subject: in.Service.String()}}
 	return codec.Render(&r.Reader, r.payload())
 }

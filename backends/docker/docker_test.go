@@ -391,3 +391,20 @@ func TestOptionNames_Complete(t *testing.T) {
 		t.Errorf("options are %v, but optionNames has %v", names, optionNames)
 	}
 }
+
+// TestOptions_FieldsAreSpelledExactly checks that no other spelling of a field gets around what defx
+// writes itself: the engine reads names regardless of case.
+func TestOptions_FieldsAreSpelledExactly(t *testing.T) {
+	for options, want := range map[string]string{
+		`{"host":{"binds":["/:/host"]}}`: "Binds", `{"host":{"privileged":true}}`: "Privileged", `{"host":{"mounts":[]}}`: "Mounts", `{"config":{"user":"0"}}`: "User", `{"host":{"networkmode":"host"}}`: "NetworkMode",
+		`{"config":{"Labels":{"dev.defx.scope":"prod/other"}}}`: "another name",
+	} {
+		_, _, errs := New().Render(input("web", graph.Spec{Image: pinnedImage}, options))
+		if len(errs) != 1 || !strings.Contains(errs[0].Error(), want) {
+			t.Errorf("%s: %v", options, errs)
+		}
+	}
+	if _, _, errs := New().Render(input("web", graph.Spec{Image: pinnedImage}, `{"host":{"ShmSize":1,"CpuShares":2},"config":{"Hostname":"x","Labels":{"a":"b"}}}`)); len(errs) > 0 {
+		t.Error(errs)
+	}
+}

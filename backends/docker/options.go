@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -206,9 +207,15 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 		return nil
 	}
 	ok := true
+	names := fieldNames(reflect.TypeOf(into).Elem())
 	for _, k := range sets.Keys(fields) {
 		field, is := managedFields[where[1]+"."+k]
 		if !is {
+			// The engine also takes privileged for Privileged: such a name would be another one here.
+			if i := slices.IndexFunc(names, func(n string) bool { return strings.EqualFold(n, k) }); i >= 0 && names[i] != k {
+				fail(append(slices.Clone(where), k), "unknown field %q", k).WithHint("did you mean %q?", names[i])
+				ok = false
+			}
 			continue
 		}
 		ok = false
@@ -224,7 +231,29 @@ func engineFields(fail func([]string, string, ...any) *diag.Error, where []strin
 		fail(where, "%s", strings.TrimPrefix(fmt.Sprint(err), "json: ")).WithHint("use the names and types of the Docker API, for example Hostname, ShmSize, Sysctls")
 		return nil
 	}
+	if c, is := into.(*container.Config); is {
+		for _, k := range sets.Keys(c.Labels) {
+			if strings.HasPrefix(k, labelPrefix) {
+				fail(append(slices.Clone(where), "Labels", k), "labels that begin with %s are written by defx", labelPrefix).WithHint("choose another name")
+			}
+		}
+	}
 	return raw
+}
+
+// fieldNames returns the names of the fields of a type of the engine's API in JSON.
+func fieldNames(t reflect.Type) []string {
+	var out []string
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case f.Anonymous && name == "":
+			out = append(out, fieldNames(f.Type)...)
+		case name != "-":
+			out = append(out, cmp.Or(name, f.Name))
+		}
+	}
+	return out
 }
 
 var pinnedRE = regexp.MustCompile(`^[^@\s]+@sha256:[0-9a-f]{64}$`)

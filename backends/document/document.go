@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -96,7 +97,7 @@ func ini(b *bytes.Buffer, v any) error {
 		}
 	}
 	for _, name := range sections {
-		if strings.ContainsAny(name, "[]\n\r") || name == "" {
+		if strings.ContainsAny(name, "[]") || strings.ContainsFunc(name, unicode.IsControl) || name == "" {
 			return fmt.Errorf("%q is not a valid ini section name", name)
 		}
 		if b.Len() > 0 {
@@ -114,7 +115,7 @@ func ini(b *bytes.Buffer, v any) error {
 }
 
 func iniLine(b *bytes.Buffer, k string, v any) error {
-	if k == "" || strings.ContainsAny(k, "=\n\r[;#") || strings.TrimSpace(k) != k {
+	if k == "" || strings.ContainsAny(k, "=[;#") || strings.ContainsFunc(k, unicode.IsControl) || strings.TrimSpace(k) != k {
 		return fmt.Errorf("%q is not a valid ini key", k)
 	}
 	list, ok := v.([]any)
@@ -148,6 +149,9 @@ func scalar(v any) (string, error) {
 	return "", errors.New("must be a string, number or boolean")
 }
 
+// envRE matches names that docker, systemd and shells read alike.
+var envRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
 // env writes lines NAME=value without quotes. It accepts only values that docker's --env-file and
 // systemd's EnvironmentFile read alike.
 func env(b *bytes.Buffer, v any) error {
@@ -156,6 +160,9 @@ func env(b *bytes.Buffer, v any) error {
 		return errors.New("an env file must be an object of strings")
 	}
 	for _, k := range sets.Keys(m) {
+		if !envRE.MatchString(k) {
+			return fmt.Errorf("%q is not a valid variable name", k)
+		}
 		s, err := scalar(m[k])
 		if err != nil {
 			return fmt.Errorf("%s: %w", k, err)

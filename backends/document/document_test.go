@@ -83,3 +83,17 @@ func FuzzEncode_RoundTrip(f *testing.F) {
 		}
 	})
 }
+
+// TestEnv_KeysAreNames checks that no key of an environment file begins another line.
+func TestEnv_KeysAreNames(t *testing.T) {
+	for _, k := range []string{"A=1\nB", "A B", "", "#A", "1A", "A-B", "export A"} {
+		if out, err := document.Encode("env", map[string]any{k: "x"}); err == nil {
+			t.Errorf("%q becomes %q", k, out)
+		}
+	}
+	for _, section := range []string{"a\x00", "a\nb", "a]"} {
+		if out, err := document.Encode("ini", map[string]any{section: map[string]any{"k": "v"}}); err == nil {
+			t.Errorf("%q becomes %q", section, out)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/token"
@@ -23,6 +24,9 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	if r == nil {
 		return diag.Errorf(s.String(), "the autoscaling group has no launch template")
 	}
+	if err := checkAccess(g.EC2); err != nil {
+		return err
+	}
 	user := g.EC2.User
 	if user == "" {
 		user = "admin"
@@ -31,17 +35,14 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	b.WriteString(UserData(user, g.EC2.AuthorizedKeys))
 	b.WriteString("put() { mkdir -p \"$(dirname \"$1\")\"; base64 -d >\"$1\"; chmod \"$2\" \"$1\"; }\n")
 	put := func(at string, mode uint32, content []byte) {
-		fmt.Fprintf(&b, "put '%s' %04o <<'EOF'\n%s\nEOF\n", at, mode, base64.StdEncoding.EncodeToString(content))
+		fmt.Fprintf(&b, "put %s %04o <<'EOF'\n%s\nEOF\n", spec.ShellQuote(at), mode, base64.StdEncoding.EncodeToString(content))
 	}
 	for _, o := range l.Objects {
 		put(path.Join(backends.StorePath, o.Name), uint32(o.Mode), o.Content)
 	}
 	for _, f := range l.Files {
-		if strings.ContainsAny(f.Path+f.Link, "'\n") {
-			return diag.Errorf(s.String(), "path %q contains a quote or a newline, which is not possible on an instance of a group", f.Path).At(s.SpecPath...)
-		}
 		if f.Link != "" {
-			fmt.Fprintf(&b, "mkdir -p '%s'\nln -sfn '%s' '%s'\n", path.Dir(f.Path), f.Link, f.Path)
+			fmt.Fprintf(&b, "mkdir -p %s\nln -sfn %s %s\n", spec.ShellQuote(path.Dir(f.Path)), spec.ShellQuote(f.Link), spec.ShellQuote(f.Path))
 			continue
 		}
 		put(f.Path, uint32(f.Mode), f.Content)
@@ -54,7 +55,7 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	b.WriteString("systemctl daemon-reload\n")
 	for _, u := range append([]string{l.Group}, l.Start...) {
 		if u != "" {
-			fmt.Fprintf(&b, "systemctl start --no-block '%s'\n", u)
+			fmt.Fprintf(&b, "systemctl start --no-block %s\n", spec.ShellQuote(u))
 		}
 	}
 	var z bytes.Buffer
@@ -71,6 +72,10 @@ func (*Backend) Boot(g *graph.Graph, in backends.Input, l backends.Layout) *diag
 	if z.Len() > 16<<10 {
 		return diag.Errorf(s.String(), "the service takes %d bytes in the launch template, but at most 16384 are possible", z.Len()).At(append(s.SpecPath, "files")...).
 			WithHint("move large files into the package")
+	}
+	for _, n := range l.Needs {
+		n.Field = s.SpecPath
+		r.Needs = append(r.Needs, n)
 	}
 	r.Fields["userData"] = token.Lit(base64.StdEncoding.EncodeToString(z.Bytes()))
 	return nil

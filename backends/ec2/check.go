@@ -139,6 +139,8 @@ func literal(v any) (string, bool) {
 // fields builds the body of a resource.
 func (c *checker) fields(m *node, fields map[string]any, at []string) {
 	if m.schema == nil { // unknown schema: Terraform checks the arguments
+		c.checkArgumentNames(m, fields, at)
+		c.checkIgnored(m)
 		m.body, _ = c.anyValue(m, fields, at).(map[string]any)
 		return
 	}
@@ -389,11 +391,7 @@ func (c *checker) value(m *node, v any, typ any, at []string) any {
 			if !ok {
 				return wrong("an object", "{ key: 'value' }")
 			}
-			out := map[string]any{}
-			for _, k := range sets.Keys(o) {
-				out[k] = c.value(m, o[k], inner, append(slices.Clone(at), k))
-			}
-			return out
+			return object(o, func(k string, v any) any { return c.value(m, v, inner, append(slices.Clone(at), k)) })
 		case "object":
 			o, ok := v.(map[string]any)
 			if !ok {
@@ -439,11 +437,7 @@ func (c *checker) anyValue(m *node, v any, at []string) any {
 		}
 		return out
 	case map[string]any:
-		out := map[string]any{}
-		for _, k := range sets.Keys(v) {
-			out[k] = c.anyValue(m, v[k], append(slices.Clone(at), k))
-		}
-		return out
+		return object(v, func(k string, x any) any { return c.anyValue(m, x, append(slices.Clone(at), k)) })
 	}
 	return v
 }
@@ -484,7 +478,7 @@ func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 			if len(t) > 1 && !attr.scalar() {
 				c.errorf(m, at, "%s is a list or an object, so it cannot be part of a string", tok).WithHint("use it as the whole value")
 			}
-			out = append(out, token.Segment{Lit: "${" + target.id() + "." + attr.name + "}"})
+			out = append(out, token.Segment{Lit: expression(target.id(), attr.name)})
 			continue
 		}
 		if !attr.scalar() {
@@ -503,12 +497,6 @@ func (c *checker) text(m *node, t token.Text, typ any, at []string) token.Text {
 		}
 	}
 	return mergeLiterals(out)
-}
-
-// mergeLiterals merges adjacent literals.
-func mergeLiterals(t token.Text) token.Text {
-	out, _ := t.Map(func(t token.Token) (token.Text, error) { return token.Text{{Token: &t}}, nil })
-	return out
 }
 
 // outputAttr is an output of a resource. attribute is nil if its schema is unknown.
@@ -548,6 +536,9 @@ func (m *node) attr(tok token.Token) (name, hint string) {
 
 // suggestAttr returns a hint if the resource has no attribute of that name, otherwise "".
 func (m *node) suggestAttr(name string) string {
+	if m.schema == nil && !identRE.MatchString(name) {
+		return "letters, digits, _ and - only"
+	}
 	if m.schema == nil || m.schema.Block.Attributes[name] != nil {
 		return ""
 	}
@@ -556,28 +547,4 @@ func (m *node) suggestAttr(name string) string {
 		known = append(known, m.typ.fromProvider(n))
 	}
 	return suggest(m.typ.fromProvider(name), known)
-}
-
-// escape returns s such that a Terraform template reads it literally. more reports whether more
-// text follows in the same template.
-func escape(s string, more bool) string {
-	if !more && !strings.Contains(s, "${") && !strings.Contains(s, "%{") {
-		return s
-	}
-	var b strings.Builder
-	for i := range len(s) {
-		ch := s[i]
-		next, last := byte(0), i+1 == len(s)
-		if !last {
-			next = s[i+1]
-		}
-		// ${ opens an expression and $${ is its escape, so doubling is ambiguous next to other $ characters.
-		// An expression that yields the character is not.
-		if (ch == '$' || ch == '%') && (next == '{' || next == '$' || next == '%' || last && more) {
-			b.WriteString(`${"` + string(ch) + `"}`)
-			continue
-		}
-		b.WriteByte(ch)
-	}
-	return b.String()
 }

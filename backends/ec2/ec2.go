@@ -32,6 +32,7 @@ const Name = "ec2"
 // Backend renders modules.
 type Backend struct {
 	Schemas map[string]*Schema // of providers that are not built in, by source
+	Locked  bool               // a provider without a schema is an error; if not, Terraform checks its resources at apply
 }
 
 // New returns the backend.
@@ -46,8 +47,8 @@ func (*Backend) Encoding() int { return 1 }
 
 // Render returns an error: Pack assigns services of this backend to the backend that runs them on
 // their instance, so none is left.
-func (*Backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
-	return plan.Payload{}, nil, diag.List{diag.Errorf(in.Service.String(), "service was not placed on an instance").At(in.Service.Path...)}
+func (*Backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
+	return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(in.Service.String(), "service was not placed on an instance").At(in.Service.Path...)}
 }
 
 // Realize returns an error: a module has no files on a machine.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
@@ -54,7 +55,7 @@ func fetchAtBoot(g *graph.Graph, in backends.Input, template *graph.Resource) (s
 	} else if strings.HasPrefix(f.region, "us-gov-") {
 		f.partition = "aws-us-gov"
 	}
-	fmt.Fprintf(&f.script, "region='%s' domain=%s\n%s", f.region, f.domain, fetchScript)
+	fmt.Fprintf(&f.script, "region=%s domain=%s\n%s", spec.ShellQuote(f.region), f.domain, fetchScript)
 	err := f.packages()
 	if err == nil {
 		err = f.secrets()
@@ -113,7 +114,7 @@ func (f *bootFetch) packages() *diag.Error {
 		}
 		r.Uploads = []token.Token{artifacts[hex]}
 		f.tagGroup("defx-package-"+a.Digest.Brief(), r, "key")
-		fmt.Fprintf(&f.script, "package '/%s/%s' %s %s\n", bucket, key, a.Kind, hex)
+		fmt.Fprintf(&f.script, "package %s %s %s\n", spec.ShellQuote("/"+bucket+"/"+key), a.Kind, hex)
 	}
 	return nil
 }
@@ -161,7 +162,7 @@ func (f *bootFetch) secrets() *diag.Error {
 			arn = fmt.Sprintf("arn:%s:secretsmanager:%s:*:secret:%s-??????", f.partition, f.region, prefix+name)
 		}
 		read.Resource = append(read.Resource, arn)
-		fmt.Fprintf(&f.script, "secret %s '%s' '%s'\n", service, prefix+name, backends.SecretPath(f.g.Environment, f.g.Name, name))
+		fmt.Fprintf(&f.script, "secret %s %s %s\n", service, spec.ShellQuote(prefix+name), spec.ShellQuote(backends.SecretPath(f.g.Environment, f.g.Name, name)))
 	}
 	f.statements = append(f.statements, read)
 	return nil

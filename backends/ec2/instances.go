@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -537,6 +538,22 @@ func (p *packer) emitInstance(class instanceClass, b *instance) {
 		}
 	}
 	p.graph.Machines = append(p.graph.Machines, m)
+}
+
+// keyRE matches a line of authorized_keys, with options in front of the key if need be.
+var keyRE = regexp.MustCompile(`^[^\x00-\x1f\x7f]+ [^\x00-\x1f\x7f]+$`)
+
+// checkAccess refuses a user and keys that cannot be part of a script.
+func checkAccess(e graph.Instances) *diag.Error {
+	if e.User != "" && !graph.ValidUser(e.User) {
+		return diag.Errorf("", "%q is not a valid user name", e.User).At("defaults", "ec2", "user").WithHint("%s", graph.UserHint)
+	}
+	for i, k := range e.AuthorizedKeys {
+		if !keyRE.MatchString(k) {
+			return diag.Errorf("", "%q is not a public key", k).At("defaults", "ec2", "authorizedKeys", strconv.Itoa(i)).WithHint("one line of authorized_keys: 'ssh-ed25519 AAAA… NAME'")
+		}
+	}
+	return nil
 }
 
 // UserData returns the script that prepares an instance at its first boot. It contains no secret

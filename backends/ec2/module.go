@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -52,6 +53,9 @@ func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	c := &checker{g: g, nodes: map[string]*node{}}
 	if r := g.EC2.Region; r != "" && !regionRE.MatchString(r) {
 		return backends.Modules{}, diag.List{diag.Errorf("", "%q is not a region", r).At("defaults", "ec2", "region").WithHint("for example 'eu-central-1'")}
+	}
+	if err := checkAccess(g.EC2); err != nil {
+		return backends.Modules{}, diag.List{err}
 	}
 	var all []*node
 	for _, r := range g.Resources {
@@ -144,6 +148,16 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 		return s
 	}
 	name, source := text("resource"), text("provider")
+	for _, field := range []struct {
+		name, value string
+		grammar     *regexp.Regexp
+		hint        string
+	}{{"resource", name, typeRE, "resource: 'aws_sqs_queue'"}, {"provider", source, sourceRE, "provider: 'hashicorp/google'"}, {"version", text("version"), versionRE, "version: '~> 5.0'"}} {
+		if field.value != "" && !field.grammar.MatchString(field.value) {
+			c.errorf(m, m.at(field.name), "%q is not a valid %s", field.value, field.name).WithHint("%s", field.hint)
+			valid = false
+		}
+	}
 	if name == "" && valid {
 		c.errorf(m, m.resource.Path, "%q is missing: the resource type in Terraform", "resource").WithHint("resource: 'aws_sqs_queue'")
 		valid = false
@@ -176,26 +190,43 @@ func (c *checker) newAnyNode(b *Backend, m *node) *node {
 		}
 	}
 	if s := b.Schemas[source]; s != nil {
-		if m.schema = s.Resources[name]; m.schema == nil {
+		var known bool
+		if m.schema, known = s.Resources[name]; !known {
 			c.errorf(m, m.at("resource"), "provider %s has no resource %q", source, name).WithHint("%s", suggest(name, slices.Collect(maps.Keys(s.Resources))))
 			return nil
 		}
+	}
+	if m.schema != nil {
 		return m
 	}
 	if source == awsSource && !strings.HasPrefix(name, "aws_") {
 		c.errorf(m, m.at("resource"), "%q is not a resource type of %s", name, source).WithHint("%s", suggest(name, slices.Collect(maps.Keys(builtInSchema().Resources))))
 		return nil
 	}
+	if b.Locked {
+		c.errorf(m, m.at("resource"), "the schema of %s of provider %s is not locked", name, source).
+			WithHint("planning runs no provider: run defx providers lock, which asks it once")
+		return nil
+	}
 	return m
 }
 
-// RequiredProviders returns the providers whose schema is needed and not built in: source →
-// version.
-func RequiredProviders(g *graph.Graph) map[string]string {
-	out := map[string]string{}
+// Required is what a deployment asks of a provider.
+type Required struct {
+	Version string   // constraint
+	Types   []string // resource types whose schema is not built in, sorted
+}
+
+// RequiredProviders returns the providers of a graph's resources by their source.
+func RequiredProviders(g *graph.Graph) map[string]Required {
+	out := map[string]Required{}
 	for _, r := range g.Resources {
+		if _, known := resourceTypes[r.Type]; known {
+			out[awsSource] = Required{awsVersion, out[awsSource].Types}
+			continue
+		}
 		name, ok := literal(r.Fields["resource"])
-		if r.Type != anyType || !ok || builtInSchema().Resources[name] != nil {
+		if r.Type != anyType || !ok {
 			continue
 		}
 		source, _ := literal(r.Fields["provider"])
@@ -203,10 +234,17 @@ func RequiredProviders(g *graph.Graph) map[string]string {
 			prefix, _, _ := strings.Cut(name, "_")
 			source = "hashicorp/" + prefix
 		}
-		out[source], _ = literal(r.Fields["version"])
-		if source == awsSource {
-			out[source] = awsVersion
+		q := out[source]
+		if v, _ := literal(r.Fields["version"]); v != "" {
+			q.Version = v
 		}
+		if source == awsSource {
+			q.Version = awsVersion
+		}
+		if source != awsSource || builtInSchema().Resources[name] == nil {
+			q.Types = sets.Union(q.Types, []string{name})
+		}
+		out[source] = q
 	}
 	return out
 }
@@ -477,6 +515,11 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 		} else if m.resource.Type == anyType {
 			pr.Version, _ = literal(m.resource.Fields["version"])
 			if conf, ok := m.resource.Fields["config"]; ok {
+				fields, isObject := conf.(map[string]any)
+				if !isObject {
+					c.errorf(m, m.at("config"), "config must be an object, not %s", describe(conf)).WithHint("config: { … }")
+				}
+				c.checkArgumentNames(m, fields, m.at("config"))
 				pr.Config = c.anyValue(m, conf, m.at("config"))
 			}
 		}
@@ -529,6 +572,7 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 			out.Follows = append(out.Follows, a.String())
 		}
 		out.Uploads = append(out.Uploads, m.resource.Uploads...)
+		out.Needs = append(out.Needs, m.needs()...)
 		out.Drain = max(out.Drain, int(m.resource.Drain.Seconds()))
 		spec[m.address()] = map[string]any{"type": m.resource.Type, "fields": m.resource.Fields}
 		out.Sources[m.address()] = m.resource.Path
@@ -542,7 +586,7 @@ func (c *checker) renderModule(name string, list []*node, outputs map[*node][]st
 			}
 		}
 	}
-	out.Follows = sets.Union(out.Follows)
+	out.Follows, out.Needs = sets.Union(out.Follows), graph.SortNeeds(out.Needs)
 	slices.Sort(p.Protected)
 	slices.Sort(p.OrphanOnDelete)
 	out.Requires = sets.Keys(requires)

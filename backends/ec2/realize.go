@@ -17,6 +17,7 @@ type Module struct {
 	Protected      []string          // Terraform addresses that are deleted only with --allow-delete
 	OrphanOnDelete []string          // Terraform addresses that are removed from the state instead of deleted
 	Providers      string            // what `terraform init` depends on
+	Sources        []string          // of the providers, sorted
 }
 
 // Realize returns the module of a payload, with refs replaced by their values.
@@ -86,6 +87,11 @@ func Realize(pl plan.Payload, value func(token.Token) (string, bool)) (*Module, 
 	if out.JSON, err = json.MarshalIndent(document.V, "", "  "); err != nil {
 		return nil, err
 	}
+	for _, pr := range p.Providers {
+		out.Sources = append(out.Sources, pr.Source)
+	}
+	slices.Sort(out.Sources)
+	out.Sources = slices.Compact(out.Sources)
 	init, err := json.Marshal(required)
 	out.Providers = string(init)
 	return out, err

@@ -24,40 +24,57 @@ var schemaGz []byte
 // Schema describes the resources of one provider.
 type Schema struct {
 	Provider  string                     `json:"provider"` // hashicorp/aws
-	Version   string                     `json:"version"`
-	Resources map[string]*resourceSchema `json:"resources"`
+	Version   string                     `json:"version,omitempty"`
+	Resources map[string]*resourceSchema `json:"resources"` // nil: the provider has the type, but it was left out
 }
 
 // resourceSchema describes one type of resource.
 type resourceSchema struct {
 	Block      *schemaBlock        `json:"block"`
-	ForceNew   []string            `json:"forceNew"`   // attributes whose change replaces the resource
-	Conflicts  map[string][]string `json:"conflicts"`  // attribute → attributes that exclude it
-	ExactlyOne map[string][]string `json:"exactlyOne"` // attribute → set of which exactly one is required
-	AtLeastOne map[string][]string `json:"atLeastOne"`
+	ForceNew   []string            `json:"forceNew,omitempty"`   // attributes whose change replaces the resource
+	Conflicts  map[string][]string `json:"conflicts,omitempty"`  // attribute → attributes that exclude it
+	ExactlyOne map[string][]string `json:"exactlyOne,omitempty"` // attribute → set of which exactly one is required
+	AtLeastOne map[string][]string `json:"atLeastOne,omitempty"`
 }
 
 // schemaBlock describes the contents of a block.
 type schemaBlock struct {
-	Attributes map[string]*attribute   `json:"attributes"`
-	Blocks     map[string]*nestedBlock `json:"blocks"`
+	Attributes map[string]*attribute   `json:"attributes,omitempty"`
+	Blocks     map[string]*nestedBlock `json:"blocks,omitempty"`
 }
 
 type attribute struct {
 	Type       any  `json:"type"` // "string", ["list", "string"], ["object", {…}]
-	Required   bool `json:"required"`
-	Optional   bool `json:"optional"`
-	Computed   bool `json:"computed"`
-	Sensitive  bool `json:"sensitive"`
-	Deprecated bool `json:"deprecated"`
+	Required   bool `json:"required,omitempty"`
+	Optional   bool `json:"optional,omitempty"`
+	Computed   bool `json:"computed,omitempty"`
+	Sensitive  bool `json:"sensitive,omitempty"`
+	Deprecated bool `json:"deprecated,omitempty"`
 }
 
 // nestedBlock describes a block inside another.
 type nestedBlock struct {
 	Block   *schemaBlock `json:"block"`
 	Nesting string       `json:"nesting"` // single, list or set
-	Min     int          `json:"min"`
-	Max     int          `json:"max"`
+	Min     int          `json:"min,omitempty"`
+	Max     int          `json:"max,omitempty"`
+}
+
+// Only returns the schema with the given resource types. Of the others it keeps the names.
+func (s *Schema) Only(types []string) *Schema {
+	out := &Schema{Provider: s.Provider, Version: s.Version, Resources: map[string]*resourceSchema{}}
+	for name, r := range s.Resources {
+		if out.Resources[name] = nil; slices.Contains(types, name) {
+			out.Resources[name] = r
+		}
+	}
+	return out
+}
+
+// Has reports whether the schema describes all of the resource types, or shows that the provider
+// does not have them.
+func (s *Schema) Has(types []string) bool {
+	return !slices.ContainsFunc(types, func(name string) bool { r, known := s.Resources[name]; return known && r == nil })
 }
 
 // scalar reports whether the value is a single string, number or boolean.

@@ -8,6 +8,7 @@ package external
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -35,38 +36,43 @@ type Request struct {
 	Arguments json.RawMessage `json:"arguments"` // refs filled in
 }
 
-type backend struct{}
+// Backend renders resources that executables make.
+type Backend struct {
+	// Folder returns the digest of a provider's folder, which becomes part of the units: another
+	// executable may do another thing. Nil leaves it out.
+	Folder func(provider string) (digest.Digest, *diag.Error)
+}
 
 // New returns the backend.
-func New() backends.Infrastructure { return backend{} }
+func New() *Backend { return &Backend{} }
 
 // Name returns the name of this backend in plans.
-func (backend) Name() string { return Name }
+func (*Backend) Name() string { return Name }
 
 // Encoding returns the version of the payload encoding.
-func (backend) Encoding() int { return 1 }
+func (*Backend) Encoding() int { return 1 }
 
 // MakesType reports whether the backend makes resources of a type.
-func (backend) MakesType(typ string) bool { return typ == Type }
+func (*Backend) MakesType(typ string) bool { return typ == Type }
 
 // Render returns an error: executables make resources, not services.
-func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
-	return plan.Payload{}, nil, diag.List{diag.Errorf(in.Service.String(), "backend external makes resources, it cannot run services").
+func (*Backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
+	return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(in.Service.String(), "backend external makes resources, it cannot run services").
 		At(append(slices.Clone(in.Service.Path), "backend")...).WithHint("backend: 'systemd'")}
 }
 
 // Realize returns an error: such a resource is on no machine.
-func (backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (backends.Layout, error) {
+func (*Backend) Realize(plan.Payload, string, func(token.Token) (string, bool)) (backends.Layout, error) {
 	return backends.Layout{}, errors.New("an external resource has no files on a machine")
 }
 
 // Boot returns an error: the backend has no launch templates.
-func (backend) Boot(_ *graph.Graph, s backends.Input, _ backends.Layout) *diag.Error {
+func (*Backend) Boot(_ *graph.Graph, s backends.Input, _ backends.Layout) *diag.Error {
 	return diag.Errorf(s.Service.Address.String(), "backend external has no autoscaling groups")
 }
 
 // Modules returns one module for each resource.
-func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
+func (b *Backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 	out := backends.Modules{Output: func(t token.Token) (string, string, *diag.Error) {
 		r := g.Resource(t.Name)
 		if t.Field != "output" || t.Arg == "" {
@@ -93,10 +99,8 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 				}
 			}
 		}
-		text, _ := r.Fields["provider"].(token.Text)
-		folder, literal := text.Literal()
-		folder = path.Clean(folder)
-		if !literal || len(text) == 0 || path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
+		folder, ok := providerFolder(r)
+		if !ok {
 			fail(nil, "provider must be a folder below the entry file's").WithHint("provider: './providers/box'")
 			continue
 		}
@@ -115,11 +119,23 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		if len(errs) > before {
 			continue
 		}
+		fields := maps.Clone(r.Fields)
+		run := map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}
+		if b.Folder != nil {
+			d, bad := b.Folder(folder)
+			if bad != nil {
+				bad.Subject = r.Address.String()
+				errs = append(errs, bad.At(append(slices.Clone(r.Path), "provider")...))
+				continue
+			}
+			run["digest"], fields["digest"] = d, token.Lit(d.Brief())
+		}
 		protect, _ := r.Fields["protect"].(bool)
 		m := backends.Module{Address: moduleAddress(r), Sources: map[string][]string{r.Address.String(): r.Path}, Protect: protect}
+		m.Needs = []graph.Need{{Kind: graph.NeedProgram, Value: folder, Field: append(slices.Clone(r.Path), "provider")}}
 		var err error
-		if m.Payload.Run, err = digest.Canonical(map[string]any{"provider": folder, "address": r.Address.String(), "arguments": arguments}); err == nil {
-			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): r.Fields})
+		if m.Payload.Run, err = digest.Canonical(run); err == nil {
+			m.Spec, err = digest.Canonical(map[string]any{r.Address.String(): fields})
 		}
 		if err != nil {
 			fail(nil, "%v", err)
@@ -127,6 +143,26 @@ func (backend) Modules(g *graph.Graph) (backends.Modules, diag.List) {
 		out.List = append(out.List, m)
 	}
 	return out, errs.Sort()
+}
+
+// Providers returns the folders of the providers of a graph, sorted.
+func Providers(g *graph.Graph) []string {
+	var out []string
+	for _, r := range g.Resources {
+		if folder, ok := providerFolder(r); ok && r.Type == Type {
+			out = append(out, folder)
+		}
+	}
+	return sets.Union(out)
+}
+
+// providerFolder returns the folder of a resource's provider; ok is false if it is none below the
+// entry file's.
+func providerFolder(r *graph.Resource) (folder string, ok bool) {
+	text, _ := r.Fields["provider"].(token.Text)
+	folder, literal := text.Literal()
+	folder = path.Clean(folder)
+	return folder, literal && len(text) > 0 && !path.IsAbs(folder) && folder != ".." && !strings.HasPrefix(folder, "../")
 }
 
 // moduleAddress returns the address of the module of a resource.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -90,6 +91,16 @@ func (b *Binder) Content(where []string, f File) []byte {
 		b.Fail(append(slices.Clone(where), f.Kind), "%s: %v", Field(where), err)
 	}
 	return data
+}
+
+// CheckHostFile refuses paths at which no file of the machine can be written: those of the kernel,
+// those that a boot empties, and those of defx and of the units that it writes.
+func (b *Binder) CheckHostFile(where []string, p string) {
+	for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), "/etc/systemd/system"} {
+		if graph.Below(graph.RealPath(p), dir) {
+			b.Fail(where, "%s is below %s, where hostFiles are not allowed", Field(where), dir)
+		}
+	}
 }
 
 // Mode parses the permissions of a file that is shown to the service. The service must be able to

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
@@ -93,6 +94,13 @@ func DataPaths(dirs []Dir) []string {
 		}
 	}
 	return nil
+}
+
+// PortText returns a port as plans show it: tcp/8080, or tcp/127.0.0.1:8080.
+func PortText(protocol, address string, port int) string {
+	c := PortClaim(protocol, address, port, nil)
+	_, text, _ := strings.Cut(c.String(), " ")
+	return text
 }
 
 // PortClaim returns the claim of a port. An empty address means all.

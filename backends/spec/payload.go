@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
@@ -23,8 +24,8 @@ type Codec[P any] struct {
 
 // Render encodes what the reader made. It also builds the layout with a placeholder for every ref,
 // so that values that cannot be represented are refused now, while their field is known.
-func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, []plan.Claim, diag.List) {
-	var claims []plan.Claim
+func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, backends.Effects, diag.List) {
+	var out backends.Effects
 	if len(r.Errs) == 0 {
 		l, errs := k.Build(p, "000000000000", func(token.Token) (string, bool) { return "0", true })
 		r.Errs = append(r.Errs, errs...)
@@ -33,20 +34,25 @@ func (k Codec[P]) Render(r *Reader, p P) (plan.Payload, []plan.Claim, diag.List)
 				c.Field = At()
 			}
 			c.Field = r.Absolute(c.Field)
-			claims = append(claims, c)
+			out.Claims = append(out.Claims, c)
 		}
+		for _, n := range l.Needs {
+			n.Field = r.Absolute(n.Field)
+			out.Needs = append(out.Needs, n)
+		}
+		out.Needs = graph.SortNeeds(out.Needs)
 	}
 	if len(r.Errs) > 0 {
 		for _, e := range r.Errs {
 			e.Path = r.Absolute(e.Path)
 		}
-		return plan.Payload{}, nil, r.Errs.Sort()
+		return plan.Payload{}, backends.Effects{}, r.Errs.Sort()
 	}
-	out, err := k.Encode(p)
+	payload, err := k.Encode(p)
 	if err != nil {
-		return plan.Payload{}, nil, diag.List{diag.Errorf(r.Subject, "%v", err).At(r.In.Service.SpecPath...)}
+		return plan.Payload{}, backends.Effects{}, diag.List{diag.Errorf(r.Subject, "%v", err).At(r.In.Service.SpecPath...)}
 	}
-	return out, claims, nil
+	return payload, out, nil
 }
 
 // Realize builds the layout of a payload once the values of its refs are known.

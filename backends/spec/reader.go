@@ -216,8 +216,8 @@ func (r *Reader) Files(field string, files map[string]graph.File) map[string]Fil
 		if f.Owner != "root" {
 			to.Owner = f.Owner
 		}
-		if to.Owner != "" && !UserRE.MatchString(to.Owner) {
-			r.Fail(append(where, "owner"), "%q is not a valid user name", to.Owner).WithHint("%s", UserHint)
+		if to.Owner != "" && !graph.ValidUser(to.Owner) {
+			r.Fail(append(where, "owner"), "%q is not a valid user name", to.Owner).WithHint("%s", graph.UserHint)
 		}
 		resolve := func(path []string, t token.Text, _ bool) []any { return []any{r.Text(path, t)} }
 		switch to.Kind {

@@ -21,14 +21,9 @@ import (
 var (
 	// VersionRE matches an instance, 12 hexadecimal digits.
 	VersionRE = regexp.MustCompile(`^[0-9a-f]{12}$`)
-	// UserRE matches a user name.
-	UserRE  = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}$`)
-	envRE   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	plainRE = regexp.MustCompile(`^[A-Za-z0-9_./:=@,+-]+$`)
+	envRE     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	plainRE   = regexp.MustCompile(`^[A-Za-z0-9_./:=@,+-]+$`)
 )
-
-// UserHint describes what UserRE matches.
-const UserHint = "a-z, 0-9, _ and -, at most 31 characters; the first is a letter or _"
 
 // File is content at a path: a text, a structured value of a kind, or a file of the store.
 type File struct {
@@ -60,6 +55,10 @@ func Field(at []string) string {
 	}
 	return strings.Join(parts, ".")
 }
+
+// ShellQuote returns a word of a POSIX shell that stands for exactly s. It is for scripts that a
+// machine runs at its first boot; elsewhere values are arguments of constant scripts.
+func ShellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // DecodeStrict decodes JSON and refuses unknown fields and data after the end.
 func DecodeStrict(raw []byte, v any) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/spec"
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
@@ -33,11 +34,14 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 	mounts := b.files(&l)
 	b.hostFiles(&l)
 	if u := p.Run.User; u != "" && u != "root" && !p.Run.Declared {
-		if spec.UserRE.MatchString(u) {
+		switch {
+		case !graph.ValidUser(u):
+			b.Fail(spec.At("user"), "%q is not a valid user name", u).WithHint("%s", graph.UserHint)
+		case graph.SystemUser(u):
+			b.Fail(spec.At("user"), "%q is a user of the operating system, with rights of its own", u).WithHint("choose another name, or remove user")
+		default:
 			l.Files = append(l.Files, sysusers(u))
 			unit(userUnit(u), userService(u), true)
-		} else {
-			b.Fail(spec.At("user"), "%q is not a valid user name", u).WithHint("%s", spec.UserHint)
 		}
 	}
 	if p.Run.Initializer {
@@ -49,7 +53,7 @@ func build(p payload, version string, value func(token.Token) (string, bool)) (b
 		l.Scripts = append(l.Scripts, b.migrate())
 	}
 	l.Group, l.Ready, l.Leftovers = b.target, b.readiness(), b.leftovers()
-	l.Claims, l.Dirs = b.claims(), spec.Moves(b.Run.Dirs)
+	l.Claims, l.Needs, l.Dirs = b.claims(), b.needs(), spec.Moves(b.Run.Dirs)
 	if l.Ready != nil && l.Ready.Exec != "" {
 		unit(l.Ready.Exec, b.probeUnit(l.Ready.Exec, "readiness of ", "ready", b.Meta.Ready.Exec, mounts), false)
 	}
@@ -173,7 +177,9 @@ func parents(p string) []string {
 // chown gives a file to a user before the service starts. It happens on the machine, because an
 // image that was not built by root cannot carry owners.
 func (b *builder) chown(file, owner string) {
-	if owner != "" {
+	if owner != "" && !graph.ValidUser(owner) {
+		b.Fail(spec.At("files"), "%q is not a valid user name", owner).WithHint("%s", graph.UserHint)
+	} else if owner != "" {
 		b.chowns = append(b.chowns, ownedFile{file, owner})
 	}
 }
@@ -190,11 +196,7 @@ func (b *builder) hostFiles(l *backends.Layout) {
 	for _, p := range sets.Keys(content) {
 		f, where := content[p], spec.At("hostFiles", p)
 		b.checked(where)(pathValue(p))
-		for _, dir := range []string{"/proc", "/sys", "/dev", "/run", "/tmp", path.Dir(backends.StorePath), unitDir} {
-			if p == dir || strings.HasPrefix(p, dir+"/") {
-				b.Fail(where, "%s is below %s, where hostFiles are not allowed", spec.Field(where), dir)
-			}
-		}
+		b.CheckHostFile(where, p)
 		if f.Store != "" {
 			l.Files = append(l.Files, backends.File{Path: p, Link: f.Store})
 			continue

@@ -126,6 +126,39 @@ func directiveValue(s string) (string, error) {
 	return s, nil
 }
 
+// A script is a constant program of /bin/sh, without single quotes and backslashes. What differs between two units is passed to it as
+// arguments, so no name or value is ever read as a program.
+type script string
+
+const (
+	makeDirScript script = `test -d "$1" || { mkdir -p -- "$1" && chown -- "$2:" "$1"; }`
+	killScript    script = `kill -s "$1" "$MAINPID"` // the shell's builtin: /bin/kill is not on every machine
+	saveScript    script = `mkdir -p -- "${1%/*}" && { test -e "$1" || cat -- "$2" >"$1"; }`
+	restoreScript script = `cat -- "$1" >"$2"`
+	// At a boot the package is installed already, and the network may not be up yet. apt must take the
+	// name as nothing but a name: Pattern-Only keeps it from reading one with a dot as an expression.
+	installScript script = `{ dpkg-query -s -- "$1" 2>/dev/null | grep -qx "Status: install ok installed"` +
+		` && { [ -z "$2" ] || dpkg-query -s -- "$1" | grep -qxF "Version: $2"; }; }` +
+		` || exec apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o APT::Cmd::Pattern-Only=true -- "$1${2:+=$2}"`
+)
+
+// shell encodes the run of a script. The prefix must contain ":", which keeps systemd from expanding
+// the variables of the script.
+func shell(prefix string, s script, args ...string) (string, error) {
+	out := prefix + "/bin/sh -c '" + strings.ReplaceAll(string(s), "%", "%%") + "' sh"
+	for _, a := range args {
+		word, err := arg(a)
+		if err != nil {
+			return "", err
+		}
+		if a == "" {
+			word = `""`
+		}
+		out += " " + word
+	}
+	return out, nil
+}
+
 // checkBytes refuses values that no kind of place can represent.
 func checkBytes(s string, limit int) error {
 	switch {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/defx-dev/defx/backends"
-	"github.com/defx-dev/defx/backends/spec"
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
@@ -48,14 +47,29 @@ func keyFileName(key string) string {
 	return s
 }
 
+// keyGrammars check the names of facts, by kind. Those of packages are checked with their version.
+var keyGrammars = map[string]func(string) (problem, hint string){"sysctl": graph.CheckSetting, "modules": graph.CheckModule, "users": graph.CheckUser}
+
 func (f *factPayload) build() (backends.Layout, diag.List) {
 	subject := fmt.Sprintf("host/%s/%s", f.Kind, f.Key)
 	var errs diag.List
-	fail := func(format string, args ...any) {
-		errs = append(errs, diag.Errorf(subject, format, args...).At())
+	fail := func(format string, args ...any) *diag.Error {
+		e := diag.Errorf(subject, format, args...).At()
+		errs = append(errs, e)
+		return e
 	}
-	if !graph.ValidKey(f.Key) {
+	check := func(problem, hint string) {
+		if problem != "" {
+			fail("%s", problem).WithHint("%s", hint)
+		}
+	}
+	switch grammar := keyGrammars[f.Kind]; {
+	case !graph.ValidKey(f.Key):
 		fail("%q is not a valid name for %s", f.Key, f.Kind)
+	case grammar != nil:
+		check(grammar(f.Key))
+	}
+	if len(errs) > 0 {
 		return backends.Layout{}, errs
 	}
 	n := namesOf(f.Environment, f.Deployment, graph.Address{Lib: graph.HostLib, Name: f.Kind, Member: f.Key}, "")
@@ -71,23 +85,30 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 	u.section("Service")
 	u.set("Type", "oneshot")
 	u.set("RemainAfterExit", "yes")
+	run := func(directive string, s script, args ...string) {
+		text, err := shell(":", s, args...)
+		if err != nil {
+			fail("%s %v", f.Kind, err)
+		}
+		u.set(directive, text)
+	}
 	switch f.Kind {
 	case "sysctl":
 		var value string
 		json.Unmarshal(f.Value, &value)
-		if err := spec.CheckUTF8(value); err != nil || value == "" || strings.ContainsAny(value, "\n\r\x00") {
-			fail("%q is not a valid value of a kernel setting", value)
-		}
+		check(graph.CheckSettingValue(value))
+		l.Needs = f.needs(value)
 		conf := addFile("/etc/sysctl.d/60-"+base+".conf", f.Key+" = "+value+"\n")
 		original, proc := factsDir+"/"+keyFileName(f.Key), procPath(f.Key)
 		l.Leftovers = []string{original}
 		// The original value is saved once and restored when no service needs the setting any more.
-		u.set("ExecStartPre", "/bin/sh -c 'mkdir -p "+factsDir+" && { test -e "+original+" || cat "+proc+" >"+original+"; }'")
+		run("ExecStartPre", saveScript, original, proc)
 		u.set("ExecStart", "/lib/systemd/systemd-sysctl "+conf)
-		u.set("ExecStop", "/bin/sh -c 'cat "+original+" >"+proc+"'")
+		run("ExecStop", restoreScript, original, proc)
 	case "modules":
+		l.Needs = f.needs("")
 		addFile("/etc/modules-load.d/"+base+".conf", f.Key+"\n")
-		u.set("ExecStart", "/bin/sh -c 'exec modprobe "+f.Key+"'")
+		u.set("ExecStart", "modprobe -- "+f.Key)
 	case "packages":
 		var version string
 		json.Unmarshal(f.Value, &version)
@@ -95,25 +116,21 @@ func (f *factPayload) build() (backends.Layout, diag.List) {
 		if version != "" {
 			want += "=" + version
 		}
-		if strings.ContainsAny(want, " \t\n'\"%$\\;") {
-			fail("%q is not a valid package name or version", want)
-		}
+		check(graph.CheckPackage(want))
+		l.Needs = f.needs(want)
 		addFile(packagesDir+"/"+keyFileName(f.Key), want+"\n")
 		u.set("Environment", "DEBIAN_FRONTEND=noninteractive")
-		// At a boot the package is installed already, and the network may not be up yet.
-		installed := "dpkg-query -s " + f.Key + " 2>/dev/null | grep -qx \"Status: install ok installed\""
-		if version != "" {
-			installed += " && dpkg-query -s " + f.Key + " | grep -qxF \"Version: " + version + "\""
-		}
-		u.set("ExecStart", ":/bin/sh -c '{ "+installed+"; } || exec apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 "+want+"'")
+		run("ExecStart", installScript, f.Key, version)
 		u.set("TimeoutStartSec", "10min")
 	case "users":
 		var user graph.User
 		json.Unmarshal(f.Value, &user)
-		if !spec.UserRE.MatchString(f.Key) {
-			fail("%q is not a valid user name", f.Key)
+		l.Needs = userNeeds(f.Key, user)
+		lines, err := declareUser(f.Key, user)
+		if err != nil {
+			fail("user %v", err)
 		}
-		conf := addFile("/etc/sysusers.d/defx-0-"+base+".conf", sysuser(f.Key, user)) // sorts before the files that services write for their users
+		conf := addFile("/etc/sysusers.d/defx-0-"+base+".conf", lines) // sorts before the files that services write for their users
 		u.set("ExecStart", "systemd-sysusers "+conf)
 	default:
 		fail("unknown kind of fact %q", f.Kind)
@@ -133,22 +150,4 @@ func procPath(key string) string {
 		key = strings.NewReplacer(".", "/", "/", ".").Replace(key)
 	}
 	return "/proc/sys/" + key
-}
-
-// sysuser returns the sysusers.d lines of a user.
-func sysuser(name string, u graph.User) string {
-	id, or := "-", func(s, none string) string {
-		if s == "" {
-			return none
-		}
-		return s
-	}
-	if u.UID != 0 {
-		id = fmt.Sprint(u.UID)
-	}
-	out := fmt.Sprintf("u %s %s \"defx user\" %s %s\n", name, id, or(u.Home, "-"), or(u.Shell, "-"))
-	for _, g := range u.Groups {
-		out += fmt.Sprintf("m %s %s\n", name, g)
-	}
-	return out
 }

@@ -49,7 +49,7 @@ func TestNamesOf_Unique(t *testing.T) {
 						if len(n.migrate()) > 255 || len(n.slice) > 255 {
 							t.Fatalf("%s is too long", n.migrate())
 						}
-						if u := dynamicUser(n.base); !spec.UserRE.MatchString(u) {
+						if u := dynamicUser(n.base); !graph.ValidUser(u) {
 							t.Fatalf("%q is not a user", u)
 						}
 					}

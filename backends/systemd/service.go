@@ -132,7 +132,7 @@ func (b *builder) writeAddressSection(u *unitText) {
 // user, environment, mounts and restrictions. self is the unit's name.
 func (b *builder) writeServiceSection(u *unitText, self string, mounts []string) {
 	for _, f := range b.chowns {
-		u.set("ExecStartPre", "+chown "+f.owner+": "+b.checked(spec.At("files"))(arg(f.path)))
+		u.set("ExecStartPre", "+chown -- "+f.owner+": "+b.checked(spec.At("files"))(arg(f.path)))
 	}
 	u.set("SyslogIdentifier", b.base)
 	u.set("Slice", b.slice)
@@ -180,7 +180,7 @@ func (b *builder) writeDirs(u *unitText) {
 		}
 		if d.Name == "" { // a literal path
 			if !d.Shared {
-				u.set("ExecStartPre", "+/bin/sh -c 'test -d "+d.Path+" || { mkdir -p "+d.Path+" && chown "+b.Run.User+": "+d.Path+"; }'")
+				u.set("ExecStartPre", b.checked(d.At())(shell("+:", makeDirScript, d.Path, b.Run.User)))
 			}
 			u.set("ReadWritePaths", d.Path)
 			u.set("Environment", b.checked(d.At())(assignment(d.Variable(), d.Path)))
@@ -206,7 +206,7 @@ func (b *builder) writeReload(u *unitText) {
 	case r.Signal != "":
 		// The shell's builtin: /bin/kill is not on every machine.
 		sig := b.Signal(spec.At("reload", "signal"), r.Signal)
-		u.set("ExecReload", `:/bin/sh -c 'kill -s `+strings.TrimPrefix(sig, "SIG")+` "$MAINPID"'`)
+		u.set("ExecReload", b.checked(spec.At("reload", "signal"))(shell(":", killScript, strings.TrimPrefix(sig, "SIG"))))
 	default:
 		b.Fail(spec.At("reload"), "reload must have signal or command").WithHint("reload: { signal: 'HUP' }")
 	}

@@ -47,7 +47,7 @@ func (backend) Encoding() int { return 2 }
 var codec = spec.Codec[payload]{Build: build, Encode: payload.encode, Decode: decodePayload}
 
 // Render returns the payload of a service.
-func (backend) Render(in backends.Input) (plan.Payload, []plan.Claim, diag.List) {
+func (backend) Render(in backends.Input) (plan.Payload, backends.Effects, diag.List) {
 	r := renderer{spec.Reader{In: in, Backend: "systemd", Subject: in.Service.String()}}
 	var p payload
 	if in.Service.Fact != nil {

@@ -70,6 +70,9 @@ func verify(t *testing.T, tool, root string) {
 		if strings.Contains(line, "Command "+backends.StorePath+"/") && strings.Contains(line, "is not executable: No such file") {
 			continue
 		}
+		if strings.Contains(line, "Command modprobe is not executable: No such file") { // not every machine that runs tests has it
+			continue
+		}
 		t.Errorf("systemd-analyze: %s", line)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -124,6 +125,9 @@ func planAndApply(ctx context.Context, o *applyOptions, v view) error {
 	if err := o.validate(d); err != nil {
 		return err
 	}
+	if err := refuseUnlocked(d); err != nil {
+		return err
+	}
 	if err := o.refreshMachines(ctx, r); err != nil {
 		return err
 	}
@@ -133,6 +137,16 @@ func planAndApply(ctx context.Context, o *applyOptions, v view) error {
 		return err
 	}
 	return applyChanges(ctx, o, v, d, r, cs)
+}
+
+// refuseUnlocked returns an error if the deployment needs providers that differ from the lock file.
+func refuseUnlocked(d *project.Desired) error {
+	var errs diag.List
+	for _, w := range d.Unlocked {
+		errs = append(errs, diag.Errorf("", "%s", w.Msg).WithHint("%s", w.Hint))
+	}
+	d.Unlocked = nil // not shown twice
+	return errs.Err()
 }
 
 // refreshMachines asks the machines what they have. Without a person to ask, what somebody stopped
@@ -240,7 +254,7 @@ const yesHint = "--yes confirms in advance"
 
 // runSaved applies a saved plan, if it is still what an apply would do.
 func runSaved(ctx context.Context, o *applyOptions, v view) error {
-	saved, err := readSavedPlan(o.path(o.planFile))
+	saved, err := readSavedPlan(ctx, o.path(o.planFile))
 	if err != nil {
 		return withHint(fmt.Errorf("%s: %w", o.planFile, err), "make one with defx plan -o %s", shellWord(o.planFile))
 	}
@@ -257,6 +271,9 @@ func runSaved(ctx context.Context, o *applyOptions, v view) error {
 			WithHint("choose the environment with -e")
 	}
 	if err := typed.validate(d); err != nil {
+		return err
+	}
+	if err := refuseUnlocked(d); err != nil {
 		return err
 	}
 	if !o.skip {
@@ -316,8 +333,8 @@ func changedSince(saved, now *plan.ChangeSet) error {
 }
 
 // readSavedPlan reads a change set that plan -o wrote, and checks its digest.
-func readSavedPlan(file string) (*plan.ChangeSet, error) {
-	raw, err := os.ReadFile(file)
+func readSavedPlan(ctx context.Context, file string) (*plan.ChangeSet, error) {
+	raw, err := openfile.Read(ctx, file, state.MaxFile)
 	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return nil, p.Err
 	} else if err != nil {

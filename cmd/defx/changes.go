@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
 	"github.com/defx-dev/defx/internal/sets"
@@ -146,6 +147,9 @@ func (p *printer) changes(cs *plan.ChangeSet, verb string, notes map[string]stri
 				p.printf("      %s\n", p.faint("on "+a.Machine+": "+clean(d.String())))
 			}
 		}
+		if text := needsText(g.shown[0].Needs); text != "" {
+			p.printf("      %s\n", "needs "+clean(text))
+		}
 		p.fields(g.shown[0].Changes, p.verbose)
 		if lost := g.shown[0].GivesUp; len(lost) > 0 {
 			p.printf("      %s\n", p.red("gives up its data in "+clean(strings.Join(lost, ", "))+", which stays on the machine"))
@@ -183,7 +187,11 @@ func (p *printer) drifted(cs *plan.ChangeSet, verb string) {
 		}
 	}
 	for _, r := range cs.Removals {
-		p.printf("  %s %s  %s  left there when it moved: delete\n", p.red("-"), cs.Names.Text(r.Address), r.Machine)
+		when := "it moved"
+		if r.Forgotten {
+			when = "the machine was forgotten"
+		}
+		p.printf("  %s %s  %s  left there when %s: delete\n", p.red("-"), cs.Names.Text(r.Address), r.Machine, when)
 	}
 	if len(cs.Drifted)+len(cs.Removals) > 0 {
 		p.println()
@@ -210,6 +218,21 @@ func (p *printer) refreshed(cs *plan.ChangeSet) {
 	}
 }
 
+// needsText lists what a unit asks for, on one line. Needs of one kind are named once.
+func needsText(needs []graph.Need) string {
+	var parts []string
+	last := graph.NeedKind("")
+	for _, n := range needs {
+		if n.Kind == last && n.Value != "" {
+			parts = append(parts, n.Value)
+		} else {
+			parts = append(parts, n.String())
+		}
+		last = n.Kind
+	}
+	return strings.Join(parts, ", ")
+}
+
 // maxAlike is the largest number of actions with the same changes that are
 // printed one by one.
 const maxAlike = 20
@@ -225,7 +248,7 @@ type actionGroup struct {
 func groupActions(actions []plan.Action, all bool) []actionGroup {
 	keys, count := make([]string, len(actions)), map[string]int{}
 	for i, a := range actions {
-		key := symbol(a) + a.Backend + actionText(a)
+		key := symbol(a) + a.Backend + actionText(a) + needsText(a.Needs)
 		for _, c := range a.Changes {
 			key += fmt.Sprint("\x00", c.Path, "\x00", displayValue(c.Before), "\x00", displayValue(c.After), "\x00", c.Position)
 		}
@@ -336,7 +359,7 @@ func machinesAsked(m *plan.MachinesAsked) string {
 		if text != "" {
 			text += "; "
 		}
-		text += name + " not asked: " + m.NotAsked[name]
+		text += name + " not asked: " + copyable(m.NotAsked[name])
 	}
 	return text
 }

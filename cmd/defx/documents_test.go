@@ -45,6 +45,7 @@ var documents = map[string][]document{
 	"machine scan":    {scan{}},
 	"machine show":    {machine{}},
 	"plan":            {changesDocument{}, planCacheUse{}},
+	"providers lock":  {providersLocked{}},
 	"render":          {rendered{}},
 	"restart":         {restarted{}},
 	"start":           {stopResult{}},
@@ -66,7 +67,7 @@ var kinds = map[string][]any{
 	"Explanation": {explanation{}}, "Formatted": {formatted{}}, "Graph": {graphDocument{}}, "History": {history{}}, "Import": {imported{}}, "Initialized": {initialized{}},
 	"Line": {logLine{}}, "Links": {links{}}, "Lint": {linted{}}, "Lock": {locked{}}, "Machine": {machine{}}, "MachineForgotten": {machineForgotten{}}, "MachineHistory": {machineHistory{}}, "Machines": {machines{}},
 	"MachineRepaired": {machineRepaired{}}, "StatePulled": {statePulled{}}, "StateRepaired": {stateRepaired{}}, "StateUpgraded": {stateUpgraded{}},
-	"Rebuilt": {rebuilt{}}, "Rendered": {rendered{}}, "Started": {stopResult{}}, "Stopped": {stopResult{}}, "Restarted": {restarted{}}, "Scan": {scan{}}, "Status": {status{}}, "Version": {versionDocument{}},
+	"ProvidersLock": {providersLocked{}}, "Rebuilt": {rebuilt{}}, "Rendered": {rendered{}}, "Started": {stopResult{}}, "Stopped": {stopResult{}}, "Restarted": {restarted{}}, "Scan": {scan{}}, "Status": {status{}}, "Version": {versionDocument{}},
 }
 
 // actionDocument2 makes a document of an event, which no view shows to people as a document.

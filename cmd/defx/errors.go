@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 )
 
@@ -59,6 +60,9 @@ func diagnostics(err error) []*diag.Error {
 		return e
 	case *diag.Error:
 		return []*diag.Error{e}
+	}
+	if wrapped, ok := errors.AsType[*openfile.Error](err); ok {
+		return []*diag.Error{{Msg: err.Error(), Hint: wrapped.Hint(), Cause: err}}
 	}
 	return []*diag.Error{{Msg: err.Error(), Cause: err}}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
 )
@@ -27,16 +29,16 @@ func fmtCommand(g *globalOptions) *cobra.Command {
 Without FILE, all .jsonnet and .libsonnet files below the folder are formatted, except
 those in vendor/ and in hidden folders.`,
 		Example: "  defx fmt\n  defx fmt --check defx.jsonnet",
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
-			return runFmt(o, g.view())
+			return runFmt(cmd.Context(), o, g.view())
 		},
 	}
 	cmd.Flags().BoolVar(&o.check, "check", false, "change nothing; exit 1 if a file is not formatted")
 	return cmd
 }
 
-func runFmt(o *fmtOptions, v view) error {
+func runFmt(ctx context.Context, o *fmtOptions, v view) error {
 	var files []string
 	for _, f := range o.files {
 		files = append(files, o.path(f))
@@ -49,7 +51,7 @@ func runFmt(o *fmtOptions, v view) error {
 	}
 	doc, broken := formatted{header: newHeader("Formatted"), Changed: []string{}}, 0
 	for _, f := range files {
-		raw, err := os.ReadFile(f)
+		raw, err := openfile.Read(ctx, f, openfile.Small)
 		if err != nil {
 			return err
 		}

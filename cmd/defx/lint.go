@@ -30,6 +30,7 @@ Warnings:
   no-readiness     nothing defines when a service is ready
   idle-override    an override repeats what the library sets
   private-path     a command writes where systemd's hardening hides or forbids it
+  needs            a unit asks for rights, or affects others, without allow in the entry file
   line-ends        a file has CRLF line ends
   unused-variable, jsonnet   findings of go-jsonnet's own linter
 

@@ -41,7 +41,7 @@ func runMachineRepair(ctx context.Context, o *machineRepairOptions, v view) erro
 	if err != nil {
 		return err
 	}
-	return v.show(machineRepaired{newHeader("MachineRepaired"), o.machine, res.Generation, append([]string{}, res.Aside...), append([]string{}, res.Adopted...), append([]string{}, res.Uncertain...)})
+	return v.show(machineRepaired{newHeader("MachineRepaired"), o.machine, res.Generation, append([]string{}, res.Aside...), append([]string{}, res.Missing...), append([]string{}, res.Adopted...), append([]string{}, res.Uncertain...)})
 }
 
 // machineRepaired is printed by machine repair.
@@ -50,6 +50,7 @@ type machineRepaired struct {
 	Machine    string   `json:"machine"`
 	Generation int      `json:"generation"`
 	Aside      []string `json:"aside"`     // files on the machine that were kept
+	Missing    []string `json:"missing"`   // files on the machine that were missing
 	Adopted    []string `json:"adopted"`   // units that were recorded again
 	Uncertain  []string `json:"uncertain"` // units that the next apply makes what they should be
 }
@@ -58,7 +59,10 @@ func (m machineRepaired) print(p *printer) {
 	for _, f := range m.Aside {
 		p.printf("kept aside on %s: %s\n", m.Machine, f)
 	}
-	if len(m.Aside)+len(m.Adopted)+len(m.Uncertain) == 0 {
+	for _, f := range m.Missing {
+		p.printf("made again on %s: %s\n", m.Machine, f)
+	}
+	if len(m.Aside)+len(m.Missing)+len(m.Adopted)+len(m.Uncertain) == 0 {
 		p.printf("Nothing to repair on %s: its records are intact.\n", m.Machine)
 		return
 	}

@@ -16,7 +16,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/docker"
@@ -87,8 +89,15 @@ func run() (code int) {
 	return code
 }
 
+// changesNothing is set while a command runs that may end at any point.
+var changesNothing atomic.Bool
+
+// patience is how long such a command may take to end by itself after a signal.
+const patience = 3 * time.Second
+
 // interruptible returns a context that ends at the first Ctrl-C or SIGTERM. The
-// second one ends the process.
+// second one ends the process, and the first one a command that changes nothing
+// and does not end, because a file system or a program does not answer.
 func interruptible() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -96,7 +105,15 @@ func interruptible() (context.Context, context.CancelFunc) {
 	go func() {
 		<-signals
 		cancel()
-		<-signals
+		late := make(<-chan time.Time)
+		if changesNothing.Load() {
+			late = time.After(patience)
+		}
+		select {
+		case <-signals:
+		case <-late:
+			fmt.Fprintln(os.Stderr, "error: interrupted")
+		}
 		signal.Reset()
 		syscall.Kill(os.Getpid(), syscall.SIGINT) // shells report it as 130
 	}()

@@ -31,13 +31,14 @@ func TestMain(m *testing.M) {
 
 // TestCommands_Scripts runs the scripts in testdata/script with the real program.
 func TestCommands_Scripts(t *testing.T) {
-	servers := startServers(t)
+	servers, userState := startServers(t), t.TempDir()
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("TERM", "xterm")
+			e.Setenv("XDG_STATE_HOME", userState)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each process waits a second at its end under the race detector
 			for k, v := range servers {
 				e.Setenv(k, v)

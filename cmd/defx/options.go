@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,14 +88,14 @@ func (o *globalOptions) config() (lang.Config, error) {
 		c.Cache = o.path(o.cache)
 	}
 	for _, j := range o.jpath {
-		abs, err := filepath.Abs(o.path(j))
+		dir, err := lang.ResolveFolder("-J", o.path(j))
+		if _, known := errors.AsType[*diag.Error](err); err != nil && !known {
+			err = diag.Errorf("", "-J %s: %v", j, err)
+		}
 		if err != nil {
 			return c, err
 		}
-		if abs, err = filepath.EvalSymlinks(abs); err != nil {
-			return c, diag.Errorf("", "-J %s: %v", j, err)
-		}
-		c.JPath = append(c.JPath, abs)
+		c.JPath = append(c.JPath, dir)
 	}
 	if c.TLAStr, err = nameValues("tla-str", o.tlaStr); err != nil {
 		return c, err
@@ -241,6 +242,9 @@ func (f *planFlags) validate(d *project.Desired) error {
 				}
 				continue
 			}
+			if found, _ := all.FindAll(a); !known[all.Full(a)] && len(found) > 0 {
+				return diag.Errorf("", "%s %s: name the unit in full", flag.name, a).WithHint("%s %s", flag.name, strings.Join(texts(all, found), " "+flag.name+" "))
+			}
 			if !known[all.Full(a)] {
 				return diag.Errorf("", "%s %s: unknown unit", flag.name, a).WithHint("%s", diag.Suggest(a, texts(all, names)))
 			}
@@ -295,7 +299,7 @@ func (o *globalOptions) desired(ctx context.Context, f *planFlags, v view, evalu
 		v.held(d)
 		return nil, nil, nil, diag.Errorf("", "%d held, and --strict allows none", len(d.Held))
 	}
-	r := p.ApplyRequest(ctx, d)
+	r := p.ApplyRequest(d)
 	f.applyTo(r)
 	return p, d, r, nil
 }

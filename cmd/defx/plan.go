@@ -6,6 +6,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/project"
+	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
@@ -88,14 +89,14 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		return err
 	}
 	if cacheable {
-		p.StoreNoChanges(d, cs)
+		p.StoreNoChanges(ctx, d, cs)
 	}
 	if o.out != "" {
 		raw, err := digest.Canonical(cs)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(o.path(o.out), append(raw, '\n'), 0o600); err != nil {
+		if err := savePlan(o.path(o.out), append(raw, '\n')); err != nil {
 			return err
 		}
 	}
@@ -122,6 +123,15 @@ func runPlan(ctx context.Context, o *planOptions, v view) error {
 		return &exitError{code: exitChanges}
 	}
 	return nil
+}
+
+// savePlan writes a plan. A link to a file, which somebody else may have put there, is replaced and
+// not followed; one to a device or a pipe, such as /dev/stdout, is the user's.
+func savePlan(file string, raw []byte) error {
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(file, raw, 0o600)
+	}
+	return atomicfile.Write(file, raw, 0o600)
 }
 
 // newPlanDocument describes the changes of an apply of d.

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/deploy/session"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/lang"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -26,7 +28,14 @@ changes only the services whose digest changed.`,
 		SilenceUsage:  true,
 		Version:       versionText(),
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return setFromEnvironment(cmd.Flags())
+			changesNothing.Store(slices.Contains(planningCommands, cmd.Name()) && cmd.Parent() == cmd.Root())
+			if err := setFromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			if limits, err := o.limits(); err == nil { // commands that evaluate report the error
+				cmd.SetContext(lang.WithBudget(cmd.Context(), limits))
+			}
+			return nil
 		},
 	}
 	o.addFlags(root.PersistentFlags())
@@ -43,7 +52,7 @@ changes only the services whose digest changed.`,
 	root.DisableSuggestions = true
 	root.AddCommand(agentCommand(), applyCommand(o), attachCommand(o), destroyCommand(o), detachCommand(o), evalCommand(o), explainCommand(o),
 		fmtCommand(o), gcCommand(o), graphCommand(o), historyCommand(o), importCommand(o), initCommand(o), lintCommand(o), lockCommand(o),
-		logsCommand(o), machineCommand(o), planCommand(o), renderCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
+		logsCommand(o), machineCommand(o), planCommand(o), providersCommand(o), renderCommand(o), restartCommand(o), rollbackCommand(o), schemaCommand(), shellCommand(o),
 		startCommand(o), stateCommand(o), statusCommand(o), stopCommand(o), versionCommand(o))
 	setUpCompletion(root)
 	completeFlags(root, o)
@@ -58,6 +67,9 @@ changes only the services whose digest changed.`,
 	})
 	return root
 }
+
+// planningCommands are the commands that change nothing.
+var planningCommands = []string{"eval", "explain", "fmt", "graph", "history", "lint", "plan", "render", "status"}
 
 // setFromEnvironment sets the flags that are not on the command line from the
 // variables DEFX_NAME. An empty variable counts as not set.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/inspect"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/spf13/cobra"
@@ -65,13 +66,25 @@ func runStatus(ctx context.Context, o *statusOptions, v view) error {
 	if st.Interrupted {
 		v.advise("an apply was interrupted; run defx apply to finish it")
 	}
-	for _, r := range st.Removals {
-		v.advise("left on %s: %s; the next apply that reaches it removes it, or run %s", r.Machine, s.Names().Text(r.Address), copyable("defx machine forget "+shellWord(r.Machine)))
-	}
+	adviseRemovals(v, s.Names(), st.Removals)
 	if err := unreachableError(st.Unreachable); err != nil || !o.refresh {
 		return err
 	}
 	return wrongUnits(st)
+}
+
+// adviseRemovals says what is left on machines that units have moved away from, or that were forgotten.
+func adviseRemovals(v view, names *graph.Names, removals []plan.Removal) {
+	for _, r := range removals {
+		names.Add(r.Address)
+	}
+	for _, r := range removals {
+		if r.Forgotten {
+			v.advise("perhaps left on %s, which was forgotten: %s; if it is declared, the next apply that reaches it looks", r.Machine, names.Text(r.Address))
+			continue
+		}
+		v.advise("left on %s: %s; the next apply that reaches it removes it, or run %s", r.Machine, names.Text(r.Address), copyable("defx machine forget "+shellWord(r.Machine)))
+	}
 }
 
 // wrongUnits is the error of a status --refresh that found something wrong; nil if it did not.

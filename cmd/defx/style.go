@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"golang.org/x/term"
 )
 
@@ -80,7 +82,7 @@ func sourceLine(file string, line int) (string, bool) {
 	if sourceRoot == "" || !filepath.IsLocal(filepath.FromSlash(file)) {
 		return "", false
 	}
-	raw, err := os.ReadFile(filepath.Join(sourceRoot, filepath.FromSlash(file)))
+	raw, err := openfile.ReadBelow(context.Background(), sourceRoot, filepath.FromSlash(file), openfile.Small)
 	if err != nil {
 		return "", false
 	}

@@ -88,6 +88,9 @@ func (m *messages) held(d *project.Desired) {
 	if !m.heldShown {
 		m.heldShown = true
 		printHeld(m.w, m.style, d)
+		for _, w := range d.Unlocked {
+			m.note("warning", w.Msg+hintPrefix+w.Hint)
+		}
 	}
 }
 

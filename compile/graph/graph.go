@@ -31,6 +31,7 @@ type Graph struct {
 	Resources []*Resource          // sorted by address
 	Scaled    []*Service           // run by autoscaling groups, which choose the count: on no machine
 	Balancers []*Balancer          // sorted by address
+	Allow     map[string][]string  // lib/name or lib/* → kinds of needs that the entry file allows
 	EC2       Instances            // how services of the backend ec2 are placed on instances
 }
 
@@ -107,6 +108,7 @@ type Resource struct {
 	Path     []string       // its path in the entry's value
 	Held     bool
 	Retained bool          // services with their own data run on it: it is not replaced without consent
+	Needs    []Need        // what the service asks for that it boots
 	Uploads  []token.Token // artifacts that it uploads
 	Follows  []Address     // services that must be ready before its readers get their addresses
 	Drain    time.Duration // not 0: it is a balancer's target; what it follows is deregistered and may finish for this long before it is stopped
@@ -117,6 +119,8 @@ type Fact struct {
 	Kind  string          // packages, sysctl, modules or users
 	Key   string          // name of the package, setting, module or user
 	Value json.RawMessage // canonical
+
+	AskedBy map[string][]string `json:"-"` // functionality that requires it → path of its field in the entry's value
 }
 
 // Service is one replica of one service, with everything that is known about it before a

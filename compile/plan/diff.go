@@ -36,6 +36,7 @@ type DiffInput struct {
 	Drift      map[string]*UnitDrift                   // address of a record → how its machine differs from it
 	Repair     func(address string, needs Repair) bool // reports whether a difference may be repaired; nil = all
 	AllowEmpty func(address, machine string) bool      // reports whether a unit whose data is gone may start; nil = none
+	Forgotten  map[string]bool                         // addresses of units whose data was on a machine that was forgotten
 	Stop       map[string]*Stopped                     // addresses of units to stop
 	Start      map[string]bool                         // addresses of stopped units to start
 	NewFields  bool                                    // list the fields of units that are created
@@ -130,6 +131,9 @@ func Diff(in DiffInput) (*ChangeSet, error) {
 		r := records[a.Address]
 		if r == nil {
 			r = records[a.PreviousAddress]
+		}
+		if u := in.Plan.Find(a.Address); u != nil && a.Op != Delete && (r == nil || a.Op != Update || r.Digest != u.Digest) {
+			a.Needs = u.Needs
 		}
 		if r != nil && a.Machine != "" && a.Stops() {
 			a.StopTimeout = in.longStop(r)
@@ -444,6 +448,11 @@ func protection(r Record) string {
 func (cs *ChangeSet) compare(in DiffInput, u *Placed, r *Record, former string) error {
 	a := Action{Op: Create, Address: u.Address, PreviousAddress: former, Machine: u.Machine, Backend: u.Backend, Digest: u.Digest, Certain: true,
 		Reason: "new", Changes: []Change{}}
+	if r == nil && in.Forgotten[u.Address] && (in.AllowEmpty == nil || !in.AllowEmpty(u.Address, u.Machine)) {
+		cs.Summary.Unchanged++
+		cs.Drifted = append(cs.Drifted, Drifted{Address: u.Address, Machine: u.Machine, Differences: []Difference{{Field: "data", Cause: CauseForgotten}}, Needs: NeedsEmpty})
+		return nil
+	}
 	if r == nil {
 		cs.Summary.Create++
 		a.Certain = u.Machine != "" || len(u.Unknown) == 0 // false for a module with inputs that are not known yet

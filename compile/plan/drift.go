@@ -45,6 +45,7 @@ const (
 	CauseNotThere     Cause = "missing on the machine" // its record alone is gone
 	CauseReverted     Cause = "machine was reverted"   // it has another version than the one deployed last
 	CauseDataMissing  Cause = "its data is gone"
+	CauseForgotten    Cause = "its data was on a machine that was forgotten"
 	CauseUnitMissing  Cause = "unit file missing"
 	CauseUnitEdited   Cause = "unit file edited"
 	CauseUnitMode     Cause = "mode of the unit file changed"
@@ -94,7 +95,7 @@ func (c Cause) Repair() Repair {
 	case CauseUnitEdited, CauseUnitMode, CauseAlias, CauseNotEnabled, CauseMasked, CauseDropIn, CauseFileEdited, CauseFileMode, CauseHostEdited, CauseHostMode,
 		CauseStopped, CauseStarted, CauseFrozen, CausePaused, CauseContainer:
 		return RepairConsent
-	case CauseDataMissing:
+	case CauseDataMissing, CauseForgotten:
 		return RepairData
 	}
 	return RepairAlways

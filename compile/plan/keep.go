@@ -50,7 +50,8 @@ func dirValue(dir string) string {
 }
 
 // RenameSuggestion returns the unit that a unit which is no longer defined probably became: the only
-// new one on its machine that keeps the same data. It returns "" if there is none.
+// new one on its machine that keeps the same data, or of several the one that has its name in another
+// library. It returns "" if there is none.
 func RenameSuggestion(gone Placed, desired *Plan, deployed func(address string) bool) string {
 	if len(gone.Kept) == 0 {
 		return ""
@@ -61,10 +62,19 @@ func RenameSuggestion(gone Placed, desired *Plan, deployed func(address string) 
 			found = append(found, u.Address)
 		}
 	}
+	if len(found) > 1 {
+		found = slices.DeleteFunc(found, func(address string) bool { return nameInLib(address) != nameInLib(gone.Address) })
+	}
 	if len(found) != 1 {
 		return ""
 	}
 	return found[0]
+}
+
+// nameInLib returns an address without its library.
+func nameInLib(address string) string {
+	_, name, _ := strings.Cut(address, "/")
+	return name
 }
 
 func replicaOf(address string) string {

@@ -35,10 +35,11 @@ type Placed struct {
 	Values  Values        `json:"values,omitempty"`  // known values of its refs
 	Unknown []string      `json:"unknown,omitempty"` // keys of refs whose value is only known during apply, sorted
 	Traits
-	Claims  []Claim `json:"claims,omitempty"` // what it takes on its machine; not in the plan digest
-	Held    bool    `json:"held,omitempty"`   // held: it stays as it was deployed
-	Binds   Values  `json:"binds,omitempty"`  // key of a ref → output of a module that gives its value; not in the plan's digest
-	Outputs Values  `json:"-"`                // of a held unit: those of its record
+	Claims  []Claim      `json:"claims,omitempty"` // what it takes on its machine; not in the plan digest
+	Needs   []graph.Need `json:"needs,omitempty"`  // what it asks for beyond a process of its own; not in the plan digest
+	Held    bool         `json:"held,omitempty"`   // held: it stays as it was deployed
+	Binds   Values       `json:"binds,omitempty"`  // key of a ref → output of a module that gives its value; not in the plan's digest
+	Outputs Values       `json:"-"`                // of a held unit: those of its record
 }
 
 // Bind returns u with its unknown values, which it gets from outputs of modules.
@@ -183,6 +184,7 @@ type Action struct {
 	GivesUp         []string      `json:"givesUp,omitempty"`     // directories with data that it gives up, as they were declared
 	Stopped         bool          `json:"stopped,omitempty"`     // it was stopped on purpose, and stays so
 	Drift           []Difference  `json:"drift,omitempty"`       // how its machine differs from what was deployed
+	Needs           []graph.Need  `json:"needs,omitempty"`       // of a new or changed unit: rights that it asks for, and effects on what is not its own
 	StopTimeout     string        `json:"stopTimeout,omitempty"` // how long the stop of the old version may take, if it is set to more than LongStop
 }
 
@@ -265,6 +267,7 @@ type Removal struct {
 	Address   string `json:"address"`
 	Machine   string `json:"machine"`
 	Forgotten bool   `json:"forgotten,omitempty"` // the machine is asked only if it is declared again
+	Data      bool   `json:"data,omitempty"`      // the unit had data there when the machine was forgotten
 }
 
 // Stopped says that a unit was stopped on purpose.

@@ -18,6 +18,7 @@ var examples = map[string]example{
 	"deployment.overrides":    {value: `{ 'shop/web': { place+: { replicas: 4 } } }`},
 	"deployment.transforms":   {value: `[{ each: function(name, f) f { service+: { labels+: { of: name } } } }]`},
 	"deployment.resources":    {value: `{ backups: { type: 'aws.s3' } }`},
+	"deployment.allow":        {value: `{ 'shop/web': ['host-pid'], 'postgres/*': ['root-files'] }`},
 	"deployment.moved":        {value: `{ 'shop/site': 'shop/web' }`},
 
 	"environment.from": {value: `'dev'`},

@@ -93,7 +93,7 @@ func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r
 	if err := h.root.RemoveAll(tmp); err != nil {
 		return err
 	}
-	if err = makeDir(h.root, tmp, publicDir); err == nil {
+	if err = h.root.Mkdir(tmp, publicDir); err == nil {
 		err = h.unpackArtifact(a, f, tmp)
 	}
 	if err == nil {
@@ -108,42 +108,39 @@ func (h *Host) PutArtifact(ctx context.Context, a plan.Artifact, offset int64, r
 	return h.syncDir(storePath)
 }
 
-func (h *Host) unpackArtifact(a plan.Artifact, r io.Reader, tmp string) error {
+// unpackArtifact unpacks what was received, after all of it was verified.
+func (h *Host) unpackArtifact(a plan.Artifact, r io.ReadSeeker, tmp string) error {
+	got, err := artifact.DigestStream(a.Kind, r)
+	if err != nil {
+		return err
+	}
+	if got != a.Digest {
+		return fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
+	}
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	dir, err := h.root.OpenRoot(tmp)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	if a.Kind == "tar" {
-		sum := digest.New()
-		in := io.TeeReader(r, sum)
-		if err := unpack(dir, in); err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, in); err != nil {
-			return err
-		}
-		if got := sum.Digest(); got != a.Digest {
-			return fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
-		}
-		return nil
-	}
-	if err := unpack(dir, r); err != nil {
+	return unpack(packageRoot{dir}, r)
+}
+
+// packageRoot is the folder of an artifact, of which the links that lie in it are followed.
+type packageRoot struct{ *os.Root }
+
+func (r packageRoot) Mkdir(p string, mode fs.FileMode) error {
+	if err := r.Root.Mkdir(p, mode); err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return err
-	}
-	got, err := artifact.Digest(dir.FS())
-	if err == nil && got != a.Digest {
-		err = fmt.Errorf("received content has digest %s, want %s", got.Short(), a.Digest.Short())
-	}
-	return err
+	return r.Chmod(p, mode)
 }
 
 // unpack extracts an archive below dir, with permissions that do not depend on the archive's
 // or on the umask.
-func unpack(dir *os.Root, r io.Reader) error {
+func unpack(dir packageRoot, r io.Reader) error {
 	return artifact.ReadArchive(r, func(item artifact.Item, content io.Reader) error {
 		if err := makeDirs(dir, path.Dir(item.Name), publicDir); err != nil {
 			return err
@@ -160,7 +157,7 @@ func unpack(dir *os.Root, r io.Reader) error {
 	})
 }
 
-func writeContent(dir *os.Root, name string, r io.Reader, mode fs.FileMode) error {
+func writeContent(dir packageRoot, name string, r io.Reader, mode fs.FileMode) error {
 	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err

@@ -106,7 +106,7 @@ func (h *Host) userID(name string) (int, bool) {
 	if name == "" {
 		return 0, true
 	}
-	raw, err := readRoot(h.root, "etc/passwd")
+	raw, err := h.root.ReadFile("etc/passwd")
 	if err != nil {
 		return 0, false
 	}

@@ -252,8 +252,8 @@ func (c *Client) Adopt(ctx context.Context, scope, address string, by Caller, un
 }
 
 // Repair makes damaged records of the machine readable again. It returns the
-// files that were kept aside.
-func (c *Client) Repair(ctx context.Context) (aside []string, err error) {
+// files that were kept aside, whose names contain DamagedSuffix, and those that were missing.
+func (c *Client) Repair(ctx context.Context) (files []string, err error) {
 	out, err := c.quickly(ctx, &Message{Kind: "repair"})
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // dataMemory remembers which directories and volumes of units held data, so that a unit whose data
@@ -22,9 +23,9 @@ type dataMemory struct {
 
 const dataPath = base + "/data.json"
 
-func readDataMemory(root *os.Root) *dataMemory {
+func readDataMemory(root *nofollow.Root) *dataMemory {
 	m := &dataMemory{held: map[string][]string{}}
-	if raw, err := readRoot(root, dataPath); err == nil {
+	if raw, err := root.ReadFile(dataPath); err == nil {
 		json.Unmarshal(raw, &m.held)
 	}
 	if m.held == nil {
@@ -51,23 +52,23 @@ func (m *dataMemory) forget(scope, address string) {
 }
 
 // save writes the memory if it changed. An error does not matter: the next refresh tries again.
-func (m *dataMemory) save(root *os.Root) {
+func (m *dataMemory) save(root *nofollow.Root) {
 	if !m.changed {
 		return
 	}
 	if raw, err := digest.Canonical(m.held); err == nil {
-		(&Host{root: root}).replace(dataPath, append(raw, '\n'), 0o644)
+		(&Host{root: root}).replace(dataPath, append(raw, '\n'), ownFile)
 	}
 }
 
-// States of what holds data.
+// States of what holds data, in the order of what is known of it at several places.
 type dataState int
 
 const (
 	dataAbsent dataState = iota
 	dataEmpty
-	dataHeld
 	dataUnknown
+	dataHeld
 )
 
 // dataState looks at a directory or volume.
@@ -100,7 +101,16 @@ func (c *comparison) dataState(ctx context.Context, data string) dataState {
 		}
 		return dataHeld
 	}
-	f, err := c.root.Open(rel(dir))
+	found := dataAbsent
+	for _, p := range places(dir) { // a symbolic link that is missing is made again by systemd
+		found = max(found, c.dirState(p))
+	}
+	return found
+}
+
+// dirState looks at a directory.
+func (c *comparison) dirState(p string) dataState {
+	f, err := c.root.Open(p)
 	if os.IsNotExist(err) {
 		return dataAbsent
 	}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/defx-dev/defx/internal/program"
 )
 
 // ExecRequest is a request to run a command in the environment of a unit that runs here.
@@ -70,11 +72,11 @@ func Exec(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	nsenter, err := exec.LookPath("nsenter")
+	nsenter, err := program.Find("nsenter")
 	if err != nil {
 		return fmt.Errorf("%w: install util-linux", err)
 	}
-	env := strings.FieldsFunc(string(environ), func(r rune) bool { return r == 0 })
+	env := commandEnv(string(environ))
 	if e.Term != "" {
 		env = append(env, "TERM="+e.Term)
 	}
@@ -89,4 +91,19 @@ func Exec(ctx context.Context, text string) error {
 	args := append(append([]string{"nsenter", "--target", strconv.Itoa(st.PID)}, spaces...), "--setgid", strconv.Itoa(int(owner.Gid)), "--setuid", strconv.Itoa(int(owner.Uid)), "--")
 	args = append(args, command...)
 	return syscall.Exec(nsenter, args, env)
+}
+
+// commandEnv returns the environment variables of a process for a command that root starts, and
+// that becomes the process's user only then. The process can change its own, so those that have the
+// dynamic linker or libc load code or data are left out, as for a program with the setuid bit.
+func commandEnv(environ string) []string {
+	unsafe := []string{"GCONV_PATH", "GETCONF_DIR", "GLIBC_TUNABLES", "HOSTALIASES", "LOCALDOMAIN", "LOCPATH", "NIS_PATH", "NLSPATH", "RESOLV_HOST_CONF", "RES_OPTIONS", "TMPDIR", "TZDIR"}
+	var out []string
+	for v := range strings.SplitSeq(environ, "\x00") {
+		name, _, ok := strings.Cut(v, "=")
+		if ok && !strings.HasPrefix(name, "LD_") && !strings.HasPrefix(name, "MALLOC_") && !slices.Contains(unsafe, name) {
+			out = append(out, v)
+		}
+	}
+	return out
 }

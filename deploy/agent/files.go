@@ -10,9 +10,11 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // install writes a unit: its canonical bytes and objects into the store, then its files in
@@ -43,12 +45,15 @@ func (h *Host) install(raw json.RawMessage, e *Entry, l backends.Layout, u *undo
 	for _, f := range l.Files {
 		p := rel(f.Path)
 		info, err := h.root.Lstat(p)
-		if err == nil {
+		switch {
+		case err == nil:
 			if same, err := h.matches(f, info); err != nil {
 				return err
 			} else if same {
 				continue
 			}
+		case !isMissing(err):
+			return err
 		}
 		if err := u.save(p, info, f.InPlace); err != nil {
 			return err
@@ -95,7 +100,7 @@ func (h *Host) matches(f backends.File, info fs.FileInfo) (bool, error) {
 	return fileMatches(h.root, f, info)
 }
 
-func fileMatches(root *os.Root, f backends.File, info fs.FileInfo) (bool, error) {
+func fileMatches(root *nofollow.Root, f backends.File, info fs.FileInfo) (bool, error) {
 	if f.Link != "" {
 		if info.Mode()&fs.ModeSymlink == 0 {
 			return false, nil
@@ -115,7 +120,7 @@ const tmpSuffix = ".defx-new"
 // replace atomically replaces the file at p: temporary file, fsync, rename.
 func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 	tmp := p + tmpSuffix
-	h.root.Remove(tmp) // one left by a crash may be read-only
+	h.root.RemoveFile(tmp) // one left by a crash may be read-only
 	f, err := h.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -131,7 +136,7 @@ func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 		failpoint.Hit("machine file written")
 	}
 	if err != nil {
-		h.root.Remove(tmp)
+		h.root.RemoveFile(tmp)
 	}
 	return err
 }
@@ -139,10 +144,13 @@ func (h *Host) replace(p string, raw []byte, mode fs.FileMode) error {
 // overwrite changes a file in place, because a bind mount would not see another inode under
 // the same name.
 func (h *Host) overwrite(p string, raw []byte, mode fs.FileMode) error {
-	if err := h.root.Chmod(p, mode|0o200); err != nil { // without root, writing needs permission
-		return err
-	}
 	f, err := h.root.OpenFile(p, os.O_WRONLY|os.O_TRUNC, 0)
+	if errors.Is(err, fs.ErrPermission) { // without root, writing needs permission
+		if err := h.root.Chmod(p, mode|0o200); err != nil {
+			return err
+		}
+		f, err = h.root.OpenFile(p, os.O_WRONLY|os.O_TRUNC, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -153,13 +161,13 @@ func (h *Host) overwrite(p string, raw []byte, mode fs.FileMode) error {
 
 func (h *Host) link(p, to string) error {
 	tmp := p + tmpSuffix
-	h.root.Remove(tmp)
+	h.root.RemoveFile(tmp)
 	if err := h.root.Symlink(to, tmp); err != nil {
 		return err
 	}
 	err := h.root.Rename(tmp, p)
 	if err != nil {
-		h.root.Remove(tmp)
+		h.root.RemoveFile(tmp)
 	}
 	return err
 }
@@ -173,12 +181,56 @@ func (h *Host) syncDir(p string) error {
 	return d.Sync()
 }
 
-// removeFiles deletes files that the unit no longer owns, except those that other units own.
-func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
+// isMissing reports whether an error means that a file does not exist.
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// isNotOurs reports whether an error means that what defx wrote at a path is not there any more:
+// what is there, or would be reached by a link that somebody made, is not defx's.
+func isNotOurs(err error) bool {
+	_, refused := errors.AsType[*nofollow.Refused](err)
+	return refused || isMissing(err)
+}
+
+// written finds what defx wrote at paths of a unit, in the layouts of its versions.
+type written struct {
+	h       *Host
+	layouts []backends.Layout
+}
+
+// has reports whether what info describes can be what defx wrote. In a folder that root alone can
+// change, an edited file counts as such; in others its content must be that of the record.
+func (w written) has(f string, info fs.FileInfo) bool {
+	if !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0 {
+		return false
+	}
+	if w.h.root.Guarded(rel(f)) {
+		return true
+	}
+	known := false
+	for _, l := range w.layouts {
+		for _, file := range l.Files {
+			if file.Path != f {
+				continue
+			}
+			known = true
+			file.Mode = info.Mode().Perm()
+			if same, err := w.h.matches(file, info); same && err == nil {
+				return true
+			}
+		}
+	}
+	return !known
+}
+
+// removeFiles deletes files that the unit no longer owns, except those that other units own and
+// those that somebody has put in the place of what defx wrote.
+func (h *Host) removeFiles(had []string, e *Entry, wrote written, u *undo) error {
 	dirs := map[string]bool{}
 	for _, f := range had {
 		p := rel(f)
-		h.root.Remove(p + tmpSuffix) // an interrupted write may have left it
+		h.root.RemoveFile(p + tmpSuffix) // an interrupted write may have left it
 		if e != nil {
 			if _, kept := slices.BinarySearch(e.Files, f); kept {
 				continue
@@ -188,11 +240,11 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 			continue
 		}
 		info, err := h.root.Lstat(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
+		if err != nil && !isNotOurs(err) {
 			return err
+		}
+		if err != nil || !wrote.has(f, info) {
+			continue
 		}
 		if err := u.save(p, info, false); err != nil {
 			return err
@@ -203,13 +255,13 @@ func (h *Host) removeFiles(had []string, e *Entry, u *undo) error {
 			}
 			continue
 		}
-		if err := h.root.Remove(p); err != nil {
+		if err := h.root.RemoveFile(p); err != nil && !isNotOurs(err) {
 			return err
 		}
 		dirs[path.Dir(p)] = true
 	}
 	for d := range dirs {
-		if err := h.syncDir(d); err != nil {
+		if err := h.syncDir(d); err != nil && !isNotOurs(err) {
 			return err
 		}
 	}
@@ -228,7 +280,7 @@ func (h *Host) missingDirs(l backends.Layout) []string {
 			if slices.Contains(out, d) {
 				break
 			}
-			if _, err := h.root.Stat(rel(d)); err == nil {
+			if _, err := h.root.Stat(rel(d)); !isMissing(err) {
 				break
 			}
 			out = append(out, d)
@@ -259,7 +311,7 @@ func (h *Host) removeDirs(gone []string) []string {
 		if strings.HasPrefix(base+"/", rel(d)+"/") {
 			continue // the agent's own files are there
 		}
-		if err := h.root.Remove(rel(d)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		if err := h.root.RemoveDir(rel(d)); err == nil || isNotOurs(err) {
 			removed = append(removed, d)
 		}
 	}
@@ -351,7 +403,7 @@ func (u *undo) run() error {
 		switch {
 		case s.absent && u.h.owners["/"+s.path] > 1: // another unit has come to share it
 		case s.absent:
-			if err = u.h.root.Remove(s.path); errors.Is(err, fs.ErrNotExist) {
+			if err = u.h.root.RemoveFile(s.path); err != nil && isNotOurs(err) {
 				err = nil
 			}
 		case s.link != "":

@@ -61,7 +61,7 @@ type Message struct {
 	Info      *Info                  `json:"info,omitempty"`     // reply to info
 	Object    []byte                 `json:"object,omitempty"`   // reply to object
 	Freed     uint64                 `json:"freed,omitempty"`    // reply to collect: bytes
-	Names     []string               `json:"names,omitempty"`    // reply to collect: what was deleted; to orphans: what no unit needs; to repair: files kept aside
+	Names     []string               `json:"names,omitempty"`    // reply to collect: what was deleted; to orphans: what no unit needs; to repair: files kept aside, and files that were missing
 	Engine    string                 `json:"engine,omitempty"`   // engine: socket of the docker engine
 	Data      map[string][]string    `json:"data,omitempty"`     // refresh: address → what held its data
 	Details   bool                   `json:"details,omitempty"`  // refresh: with states and runs

@@ -22,6 +22,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 	"github.com/gofrs/flock"
@@ -35,7 +36,7 @@ type Host struct {
 	supervisor Supervisor // nil: a dir: folder, in which nothing runs
 
 	mu            sync.Mutex
-	root          *os.Root
+	root          *nofollow.Root
 	lock          *flock.Flock
 	journal       *os.File
 	m             *manifest
@@ -85,7 +86,7 @@ func (h *Host) Scope(scope string) (*Scope, error) {
 	defer h.mu.Unlock()
 	m := h.m
 	if m == nil {
-		root, err := os.OpenRoot(h.path)
+		root, err := nofollow.OpenRoot(h.path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return &Scope{}, nil
 		}
@@ -121,7 +122,7 @@ func (h *Host) open(ctx context.Context) error {
 	if ok, err := lock.TryLockContext(ctx, 10*time.Millisecond); !ok {
 		return fmt.Errorf("another apply is using this machine: %w", err)
 	}
-	root, err := os.OpenRoot(h.path)
+	root, err := nofollow.OpenRoot(h.path)
 	if err != nil {
 		lock.Unlock()
 		return err
@@ -132,7 +133,7 @@ func (h *Host) open(ctx context.Context) error {
 		return fail(err)
 	}
 	// Cut off a torn last line: the next record would be appended to it.
-	raw, err := readRoot(root, journalPath)
+	raw, err := root.ReadFile(journalPath)
 	if err != nil {
 		return fail(err)
 	}

@@ -5,15 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"reflect"
 	"slices"
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/defx-dev/defx/internal/sets"
 )
 
@@ -95,6 +94,7 @@ const (
 	fencePath    = base + "/fence.json"
 	journalPath  = base + "/journal"
 	storePath    = base + "/store"
+	programsPath = base + "/bin" // of the agent itself
 )
 
 func (m *manifest) scope(name string) map[string]*Entry {
@@ -181,7 +181,7 @@ var errMissing = errors.New("the file is missing")
 // readManifest reads manifest.json and fence.json and merges the journal into them.
 // A file that must be there and is not counts as damaged: its absence must not be
 // taken for the absence of what it records.
-func readManifest(root *os.Root) (*manifest, error) {
+func readManifest(root *nofollow.Root) (*manifest, error) {
 	m := &manifest{}
 	manifestErr := readRecord(root, manifestPath, m, &m.Format)
 	if manifestErr != nil && !errors.Is(manifestErr, fs.ErrNotExist) {
@@ -228,7 +228,7 @@ func readManifest(root *os.Root) (*manifest, error) {
 			}
 		}
 	}
-	raw, err := readRoot(root, journalPath)
+	raw, err := root.ReadFile(journalPath)
 	if errors.Is(err, fs.ErrNotExist) && len(m.Scopes) > 0 {
 		return nil, &Damaged{"/" + journalPath, errMissing}
 	}
@@ -252,7 +252,7 @@ func readManifest(root *os.Root) (*manifest, error) {
 }
 
 // hasStore reports whether the store of the machine has anything.
-func hasStore(root *os.Root) bool {
+func hasStore(root *nofollow.Root) bool {
 	d, err := root.Open(storePath)
 	if err != nil {
 		return false
@@ -286,19 +286,10 @@ func (e *Entry) withoutApply() *Entry {
 	return &out
 }
 
-func readRoot(root *os.Root, path string) ([]byte, error) {
-	f, err := root.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
-}
-
 // readRecord decodes a file of the machine's records into v, whose format becomes 1
 // if the file does not name it.
-func readRecord(root *os.Root, path string, v any, format *int) error {
-	raw, err := readRoot(root, path)
+func readRecord(root *nofollow.Root, path string, v any, format *int) error {
+	raw, err := root.ReadFile(path)
 	if err != nil {
 		return err
 	}

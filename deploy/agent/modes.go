@@ -6,6 +6,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // Permissions do not depend on the umask: every file and folder is given its own explicitly.
@@ -27,28 +29,28 @@ func dirMode(p string) fs.FileMode {
 	switch {
 	case p == base || p == storePath:
 		return enterDir
+	case p == programsPath:
+		return publicDir
 	case len(p) > len(base) && p[:len(base)+1] == base+"/":
 		return privateDir
 	}
 	return publicDir
 }
 
-// makeDir makes one folder with exactly the given permissions.
-func makeDir(root *os.Root, p string, mode fs.FileMode) error {
-	if err := root.Mkdir(p, mode); err != nil {
-		return err
-	}
-	return root.Chmod(p, mode)
+// dirMaker is a root folder in which folders are made.
+type dirMaker interface {
+	Stat(p string) (fs.FileInfo, error)
+	Mkdir(p string, mode fs.FileMode) error // with exactly these permissions
 }
 
 // makeDirs makes a folder and those above it that are missing with exactly the given
 // permissions. Folders that exist keep theirs.
-func makeDirs(root *os.Root, p string, mode fs.FileMode) error {
+func makeDirs(root dirMaker, p string, mode fs.FileMode) error {
 	return makeDirsFunc(root, p, func(string) fs.FileMode { return mode })
 }
 
 // makeDirsFunc is makeDirs with permissions for each path.
-func makeDirsFunc(root *os.Root, p string, mode func(p string) fs.FileMode) error {
+func makeDirsFunc(root dirMaker, p string, mode func(p string) fs.FileMode) error {
 	if p == "." || p == "/" || p == "" {
 		return nil
 	}
@@ -64,7 +66,7 @@ func makeDirsFunc(root *os.Root, p string, mode func(p string) fs.FileMode) erro
 	if err := makeDirsFunc(root, path.Dir(p), mode); err != nil {
 		return err
 	}
-	if err := makeDir(root, p, mode(p)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := root.Mkdir(p, mode(p)); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
@@ -84,7 +86,7 @@ func prepareDirs(machine string) error {
 			return err
 		}
 	}
-	root, err := os.OpenRoot(machine)
+	root, err := nofollow.OpenRoot(machine)
 	if err != nil {
 		return err
 	}
@@ -92,7 +94,7 @@ func prepareDirs(machine string) error {
 	if err := makeDirsFunc(root, storePath, dirMode); err != nil {
 		return err
 	}
-	for _, dir := range []string{base, storePath, base + "/units", base + "/containers", base + "/done", base + "/runs", base + "/secrets"} {
+	for _, dir := range []string{base, storePath, base + "/units", base + "/containers", base + "/done", base + "/runs", base + "/secrets", base + "/facts", programsPath} {
 		info, err := root.Lstat(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -45,9 +45,9 @@ func (h *Host) removeMounts(current, next *Entry) ([]string, error) {
 		info, err := h.root.Lstat(rel(p))
 		owned := without(h.owners[p], orNothing(current).Files, p) > 0 || slices.Contains(orNothing(next).Files, p)
 		if err == nil && !owned && h.isMountPoint(p, info) {
-			err = h.root.Remove(rel(p))
+			err = h.root.RemoveFile(rel(p))
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !isNotOurs(err) {
 			return nil, err
 		}
 		gone = append(gone, p)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // order is a supervisor that records its calls in order.
@@ -61,7 +62,7 @@ func TestRollout_TimerStopsWhileJobChanges(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			dir := t.TempDir()
-			root, err := os.OpenRoot(dir)
+			root, err := nofollow.OpenRoot(dir)
 			if err != nil {
 				t.Fatal(err)
 			}

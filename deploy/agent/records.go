@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,14 +14,18 @@ import (
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/gofrs/flock"
 )
 
-// Repair makes the machine's records readable again. Damaged files are kept aside,
-// and their paths are returned. Nothing that runs is touched: Adopt records again
+// DamagedSuffix follows the name of a damaged file that was kept aside, before the time.
+const DamagedSuffix = ".damaged-"
+
+// Repair makes the machine's records readable again. Damaged files are kept aside.
+// It returns the paths of these copies, and of files that were missing. Nothing that runs is touched: Adopt records again
 // what is there.
-func (h *Host) Repair(ctx context.Context) (aside []string, err error) {
+func (h *Host) Repair(ctx context.Context) (repaired []string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.m != nil {
@@ -36,33 +41,31 @@ func (h *Host) Repair(ctx context.Context) (aside []string, err error) {
 		return nil, fmt.Errorf("another apply is using this machine: %w", err)
 	}
 	defer lock.Unlock()
-	root, err := os.OpenRoot(h.path)
+	root, err := nofollow.OpenRoot(h.path)
 	if err != nil {
 		return nil, err
 	}
 	h.root = root
 	defer func() { root.Close(); h.root = nil }()
-	suffix := ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405Z")
 	for range 10 { // one file after the other
 		_, err := readManifest(root)
 		var d *Damaged
 		if !errors.As(err, &d) {
-			return aside, err
+			return repaired, err
 		}
 		kept, err := h.replaceDamaged(rel(d.File), suffix)
 		if err != nil {
-			return aside, err
+			return repaired, err
 		}
-		if kept != "" {
-			aside = append(aside, kept)
-		}
+		repaired = append(repaired, cmp.Or(kept, d.File))
 	}
-	return aside, errors.New("the records cannot be repaired")
+	return repaired, errors.New("the records cannot be repaired")
 }
 
 // replaceDamaged keeps a damaged file aside and writes an empty or shortened one.
 func (h *Host) replaceDamaged(name, suffix string) (aside string, err error) {
-	raw, err := readRoot(h.root, name)
+	raw, err := h.root.ReadFile(name)
 	if err == nil {
 		aside = "/" + name + suffix
 		err = h.replace(name+suffix, raw, ownFile)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/defx-dev/defx/internal/sets"
 )
 
@@ -121,9 +121,9 @@ func (h *Host) Refresh(ctx context.Context, q RefreshRequest) (*Refreshed, error
 
 // openSnapshot is openReadOnly for a machine on which an apply may be running: the manifest and
 // the journal that it reads belong together.
-func (h *Host) openSnapshot() (*os.Root, *manifest, func(), error) {
+func (h *Host) openSnapshot() (*nofollow.Root, *manifest, func(), error) {
 	for try := 0; ; try++ {
-		root, err := os.OpenRoot(h.path)
+		root, err := nofollow.OpenRoot(h.path)
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -141,7 +141,7 @@ func (h *Host) openSnapshot() (*os.Root, *manifest, func(), error) {
 	}
 }
 
-func statOf(root *os.Root, p string) string {
+func statOf(root *nofollow.Root, p string) string {
 	info, err := root.Lstat(p)
 	if err != nil {
 		return ""
@@ -153,7 +153,7 @@ func statOf(root *os.Root, p string) string {
 // comparison is one comparison of a machine with its records.
 type comparison struct {
 	h      *Host
-	root   *os.Root
+	root   *nofollow.Root
 	cache  *statCache
 	memory *dataMemory
 	scope  string
@@ -186,7 +186,7 @@ func (u *UnitRefresh) add(field string, cause plan.Cause, detail string) {
 // compareFiles compares files and stored content, and returns the unit's layout.
 func (c *comparison) compareFiles(u *UnitRefresh) backends.Layout {
 	e := u.Entry
-	raw, err := readRoot(c.root, path.Join(storePath, e.Object.Hex()))
+	raw, err := c.root.ReadFile(path.Join(storePath, e.Object.Hex()))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		u.add("/"+path.Join(storePath, e.Object.Hex()), plan.CauseStoreMissing, "")
@@ -376,7 +376,7 @@ func (c *comparison) dropIns() map[string][]string {
 	return c.drops
 }
 
-func listDir(root *os.Root, dir string) []string {
+func listDir(root *nofollow.Root, dir string) []string {
 	f, err := root.Open(dir)
 	if err != nil {
 		return nil
@@ -633,7 +633,7 @@ func (c *comparison) strays(ctx context.Context, m *manifest) ([]StrayUnit, erro
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		raw, err := readRoot(c.root, path.Join(dir, name))
+		raw, err := c.root.ReadFile(path.Join(dir, name))
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -77,7 +78,7 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 			return writeFile(filepath.Join(root, units, "service.d", "x.conf"))
 		}, func(string) string { return "" }},
 		"host file": {func(root, _ string, _ *fakeSupervisor) error {
-			return os.WriteFile(filepath.Join(root, "etc/shop.conf"), []byte("tsoh"), 0o644)
+			return edit(filepath.Join(root, "etc/shop.conf"), "tsoh")
 		}, func(string) string { return "/etc/shop.conf: " + string(plan.CauseHostEdited) }},
 		"a folder": {func(root, _ string, _ *fakeSupervisor) error {
 			os.Remove(filepath.Join(root, "etc/shop.conf"))
@@ -122,6 +123,30 @@ func TestRefresh_ReportsWhatDiffers(t *testing.T) {
 				t.Errorf("%q, want %q", got, c.want(unit))
 			}
 		})
+	}
+}
+
+// TestRefresh_DataOfDynamicUserWithoutLink removes the agent's folder, and with it the symbolic link
+// by which systemd shows the data of a dynamic user.
+func TestRefresh_DataOfDynamicUserWithoutLink(t *testing.T) {
+	const dir = "/var/lib/defx/dev/test/a-b.0/d"
+	h, s, _ := machine(t)
+	h.Close()
+	ask := func() map[string][]string {
+		r, err := reopened(s).Refresh(t.Context(), agent.RefreshRequest{Scope: scope, Data: map[string][]string{"a/b": {dir}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Data
+	}
+	if got := ask(); len(got) > 0 {
+		t.Errorf("without data: %v", got)
+	}
+	if err := writeFile(filepath.Join(s.root, "/var/lib/private/defx/dev/test/a-b.0/d/f")); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask()["a/b"]; !slices.Equal(got, []string{dir}) {
+		t.Errorf("the data is found as %q", got)
 	}
 }
 
@@ -189,7 +214,7 @@ func TestPrepareRepair_KeepsCopiesAndRestartsWhatWasEdited(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.takeCalls()
-	if err := os.WriteFile(filepath.Join(s.root, "etc/shop.conf"), []byte("mine"), 0o644); err != nil {
+	if err := edit(filepath.Join(s.root, "etc/shop.conf"), "mine"); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := h.PrepareRepair(t.Context(), scope, "a/b", caller(1), false, false)
@@ -246,4 +271,16 @@ func TestSetStopped_StaysAcrossVersions(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(stop)); !os.IsNotExist(err) {
 		t.Errorf("left: %v", err)
 	}
+}
+
+// edit changes a file as its owner does, who may not write it at first.
+func edit(path, content string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chmod(path, info.Mode().Perm()))
 }

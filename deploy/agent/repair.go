@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -62,8 +60,8 @@ func (h *Host) PrepareRepair(ctx context.Context, scope, address string, by Call
 	if err := h.discard(u.Differences); err != nil {
 		return kept, err
 	}
-	t := &transaction{h: h}
-	return kept, t.unlocked(ctx, func(ctx context.Context) error { return h.stopChanged(ctx, e, u.Differences) })
+	t, reload := &transaction{h: h}, h.reloadPending
+	return kept, t.unlocked(ctx, func(ctx context.Context) error { return h.stopChanged(ctx, e, u.Differences, reload) })
 }
 
 // adopt makes the files of a unit whose record was lost the unit's own again, as after an interrupted
@@ -144,13 +142,13 @@ func (h *Host) keepEdited(list []plan.Difference) ([]string, error) {
 		}
 		p := rel(d.Field)
 		info, err := h.root.Lstat(p)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		if err != nil && isNotOurs(err) || err == nil && !info.Mode().IsRegular() {
 			continue // a link has no content
 		}
 		if err != nil {
 			return kept, err
 		}
-		raw, err := readRoot(h.root, p)
+		raw, err := h.root.ReadFile(p)
 		if err != nil {
 			return kept, err
 		}
@@ -177,18 +175,18 @@ func (h *Host) discard(list []plan.Difference) error {
 				return err
 			}
 			if strings.HasSuffix(path.Dir(p), ".d") {
-				h.root.Remove(path.Dir(p)) // if it is empty now
+				h.root.RemoveDir(path.Dir(p)) // if it is empty now
 			}
 			h.reloadPending = true
 		case d.Cause == plan.CauseStoreDamaged && strings.HasPrefix(p, storePath+"/"):
-			if err := removeAllWritable(filepath.Join(h.path, p)); err != nil {
+			if err := h.root.RemoveAll(p); err != nil {
 				return err
 			}
 		case d.Cause == plan.CauseUnitUnread, d.Cause == plan.CauseNotLoaded:
 			h.reloadPending = true
 		case editedCause(d.Field) == d.Cause && strings.HasPrefix(d.Field, "/"): // a folder in its place cannot be overwritten
 			if info, err := h.root.Lstat(p); err == nil && info.IsDir() {
-				if err := h.root.Remove(p); err != nil {
+				if err := h.root.RemoveDir(p); err != nil {
 					return err
 				}
 			}
@@ -197,23 +195,13 @@ func (h *Host) discard(list []plan.Difference) error {
 	return nil
 }
 
-// removeAllWritable is os.RemoveAll for folders without write permission.
-func removeAllWritable(p string) error {
-	filepath.WalkDir(p, func(name string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			os.Chmod(name, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(p)
-}
-
 // stopChanged stops what runs with settings that are not those deployed, so that it starts anew.
-func (h *Host) stopChanged(ctx context.Context, e *Entry, list []plan.Difference) error {
+// reload makes systemd read its unit files first.
+func (h *Host) stopChanged(ctx context.Context, e *Entry, list []plan.Difference, reload bool) error {
 	if h.supervisor == nil {
 		return nil
 	}
-	if h.reloadPending {
+	if reload {
 		if err := h.supervisor.Reload(ctx); err != nil {
 			return err
 		}

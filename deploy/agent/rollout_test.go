@@ -539,8 +539,8 @@ type sharer struct{}
 
 func (sharer) Name() string  { return "sharer" }
 func (sharer) Encoding() int { return 1 }
-func (sharer) Render(backends.Input) (plan.Payload, []plan.Claim, diag.List) {
-	return plan.Payload{}, nil, nil
+func (sharer) Render(backends.Input) (plan.Payload, backends.Effects, diag.List) {
+	return plan.Payload{}, backends.Effects{}, nil
 }
 func (sharer) Realize(p plan.Payload, _ string, _ func(token.Token) (string, bool)) (backends.Layout, error) {
 	var names []string

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/artifact"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // statCache remembers the digests of files, and what stat reported of them then. While that is
@@ -20,7 +20,7 @@ import (
 //
 // The file of the cache is written only when much had to be read, and can be deleted at any time.
 type statCache struct {
-	root *os.Root
+	root *nofollow.Root
 
 	mu      sync.Mutex
 	known   map[string]statRecord // path → its digest
@@ -45,9 +45,9 @@ const (
 // clockResolution is more than the resolution of file times on any file system.
 var clockResolution = 2 * time.Second
 
-func openStatCache(root *os.Root) *statCache {
+func openStatCache(root *nofollow.Root) *statCache {
 	c := &statCache{root: root, known: map[string]statRecord{}}
-	if raw, err := readRoot(root, statCachePath); err == nil && json.Unmarshal(raw, &c.known) != nil || c.known == nil {
+	if raw, err := root.ReadFile(statCachePath); err == nil && json.Unmarshal(raw, &c.known) != nil || c.known == nil {
 		c.known = map[string]statRecord{}
 	}
 	return c
@@ -85,7 +85,7 @@ func statText(info fs.FileInfo) (text string, changed int64) {
 func (c *statCache) file(p string, info fs.FileInfo) (digest.Digest, error) {
 	stat, changed := statText(info)
 	return c.lookUp(p, stat, changed, info.Size(), func() (digest.Digest, error) {
-		raw, err := readRoot(c.root, rel(p))
+		raw, err := c.root.ReadFile(rel(p))
 		return digest.Bytes(raw), err
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 func TestStatCache_ReadsWhatChanged(t *testing.T) {
@@ -13,7 +14,7 @@ func TestStatCache_ReadsWhatChanged(t *testing.T) {
 	clockResolution = 0
 	defer func() { clockResolution = before }()
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := nofollow.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func TestStatCache_ReadsWhatChanged(t *testing.T) {
 
 func TestStatCache_DoesNotRememberWhatChangedAMomentAgo(t *testing.T) {
 	dir := t.TempDir()
-	root, err := os.OpenRoot(dir)
+	root, err := nofollow.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

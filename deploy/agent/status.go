@@ -20,6 +20,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // This file answers questions about the machine. Except Restart and Collect, nothing here
@@ -82,8 +83,8 @@ type Info struct {
 
 // openReadOnly opens the root and reads the manifest, without creating anything or taking
 // the lock. The caller calls the returned function when it is done.
-func (h *Host) openReadOnly() (*os.Root, *manifest, func(), error) {
-	root, err := os.OpenRoot(h.path)
+func (h *Host) openReadOnly() (*nofollow.Root, *manifest, func(), error) {
+	root, err := nofollow.OpenRoot(h.path)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -153,8 +154,8 @@ func activeUnit(e *Entry) string {
 }
 
 // storedLayout returns the layout of an entry's unit, from the copy in the store.
-func (h *Host) storedLayout(root *os.Root, e *Entry) (backends.Layout, error) {
-	raw, err := readRoot(root, path.Join(storePath, e.Object.Hex()))
+func (h *Host) storedLayout(root *nofollow.Root, e *Entry) (backends.Layout, error) {
+	raw, err := root.ReadFile(path.Join(storePath, e.Object.Hex()))
 	if err != nil {
 		return backends.Layout{}, err
 	}
@@ -163,12 +164,12 @@ func (h *Host) storedLayout(root *os.Root, e *Entry) (backends.Layout, error) {
 
 // Object returns an object of the store by its digest. It fails if the content was changed.
 func (h *Host) Object(d digest.Digest) ([]byte, error) {
-	root, err := os.OpenRoot(h.path)
+	root, err := nofollow.OpenRoot(h.path)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	raw, err := readRoot(root, path.Join(storePath, d.Hex()))
+	raw, err := root.ReadFile(path.Join(storePath, d.Hex()))
 	if err == nil && digest.Bytes(raw) != d {
 		err = fmt.Errorf("/%s/%s is damaged", storePath, d.Hex())
 	}
@@ -198,7 +199,7 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 			i.Tokens[scope] = max(i.Tokens[scope], m.Token)
 		}
 	}
-	if raw, err := readRoot(root, "etc/os-release"); err == nil {
+	if raw, err := root.ReadFile("etc/os-release"); err == nil {
 		for line := range strings.Lines(string(raw)) {
 			if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
 				i.System = strings.Trim(v, `"`)
@@ -215,10 +216,10 @@ func (h *Host) Info(ctx context.Context) (*Info, error) {
 	})
 	i.Free = diskFree(h.path)
 	if h.supervisor != nil {
-		if raw, err := readRoot(root, "proc/sys/kernel/osrelease"); err == nil {
+		if raw, err := root.ReadFile("proc/sys/kernel/osrelease"); err == nil {
 			i.Kernel = strings.TrimSpace(string(raw))
 		}
-		if raw, err := readRoot(root, "proc/uptime"); err == nil {
+		if raw, err := root.ReadFile("proc/uptime"); err == nil {
 			if seconds, err := strconv.ParseFloat(strings.Fields(string(raw) + " 0")[0], 64); err == nil {
 				i.Booted = time.Now().Add(-time.Duration(seconds * float64(time.Second))).UTC().Truncate(time.Second)
 			}
@@ -356,8 +357,7 @@ func (h *Host) Collect(ctx context.Context, keep []digest.Digest, dry bool) (fre
 			return freed, gone, err
 		}
 	}
-	programs := path.Join(base, "bin")
-	for _, dir := range []string{storePath, programs} {
+	for _, dir := range []string{storePath, programsPath} {
 		f, err := h.root.Open(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -372,7 +372,7 @@ func (h *Host) Collect(ctx context.Context, keep []digest.Digest, dry bool) (fre
 		}
 		slices.Sort(names)
 		for _, n := range names {
-			if live[n] || dir == programs && h.isRunning(path.Join("/", dir, n)) {
+			if live[n] || dir == programsPath && h.isRunning(path.Join("/", dir, n)) {
 				continue
 			}
 			p := path.Join(dir, n)
@@ -400,7 +400,7 @@ var imageRE = regexp.MustCompile(`@(sha256:[0-9a-f]{64})"`)
 func (h *Host) usedImages(live map[string]bool) func(string) bool {
 	images := map[string]bool{}
 	for hex := range live {
-		if raw, err := readRoot(h.root, path.Join(storePath, hex)); err == nil {
+		if raw, err := h.root.ReadFile(path.Join(storePath, hex)); err == nil {
 			for _, m := range imageRE.FindAllSubmatch(raw, -1) {
 				images[string(m[1])] = true
 			}

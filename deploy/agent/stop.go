@@ -56,12 +56,12 @@ func (h *Host) writeStopFiles(e *Entry) error {
 // removeStopFiles lets the units of an entry start again.
 func (h *Host) removeStopFiles(e *Entry) error {
 	for _, f := range stopFiles(e) {
-		if err := h.root.Remove(rel(f)); errors.Is(err, fs.ErrNotExist) {
+		if err := h.root.RemoveFile(rel(f)); errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return err
 		}
-		h.root.Remove(rel(path.Dir(f))) // fails if others have drop-ins there
+		h.root.RemoveDir(rel(path.Dir(f))) // fails if others have drop-ins there
 		h.reloadPending = true
 	}
 	return nil
@@ -184,8 +184,8 @@ func (t *transaction) applyStopped(ctx context.Context, raw json.RawMessage) (*E
 	if t.previous != nil {
 		for _, f := range stopFiles(t.previous) {
 			if !slices.Contains(stopFiles(t.next), f) {
-				h.root.Remove(rel(f))
-				h.root.Remove(rel(path.Dir(f)))
+				h.root.RemoveFile(rel(f))
+				h.root.RemoveDir(rel(path.Dir(f)))
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"github.com/defx-dev/defx/internal/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -370,7 +372,7 @@ func (s *systemd) Runs(ctx context.Context, timer, service string) (*Runs, error
 func (s *systemd) Journal(ctx context.Context, units []string, since time.Time, n int) []string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	exec.CommandContext(ctx, "journalctl", "--sync").Run()
+	program.Program{Name: "journalctl", Args: []string{"--sync"}}.Output(ctx)
 	args := []string{"--no-pager", "--quiet", "--output=cat", "--reverse", fmt.Sprintf("--lines=%d", n)}
 	if !since.IsZero() {
 		args = append(args, fmt.Sprintf("--since=@%d.%06d", since.Unix(), since.Nanosecond()/1000))
@@ -378,7 +380,7 @@ func (s *systemd) Journal(ctx context.Context, units []string, since time.Time, 
 	for _, u := range units {
 		args = append(args, "--unit="+u)
 	}
-	out, err := exec.CommandContext(ctx, "journalctl", args...).Output()
+	out, err := program.Program{Name: "journalctl", Args: args}.Output(ctx)
 	if err != nil {
 		return nil
 	}
@@ -399,16 +401,15 @@ func (s *systemd) Logs(ctx context.Context, e *Entry, n int, follow bool, each f
 		args = append(args, "--follow")
 	}
 	args = append(args, "SYSLOG_IDENTIFIER="+strings.TrimSuffix(e.Name, ".service"), "+", "UNIT="+e.Unit)
-	cmd := exec.CommandContext(ctx, "journalctl", args...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
+	err := program.Program{Name: "journalctl", Args: args}.Stream(ctx, func(out io.Reader) error { return sendLines(out, each) })
+	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("cannot read the journal: %w", err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	return err
+}
+
+// sendLines calls each with the lines of journalctl's JSON output, as they come.
+func sendLines(out io.Reader, each func([]Line) error) error {
 	lines := bufio.NewReaderSize(out, 64<<10)
 	var batch []Line
 	for {

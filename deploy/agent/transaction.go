@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -88,7 +87,7 @@ func (t *transaction) apply(ctx context.Context, raw json.RawMessage) (*Entry, e
 		err = h.moveAll(t.moves)
 	}
 	if err == nil {
-		err = h.removeFiles(t.oldFiles, t.next, t.undo)
+		err = h.removeFiles(t.oldFiles, t.next, t.written(), t.undo)
 	}
 	if err != nil {
 		return t.rollBack(ctx, r, err)
@@ -113,7 +112,7 @@ func (t *transaction) restored(e *Entry) error {
 func (t *transaction) removeObsolete(ctx context.Context, stopped []string) error {
 	for {
 		before := len(t.undo.steps)
-		if err := t.h.removeFiles(t.oldFiles, t.next, t.undo); err != nil || t.h.supervisor == nil {
+		if err := t.h.removeFiles(t.oldFiles, t.next, t.written(), t.undo); err != nil || t.h.supervisor == nil {
 			return err
 		}
 		removed := unitNames(t.undo.changed()[before:])
@@ -128,6 +127,19 @@ func (t *transaction) removeObsolete(ctx context.Context, stopped []string) erro
 			return err
 		}
 	}
+}
+
+// written returns what the versions of the unit wrote.
+func (t *transaction) written() written {
+	w := written{t.h, []backends.Layout{t.layout}}
+	for _, e := range []*Entry{t.old, t.previous} {
+		if e != nil && e.Object != "" {
+			if l, err := t.h.storedLayout(t.h.root, e); err == nil {
+				w.layouts = append(w.layouts, l)
+			}
+		}
+	}
+	return w
 }
 
 // forgetUnits removes what is left of units that were stopped for good. It precedes the
@@ -168,7 +180,7 @@ func (t *transaction) restoreFiles() {
 	if t.old == nil || t.old.Digest != "" || t.previous == nil {
 		return
 	}
-	raw, err := readRoot(t.h.root, path.Join(storePath, t.previous.Object.Hex()))
+	raw, err := t.h.root.ReadFile(path.Join(storePath, t.previous.Object.Hex()))
 	if err == nil && digest.Bytes(raw) == t.previous.Object {
 		if e, l, rerr := t.h.realize(raw, t.previous.Values, t.previous.Timer); rerr == nil {
 			err = t.h.install(raw, e, l, &undo{h: t.h})
@@ -236,7 +248,7 @@ func (t *transaction) rollBack(ctx context.Context, r *rollout, cause error) (*E
 		return t.old, errors.Join(cause, t.restored(t.old))
 	}
 	if h.supervisor != nil {
-		if err := h.removeFiles(sets.Union(t.oldFiles, orNothing(t.next).Files), orNothing(t.previous), &undo{h: h}); err != nil {
+		if err := h.removeFiles(sets.Union(t.oldFiles, orNothing(t.next).Files), orNothing(t.previous), t.written(), &undo{h: h}); err != nil {
 			return failed(err)
 		}
 	}
@@ -349,7 +361,7 @@ func (t *transaction) remove(ctx context.Context) (*Entry, error) {
 func (h *Host) removeLeftovers(patterns []string) error {
 	for _, p := range patterns {
 		dir, err := h.root.Open(rel(path.Dir(p)))
-		if errors.Is(err, os.ErrNotExist) {
+		if err != nil && isNotOurs(err) {
 			continue
 		}
 		if err != nil {
@@ -362,7 +374,7 @@ func (h *Host) removeLeftovers(patterns []string) error {
 		}
 		for _, n := range names {
 			if ok, _ := path.Match(path.Base(p), n); ok {
-				if err := h.root.Remove(rel(path.Join(path.Dir(p), n))); err != nil {
+				if err := h.root.RemoveFile(rel(path.Join(path.Dir(p), n))); err != nil && !isNotOurs(err) {
 					return err
 				}
 			}

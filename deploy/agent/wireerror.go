@@ -9,6 +9,7 @@ import (
 
 	"github.com/defx-dev/defx/deploy/engine"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/nofollow"
 )
 
 // Codes of errors that a client has to distinguish.
@@ -120,7 +121,10 @@ func hintFor(err error) string {
 	const dir = "a machine on which nothing runs has connect: 'dir:PATH'"
 	_, noSystemd := errors.AsType[*systemdUnavailableError](err)
 	unavailable, noEngine := errors.AsType[*engine.ErrEngineUnavailable](err)
+	refused, isRefused := errors.AsType[*nofollow.Refused](err)
 	switch {
+	case isRefused:
+		return refused.Hint()
 	case mentions(err, syscall.ENOSPC):
 		return "the machine's disk is full: free some space"
 	case mentions(err, syscall.EROFS):

@@ -45,7 +45,7 @@ type Request struct {
 	Moved    func(address string) string           // returns the address after renames; nil = no renames
 	Machines []*graph.Machine                      // declared machines; those of the state are added
 	Verb     string                                // apply, rollback or destroy
-	Revision string                                // commit of the deployment's directory, if known
+	Revision func(context.Context) string          // returns the commit of the deployment's directory, or ""; nil = unknown. It is called by Run only
 
 	AllowDelete, AllowMove map[string]bool // addresses whose deletion or move the user has confirmed
 	GiveUp                 map[string]bool // addresses whose directories with data may be given up
@@ -71,6 +71,11 @@ type Request struct {
 	Deadline  time.Duration // of one action; 0 = 10 minutes, or an hour for a module
 	LeaseTime time.Duration // after which a lease that is not renewed may be taken over; 0 = 30 seconds
 	LeaseWait time.Duration // how long to wait for a lease that another process holds
+}
+
+// Recorded returns what gives a revision that is known already, for Request.Revision.
+func Recorded(revision string) func(context.Context) string {
+	return func(context.Context) string { return revision }
 }
 
 // Environment is what all requests for one environment of a deployment share: its
@@ -153,14 +158,45 @@ func (req *Request) diffBase(ctx context.Context, b *base) (*plan.ChangeSet, err
 		}
 		isUncertain := func(address string) bool { return uncertain[address] != plan.Uncertainty{} }
 		records, drift = req.compareMachines(ctx, req.Refreshed.Answers, records, isUncertain)
+		var left, more []plan.Removal
 		if b.gen != nil {
-			removals, _ = leftovers(b.gen.Removals, req.Refreshed.Answers, records)
+			left = b.gen.Removals
 		}
-		var more []plan.Removal
-		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, isUncertain)
+		known := records
+		records, more = req.unrecorded(ctx, req.Refreshed.Answers, records, left, isUncertain)
+		removals, _ = leftovers(left, req.Refreshed.Answers, records)
 		removals = unionRemovals(removals, more)
+		for _, r := range req.recordedAgain(known, records) {
+			uncertain[r.Address] = plan.Uncertainty{Unless: r.Machine + " still has it; then it is only recorded again", Since: "it is not recorded, and " + r.Machine + " has it"}
+		}
 	}
-	return req.diff(ctx, records, uncertain, drift, removals, b.head.Generation)
+	return req.diff(ctx, records, uncertain, drift, removals, b)
+}
+
+// recordedAgain returns the desired records that are not among the known ones: a machine has
+// their units, although they were forgotten with it.
+func (req *Request) recordedAgain(known, records []plan.Record) []plan.Record {
+	is := map[string]bool{}
+	for _, r := range known {
+		is[r.Address] = true
+	}
+	return slices.DeleteFunc(slices.Clone(records), func(r plan.Record) bool {
+		u := req.Plan.Find(r.Address)
+		return is[r.Address] || u == nil || u.Machine != r.Machine || r.Digest == ""
+	})
+}
+
+// forgottenData returns the addresses of units whose data was on a machine that was forgotten.
+func (b *base) forgottenData() map[string]bool {
+	out := map[string]bool{}
+	if b.gen != nil {
+		for _, x := range b.gen.Removals {
+			if x.Forgotten && x.Data {
+				out[x.Address] = true
+			}
+		}
+	}
+	return out
 }
 
 // base is the recorded state from which an apply starts.
@@ -252,8 +288,8 @@ func (req *Request) recordsOn(machine string, records []plan.Record) []plan.Reco
 }
 
 // diff compares the plan with records and seals the change set.
-func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, drift map[string]*plan.UnitDrift, removals []plan.Removal, base int) (*plan.ChangeSet, error) {
-	cs, err := plan.Diff(plan.DiffInput{Plan: req.Plan, Records: records, Base: base, AllowDelete: req.AllowDelete, AllowMove: req.AllowMove, GiveUp: req.GiveUp,
+func (req *Request) diff(ctx context.Context, records []plan.Record, uncertain map[string]plan.Uncertainty, drift map[string]*plan.UnitDrift, removals []plan.Removal, b *base) (*plan.ChangeSet, error) {
+	cs, err := plan.Diff(plan.DiffInput{Plan: req.Plan, Records: records, Base: b.head.Generation, Forgotten: b.forgottenData(), AllowDelete: req.AllowDelete, AllowMove: req.AllowMove, GiveUp: req.GiveUp,
 		Drift: drift, Repair: req.Repair, AllowEmpty: req.allowsEmpty, Stop: req.Stop, Start: req.Start, NewFields: req.NewFields,
 		Held: req.Held, Uncertainty: uncertain, Drifted: req.Drifted, Moved: req.Moved, Restart: req.Restart,
 		Unit: func(d digest.Digest) (*plan.Unit, error) {
@@ -348,6 +384,9 @@ func Run(ctx context.Context, req *Request) (*Result, error) {
 	defer stop()
 	go state.KeepAlive(renewing, req.Store, lease, lost)
 	r.lease, r.caller.Token = lease, lease.Token
+	if req.Revision != nil {
+		r.revision = req.Revision(ctx)
+	}
 
 	now, err := req.readBase(detached)
 	if err != nil {
@@ -365,7 +404,7 @@ func Run(ctx context.Context, req *Request) (*Result, error) {
 func (r *run) start(b *base) {
 	r.caller.Lineage, r.generation = b.head.Lineage, b.head.Generation+1
 	r.acceptance, r.uncertain = newAcceptance(r.req, b, r.caller.Token), map[string]bool{}
-	r.unreached, r.previous, r.removals, r.left = map[string]bool{}, map[string]*graph.Machine{}, nil, nil
+	r.missing, r.unreached, r.previous, r.removals, r.left = map[string]bool{}, map[string]bool{}, map[string]*graph.Machine{}, nil, nil
 	if b.gen != nil {
 		r.removals = slices.Clone(b.gen.Removals)
 	}
@@ -405,6 +444,7 @@ type run struct {
 	req          *Request
 	lease        state.Lease
 	caller       agent.Caller // this apply, as machines know it
+	revision     string       // of the deployment's directory when this apply began
 	acceptance   *acceptance
 	generation   int // number of the generation that this apply writes
 	machines     map[string]*machine
@@ -424,6 +464,7 @@ type run struct {
 	deregistered map[string]bool           // balancer memberships that were removed and not restored
 	notes        map[string]bool           // checks that were not possible
 	renames      map[string]string         // renamed resources: new address → old
+	missing      map[string]bool           // addresses of units that their machine does not have, although they are recorded there
 	unreached    map[string]bool           // machines whose new connection does not work
 	previous     map[string]*graph.Machine // these machines with the connection that worked last
 	left         []plan.Removal            // the removals of which machines have said that there is something to remove
@@ -449,6 +490,9 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	if err := r.checkData(b.records, records, b.relocated); err != nil {
 		return nil, err
 	}
+	if err := r.checkMissing(records); err != nil {
+		return nil, err
+	}
 	r.keepConnections(gen, b.relocated)
 	r.outputs.load(records)
 	r.loadBalancers(records)
@@ -456,11 +500,10 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	var todo []plan.Removal
 	if answers := r.refreshAgain(detached, records); answers != nil {
 		records, drift = r.req.compareMachines(detached, answers, records, func(string) bool { return false })
-		var done []plan.Removal
+		var done, more []plan.Removal
+		records, more = r.req.unrecorded(detached, answers, records, r.removals, func(string) bool { return false })
 		todo, done = leftovers(r.removals, answers, records)
 		r.removals = slices.DeleteFunc(r.removals, func(x plan.Removal) bool { return slices.Contains(done, x) })
-		var more []plan.Removal
-		records, more = r.req.unrecorded(detached, answers, records, func(string) bool { return false })
 		for _, x := range more {
 			r.addLeftover(x.Address, x.Machine)
 		}
@@ -476,7 +519,10 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 			return unfinished.Units[address] != nil || repair(address, needs)
 		}
 	}
-	if cs, err = r.req.diff(detached, records, nil, drift, todo, head.Generation); err != nil {
+	if cs, err = r.req.diff(detached, records, nil, drift, todo, b); err != nil {
+		return nil, err
+	}
+	if err := r.checkStop(cs); err != nil {
 		return nil, err
 	}
 	r.names = cs.Names
@@ -497,7 +543,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	if err := r.checkSelfDestruct(detached, cs, records); err != nil {
 		return nil, err
 	}
-	if cs.Empty() && unfinished == nil && len(b.relocated) == 0 { // another apply did it in the meantime
+	if cs.Empty() && unfinished == nil && len(b.relocated) == 0 && len(r.req.recordedAgain(b.records, records)) == 0 { // another apply did it in the meantime
 		return r.req.unchangedResult(detached, cs)
 	}
 	objects := slices.Collect(maps.Values(r.req.Objects))
@@ -551,7 +597,7 @@ func (r *run) runLocked(ctx, detached context.Context, b *base) (*Result, error)
 	next := &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Number: r.generation, Parent: head.Object, Apply: r.caller.Apply, Token: r.caller.Token,
 		Deployment: r.req.Plan.Deployment, Environment: r.req.Plan.Environment, Plan: cs.Plan, PlanObject: planObject, ChangeSet: cs.ChangeSet,
 		Records: after, Renamed: r.appliedRenames(cs, after), Machines: r.usedMachines(after), LastGood: lastGood, Summary: res.Counts, Failed: res.Failed, Verb: r.req.Verb,
-		Applied: now(), By: r.caller.By, Revision: r.req.Revision}
+		Applied: now(), By: r.caller.By, Revision: r.revision}
 	next.Outcomes, next.Removals = sortOutcomes(append(r.carriedOutcomes(gen, cs), res.Outcomes...)), sortRemovals(r.removals)
 	if unfinished != nil {
 		next.Finished = unfinished.Applies
@@ -760,6 +806,7 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 				add(address, name)
 			case rec.Machine != name: // it was reverted to a time before the unit moved away
 				r.addLeftover(address, name)
+			case rec.Digest != "" && r.req.leaves(address):
 			case !r.isRefreshed(name) && (rec.Digest != e.Digest || !maps.Equal(rec.Values, e.Values)):
 				add(address, name)
 			}
@@ -807,9 +854,10 @@ func (r *run) observe(ctx context.Context, b *base, cs *plan.ChangeSet) []plan.R
 		if _, there := byAddress[rec.Address]; !there || !asked || uncertain[rec.Address] != nil || entries[rec.Address] != nil || rec.Machine == "" || r.isRefreshed(rec.Machine) {
 			continue
 		}
-		if _, moved := b.relocated[rec.Machine]; moved {
+		if _, moved := b.relocated[rec.Machine]; moved || r.req.leaves(rec.Address) {
 			continue
 		}
+		r.missing[rec.Address] = true
 		rec.Digest = ""
 		byAddress[rec.Address] = rec
 	}
@@ -942,6 +990,51 @@ func (r *run) checkData(before, now []plan.Record, moved map[string]string) erro
 		if !slices.ContainsFunc(now, func(n plan.Record) bool { return n.Address == b.Address }) && r.req.Plan.Find(b.Address) != nil {
 			out = append(out, diag.Errorf(text, "it has data, which machine %s does not have at its new connection; the previous one was %s", b.Machine, previous).
 				WithHint("copy the data there and use --allow-move %s; nothing was changed", text))
+		}
+	}
+	return out.Err()
+}
+
+// leaves reports whether the request has nothing to do with a unit: it stops, starts or restarts
+// another one.
+func (req *Request) leaves(address string) bool {
+	only := len(req.Stop)+len(req.Start) > 0 || req.Restart != ""
+	return only && req.Stop[address] == nil && !req.Start[address] && req.Restart != address
+}
+
+// checkStop returns an error if a unit that is to be stopped or started would get another version
+// instead: its machine does not have it as it is recorded.
+func (r *run) checkStop(cs *plan.ChangeSet) error {
+	for i := range cs.Actions {
+		a := &cs.Actions[i]
+		if (r.req.Stop[a.Address] != nil || r.req.Start[a.Address]) && !r.isStop(a) {
+			return diag.Errorf(cs.Names.Text(a.Address), "machine %s does not have it as it is recorded; nothing was changed", a.Machine).
+				WithHint("defx plan --refresh shows what the machine has, and defx apply restores it")
+		}
+	}
+	return nil
+}
+
+// checkMissing returns an error for each unit that its machine does not have and that would be made
+// again without its data: nobody has asked the machine whether its data is still there.
+func (r *run) checkMissing(records []plan.Record) error {
+	var out diag.List
+	names := r.req.Plan.Names()
+	for _, rec := range records {
+		if !r.missing[rec.Address] || r.req.Stop[rec.Address] != nil || r.req.Start[rec.Address] || r.req.Held != nil && r.req.Held(rec.Address) {
+			continue
+		}
+		text, now := names.Text(rec.Address), rec.Address
+		if r.req.Moved != nil {
+			now = r.req.Moved(now)
+		}
+		u := r.req.Plan.Find(now)
+		if u == nil {
+			u = r.req.Plan.Find(rec.Address)
+		}
+		if u != nil && u.Machine == rec.Machine && (rec.Stateful || len(rec.Data) > 0) && !r.req.allowsEmpty(rec.Address, rec.Machine) && !r.req.allowsEmpty(u.Address, rec.Machine) {
+			out = append(out, diag.Errorf(text, "it has data, and machine %s has no record of it; nothing was changed", rec.Machine).
+				WithHint("leave out --no-refresh, so that the machine is asked for its data; or start it as it is: --allow-empty %s", text))
 		}
 	}
 	return out.Err()

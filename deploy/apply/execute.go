@@ -632,13 +632,13 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 	if rec, err := r.applyUnit(ctx, a.PreviousAddress, from, nil, old); err != nil {
 		return rec, err
 	}
-	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, nil)
+	now, err := r.applyUnit(ctx, a.Address, a.Machine, u, stoppedAs(old, a.Address, a.Machine))
 	if err == nil || now != nil || old == nil || old.Digest == "" {
 		return now, err
 	}
 	previous := &plan.Placed{Address: a.PreviousAddress, Machine: from, Backend: old.Backend, Digest: old.Digest, Object: old.Object, Values: old.Values,
 		Traits: old.Traits}
-	restored, rerr := r.applyUnit(ctx, a.PreviousAddress, from, previous, nil)
+	restored, rerr := r.applyUnit(ctx, a.PreviousAddress, from, previous, stoppedAs(old, a.PreviousAddress, from))
 	if rerr != nil {
 		err = fmt.Errorf("%w; the old version could not be restored: %w", err, rerr)
 	}
@@ -646,6 +646,15 @@ func (r *run) rename(ctx context.Context, a *plan.Action, u *plan.Placed, old *p
 		restored.Traits = old.Traits
 	}
 	return restored, err
+}
+
+// stoppedAs returns what is kept of a record when its unit is made anew at another place: that it was
+// stopped on purpose. It returns nil if it was not.
+func stoppedAs(old *plan.Record, address, machine string) *plan.Record {
+	if old == nil || old.Stopped == nil {
+		return nil
+	}
+	return &plan.Record{Address: address, Machine: machine, Backend: old.Backend, Stopped: old.Stopped}
 }
 
 // renameUnit gives a unit another address on its machine, and returns the record

@@ -322,7 +322,10 @@ func leftovers(removals []plan.Removal, answers map[string]*agent.Refreshed, rec
 // unrecorded adds to the records the units that machines have without a record: a machine was
 // reverted to a time when they were deployed. removals are units that are recorded elsewhere. Units
 // of which nobody knows what an interrupted apply left are not added.
-func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Refreshed, records []plan.Record, uncertain func(address string) bool) (all []plan.Record, removals []plan.Removal) {
+//
+// A unit that was forgotten with its machine is recorded again if it is still desired; if it is not,
+// it is one of those to be removed.
+func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Refreshed, records []plan.Record, left []plan.Removal, uncertain func(address string) bool) (all []plan.Record, removals []plan.Removal) {
 	byAddress := map[string]plan.Record{}
 	for _, r := range records {
 		byAddress[r.Address] = r
@@ -336,6 +339,7 @@ func (req *Request) unrecorded(ctx context.Context, answers map[string]*agent.Re
 			case recorded && u != nil && u.Machine == name: // the move there was interrupted, and is executed again
 			case recorded:
 				removals = append(removals, plan.Removal{Address: address, Machine: name})
+			case u == nil && slices.ContainsFunc(left, func(x plan.Removal) bool { return x.Address == address && x.Machine == name }):
 			default:
 				var err error
 				if r, err = req.record(ctx, address, name, answers[name].Units[address].Entry, plan.Record{}); err != nil {
@@ -408,7 +412,11 @@ func shortReason(name string, err error) string {
 		text = e.Msg
 	}
 	text, _, _ = strings.Cut(text, "\n")
-	return strings.TrimPrefix(text, "machine "+name+": ")
+	text = strings.TrimPrefix(text, "machine "+name+": ")
+	if e, ok := errors.AsType[*agent.Error](err); ok && e.Code == agent.CodeDamaged && e.Hint != "" {
+		text += " (" + e.Hint + ")"
+	}
+	return text
 }
 
 // refreshAgain asks the machines that answered once more, under the lease: another apply may have

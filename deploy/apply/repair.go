@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
@@ -15,6 +16,7 @@ import (
 // MachineRepair is the result of RepairMachine.
 type MachineRepair struct {
 	Aside      []string // paths on the machine of the damaged files that were kept aside
+	Missing    []string // paths on the machine of files that were missing
 	Adopted    []string // addresses of units that were recorded again as they are, sorted
 	Uncertain  []string // addresses of units that the next apply makes what they should be, sorted
 	Generation int      // the newest one now; 0 = nothing was ever applied
@@ -40,8 +42,7 @@ func RepairMachine(ctx context.Context, req *Request, name string) (*MachineRepa
 		return nil, err
 	}
 	if b.gen == nil { // there is nothing to record again
-		out.Aside, err = m.client.Repair(ctx)
-		return out, err
+		return out, out.repairFiles(ctx, m)
 	}
 	o := state.LeaseOptions{Verb: req.Verb, Apply: r.caller.Apply, TTL: req.LeaseTime, Wait: req.LeaseWait,
 		OnWait: func(held *state.ErrLeaseHeld) { r.emit(Event{Outcome: Waiting, Err: held}) }}
@@ -54,6 +55,19 @@ func RepairMachine(ctx context.Context, req *Request, name string) (*MachineRepa
 		r.start(b)
 		return r.repairMachine(ctx, b, name, m, out)
 	})
+}
+
+// repairFiles makes the records of a machine readable again.
+func (out *MachineRepair) repairFiles(ctx context.Context, m *machine) error {
+	files, err := m.client.Repair(ctx)
+	for _, f := range files {
+		if strings.Contains(f, agent.DamagedSuffix) {
+			out.Aside = append(out.Aside, f)
+		} else {
+			out.Missing = append(out.Missing, f)
+		}
+	}
+	return err
 }
 
 // repairMachine is RepairMachine under the lease.
@@ -69,7 +83,7 @@ func (r *run) repairMachine(ctx context.Context, b *base, name string, m *machin
 	if err != nil {
 		return err
 	}
-	if out.Aside, err = m.client.Repair(ctx); err != nil {
+	if err := out.repairFiles(ctx, m); err != nil {
 		return err
 	}
 	before, err := m.client.Scope(ctx, r.scope())
@@ -80,7 +94,7 @@ func (r *run) repairMachine(ctx context.Context, b *base, name string, m *machin
 		return err
 	}
 	lacks := slices.ContainsFunc(sets.Keys(units), func(address string) bool { return before.Units[address] == nil })
-	if len(out.Aside) == 0 && !lacks {
+	if len(out.Aside)+len(out.Missing) == 0 && !lacks {
 		return state.Withdraw(ctx, r.req.Store, r.caller.Apply)
 	}
 	if err := m.client.Fence(ctx, r.scope(), r.caller, r.lease.Addresses, r.generation); err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/internal/token"
 )
@@ -171,7 +172,7 @@ func (s *Source) describe(name string) (plan.Artifact, error) {
 
 // describeFile adds a file, or what an archive has, to l. It returns no content for an archive.
 func describeFile(root *os.Root, rel string, l *list) (kind string, c *plan.Content, err error) {
-	f, err := root.Open(rel)
+	f, err := openfile.OpenIn(root, rel)
 	if err != nil {
 		return "", nil, err
 	}
@@ -201,7 +202,7 @@ func (s *Source) Fingerprint(name string) (digest.Digest, error) {
 	if err == nil {
 		defer root.Close()
 		if info, err := root.Stat(rel); err == nil && info.Mode().IsRegular() {
-			f, err := root.Open(rel)
+			f, err := openfile.OpenIn(root, rel)
 			if err != nil {
 				return "", err
 			}
@@ -273,7 +274,7 @@ func packer(root *os.Root, rel string, leaveOut func(string) bool) (func(io.Writ
 	if info.IsDir() {
 		return func(w io.Writer) error { return Pack(w, subtree(root, rel, leaveOut)) }, nil
 	}
-	f, err := root.Open(rel)
+	f, err := openfile.OpenIn(root, rel)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"net/url"
 	"os"
 	"path"
@@ -17,6 +16,7 @@ import (
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 )
 
 // Limits of one fetch. Tests set others.
@@ -83,7 +83,7 @@ func (s *Source) streamURL(ctx context.Context, a plan.Artifact) (io.ReadCloser,
 		}
 	}
 	if a.Kind == Tar {
-		return os.Open(filepath.Join(dir, name))
+		return openfile.OpenNoFollow(filepath.Join(dir, name))
 	}
 	r, w := io.Pipe()
 	go func() { w.CloseWithError(Pack(w, fileIn(dir, name))) }()
@@ -95,7 +95,7 @@ func fileIn(dir, name string) fs.FS { return singleFile{os.DirFS(dir), ".", name
 
 // check returns an error unless the file name in dir has the content of a.
 func check(dir, name string, a plan.Artifact) error {
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := openfile.OpenNoFollow(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func check(dir, name string, a plan.Artifact) error {
 		}
 	}
 	if got != a.Digest {
-		return fmt.Errorf("checksum mismatch: the content has sha256 %s", sum.Hex())
+		return errors.New("checksum mismatch: the content is not that of its sha256") // a digest would tell what lies on a foreign server
 	}
 	return nil
 }
@@ -119,7 +119,7 @@ func check(dir, name string, a plan.Artifact) error {
 // checkFormat returns an error unless a fetched file is what its name promised: a tar that
 // can be unpacked completely, or no tar.
 func checkFormat(path string, a plan.Artifact) error {
-	f, err := os.Open(path)
+	f, err := openfile.OpenNoFollow(path)
 	if err != nil {
 		return err
 	}
@@ -179,21 +179,11 @@ func download(ctx context.Context, address, to string) (err error) {
 			err = context.Cause(ctx)
 		}
 	}()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("User-Agent", "defx")
-	// A compressed tar must arrive with the bytes that were digested.
-	req.Header.Set("Accept-Encoding", "identity")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := get(ctx, address)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the server answered %s", resp.Status)
-	}
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if err != nil {
 		return err

@@ -203,6 +203,18 @@ func Digest(tree fs.FS) (digest.Digest, error) {
 	return l.digest()
 }
 
+// DigestFolder returns the digest of the folder name below root.
+func DigestFolder(root *os.Root, name string) (digest.Digest, error) {
+	info, err := root.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("%s is not a folder", name)
+	}
+	return Digest(subtree(root, path.Clean(name), nil))
+}
+
 // DigestStream returns the digest of an artifact of a kind from what Stream returns.
 func DigestStream(kind string, r io.Reader) (digest.Digest, error) {
 	if kind == Tar {

@@ -19,10 +19,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/compose-spec/compose-go/v2/cli"
+	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/defx-dev/defx/backends"
+	"github.com/defx-dev/defx/backends/docker"
 	"github.com/defx-dev/defx/compile/graph"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
 )
 
@@ -33,6 +38,14 @@ type UnsupportedField struct {
 	Why     string `json:"why"`
 }
 
+// Need is a right that a service asks for, beyond running as a container.
+type Need struct {
+	Service string `json:"service"` // functionality
+	Kind    string `json:"kind"`    // as the entry file's allow names it
+	Need    string `json:"need"`
+	Denied  bool   `json:"denied"` // it is an error until the entry file allows it
+}
+
 // Import is a converted compose file.
 type Import struct {
 	Name        string             // of the compose project, as a valid name
@@ -40,27 +53,67 @@ type Import struct {
 	Unsupported []UnsupportedField // sorted
 	Secrets     []string           // names of secrets that must be on the machine
 	Images      []string           // image references without a digest
+	Needs       []Need             // rights that the entry file must allow, or that lint warns about
 }
 
-// Read converts a compose file, with the files that it includes and extends. env
-// has the variables that it may use, as KEY=VALUE. out is the folder of the
-// library, to which paths in it are relative.
-func Read(ctx context.Context, file, out string, env, profiles []string) (*Import, error) {
-	o, err := cli.NewProjectOptions([]string{file}, cli.WithEnv(env), cli.WithDotEnv, cli.WithProfiles(profiles), cli.WithoutEnvironmentResolution)
+// Options says what an import may read.
+type Options struct {
+	Out      string   // folder of the library, to which paths in it are relative
+	Vars     []string // values of variables, as NAME=VALUE
+	FromHere bool     // also the variables of this process and of the file .env of the project
+	Profiles []string // services of these are converted too
+}
+
+// Read converts a compose file, with the files that it includes and extends. It
+// reads no file outside of the folder of the compose file, and no variable that
+// the options do not allow.
+func Read(ctx context.Context, file string, in Options) (*Import, error) {
+	inherited, err := checkFiles(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	vars := &variables{given: map[string]bool{}, missing: map[string]bool{}, copied: map[string]bool{}}
+	for _, v := range in.Vars {
+		name, _, is := strings.Cut(v, "=")
+		if !is || !keyRE.MatchString(name) {
+			return nil, diag.Errorf("", "%q is not a variable with a value", v).WithHint("--var NAME=VALUE")
+		}
+		vars.given[name] = true
+	}
+	options := []cli.ProjectOptionsFn{cli.WithEnv(in.Vars)}
+	if in.FromHere {
+		options = append(options, cli.WithOsEnv, cli.WithEnvFiles(), cli.WithDotEnv)
+	}
+	options = append(options, cli.WithProfiles(in.Profiles), cli.WithoutEnvironmentResolution,
+		cli.WithLoadOptions(func(o *loader.Options) {
+			if o.Interpolate != nil {
+				o.Interpolate.Substitute = vars.substitute
+			}
+		}))
+	o, err := cli.NewProjectOptions([]string{file}, options...)
 	if err != nil {
 		return nil, err
 	}
 	p, err := o.LoadProject(ctx)
+	if missing := vars.err(); missing != nil { // which may also be why the file is not valid
+		return nil, missing
+	}
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range inherited {
+		if _, known := p.Environment[name]; known && !vars.given[name] {
+			vars.copied[name] = true
+		}
 	}
 	if p, err = p.WithServicesEnvironmentResolved(true); err != nil {
 		return nil, err
 	}
-	if out, err = filepath.Abs(out); err != nil {
+	out, err := filepath.Abs(in.Out)
+	if err != nil {
 		return nil, err
 	}
-	m := &importer{project: p, out: out, names: map[string]string{}, images: map[string]bool{}, secrets: map[string]bool{}}
+	m := &importer{project: p, out: out, vars: vars, names: map[string]string{}, images: map[string]bool{}, secrets: map[string]bool{}}
 	return m.run()
 }
 
@@ -68,10 +121,12 @@ func Read(ctx context.Context, file, out string, env, profiles []string) (*Impor
 type importer struct {
 	project     *types.Project
 	out         string
+	vars        *variables
 	names       map[string]string // compose service → functionality
 	unsupported []UnsupportedField
 	images      map[string]bool
 	secrets     map[string]bool
+	needs       []Need
 	service     string // being converted; "" outside of services
 }
 
@@ -110,17 +165,48 @@ func (m *importer) run() (*Import, error) {
 			return nil, fmt.Errorf("service %s: %w", s, err)
 		}
 		library[m.names[s]] = f
+		if err := m.listNeeds(m.names[s], f); err != nil {
+			return nil, fmt.Errorf("service %s: %w", s, err)
+		}
 	}
 	m.service = ""
 	m.topLevel()
+	for _, name := range sets.Keys(m.vars.copied) {
+		m.report("${"+name+"}", "its present value was copied into the library")
+	}
 	slices.SortFunc(m.unsupported, func(a, b UnsupportedField) int {
 		return strings.Compare(a.Service+"\x00"+a.Field+a.Why, b.Service+"\x00"+b.Field+b.Why)
 	})
 	m.unsupported = slices.Compact(m.unsupported)
-	text := "// Generated from " + filepath.Base(m.project.ComposeFiles[0]) + " by defx import compose.\n" +
+	from := strings.Map(func(r rune) rune { // the name of a file may contain a line end, which would end the comment
+		if unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, filepath.Base(m.project.ComposeFiles[0]))
+	text := "// Generated from " + from + " by defx import compose.\n" +
 		"local defx = import 'defx/v1.libsonnet';\n" + write(library, "") + "\n"
 	return &Import{Name: m.name(m.project.Name), Library: text, Unsupported: m.unsupported,
-		Images: sets.Keys(m.images), Secrets: sets.Keys(m.secrets)}, nil
+		Images: sets.Keys(m.images), Secrets: sets.Keys(m.secrets), Needs: m.needs}, nil
+}
+
+// listNeeds adds the rights that a functionality asks for, as the backend that runs it sees them.
+func (m *importer) listNeeds(name string, f object) error {
+	raw, err := json.Marshal(f["docker"])
+	if err != nil {
+		return err
+	}
+	service, _ := f["service"].(object)
+	user, _ := service["user"].(string)
+	a := graph.Address{Lib: "x", Name: name, Replica: graph.FirstReplica}
+	_, effects, _ := docker.New().Render(backends.Input{Deployment: "x", Environment: "x", Service: &graph.Service{Address: a, Options: raw,
+		Spec: graph.Spec{Image: "x@sha256:" + strings.Repeat("0", 64), User: user}}}) // the plan of the library reports errors
+	for _, n := range effects.Needs {
+		if denied := n.Kind.Rule().Denied; denied || n.Warned() {
+			m.needs = append(m.needs, Need{name, string(n.Kind), n.String(), denied})
+		}
+	}
+	return nil
 }
 
 // topLevel reports what is not supported outside of services.

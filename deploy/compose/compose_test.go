@@ -25,7 +25,7 @@ func TestRead_Goldens(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			m, err := Read(context.Background(), file, "testdata", nil, nil)
+			m, err := Read(context.Background(), file, Options{Out: "testdata"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +63,7 @@ func TestRead_UnknownField(t *testing.T) {
 	if err := os.WriteFile(file, []byte("services:\n  web:\n    imgae: x\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Read(context.Background(), file, ".", nil, nil); err == nil || !strings.Contains(err.Error(), "imgae") {
+	if _, err := Read(context.Background(), file, Options{Out: "."}); err == nil || !strings.Contains(err.Error(), "imgae") {
 		t.Errorf("%v", err)
 	}
 }

@@ -88,12 +88,12 @@ func (m *importer) files(s types.ServiceConfig, f fields, service object) {
 		case def.File != "":
 			one["from"] = m.artifact(def.File)
 		case def.Environment != "":
-			if v, ok := m.project.Environment[def.Environment]; ok {
-				one["text"] = v
-				m.report("configs."+c.Source, "the present value of %s was copied", def.Environment)
-				break
+			v, ok := m.project.Environment[def.Environment]
+			if !ok {
+				m.report("configs."+c.Source, "its content is that of the variable %s, which is not given: --var %s=VALUE", def.Environment, def.Environment)
+				continue
 			}
-			fallthrough
+			one["text"] = v
 		default:
 			m.report("configs."+c.Source, "its content is not in the compose file")
 			continue
@@ -135,8 +135,9 @@ func (m *importer) files(s types.ServiceConfig, f fields, service object) {
 // inProject reports whether a file is in the folder of the compose file, so that
 // it is not one of the machine.
 func (m *importer) inProject(file string) bool {
-	rel, err := filepath.Rel(m.project.WorkingDir, file)
-	return err == nil && filepath.IsLocal(rel)
+	root, err := filepath.EvalSymlinks(m.project.WorkingDir)
+	resolved, errFile := filepath.EvalSymlinks(file)
+	return err == nil && errFile == nil && below(root, resolved)
 }
 
 // artifact returns the expression for a file, with its path relative to the library.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/defx-dev/defx/compile/graph"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 )
@@ -80,7 +81,7 @@ func TestImport_SameContainersAsCompose(t *testing.T) {
 			if code, _ := s.run("import", "compose", "libs/compose.yaml", "-o", "libs/dock.libsonnet"); code != 0 {
 				t.Fatal("no import")
 			}
-			s.file("defx.jsonnet", fmt.Sprintf("{ name: 'dock', libs: { d: import 'libs/dock.libsonnet' }, machines: { m1: { connect: 'ssh://root@%s' } } }\n", m.Address), 0o644)
+			s.file("defx.jsonnet", fmt.Sprintf("{ name: 'dock', libs: { d: import 'libs/dock.libsonnet' }, allow: { 'd/*': ['%s'] }, machines: { m1: { connect: 'ssh://root@%s' } } }\n", strings.Join(allKinds(), "', '"), m.Address), 0o644)
 			m.Exec("mkdir -p /var/lib/defx/secrets/default/dock; echo hi > /var/lib/defx/secrets/default/dock/word")
 			s.wants(0)
 			defxContainers := inspected(m.Docker("ps", "-aq", "--filter", "label=dev.defx.address"), m.Docker, "dev.defx.address")
@@ -175,4 +176,13 @@ func isEmpty(v any) bool {
 		return v == 0
 	}
 	return false
+}
+
+// allKinds returns all kinds of needs.
+func allKinds() []string {
+	var out []string
+	for _, r := range graph.NeedRules {
+		out = append(out, string(r.Kind))
+	}
+	return out
 }

@@ -198,10 +198,8 @@ func (e *Engine) containerConfig(ctx context.Context, api *client.Client, unit s
 			return fail(err)
 		}
 	}
-	for _, o := range c.Own {
-		if err := os.Chown(o.Path, o.User, o.User); err != nil {
-			return fail(err)
-		}
+	if err := giveFiles(c.Own); err != nil {
+		return fail(err)
 	}
 	if err := override(c, config, host); err != nil {
 		return fail(err)

@@ -29,7 +29,7 @@ func (e *Engine) startJob(ctx context.Context, api *client.Client, unit string) 
 	if err := e.withLock("runner", installRunner); err != nil {
 		return fmt.Errorf("%s: %w", docker.Runner, err)
 	}
-	if err := os.MkdirAll(RunsDir, 0o755); err != nil {
+	if err := os.MkdirAll(RunsDir, 0o700); err != nil {
 		return err
 	}
 	if err := e.createJob(ctx, api, cron.Unit); err != nil {

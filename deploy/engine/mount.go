@@ -2,13 +2,15 @@ package engine
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"path"
 
 	"github.com/containerd/errdefs"
 	"github.com/defx-dev/defx/backends/docker"
+	"github.com/defx-dev/defx/internal/nofollow"
 	"github.com/moby/moby/client"
 )
 
@@ -53,14 +55,34 @@ func (e *Engine) volume(ctx context.Context, api *client.Client, c *docker.Conta
 
 // chownEmptyDir changes the owner of a directory that is still empty.
 func chownEmptyDir(dir string, user int) error {
-	list, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) { // the engine keeps its volumes elsewhere
-		return nil
-	}
-	if err != nil || len(list) > 0 {
+	root, err := nofollow.OpenRoot("/")
+	if err != nil {
 		return err
 	}
-	return os.Chown(dir, user, user)
+	defer root.Close()
+	err = root.ChownEmptyDir(dir, user, user)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) { // the engine keeps its volumes elsewhere; it is not empty
+		return nil
+	}
+	return err
+}
+
+// giveFiles changes the owners of files.
+func giveFiles(list []docker.Owner) error {
+	if len(list) == 0 {
+		return nil
+	}
+	root, err := nofollow.OpenRoot("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, o := range list {
+		if err := root.Chown(o.Path, o.User, o.User); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeDirs creates the directories of the machine that a container mounts and owns. The engine
@@ -79,30 +101,35 @@ func makeDirs(c *docker.Container) error {
 // makeDir creates a directory that belongs to a user. It gets its name when it is complete, so one
 // that exists is always left unchanged.
 func makeDir(dir string, user int) error {
-	info, err := os.Stat(dir)
-	if err == nil && !info.IsDir() {
-		return fmt.Errorf("%s is not a directory", dir)
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	parent := filepath.Dir(dir)
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return err
-	}
-	unnamed, err := os.MkdirTemp(parent, ".defx-")
+	root, err := nofollow.OpenRoot("/")
 	if err != nil {
 		return err
 	}
-	err = errors.Join(os.Chmod(unnamed, 0o755), os.Chown(unnamed, user, user))
+	defer root.Close()
+	info, err := root.Stat(dir)
+	if err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", dir)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	parent := path.Dir(dir)
+	if err := root.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	unnamed := path.Join(parent, ".defx-"+rand.Text())
+	if err := root.Mkdir(unnamed, 0o755); err != nil {
+		return err
+	}
+	err = root.ChownEmptyDir(unnamed, user, user)
 	if err == nil {
-		err = os.Rename(unnamed, dir)
+		err = root.Rename(unnamed, dir)
 	}
 	if err == nil {
 		return nil
 	}
-	os.Remove(unnamed)
-	if errors.Is(err, os.ErrExist) { // created and filled meanwhile
+	root.RemoveDir(unnamed)
+	if errors.Is(err, fs.ErrExist) { // created and filled meanwhile
 		return nil
 	}
 	return err

@@ -57,3 +57,29 @@ func TestMakeDirs_CreatesMissing(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A link that somebody made on the way to a directory is not followed; without it, the directory is made.
+func TestMakeDir_FollowsNoLinkOfOthers(t *testing.T) {
+	base := t.TempDir()
+	app, etc := filepath.Join(base, "app"), filepath.Join(base, "etc")
+	for _, d := range []string{app, etc} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Chmod(app, 0o777)
+	for _, p := range []string{"conf/data", "conf"} {
+		os.Symlink("../etc", filepath.Join(app, "conf"))
+		if err := makeDir(filepath.Join(app, p), os.Getuid()); err == nil || !strings.Contains(err.Error(), app+"/conf is a symbolic link") {
+			t.Errorf("%s: %v", p, err)
+		}
+		if list, _ := os.ReadDir(etc); len(list) != 0 {
+			t.Errorf("%s: made %v", p, list)
+		}
+		os.Remove(filepath.Join(app, "conf"))
+		if err := makeDir(filepath.Join(app, p), os.Getuid()); err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+		os.RemoveAll(filepath.Join(app, "conf"))
+	}
+}

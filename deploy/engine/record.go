@@ -128,7 +128,7 @@ func writeRuns(file string, list []Run) {
 		}
 		text.Write(append(raw, '\n'))
 	}
-	atomicfile.Write(file, text.Bytes(), 0o644)
+	atomicfile.Write(file, text.Bytes(), 0o600)
 }
 
 // readRuns returns the recorded runs, the newest last.

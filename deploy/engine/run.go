@@ -260,10 +260,10 @@ func (e *Engine) runOnceLocked(ctx context.Context, unit string) error {
 	if err != nil || cmd.Done == "" {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(cmd.Done), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(cmd.Done), 0o700); err != nil {
 		return err
 	}
-	f, err := os.Create(cmd.Done)
+	f, err := os.OpenFile(cmd.Done, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

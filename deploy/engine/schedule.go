@@ -50,7 +50,7 @@ func (e *Engine) startCron(ctx context.Context, api *client.Client, unit string)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(RunsDir, 0o755); err != nil {
+	if err := os.MkdirAll(RunsDir, 0o700); err != nil {
 		return err
 	}
 	config := &container.Config{Image: image, Entrypoint: []string{program}, Cmd: []string{"agent", "--cron", filepath.Join(docker.Dir, unit)}, Labels: e.labels(cron.ID, unit, d)}

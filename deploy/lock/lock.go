@@ -1,8 +1,8 @@
-// Package lock reads and writes the lock file, which has the digests of a
-// deployment's artifacts and images, in a section for each environment. The file
-// is kept in version control.
+// Package lock reads and writes the lock files of a deployment: one has the
+// digests of artifacts and images, in a section for each environment, the other
+// (providers.go) the providers of resources. Both are kept in version control.
 //
-// It knows the file's format and how to resolve the tag of an image to a digest.
+// It knows the files' formats and how to resolve the tag of an image to a digest.
 // It refuses to know what the artifacts are for, and changes no section that it
 // was not asked to change. Invariant: equal content gives equal bytes, so that
 // two people's updates merge.
@@ -26,6 +26,7 @@ import (
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,22 +57,13 @@ type Artifact struct {
 
 // Read reads the lock file of a folder. If there is none, it returns a File
 // without environments.
-func Read(dir string) (*File, error) {
+func Read(ctx context.Context, dir string) (*File, error) {
 	f := &File{APIVersion: "defx/v1", Kind: "LockFile", Environments: map[string]Section{}}
-	raw, err := os.ReadFile(filepath.Join(dir, Name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return f, nil
-	}
-	if err != nil {
+	if err := readDocument(ctx, dir, Name, f); err != nil {
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(f); err != nil {
-		return nil, unreadable(err)
-	}
 	if f.APIVersion != "defx/v1" || f.Kind != "LockFile" {
-		return nil, unreadable(fmt.Errorf("apiVersion %q and kind %q are unknown", f.APIVersion, f.Kind))
+		return nil, unreadable(Name, fmt.Errorf("apiVersion %q and kind %q are unknown", f.APIVersion, f.Kind))
 	}
 	if f.Environments == nil {
 		f.Environments = map[string]Section{}
@@ -81,37 +73,64 @@ func Read(dir string) (*File, error) {
 		for _, path := range sets.Keys(s.Artifacts) {
 			a := s.Artifacts[path]
 			if _, err := digest.Parse(string(a.Digest)); err != nil {
-				return nil, unreadable(fmt.Errorf("%s: %w", path, err))
+				return nil, unreadable(Name, fmt.Errorf("%s: %w", path, err))
 			}
 			if a.Kind != "file" && a.Kind != "tree" && a.Kind != "tar" {
-				return nil, unreadable(fmt.Errorf("%s: unknown kind %q", path, a.Kind))
+				return nil, unreadable(Name, fmt.Errorf("%s: unknown kind %q", path, a.Kind))
 			}
 		}
 		for _, image := range sets.Keys(s.Images) {
 			if _, err := digest.Parse(string(s.Images[image])); err != nil {
-				return nil, unreadable(fmt.Errorf("%s: %w", image, err))
+				return nil, unreadable(Name, fmt.Errorf("%s: %w", image, err))
 			}
 		}
 	}
 	return f, nil
 }
 
-func unreadable(err error) error {
-	return diag.Errorf("", "the lock file cannot be read: %v", err).In(diag.Position{File: Name}).
+// readDocument decodes a file of a folder into doc, which stays as it is if there is no file.
+func readDocument(ctx context.Context, dir, name string, doc any) error {
+	raw, err := openfile.ReadBelow(ctx, dir, name, maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, refused := errors.AsType[*openfile.Error](err); refused {
+		return unreadable(name, err)
+	}
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(doc); err != nil {
+		return unreadable(name, err)
+	}
+	return nil
+}
+
+// maxFile is the largest size of a file, in bytes.
+const maxFile = 64 << 20
+
+func unreadable(name string, err error) error {
+	return diag.Errorf("", "the lock file cannot be read: %v", err).In(diag.Position{File: name}).
 		WithHint("fix it, or restore an earlier version from version control")
 }
 
 // Write replaces the lock file of a folder atomically. An existing file keeps its
 // permissions.
-func (f *File) Write(dir string) error {
+func (f *File) Write(dir string) error { return writeDocument(dir, Name, f) }
+
+// writeDocument replaces a file of a folder atomically. An existing file keeps its
+// permissions.
+func writeDocument(dir, name string, doc any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(f); err != nil {
+	if err := e.Encode(doc); err != nil {
 		return err
 	}
-	path, perm := filepath.Join(dir, Name), fs.FileMode(0o644)
+	path, perm := filepath.Join(dir, name), fs.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
 		perm = info.Mode().Perm()
 	}

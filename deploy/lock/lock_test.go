@@ -19,7 +19,7 @@ import (
 
 func TestFile_RoundTrip(t *testing.T) {
 	dir := t.TempDir()
-	f, err := lock.Read(dir)
+	f, err := lock.Read(t.Context(), dir)
 	if err != nil || len(f.Environments) != 0 {
 		t.Fatal(f, err)
 	}
@@ -38,7 +38,7 @@ func TestFile_RoundTrip(t *testing.T) {
 		}
 	}
 	first, _ := os.ReadFile(filepath.Join(dir, lock.Name))
-	again, err := lock.Read(dir)
+	again, err := lock.Read(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestRead_DamagedFile(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, lock.Name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := lock.Read(dir); err == nil || !strings.Contains(err.Error(), "hint: ") {
+		if _, err := lock.Read(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "hint: ") {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

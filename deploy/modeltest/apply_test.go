@@ -61,7 +61,7 @@ func (w *world) execute(s *scope, o options) *outcome {
 		return out
 	}
 	out.setHeld(d)
-	r := p.ApplyRequest(ctx, d)
+	r := p.ApplyRequest(d)
 	w.prepare(r, o)
 	w.executeRequest(ctx, r, o, out)
 	return out

@@ -49,7 +49,7 @@ func (p *Project) AttachRequest(ctx context.Context, d *Desired, chosen []graph.
 	if err != nil {
 		return nil, err
 	}
-	w.Verb, w.Revision = "attach", p.Revision(ctx)
+	w.Verb, w.Revision = "attach", p.Revision
 	maps.Copy(w.Objects, d.Rendered.Objects)
 	w.Plan.Units = slices.DeleteFunc(w.Plan.Units, func(u plan.Placed) bool { attach, named := p.Attach[u.Address]; return named && !attach })
 	for _, a := range chosen {

@@ -60,7 +60,7 @@ func planOnce(b *testing.B, dir string) (*project.Project, *project.Desired, *ap
 	if err != nil {
 		b.Fatal(err)
 	}
-	w := p.ApplyRequest(context.Background(), d)
+	w := p.ApplyRequest(d)
 	if _, err := p.Changes(context.Background(), d, w); err != nil {
 		b.Fatal(err)
 	}

@@ -17,10 +17,10 @@ import (
 )
 
 // ApplyRequest returns the request to apply d.
-func (p *Project) ApplyRequest(ctx context.Context, d *Desired) *apply.Request {
+func (p *Project) ApplyRequest(d *Desired) *apply.Request {
 	w := p.NewRequest(d.Name, d.Environment, "apply")
 	w.Plan, w.Objects, w.LastGood = d.Rendered.Plan, d.Rendered.Objects, d.LastGood
-	w.Held, w.Moved, w.Machines, w.Revision = d.heldFilter(), d.Moved, d.Graph.Machines, p.Revision(ctx)
+	w.Held, w.Moved, w.Machines, w.Revision = d.heldFilter(), d.Moved, d.Graph.Machines, p.Revision
 	return w
 }
 

@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/backends/ec2"
@@ -42,10 +40,25 @@ func (p *Project) fixpoint(ctx context.Context, d *Desired, in compile.Input, de
 			return nil, rest.Sort()
 		}
 		if !again {
+			if lost := unreported(failed, r.out.Held); len(lost) > 0 {
+				return nil, lost.Sort()
+			}
 			d.keepHeld(deployed)
 			return r, nil
 		}
 	}
+}
+
+// unreported returns the errors of what is not held, so that nobody would see them.
+func unreported(failed map[string]*diag.Error, held []compile.Held) diag.List {
+	var out diag.List
+	for name, e := range failed {
+		lib, _, _ := strings.Cut(name, "/")
+		if !slices.ContainsFunc(held, func(h compile.Held) bool { return h.Name == name || h.Name == lib }) {
+			out = append(out, compile.ErrorList(e)...)
+		}
+	}
+	return out
 }
 
 // pass is the result of compiling, placing and rendering once.
@@ -74,7 +87,7 @@ func (p *Project) pass(ctx context.Context, d *Desired, in compile.Input, deploy
 		return nil, err
 	}
 	r := &pass{out: out, failed: map[string]*diag.Error{}}
-	if err := p.loadSchemas(ctx, out.Graph, d); err != nil {
+	if err := p.useProviders(ctx, out.Graph, d); err != nil {
 		return nil, err
 	}
 	packed, unpacked := ec2.Pack(out.Graph, in.Baseline.Machines, ec2.ModuleState{Output: outputsOf(deployed), Attach: p.Attach,
@@ -124,59 +137,6 @@ func (p *Project) pass(ctx context.Context, d *Desired, in compile.Input, deploy
 	}
 	r.rendered = rendered
 	return r, nil
-}
-
-// schemaTimeout bounds one question for the schema of a provider, which may
-// download the provider.
-const schemaTimeout = 2 * time.Minute
-
-// failedSchemas remembers the providers whose schema could not be loaded in this
-// run, so that later passes do not ask again.
-type failedSchemas struct {
-	mu     sync.Mutex
-	failed map[[2]string]bool // source, version
-}
-
-func (f *failedSchemas) has(source, version string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.failed[[2]string{source, version}]
-}
-
-func (f *failedSchemas) add(source, version string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.failed == nil {
-		f.failed = map[[2]string]bool{}
-	}
-	f.failed[[2]string{source, version}] = true
-}
-
-// loadSchemas asks providers that are not built in for their schemas. If one
-// does not answer, its resources are not checked now: Terraform checks them at
-// apply. The only error is the cause of ctx.
-func (p *Project) loadSchemas(ctx context.Context, g *graph.Graph, d *Desired) error {
-	b, ok := p.Backends[ec2.Name].(*ec2.Backend)
-	if !ok {
-		return nil
-	}
-	for source, version := range ec2.RequiredProviders(g) {
-		if b.Schemas[source] != nil || p.schemas.has(source, version) {
-			continue
-		}
-		asking, cancel := context.WithTimeout(ctx, schemaTimeout)
-		s, err := p.TerraformRunner(d.Name, d.Environment).Schema(asking, source, version)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case err != nil || s == nil:
-			p.schemas.add(source, version)
-		default:
-			b.Schemas[source] = s
-		}
-	}
-	return nil
 }
 
 // outputsOf returns the known outputs of deployed modules by their key.

@@ -83,7 +83,7 @@ func (h *host) request() *apply.Request {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	r := p.ApplyRequest(h.t.Context(), d)
+	r := p.ApplyRequest(d)
 	r.LeaseTime, r.LeaseWait = killedLeaseTime, time.Minute
 	return r
 }

@@ -234,7 +234,7 @@ func TestRename_WithoutMovedIsSuggested(t *testing.T) {
 	// The consent to delete the old one lets the new one have the port, after it.
 	w.set("db: { " + db + " }")
 	p, d := w.evaluate(func(p *project.Project) { p.AllowDelete = map[string]bool{"app/web": true} })
-	r := p.ApplyRequest(context.Background(), d)
+	r := p.ApplyRequest(d)
 	r.AllowDelete = p.AllowDelete
 	cs, err := p.Changes(context.Background(), d, r)
 	if err != nil || ops(cs) != "create app/db, delete app/web" || !slices.Equal(cs.Actions[0].WaitsFor, []string{"app/web#0"}) {
@@ -259,7 +259,7 @@ func TestDirs_GivingUpDataNeedsConsent(t *testing.T) {
 				t.Fatalf("%s: %s", ops(cs), text)
 			}
 			p, d := w.evaluate(func(p *project.Project) { p.GiveUp = map[string]bool{"app/web": true} })
-			r := p.ApplyRequest(context.Background(), d)
+			r := p.ApplyRequest(d)
 			r.GiveUp = p.GiveUp
 			res, err := apply.Run(context.Background(), r)
 			if err != nil || res.Counts.Updated != 1 || !slices.Equal(res.Changes.Actions[0].GivesUp, []string{"pg"}) {
@@ -366,7 +366,7 @@ func TestClaims_OtherScopesOnOneMachine(t *testing.T) {
 			t.Fatal(err)
 		}
 		var text string
-		r := p.ApplyRequest(t.Context(), d)
+		r := p.ApplyRequest(d)
 		r.OnEvent = func(e apply.Event) {
 			if e.Err != nil {
 				text += e.Err.Error()

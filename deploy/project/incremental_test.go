@@ -298,7 +298,7 @@ func TestPlan_IncrementalEqualsFull(t *testing.T) {
 			if err != nil {
 				return p, nil, "error: " + err.Error()
 			}
-			cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+			cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 			if err != nil {
 				return p, d, "error: " + err.Error()
 			}
@@ -349,7 +349,7 @@ func TestPlan_IncrementalEqualsFull(t *testing.T) {
 			}
 			if d != nil && e.r.IntN(2) == 0 {
 				log = append(log, "apply")
-				if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err != nil {
+				if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err != nil {
 					t.Fatalf("seed %d, after %d edits: %v", seed, done, err)
 				}
 				continue

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
 	"github.com/defx-dev/defx/lang"
 )
@@ -90,16 +90,16 @@ func (p *Project) loadInputs(ctx context.Context, in *planInputs, libraries []st
 			p.artifacts.Exclude(dir)
 		}
 	}
-	d.externalReads = p.recordExternalReads(d)
+	d.externalReads = p.recordExternalReads(ctx, d)
 	if graph.ValidName(d.Name) && graph.ValidName(d.Environment) {
 		if in.baseline, in.deployed, in.unfinished, err = p.loadBaseline(ctx, d, machines); err != nil {
 			return err
 		}
 	}
-	if in.images, err = p.useLock(d.Environment); err != nil {
+	if in.images, err = p.useLock(ctx, d.Environment); err != nil {
 		return err
 	}
-	if err := p.secretVersions(in.secrets); err != nil {
+	if err := p.secretVersions(ctx, in.secrets); err != nil {
 		return err
 	}
 	if in.entry.Transforms == 0 && len(head.Resources) == 0 {
@@ -112,10 +112,16 @@ const secretsIndex = "secrets/index.json"
 
 // secretVersions reads secrets/index.json: name → version, in clear. A damaged
 // file is an error: read as empty, it would restart every service that uses a secret.
-func (p *Project) secretVersions(into map[string]string) error {
-	raw, err := os.ReadFile(filepath.Join(p.Config.Root, secretsIndex))
+func (p *Project) secretVersions(ctx context.Context, into map[string]string) error {
+	raw, err := openfile.ReadBelow(ctx, p.Config.Root, secretsIndex, openfile.Small)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if e, refused := errors.AsType[*openfile.Error](err); refused {
+		return diag.Errorf("", "the versions of secrets cannot be read: %s %s", secretsIndex, e.Msg).In(diag.Position{File: secretsIndex}).WithHint("%s", e.Hint())
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err == nil {
 		err = json.Unmarshal(raw, &into)

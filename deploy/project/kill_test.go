@@ -43,7 +43,7 @@ func applyAsProcess(args []string) int {
 	d, err := p.Evaluate(context.Background())
 	if err == nil {
 		var res *apply.Result
-		w := p.ApplyRequest(context.Background(), d)
+		w := p.ApplyRequest(d)
 		w.LeaseTime, w.LeaseWait = killedLeaseTime, time.Minute
 		if args[3] == "true" {
 			if err := w.RefreshMachines(context.Background()); err != nil {

@@ -38,8 +38,8 @@ const (
 
 // useLock makes the artifacts that are locked for an environment replace those
 // that are not present, and returns its locked images.
-func (p *Project) useLock(environment string) (map[string]digest.Digest, error) {
-	f, err := lock.Read(p.Config.Root)
+func (p *Project) useLock(ctx context.Context, environment string) (map[string]digest.Digest, error) {
+	f, err := lock.Read(ctx, p.Config.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (p *Project) LockStatus(ctx context.Context) (environment string, list []Lo
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := lock.Read(p.Config.Root)
+	f, err := lock.Read(ctx, p.Config.Root)
 	if err != nil {
 		return "", nil, err
 	}
@@ -134,7 +134,7 @@ func (p *Project) UpdateLock(ctx context.Context) (environment string, list []Lo
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := lock.Read(p.Config.Root)
+	f, err := lock.Read(ctx, p.Config.Root)
 	if err != nil {
 		return "", nil, err
 	}
@@ -188,7 +188,7 @@ func (p *Project) CopyLock(ctx context.Context, from, to string) error {
 			return bad
 		}
 	}
-	f, err := lock.Read(p.Config.Root)
+	f, err := lock.Read(ctx, p.Config.Root)
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func (p *Project) loadMemo(in *planInputs, libraries []string) *memo {
 	for name, b := range p.Backends {
 		encodings[name] = b.Encoding()
 	}
-	entry, err := digest.Of("memory/4", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
+	entry, err := digest.Of("memory/5", map[string]any{"entry": in.entry.Deployment, "environment": in.entry.Environment, "images": in.images, "backends": encodings})
 	if err != nil {
 		return nil
 	}
@@ -274,6 +274,11 @@ func codeService(c *cache.Codec, s *memoService) {
 		texts(c, &p.Kind, &p.Key, &p.Value)
 		cache.List(c, &p.Field, cache.Text)
 		c.Flag(&p.Shared)
+	})
+	cache.List(c, &r.Needs, func(c *cache.Codec, n *graph.Need) {
+		cache.Text(c, &n.Kind)
+		cache.Text(c, &n.Value)
+		cache.List(c, &n.Field, cache.Text)
 	})
 	cache.List(c, &r.Follows, cache.Text)
 	c.Number(&r.Drain)

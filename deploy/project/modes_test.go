@@ -1,10 +1,12 @@
 package project_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/defx-dev/defx/backends"
@@ -16,6 +18,17 @@ import (
 // TestModes_NoCopyOfContentIsReadableByOthers looks for the text of a file with mode 0600 in the
 // state, the caches and the machine's folder.
 func TestModes_NoCopyOfContentIsReadableByOthers(t *testing.T) {
+	for _, mask := range []int{0, 0o077} {
+		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
+			old := syscall.Umask(mask)
+			defer syscall.Umask(old)
+			testModes(t)
+		})
+	}
+}
+
+func testModes(t *testing.T) {
+	t.Helper()
 	w := newWorld(t, `
 -- defx.jsonnet --
 {
@@ -33,7 +46,7 @@ func TestModes_NoCopyOfContentIsReadableByOthers(t *testing.T) {
 	if _, err := p.Evaluate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	found := map[string]int{}
+	found, seen := map[string]int{}, map[string]bool{}
 	for _, dir := range []string{".defx", "cache", "box"} {
 		err := filepath.WalkDir(filepath.Join(w.dir, dir), func(p string, d fs.DirEntry, err error) error {
 			if err != nil {
@@ -43,9 +56,12 @@ func TestModes_NoCopyOfContentIsReadableByOthers(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if dir != "box" && info.Mode().Perm()&0o077 != 0 {
+			own, inBox := strings.CutPrefix(p, filepath.Join(w.dir, "box/var/lib/defx")+"/")
+			closed := dir != "box" || inBox && !strings.HasPrefix(own, "store")
+			if mode := info.Mode().Perm(); closed && mode&0o077 != 0 || strings.HasSuffix(p, "/var/lib/defx") && mode != 0o711 {
 				t.Errorf("%s has mode %v", p, info.Mode())
 			}
+			seen[dir] = seen[dir] || closed
 			if !d.Type().IsRegular() {
 				return nil
 			}
@@ -60,6 +76,9 @@ func TestModes_NoCopyOfContentIsReadableByOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if len(seen) != 3 || !seen["box"] || !seen[".defx"] {
+		t.Errorf("files that are to be closed were found in %v", seen)
 	}
 	if found["box"] < 2 {
 		t.Errorf("the text was found %v times", found)

@@ -2,14 +2,15 @@ package project
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/defx-dev/defx/backends"
 	"github.com/defx-dev/defx/compile/graph"
 	graphlint "github.com/defx-dev/defx/compile/lint"
 	"github.com/defx-dev/defx/internal/diag"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/lint"
 )
@@ -49,7 +50,7 @@ func (p *Project) locate(ctx context.Context, list diag.List) {
 			places[i-len(errs)].Pos = pos
 			continue
 		}
-		errs[i].Pos = p.refinePosition(pos, errs[i].Word)
+		errs[i].Pos = p.refinePosition(ctx, pos, errs[i].Word)
 	}
 }
 
@@ -58,11 +59,11 @@ const maxSearchLines = 60
 
 // refinePosition moves a position from the first line of a value to the line
 // that contains word in quotes, if there is one.
-func (p *Project) refinePosition(pos diag.Position, word string) diag.Position {
+func (p *Project) refinePosition(ctx context.Context, pos diag.Position, word string) diag.Position {
 	if word == "" || !pos.Known() {
 		return pos
 	}
-	raw, err := os.ReadFile(p.sourceFile(pos))
+	raw, err := openfile.Read(ctx, p.sourceFile(pos), openfile.Small)
 	if err != nil {
 		return pos
 	}
@@ -101,6 +102,7 @@ func (p *Project) Lint(ctx context.Context, d *Desired) (diag.List, error) {
 	}
 	found = append(found, graphlint.Graph(graphlint.Input{Graph: d.Graph, Deployment: d.Entry})...)
 	found = append(found, p.Backends.Lint(d.Graph)...)
+	found = append(found, backends.LintNeeds(d.Graph, d.Rendered.Plan)...)
 	paths := make([][]string, len(found))
 	for i, f := range found {
 		if !f.Pos.Known() {
@@ -116,7 +118,7 @@ func (p *Project) Lint(ctx context.Context, d *Desired) (diag.List, error) {
 	return slices.DeleteFunc(lint.Sort(found), func(f *diag.Error) bool {
 		src, read := sources[f.Pos.File]
 		if !read {
-			raw, _ := os.ReadFile(p.sourceFile(f.Pos)) // without its text nothing is silenced
+			raw, _ := openfile.Read(ctx, p.sourceFile(f.Pos), openfile.Small) // without its text nothing is silenced
 			src = string(raw)
 			sources[f.Pos.File] = src
 		}

@@ -18,6 +18,7 @@
 //	unchanged.go    plans without changes, remembered as a whole
 //	deployed.go     requests that start from the deployed units; attach.go
 //	lock.go         the lock file
+//	providers.go    the providers of resources, and their lock file
 package project
 
 import (
@@ -25,10 +26,8 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,12 +36,14 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/place"
 	"github.com/defx-dev/defx/deploy/artifact"
+	"github.com/defx-dev/defx/deploy/revision"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/deploy/terraform"
 	"github.com/defx-dev/defx/deploy/transport"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/lang"
+	"github.com/defx-dev/defx/lang/cache"
 )
 
 // Project is one entry file in one environment.
@@ -61,7 +62,6 @@ type Project struct {
 
 	artifacts *artifact.Source
 	stores    sync.Map // path → *state.Dir
-	schemas   failedSchemas
 }
 
 // Open returns the project whose entry file is file, relative to dir. stateDir is
@@ -72,16 +72,15 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 	if !filepath.IsAbs(entry) {
 		entry = filepath.Join(dir, file)
 	}
-	entry, err := filepath.Abs(entry)
-	if err != nil {
-		return nil, err
-	}
 	if info, err := os.Stat(entry); err != nil || info.IsDir() {
+		if abs, err := filepath.Abs(entry); err == nil {
+			entry = abs
+		}
 		return nil, diag.Errorf("", "there is no deployment here: %s is not a file", entry).
 			WithHint("defx init creates one; -C DIR or -f FILE selects another")
 	}
-	root := filepath.Dir(entry)
-	if root, err = filepath.EvalSymlinks(root); err != nil {
+	root, err := lang.ResolveFolder("-C", filepath.Dir(entry))
+	if err != nil {
 		return nil, err
 	}
 	c.Root, c.Entry = root, filepath.Base(entry)
@@ -106,8 +105,9 @@ func Open(dir, file, stateDir string, c lang.Config, b backends.Set) (*Project, 
 func (p *Project) Store(deployment, environment string) *state.Dir {
 	path := filepath.Join(p.StateDir, deployment, environment)
 	dir := state.OpenDir(path)
+	dir.Deployment, dir.Environment = deployment, environment
 	if p.Config.Cache != "" {
-		dir.VerifiedCache = filepath.Join(p.Config.Cache, "state")
+		dir.VerifiedCache = cache.Open(p.Config.Cache, p.Config.CacheMax)
 	}
 	s, _ := p.stores.LoadOrStore(path, dir)
 	return s.(*state.Dir)
@@ -148,23 +148,8 @@ func (p *Project) Deployments() map[string][]string {
 }
 
 // Revision returns the git commit of the folder, with a + if files differ from
-// it, or "" if there is no git.
-func (p *Project) Revision(ctx context.Context) string {
-	git := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", p.Config.Root, "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"}, args...)...)
-		cmd.Env = append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
-		out, err := cmd.Output()
-		return strings.TrimSpace(string(out)), err
-	}
-	rev, err := git("rev-parse", "--short=12", "HEAD")
-	if err != nil {
-		return ""
-	}
-	if changed, err := git("status", "--porcelain", "--untracked-files=no", "."); err == nil && changed != "" {
-		rev += "+"
-	}
-	return rev
-}
+// it, or "" if there is no git. It reads files and runs no program.
+func (p *Project) Revision(ctx context.Context) string { return revision.Of(ctx, p.Config.Root) }
 
 // Desired is what the entry file asks for, compared with the newest generation.
 type Desired struct {
@@ -188,6 +173,8 @@ type Desired struct {
 	Uses           []lang.CacheUse             // with Project.Explain: which functionalities came from earlier plans; nil if FullPlanReason is not empty
 	FullPlanReason string                      // why results of earlier plans could not be used; "" if they were
 
+	Unlocked diag.List // providers that differ from the lock file: they do not run
+
 	externalReads []lang.ReadRecord // lock, secrets and state as they were just before they were read
 }
 
@@ -201,6 +188,7 @@ func (p *Project) Evaluate(ctx context.Context) (*Desired, error) { return p.eva
 func (p *Project) Plan(ctx context.Context) (*Desired, error) { return p.evaluate(ctx, true) }
 
 func (p *Project) evaluate(ctx context.Context, incremental bool) (*Desired, error) {
+	ctx = lang.WithBudget(ctx, p.Config.Limits)
 	p.readAhead(ctx)
 	var in *planInputs
 	c := p.Config

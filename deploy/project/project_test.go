@@ -119,7 +119,7 @@ func (w *world) plan() (*project.Desired, *plan.ChangeSet) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+	cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func (w *world) apply() *apply.Result {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	work := p.ApplyRequest(context.Background(), d)
+	work := p.ApplyRequest(d)
 	work.LeaseWait = time.Minute // one that was killed has a lease until it is seen not to move
 	work.OnEvent = func(e apply.Event) {
 		if e.Err != nil {
@@ -346,7 +346,7 @@ func TestMove_LeavesNothingBehind(t *testing.T) {
 	if d, err = p.Evaluate(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	work := p.ApplyRequest(context.Background(), d)
+	work := p.ApplyRequest(d)
 	work.AllowMove = p.AllowMove
 	res, err := apply.Run(context.Background(), work)
 	if err != nil || res.Counts.Moved != 2 || len(res.Failed) > 0 {
@@ -434,7 +434,7 @@ func TestApply_RefusesWithoutState(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := machine(t, filepath.Join(w.dir, "box"))
-	if _, err := apply.Run(context.Background(), p.ApplyRequest(context.Background(), d)); err == nil || !strings.Contains(err.Error(), "it is not the state of this environment") {
+	if _, err := apply.Run(context.Background(), p.ApplyRequest(d)); err == nil || !strings.Contains(err.Error(), "it is not the state of this environment") {
 		t.Errorf("%v", err)
 	}
 	if machine(t, filepath.Join(w.dir, "box")) != before {

@@ -5,14 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/lang"
 	"github.com/defx-dev/defx/lang/cache"
 )
@@ -41,7 +42,7 @@ func (p *Project) CachedNoChanges(ctx context.Context) *plan.ChangeSet {
 	if err != nil {
 		return nil
 	}
-	record, err := p.recorder()
+	record, err := p.recorder(ctx)
 	if err != nil {
 		return nil
 	}
@@ -59,7 +60,7 @@ func (p *Project) CachedNoChanges(ctx context.Context) *plan.ChangeSet {
 // StoreNoChanges stores an empty change set with everything that was read for
 // it. It stores nothing for deployments with transforms, whose reads are not
 // recorded, or with modules, which depend on state outside of defx.
-func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
+func (p *Project) StoreNoChanges(ctx context.Context, d *Desired, cs *plan.ChangeSet) {
 	if p.Config.Cache == "" || !cs.Empty() || len(cs.Protected) > 0 || len(d.Held) > 0 || d.Transforms > 0 || len(d.Rendered.Modules) > 0 {
 		return
 	}
@@ -68,11 +69,11 @@ func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 	if err != nil || !complete {
 		return
 	}
-	record, err := p.recorder()
+	record, err := p.recorder(ctx)
 	if err != nil {
 		return
 	}
-	if !slices.Equal(d.externalReads, p.recordExternalReads(d)) {
+	if !slices.Equal(d.externalReads, p.recordExternalReads(ctx, d)) {
 		return // changed while it was read
 	}
 	reads := slices.Concat(d.Reads, d.externalReads)
@@ -87,25 +88,25 @@ func (p *Project) StoreNoChanges(d *Desired, cs *plan.ChangeSet) {
 }
 
 // recordExternalReads records what a plan reads that is neither source nor artifact.
-func (p *Project) recordExternalReads(d *Desired) []lang.ReadRecord {
+func (p *Project) recordExternalReads(ctx context.Context, d *Desired) []lang.ReadRecord {
 	paths := []string{rootPrefix + lock.Name, rootPrefix + secretsIndex}
 	paths = append(paths, statePrefix+d.Name+"/"+d.Environment+"/head.json") // also has what interrupted applies announced
 	var out []lang.ReadRecord
 	for _, path := range paths {
-		out = append(out, p.recordFile(path))
+		out = append(out, p.recordFile(ctx, path))
 	}
 	return out
 }
 
 // recorder returns what records the present content of a path that a plan reads.
-func (p *Project) recorder() (func(path string) lang.ReadRecord, error) {
+func (p *Project) recorder(ctx context.Context) (func(path string) lang.ReadRecord, error) {
 	source, err := p.Config.CacheKeyReader()
 	if err != nil {
 		return nil, err
 	}
 	return func(path string) lang.ReadRecord {
 		if strings.HasPrefix(path, statePrefix) || strings.HasPrefix(path, rootPrefix) {
-			return p.recordFile(path)
+			return p.recordFile(ctx, path)
 		}
 		if name, ok := strings.CutPrefix(path, artifactPrefix); ok {
 			d, err := p.artifacts.Fingerprint(name)
@@ -119,13 +120,14 @@ func (p *Project) recorder() (func(path string) lang.ReadRecord, error) {
 }
 
 // recordFile records the present content of a file of the state or the root.
-func (p *Project) recordFile(path string) lang.ReadRecord {
-	file, ok := strings.CutPrefix(path, statePrefix)
-	dir := p.StateDir
-	if !ok {
-		file, dir = strings.TrimPrefix(path, rootPrefix), p.Config.Root
+func (p *Project) recordFile(ctx context.Context, path string) lang.ReadRecord {
+	var raw []byte
+	var err error
+	if file, ok := strings.CutPrefix(path, statePrefix); ok {
+		raw, err = openfile.Read(ctx, filepath.Join(p.StateDir, filepath.FromSlash(file)), state.MaxFile)
+	} else {
+		raw, err = openfile.ReadBelow(ctx, p.Config.Root, strings.TrimPrefix(path, rootPrefix), openfile.Small)
 	}
-	raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return lang.ReadRecord{Path: path, Absent: true}

@@ -61,11 +61,11 @@ func TestNoChanges_CachedUntilAnInputChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.StoreNoChanges(d, cs)
+		p.StoreNoChanges(context.Background(), d, cs)
 		return cs
 	}
 	if cs := planned(store); cs.Empty() || open(store).CachedNoChanges(t.Context()) != nil {
@@ -192,7 +192,7 @@ func TestPlan_IndependentOfTextAndPlace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(context.Background(), d))
+		cs, err := p.Changes(context.Background(), d, p.ApplyRequest(d))
 		if err != nil {
 			t.Fatal(err)
 		}

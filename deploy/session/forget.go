@@ -82,33 +82,34 @@ func (s *Session) Forget(ctx context.Context, f *Forgotten) (*state.Generation, 
 		n.Number, n.Parent, n.Verb, n.By = gen.Number+1, head.Object, "forget", state.CurrentOwner("forget").Who
 		n.Applied, n.Renamed, n.Failed, n.ChangeSet = time.Now().UTC().Truncate(time.Second), nil, nil, ""
 		n.Summary = state.Counts{Deleted: len(f.Units), Unchanged: len(gen.Records) - len(f.Units)}
-		leaves := map[string]bool{}
+		leaves := map[string]bool{} // true: with its data
 		for _, r := range f.Units {
-			leaves[r.Address] = true
+			leaves[r.Address] = r.Stateful
 		}
-		n.Records = slices.DeleteFunc(slices.Clone(gen.Records), func(r plan.Record) bool { return leaves[r.Address] })
+		n.Records = slices.DeleteFunc(slices.Clone(gen.Records), func(r plan.Record) bool { _, is := leaves[r.Address]; return is })
 		n.Machines = slices.DeleteFunc(slices.Clone(gen.Machines), func(m *graph.Machine) bool { return m.Name == f.Machine })
 		n.Outcomes = slices.DeleteFunc(slices.Clone(gen.Outcomes), func(o state.Outcome) bool { return o.Machine == f.Machine })
-		n.Removals = forgotten(gen.Removals, f.Machine, slices.Sorted(maps.Keys(leaves)))
+		n.Removals = forgotten(gen.Removals, f.Machine, leaves)
 		next = &n
 		return state.Commit(ctx, store, head, next)
 	})
 	return next, err
 }
 
-// forgotten returns the removals after a machine was forgotten with its units.
-func forgotten(before []plan.Removal, machine string, addresses []string) []plan.Removal {
+// forgotten returns the removals after a machine was forgotten with its units: address → whether it
+// had data.
+func forgotten(before []plan.Removal, machine string, units map[string]bool) []plan.Removal {
+	units = maps.Clone(units)
 	var out []plan.Removal
 	for _, x := range before {
 		if x.Machine == machine {
-			addresses = append(addresses, x.Address)
+			units[x.Address] = units[x.Address] || x.Data
 			continue
 		}
 		out = append(out, x)
 	}
-	slices.Sort(addresses)
-	for _, a := range slices.Compact(addresses) {
-		out = append(out, plan.Removal{Address: a, Machine: machine, Forgotten: true})
+	for a, data := range units {
+		out = append(out, plan.Removal{Address: a, Machine: machine, Forgotten: true, Data: data})
 	}
 	slices.SortFunc(out, func(a, b plan.Removal) int { return strings.Compare(a.Address+" "+a.Machine, b.Address+" "+b.Machine) })
 	return out

@@ -11,6 +11,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/apply"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/sets"
@@ -34,6 +35,11 @@ func (s *Session) Rebuild(ctx context.Context) (*state.Generation, error) {
 	if s.Generation.Number > 0 {
 		return nil, diag.Errorf("", "the state of %s (%s) exists, at generation %d", s.Deployment, s.Environment, s.Generation.Number).
 			WithHint("defx status --refresh shows what differs on the machines")
+	}
+	if unfinished, err := apply.ReadUnfinished(ctx, s.Store()); err != nil {
+		return nil, err
+	} else if unfinished != nil {
+		return nil, errUnfinished
 	}
 	b := &rebuilder{
 		gen: &state.Generation{APIVersion: plan.APIVersion, Kind: "Generation", Deployment: s.Deployment, Environment: s.Environment, Records: []plan.Record{},

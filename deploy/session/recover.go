@@ -74,7 +74,9 @@ func (r *Recovery) Pull(ctx context.Context, location string, replace bool, onWa
 	if same, err := sameFolder(folder, r.Store().Path()); err == nil && same {
 		return nil, diag.Errorf("", "%s is the state of %s (%s) itself", path, r.Deployment, r.Environment)
 	}
-	return r.Store().Pull(ctx, state.OpenDir(folder), state.LeaseOptions{Verb: "state pull", Wait: time.Minute, OnWait: onWait}, replace)
+	from := state.OpenDir(folder)
+	from.Deployment, from.Environment = r.Deployment, r.Environment
+	return r.Store().Pull(ctx, from, state.LeaseOptions{Verb: "state pull", Wait: time.Minute, OnWait: onWait}, replace)
 }
 
 // isEnvironment reports whether a folder has the state of an environment.

@@ -55,7 +55,7 @@ func (s *Session) restartBalanced(ctx context.Context, address string) error {
 		return err
 	}
 	var failed error
-	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, s.Generation.Revision
+	w.Verb, w.Restart, w.LeaseWait, w.Revision = "restart", address, time.Minute, apply.Recorded(s.Generation.Revision)
 	w.OnEvent = func(e apply.Event) {
 		if e.Outcome == apply.Failed {
 			failed = errors.Join(failed, diag.Errorf("", "%v", e.Err).WithHint("restart it again or run defx apply; that registers it with its load balancer again"))

@@ -42,7 +42,7 @@ func (s *Session) Rollback(ctx context.Context, number int) (*state.Generation, 
 		return nil, nil, err
 	}
 	r := s.Project.NewRequest(s.Deployment, s.Environment, "rollback")
-	r.Revision, r.Moved = target.Revision, state.AddressAt(history, target.Number)
+	r.Revision, r.Moved = apply.Recorded(target.Revision), state.AddressAt(history, target.Number)
 	r.Machines = slices.Clone(s.DeclaredMachines())
 	for _, m := range target.Machines {
 		if !slices.ContainsFunc(r.Machines, func(declared *graph.Machine) bool { return declared.Name == m.Name }) {

@@ -13,13 +13,14 @@ import (
 // StopRequest prepares an apply of the deployed units that stops one of them, for a reason, and
 // leaves all others as they are.
 func (s *Session) StopRequest(ctx context.Context, r plan.Record, reason string) (*apply.Request, error) {
+	text := s.Names().Text(r.Address)
 	switch {
 	case r.Machine == "":
-		return nil, diag.Errorf(r.Address, "it is a module of resources, which cannot be stopped")
+		return nil, diag.Errorf(text, "it is a module of resources, which cannot be stopped")
 	case r.Stopped != nil:
-		return nil, diag.Errorf(r.Address, "it was stopped already by %s (%s)", r.Stopped.By, r.Stopped.Reason).WithHint("defx start %s starts it", r.Address)
+		return nil, diag.Errorf(text, "it was stopped already by %s (%s)", r.Stopped.By, r.Stopped.Reason).WithHint("defx start %s starts it", text)
 	case s.isBalanced(r.Address):
-		return nil, diag.Errorf(r.Address, "it is registered with a load balancer, which would send requests to it").WithHint("deregister it first: defx detach BALANCER %s", r.Address)
+		return nil, diag.Errorf(text, "it is registered with a load balancer, which would send requests to it").WithHint("deregister it first: defx detach BALANCER %s", text)
 	}
 	w, err := s.deployedRequest(ctx, "stop", r.Address)
 	if err != nil {
@@ -32,8 +33,8 @@ func (s *Session) StopRequest(ctx context.Context, r plan.Record, reason string)
 // StartRequest prepares an apply of the deployed units that starts one that was stopped, and leaves
 // all others as they are.
 func (s *Session) StartRequest(ctx context.Context, r plan.Record) (*apply.Request, error) {
-	if r.Stopped == nil {
-		return nil, diag.Errorf(r.Address, "it was not stopped by defx stop").WithHint("defx restart %s restarts it; defx apply starts what others stopped", r.Address)
+	if text := s.Names().Text(r.Address); r.Stopped == nil {
+		return nil, diag.Errorf(text, "it was not stopped by defx stop").WithHint("defx restart %s restarts it; defx apply starts what others stopped", text)
 	}
 	w, err := s.deployedRequest(ctx, "start", r.Address)
 	if err != nil {
@@ -50,6 +51,6 @@ func (s *Session) deployedRequest(ctx context.Context, verb, address string) (*a
 	if err != nil {
 		return nil, err
 	}
-	w.Verb, w.Revision = verb, s.Generation.Revision
+	w.Verb, w.Revision = verb, apply.Recorded(s.Generation.Revision)
 	return w, nil
 }

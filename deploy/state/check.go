@@ -10,9 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 )
 
 // Names in the folder of the state.
@@ -68,10 +68,18 @@ func (s *Dir) otherFormat(name string, format int) error {
 	return problem(o, "defx state upgrade -e %s takes it over; nothing was changed", s.environment())
 }
 
+// MaxFile is the largest file of a state, in bytes.
+const MaxFile = 4 << 30
+
+// readRegular returns the content of a file.
+func readRegular(path string) ([]byte, error) {
+	return openfile.ReadOpened(func() (*os.File, error) { return openfile.Open(path) }, MaxFile)
+}
+
 // readFile decodes a file of the state into v. Files of version 1 have no field
 // format.
 func (s *Dir) readFile(name string, v any) error {
-	raw, err := os.ReadFile(filepath.Join(s.path, name))
+	raw, err := readRegular(filepath.Join(s.path, name))
 	if err != nil {
 		return err
 	}
@@ -242,7 +250,7 @@ func (s *Dir) verifyReferences(ctx context.Context, h Head, oldest Oldest, until
 
 // verifyJournal checks the journal of package apply.
 func (s *Dir) verifyJournal() error {
-	raw, err := os.ReadFile(filepath.Join(s.path, JournalName))
+	raw, err := readRegular(filepath.Join(s.path, JournalName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -316,7 +324,7 @@ func (s *Dir) verifyPack(name string) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(filepath.Join(s.path, objectsName, name))
+	raw, err := readRegular(filepath.Join(s.path, objectsName, name))
 	if err != nil {
 		return nil, err
 	}
@@ -336,13 +344,14 @@ func (s *Dir) verifyPack(name string) ([][]byte, error) {
 	return objects, first
 }
 
-// verifiedFile returns the file that remembers verified packs; "" if there is no folder for it.
-func (s *Dir) verifiedFile() string {
+// verifiedKey returns the key under which verified packs are remembered; ok is false if they are not.
+func (s *Dir) verifiedKey() (key digest.Digest, ok bool) {
 	path, err := filepath.Abs(s.path)
-	if s.VerifiedCache == "" || err != nil {
-		return ""
+	if s.VerifiedCache == nil || err != nil {
+		return "", false
 	}
-	return filepath.Join(s.VerifiedCache, digest.Bytes([]byte(path)).Hex()[:32]+".json")
+	key, err = digest.Of("verified state/1", path)
+	return key, err == nil
 }
 
 // verifiedState is what was verified before. A wrong one only weakens the search
@@ -356,8 +365,8 @@ type verifiedState struct {
 // loadVerified returns what was verified before: nothing if it cannot be read.
 func (s *Dir) loadVerified() verifiedState {
 	var out verifiedState
-	if file := s.verifiedFile(); file != "" {
-		if raw, err := os.ReadFile(file); err != nil || json.Unmarshal(raw, &out) != nil {
+	if key, ok := s.verifiedKey(); ok {
+		if raw, _, _ := s.VerifiedCache.Find(key, nil); raw == nil || json.Unmarshal(raw, &out) != nil {
 			return verifiedState{}
 		}
 	}
@@ -366,11 +375,9 @@ func (s *Dir) loadVerified() verifiedState {
 
 // storeVerified remembers what was verified. A failure only costs time.
 func (s *Dir) storeVerified(v verifiedState) {
-	file := s.verifiedFile()
-	if file == "" {
-		return
-	}
-	if raw, err := json.Marshal(v); err == nil && os.MkdirAll(filepath.Dir(file), dirMode) == nil {
-		atomicfile.Write(file, raw, fileMode)
+	if key, ok := s.verifiedKey(); ok {
+		if raw, err := json.Marshal(v); err == nil {
+			s.VerifiedCache.Store(key, nil, raw)
+		}
 	}
 }

@@ -20,7 +20,9 @@ import (
 	"github.com/defx-dev/defx/internal/atomicfile"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/failpoint"
+	"github.com/defx-dev/defx/internal/openfile"
 	"github.com/defx-dev/defx/internal/sets"
+	"github.com/defx-dev/defx/lang/cache"
 	"github.com/gofrs/flock"
 )
 
@@ -38,10 +40,14 @@ import (
 type Dir struct {
 	path string
 
-	// VerifiedCache is a folder outside of the state that remembers which packs
-	// were verified, so that each is read once and not by every process; "" =
+	// VerifiedCache is a cache outside of the state that remembers which packs
+	// were verified, so that each is read once and not by every process; nil =
 	// they are verified by each process.
-	VerifiedCache string
+	VerifiedCache *cache.Cache
+
+	// Deployment and Environment are what the state is of, and what its generations must say.
+	// Empty, anything is accepted.
+	Deployment, Environment string
 
 	verifyMu sync.Mutex // held while the files are verified
 	verified bool       // they were, by this Dir
@@ -402,7 +408,7 @@ func (s *Dir) packs() (names []string, err error) {
 // readIndex reads the index line of a pack and returns it with offsets from the
 // start of the file.
 func (s *Dir) readIndex(pack string) ([]packEntry, error) {
-	f, err := os.Open(filepath.Join(s.path, objectsName, pack))
+	f, err := openfile.Open(filepath.Join(s.path, objectsName, pack))
 	if err != nil {
 		return nil, err
 	}
@@ -455,7 +461,7 @@ func (s *Dir) Get(_ context.Context, d digest.Digest) ([]byte, error) {
 // readObject reads an object from its pack and verifies its digest.
 func (s *Dir) readObject(d digest.Digest, w objectLocation) ([]byte, error) {
 	name := filepath.Join(objectsName, w.pack)
-	f, err := os.Open(filepath.Join(s.path, name))
+	f, err := openfile.Open(filepath.Join(s.path, name))
 	if err != nil {
 		return nil, err
 	}

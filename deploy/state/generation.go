@@ -12,6 +12,7 @@ import (
 
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"golang.org/x/sync/errgroup"
 )
@@ -276,7 +277,20 @@ func Current(ctx context.Context, s Store) (g *Generation, h Head, err error) {
 		g, err = readGeneration(ctx, s, h.Object)
 		return err
 	})
+	if dir, is := s.(*Dir); is && err == nil && g != nil {
+		err = dir.checkSubject(g)
+	}
 	return g, h, err
+}
+
+// checkSubject returns an error if a generation is of another deployment or environment than the
+// state: its folder was copied or moved from there.
+func (s *Dir) checkSubject(g *Generation) error {
+	if s.Deployment == "" || s.Deployment == g.Deployment && s.Environment == g.Environment {
+		return nil
+	}
+	return diag.Errorf("", "%s is the state of %s (%s), not of %s (%s)", s.path, g.Deployment, g.Environment, s.Deployment, s.Environment).
+		WithHint("nothing was changed; it was probably copied or moved: put it back in the folder %s/%s", g.Deployment, g.Environment)
 }
 
 // withHead calls read with the head. If the objects of the head were pruned

@@ -37,7 +37,7 @@ func (s *Dir) damagedModules() (files []string, first error) {
 			continue
 		}
 		name := filepath.Join(modulesName, d.Name(), moduleEntryName)
-		raw, err := os.ReadFile(filepath.Join(s.path, name))
+		raw, err := readRegular(filepath.Join(s.path, name))
 		var problem error
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -83,7 +83,7 @@ func (r *repair) repairModules() error {
 			Address string `json:"address"`
 			Backend string `json:"backend"`
 		}
-		raw, err := os.ReadFile(filepath.Join(r.path, dir, moduleUnitName))
+		raw, err := readRegular(filepath.Join(r.path, dir, moduleUnitName))
 		if err == nil {
 			err = json.Unmarshal(raw, &u)
 		}

@@ -25,7 +25,7 @@ type Pulled struct {
 // state does not have, unless replace is set. It waits as o says for a lease that
 // is held: a copy has the leases of the time when it was made.
 func (s *Dir) Pull(ctx context.Context, from *Dir, o LeaseOptions, replace bool) (*Pulled, error) {
-	source, err := from.Head(ctx)
+	_, source, err := Current(ctx, from)
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ func (r *repair) run(ctx context.Context) error {
 	if err := r.dropLostUnits(ctx, &next); err != nil {
 		return err
 	}
-	if r.lost {
+	if r.lost && next.Generation > 0 { // otherwise nothing can be compared, and the state is rebuilt
 		if err := r.addIntent(ctx, &next); err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (r *repair) salvage(ctx context.Context) error {
 // split returns the JSON values in a pack whose index cannot be read: those that
 // are objects have the right digest, and others do no harm.
 func (r *repair) split(name string) (out [][]byte) {
-	raw, err := os.ReadFile(filepath.Join(r.path, objectsName, name))
+	raw, err := readRegular(filepath.Join(r.path, objectsName, name))
 	if err != nil {
 		return nil
 	}
@@ -435,8 +435,9 @@ func (r *repair) chooseHead(head Head, headErr error) Head {
 			open = append(open, i.Intent)
 		}
 	}
+	rebuild := next.Generation == 0 && len(r.out.Lost) > 0 // from the machines, whatever was interrupted there
 	for _, i := range open {
-		if r.objects[i.Detail] != nil {
+		if r.objects[i.Detail] != nil && !rebuild {
 			next.Intents = append(next.Intents, i)
 		} else {
 			r.applies[i.Apply] = true
@@ -505,10 +506,10 @@ func (r *repair) repairOldest(ctx context.Context, head Head) error {
 		}
 	}
 	want := Oldest{Format: Format, Generation: head.Generation, Object: head.Object}
-	known, first := map[string]bool{}, false
+	known, first, broken := map[string]bool{}, false, false
 	for d := head.Object; d != ""; {
 		g := r.generations[d]
-		if g == nil || !r.isComplete(g) || r.lacksUnits(g) {
+		if broken = g == nil || !r.isComplete(g) || r.lacksUnits(g); broken {
 			break
 		}
 		want.Generation, want.Object, first = g.Number, d, g.Parent == ""
@@ -519,6 +520,9 @@ func (r *repair) repairOldest(ctx context.Context, head Head) error {
 			break
 		}
 		d = g.Parent
+	}
+	if broken {
+		r.loseOlder(before.Generation, want.Generation)
 	}
 	var extra []string
 	for _, id := range sets.Keys(r.applies) {
@@ -546,6 +550,25 @@ func (r *repair) repairOldest(ctx context.Context, head Head) error {
 		return nil
 	}
 	return r.writeFile(oldestName, want)
+}
+
+// loseOlder notes that the generations before the oldest complete one are lost; first is the oldest
+// one that was kept, 0 if that is not known.
+func (r *repair) loseOlder(first, oldest int) {
+	lost := map[int]bool{}
+	for _, n := range r.out.Lost {
+		lost[n] = true
+	}
+	if first == 0 {
+		first = oldest - 1
+		for _, g := range r.generations {
+			first = min(first, g.Number)
+		}
+	}
+	for n := max(first, 1); n < oldest; n++ {
+		lost[n] = true
+	}
+	r.out.Lost = sets.Keys(lost)
 }
 
 // repairLeases makes sure that the next lease has a token above all others.

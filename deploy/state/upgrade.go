@@ -182,7 +182,7 @@ func upgradeTraits(t plan.Traits) plan.Traits {
 
 // readFormat1 decodes a file of format 1.
 func (s *Dir) readFormat1(name string, v any) error {
-	raw, err := os.ReadFile(filepath.Join(s.path, name))
+	raw, err := readRegular(filepath.Join(s.path, name))
 	if err != nil {
 		return err
 	}
@@ -222,7 +222,7 @@ func (s *Dir) upgradeLeases() (leaseFile, error) {
 
 // upgradeJournal adds an intent for an apply of the version before that was interrupted.
 func (s *Dir) upgradeJournal(ctx context.Context, head *Head, token int64) error {
-	raw, err := os.ReadFile(filepath.Join(s.path, JournalName))
+	raw, err := readRegular(filepath.Join(s.path, JournalName))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(raw) == 0 {
 		return nil
 	}

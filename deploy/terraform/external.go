@@ -15,6 +15,9 @@ import (
 
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
+	"github.com/defx-dev/defx/deploy/artifact"
+	"github.com/defx-dev/defx/deploy/lock"
+	"github.com/defx-dev/defx/internal/diag"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/token"
 )
@@ -76,7 +79,7 @@ func (c *worker) applyExternal(ctx context.Context, u *plan.Unit, d digest.Diges
 		return err
 	}
 	r.Entry, r.Known = &uncertain.Entry, true
-	if _, err := os.Stat(filepath.Join(c.Root, q.Provider, "install")); err == nil {
+	if _, err := os.Stat(filepath.Join(c.Root, filepath.FromSlash(q.Provider), "install")); err == nil {
 		if _, err := c.runExternal(ctx, q, "install"); err != nil {
 			return err
 		}
@@ -114,11 +117,42 @@ func (c *worker) destroyExternal(ctx context.Context, u *plan.Unit, old *moduleR
 	return removeModule(c.Dir)
 }
 
+// lockedExecutable returns the path of an executable of a provider, whose folder must be as it is
+// locked.
+func (c *worker) lockedExecutable(provider, verb string) (string, error) {
+	root, err := os.OpenRoot(c.Root)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	now, err := artifact.DigestFolder(root, provider)
+	if err != nil {
+		return "", fmt.Errorf("provider %s: %w", provider, err)
+	}
+	was, locked := c.External[provider]
+	switch {
+	case !locked:
+		return "", diag.Errorf("", "provider %s is not locked, and only locked providers run", provider).WithHint("run defx providers lock")
+	case was.Digest != now:
+		return "", diag.Errorf("", "provider %s differs from %s (%s is locked, %s is present), and only locked providers run", provider, lock.ProvidersName, was.Digest.Brief(), now.Brief()).
+			WithHint("if the change is intended: defx providers lock")
+	}
+	folder, err := root.OpenRoot(filepath.FromSlash(provider)) // the digest covers nothing outside of it
+	if err != nil {
+		return "", err
+	}
+	defer folder.Close()
+	if info, err := folder.Stat(verb); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return "", diag.Errorf("", "provider %s has no executable %q", provider, verb).WithHint("it is a file in that folder; chmod +x it")
+	}
+	return filepath.Join(c.Root, filepath.FromSlash(provider), verb), nil
+}
+
 // runExternal runs one executable of a provider.
 func (c *worker) runExternal(ctx context.Context, q *external.Request, verb string) (*providerResponse, error) {
-	program := filepath.Join(c.Root, filepath.FromSlash(q.Provider), verb)
-	if info, err := os.Stat(program); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-		return nil, fmt.Errorf("provider %s has no executable %q\n    hint: chmod +x it", q.Provider, verb)
+	program, err := c.lockedExecutable(q.Provider, verb)
+	if err != nil {
+		return nil, err
 	}
 	environment, deployment, _ := strings.Cut(c.Scope, "/")
 	in := providerRequest{APIVersion: plan.APIVersion, Kind: "ProviderRequest", Verb: verb, Deployment: deployment, Environment: environment, Address: q.Address, Arguments: q.Arguments}

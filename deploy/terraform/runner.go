@@ -21,6 +21,7 @@ import (
 	"github.com/defx-dev/defx/compile/graph"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/internal/diag"
 	"github.com/gofrs/flock"
 	"github.com/hashicorp/go-version"
@@ -29,7 +30,7 @@ import (
 // Runner applies the modules of one environment of one deployment.
 type Runner struct {
 	Dir        string   // directory of the modules, each in a subdirectory
-	Cache      string   // directory of downloaded providers and their schemas
+	Cache      string   // directory of downloaded providers
 	Root       string   // directory of the entry file, to which paths of external providers are relative
 	Executable []string // command of the worker; nil = this program with WorkerVerb
 
@@ -40,8 +41,7 @@ type Runner struct {
 	programErr  error
 
 	mu      sync.Mutex
-	planned map[string]bool        // addresses whose saved plan is to be applied, because Status made and reported it
-	schemas map[string]*schemaCall // by cache file name
+	planned map[string]bool // addresses whose saved plan is to be applied, because Status made and reported it
 }
 
 // Program returns the path of Terraform or OpenTofu, and an error if there is none
@@ -240,7 +240,11 @@ func (r *Runner) runWorker(ctx context.Context, q *workerRequest) (*workerRespon
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	q.Root, q.State = r.Root, filepath.Dir(r.Dir)
+	providers, err := lock.ReadProviders(ctx, r.Root)
+	if err != nil {
+		return nil, err
+	}
+	q.Root, q.State, q.Locked, q.External = r.Root, filepath.Dir(r.Dir), providers.Terraform, providers.External
 	q.Program, q.Cache, q.Deps = r.program, r.Cache, filepath.Join(r.Dir, depsFile)
 	if until, ok := ctx.Deadline(); ok {
 		q.Timeout = max(1, int(time.Until(until).Seconds()*0.9))

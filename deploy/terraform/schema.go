@@ -4,95 +4,82 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/defx-dev/defx/backends/ec2"
-	"github.com/defx-dev/defx/internal/atomicfile"
-	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/gofrs/flock"
 	tfjson "github.com/hashicorp/terraform-json"
 )
 
-// schemaCall is a query for the schema of a provider, in progress or done.
-type schemaCall struct {
-	done   chan struct{} // closed when schema and err are set
-	schema *ec2.Schema
-	err    error
-}
-
-// Schema returns the schema of a provider's resources. It is queried once for each
-// source and version, and stored in the cache directory. A failed query is not
-// repeated by this Runner. It fails without Terraform and if the provider cannot be
-// downloaded. When ctx ends it returns at once.
-func (r *Runner) Schema(ctx context.Context, source, version string) (*ec2.Schema, error) {
-	name := strings.ReplaceAll(source, "/", "_") + "-" + digest.Bytes([]byte(version)).Short() + ".json"
-	r.mu.Lock()
-	call := r.schemas[name]
-	first := call == nil
-	if first {
-		call = &schemaCall{done: make(chan struct{})}
-		if r.schemas == nil {
-			r.schemas = map[string]*schemaCall{}
-		}
-		r.schemas[name] = call
-	}
-	r.mu.Unlock()
-	if first {
-		call.schema, call.err = r.querySchema(ctx, source, version, filepath.Join(r.Cache, "schemas", name))
-		if ctx.Err() != nil { // interrupted, not failed
-			r.mu.Lock()
-			delete(r.schemas, name)
-			r.mu.Unlock()
-		}
-		close(call.done)
-	}
-	select {
-	case <-call.done:
-		return call.schema, call.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-}
-
-// querySchema reads a schema from the cache file, or else asks the provider and
-// writes the file.
-func (r *Runner) querySchema(ctx context.Context, source, version, file string) (*ec2.Schema, error) {
-	if raw, err := os.ReadFile(file); err == nil {
-		return ec2.ParseSchema(raw, source)
-	}
+// Lock downloads a provider, of the version that was locked before or else of any that the
+// constraint allows, and returns what the lock file has of it. It asks the provider for the schema
+// of the resource types, and runs it only if there are some. When ctx ends it returns at once.
+func (r *Runner) Lock(ctx context.Context, source string, required ec2.Required, before lock.TerraformProvider) (lock.TerraformProvider, error) {
+	var none lock.TerraformProvider
 	if err := r.findProgram(ctx); err != nil {
-		return nil, err
+		return none, err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return nil, err
+	if err := os.MkdirAll(r.Cache, 0o700); err != nil {
+		return none, err
 	}
-	lock := flock.New(filepath.Join(r.Cache, lockFile))
-	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
-		return nil, err
+	busy := flock.New(filepath.Join(r.Cache, lockFile))
+	if ok, err := busy.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
+		return none, err
 	}
-	defer lock.Unlock()
+	defer busy.Unlock()
 	dir, err := os.MkdirTemp(r.Cache, ".schema-")
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer os.RemoveAll(dir)
 	provider := map[string]any{"source": source}
-	if version != "" {
-		provider["version"] = version
+	if required.Version != "" {
+		provider["version"] = required.Version
 	}
 	raw, err := json.Marshal(map[string]any{"terraform": map[string]any{"required_providers": map[string]any{"asked": provider}}})
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, configFile), raw, 0o600); err != nil {
-		return nil, err
+		return none, err
+	}
+	deps := filepath.Join(dir, depsFile)
+	if before.Version != "" {
+		if err := os.WriteFile(deps, withLocked(nil, map[string]lock.TerraformProvider{source: before}), 0o600); err != nil {
+			return none, err
+		}
 	}
 	if err := initModule(ctx, r.program, dir, r.Cache); err != nil {
-		return nil, queryError(ctx, err)
+		return none, queryError(ctx, err)
 	}
+	chosen, err := os.ReadFile(deps)
+	if err != nil && !os.IsNotExist(err) {
+		return none, err
+	}
+	out, ok := lockedIn(chosen, source)
+	if !ok {
+		return none, fmt.Errorf("no checksum of provider %s was recorded by Terraform: its configuration may have a development override", source)
+	}
+	out.Constraint = required.Version
+	if len(required.Types) == 0 {
+		return out, nil
+	}
+	schema, err := r.querySchema(ctx, dir, source)
+	if err != nil {
+		return none, err
+	}
+	schema = schema.Only(required.Types)
+	schema.Version = out.Version
+	out.Schema, err = json.Marshal(schema)
+	return out, err
+}
+
+// querySchema asks the provider that was downloaded to dir for its schema.
+func (r *Runner) querySchema(ctx context.Context, dir, source string) (*ec2.Schema, error) {
 	out, err := runTerraform(ctx, r.program, dir, environment(r.Cache), func() int64 { return 0 }, "providers", "schema", "-json", "-no-color")
 	if err != nil {
 		return nil, queryError(ctx, err)
@@ -101,14 +88,11 @@ func (r *Runner) querySchema(ctx context.Context, source, version, file string) 
 	if err := json.Unmarshal(out, &schemas); err != nil {
 		return nil, err
 	}
-	if raw, err = json.Marshal(&schemas); err != nil {
-		return nil, err
-	}
-	schema, err := ec2.ParseSchema(raw, source)
+	raw, err := json.Marshal(&schemas)
 	if err != nil {
 		return nil, err
 	}
-	return schema, atomicfile.Write(file, raw, 0o600)
+	return ec2.ParseSchema(raw, source)
 }
 
 // queryError returns a StalledError and the cause of an interruption unchanged, and

@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/defx-dev/defx/backends/ec2"
+	"github.com/defx-dev/defx/deploy/lock"
 )
 
 // fakeTerraform makes a shell script the Terraform of this test. Its subcommands init
@@ -23,7 +26,8 @@ func fakeTerraform(t *testing.T, initCommand, providersCommand string) (*Runner,
 echo "$1 $$" >>"` + calls + `"
 case "$1" in
 version) echo '{"terraform_version":"1.11.4"}' ;;
-init) ` + initCommand + ` ;;
+init) ` + initCommand + `
+	printf 'provider "registry.terraform.io/acme/box" {\n  version = "1.2.3"\n  hashes = [\n    "h1:abc=",\n  ]\n}\n' >.terraform.lock.hcl ;;
 providers) ` + providersCommand + ` ;;
 esac
 `
@@ -39,6 +43,11 @@ const (
 	testSource = "acme/box"
 	testSchema = `echo '{"format_version":"1.0","provider_schemas":{"registry.terraform.io/acme/box":{"resource_schemas":{"box_box":{"version":0,"block":{}}}}}}'`
 )
+
+// lockBox locks the provider of these tests.
+func lockBox(ctx context.Context, r *Runner, version string) (lock.TerraformProvider, error) {
+	return r.Lock(ctx, testSource, ec2.Required{Version: version, Types: []string{"box_box"}}, lock.TerraformProvider{})
+}
 
 // callsOf returns the calls of a subcommand as process IDs.
 func callsOf(t *testing.T, file, subcommand string) (pids []int) {
@@ -86,9 +95,9 @@ func interruptAfterCall(t *testing.T, file, subcommand string, at *time.Time) co
 	return ctx
 }
 
-// TestSchema_InterruptedReturnsWithinASecond: whatever Terraform is doing, Schema
+// TestLock_InterruptedReturnsWithinASecond: whatever Terraform is doing, Lock
 // returns the cancellation at once, and neither Terraform nor its children are left.
-func TestSchema_InterruptedReturnsWithinASecond(t *testing.T) {
+func TestLock_InterruptedReturnsWithinASecond(t *testing.T) {
 	for name, c := range map[string]struct{ init, providers, during string }{
 		"download":              {"sleep 600", "", "init"},
 		"download ignores INT":  {"trap '' INT; sleep 600; sleep 600", "", "init"},
@@ -98,7 +107,7 @@ func TestSchema_InterruptedReturnsWithinASecond(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, calls := fakeTerraform(t, c.init, c.providers)
 			var at time.Time
-			_, err := r.Schema(interruptAfterCall(t, calls, c.during, &at), testSource, "")
+			_, err := lockBox(interruptAfterCall(t, calls, c.during, &at), r, "")
 			if took := time.Since(at); !errors.Is(err, context.Canceled) || took > time.Second {
 				t.Errorf("%v after %s", err, took)
 			}
@@ -119,8 +128,8 @@ func TestSchema_InterruptedReturnsWithinASecond(t *testing.T) {
 	}
 }
 
-// TestSchema_InterruptedWhileWaitingForCache: another process is downloading.
-func TestSchema_InterruptedWhileWaitingForCache(t *testing.T) {
+// TestLock_InterruptedWhileWaitingForCache: another process is downloading.
+func TestLock_InterruptedWhileWaitingForCache(t *testing.T) {
 	r, _ := fakeTerraform(t, "true", testSchema)
 	if err := os.MkdirAll(r.Cache, 0o700); err != nil {
 		t.Fatal(err)
@@ -129,58 +138,78 @@ func TestSchema_InterruptedWhileWaitingForCache(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
-	if _, err := r.Schema(ctx, testSource, ""); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 1300*time.Millisecond {
+	if _, err := lockBox(ctx, r, ""); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 1300*time.Millisecond {
 		t.Errorf("%v after %s", err, time.Since(begin))
 	}
 }
 
-// TestSchema_FailedQueryIsNotRepeated: each provider is asked at most once.
-func TestSchema_FailedQueryIsNotRepeated(t *testing.T) {
-	r, calls := fakeTerraform(t, "echo 'Error: no such host' >&2; exit 1", "")
-	for range 3 {
-		if _, err := r.Schema(t.Context(), testSource, ""); err == nil || !strings.Contains(err.Error(), "no such host") {
-			t.Errorf("%v", err)
-		}
-	}
-	if n := len(callsOf(t, calls, "init")); n != 1 {
-		t.Errorf("terraform init ran %d times", n)
-	}
-	r.Schema(t.Context(), testSource, ">= 2")
-	if n := len(callsOf(t, calls, "init")); n != 2 {
-		t.Errorf("terraform init ran %d times for two versions", n)
-	}
-}
-
-// TestSchema_IsCached: another Runner reads the schema from the cache directory.
-func TestSchema_IsCached(t *testing.T) {
+// TestLock_RunsTheProviderForItsSchemaOnly: without resource types that are not built in, the
+// provider is downloaded and does not run.
+func TestLock_RunsTheProviderForItsSchemaOnly(t *testing.T) {
 	r, calls := fakeTerraform(t, "true", testSchema)
-	for _, r := range []*Runner{r, r, {Dir: r.Dir, Cache: r.Cache}} {
-		if s, err := r.Schema(t.Context(), testSource, ""); err != nil || s.Resources["box_box"] == nil {
-			t.Fatalf("%+v, %v", s, err)
-		}
+	p, err := lockBox(t.Context(), r, "")
+	if err != nil || p.Version != "1.2.3" || p.Address != "registry.terraform.io/acme/box" || len(p.Hashes) != 1 || !strings.Contains(string(p.Schema), "box_box") {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if p, err = r.Lock(t.Context(), testSource, ec2.Required{}, p); err != nil || p.Schema != nil {
+		t.Errorf("%+v, %v", p, err)
 	}
 	if n := len(callsOf(t, calls, "providers")); n != 1 {
 		t.Errorf("the provider was asked %d times", n)
 	}
+	if left, _ := filepath.Glob(filepath.Join(r.Cache, ".schema-*")); len(left) > 0 {
+		t.Errorf("temporary directories are left: %v", left)
+	}
 }
 
-// TestSchema_StalledDownloadFails: a download that makes no progress is ended, and a
+// TestLocked_TerraformsLockFile: the locked providers replace those of the same source, and what
+// Terraform chose is compared with them.
+func TestLocked_TerraformsLockFile(t *testing.T) {
+	deps := []byte("# comment\n\nprovider \"registry.terraform.io/acme/box\" {\n  version     = \"2.0.0\"\n  constraints = \">= 1.0.0\"\n  hashes = [\n    \"h1:other=\",\n    \"zh:00ff\",\n  ]\n}\n\n" +
+		"provider \"registry.terraform.io/acme/crate\" {\n  version = \"3.0.0\"\n  hashes = [\n    \"h1:crate=\",\n  ]\n}\n")
+	locked := map[string]lock.TerraformProvider{testSource: {Address: "registry.terraform.io/acme/box", Version: "1.2.3", Hashes: []string{"h1:abc=", "zh:11"}}}
+	if err := checkLocked(deps, []string{testSource, "acme/crate"}, locked); err == nil || !strings.Contains(err.Error(), "2.0.0") {
+		t.Errorf("another version: %v", err)
+	}
+	now := withLocked(deps, locked)
+	if got, ok := lockedIn(now, testSource); !ok || got.Version != "1.2.3" || strings.Join(got.Hashes, " ") != "h1:abc= zh:11" {
+		t.Errorf("%+v\n%s", got, now)
+	}
+	if got, ok := lockedIn(now, "acme/crate"); !ok || got.Version != "3.0.0" {
+		t.Errorf("%+v\n%s", got, now)
+	}
+	if again := withLocked(now, locked); string(again) != string(now) {
+		t.Errorf("not stable:\n%s\n%s", now, again)
+	}
+	if err := checkLocked(now, []string{testSource, "acme/crate"}, locked); err != nil {
+		t.Error(err)
+	}
+	changed := []byte(strings.ReplaceAll(strings.ReplaceAll(string(now), "h1:abc=", "h1:abd="), "zh:11", "zh:12"))
+	if err := checkLocked(changed, []string{testSource}, locked); err == nil {
+		t.Error("another package of the same version was accepted")
+	}
+	if err := unlocked([]string{testSource, "acme/crate"}, locked); err == nil || !strings.Contains(err.Error(), "acme/crate") || !strings.Contains(err.Error(), "defx providers lock") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLock_StalledDownloadFails: a download that makes no progress is ended, and a
 // slow one is not.
-func TestSchema_StalledDownloadFails(t *testing.T) {
+func TestLock_StalledDownloadFails(t *testing.T) {
 	previous := stallTimeout
 	stallTimeout = 500 * time.Millisecond
 	defer func() { stallTimeout = previous }()
 
 	r, _ := fakeTerraform(t, "sleep 600", "")
 	begin := time.Now()
-	_, err := r.Schema(t.Context(), testSource, "")
+	_, err := lockBox(t.Context(), r, "")
 	if _, stalled := errors.AsType[*StalledError](err); !stalled || time.Since(begin) > 5*time.Second {
 		t.Errorf("%v after %s", err, time.Since(begin))
 	}
 
 	for name, step := range map[string]string{"output": "echo x", "file": "echo x >>$TMPDIR/provider.zip"} {
 		r, _ := fakeTerraform(t, "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do "+step+"; sleep 0.1; done", testSchema)
-		if _, err := r.Schema(t.Context(), testSource, ""); err != nil {
+		if _, err := lockBox(t.Context(), r, ""); err != nil {
 			t.Errorf("progress by %s: %v", name, err)
 		}
 	}

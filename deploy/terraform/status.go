@@ -34,7 +34,7 @@ func (c *worker) status(ctx context.Context, m *ec2.Module, old *moduleRecord, r
 	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
-	if err := c.init(ctx, m.Providers); err != nil {
+	if err := c.init(ctx, m); err != nil {
 		return err
 	}
 	var output outputParser

@@ -20,6 +20,7 @@ import (
 	"github.com/defx-dev/defx/backends/external"
 	"github.com/defx-dev/defx/compile/plan"
 	"github.com/defx-dev/defx/deploy/agent"
+	"github.com/defx-dev/defx/deploy/lock"
 	"github.com/defx-dev/defx/deploy/state"
 	"github.com/defx-dev/defx/internal/digest"
 	"github.com/defx-dev/defx/internal/sets"
@@ -52,6 +53,9 @@ type workerRequest struct {
 	Status       bool              `json:"status"`                 // only report what would change
 	UsePlan      bool              `json:"usePlan"`                // apply the plan that a Status request has saved
 	Timeout      int               `json:"timeout"`                // seconds
+
+	Locked   map[string]lock.TerraformProvider `json:"locked,omitempty"`   // by source
+	External map[string]lock.ExternalProvider  `json:"external,omitempty"` // by folder; those that may run
 }
 
 // workerResponse is the standard output of a worker.
@@ -206,7 +210,7 @@ func (c *worker) run(ctx context.Context, r *workerResponse) error {
 	if err := writeFile(c.path(configFile), m.JSON); err != nil {
 		return err
 	}
-	if err := c.init(ctx, m.Providers); err != nil {
+	if err := c.init(ctx, m); err != nil {
 		return err
 	}
 	if err := c.apply(ctx, m, old, safe); err != nil {
@@ -297,11 +301,32 @@ func (c *worker) openTerraform() error {
 	return c.tf.SetEnv(environment(c.Cache))
 }
 
-// init downloads the providers of the module, unless this was done before. A lock
-// ensures that one Terraform at a time writes to the shared cache.
-func (c *worker) init(ctx context.Context, providers string) error {
+// init downloads the providers of the module, unless this was done before, in the
+// locked versions. A lock ensures that one Terraform at a time writes to the shared
+// cache.
+func (c *worker) init(ctx context.Context, m *ec2.Module) error {
+	if c.Status {
+		if err := unlocked(m.Sources, c.Locked); err != nil {
+			return err
+		}
+	}
+	locked := map[string]lock.TerraformProvider{}
+	for _, source := range m.Sources {
+		if p, ok := c.Locked[source]; ok {
+			p.Schema = nil
+			locked[source] = p
+		}
+	}
+	providers := m.Providers
+	if len(locked) > 0 {
+		raw, err := json.Marshal(locked)
+		if err != nil {
+			return err
+		}
+		providers += "\n" + string(raw)
+	}
 	if raw, err := os.ReadFile(c.path(readyFile)); err == nil && string(raw) == providers {
-		if _, err := os.Stat(c.path(".terraform/providers")); err == nil || providers == "{}" {
+		if _, err := os.Stat(c.path(".terraform/providers")); err == nil || m.Providers == "{}" {
 			return c.openTerraform()
 		}
 	}
@@ -311,23 +336,29 @@ func (c *worker) init(ctx context.Context, providers string) error {
 	if err := c.openTerraform(); err != nil {
 		return err
 	}
-	lock := flock.New(filepath.Join(c.Cache, lockFile))
-	if ok, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
+	busy := flock.New(filepath.Join(c.Cache, lockFile))
+	if ok, err := busy.TryLockContext(ctx, 100*time.Millisecond); err != nil || !ok {
 		return fmt.Errorf("the provider cache is in use: %w", err)
 	}
-	defer lock.Unlock()
-	if raw, err := os.ReadFile(c.Deps); err == nil { // the versions of the other modules
-		if err := writeFile(c.path(depsFile), raw); err != nil {
+	defer busy.Unlock()
+	deps, err := os.ReadFile(c.Deps) // the versions of the other modules
+	if err == nil || len(locked) > 0 {
+		if err := writeFile(c.path(depsFile), withLocked(deps, locked)); err != nil {
 			return err
 		}
 	}
 	if err := initModule(ctx, c.Program, c.Dir, c.Cache); err != nil {
 		return translateError(fmt.Errorf("its providers cannot be downloaded: %w", err), nil)
 	}
-	if raw, err := os.ReadFile(c.path(depsFile)); err == nil {
-		if err := writeFile(c.Deps, raw); err != nil {
-			return err
-		}
+	raw, err := os.ReadFile(c.path(depsFile))
+	if err == nil {
+		err = writeFile(c.Deps, raw)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := checkLocked(raw, m.Sources, locked); err != nil {
+		return err
 	}
 	return writeFile(c.path(readyFile), []byte(providers))
 }
@@ -611,7 +642,7 @@ func (c *worker) remove(ctx context.Context, old *moduleRecord, r *workerRespons
 		return err
 	}
 	if _, err := os.Stat(c.path(stateFile)); err == nil {
-		if err := c.init(ctx, m.Providers); err != nil {
+		if err := c.init(ctx, m); err != nil {
 			return err
 		}
 		if err := c.forgetOrphans(ctx, old.OrphanOnDelete, nil); err != nil {

@@ -24,16 +24,18 @@ import (
 
 // bootstrap is the only script that a shell on the machine sees. It becomes root, reports
 // the architecture, reads name, size and checksum of the program from its input, and the
-// program itself if that is not installed yet, and then becomes that program. It writes
+// program itself if that is not installed yet, and then becomes that program. The checksum of an
+// installed one is verified each time, and its folders must be writable by root alone. It writes
 // lines "arch SYSTEM MACHINE", "have", "need", "sudo REASON" and "failed REASON". It is one
 // line in single quotes without "!" and "\", so that every login shell passes it on
 // unchanged.
 const bootstrap = `exec /bin/sh -c 'set -f; LC_ALL=C; export LC_ALL; umask 022; r=; ` +
 	`if [ "$(id -u)" -ne 0 ]; then r="sudo -n"; e=$($r true 2>&1) || { echo sudo $e; exit 0; }; fi; ` +
 	`echo arch $(uname -s) $(uname -m); ` +
-	`read -r name size sum || exit 0; d=/var/lib/defx/bin; f=$d/$name; ` +
-	`if [ "$($r stat -c %s "$f" 2>/dev/null)" = "$size" ]; then echo have; else ` +
-	`e=$($r mkdir -p "$d" 2>&1) || { echo failed $e; exit 0; }; ` +
+	`read -r name size sum || exit 0; d=/var/lib/defx; u=0; ` +
+	`closed() { case $(echo $($r stat -L -c %u.%A $d $d/bin 2>/dev/null)) in $u.d????-??-?" "$u.d????-??-?|$u.d????????[tT]" "$u.d????-??-?) true;; *) false; esac; }; ` +
+	`closed || { e=$($r mkdir -p $d/bin 2>&1) || { echo failed $e; exit 0; }; closed || { echo failed others than root can change $d or $d/bin; exit 0; }; }; ` +
+	`f=$d/bin/$name; if case $($r stat -c %u.%A "$f" 2>/dev/null) in $u.-????-??-?) echo "$sum  $f" | $r sha256sum -c >/dev/null 2>&1;; *) false; esac; then echo have; else ` +
 	`t=$f.$$; echo need; e=$(head -c "$size" | $r tee "$t" 2>&1 >/dev/null); ` +
 	`if echo "$sum  $t" | $r sha256sum -c >/dev/null 2>&1 && $r chmod 755 "$t" && $r sync "$t" && $r mv -f "$t" "$f"; then echo have; ` +
 	`else $r rm -f "$t"; echo failed $e; exit 0; fi; fi; ` +
@@ -321,6 +323,8 @@ func (d Dialer) explain(m *graph.Machine, to target, p *process, err error) erro
 			return fail("its disk is full: %s", t.text).WithHint("free some space below /var/lib/defx on %s", to.host)
 		case t.kind == "failed" && strings.Contains(t.text, "Read-only file system"):
 			return fail("/var/lib/defx is not writable: %s", t.text).WithHint("defx keeps its files below /var/lib/defx: it must be writable")
+		case t.kind == "failed" && strings.HasPrefix(t.text, "others than root can change "):
+			return fail("defx is not installed there: %s", t.text).WithHint("look at what is there, then: chown root /var/lib/defx /var/lib/defx/bin; chmod go-w /var/lib/defx /var/lib/defx/bin")
 		case t.kind == "stalled":
 			return fail("cannot send defx there: %s", t.text).WithHint("check the network; the next attempt starts again")
 		case t.kind == "failed":

@@ -215,6 +215,24 @@ func (e *Error) Sensitive() *Error { e.Secret = true; return e }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
+// From returns err as an Error. The hint of an error that has one becomes its hint.
+func From(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	e := &Error{Msg: err.Error(), Cause: err}
+	if h, ok := errors.AsType[hinter](err); ok {
+		e.Hint = h.Hint()
+	}
+	return e
+}
+
+// hinter is an error that says what to do about it.
+type hinter interface {
+	error
+	Hint() string
+}
+
 // HasCode reports whether err is or wraps a diagnostic with a code.
 func HasCode(err error, code string) bool {
 	for err != nil {

@@ -6,26 +6,29 @@
 // the same content, and every file that was found absent is still absent. A
 // stale hit would require a read that was not recorded, or a SHA-256 collision.
 //
-// The directory may be shared by processes and machines, and may be deleted at
-// any time. An entry is one file that appears atomically and never changes; a
-// damaged entry counts as absent.
+// The directory may be shared by processes, machines and users, and may be
+// deleted at any time. An entry is one file that appears atomically and never
+// changes. A damaged entry counts as absent, and so does what another user has
+// stored (key.go). Whatever else lies in the directory is neither opened nor
+// removed.
 package cache
 
 import (
-	"bytes"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/defx-dev/defx/internal/digest"
+	"github.com/defx-dev/defx/internal/openfile"
 )
 
 // Read is a file that was read, or a candidate that was found absent.
@@ -37,44 +40,82 @@ type Read struct {
 
 // Cache is a directory of entries, KEY/DIGEST, where DIGEST covers the reads.
 type Cache struct {
-	dir string
-	max int64
+	dir    string
+	max    int64
+	secret []byte // nil: nothing is found or stored
 }
 
 // DefaultMax is the default size limit of a cache in bytes.
 const DefaultMax = 1 << 30
 
 const (
-	magic       = "defx-cache/1\n"
+	magic       = "defx-cache/2\n"
 	maxVersions = 4              // entries per key: values are kept for this many states of the files
+	maxListed   = 1000           // entries per key that are looked at
+	maxEntry    = 512 << 20      // bytes of one entry
 	touchAfter  = 24 * time.Hour // an entry whose time of use is more recent than this is not marked again
 )
 
 // Open returns the cache in a directory, which need not exist. max is its size
-// limit in bytes; 0 means DefaultMax.
+// limit in bytes; 0 means DefaultMax. It has only what this user stored.
 func Open(dir string, max int64) *Cache {
 	if max == 0 {
 		max = DefaultMax
 	}
-	return &Cache{dir, max}
+	return &Cache{dir, max, UserKey()}
+}
+
+// folder opens the folder of a key. A link is no folder.
+func (c *Cache) folder(key digest.Digest) (*os.Root, error) {
+	root, err := os.OpenRoot(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return openFolder(root, key.Hex())
+}
+
+// openFolder opens a folder of root, which may not be a link.
+func openFolder(root *os.Root, name string) (*os.Root, error) {
+	was, err := root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !was.IsDir() {
+		return nil, errors.New("not a folder")
+	}
+	dir, err := root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	if is, err := dir.Stat("."); err != nil || !os.SameFile(was, is) {
+		dir.Close()
+		return nil, errors.New("the folder was replaced")
+	}
+	return dir, nil
 }
 
 // Find returns the value stored under a key for the current state of its files,
 // and its reads. now returns the current state of a path; it is called only for
 // the reads of entries. If there is no such value, why is the reason.
 func (c *Cache) Find(key digest.Digest, now func(path string) Read) (value []byte, reads []Read, why string) {
-	dir := filepath.Join(c.dir, key.Hex())
 	why, fewest := "not in the cache", 0
-	entries, _ := os.ReadDir(dir)
-	for _, e := range newestFirst(entries) {
-		name := filepath.Join(dir, e.name)
-		raw, err := os.ReadFile(name)
+	if c.secret == nil {
+		return nil, nil, "there is no key for the cache in the user's state folder"
+	}
+	dir, err := c.folder(key)
+	if err != nil {
+		return nil, nil, why
+	}
+	defer dir.Close()
+	entries := list(dir)
+	for _, e := range entries[:min(len(entries), 2*maxVersions)] {
+		raw, err := openfile.ReadOpened(func() (*os.File, error) { return openEntry(dir, e) }, maxEntry)
 		if err != nil {
 			continue
 		}
-		reads, value, ok := decodeEntry(raw)
-		if !ok {
-			os.Remove(name)
+		reads, value, ok := c.decode(key, raw)
+		if !ok { // damaged, or somebody else's
 			continue
 		}
 		var bad []string
@@ -88,8 +129,8 @@ func (c *Cache) Find(key digest.Digest, now func(path string) Read) (value []byt
 			}
 		}
 		if len(bad) == 0 {
-			if time.Since(e.used) > touchAfter {
-				os.Chtimes(name, time.Time{}, time.Now())
+			if time.Since(e.ModTime()) > touchAfter {
+				dir.Chtimes(e.Name(), time.Time{}, time.Now())
 			}
 			return value, reads, ""
 		}
@@ -102,122 +143,188 @@ func (c *Cache) Find(key digest.Digest, now func(path string) Read) (value []byt
 	return nil, nil, why
 }
 
+// openEntry opens an entry that was listed. It does not follow a link that has
+// replaced it since.
+func openEntry(dir *os.Root, listed fs.FileInfo) (*os.File, error) {
+	f, err := openfile.OpenIn(dir, listed.Name())
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, listed) {
+		f.Close()
+		return nil, errors.New("the entry was replaced")
+	}
+	return f, nil
+}
+
 // Store stores a value with the files that it depends on. An error is ignored:
 // the value is then not cached. Entries are not synced to disk, because a lost or
 // damaged one only costs an evaluation.
 func (c *Cache) Store(key digest.Digest, reads []Read, value []byte) {
 	name, err := digest.Of("cache/1", reads)
+	if err != nil || c.secret == nil || os.MkdirAll(c.dir, 0o700) != nil {
+		return
+	}
+	root, err := os.OpenRoot(c.dir)
 	if err != nil {
 		return
 	}
-	dir := filepath.Join(c.dir, key.Hex())
-	if os.MkdirAll(dir, 0o700) != nil {
+	defer root.Close()
+	if err := root.Mkdir(key.Hex(), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return
 	}
-	f, err := os.CreateTemp(dir, "new-*")
+	dir, err := openFolder(root, key.Hex())
 	if err != nil {
 		return
 	}
-	_, err = f.Write(encodeEntry(reads, value))
+	defer dir.Close()
+	write(dir, name.Hex(), c.encode(key, reads, value))
+	for i, e := range list(dir) {
+		if i >= maxVersions {
+			dir.Remove(e.Name())
+		}
+	}
+}
+
+// tempPrefix begins the names of files that are being written.
+const tempPrefix = "new-"
+
+// write makes a file appear with all of its content, or not at all.
+func write(dir *os.Root, name string, content []byte) {
+	temp := tempPrefix + rand.Text()
+	f, err := dir.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return
+	}
+	_, err = f.Write(content)
 	if e := f.Close(); err == nil {
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, name.Hex()))
+		err = dir.Rename(temp, name)
 	}
 	if err != nil {
-		os.Remove(f.Name())
-	}
-	entries, _ := os.ReadDir(dir)
-	for i, e := range newestFirst(entries) {
-		if i >= maxVersions {
-			os.Remove(filepath.Join(dir, e.name))
-		}
+		dir.Remove(temp)
 	}
 }
 
-// Trim removes the least recently used entries if the cache exceeds its size limit.
+// Trim removes the least recently used entries if the cache exceeds its size
+// limit, and what crashes left behind. It removes nothing that is not an entry.
 func (c *Cache) Trim() {
+	root, err := os.OpenRoot(c.dir)
+	if err != nil {
+		return
+	}
+	defer root.Close()
 	type file struct {
-		path string
-		size int64
-		used time.Time
+		folder, name string
+		info         fs.FileInfo
 	}
 	var all []file
 	total := int64(0)
-	filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
+	for _, folder := range names(root, 0) {
+		if !isHash(folder) {
+			continue
 		}
-		if info, err := d.Info(); err == nil {
-			all = append(all, file{path, info.Size(), info.ModTime()})
-			total += info.Size()
+		dir, err := openFolder(root, folder)
+		if err != nil {
+			continue
 		}
-		return nil
-	})
+		for _, name := range names(dir, 0) {
+			info, err := dir.Lstat(name)
+			if err == nil && info.Mode().IsRegular() && (isHash(name) || strings.HasPrefix(name, tempPrefix)) {
+				all = append(all, file{folder, name, info})
+				total += info.Size()
+			}
+		}
+		dir.Close()
+	}
 	if total <= c.max {
 		return
 	}
-	slices.SortFunc(all, func(a, b file) int { return a.used.Compare(b.used) })
+	slices.SortFunc(all, func(a, b file) int { return a.info.ModTime().Compare(b.info.ModTime()) })
 	for _, f := range all {
 		if total <= c.max*3/4 {
 			return
 		}
-		if os.Remove(f.path) == nil {
-			total -= f.size
-			os.Remove(filepath.Dir(f.path)) // succeeds if the directory is empty
+		dir, err := openFolder(root, f.folder)
+		if err != nil {
+			continue
 		}
+		if dir.Remove(f.name) == nil {
+			total -= f.info.Size()
+		}
+		dir.Close()
+		root.Remove(f.folder) // succeeds if the folder is empty
 	}
 }
 
-// entry is a file of the cache.
-type entry struct {
-	name string
-	used time.Time
+// names returns the names in a folder, in any order; at most limit, unless that is 0.
+func names(dir *os.Root, limit int) []string {
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if limit == 0 {
+		limit = -1
+	}
+	list, _ := f.Readdirnames(limit)
+	return list
 }
 
-// newestFirst returns the entries of a directory by the time of their last use,
-// without temporary files; Trim removes those that a crash left behind.
-func newestFirst(entries []os.DirEntry) []entry {
-	var out []entry
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && !strings.HasPrefix(e.Name(), "new-") {
-			out = append(out, entry{e.Name(), info.ModTime()})
+// isHash reports whether a name is that of an entry or of its folder.
+func isHash(name string) bool {
+	for _, c := range name {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
 		}
 	}
-	slices.SortFunc(out, func(a, b entry) int { return b.used.Compare(a.used) })
+	return len(name) == 64
+}
+
+// list returns the entries of a folder by the time of their last use, the newest
+// first, without temporary files; Trim removes those that a crash left behind.
+func list(dir *os.Root) []fs.FileInfo {
+	var out []fs.FileInfo
+	for _, name := range names(dir, maxListed) {
+		if !isHash(name) {
+			continue
+		}
+		if info, err := dir.Lstat(name); err == nil && info.Mode().IsRegular() {
+			out = append(out, info)
+		}
+	}
+	slices.SortFunc(out, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
 	return out
 }
 
-// crcTable is the polynomial of the checksum in entries.
-var crcTable = crc32.MakeTable(crc32.Castagnoli)
-
-// encodeEntry returns the content of an entry: the magic, a checksum of all that
+// encode returns the content of an entry: the magic, the code of all that
 // follows, the length of the reads, the reads, the value.
-func encodeEntry(reads []Read, value []byte) []byte {
+func (c *Cache) encode(key digest.Digest, reads []Read, value []byte) []byte {
 	head, _ := json.Marshal(reads) // strings and booleans always encode
-	var b bytes.Buffer
-	b.WriteString(magic)
-	b.Write(make([]byte, 4))
-	binary.Write(&b, binary.BigEndian, uint32(len(head)))
-	b.Write(head)
-	b.Write(value)
-	raw := b.Bytes()
-	binary.BigEndian.PutUint32(raw[len(magic):], crc32.Checksum(raw[len(magic)+4:], crcTable))
+	raw := make([]byte, 0, len(magic)+sha256.Size+4+len(head)+len(value))
+	raw = append(raw, magic...)
+	raw = append(raw, make([]byte, sha256.Size)...)
+	raw = binary.BigEndian.AppendUint32(raw, uint32(len(head)))
+	raw = append(append(raw, head...), value...)
+	copy(raw[len(magic):], code(c.secret, key.Hex(), raw[len(magic)+sha256.Size:]))
 	return raw
 }
 
-// decodeEntry decodes what encodeEntry wrote; ok is false if it is damaged.
-func decodeEntry(raw []byte) (reads []Read, value []byte, ok bool) {
-	if len(raw) < len(magic)+8 || string(raw[:len(magic)]) != magic {
+// decode decodes what encode wrote; ok is false if it is damaged, or if another
+// user wrote it, or under another key.
+func (c *Cache) decode(key digest.Digest, raw []byte) (reads []Read, value []byte, ok bool) {
+	if len(raw) < len(magic)+sha256.Size+4 || string(raw[:len(magic)]) != magic {
 		return nil, nil, false
 	}
 	raw = raw[len(magic):]
-	if binary.BigEndian.Uint32(raw) != crc32.Checksum(raw[4:], crcTable) {
+	if !hmac.Equal(raw[:sha256.Size], code(c.secret, key.Hex(), raw[sha256.Size:])) {
 		return nil, nil, false
 	}
-	n := int(binary.BigEndian.Uint32(raw[4:]))
-	raw = raw[8:]
+	raw = raw[sha256.Size:]
+	n := int(binary.BigEndian.Uint32(raw))
+	raw = raw[4:]
 	if n > len(raw) || json.Unmarshal(raw[:n], &reads) != nil {
 		return nil, nil, false
 	}
@@ -237,14 +344,22 @@ func EncodeParts(parts ...[]byte) []byte {
 
 // DecodeParts decodes what EncodeParts wrote. The parts share raw's memory.
 func DecodeParts(raw []byte) ([][]byte, error) {
-	var out [][]byte
+	out, rest := DecodeFirstParts(raw)
+	if len(rest) > 0 {
+		return nil, errors.New("a part is truncated")
+	}
+	return out, nil
+}
+
+// DecodeFirstParts decodes as many parts as are complete, and returns the rest.
+func DecodeFirstParts(raw []byte) (out [][]byte, rest []byte) {
 	for len(raw) > 0 {
 		n, w := binary.Uvarint(raw)
 		if w <= 0 || n > uint64(len(raw)-w) {
-			return nil, errors.New("a part is truncated")
+			break
 		}
 		out = append(out, raw[w:w+int(n):w+int(n)])
 		raw = raw[w+int(n):]
 	}
-	return out, nil
+	return out, raw
 }

@@ -207,6 +207,14 @@ func (c *cloud) starts() []string {
 	return strings.Split(strings.TrimSpace(string(raw)), "\n")
 }
 
+// lockProviders locks the providers of the deployment. That starts Terraform once, not counted.
+func (c *cloud) lockProviders() {
+	c.t.Helper()
+	before, _ := os.ReadFile(c.runs)
+	c.must("providers", "lock")
+	os.WriteFile(c.runs, before, 0o644)
+}
+
 // modules returns the folders of modules.
 func (c *cloud) modules() []string {
 	list, _ := filepath.Glob(filepath.Join(c.dir, ".defx/*/*/terraform/*/main.tf.json"))

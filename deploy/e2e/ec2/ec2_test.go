@@ -81,6 +81,10 @@ func TestModules_NetworkAndInstance(t *testing.T) {
 	if code, _ := c.run("plan", "--exit-code"); code != 0 {
 		t.Errorf("a plan without --refresh queries the cloud: exit code %d", code)
 	}
+	if code, out := c.run("plan", "--refresh"); code != 1 || !strings.Contains(out, "defx providers lock") {
+		t.Errorf("exit code %d: a provider that is not locked runs before an apply", code)
+	}
+	c.lockProviders()
 	if code, out := c.run("plan", "--refresh", "--exit-code"); code != 2 || !strings.Contains(out, "t3.nano") || !strings.Contains(out, "t3.large") {
 		t.Errorf("exit code %d: drift is not shown", code)
 	}
@@ -179,6 +183,7 @@ func TestModules_ProviderErrors(t *testing.T) {
 	if s := c.starts(); len(s) != 1 {
 		t.Errorf("Terraform was started %d times: %v", len(s), s)
 	}
+	c.lockProviders()
 	c.edit("zone: 'eu-central-1a'", "zone: 'eu-central-1b'")
 	before := c.ids("DescribeVolumes", "volumeId")
 	for _, how := range [][]string{{"apply", "--yes"}, {"apply", "--refresh", "--yes"}} {
@@ -227,6 +232,10 @@ func TestModules_WithoutTerraform(t *testing.T) {
 	// Types that are not built in are checked against the provider's schema, as soon as that
 	// is available.
 	c.entry(`    table: { type: 'terraform.resource', resource: 'aws_dynamodb_table', arguments: { name: 'jobs', billingmode: 'PAY_PER_REQUEST', hash_key: 'id', attribute: { name: 'id', type: 'S' } } },`, "")
+	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, "run defx providers lock") {
+		t.Errorf("exit code %d: a plan without the schema of a resource\n%s", code, out)
+	}
+	c.lockProviders()
 	if code, out := c.run("plan"); code != 1 || !strings.Contains(out, `has no argument "billingmode"`) || !strings.Contains(out, `did you mean "billingMode"?`) || !strings.Contains(out, "defx.jsonnet:7:") {
 		t.Errorf("exit code %d: the provider's schema was not used", code)
 	}
@@ -261,6 +270,7 @@ func TestModules_RenamedResource(t *testing.T) {
     a: { type: 'aws.subnet', vpc: defx.ref('net').output('id'), cidr: '10.0.1.0/24', zone: 'eu-central-1a' },
     work: { type: 'aws.queue', name: 'jobs' },`
 	c.entry(renamed, "  moved: { vpc: 'net', jobs: 'work' },\n")
+	c.lockProviders()
 	if out := c.must("plan", "--refresh"); strings.Contains(out, "a.vpc") || strings.Contains(out, "delete") || strings.Contains(out, "create") && !strings.Contains(out, "0 to create") {
 		t.Error("a rename is shown as another change")
 	}

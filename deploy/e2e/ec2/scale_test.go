@@ -56,6 +56,7 @@ function(env='dev') {
 	}
 	c.ask("autoscaling", url.Values{"Action": {"DescribeAutoScalingGroups"}, "Version": {"2011-01-01"}}, &doc)
 	c.ask("autoscaling", url.Values{"Action": {"SetDesiredCapacity"}, "Version": {"2011-01-01"}, "AutoScalingGroupName": {doc.Name}, "DesiredCapacity": {"2"}}, nil)
+	c.lockProviders()
 	if code, out := c.run("plan", "--refresh", "--exit-code"); code != 0 {
 		t.Errorf("the count is reported as a difference\n%s", out)
 	}
