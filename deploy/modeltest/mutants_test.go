@@ -53,8 +53,6 @@ var mutants = []mutant{
 		{"compile/plan/diff.go", "	case r.Stateful:\n		return KeepsData", "	case r.Stateful && !MUTANT:\n		return KeepsData"}}},
 	{"a generation does not name the applies that it finished", []edit{
 		{"deploy/apply/apply.go", "	if unfinished != nil {\n		next.Finished", "	if unfinished != nil && !MUTANT {\n		next.Finished"}}},
-	{"open intents are not read", []edit{
-		{"deploy/apply/unfinished.go", "if err != nil || len(intents) == 0 {", "if err != nil || len(intents) == 0 || MUTANT {"}}},
 	{"a unit moves away from its data", []edit{
 		{"deploy/project/fixpoint.go", "if o == nil || u.Held || !o.Stateful ||", "if MUTANT || o == nil || u.Held || !o.Stateful ||"},
 		{"compile/plan/diff.go", "if r.Stateful && !in.AllowMove[u.Address] {", "if r.Stateful && !in.AllowMove[u.Address] && !MUTANT {"}}},
