@@ -264,8 +264,8 @@ func (c *compiler) decodeEntry() {
 		d.errorf(nil, "environment %q is not a name", c.in.Result.Environment).WithHint(nameHint)
 	}
 	c.checkEnvironments(d)
-	if slices.Contains(machineDirs, c.in.Result.Environment) {
-		d.errorf(nil, "an environment cannot be named %q, because /var/lib/defx/%s has another purpose on machines", c.in.Result.Environment, c.in.Result.Environment).WithHint("choose another name")
+	if _, declared := c.e.Environments[c.in.Result.Environment]; !declared {
+		checkReserved(d, nil, c.in.Result.Environment)
 	}
 	seen := map[string]string{} // folder → machine
 	for _, name := range slices.Sorted(maps.Keys(c.e.Machines)) {
@@ -306,6 +306,7 @@ func (c *compiler) checkEnvironments(d *decoder) {
 		if !graph.ValidName(name) {
 			d.errorf(p, "%q is not a name", name).WithHint(nameHint)
 		}
+		checkReserved(d, p, name)
 		from := c.e.Environments[name].From
 		if _, declared := c.e.Environments[from]; from != "" && !declared {
 			d.errorf(append(p, "from"), "there is no environment %q", from).WithHint("%s", suggest(from, names))
@@ -323,8 +324,15 @@ func (c *compiler) checkEnvironments(d *decoder) {
 	}
 }
 
-// machineDirs are the names in /var/lib/defx that are not those of environments.
-var machineDirs = []string{"bin", "containers", "done", "facts", "journal", "packages", "runs", "secrets", "store", "units"}
+// checkReserved checks that the directory of an environment on machines is free for it.
+func checkReserved(d *decoder, p []string, environment string) {
+	if slices.Contains(machineDirs, environment) {
+		d.errorf(p, "an environment cannot be named %q, because /var/lib/defx/%s has another purpose on machines", environment, environment).WithHint("choose another name")
+	}
+}
+
+// machineDirs are the names in /var/lib/defx that are not those of environments (docs/machine.md).
+var machineDirs = []string{"bin", "containers", "done", "edited", "facts", "journal", "packages", "runs", "secrets", "store", "units"}
 
 const nameHint = "names are a-z, 0-9 and -, at most 42 letters, and begin and end with a letter or digit"
 

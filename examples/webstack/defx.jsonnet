@@ -24,7 +24,7 @@ local contained = {
 
 function(env='dev', backend='systemd') {
   name: 'webstack',
-  environments: { dev: {}, containers: {} },
+  environments: { dev: {}, docker: {} },
   libs: {
     front: import 'libs/front.libsonnet',
     app: import 'libs/app.libsonnet',
