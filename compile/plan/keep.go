@@ -77,6 +77,11 @@ func nameInLib(address string) string {
 	return name
 }
 
+// AmbiguousName is the error for a name that is not that of one unit.
+func AmbiguousName(name string, candidates []string) *diag.Error {
+	return diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
+}
+
 func replicaOf(address string) string {
 	_, replica, _ := strings.Cut(address, "#")
 	return replica

@@ -53,7 +53,7 @@ func Explain(ctx context.Context, p *project.Project, d *project.Desired, cs *pl
 	addresses, candidates := cs.Names.FindAll(name)
 	switch {
 	case len(candidates) > 0:
-		return nil, diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
+		return nil, plan.AmbiguousName(name, candidates)
 	case len(addresses) == 0:
 		addresses = []string{name} // the error says so
 	}

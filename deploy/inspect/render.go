@@ -108,7 +108,7 @@ func Render(ctx context.Context, p *project.Project, d *project.Desired, r *appl
 		candidates = addresses
 	}
 	if len(candidates) > 0 {
-		return nil, diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
+		return nil, plan.AmbiguousName(name, candidates)
 	}
 	address := name
 	if len(addresses) == 1 {

@@ -142,7 +142,7 @@ func (s *Session) Unit(name string) (plan.Record, error) {
 		for _, r := range all {
 			addresses = append(addresses, r.Address)
 		}
-		return plan.Record{}, severalUnits(name, addresses)
+		return plan.Record{}, plan.AmbiguousName(name, addresses)
 	}
 	return all[0], nil
 }
@@ -153,7 +153,7 @@ func (s *Session) Units(name string) ([]plan.Record, error) {
 	names := s.Names()
 	addresses, candidates := names.FindAll(name)
 	if len(candidates) > 0 {
-		return nil, severalUnits(name, candidates)
+		return nil, plan.AmbiguousName(name, candidates)
 	}
 	var out []plan.Record
 	var texts []string
@@ -175,11 +175,6 @@ func (s *Session) Units(name string) ([]plan.Record, error) {
 		hint = "defx status lists the deployed units"
 	}
 	return nil, diag.Errorf("", "nothing is deployed at %s in %s (%s)", name, s.Deployment, s.Environment).WithHint("%s", hint)
-}
-
-// severalUnits is the error for a name that is not that of one unit.
-func severalUnits(name string, candidates []string) error {
-	return diag.Errorf("", "%q is the name of several units", name).WithHint("choose from %s", strings.Join(candidates, ", "))
 }
 
 // UnknownMachine returns the error for a name that no machine has.

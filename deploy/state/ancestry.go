@@ -19,19 +19,24 @@ type IntentDetail struct {
 	Units       map[string][]string `json:"units"`       // address → machines on which it may be changed; "" = a module
 }
 
+// store stores the detail, and makes its intent lead to it.
+func (d *IntentDetail) store(ctx context.Context, put func(context.Context, ...[]byte) error) error {
+	raw, object, err := Object(d)
+	if err == nil {
+		err = put(ctx, raw)
+	}
+	d.Detail = object
+	return err
+}
+
 // Announce adds an intent to the head by compare-and-swap, before the apply's
 // first write on a machine. It returns the new head. It fails with ErrHeadMoved
 // if the generation is no longer that of base, from which the apply started.
 func Announce(ctx context.Context, s Store, base Head, d IntentDetail) (Head, error) {
 	d.Kind, d.Base, d.Detail = "Intent", base.Object, ""
-	raw, object, err := Object(d)
-	if err != nil {
+	if err := d.store(ctx, s.Put); err != nil {
 		return base, err
 	}
-	if err := s.Put(ctx, raw); err != nil {
-		return base, err
-	}
-	d.Detail = object
 	return Update(ctx, s, func(now Head) (Head, error) {
 		if now.Object != base.Object || now.Lineage != base.Lineage {
 			return now, ErrHeadMoved

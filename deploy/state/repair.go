@@ -483,14 +483,9 @@ func (r *repair) addIntent(ctx context.Context, head *Head) error {
 	for _, name := range sets.Keys(machines) {
 		d.Connections = append(d.Connections, machines[name])
 	}
-	raw, object, err := Object(d)
-	if err == nil {
-		err = r.Put(ctx, raw)
-	}
-	if err != nil {
+	if err := d.store(ctx, r.Put); err != nil {
 		return err
 	}
-	d.Detail = object
 	head.Intents = append(head.Intents, d.Intent)
 	return nil
 }

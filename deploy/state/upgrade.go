@@ -261,14 +261,9 @@ func (s *Dir) upgradeJournal(ctx context.Context, head *Head, token int64) error
 	for _, name := range sets.Keys(machines) {
 		d.Connections = append(d.Connections, machines[name])
 	}
-	object, id, err := Object(d)
-	if err == nil {
-		err = s.Put(ctx, object)
-	}
-	if err != nil {
+	if err := d.store(ctx, s.Put); err != nil {
 		return err
 	}
-	d.Detail = id
 	head.Intents = []Intent{d.Intent}
 	return nil
 }
