@@ -266,15 +266,18 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 	started := map[string]bool{}
 	rolling := rollingUpdates(cs, r.req.Plan, planned)
 	var succeeded []done
+	failing := false // from the first failure on, ready actions may have to be skipped
 	for {
-		ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
-			halted := rolling[a.Address].haltReason(a.Address) != nil
-			if halted && skipped[a.Address] == "" {
-				skipped[a.Address] = rolling[a.Address].failedAt
-				markSkipped(a.Address, rolling[a.Address].failedAt, waiting, skipped)
-			}
-			return halted || started[a.Address]
-		})
+		if failing {
+			ready = slices.DeleteFunc(ready, func(a *plan.Action) bool {
+				halted := rolling[a.Address].haltReason(a.Address) != nil
+				if halted && skipped[a.Address] == "" {
+					skipped[a.Address] = rolling[a.Address].failedAt
+					markSkipped(a.Address, rolling[a.Address].failedAt, waiting, skipped)
+				}
+				return halted || started[a.Address]
+			})
+		}
 		if len(ready) == 0 && running+watching == 0 {
 			// Records of different generations may make deletions wait for each other; then the first one starts.
 			next := deadlocked(cs.Actions, started, skipped)
@@ -329,6 +332,7 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 			watching--
 			rolling[o.action.Address].finish(o.action.Address, o.err)
 			if o.err != nil {
+				failing = true
 				r.recordEnded(o, byAddress, res)
 			}
 			continue
@@ -343,7 +347,7 @@ func (r *run) execute(ctx, detached context.Context, cs *plan.ChangeSet, records
 		out := Event{Outcome: Done, Action: *f.action, Err: f.err, Took: f.took}
 		watch := false
 		if f.err != nil {
-			out.Outcome = Failed
+			out.Outcome, failing = Failed, true
 			res.Failed = append(res.Failed, f.action.Address)
 			res.Outcomes = append(res.Outcomes, outcomeOf(f.action, f.record, f.err))
 			markSkipped(f.action.Address, f.action.Address, waiting, skipped)
